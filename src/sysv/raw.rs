@@ -1,0 +1,116 @@
+//! The system calls themselves. All unsafe code of `sysv` is here and in `message`.
+
+use std::ffi::CStr;
+use std::mem::MaybeUninit;
+
+use libc::{c_int, c_long, c_ushort};
+use nix::errno::Errno;
+
+use super::{Error, MessageBuffer, Object};
+
+/// `MSG_STAT` without the check for read permission (Linux 4.17); not in libc.
+pub(super) const MSG_STAT_ANY: c_int = 13 | (libc::IPC_STAT & 0x100);
+
+pub(super) fn ftok(path: &CStr, project: u8) -> Result<libc::key_t, Errno> {
+    // SAFETY: path is a C string that outlives the call; ftok(3).
+    Errno::result(unsafe { libc::ftok(path.as_ptr(), c_int::from(project)) })
+}
+
+pub(super) fn msgget(key: libc::key_t, flags: c_int) -> Result<c_int, Errno> {
+    // SAFETY: takes two integers; msgget(2).
+    Errno::result(unsafe { libc::msgget(key, flags) })
+}
+
+pub(super) fn msgsnd(id: c_int, message: &MessageBuffer, flags: c_int) -> Result<(), Errno> {
+    let len = message.text().len();
+    // SAFETY: message is a msgbuf of len bytes after its mtype and outlives the call; msgop(2).
+    Errno::result(unsafe { libc::msgsnd(id, message.as_ptr(), len, flags) }).map(drop)
+}
+
+pub(super) fn msgrcv(
+    id: c_int,
+    message: &mut MessageBuffer,
+    mtype: c_long,
+    flags: c_int,
+) -> Result<(), Errno> {
+    let room = message.capacity();
+    // SAFETY: message is a msgbuf with room bytes after its mtype, lent to this call alone;
+    // msgop(2).
+    let len = Errno::result(unsafe { libc::msgrcv(id, message.as_mut_ptr(), room, mtype, flags) })?;
+    message.set_len(len.unsigned_abs());
+    Ok(())
+}
+
+pub(super) fn msgctl_stat(id: c_int) -> Result<libc::msqid_ds, Errno> {
+    let mut status = MaybeUninit::<libc::msqid_ds>::zeroed();
+    // SAFETY: status is a msqid_ds for IPC_STAT to fill in; msgctl(2).
+    Errno::result(unsafe { libc::msgctl(id, libc::IPC_STAT, status.as_mut_ptr()) })?;
+    // SAFETY: integers only, of which zero is one; and the kernel filled them in.
+    Ok(unsafe { status.assume_init() })
+}
+
+/// `MSG_STAT` or `MSG_STAT_ANY`, which take an index and return the id of the queue there.
+pub(super) fn msgctl_stat_index(
+    index: c_int,
+    command: c_int,
+) -> Result<(c_int, libc::msqid_ds), Errno> {
+    let mut status = MaybeUninit::<libc::msqid_ds>::zeroed();
+    // SAFETY: status is a msqid_ds for both commands to fill in; msgctl(2).
+    let id = Errno::result(unsafe { libc::msgctl(index, command, status.as_mut_ptr()) })?;
+    // SAFETY: integers only, of which zero is one; and the kernel filled them in.
+    Ok((id, unsafe { status.assume_init() }))
+}
+
+pub(super) fn msgctl_set(id: c_int, mut status: libc::msqid_ds) -> Result<(), Errno> {
+    // SAFETY: IPC_SET reads a msqid_ds, which outlives the call; msgctl(2).
+    Errno::result(unsafe { libc::msgctl(id, libc::IPC_SET, &raw mut status) }).map(drop)
+}
+
+pub(super) fn msgctl_remove(id: c_int) -> Result<(), Errno> {
+    // SAFETY: IPC_RMID takes no argument; msgctl(2).
+    Errno::result(unsafe { libc::msgctl(id, libc::IPC_RMID, std::ptr::null_mut()) }).map(drop)
+}
+
+/// `IPC_INFO` or `MSG_INFO`, with the highest index in use.
+pub(super) fn msgctl_info(command: c_int) -> Result<(c_int, libc::msginfo), Error> {
+    let mut info = MaybeUninit::<libc::msginfo>::zeroed();
+    // SAFETY: both commands fill in a msginfo where msgctl's prototype says msqid_ds; msgctl(2).
+    let last = Errno::result(unsafe { libc::msgctl(0, command, info.as_mut_ptr().cast()) })
+        .map_err(|errno| Error::new("msgctl", Object::Namespace, errno))?;
+    // SAFETY: integers only, of which zero is one; and the kernel filled them in.
+    Ok((last, unsafe { info.assume_init() }))
+}
+
+pub(super) fn semget(key: libc::key_t, count: c_int, flags: c_int) -> Result<c_int, Errno> {
+    // SAFETY: takes three integers; semget(2).
+    Errno::result(unsafe { libc::semget(key, count, flags) })
+}
+
+/// One operation of a [`semop`]: on the first semaphore of the set.
+pub(super) const fn operation(change: i16, flags: c_int) -> libc::sembuf {
+    libc::sembuf { sem_num: 0 as c_ushort, sem_op: change, sem_flg: flags as i16 }
+}
+
+pub(super) fn semop<const N: usize>(id: c_int, mut all: [libc::sembuf; N]) -> Result<(), Errno> {
+    // SAFETY: all holds N operations and outlives the call; semop(2).
+    Errno::result(unsafe { libc::semop(id, all.as_mut_ptr(), N) }).map(drop)
+}
+
+/// `GETVAL` or `GETPID` of the first semaphore of the set.
+pub(super) fn semctl_get(id: c_int, command: c_int) -> Result<c_int, Errno> {
+    // SAFETY: neither command takes a fourth argument; semctl(2).
+    Errno::result(unsafe { libc::semctl(id, 0, command) })
+}
+
+pub(super) fn semctl_stat(id: c_int) -> Result<libc::semid_ds, Errno> {
+    let mut status = MaybeUninit::<libc::semid_ds>::zeroed();
+    // SAFETY: IPC_STAT takes a pointer to a semid_ds to fill in; semctl(2).
+    Errno::result(unsafe { libc::semctl(id, 0, libc::IPC_STAT, status.as_mut_ptr()) })?;
+    // SAFETY: integers only, of which zero is one; and the kernel filled them in.
+    Ok(unsafe { status.assume_init() })
+}
+
+pub(super) fn semctl_remove(id: c_int) -> Result<(), Errno> {
+    // SAFETY: IPC_RMID takes no fourth argument; semctl(2).
+    Errno::result(unsafe { libc::semctl(id, 0, libc::IPC_RMID) }).map(drop)
+}
