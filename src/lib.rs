@@ -1,3 +1,8 @@
 //! placeholder
+#![cfg_attr(not(all(target_os = "linux", target_pointer_width = "64")), allow(unused))]
+
+#[allow(unsafe_code)]
+pub mod process;
 #[allow(unsafe_code)]
 pub mod sysv;
+pub mod wire;

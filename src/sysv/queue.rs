@@ -256,7 +256,7 @@ impl Queue {
         let mut status = raw::msgctl_stat(self.0.0).map_err(|errno| self.error("msgctl", errno))?;
         status.msg_perm.uid = settings.uid.as_raw();
         status.msg_perm.gid = settings.gid.as_raw();
-        status.msg_perm.mode = settings.mode.bits().into();
+        status.msg_perm.mode = settings.mode.bits() as _;
         status.msg_qbytes = settings.max_bytes;
         raw::msgctl_set(self.0.0, status).map_err(|errno| self.error("msgctl", errno))
     }

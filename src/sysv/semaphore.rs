@@ -115,7 +115,7 @@ impl Semaphore {
         Ok(SemaphoreStatus {
             uid: Uid::from_raw(raw.sem_perm.uid),
             cuid: Uid::from_raw(raw.sem_perm.cuid),
-            mode: Mode::new(raw.sem_perm.mode as u16),
+            mode: Mode::from_raw(raw.sem_perm.mode),
         })
     }
 

@@ -25,6 +25,11 @@ impl Mode {
         Self(bits & 0o777)
     }
 
+    /// The bits of an `ipc_perm`, whose mode is 16 bits wide on some architectures, 32 on others.
+    pub(super) fn from_raw(raw: impl Into<u32>) -> Self {
+        Self((raw.into() & 0o777) as u16)
+    }
+
     /// The bits, at most 0777.
     pub const fn bits(self) -> u16 {
         self.0
@@ -105,7 +110,7 @@ impl Status {
             gid: Gid::from_raw(perm.gid),
             cuid: Uid::from_raw(perm.cuid),
             cgid: Gid::from_raw(perm.cgid),
-            mode: Mode::new(perm.mode as u16),
+            mode: Mode::from_raw(perm.mode),
             messages: raw.msg_qnum,
             bytes: raw.__msg_cbytes,
             max_bytes: raw.msg_qbytes,

@@ -1,0 +1,82 @@
+//! Children that ended, collected where no wait can miss them: in the handler of `SIGCHLD`.
+//!
+//! The book's grim reaper (TLPI section 26.3.1), which also keeps who ended and how. A flag that
+//! the main loop looks at would not do: a child that ends just before msgrcv begins to wait would
+//! stay a zombie until the next request.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{SaFlags, SigSet, Signal};
+use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
+
+use super::signals::{self, Held};
+
+/// What ended and was not yet [taken](take_ended): pid and wait status in one word, 0 if empty.
+static ENDED: OnceLock<Box<[AtomicU64]>> = OnceLock::new();
+
+/// Collects children as they end, up to `capacity` of them between two calls of [`take_ended`].
+///
+/// # Errors
+/// None are known.
+pub fn collect(capacity: usize) -> Result<(), Errno> {
+    extern "C" fn reap(_: libc::c_int) {
+        let errno = Errno::last();
+        reap_all();
+        errno.set();
+    }
+    ENDED.get_or_init(|| (0..capacity).map(|_| AtomicU64::new(0)).collect());
+    // SAFETY: the handler waits without blocking and stores into atomics that exist by now, both
+    // async-signal-safe, and it preserves errno: signal-safety(7).
+    unsafe { signals::on(Signal::SIGCHLD, SaFlags::SA_RESTART | SaFlags::SA_NOCLDSTOP, reap) }
+        .map(drop)
+}
+
+fn reap_all() {
+    loop {
+        let mut status = 0;
+        // SAFETY: status outlives the call; waitpid(2), which is async-signal-safe.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+        if pid <= 0 {
+            return;
+        }
+        let word = u64::from(pid.cast_unsigned()) << 32 | u64::from(status.cast_unsigned());
+        let slots = ENDED.get().map_or(&[][..], |slots| slots);
+        // Its place may be taken by a handler on another thread: on to the next one.
+        let _ = slots.iter().find(|slot| {
+            slot.compare_exchange(0, word, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        });
+    }
+}
+
+/// The children that ended since the last call.
+pub fn take_ended() -> impl Iterator<Item = (Pid, WaitStatus)> {
+    let slots = ENDED.get().map_or(&[][..], |slots| slots);
+    slots.iter().filter_map(|slot| {
+        // Almost every slot is empty almost always: look before taking the cache line.
+        if slot.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let word = slot.swap(0, Ordering::AcqRel);
+        let (pid, status) = ((word >> 32) as u32, word as u32);
+        let pid = Pid::from_raw(pid.cast_signed());
+        Some((pid, WaitStatus::from_raw(pid, status.cast_signed()).ok()?))
+    })
+}
+
+/// Waits until a child ends, `SIGCHLD` is sent, or the time is up; `done` is asked first, and
+/// nothing that happens after it was asked is missed.
+pub fn wait_unless(done: impl FnOnce() -> bool, timeout: Option<Duration>) {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGCHLD);
+    signals.add(Signal::SIGALRM);
+    let _held = Held::new(signals);
+    reap_all();
+    if !done() {
+        signals::wait(&signals, timeout);
+        reap_all(); // sigtimedwait took the signal, so the handler did not run
+    }
+}

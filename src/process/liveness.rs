@@ -1,0 +1,233 @@
+//! Alive or dead. *Dead* takes proof that holds for ever; doubt means alive.
+//!
+//! A lease names its owner by pid, start time and namespaces. Within one pid namespace, a pid that
+//! `kill` does not know proves death, and so does one that started at another time: the number
+//! went to somebody else. Processes of other namespaces can be judged only from the initial one,
+//! whose /proc shows them all.
+
+use std::cell::OnceCell;
+use std::fmt;
+use std::io;
+
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
+use super::proc::{self, Stat};
+use crate::wire::OwnerId;
+
+/// This process, as a lease names it. Where /proc does not tell, the field is 0: such an owner can
+/// be proven dead by nobody.
+pub fn current_process() -> OwnerId {
+    OwnerId {
+        pid: nix::unistd::getpid().as_raw(),
+        start_time: Stat::read("self").map_or(0, |stat| stat.start_time),
+        pid_namespace: proc::namespace("self", "pid").unwrap_or(0),
+        time_namespace: proc::namespace("self", "time").unwrap_or(0),
+    }
+}
+
+/// Whether a process lives, and how that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It lives, or nothing proves that it does not.
+    Alive(Alive),
+    /// It is proven dead.
+    Dead(Dead),
+}
+
+/// Why a process counts as alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Alive {
+    /// The process is there.
+    Running,
+    /// There is a process with its pid; /proc does not tell whether it is the same one.
+    Unproven,
+    /// It is in a pid namespace that cannot be seen from here.
+    ElsewhereUnseen,
+}
+
+/// What proves a process dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Dead {
+    /// No process has its pid (`ESRCH`).
+    NoSuchProcess,
+    /// Its pid belongs to a process that started at another time.
+    PidReused,
+    /// It has ended and waits for its parent to notice.
+    Zombie,
+    /// No process of its pid namespace has its pid and start time.
+    NotInNamespace,
+}
+
+impl fmt::Display for Alive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Running => "owner is running",
+            Self::Unproven => "a process has the owner's pid",
+            Self::ElsewhereUnseen => "owner is in another pid namespace",
+        })
+    }
+}
+
+impl fmt::Display for Dead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoSuchProcess => "owner is gone",
+            Self::PidReused => "owner is gone, its pid reused",
+            Self::Zombie => "owner has ended",
+            Self::NotInNamespace => "owner is gone from its pid namespace",
+        })
+    }
+}
+
+/// Judges processes. It must be made *after* the [`OwnerId`]s that it is asked about were read:
+/// what it looks at once is then younger than they are, so that an owner that it does not find has
+/// not merely been born since.
+#[derive(Debug)]
+pub struct Observer {
+    pid_namespace: u64,
+    time_namespace: u64,
+    proc_is_ours: bool,
+    census: OnceCell<Option<Census>>,
+}
+
+impl Observer {
+    /// An observer in this process's namespaces.
+    pub fn new() -> Self {
+        Self {
+            pid_namespace: proc::namespace("self", "pid").unwrap_or(0),
+            time_namespace: proc::namespace("self", "time").unwrap_or(0),
+            proc_is_ours: proc::is_ours(),
+            census: OnceCell::new(),
+        }
+    }
+
+    /// Whether this process lives.
+    pub fn life_of(&self, owner: &OwnerId) -> Life {
+        if owner.pid <= 0 || owner.pid_namespace == 0 {
+            Life::Alive(Alive::Unproven)
+        } else if owner.pid_namespace == self.pid_namespace {
+            self.life_here(owner)
+        } else {
+            self.life_elsewhere(owner)
+        }
+    }
+
+    fn life_here(&self, owner: &OwnerId) -> Life {
+        if no_such_process(Pid::from_raw(owner.pid)) {
+            return Life::Dead(Dead::NoSuchProcess);
+        }
+        if !self.proc_is_ours {
+            return Life::Alive(Alive::Unproven);
+        }
+        // Unreadable also when it died just now, or hides behind hidepid: no proof.
+        let Ok(stat) = Stat::read(&owner.pid.to_string()) else {
+            return Life::Alive(Alive::Unproven);
+        };
+        if !self.can_compare_start(owner) {
+            Life::Alive(Alive::Unproven)
+        } else if stat.start_time != owner.start_time {
+            Life::Dead(Dead::PidReused)
+        } else if stat.is_zombie() {
+            Life::Dead(Dead::Zombie)
+        } else {
+            Life::Alive(Alive::Running)
+        }
+    }
+
+    fn life_elsewhere(&self, owner: &OwnerId) -> Life {
+        let Some(census) = self.census.get_or_init(Census::take) else {
+            return Life::Alive(Alive::ElsewhereUnseen);
+        };
+        if census.may_hold(owner, self.can_compare_start(owner)) {
+            Life::Alive(Alive::Running)
+        } else {
+            Life::Dead(Dead::NotInNamespace)
+        }
+    }
+
+    /// Start times are told by the clock of the reader's time namespace: time_namespaces(7).
+    fn can_compare_start(&self, owner: &OwnerId) -> bool {
+        owner.start_time != 0 && owner.time_namespace == self.time_namespace
+    }
+}
+
+impl Default for Observer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Whether no process or thread of this pid namespace has this pid. Any other answer than `ESRCH`,
+/// such as `EPERM`, means that there is one.
+pub fn no_such_process(pid: Pid) -> bool {
+    pid.as_raw() > 0 && kill(pid, None) == Err(Errno::ESRCH)
+}
+
+/// Every process of the machine, seen from the initial pid namespace.
+#[derive(Debug)]
+struct Census(Vec<Resident>);
+
+/// A process; None is what could not be read, and may be anything.
+#[derive(Debug)]
+struct Resident {
+    pid_namespace: Option<u64>,
+    inner_pid: Option<i32>,
+    start_time: Option<u64>,
+}
+
+impl Census {
+    /// `PROC_PID_INIT_INO` in linux/proc_ns.h: the same on every kernel.
+    const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+    /// None where not every process can be seen: this is not the initial pid namespace, or /proc is
+    /// another's, or hidden. Who may read process 1's namespace may read everybody's; that also
+    /// proves whose /proc it is.
+    ///
+    /// A process that lives throughout is found: it keeps its pid, and /proc lists pids in order.
+    fn take() -> Option<Self> {
+        let here = proc::namespace("self", "pid").ok()?;
+        let first = proc::namespace("1", "pid").ok()?;
+        if here != Self::INITIAL_PID_NAMESPACE || first != Self::INITIAL_PID_NAMESPACE {
+            return None;
+        }
+        let processes = proc::processes().ok()?;
+        Some(Self(processes.iter().filter_map(|pid| Resident::read(pid)).collect()))
+    }
+
+    fn may_hold(&self, owner: &OwnerId, compare_start: bool) -> bool {
+        self.0.iter().any(|resident| {
+            resident.pid_namespace.is_none_or(|namespace| namespace == owner.pid_namespace)
+                && resident.inner_pid.is_none_or(|pid| pid == owner.pid)
+                && (!compare_start || resident.start_time.is_none_or(|t| t == owner.start_time))
+        })
+    }
+}
+
+impl Resident {
+    /// None for a process that has ended meanwhile.
+    fn read(pid: &str) -> Option<Self> {
+        let stat = known_or_gone(Stat::read(pid))?;
+        if stat.is_some_and(|stat| stat.is_zombie()) {
+            return None;
+        }
+        Some(Self {
+            pid_namespace: known_or_gone(proc::namespace(pid, "pid"))?,
+            inner_pid: known_or_gone(proc::ids(pid))?.and_then(|ids| ids.last().copied()),
+            start_time: stat.map(|stat| stat.start_time),
+        })
+    }
+}
+
+/// None: the process is gone. Some(None): it is there, but does not tell.
+fn known_or_gone<T>(answer: io::Result<T>) -> Option<Option<T>> {
+    match answer {
+        Ok(value) => Some(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => None,
+        Err(_) => Some(None),
+    }
+}

@@ -1,0 +1,17 @@
+//! Processes: forking them, becoming another user, signals, and who is alive.
+//!
+//! [`liveness`] is the one place that decides whether the owner of a queue is dead; the server,
+//! the client and the reaper all ask it. *Dead* takes proof; doubt means alive.
+
+pub mod children;
+pub mod credentials;
+mod fork;
+pub mod lease;
+pub mod liveness;
+mod patience;
+mod proc;
+pub mod server_lock;
+pub mod signals;
+
+pub use fork::{exit_now, fork_child};
+pub use patience::Patience;

@@ -1,0 +1,152 @@
+//! Signals: holding them back, waiting for them, and a tick that interrupts a wait.
+
+use std::mem::MaybeUninit;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
+
+/// Signals held back from this thread until the guard goes; they stay pending. Threads started
+/// meanwhile hold them back for good.
+#[derive(Debug)]
+pub struct Held {
+    before: SigSet,
+}
+
+impl Held {
+    /// Holds back these signals.
+    pub fn new(signals: SigSet) -> Self {
+        let mut before = SigSet::empty();
+        // Fails only for a bad `how`: pthread_sigmask(3).
+        let _ = nix::sys::signal::pthread_sigmask(
+            SigmaskHow::SIG_BLOCK,
+            Some(&signals),
+            Some(&mut before),
+        );
+        Self { before }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.before.thread_set_mask();
+    }
+}
+
+/// Waits for one of some signals, which the caller must [hold back](Held), for at most `timeout`,
+/// and takes it: no handler runs. None: the time is up, or a handler of another signal ran.
+///
+/// Source: sigtimedwait(2).
+pub fn wait(signals: &SigSet, timeout: Option<Duration>) -> Option<Signal> {
+    let timeout = timeout.map(timespec);
+    let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: both pointers are to values that outlive the call, or null where that is allowed;
+    // sigtimedwait(2).
+    let taken = unsafe { libc::sigtimedwait(signals.as_ref(), std::ptr::null_mut(), timeout) };
+    Signal::try_from(taken).ok()
+}
+
+fn timespec(duration: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: duration.subsec_nanos().into(),
+    }
+}
+
+/// Runs `handler` on a signal, which may be nothing but calls that signal-safety(7) allows.
+///
+/// # Errors
+/// The signal's action cannot be changed (`SIGKILL`, `SIGSTOP`).
+///
+/// # Safety
+/// The handler must be async-signal-safe.
+pub(super) unsafe fn on(
+    signal: Signal,
+    flags: SaFlags,
+    handler: extern "C" fn(libc::c_int),
+) -> Result<SigAction, Errno> {
+    let action = SigAction::new(SigHandler::Handler(handler), flags, SigSet::empty());
+    // SAFETY: the caller answers for the handler; sigaction(2).
+    unsafe { sigaction(signal, &action) }
+}
+
+/// Interrupts this process's waits in msgsnd and msgrcv every `interval`, by `SIGALRM`.
+///
+/// Repeated, because one that comes just before the wait begins interrupts nothing. Forked children
+/// do not inherit the timer: setitimer(2).
+///
+/// # Errors
+/// None are known.
+pub fn tick_every(interval: Duration) -> Result<(), Errno> {
+    extern "C" fn nothing(_: libc::c_int) {}
+    // SAFETY: the handler does nothing.
+    unsafe { on(Signal::SIGALRM, SaFlags::empty(), nothing) }?;
+    let every = libc::timeval {
+        tv_sec: libc::time_t::try_from(interval.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_usec: interval.subsec_micros().into(),
+    };
+    let timer = libc::itimerval { it_interval: every, it_value: every };
+    let mut before = MaybeUninit::uninit();
+    // SAFETY: both structures outlive the call; setitimer(2).
+    Errno::result(unsafe {
+        libc::setitimer(libc::ITIMER_REAL, &raw const timer, before.as_mut_ptr())
+    })
+    .map(drop)
+}
+
+/// Lets signals that would kill this process without a word end it like `SIGTERM` does, whose
+/// handler must have been set: those that people and limits send, not those of a broken process.
+///
+/// # Errors
+/// None are known.
+pub fn end_on_every_signal() -> Result<(), Errno> {
+    extern "C" fn terminate(_: libc::c_int) {
+        // SAFETY: kill and getpid are async-signal-safe: signal-safety(7).
+        let me = unsafe { libc::getpid() };
+        // SAFETY: as above.
+        unsafe { libc::kill(me, libc::SIGTERM) };
+    }
+    use Signal::{
+        SIGALRM, SIGIO, SIGPROF, SIGPWR, SIGQUIT, SIGSTKFLT, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU,
+        SIGXFSZ,
+    };
+    for signal in [
+        SIGALRM, SIGIO, SIGPROF, SIGPWR, SIGQUIT, SIGSTKFLT, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU,
+        SIGXFSZ,
+    ] {
+        // SAFETY: the handler makes async-signal-safe calls only.
+        unsafe { on(signal, SaFlags::SA_RESTART, terminate) }?;
+    }
+    Ok(())
+}
+
+/// Whether a signal is ignored, as SIGHUP is under nohup(1).
+pub fn is_ignored(signal: Signal) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: reads the action into a structure of its own; sigaction(2).
+    let read = unsafe { libc::sigaction(signal as i32, std::ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: zero is a valid sigaction, and the kernel filled it in.
+    read == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
+}
+
+/// Ignores a signal.
+///
+/// # Errors
+/// The signal's action cannot be changed.
+pub fn ignore(signal: Signal) -> Result<(), Errno> {
+    set(signal, SigHandler::SigIgn)
+}
+
+/// Gives a signal its default action.
+///
+/// # Errors
+/// The signal's action cannot be changed.
+pub(super) fn reset(signal: Signal) -> Result<(), Errno> {
+    set(signal, SigHandler::SigDfl)
+}
+
+fn set(signal: Signal, handler: SigHandler) -> Result<(), Errno> {
+    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+    // SAFETY: neither SIG_IGN nor SIG_DFL runs code of ours; sigaction(2).
+    unsafe { sigaction(signal, &action) }.map(drop)
+}

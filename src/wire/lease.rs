@@ -1,0 +1,107 @@
+//! The message at the head of a reply queue that says whose it is.
+
+use std::fmt;
+
+use subtle::ConstantTimeEq;
+
+use super::bytes::Reader;
+use super::{LEASE_TYPE, Malformed};
+use crate::sysv::MessageType;
+
+/// 16 random bytes that a lease and its owner's request share, and nobody else can read.
+///
+/// Compared in constant time, and never printed.
+#[derive(Clone, Copy)]
+pub struct Cookie([u8; 16]);
+
+impl Cookie {
+    /// A cookie of these bytes.
+    pub const fn new(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl PartialEq for Cookie {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for Cookie {}
+
+impl fmt::Debug for Cookie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cookie(..)")
+    }
+}
+
+/// A process, named so that no other one is ever mistaken for it.
+///
+/// 0 in a field means that its owner could not tell, for want of /proc.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct OwnerId {
+    /// The process id within its own pid namespace.
+    pub pid: i32,
+    /// When it started, in clock ticks since boot by the clock of its time namespace: field 22 of
+    /// /proc/self/stat, proc_pid_stat(5).
+    pub start_time: u64,
+    /// The inode of its pid namespace, namespaces(7).
+    pub pid_namespace: u64,
+    /// The inode of its time namespace, time_namespaces(7).
+    pub time_namespace: u64,
+}
+
+/// The first message of a reply queue, which stays there for the queue's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// Whose queue it is.
+    pub owner: OwnerId,
+    /// What a request that names the queue must know.
+    pub cookie: Cookie,
+}
+
+impl Lease {
+    const MAGIC: &'static [u8; 8] = b"mqfs-own";
+    const VERSION: u16 = 1;
+
+    /// The bytes of `mtext` in a lease.
+    pub const SIZE: usize = 56;
+
+    /// The lease as `mtext`, for a message of type [`LEASE_TYPE`].
+    pub fn encode(&self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        bytes[0..8].copy_from_slice(Self::MAGIC);
+        bytes[8..10].copy_from_slice(&Self::VERSION.to_ne_bytes());
+        bytes[12..16].copy_from_slice(&self.owner.pid.to_ne_bytes());
+        bytes[16..24].copy_from_slice(&self.owner.start_time.to_ne_bytes());
+        bytes[24..32].copy_from_slice(&self.owner.pid_namespace.to_ne_bytes());
+        bytes[32..40].copy_from_slice(&self.owner.time_namespace.to_ne_bytes());
+        bytes[40..56].copy_from_slice(self.cookie.as_bytes());
+        bytes
+    }
+
+    /// The lease in a message.
+    ///
+    /// # Errors
+    /// The message is of another type, or is no lease that this build knows.
+    pub fn decode(mtype: MessageType, text: &[u8]) -> Result<Self, Malformed> {
+        if mtype != LEASE_TYPE {
+            return Err(Malformed::Type(mtype.get()));
+        }
+        let mut reader = Reader::new(text);
+        reader.opening(Self::MAGIC, Self::VERSION)?;
+        reader.u16()?; // reserved
+        let owner = OwnerId {
+            pid: reader.i32()?,
+            start_time: reader.u64()?,
+            pid_namespace: reader.u64()?,
+            time_namespace: reader.u64()?,
+        };
+        Ok(Self { owner, cookie: Cookie(reader.array()?) })
+    }
+}

@@ -1,0 +1,169 @@
+//! What a client asks: a path, and where the answer is to go.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::bytes::{Reader, behind_text, end_text};
+use super::{Cookie, MAX_PATH, MAX_REQUEST, Malformed};
+use crate::sysv::QueueId;
+
+/// A request, as any program can put it into the request queue. Nothing in it is proven.
+///
+/// ```
+/// use mqfs::sysv::QueueId;
+/// use mqfs::wire::Request;
+///
+/// // What TLPI's client sends: an int, and a path in a field of a fixed size.
+/// let mut mtext = 98304_i32.to_ne_bytes().to_vec();
+/// mtext.extend_from_slice(b"/etc/hostname\0");
+/// mtext.resize(4 + 4096, 0xaa);
+///
+/// let request = Request::decode(&mtext)?;
+/// assert_eq!(request.reply_queue, QueueId::new(98304));
+/// assert_eq!(request.path.to_str(), Some("/etc/hostname"));
+/// assert!(request.extension.is_none());
+/// # Ok::<(), mqfs::wire::Malformed>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// Where the reply is to go.
+    pub reply_queue: QueueId,
+    /// What is asked for: any bytes but NUL, at most [`MAX_PATH`] of them, perhaps none.
+    pub path: &'a Path,
+    /// What a plain request does not have.
+    pub extension: Option<Extension>,
+}
+
+/// What an extended request says beyond a plain one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extension {
+    /// The cookie of the reply queue's lease.
+    pub cookie: Cookie,
+    /// What is to be done.
+    pub operation: Operation,
+}
+
+/// What an extended request wants done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Send a file's bytes.
+    Fetch(Range),
+    /// Something that this build does not know: to be refused in words.
+    Unknown {
+        /// The version of the extension.
+        version: u16,
+        /// The operation's number.
+        operation: u16,
+        /// Flags, each of which must be understood.
+        flags: u32,
+    },
+}
+
+/// A part of a file, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// Where it begins.
+    pub offset: u64,
+    /// How long it is; None is to the end of the file.
+    pub length: Option<u64>,
+}
+
+impl Range {
+    /// The whole file.
+    pub const WHOLE: Range = Range { offset: 0, length: None };
+}
+
+impl Extension {
+    const MAGIC: &'static [u8; 8] = b"mqfs-req";
+    const VERSION: u16 = 1;
+    const FETCH: u16 = 1;
+
+    /// Magic, version, operation, flags and cookie stand where they stand in every version to come:
+    /// without the cookie nobody may be told that a version is unknown.
+    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(bytes);
+        if reader.array::<8>()? != *Self::MAGIC {
+            return Err(Malformed::Magic);
+        }
+        let (version, operation, flags) = (reader.u16()?, reader.u16()?, reader.u32()?);
+        let cookie = Cookie::new(reader.array()?);
+        let operation = if (version, operation, flags) == (Self::VERSION, Self::FETCH, 0) {
+            let (offset, length) = (reader.u64()?, reader.u64()?);
+            Operation::Fetch(Range { offset, length: (length != u64::MAX).then_some(length) })
+        } else {
+            Operation::Unknown { version, operation, flags }
+        };
+        Ok(Self { cookie, operation })
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        let (version, operation, flags) = match self.operation {
+            Operation::Fetch(_) => (Self::VERSION, Self::FETCH, 0),
+            Operation::Unknown { version, operation, flags } => (version, operation, flags),
+        };
+        out.extend_from_slice(Self::MAGIC);
+        out.extend_from_slice(&version.to_ne_bytes());
+        out.extend_from_slice(&operation.to_ne_bytes());
+        out.extend_from_slice(&flags.to_ne_bytes());
+        out.extend_from_slice(self.cookie.as_bytes());
+        if let Operation::Fetch(range) = self.operation {
+            out.extend_from_slice(&range.offset.to_ne_bytes());
+            out.extend_from_slice(&range.length.unwrap_or(u64::MAX).to_ne_bytes());
+        }
+    }
+}
+
+impl<'a> Request<'a> {
+    /// The request in `mtext`. What follows the path's NUL is an extension if its magic stands
+    /// there, and padding otherwise.
+    ///
+    /// # Errors
+    /// [`Malformed`]: the bytes are no request.
+    pub fn decode(text: &'a [u8]) -> Result<Self, Malformed> {
+        if text.len() > MAX_REQUEST {
+            return Err(Malformed::TooLong);
+        }
+        let (id, rest) = text.split_first_chunk().ok_or(Malformed::TooShort)?;
+        let id = i32::from_ne_bytes(*id);
+        if id < 0 {
+            return Err(Malformed::QueueId);
+        }
+        let length = rest
+            .iter()
+            .take(MAX_PATH + 1)
+            .position(|&byte| byte == 0)
+            .ok_or(Malformed::UnterminatedPath)?;
+        let extension = match behind_text(text, id_size() + length) {
+            Some(bytes) if bytes.starts_with(Extension::MAGIC) => Some(Extension::decode(bytes)?),
+            _ => None,
+        };
+        let path = Path::new(OsStr::from_bytes(&rest[..length]));
+        Ok(Self { reply_queue: QueueId::new(id), path, extension })
+    }
+
+    /// The request as `mtext`, as short as it can be.
+    ///
+    /// # Panics
+    /// If the path holds a NUL or is longer than [`MAX_PATH`].
+    pub fn encode(&self) -> Vec<u8> {
+        let path = self.path.as_os_str().as_bytes();
+        assert!(path.len() <= MAX_PATH && !path.contains(&0), "not a path");
+        let mut out = Vec::with_capacity(id_size() + path.len() + 64);
+        out.extend_from_slice(&self.reply_queue.get().to_ne_bytes());
+        out.extend_from_slice(path);
+        match &self.extension {
+            None => out.push(0),
+            Some(extension) => {
+                end_text(&mut out);
+                extension.encode(&mut out);
+            }
+        }
+        out
+    }
+}
+
+const fn id_size() -> usize {
+    size_of::<i32>()
+}
