@@ -3,6 +3,8 @@
 
 #[allow(unsafe_code)]
 pub mod process;
+pub mod server;
 #[allow(unsafe_code)]
 pub mod sysv;
+pub mod text;
 pub mod wire;

@@ -1,0 +1,211 @@
+//! Admission: who asks, and whether they are answered. Before any fork, from the kernel's record of
+//! the reply queue alone.
+
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::unistd::{Gid, Uid, geteuid};
+
+use super::refusals::Refusal;
+use super::{Config, PlainPolicy, is_privileged};
+use crate::process::credentials;
+use crate::process::lease::{self, Head};
+use crate::sysv::{MessageBuffer, Mode, Queue, Status};
+use crate::wire::{
+    Cookie, Failure, Lease, MARK, Operation, REPLY_QUEUE_MODE, Range, Reply, Request,
+};
+
+/// Who asks: the creator of the reply queue, as the kernel recorded it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Caller {
+    pub(super) uid: Uid,
+    pub(super) gid: Gid,
+}
+
+/// A reply queue that may be sent to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ReplyTo {
+    pub(super) queue: Queue,
+    /// What the queue holds at most, in bytes of `mtext`.
+    pub(super) max_bytes: u64,
+    pub(super) dialect: Dialect,
+}
+
+/// Which protocol the client speaks.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Dialect {
+    Plain,
+    /// The lease is None only where the kernel cannot show it.
+    Extended(Option<Lease>),
+}
+
+/// A request whose caller is known and may be answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Admitted<'a> {
+    pub(super) caller: Caller,
+    pub(super) path: &'a Path,
+    pub(super) range: Range,
+    pub(super) reply: ReplyTo,
+}
+
+/// An admitted request in a process that has the caller's rights and no others, as far as the
+/// server's own rights go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Confined<'a>(Admitted<'a>);
+
+/// A request that is not answered, or only with a FAILURE to a caller that proved itself.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) reason: Refusal,
+    answer: Option<ReplyTo>,
+}
+
+/// What a server's configuration says on whom to admit.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Policy {
+    plain: bool,
+    server: Uid,
+    overflow: Uid,
+}
+
+impl Policy {
+    pub(super) fn of(config: &Config) -> Self {
+        let only_owner_writes =
+            !config.mode.contains(Mode::new(0o020)) && !config.mode.contains(Mode::new(0o002));
+        Self {
+            plain: match config.plain {
+                PlainPolicy::Never => false,
+                PlainPolicy::Owner => only_owner_writes,
+                PlainPolicy::Any => true,
+            },
+            server: geteuid(),
+            overflow: credentials::overflow_uid(),
+        }
+    }
+
+    /// Admits a request, or says why not.
+    pub(super) fn admit<'a>(&self, request: &Request<'a>) -> Result<Admitted<'a>, Refused> {
+        let queue = Queue::from_id(request.reply_queue);
+        let status = queue.status().map_err(|_| Refusal::NoReplyQueue)?;
+        if !status.key.is_private() {
+            return Err(Refusal::NotPrivate.into());
+        }
+        if status.cuid == self.overflow {
+            return Err(Refusal::UnknownUid.into());
+        }
+        let (dialect, range) = match &request.extension {
+            None => (self.admit_plain(queue, &status)?, Range::WHOLE),
+            Some(extension) => {
+                let lease = self.prove(queue, &status, extension.cookie)?;
+                let reply = ReplyTo::new(queue, &status, Dialect::Extended(lease));
+                match extension.operation {
+                    Operation::Fetch(range) => (reply.dialect, range),
+                    Operation::Unknown { .. } => {
+                        return Err(Refused { reason: Refusal::Unsupported, answer: Some(reply) });
+                    }
+                }
+            }
+        };
+        Ok(Admitted {
+            caller: Caller { uid: status.cuid, gid: status.cgid },
+            path: request.path,
+            range,
+            reply: ReplyTo::new(queue, &status, dialect),
+        })
+    }
+
+    /// A queue that carries a lease, or is about to, is never sent anything without its cookie.
+    fn admit_plain(&self, queue: Queue, status: &Status) -> Result<Dialect, Refusal> {
+        if !self.plain {
+            return Err(Refusal::Plain);
+        }
+        if status.mode.contains(MARK) {
+            return Err(Refusal::PlainForLeased);
+        }
+        match lease::peek(queue) {
+            Head::Lease(_) | Head::UnknownLease(_) => Err(Refusal::PlainForLeased),
+            Head::Gone => Err(Refusal::NoReplyQueue),
+            Head::Other | Head::Nothing | Head::Unreadable(_) => Ok(Dialect::Plain),
+        }
+    }
+
+    /// Who knows the cookie in the lease at the head of a queue that only its creator and this
+    /// server can read, owns the queue.
+    fn prove(
+        &self,
+        queue: Queue,
+        status: &Status,
+        cookie: Cookie,
+    ) -> Result<Option<Lease>, Refusal> {
+        if status.mode != REPLY_QUEUE_MODE {
+            return Err(Refusal::NoLease);
+        }
+        match lease::peek(queue) {
+            Head::Lease(lease) if lease.cookie == cookie => Ok(Some(lease)),
+            Head::Lease(_) => Err(Refusal::WrongCookie),
+            Head::UnknownLease(_) => Err(Refusal::UnknownLease),
+            Head::Other | Head::Nothing => Err(Refusal::NoLease),
+            Head::Gone => Err(Refusal::NoReplyQueue),
+            Head::Unreadable(Errno::ENOSYS) if status.cuid == self.server => Ok(None),
+            Head::Unreadable(Errno::ENOSYS) => Err(Refusal::NoPeek),
+            Head::Unreadable(_) => Err(Refusal::Unreadable),
+        }
+    }
+}
+
+impl<'a> Admitted<'a> {
+    /// Becomes the caller, if this process can become anybody.
+    pub(super) fn become_caller(self) -> Result<Confined<'a>, Errno> {
+        if is_privileged() && !self.caller.uid.is_root() {
+            credentials::become_user(self.caller.uid, self.caller.gid)?;
+        }
+        Ok(Confined(self))
+    }
+}
+
+impl<'a> Confined<'a> {
+    pub(super) fn path(&self) -> &'a Path {
+        self.0.path
+    }
+
+    pub(super) fn range(&self) -> Range {
+        self.0.range
+    }
+}
+
+impl ReplyTo {
+    fn new(queue: Queue, status: &Status, dialect: Dialect) -> Self {
+        Self { queue, max_bytes: status.max_bytes, dialect }
+    }
+
+    /// A FAILURE in the client's own dialect.
+    pub(super) fn failure(&self, text: &str, errno: Errno) -> MessageBuffer {
+        let errno = match self.dialect {
+            Dialect::Plain => None,
+            Dialect::Extended(_) => Some(errno),
+        };
+        let failure = Failure { text: text.as_bytes().to_vec(), errno };
+        MessageBuffer::with_text(Reply::FAILURE, &failure.encode())
+    }
+
+    /// Sends a FAILURE from the parent, which never waits: a client that lets its queue fill up is
+    /// told nothing.
+    pub(super) fn refuse(&self, text: &str, errno: Errno) {
+        let _ = self.queue.try_send(&self.failure(text, errno));
+    }
+}
+
+impl Refused {
+    pub(super) fn tell_caller(&self) {
+        if let Some(reply) = &self.answer {
+            let text = "the server does not know this operation, or this version of the protocol";
+            reply.refuse(text, Errno::EPROTONOSUPPORT);
+        }
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(reason: Refusal) -> Self {
+        Self { reason, answer: None }
+    }
+}

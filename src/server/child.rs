@@ -1,0 +1,59 @@
+//! The life of a child: become the caller → open → stream, one way, and a line in the log.
+
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use super::admit::Admitted;
+use super::export::Export;
+use super::outbox::Outbox;
+use super::transfer::{self, Broken, Sent};
+use crate::process::exit_now;
+use crate::text::printable;
+
+/// Answers one request. Runs in a child of its own, and ends it.
+pub(super) fn serve(
+    admitted: Admitted<'_>,
+    export: &Export,
+    stall_timeout: Duration,
+    started: Instant,
+) -> Infallible {
+    let mut outbox = Outbox::new(admitted.reply, stall_timeout);
+    let outcome = answer(admitted, export, &mut outbox);
+    if let Err(Broken::Unreadable { text, errno }) = &outcome {
+        // The client may be gone by now; the line in the log tells why it was to be told.
+        let _ = outbox.send(&admitted.reply.failure(text, *errno));
+    }
+    log(admitted, &outcome, started);
+    exit_now(0)
+}
+
+fn answer(admitted: Admitted<'_>, export: &Export, outbox: &mut Outbox) -> Result<Sent, Broken> {
+    let confined = admitted.become_caller().map_err(|errno: Errno| Broken::Unreadable {
+        text: "the server cannot act for this user".to_owned(),
+        errno,
+    })?;
+    let opened = export
+        .open(&confined)
+        .map_err(|error| Broken::Unreadable { text: error.to_string(), errno: error.errno() })?;
+    transfer::stream(opened, admitted.reply.dialect, outbox)
+}
+
+/// One line for every request.
+fn log(admitted: Admitted<'_>, outcome: &Result<Sent, Broken>, started: Instant) {
+    let uid = admitted.caller.uid.as_raw();
+    let queue = admitted.reply.queue.id().get();
+    let path = printable(admitted.path);
+    let ms = started.elapsed().as_secs_f64() * 1e3;
+    let ms = (ms * 1e3).round() / 1e3;
+    match outcome {
+        Ok(Sent { bytes, changed: false }) => {
+            tracing::info!(uid, queue, %path, bytes, ms, outcome = "sent");
+        }
+        Ok(Sent { bytes, changed: true }) => {
+            tracing::info!(uid, queue, %path, bytes, ms, outcome = "sent, but the file changed");
+        }
+        Err(broken) => tracing::info!(uid, queue, %path, ms, outcome = %broken),
+    }
+}

@@ -1,0 +1,122 @@
+//! The children under way: how many, until when.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
+
+use super::raw;
+use crate::process::children::{take_ended, wait_unless};
+
+/// What a child was forked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Task {
+    Request,
+    Housekeeping,
+}
+
+/// The children that were started and have not been seen to end.
+#[derive(Debug)]
+pub(super) struct Children {
+    running: HashMap<Pid, Task>,
+    bound: usize,
+}
+
+impl Children {
+    /// How long children get to die of SIGTERM before SIGKILL.
+    const GRACE: Duration = Duration::from_secs(1);
+
+    pub(super) fn new(bound: usize) -> Self {
+        Self { running: HashMap::with_capacity(bound + 1), bound }
+    }
+
+    pub(super) fn started(&mut self, pid: Pid) {
+        self.running.insert(pid, Task::Request);
+    }
+
+    pub(super) fn started_housekeeping(&mut self, pid: Pid) {
+        self.running.insert(pid, Task::Housekeeping);
+    }
+
+    pub(super) fn keeps_house(&self) -> bool {
+        self.running.values().any(|&task| task == Task::Housekeeping)
+    }
+
+    /// Takes note of the children that ended.
+    pub(super) fn settle(&mut self) {
+        for (pid, status) in take_ended() {
+            self.running.remove(&pid);
+            match status {
+                WaitStatus::Exited(_, 0) => {}
+                WaitStatus::Exited(_, code) => {
+                    tracing::error!(pid = raw(pid), code, "a child failed");
+                }
+                WaitStatus::Signaled(_, signal, _) => {
+                    tracing::warn!(pid = raw(pid), signal = signal.as_str(), "a child was killed");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits while there are as many children as there may be, unless the server is to stop.
+    pub(super) fn wait_for_room(&mut self, is_stopping: impl Fn() -> bool) {
+        if self.requests() < self.bound {
+            return;
+        }
+        let mut room = false;
+        while !room {
+            wait_unless(
+                || {
+                    self.settle();
+                    room = self.requests() < self.bound || is_stopping();
+                    room
+                },
+                None,
+            );
+        }
+    }
+
+    fn requests(&self) -> usize {
+        self.running.len() - usize::from(self.keeps_house())
+    }
+
+    /// Waits until every child has ended: for `timeout` of itself, then by force.
+    pub(super) fn drain(&mut self, timeout: Duration, is_urgent: impl Fn() -> bool) {
+        self.wait_for_all(Instant::now() + timeout, &is_urgent);
+        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+            if self.running.is_empty() {
+                return;
+            }
+            tracing::warn!(
+                children = self.running.len(),
+                signal = signal.as_str(),
+                "ending children"
+            );
+            for &pid in self.running.keys() {
+                let _ = kill(pid, signal);
+            }
+            self.wait_for_all(Instant::now() + Self::GRACE, &|| false);
+        }
+    }
+
+    fn wait_for_all(&mut self, deadline: Instant, give_up: &impl Fn() -> bool) {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut finished = false;
+            wait_unless(
+                || {
+                    self.settle();
+                    finished = self.running.is_empty() || left.is_zero() || give_up();
+                    finished
+                },
+                Some(left),
+            );
+            if finished {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What lies below the root: opened there and nowhere else, and only if it is a regular file.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+
+use super::admit::Confined;
+use crate::wire::{Kind, Meta, Range};
+
+/// The folder whose content is served.
+#[derive(Debug)]
+pub(super) struct Export {
+    root: OwnedFd,
+}
+
+/// A regular file, opened with the caller's rights, and the part of it to send.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) file: File,
+    pub(super) stat: FileStat,
+    pub(super) range: Range,
+}
+
+/// Why there is nothing to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum OpenError {
+    #[error("{}", .0.desc())]
+    Os(Errno),
+    #[error("Is a directory")]
+    Directory,
+    #[error("Is a {0}, not a regular file")]
+    Special(&'static str),
+}
+
+impl OpenError {
+    pub(super) fn errno(self) -> Errno {
+        match self {
+            Self::Os(errno) => errno,
+            Self::Directory => Errno::EISDIR,
+            Self::Special(_) => Errno::EOPNOTSUPP,
+        }
+    }
+}
+
+impl Export {
+    /// How often a path is resolved while somebody renames folders on it.
+    const TRIES: usize = 32;
+
+    /// Opens the root, by the same call that will resolve every path below it.
+    pub(super) fn open_root(root: &Path) -> Result<Self, Errno> {
+        let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC);
+        openat2(AT_FDCWD, root, how).map(|root| Self { root })
+    }
+
+    /// Opens what an admitted caller asked for.
+    pub(super) fn open(&self, request: &Confined<'_>) -> Result<Opened, OpenError> {
+        // Neither a FIFO without a writer nor a terminal keeps us: O_NONBLOCK, O_NOCTTY.
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let file = self.resolve(request.path(), flags).map_err(|errno| match errno {
+            Errno::ENXIO | Errno::ENODEV => self.why_not_opened(request.path(), errno),
+            errno => OpenError::Os(errno),
+        })?;
+        let stat = fstat(&file).map_err(OpenError::Os)?;
+        match kind(&stat) {
+            SFlag::S_IFREG => {}
+            SFlag::S_IFDIR => return Err(OpenError::Directory),
+            other => return Err(OpenError::Special(name(other))),
+        }
+        Ok(Opened { file: File::from(file), stat, range: request.range() })
+    }
+
+    fn resolve(&self, path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
+        // As in a chroot: absolute paths and links begin at the root, and ".." stays in it.
+        let inside = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        let how = OpenHow::new().flags(flags).mode(Mode::empty()).resolve(inside);
+        // EAGAIN: something was renamed meanwhile, and ".." could not be trusted; openat2(2).
+        for _ in 1..Self::TRIES {
+            match openat2(&self.root, path, how) {
+                Err(Errno::EAGAIN) => {}
+                outcome => return outcome,
+            }
+        }
+        openat2(&self.root, path, how)
+    }
+
+    /// A socket, or a device without a driver, cannot be opened to learn what it is.
+    fn why_not_opened(&self, path: &Path, errno: Errno) -> OpenError {
+        let stat = self.resolve(path, OFlag::O_PATH | OFlag::O_CLOEXEC).and_then(fstat);
+        match stat.map(|stat| kind(&stat)) {
+            Ok(SFlag::S_IFREG) | Err(_) => OpenError::Os(errno),
+            Ok(special) => OpenError::Special(name(special)),
+        }
+    }
+}
+
+fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
+}
+
+fn name(kind: SFlag) -> &'static str {
+    match kind {
+        SFlag::S_IFIFO => "FIFO",
+        SFlag::S_IFSOCK => "socket",
+        SFlag::S_IFCHR => "character device",
+        SFlag::S_IFBLK => "block device",
+        _ => "special file",
+    }
+}
+
+impl Opened {
+    /// The bytes to send; None where the file's size is unknown: it is then read to its end.
+    pub(super) fn length(&self) -> Option<u64> {
+        let size = u64::try_from(self.stat.st_size).unwrap_or(0);
+        if size == 0 {
+            // Empty, or a file of /proc, which does not know: reading tells.
+            return self.range.length;
+        }
+        let rest = size.saturating_sub(self.range.offset);
+        Some(self.range.length.map_or(rest, |length| length.min(rest)))
+    }
+
+    pub(super) fn meta(&self) -> Meta {
+        Meta {
+            kind: Kind::Regular,
+            mode: self.stat.st_mode,
+            size: u64::try_from(self.stat.st_size).unwrap_or(0),
+            mtime: (self.stat.st_mtime, u32::try_from(self.stat.st_mtime_nsec).unwrap_or(0)),
+            device: self.stat.st_dev,
+            inode: self.stat.st_ino,
+            offset: self.range.offset,
+            length: if self.stat.st_size == 0 { None } else { self.length() },
+        }
+    }
+}

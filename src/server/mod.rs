@@ -1,0 +1,293 @@
+//! The server: one well-known request queue, and a child for every request.
+//!
+//! The parent receives, decodes and admits, and forks. The child becomes the caller, opens the file
+//! below the export's root and streams it into the caller's reply queue, then ends. The parent owns
+//! the request queue and the server lock and removes both; a reply queue belongs to its client. In
+//! the manner of TLPI section 46.8.
+
+mod admit;
+mod child;
+mod children;
+mod export;
+mod outbox;
+mod refusals;
+mod request_queue;
+mod transfer;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::unistd::{Pid, geteuid, getpid};
+
+use crate::process::server_lock::{LockError, ServerLock};
+use crate::process::{self, children as ended, signals};
+use crate::sysv::{self, Key, MessageBuffer, MessageType, Mode, QueueId, ReceiveError, Select};
+use crate::wire::{DEFAULT_KEY, MAX_REQUEST, Request};
+
+use admit::Policy;
+use children::Children;
+use export::Export;
+use refusals::{Refusal, Refusals};
+use request_queue::{RequestQueue, Stopping};
+
+/// How a server is to run.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// The key of the request queue.
+    pub key: Key,
+    /// Who may write requests: the w bits. The mark is added to it.
+    pub mode: Mode,
+    /// What is served lies below this folder.
+    pub root: PathBuf,
+    /// The most children at once. At the bound requests wait in the queue.
+    pub max_children: usize,
+    /// How long a child waits for a client that does not read.
+    pub stall_timeout: Duration,
+    /// How long children may go on when the server stops.
+    pub drain_timeout: Duration,
+    /// Which plain requests are answered.
+    pub plain: PlainPolicy,
+    /// What a child of its own does at the start and then every so often.
+    pub housekeeping: Option<Housekeeping>,
+}
+
+/// Work that a server has done beside serving: the same every time.
+#[derive(Debug, Clone, Copy)]
+pub struct Housekeeping {
+    /// How often, but for the first time at once.
+    pub every: Duration,
+    /// What is done, in a child.
+    pub task: fn(),
+}
+
+/// Which plain requests are answered. They prove nothing: who can write to the request queue can
+/// name any queue as theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PlainPolicy {
+    /// None.
+    Never,
+    /// All, while the request queue's mode lets nobody but its owner write.
+    Owner,
+    /// All.
+    Any,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            key: DEFAULT_KEY,
+            mode: Mode::new(0o600),
+            root: PathBuf::from("/"),
+            max_children: 64,
+            stall_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(10),
+            plain: PlainPolicy::Owner,
+            housekeeping: None,
+        }
+    }
+}
+
+/// Why a server did not start, or did not go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The server lock cannot be had.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A queue stands under the key that may not be removed.
+    #[error(
+        "key {key} is in use: queue {queue} is another program's ({why}); \
+         if nothing needs it, remove it: ipcrm -Q {key}"
+    )]
+    KeyInUse {
+        /// The key.
+        key: Key,
+        /// The queue under it.
+        queue: QueueId,
+        /// What is known of it.
+        why: String,
+    },
+    /// The root cannot be served.
+    #[error("root {}: {errno}", crate::text::printable(.root))]
+    Root {
+        /// The root.
+        root: PathBuf,
+        /// Why.
+        errno: Errno,
+    },
+    /// A call on the queue failed.
+    #[error(transparent)]
+    Ipc(#[from] sysv::Error),
+    /// Another call failed.
+    #[error("{call}: {errno}")]
+    Os {
+        /// The call.
+        call: &'static str,
+        /// Why.
+        errno: Errno,
+    },
+}
+
+/// A server that holds its lock and has its request queue, and can be asked.
+#[derive(Debug)]
+pub struct Server {
+    // Dropped in this order: the lock must outlive the queue that it guards.
+    queue: RequestQueue,
+    _lock: ServerLock,
+    export: Export,
+    config: Config,
+    stopping: Arc<Stopping>,
+    policy: Policy,
+    children: Children,
+    refusals: Refusals,
+    last_housekeeping: Option<Instant>,
+}
+
+/// Stops a server, from another thread than the one that it runs on.
+#[derive(Debug, Clone)]
+pub struct Stopper(Arc<Stopping>);
+
+impl Stopper {
+    /// Removes the request queue and lets children finish. Called again, ends them at once.
+    pub fn stop(&self) {
+        self.0.stop();
+    }
+}
+
+/// What a server that can be asked says of itself.
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (key, queue) = (self.config.key, self.queue.id());
+        let root = crate::text::printable(&self.config.root);
+        write!(f, "ready: key {key}, queue {queue}, root {root}, pid {}", getpid())
+    }
+}
+
+impl Server {
+    /// Takes the server lock and makes the request queue.
+    ///
+    /// # Errors
+    /// [`Error`]: the key is in use, the root cannot be opened, or the namespace has no queue left.
+    pub fn start(config: Config) -> Result<Self, Error> {
+        let export = Export::open_root(&config.root)
+            .map_err(|errno| Error::Root { root: config.root.clone(), errno })?;
+        let lock = ServerLock::take(config.key)?;
+        let stopping = Arc::new(Stopping::new());
+        let queue = RequestQueue::create(config.key, config.mode, Arc::clone(&stopping))?;
+        ended::collect(config.max_children + 1)
+            .map_err(|errno| Error::Os { call: "sigaction", errno })?;
+        Ok(Self {
+            queue,
+            _lock: lock,
+            export,
+            policy: Policy::of(&config),
+            children: Children::new(config.max_children),
+            refusals: Refusals::default(),
+            config,
+            stopping,
+            last_housekeeping: None,
+        })
+    }
+
+    /// What stops this server.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.stopping))
+    }
+
+    /// Serves until it is stopped, then lets its children finish.
+    ///
+    /// # Errors
+    /// The request queue is lost and cannot be made again.
+    pub fn run(mut self) -> Result<(), Error> {
+        self.stopping.runs_here();
+        if let Some(housekeeping) = self.config.housekeeping {
+            signals::tick_every(housekeeping.every)
+                .map_err(|errno| Error::Os { call: "setitimer", errno })?;
+        }
+        // A byte more than a request can have, so that a longer one shows.
+        let mut message = MessageBuffer::with_capacity(MAX_REQUEST + 1);
+        let served = self.serve(&mut message);
+        self.queue.remove();
+        self.children.drain(self.config.drain_timeout, || self.stopping.is_urgent());
+        served
+    }
+
+    fn serve(&mut self, message: &mut MessageBuffer) -> Result<(), Error> {
+        loop {
+            self.children.settle();
+            self.housekeep();
+            self.children.wait_for_room(|| self.stopping.is_stopping());
+            if self.stopping.is_stopping() {
+                return Ok(());
+            }
+            match self.queue.receive_truncated(message, Select::UpTo(MessageType::MAX)) {
+                Ok(()) => self.answer(message.text()),
+                Err(ReceiveError::Interrupted) => {}
+                Err(ReceiveError::Gone) if self.stopping.is_stopping() => return Ok(()),
+                Err(ReceiveError::Gone) => {
+                    self.queue.recreate()?;
+                    let queue = self.queue.id().get();
+                    tracing::warn!(queue, "the request queue was removed; made a new one");
+                }
+                Err(ReceiveError::Os(error)) => return Err(error.into()),
+                Err(_) => {} // neither empty nor too big: it waits, and truncates
+            }
+        }
+    }
+
+    /// decode → admit → fork
+    fn answer(&mut self, text: &[u8]) {
+        let started = Instant::now();
+        let request = match Request::decode(text) {
+            Ok(request) => request,
+            Err(malformed) => return self.refusals.count(Refusal::Malformed(malformed), None),
+        };
+        let admitted = match self.policy.admit(&request) {
+            Ok(admitted) => admitted,
+            Err(refused) => {
+                refused.tell_caller();
+                return self.refusals.count(refused.reason, Some(&request));
+            }
+        };
+        let (export, patience) = (&self.export, self.config.stall_timeout);
+        match process::fork_child(|| child::serve(admitted, export, patience, started)) {
+            Ok(pid) => self.children.started(pid),
+            Err(errno) => {
+                admitted.reply.refuse("the server is busy", Errno::EAGAIN);
+                self.refusals.count(Refusal::ForkFailed(errno), Some(&request));
+            }
+        }
+    }
+
+    fn housekeep(&mut self) {
+        let Some(Housekeeping { every, task }) = self.config.housekeeping else { return };
+        let due = self.last_housekeeping.is_none_or(|last| last.elapsed() >= every);
+        if !due || self.children.keeps_house() {
+            return;
+        }
+        self.last_housekeeping = Some(Instant::now());
+        let work = || {
+            task();
+            process::exit_now(0)
+        };
+        match process::fork_child(work) {
+            Ok(pid) => self.children.started_housekeeping(pid),
+            Err(errno) => tracing::warn!(%errno, "housekeeping put off: fork failed"),
+        }
+    }
+}
+
+/// Whether this process can become its callers.
+fn is_privileged() -> bool {
+    geteuid().is_root()
+}
+
+/// A pid for the log.
+fn raw(pid: Pid) -> i32 {
+    pid.as_raw()
+}

@@ -1,0 +1,77 @@
+//! What was refused, counted by reason, and told to the log without letting anybody flood it.
+
+use std::collections::HashMap;
+use std::mem::{Discriminant, discriminant};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use crate::text::printable;
+use crate::wire::{Malformed, Request};
+
+/// Why a request was not given to a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("malformed")]
+    Malformed(Malformed),
+    #[error("the reply queue does not exist")]
+    NoReplyQueue,
+    #[error("the reply queue has a key")]
+    NotPrivate,
+    #[error("the reply queue cannot be read: it was not handed over to this server")]
+    Unreadable,
+    #[error("the reply queue's lease is of an unknown version")]
+    UnknownLease,
+    #[error("the reply queue carries no lease")]
+    NoLease,
+    #[error("the cookie is not that of the reply queue's lease")]
+    WrongCookie,
+    #[error("the caller's uid is unknown in this user namespace")]
+    UnknownUid,
+    #[error("a plain request, and --plain does not take it")]
+    Plain,
+    #[error("a plain request that names an extended client's queue")]
+    PlainForLeased,
+    #[error("an extension or operation that this build does not know")]
+    Unsupported,
+    #[error("this kernel has no MSG_COPY: only callers with the server's own uid are served")]
+    NoPeek,
+    #[error("fork failed")]
+    ForkFailed(Errno),
+}
+
+/// How often each reason came up.
+#[derive(Debug, Default)]
+pub(super) struct Refusals(HashMap<Discriminant<Refusal>, Tally>);
+
+#[derive(Debug, Default)]
+struct Tally {
+    total: u64,
+    untold: u64,
+    told: Option<Instant>,
+}
+
+impl Refusals {
+    /// Each reason is told at most this often, with the number that came since.
+    const TELL_EVERY: Duration = Duration::from_secs(1);
+
+    pub(super) fn count(&mut self, reason: Refusal, request: Option<&Request<'_>>) {
+        let tally = self.0.entry(discriminant(&reason)).or_default();
+        tally.total += 1;
+        tally.untold += 1;
+        if tally.told.is_some_and(|told| told.elapsed() < Self::TELL_EVERY) {
+            return;
+        }
+        tally.told = Some(Instant::now());
+        let requests = std::mem::take(&mut tally.untold);
+        let total = tally.total;
+        let queue = request.map(|request| request.reply_queue.get());
+        let path = request.map(|request| tracing::field::display(printable(request.path)));
+        let detail = match reason {
+            Refusal::Malformed(malformed) => Some(malformed.to_string()),
+            Refusal::ForkFailed(errno) => Some(errno.to_string()),
+            _ => None,
+        };
+        tracing::warn!(%reason, detail, queue, path, requests, total, "refused");
+    }
+}

@@ -1,0 +1,152 @@
+//! The well-known queue: made by the start rules, made again if it is lost, removed at the stop.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+use nix::errno::Errno;
+use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
+use nix::sys::signal::Signal;
+
+use super::Error;
+use crate::process::liveness;
+use crate::sysv::{self, Key, Mode, OwnedQueue, Queue, QueueId};
+use crate::wire::MARK;
+
+/// The request queue of a server that holds the server lock.
+#[derive(Debug)]
+pub(super) struct RequestQueue {
+    queue: OwnedQueue,
+    key: Key,
+    mode: Mode,
+    stopping: Arc<Stopping>,
+}
+
+impl RequestQueue {
+    pub(super) fn create(key: Key, mode: Mode, stopping: Arc<Stopping>) -> Result<Self, Error> {
+        let mode = mode.with(MARK);
+        let queue = create_by_rules(key, mode)?;
+        stopping.watch(*queue);
+        Ok(Self { queue, key, mode, stopping })
+    }
+
+    /// Makes the queue again that somebody removed.
+    pub(super) fn recreate(&mut self) -> Result<(), Error> {
+        // The old id may soon be somebody else's.
+        let lost = std::mem::replace(&mut self.queue, create_by_rules(self.key, self.mode)?);
+        let _ = lost.release();
+        self.stopping.watch(*self.queue);
+        Ok(())
+    }
+
+    pub(super) fn remove(&self) {
+        // Whoever stopped the server removed it already.
+        let _ = self.queue.remove();
+    }
+}
+
+impl Deref for RequestQueue {
+    type Target = Queue;
+
+    fn deref(&self) -> &Queue {
+        &self.queue
+    }
+}
+
+/// A marked queue under the key is that of a dead predecessor, since we hold the server lock. An
+/// unmarked one is another program's, and goes only if its last receiver is dead.
+fn create_by_rules(key: Key, mode: Mode) -> Result<OwnedQueue, Error> {
+    loop {
+        match OwnedQueue::create(key, mode) {
+            Ok(queue) => return Ok(queue),
+            Err(error) if error.errno == Errno::EEXIST => remove_predecessor(key)?,
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn remove_predecessor(key: Key) -> Result<(), Error> {
+    let found = Queue::open(key).and_then(|queue| Ok((queue, queue.status()?)));
+    let (queue, status) = match found {
+        Ok(found) => found,
+        Err(error) if error.is_gone() => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let in_use = |why| Error::KeyInUse { key, queue: queue.id(), why };
+    if !status.mode.contains(MARK) {
+        match status.last_receiver {
+            None => return Err(in_use("nothing says who receives from it".to_owned())),
+            Some(pid) if !liveness::no_such_process(pid) => {
+                return Err(in_use(format!("pid {pid} received from it")));
+            }
+            Some(_) => {}
+        }
+    }
+    match queue.remove() {
+        Ok(()) => {
+            tracing::info!(%key, queue = queue.id().get(), "removed a dead server's request queue");
+            Ok(())
+        }
+        Err(error) if error.is_gone() => Ok(()),
+        Err(error) if error.is_denied() => Err(in_use(format!("it belongs to uid {}", status.uid))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The wish that the server stop, shared with the threads that may have it.
+#[derive(Debug)]
+pub(super) struct Stopping {
+    wishes: AtomicU32,
+    queue: AtomicI32,
+    thread: OnceLock<Pthread>,
+}
+
+impl Stopping {
+    /// No id is negative.
+    const NO_QUEUE: i32 = -1;
+
+    pub(super) fn new() -> Self {
+        Self {
+            wishes: AtomicU32::new(0),
+            queue: AtomicI32::new(Self::NO_QUEUE),
+            thread: OnceLock::new(),
+        }
+    }
+
+    /// Says which queue a stop is to remove. If the stop came before, removes it at once.
+    fn watch(&self, queue: Queue) {
+        self.queue.store(queue.id().get(), Ordering::SeqCst);
+        if self.is_stopping() {
+            let _ = queue.remove();
+        }
+    }
+
+    /// Says which thread waits, for a queue or for children.
+    pub(super) fn runs_here(&self) {
+        self.thread.get_or_init(pthread_self);
+    }
+
+    pub(super) fn stop(&self) {
+        self.wishes.fetch_add(1, Ordering::SeqCst);
+        let queue = self.queue.swap(Self::NO_QUEUE, Ordering::SeqCst);
+        if queue != Self::NO_QUEUE {
+            // Wakes the receive with EIDRM.
+            let removed: Result<(), sysv::Error> = Queue::from_id(QueueId::new(queue)).remove();
+            let _ = removed;
+        }
+        if let Some(&thread) = self.thread.get() {
+            // Wakes a wait for children.
+            let _ = pthread_kill(thread, Signal::SIGCHLD);
+        }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.wishes.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether the stop was asked for more than once.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.wishes.load(Ordering::SeqCst) > 1
+    }
+}
