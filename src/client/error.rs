@@ -1,0 +1,136 @@
+//! What a client cannot do, and why.
+
+use std::io;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::unistd::Uid;
+
+use crate::sysv::{self, Key};
+use crate::text::printable;
+use crate::wire::{MAX_PATH, Malformed};
+
+/// Why a client could not ask, or did not get what it asked for.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No request queue stands under the key.
+    #[error(
+        "no server: nothing is under key {key} (is mqfs-server running in this IPC namespace?)"
+    )]
+    NoServer {
+        /// The key.
+        key: Key,
+    },
+    /// The request queue belongs to somebody who may not be the server: any user can squat on a key.
+    #[error("not trusted: the queue under key {key} belongs to uid {uid}, not to root or you")]
+    Untrusted {
+        /// The key.
+        key: Key,
+        /// Who could read what is sent there.
+        uid: Uid,
+    },
+    /// The request queue's mode does not let this user ask.
+    #[error("not allowed: the server under key {key} does not take requests from this user")]
+    NotAllowed {
+        /// The key.
+        key: Key,
+    },
+    /// The path is empty.
+    #[error("a path must not be empty")]
+    EmptyPath,
+    /// The path is longer than [`MAX_PATH`].
+    #[error("the path is longer than {MAX_PATH} bytes")]
+    LongPath,
+    /// The path holds a NUL.
+    #[error("a path must not hold a NUL")]
+    NulInPath,
+    /// The IPC namespace has no queue left for the reply (`ENOSPC`).
+    #[error(
+        "no queue left for the reply: {in_use} of {limit} are in use \
+         (mqfs-reap removes orphaned ones; raising kernel.msgmni makes room)"
+    )]
+    NoQueueLeft {
+        /// How many queues there are.
+        in_use: usize,
+        /// How many there can be, `kernel.msgmni`.
+        limit: usize,
+    },
+    /// Another call on a queue failed.
+    #[error(transparent)]
+    Ipc(#[from] sysv::Error),
+    /// The request is larger than `kernel.msgmax` or what the request queue holds.
+    #[error("the request is too long for the request queue")]
+    RequestTooBig,
+    /// The kernel has no random bytes.
+    #[error("getrandom: {0}")]
+    NoRandom(#[from] getrandom::Error),
+    /// The server says no, or cannot go on.
+    #[error("{}", printable(.text))]
+    Failed {
+        /// Why, in its words.
+        text: String,
+        /// Why, as an errno; a plain server gives none.
+        errno: Option<Errno>,
+    },
+    /// Nothing moved for this long.
+    #[error("timed out: nothing came for {0:?}")]
+    TimedOut(Duration),
+    /// The server died before it answered.
+    #[error("the server died before it answered")]
+    ServerDied,
+    /// The server's child died on the way.
+    #[error("incomplete: the server's child died on the way")]
+    ChildDied,
+    /// Somebody removed the reply queue.
+    #[error("incomplete: the reply queue was removed")]
+    QueueRemoved,
+    /// What arrived is not what was sent.
+    #[error("incomplete: {0}")]
+    Corrupt(&'static str),
+    /// The server sent what the protocol does not have.
+    #[error("protocol error: {0}")]
+    Protocol(#[from] Malformed),
+    /// The [`Canceller`](super::Canceller) was used.
+    #[error("interrupted")]
+    Cancelled,
+}
+
+impl Error {
+    /// Whether it could not even be asked: invalid input, or an IPC resource that is not to be had.
+    /// Otherwise the request failed.
+    pub fn is_before_request(&self) -> bool {
+        matches!(
+            self,
+            Self::NoServer { .. }
+                | Self::Untrusted { .. }
+                | Self::NotAllowed { .. }
+                | Self::EmptyPath
+                | Self::LongPath
+                | Self::NulInPath
+                | Self::NoQueueLeft { .. }
+                | Self::Ipc(_)
+                | Self::RequestTooBig
+                | Self::NoRandom(_)
+        )
+    }
+
+    fn io_kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Failed { errno: Some(errno), .. } => io::Error::from(*errno).kind(),
+            Self::TimedOut(_) => io::ErrorKind::TimedOut,
+            Self::EmptyPath | Self::LongPath | Self::NulInPath => io::ErrorKind::InvalidInput,
+            Self::ServerDied | Self::ChildDied | Self::QueueRemoved => {
+                io::ErrorKind::ConnectionReset
+            }
+            Self::Corrupt(_) | Self::Protocol(_) => io::ErrorKind::InvalidData,
+            _ => io::ErrorKind::Other,
+        }
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        io::Error::new(error.io_kind(), error)
+    }
+}

@@ -1,0 +1,246 @@
+//! The client: asks for files and receives them.
+//!
+//! A client makes a private reply queue for every transfer, puts a lease into it, names it in its
+//! request, receives META, DATA …, END or FAILURE from it, and removes it. The request queue is the
+//! server's; the client only writes to it, and only if its owner can be trusted.
+
+mod error;
+pub mod output;
+mod reply_queue;
+mod transfer;
+mod watch;
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::unistd::{Uid, geteuid};
+
+use crate::process::Patience;
+use crate::sysv::{Key, MessageBuffer, Queue, SendError};
+use crate::wire::{DEFAULT_KEY, Extension, MAX_PATH, NORMAL_PRIORITY, Operation, Range, Request};
+
+pub use error::Error;
+pub use transfer::Transfer;
+
+use reply_queue::ReplyQueue;
+use watch::WatchHandle;
+
+/// A client of one server.
+///
+/// ```no_run
+/// use std::io::Read;
+///
+/// let mut hostname = String::new();
+/// mqfs::Client::connect(mqfs::DEFAULT_KEY)?.open("/etc/hostname")?.read_to_string(&mut hostname)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// It may be shared between threads, each with transfers of its own. When the server is replaced by
+/// another one under the same key, the next request finds it.
+#[derive(Debug)]
+pub struct Client {
+    options: Builder,
+    server: ServerQueue,
+}
+
+/// How a client is to behave; see [`Client::builder`].
+#[derive(Debug, Clone)]
+pub struct Builder {
+    key: Key,
+    timeout: Duration,
+    plain: bool,
+    server_uid: Option<Uid>,
+    watch: WatchHandle,
+}
+
+/// Stops a client from another thread: removes its reply queues, so that whoever waits on one gets
+/// [`Error::Cancelled`], and lets it make no new ones.
+#[derive(Debug, Clone)]
+pub struct Canceller(WatchHandle);
+
+impl Canceller {
+    /// Stops the client, for good.
+    pub fn cancel(&self) {
+        self.0.cancel();
+    }
+}
+
+/// The request queue of a server that is trusted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ServerQueue {
+    key: Key,
+    queue: Queue,
+    owner: Uid,
+}
+
+impl ServerQueue {
+    fn find(key: Key, trusted: Option<Uid>) -> Result<Self, Error> {
+        let no_server = |error: crate::sysv::Error| {
+            if error.is_gone() { Error::NoServer { key } } else { error.into() }
+        };
+        let queue = Queue::open(key).map_err(no_server)?;
+        let status = queue.status().map_err(no_server)?;
+        // The creator keeps the right to read whatever owner IPC_SET gives the queue.
+        for uid in [status.uid, status.cuid] {
+            if !uid.is_root() && uid != geteuid() && Some(uid) != trusted {
+                return Err(Error::Untrusted { key, uid });
+            }
+        }
+        Ok(Self { key, queue, owner: status.uid })
+    }
+}
+
+impl Builder {
+    /// The server's key, instead of [`DEFAULT_KEY`].
+    #[must_use]
+    pub fn key(mut self, key: Key) -> Self {
+        self.key = key;
+        self
+    }
+
+    /// How long nothing may come or go before a transfer fails, instead of 30 seconds.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Whether to speak the plain protocol only: no lease, no proof, nothing verified.
+    #[must_use]
+    pub fn plain(mut self, plain: bool) -> Self {
+        self.plain = plain;
+        self
+    }
+
+    /// A uid beside root and the caller's own that may be the server's.
+    #[must_use]
+    pub fn server_uid(mut self, uid: Option<Uid>) -> Self {
+        self.server_uid = uid;
+        self
+    }
+
+    /// What stops the clients that this builder makes.
+    pub fn canceller(&self) -> Canceller {
+        Canceller(self.watch.clone())
+    }
+
+    /// Finds the server.
+    ///
+    /// # Errors
+    /// [`Error::NoServer`], [`Error::Untrusted`].
+    pub fn connect(self) -> Result<Client, Error> {
+        let server = ServerQueue::find(self.key, self.server_uid)?;
+        Ok(Client { options: self, server })
+    }
+}
+
+impl Client {
+    /// Finds the server under a key.
+    ///
+    /// # Errors
+    /// [`Error::NoServer`], [`Error::Untrusted`].
+    pub fn connect(key: Key) -> Result<Self, Error> {
+        Self::builder().key(key).connect()
+    }
+
+    /// A client to be told more about.
+    pub fn builder() -> Builder {
+        Builder {
+            key: DEFAULT_KEY,
+            timeout: Duration::from_secs(30),
+            plain: false,
+            server_uid: None,
+            watch: WatchHandle::new(),
+        }
+    }
+
+    /// Asks for a file and waits until the server begins to answer. The path is resolved within the
+    /// server's export.
+    ///
+    /// # Errors
+    /// Any of [`Error`]; [`Error::Failed`] if the server cannot open the file.
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Transfer, Error> {
+        let path = path.as_ref();
+        check(path)?;
+        let mut server = self.server;
+        loop {
+            let reply = ReplyQueue::create(
+                &self.options.watch,
+                &server,
+                self.options.plain,
+                self.options.timeout,
+            )?;
+            match self.send_request(&server, &reply, path) {
+                // Another server may have taken its place meanwhile; that one may be another user's.
+                Err(Error::NoServer { .. }) => {
+                    server = ServerQueue::find(self.options.key, self.options.server_uid)?;
+                }
+                Err(error) => return Err(error),
+                Ok(()) => return Transfer::begin(reply),
+            }
+        }
+    }
+
+    fn send_request(
+        &self,
+        server: &ServerQueue,
+        reply: &ReplyQueue,
+        path: &Path,
+    ) -> Result<(), Error> {
+        let request = Request {
+            reply_queue: reply.watched.queue().id(),
+            path,
+            extension: reply
+                .cookie
+                .map(|cookie| Extension { cookie, operation: Operation::Fetch(Range::WHOLE) }),
+        };
+        let message = MessageBuffer::with_text(NORMAL_PRIORITY, &request.encode());
+        let try_send = || match server.queue.try_send(&message) {
+            Err(SendError::Full | SendError::Interrupted) => None,
+            outcome => Some(outcome),
+        };
+        let sent = match Patience::default().attempt(try_send) {
+            Some(sent) => sent,
+            None => self.send_when_room(try_send)?,
+        };
+        sent.map_err(|error| match error {
+            SendError::TooBig => Error::RequestTooBig,
+            SendError::Os(error) if error.is_denied() => Error::NotAllowed { key: server.key },
+            SendError::Os(error) => error.into(),
+            _ => Error::NoServer { key: server.key },
+        })
+    }
+
+    /// Waits for room in the request queue by trying: nothing could end a wait in msgsnd without
+    /// signals, since the queue is not ours to remove.
+    fn send_when_room<T>(&self, mut try_send: impl FnMut() -> Option<T>) -> Result<T, Error> {
+        const LONGEST_PAUSE: Duration = Duration::from_millis(5);
+        let deadline = Instant::now() + self.options.timeout;
+        let mut pause = Duration::from_micros(50);
+        loop {
+            thread::sleep(pause);
+            if let Some(sent) = try_send() {
+                return Ok(sent);
+            }
+            if self.options.watch.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::TimedOut(self.options.timeout));
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+fn check(path: &Path) -> Result<(), Error> {
+    let bytes = path.as_os_str().as_bytes();
+    match bytes.len() {
+        0 => Err(Error::EmptyPath),
+        length if length > MAX_PATH => Err(Error::LongPath),
+        _ if bytes.contains(&0) => Err(Error::NulInPath),
+        _ => Ok(()),
+    }
+}

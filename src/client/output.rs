@@ -1,0 +1,208 @@
+//! A file that appears complete or not at all.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{getpid, linkat};
+
+/// A file being written that takes its name only when it is [complete](OutputFile::commit). Until
+/// then an older file of that name stays as it is, and dropping this leaves nothing.
+///
+/// Where the file system can (`O_TMPFILE`), the new file has no name before, so not even `SIGKILL`
+/// leaves it behind. What is not a regular file, such as a terminal or a FIFO, is written to as it
+/// is.
+///
+/// ```
+/// use std::io::Write;
+/// use mqfs::client::output::{OutputFile, Unfinished};
+///
+/// let folder = tempfile::tempdir()?;
+/// let name = folder.path().join("new");
+/// let mut file = OutputFile::create(&name, &Unfinished::default())?;
+/// file.write_all(b"content")?;
+/// assert!(!name.exists());
+/// file.commit()?;
+/// assert_eq!(std::fs::read(name)?, b"content");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct OutputFile {
+    file: File,
+    target: PathBuf,
+    state: State,
+    unfinished: Unfinished,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Written to in place.
+    InPlace,
+    /// A file without a name.
+    Unnamed,
+    /// A file with a name of its own beside the target.
+    Named(PathBuf),
+}
+
+/// The name of a temporary file that would stay behind if the process ended now; shared with
+/// whatever ends it.
+#[derive(Debug, Clone, Default)]
+pub struct Unfinished(Arc<Mutex<Option<PathBuf>>>);
+
+impl Unfinished {
+    /// Removes the file, if there is one.
+    pub fn discard(&self) {
+        let path = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(path) = path {
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    fn set(&self, path: &Path) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(path.to_owned());
+    }
+
+    fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl OutputFile {
+    /// Begins a file. Through a symbolic link it is the link's target that is replaced; a file that
+    /// is replaced passes its permissions on.
+    ///
+    /// # Errors
+    /// The folder cannot be written to, or the target is a folder.
+    pub fn create(target: &Path, unfinished: &Unfinished) -> io::Result<Self> {
+        let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
+        let existing = fs::metadata(&target).ok();
+        if existing.as_ref().is_some_and(|existing| !existing.is_file()) {
+            let file = OpenOptions::new().write(true).open(&target)?;
+            let unfinished = unfinished.clone();
+            return Ok(Self { file, target, state: State::InPlace, unfinished });
+        }
+        let (file, state) = match unnamed(folder_of(&target)) {
+            Ok(file) => (file, State::Unnamed),
+            Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::ENOENT | Errno::EINVAL) => {
+                let (file, path) = named(&target)?;
+                unfinished.set(&path);
+                (file, State::Named(path))
+            }
+            Err(errno) => return Err(errno.into()),
+        };
+        if let Some(existing) = existing {
+            file.set_permissions(Permissions::from_mode(existing.permissions().mode() & 0o777))?;
+        }
+        Ok(Self { file, target, state, unfinished: unfinished.clone() })
+    }
+
+    /// Gives the file its name, in the place of one that has it.
+    ///
+    /// # Errors
+    /// Those of linkat(2) and rename(2).
+    pub fn commit(mut self) -> io::Result<()> {
+        match std::mem::replace(&mut self.state, State::InPlace) {
+            State::InPlace => Ok(()),
+            State::Named(path) => self.rename(path),
+            State::Unnamed => match link(&self.file, &self.target) {
+                Ok(()) => Ok(()),
+                Err(Errno::EEXIST) => {
+                    let path = self.link_beside()?;
+                    self.rename(path)
+                }
+                Err(errno) => Err(errno.into()),
+            },
+        }
+    }
+
+    /// linkat does not replace, rename does; so the file gets a name beside the target first.
+    fn link_beside(&self) -> io::Result<PathBuf> {
+        for path in names_beside(&self.target) {
+            self.unfinished.set(&path);
+            match link(&self.file, &path) {
+                Ok(()) => return Ok(path),
+                Err(Errno::EEXIST) => {}
+                Err(errno) => {
+                    self.unfinished.forget();
+                    return Err(errno.into());
+                }
+            }
+        }
+        self.unfinished.forget();
+        Err(Errno::EEXIST.into())
+    }
+
+    fn rename(&mut self, path: PathBuf) -> io::Result<()> {
+        let renamed = fs::rename(&path, &self.target);
+        match renamed {
+            Ok(()) => self.unfinished.forget(),
+            Err(_) => self.state = State::Named(path), // for drop to remove
+        }
+        renamed
+    }
+}
+
+impl Write for OutputFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for OutputFile {
+    fn drop(&mut self) {
+        if let State::Named(_) = self.state {
+            self.unfinished.discard();
+        }
+    }
+}
+
+fn folder_of(target: &Path) -> &Path {
+    match target.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// `O_TMPFILE`; naming it later takes /proc, so without it there is no such file.
+fn unnamed(folder: &Path) -> Result<File, Errno> {
+    let file = OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_TMPFILE)
+        .mode(0o666)
+        .open(folder)
+        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
+    if fd_path(&file).exists() { Ok(file) } else { Err(Errno::EOPNOTSUPP) }
+}
+
+fn named(target: &Path) -> io::Result<(File, PathBuf)> {
+    for path in names_beside(target) {
+        match OpenOptions::new().write(true).create_new(true).mode(0o666).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            outcome => return outcome.map(|file| (file, path)),
+        }
+    }
+    Err(Errno::EEXIST.into())
+}
+
+/// Names beside the target that tell what made them.
+fn names_beside(target: &Path) -> impl Iterator<Item = PathBuf> {
+    let folder = folder_of(target).to_owned();
+    (0..100).map(move |n| folder.join(format!(".mqfs-{}-{n}.part", getpid())))
+}
+
+fn link(file: &File, path: &Path) -> Result<(), Errno> {
+    linkat(AT_FDCWD, &fd_path(file), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)
+}
+
+fn fd_path(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}

@@ -1,0 +1,108 @@
+//! A reply queue: made, marked, leased, and handed to the server.
+
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::unistd::{Uid, geteuid};
+
+use super::watch::{Peer, WatchHandle, Watched};
+use super::{Error, ServerQueue};
+use crate::process::lease;
+use crate::sysv::{self, Limits, MessageBuffer, Mode, OwnedQueue, Queue, Select, SendError, Usage};
+use crate::wire::{Cookie, LEASE_TYPE, Lease, REPLY_QUEUE_MODE};
+
+/// A queue for one attempt at a transfer, never used again.
+#[derive(Debug)]
+pub(super) struct ReplyQueue {
+    pub(super) watched: Watched,
+    /// None: this queue has no lease, and what comes to it proves nothing.
+    pub(super) cookie: Option<Cookie>,
+}
+
+impl ReplyQueue {
+    /// The mode of a reply queue without a lease, which only its owner and root may use.
+    const PLAIN_MODE: Mode = Mode::new(0o600);
+
+    /// How often an owner that was stopped right here, for so long that its queue was taken for an
+    /// orphan, starts over.
+    const TRIES: usize = 3;
+
+    /// A queue that `server` can send to.
+    pub(super) fn create(
+        watch: &WatchHandle,
+        server: &ServerQueue,
+        plain: bool,
+        timeout: Duration,
+    ) -> Result<Self, Error> {
+        let mut tries = 1;
+        loop {
+            match Self::try_create(watch, server, plain, timeout) {
+                Err(Error::QueueRemoved) if tries < Self::TRIES => tries += 1,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn try_create(
+        watch: &WatchHandle,
+        server: &ServerQueue,
+        plain: bool,
+        timeout: Duration,
+    ) -> Result<Self, Error> {
+        let mode = if plain { Self::PLAIN_MODE } else { REPLY_QUEUE_MODE };
+        let lease = if plain { None } else { Some(lease::new()?) };
+        let own_messages = u64::from(!plain);
+        let peer = Peer { key: server.key, owner: server.owner, own_messages };
+        let watched =
+            watch.open(|| OwnedQueue::private(mode), peer, timeout).map_err(with_remedy)?;
+        if let Some(lease) = &lease {
+            put_lease(watched.queue(), lease)?;
+        }
+        if !server.owner.is_root() && server.owner != geteuid() {
+            hand_over(watched.queue(), server.owner).map_err(gone_is_removed)?;
+        }
+        Ok(Self { watched, cookie: lease.map(|lease| lease.cookie) })
+    }
+
+    /// Everything but our own lease.
+    pub(super) fn select(&self) -> Select {
+        match self.cookie {
+            Some(_) => Select::Except(LEASE_TYPE),
+            None => Select::Any,
+        }
+    }
+}
+
+fn put_lease(queue: Queue, lease: &Lease) -> Result<(), Error> {
+    let message = MessageBuffer::with_text(LEASE_TYPE, &lease.encode());
+    queue.try_send(&message).map_err(|error| match error {
+        SendError::Os(error) => error.into(),
+        // A new queue is never full: it was removed, which takes an owner that stood still here.
+        _ => Error::QueueRemoved,
+    })
+}
+
+/// Makes the server's uid the owner. The creator keeps its rights, the server gains them, nobody
+/// else does.
+fn hand_over(queue: Queue, server: Uid) -> Result<(), sysv::Error> {
+    let mut settings = queue.status()?.settings();
+    settings.uid = server;
+    // IPC_SET compares msg_qbytes with msgmnb even where it does not change; and msgmnb may have
+    // been lowered since the queue was made.
+    settings.max_bytes = settings.max_bytes.min(Limits::current()?.msgmnb as u64);
+    queue.set(&settings)
+}
+
+fn gone_is_removed(error: sysv::Error) -> Error {
+    if error.is_gone() { Error::QueueRemoved } else { error.into() }
+}
+
+fn with_remedy(error: Error) -> Error {
+    match error {
+        Error::Ipc(sysv::Error { errno: Errno::ENOSPC, .. }) => Error::NoQueueLeft {
+            in_use: Usage::current().map_or(0, |usage| usage.queues),
+            limit: Limits::current().map_or(0, |limits| limits.msgmni),
+        },
+        other => other,
+    }
+}

@@ -1,0 +1,266 @@
+//! The reply queues of a client, and what ends a wait on one: removing it.
+//!
+//! A wait in msgrcv ends when a message comes or the queue goes (`EIDRM`). So a deadline, a server
+//! that died and a wish to stop are one mechanism: whoever notices takes down the reason and removes
+//! the queue. No signal, no timer, nothing that belongs to the whole process. The thread that
+//! notices is started by the first wait that lasts, so quick transfers never pay for it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::unistd::{Uid, getpid};
+
+use super::Error;
+use crate::process::liveness;
+use crate::process::server_lock::{self, ServerState};
+use crate::sysv::{self, Key, MessageBuffer, OwnedQueue, Queue, ReceiveError, Select};
+
+/// How often waits are looked at.
+const TICK: Duration = Duration::from_millis(200);
+
+/// How long nothing must have come before the server's health is doubted.
+const DOUBT_AFTER: Duration = Duration::from_millis(400);
+
+/// The reply queues of one client.
+#[derive(Debug)]
+pub(super) struct Watch {
+    state: Mutex<State>,
+    changed: Condvar,
+    epoch: Instant,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    live: Vec<Arc<Entry>>,
+    cancelled: bool,
+    thread: Option<ThreadState>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum ThreadState {
+    Running,
+    ToEnd,
+}
+
+/// What the watch knows of one reply queue.
+#[derive(Debug)]
+struct Entry {
+    queue: Queue,
+    peer: Peer,
+    timeout: Duration,
+    /// Milliseconds from the watch's epoch to the beginning of the wait, plus 1; 0: nobody waits.
+    waiting_since: AtomicU64,
+    answered: AtomicBool,
+    ended: OnceLock<Error>,
+}
+
+/// Who is to answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer {
+    pub(super) key: Key,
+    pub(super) owner: Uid,
+    /// Messages in the reply queue that are our own: the lease.
+    pub(super) own_messages: u64,
+}
+
+/// Keeps a watch, and with it its thread, going.
+#[derive(Debug, Clone)]
+pub(super) struct WatchHandle(Arc<Owner>);
+
+#[derive(Debug)]
+struct Owner(Arc<Watch>);
+
+/// A reply queue under watch. Removed when this goes out of scope.
+#[derive(Debug)]
+pub(super) struct Watched {
+    watch: WatchHandle,
+    entry: Arc<Entry>,
+    queue: Option<OwnedQueue>,
+}
+
+impl WatchHandle {
+    pub(super) fn new() -> Self {
+        let watch =
+            Watch { state: Mutex::default(), changed: Condvar::new(), epoch: Instant::now() };
+        Self(Arc::new(Owner(Arc::new(watch))))
+    }
+
+    fn watch(&self) -> &Arc<Watch> {
+        &self.0.0
+    }
+
+    /// Removes every reply queue, now and for good: waits on them end, no new one is made.
+    pub(super) fn cancel(&self) {
+        let mut state = self.watch().lock();
+        state.cancelled = true;
+        for entry in &state.live {
+            entry.end(Error::Cancelled);
+        }
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.watch().lock().cancelled
+    }
+
+    /// Makes a reply queue. Nothing comes between making it and knowing of it.
+    pub(super) fn open(
+        &self,
+        make: impl FnOnce() -> Result<OwnedQueue, sysv::Error>,
+        peer: Peer,
+        timeout: Duration,
+    ) -> Result<Watched, Error> {
+        let mut state = self.watch().lock();
+        if state.cancelled {
+            return Err(Error::Cancelled);
+        }
+        let queue = make()?;
+        let entry = Arc::new(Entry {
+            queue: *queue,
+            peer,
+            timeout,
+            waiting_since: AtomicU64::new(0),
+            answered: AtomicBool::new(false),
+            ended: OnceLock::new(),
+        });
+        state.live.push(Arc::clone(&entry));
+        drop(state);
+        Ok(Watched { watch: self.clone(), entry, queue: Some(queue) })
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        if state.thread.is_some() {
+            state.thread = Some(ThreadState::ToEnd);
+            self.0.changed.notify_all();
+        }
+    }
+}
+
+impl Watched {
+    pub(super) fn queue(&self) -> Queue {
+        self.entry.queue
+    }
+
+    /// Receives the next message, waiting at most the timeout, and no longer than there is hope.
+    pub(super) fn receive(&self, message: &mut MessageBuffer, which: Select) -> Result<(), Error> {
+        let watch = self.watch.watch();
+        watch.ensure_thread();
+        let since = watch.epoch.elapsed().as_millis() as u64 + 1;
+        self.entry.waiting_since.store(since, Ordering::Release);
+        let outcome = loop {
+            match self.entry.queue.receive(message, which) {
+                Err(ReceiveError::Interrupted) => {}
+                outcome => break outcome,
+            }
+        };
+        self.entry.waiting_since.store(0, Ordering::Release);
+        self.settle(outcome)
+    }
+
+    /// Receives a message if there is one.
+    pub(super) fn try_receive(
+        &self,
+        message: &mut MessageBuffer,
+        which: Select,
+    ) -> Option<Result<(), Error>> {
+        match self.entry.queue.try_receive(message, which) {
+            Err(ReceiveError::Empty | ReceiveError::Interrupted) => None,
+            outcome => Some(self.settle(outcome)),
+        }
+    }
+
+    fn settle(&self, outcome: Result<(), ReceiveError>) -> Result<(), Error> {
+        match outcome {
+            Ok(()) => {
+                self.entry.answered.store(true, Ordering::Release);
+                Ok(())
+            }
+            Err(ReceiveError::TooBig) => Err(Error::Corrupt("a message larger than any buffer")),
+            Err(ReceiveError::Os(error)) => Err(error.into()),
+            Err(_) => Err(self.entry.ended.get().cloned().unwrap_or(Error::QueueRemoved)),
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        // Under the lock, so that nobody removes the queue by its id once it may be another's.
+        let mut state = self.watch.watch().lock();
+        state.live.retain(|entry| !Arc::ptr_eq(entry, &self.entry));
+        self.queue = None;
+    }
+}
+
+impl Watch {
+    /// Poisoned only if a panic came between two lines here, which leave the list whole.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ensure_thread(self: &Arc<Self>) {
+        let mut state = self.lock();
+        if state.thread.is_some() {
+            return;
+        }
+        let watch = Arc::clone(self);
+        let thread = thread::Builder::new().name("mqfs-watch".to_owned()).stack_size(64 * 1024);
+        // Without a thread left, a wait lasts until the server answers or goes.
+        if thread.spawn(move || watch.run()).is_ok() {
+            state.thread = Some(ThreadState::Running);
+        }
+    }
+
+    fn run(&self) {
+        let mut state = self.lock();
+        while state.thread != Some(ThreadState::ToEnd) {
+            state = if state.live.is_empty() {
+                self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+            } else {
+                let waited = self.changed.wait_timeout(state, TICK);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            };
+            let now = self.epoch.elapsed();
+            for entry in &state.live {
+                if let Some(reason) = entry.hopeless(now) {
+                    entry.end(reason);
+                }
+            }
+        }
+    }
+}
+
+impl Entry {
+    /// Ends a wait on the queue. Only under the lock and while the queue is listed, so that the id is
+    /// still ours.
+    fn end(&self, reason: Error) {
+        let _ = self.ended.set(reason);
+        let _ = self.queue.remove();
+    }
+
+    /// Why there is no use in waiting on.
+    fn hopeless(&self, now: Duration) -> Option<Error> {
+        let since = self.waiting_since.load(Ordering::Acquire).checked_sub(1)?;
+        let waited = now.saturating_sub(Duration::from_millis(since));
+        if waited >= self.timeout {
+            return Some(Error::TimedOut(self.timeout));
+        }
+        if waited < DOUBT_AFTER {
+            return None;
+        }
+        // One snapshot, so that "nothing left to read" and "who sent last" belong together.
+        let status = self.queue.status().ok()?;
+        if status.messages > self.peer.own_messages {
+            return None;
+        }
+        if self.answered.load(Ordering::Acquire) {
+            let sender = status.last_sender.filter(|&pid| pid != getpid())?;
+            return liveness::no_such_process(sender).then_some(Error::ChildDied);
+        }
+        let server = server_lock::server_state(self.peer.key, self.peer.owner);
+        (server == ServerState::Dead).then_some(Error::ServerDied)
+    }
+}
