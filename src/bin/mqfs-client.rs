@@ -1,1 +1,5 @@
-fn main() {}
+//! `mqfs-client`: see [`mqfs::cli::client`].
+
+fn main() -> std::process::ExitCode {
+    mqfs::cli::client::main()
+}

@@ -1,1 +1,5 @@
-fn main() {}
+//! `mqfs-reap`: see [`mqfs::cli::reap`].
+
+fn main() -> std::process::ExitCode {
+    mqfs::cli::reap::main()
+}

@@ -94,26 +94,35 @@ pub fn tick_every(interval: Duration) -> Result<(), Errno> {
     .map(drop)
 }
 
-/// Lets signals that would kill this process without a word end it like `SIGTERM` does, whose
-/// handler must have been set: those that people and limits send, not those of a broken process.
+/// Signals that people, limits and timers send and that kill by default, beside those that ctrlc
+/// handles. Not those of a process that is broken, such as SIGSEGV.
+const DEADLY: [Signal; 11] = [
+    Signal::SIGALRM,
+    Signal::SIGIO,
+    Signal::SIGPROF,
+    Signal::SIGPWR,
+    Signal::SIGQUIT,
+    Signal::SIGSTKFLT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGVTALRM,
+    Signal::SIGXCPU,
+    Signal::SIGXFSZ,
+];
+
+/// Lets every signal that would kill this process without a word end it like `SIGTERM` does, whose
+/// handler must have been set.
 ///
 /// # Errors
 /// None are known.
-pub fn end_on_every_signal() -> Result<(), Errno> {
+pub fn end_on_every_signal(except: &[Signal]) -> Result<(), Errno> {
     extern "C" fn terminate(_: libc::c_int) {
-        // SAFETY: kill and getpid are async-signal-safe: signal-safety(7).
+        // SAFETY: takes nothing, and is async-signal-safe: signal-safety(7).
         let me = unsafe { libc::getpid() };
-        // SAFETY: as above.
+        // SAFETY: takes two integers, and is async-signal-safe: signal-safety(7).
         unsafe { libc::kill(me, libc::SIGTERM) };
     }
-    use Signal::{
-        SIGALRM, SIGIO, SIGPROF, SIGPWR, SIGQUIT, SIGSTKFLT, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU,
-        SIGXFSZ,
-    };
-    for signal in [
-        SIGALRM, SIGIO, SIGPROF, SIGPWR, SIGQUIT, SIGSTKFLT, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU,
-        SIGXFSZ,
-    ] {
+    for signal in DEADLY.into_iter().filter(|signal| !except.contains(signal)) {
         // SAFETY: the handler makes async-signal-safe calls only.
         unsafe { on(signal, SaFlags::SA_RESTART, terminate) }?;
     }

@@ -10,7 +10,6 @@ use super::export::Export;
 use super::outbox::Outbox;
 use super::transfer::{self, Broken, Sent};
 use crate::process::exit_now;
-use crate::text::printable;
 
 /// Answers one request. Runs in a child of its own, and ends it.
 pub(super) fn serve(
@@ -44,16 +43,16 @@ fn answer(admitted: Admitted<'_>, export: &Export, outbox: &mut Outbox) -> Resul
 fn log(admitted: Admitted<'_>, outcome: &Result<Sent, Broken>, started: Instant) {
     let uid = admitted.caller.uid.as_raw();
     let queue = admitted.reply.queue.id().get();
-    let path = printable(admitted.path);
+    let path = &*admitted.path.to_string_lossy();
     let ms = started.elapsed().as_secs_f64() * 1e3;
     let ms = (ms * 1e3).round() / 1e3;
     match outcome {
         Ok(Sent { bytes, changed: false }) => {
-            tracing::info!(uid, queue, %path, bytes, ms, outcome = "sent");
+            tracing::info!(uid, queue, path, bytes, ms, outcome = "sent");
         }
         Ok(Sent { bytes, changed: true }) => {
-            tracing::info!(uid, queue, %path, bytes, ms, outcome = "sent, but the file changed");
+            tracing::info!(uid, queue, path, bytes, ms, outcome = "sent, but the file changed");
         }
-        Err(broken) => tracing::info!(uid, queue, %path, ms, outcome = %broken),
+        Err(broken) => tracing::info!(uid, queue, path, ms, outcome = broken.to_string()),
     }
 }

@@ -25,7 +25,7 @@ use nix::unistd::{Pid, geteuid, getpid};
 use crate::process::server_lock::{LockError, ServerLock};
 use crate::process::{self, children as ended, signals};
 use crate::sysv::{self, Key, MessageBuffer, MessageType, Mode, QueueId, ReceiveError, Select};
-use crate::wire::{DEFAULT_KEY, MAX_REQUEST, Request};
+use crate::wire::{DEFAULT_KEY, MARK, MAX_REQUEST, Request, is_request_queue_mode};
 
 use admit::Policy;
 use children::Children;
@@ -39,7 +39,8 @@ use request_queue::{RequestQueue, Stopping};
 pub struct Config {
     /// The key of the request queue.
     pub key: Key,
-    /// Who may write requests: the w bits. The mark is added to it.
+    /// Who may write requests: 0600 and any of the w bits of group (020) and others (002). Reading is
+    /// for the server alone: requests hold what proves whose they are.
     pub mode: Mode,
     /// What is served lies below this folder.
     pub root: PathBuf,
@@ -112,6 +113,12 @@ pub enum Error {
         /// What is known of it.
         why: String,
     },
+    /// The mode lets others read requests, or the server not.
+    #[error("mode {mode}: it must be 0600, 0620, 0602 or 0622: only the server may read requests")]
+    Mode {
+        /// The mode.
+        mode: Mode,
+    },
     /// The root cannot be served.
     #[error("root {}: {errno}", crate::text::printable(.root))]
     Root {
@@ -174,6 +181,9 @@ impl Server {
     /// # Errors
     /// [`Error`]: the key is in use, the root cannot be opened, or the namespace has no queue left.
     pub fn start(config: Config) -> Result<Self, Error> {
+        if !is_request_queue_mode(config.mode.with(MARK)) {
+            return Err(Error::Mode { mode: config.mode });
+        }
         let export = Export::open_root(&config.root)
             .map_err(|errno| Error::Root { root: config.root.clone(), errno })?;
         let lock = ServerLock::take(config.key)?;

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use crate::text::printable;
 use crate::wire::{Malformed, Request};
 
 /// Why a request was not given to a child.
@@ -66,12 +65,13 @@ impl Refusals {
         let requests = std::mem::take(&mut tally.untold);
         let total = tally.total;
         let queue = request.map(|request| request.reply_queue.get());
-        let path = request.map(|request| tracing::field::display(printable(request.path)));
+        let path = request.map(|request| request.path.to_string_lossy().into_owned());
         let detail = match reason {
             Refusal::Malformed(malformed) => Some(malformed.to_string()),
             Refusal::ForkFailed(errno) => Some(errno.to_string()),
             _ => None,
         };
-        tracing::warn!(%reason, detail, queue, path, requests, total, "refused");
+        let reason = reason.to_string();
+        tracing::warn!(reason, detail, queue, path, requests, total, "refused");
     }
 }

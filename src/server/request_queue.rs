@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use super::Error;
 use crate::process::liveness;
 use crate::sysv::{self, Key, Mode, OwnedQueue, Queue, QueueId};
-use crate::wire::MARK;
+use crate::wire::{MARK, is_request_queue_mode};
 
 /// The request queue of a server that holds the server lock.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ fn remove_predecessor(key: Key) -> Result<(), Error> {
         Err(error) => return Err(error.into()),
     };
     let in_use = |why| Error::KeyInUse { key, queue: queue.id(), why };
-    if !status.mode.contains(MARK) {
+    if !is_request_queue_mode(status.mode) {
         match status.last_receiver {
             None => return Err(in_use("nothing says who receives from it".to_owned())),
             Some(pid) if !liveness::no_such_process(pid) => {

@@ -24,6 +24,16 @@ pub const MARK: Mode = Mode::new(0o111);
 /// The mode of a reply queue: marked, and nobody but owner and creator can read or write.
 pub const REPLY_QUEUE_MODE: Mode = Mode::new(0o711);
 
+/// The mode of a request queue that only its owner may write to. With the w bits of group and others
+/// it lets them ask; never may they read, since requests hold cookies.
+pub const REQUEST_QUEUE_MODE: Mode = Mode::new(0o600).with(MARK);
+
+/// Whether a queue with this mode is marked as a server's. A queue that everybody may read, such as
+/// one of mode 0777, is other software's.
+pub const fn is_request_queue_mode(mode: Mode) -> bool {
+    mode.without(Mode::new(0o022)).bits() == REQUEST_QUEUE_MODE.bits()
+}
+
 /// The longest path, in bytes without its NUL: `PATH_MAX` - 1.
 pub const MAX_PATH: usize = 4095;
 

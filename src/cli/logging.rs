@@ -1,0 +1,43 @@
+//! Log lines on stderr, each in one write.
+
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+
+use clap::ValueEnum;
+use tracing::Level;
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    /// Time, level, message and name=value
+    Text,
+    /// An object to a line
+    Json,
+}
+
+/// Logs from this level up.
+pub(super) fn init(format: LogFormat, level: Level) {
+    let builder = tracing_subscriber::fmt()
+        .with_writer(|| Stderr)
+        .with_max_level(level)
+        .with_target(false)
+        .log_internal_errors(false);
+    match format {
+        LogFormat::Text => builder.with_ansi(false).init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_ansi(false).init(),
+    }
+}
+
+/// Descriptor 2 without the lock of [`io::stderr`], which a forked child could find held for ever.
+#[derive(Debug, Clone, Copy)]
+struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(nix::unistd::write(io::stderr().as_fd(), bytes)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

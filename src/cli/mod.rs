@@ -1,0 +1,76 @@
+//! The programs: arguments, wording, exit codes. No work.
+
+pub mod client;
+mod logging;
+pub mod reap;
+pub mod server;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+
+use crate::sysv::Key;
+use crate::text::printable;
+use crate::wire::DEFAULT_KEY;
+
+/// The request failed, or what arrived is incomplete.
+const FAILED: u8 = 1;
+/// Invalid input, or an IPC resource that is not to be had. Also what clap exits with.
+const UNAVAILABLE: u8 = 2;
+/// Interrupted: 128 + SIGINT, as shells count.
+const INTERRUPTED: u8 = 130;
+/// Nobody reads the output: 128 + SIGPIPE, as shells count.
+const NOBODY_READS: u8 = 141;
+
+const EXIT_STATUS: &str = "\
+Exit status: 0 done; 1 the request failed, or what arrived is incomplete; 2 invalid input or an
+unavailable IPC resource; 130 interrupted; 141 nobody reads the output any more.";
+
+/// Where the server is.
+#[derive(Debug, Args)]
+struct KeyArgs {
+    /// Key of the request queue: 0x and hexadecimal digits, or a decimal number
+    #[arg(short, long, value_name = "KEY", env = "MQFS_KEY", default_value_t = DEFAULT_KEY)]
+    key: Key,
+    /// Derive the key from a file instead: ftok(PATH, 'm')
+    #[arg(long, value_name = "PATH")]
+    key_file: Option<PathBuf>,
+}
+
+impl KeyArgs {
+    fn key(&self) -> Result<Key> {
+        let key = match &self.key_file {
+            None => self.key,
+            Some(path) => Key::from_path(path, b'm')
+                .with_context(|| format!("--key-file {}", printable(path)))?,
+        };
+        ensure!(!key.is_private(), "key {key}: this is IPC_PRIVATE, which nobody can find");
+        Ok(key)
+    }
+}
+
+/// `30s`, `5m`, `1h 30m`; more than zero.
+fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("must be more than zero".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(format!("{error}; durations are written 30s, 5m, 1h")),
+    }
+}
+
+/// Says on stderr why a program ends, in one line. Nobody may be there to read it.
+fn complain(program: &str, message: impl std::fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{program}: {message}");
+}
+
+/// Maps what ended a program before its work began to its exit status.
+fn exit(program: &str, outcome: Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        complain(program, format!("{error:#}"));
+        ExitCode::from(UNAVAILABLE)
+    })
+}

@@ -1,0 +1,144 @@
+//! `mqfs-server`.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+use nix::sys::signal::{SigSet, Signal};
+use tracing::Level;
+
+use super::logging::{self, LogFormat};
+use super::{EXIT_STATUS, KeyArgs, duration};
+use crate::process::signals::{self, Held};
+use crate::reaper;
+use crate::server::{Config, Housekeeping, PlainPolicy, Server};
+use crate::sysv::Mode;
+
+/// Serve files over System V message queues
+///
+/// Owns the request queue under its key and forks a child for every request. Started by root, each
+/// user gets the files that they could open themselves; started by another user, everybody who may
+/// write requests gets what that user can open below --root.
+#[derive(Debug, Parser)]
+#[command(name = "mqfs-server", version, after_help = EXIT_STATUS)]
+struct Opts {
+    #[command(flatten)]
+    key: KeyArgs,
+    /// Serve what lies below this folder
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+    /// Who may ask: 0600, 0620 (group), 0602 or 0622 (everybody)
+    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = mode)]
+    mode: Mode,
+    /// Most children at once; further requests wait in the queue
+    #[arg(long, value_name = "N", default_value = "64", value_parser = max_children)]
+    max_children: u16,
+    /// How long a child waits for a client that does not read
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    stall_timeout: Duration,
+    /// How long children may go on when the server stops
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    drain_timeout: Duration,
+    /// How often to remove the queues of dead clients
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    reap_interval: Duration,
+    /// Which plain requests to answer: those of other programs, which prove nothing
+    #[arg(long, value_name = "WHICH", default_value = "owner")]
+    plain: Plain,
+    /// Log more
+    #[arg(short, long, conflicts_with = "quiet")]
+    verbose: bool,
+    /// Log only what is wrong
+    #[arg(short, long)]
+    quiet: bool,
+    /// How log lines look
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+/// Which plain requests to answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Plain {
+    /// None
+    Never,
+    /// All, while --mode lets nobody but the owner ask
+    Owner,
+    /// All, though whoever may ask can then name anybody's queue
+    Any,
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    match u16::from_str_radix(text, 8) {
+        Ok(bits) if bits <= 0o777 => Ok(Mode::new(bits)),
+        _ => Err("not a mode: octal digits are expected, such as 0622".to_owned()),
+    }
+}
+
+fn max_children(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err("a number from 1 to 65535 is expected".to_owned()),
+    }
+}
+
+impl Opts {
+    fn config(&self) -> Result<Config> {
+        let housekeeping = Housekeeping { every: self.reap_interval, task: reaper::sweep };
+        Ok(Config {
+            key: self.key.key()?,
+            mode: self.mode,
+            root: self.root.clone(),
+            max_children: self.max_children.into(),
+            stall_timeout: self.stall_timeout,
+            drain_timeout: self.drain_timeout,
+            plain: match self.plain {
+                Plain::Never => PlainPolicy::Never,
+                Plain::Owner => PlainPolicy::Owner,
+                Plain::Any => PlainPolicy::Any,
+            },
+            housekeeping: Some(housekeeping),
+        })
+    }
+
+    fn level(&self) -> Level {
+        match (self.quiet, self.verbose) {
+            (true, _) => Level::WARN,
+            (_, true) => Level::DEBUG,
+            _ => Level::INFO,
+        }
+    }
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    super::exit("mqfs-server", run(&Opts::parse()))
+}
+
+fn run(opts: &Opts) -> Result<ExitCode> {
+    logging::init(opts.log_format, opts.level());
+    // Until there is a handler that removes it, no signal may end the owner of a queue. ctrlc's
+    // thread keeps them back for good, so that they wake the thread that waits.
+    let held = Held::new(SigSet::all());
+    let server = Server::start(opts.config()?)?;
+    let stopper = server.stopper();
+    stop_on_signals(move || stopper.stop())?;
+    // A parent that went away, or closed its end, is no reason not to serve.
+    let _ = writeln!(std::io::stdout(), "mqfs-server: {server}");
+    drop(held);
+    server.run()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn stop_on_signals(stop: impl FnMut() + Send + 'static) -> Result<()> {
+    let under_nohup = signals::is_ignored(Signal::SIGHUP);
+    ctrlc::set_handler(stop).context("cannot handle signals")?;
+    if under_nohup {
+        signals::ignore(Signal::SIGHUP).context("sigaction")?;
+    }
+    // SIGALRM is the server's own tick.
+    signals::end_on_every_signal(&[Signal::SIGALRM]).context("sigaction")?;
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! What the world sees of the programs: bytes, exit status, queues left, signals.
+//!
+//! Every test runs in an IPC namespace of its own where it may make one (as root), under a key of its
+//! own in any case, and at its end no queue, semaphore or process of its making may be left.
+
+#![allow(unreachable_pub, missing_docs)]
+
+mod support;
+
+mod client;

@@ -1,0 +1,120 @@
+//! What the tests share: namespaces, programs that are ended with the test, waiting for conditions.
+
+mod programs;
+
+use std::fs;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mqfs::sysv::{Key, Queue, Semaphore, Status, queues};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::geteuid;
+
+pub use programs::{Finished, Running, Server, client, program, reap, run};
+
+/// How long anything may take before a test gives it up.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Runs a test in an IPC namespace of its own, and fails if a queue or semaphore is left there.
+///
+/// A namespace belongs to a thread here; the programs that it starts inherit it. Without the right to
+/// make one, the test runs where it is, and only what it looks for itself is checked.
+pub fn in_own_namespace(test: impl FnOnce() + Send + 'static) {
+    let outcome = thread::spawn(move || {
+        let own = geteuid().is_root() && unshare(CloneFlags::CLONE_NEWIPC).is_ok();
+        test();
+        if own {
+            assert_eq!(all_queues(), [], "queues left");
+            let semaphores = fs::read_to_string("/proc/sysvipc/sem").unwrap();
+            assert_eq!(semaphores.lines().count(), 1, "semaphores left:\n{semaphores}");
+        }
+    })
+    .join();
+    if let Err(panic) = outcome {
+        resume_unwind(panic);
+    }
+}
+
+/// Like [`in_own_namespace`], for a test that cannot do without root: where there is none it is
+/// skipped, and says so.
+pub fn as_root_in_own_namespace(test: impl FnOnce() + Send + 'static) {
+    if geteuid().is_root() {
+        in_own_namespace(test);
+    } else {
+        eprintln!("skipped: needs root");
+    }
+}
+
+/// Every queue that can be seen from here.
+pub fn all_queues() -> Vec<(Queue, Status)> {
+    queues().unwrap().collect()
+}
+
+/// The queue under a key.
+pub fn queue_of(key: Key) -> Option<Queue> {
+    Queue::open(key).ok()
+}
+
+/// A key that no other test has.
+pub fn unique_key() -> Key {
+    static NEXT: AtomicI32 = AtomicI32::new(0);
+    let process = (std::process::id() as i32 & 0x3_ffff) << 10;
+    Key::new(0x4000_0000 | process | NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Removes the queue and the semaphore under a key of the test's own.
+pub fn clear(key: Key) {
+    if let Ok(queue) = Queue::open(key) {
+        let _ = queue.remove();
+    }
+    if let Ok(semaphore) = Semaphore::open(key) {
+        let _ = semaphore.remove();
+    }
+}
+
+/// Waits for a condition, and fails the test if it does not come true in time.
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < DEADLINE, "not in time: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The processes whose parent is `pid`, zombies included.
+pub fn children_of(pid: i32) -> Vec<i32> {
+    let parent_of = |pid: &str| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<i32>().ok()
+    };
+    fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
+        .filter(|name| parent_of(name) == Some(pid))
+        .map(|name| name.parse().unwrap())
+        .collect()
+}
+
+/// The state letter of a process in /proc/PID/stat; None if there is no such process.
+pub fn state_of(pid: i32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// Bytes that do not repeat and that a test can make again.
+pub fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ length as u64;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
