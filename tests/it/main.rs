@@ -8,3 +8,6 @@
 mod support;
 
 mod client;
+mod start;
+mod stop;
+mod wire;

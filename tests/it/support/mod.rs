@@ -4,6 +4,7 @@ mod programs;
 
 use std::fs;
 use std::panic::resume_unwind;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -117,4 +118,23 @@ pub fn noise(length: usize) -> Vec<u8> {
     }
     bytes.truncate(length);
     bytes
+}
+
+/// The reply queues of clients. In a namespace that others use too, theirs as well.
+pub fn reply_queues() -> Vec<(Queue, Status)> {
+    all_queues().into_iter().filter(|(_, status)| status.key.is_private()).collect()
+}
+
+/// A client in the midst of a transfer that does not go on: nobody reads its output.
+pub fn stuck_client(server: &Server, path: impl AsRef<std::ffi::OsStr>) -> Running {
+    let before = children_of(server.pid());
+    let mut command = server.client();
+    command.arg(path).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let client = Running::start(&mut command);
+    wait_until("a child waits for the client to read", || {
+        let new = children_of(server.pid()).into_iter().find(|pid| !before.contains(pid));
+        let full = reply_queues().iter().any(|(_, status)| status.bytes > 8000);
+        full && new.is_some_and(|child| state_of(child) == Some('S'))
+    });
+    client
 }

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mqfs::sysv::Key;
 use nix::sys::signal::{Signal, kill};
@@ -120,9 +120,20 @@ impl Running {
 }
 
 impl Drop for Running {
+    /// Asks it to end, so that it removes what it made, before it is killed.
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let pid = Pid::from_raw(self.pid());
+        let start = Instant::now();
+        while !self.has_ended() {
+            if start.elapsed() > DEADLINE / 3 {
+                let _ = self.0.kill();
+                let _ = self.0.wait();
+                return;
+            }
+            let _ = kill(pid, Signal::SIGCONT);
+            let _ = kill(pid, Signal::SIGTERM);
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
@@ -220,12 +231,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Its children end by themselves once it is asked to stop; killed, it cannot ask them.
-        let _ = kill(Pid::from_raw(self.pid()), Signal::SIGCONT);
-        let _ = kill(Pid::from_raw(self.pid()), Signal::SIGTERM);
+        if !self.running.has_ended() {
+            let _ = kill(Pid::from_raw(self.pid()), Signal::SIGCONT);
+            let _ = kill(Pid::from_raw(self.pid()), Signal::SIGTERM);
+        }
         let start = Instant::now();
         while !self.running.has_ended() && start.elapsed() < DEADLINE / 3 {
-            thread::sleep(std::time::Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(5));
         }
         clear(self.key);
     }

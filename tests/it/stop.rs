@@ -1,0 +1,287 @@
+//! Signals, to the server and to clients, at rest and in the midst of a transfer: nothing stays.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::support::{
+    Running, Server, children_of, in_own_namespace, noise, queue_of, reply_queues, run, state_of,
+    stuck_client, wait_until,
+};
+
+/// A server with one file of 1 MiB, and the file's content.
+fn server_with_file(arguments: &[&str]) -> (Server, TempDir, Vec<u8>) {
+    let folder = tempfile::tempdir().unwrap();
+    let content = noise(1 << 20);
+    fs::write(folder.path().join("file"), &content).unwrap();
+    let root = folder.path().to_str().unwrap().to_owned();
+    let server = Server::start(&[&["--root", &root], arguments].concat());
+    (server, folder, content)
+}
+
+#[test]
+fn a_server_at_rest_leaves_nothing_after_any_signal() {
+    in_own_namespace(|| {
+        for signal in [
+            Signal::SIGINT,
+            Signal::SIGTERM,
+            Signal::SIGHUP,
+            Signal::SIGQUIT,
+            Signal::SIGUSR1,
+            Signal::SIGVTALRM,
+        ] {
+            let mut server = Server::start::<&str>(&[]);
+            server.signal(signal);
+            assert!(server.running().wait().success(), "{signal}");
+            assert_eq!(queue_of(server.key), None, "{signal}");
+            assert!(mqfs::sysv::Semaphore::open(server.key).is_err(), "{signal}");
+        }
+    });
+}
+
+#[test]
+fn a_server_that_stops_lets_its_children_finish() {
+    in_own_namespace(|| {
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            let (mut server, _folder, content) = server_with_file(&[]);
+            let client = stuck_client(&server, "/file");
+            server.signal(signal);
+            wait_until("its queue is gone", || queue_of(server.key).is_none());
+            assert_eq!(children_of(server.pid()).len(), 1, "{signal}: the child goes on");
+            assert!(client.finish().success() == content, "{signal}");
+            assert!(server.running().wait().success(), "{signal}");
+        }
+    });
+}
+
+#[test]
+fn a_server_ends_its_children_when_the_drain_is_over() {
+    in_own_namespace(|| {
+        let (mut server, _folder, _) = server_with_file(&["--drain-timeout", "300ms"]);
+        let client = stuck_client(&server, "/file");
+        let child = children_of(server.pid())[0];
+        server.signal(Signal::SIGTERM);
+        assert!(server.running().wait().success());
+        assert_eq!(state_of(child), None);
+        let client = client.finish();
+        assert_eq!(client.code(), Some(1), "{}", client.stderr);
+        assert!(client.stderr.contains("incomplete"), "{}", client.stderr);
+    });
+}
+
+#[test]
+fn a_second_signal_ends_the_drain() {
+    in_own_namespace(|| {
+        let (mut server, _folder, _) = server_with_file(&["--drain-timeout", "1h"]);
+        let client = stuck_client(&server, "/file");
+        server.signal(Signal::SIGTERM);
+        wait_until("the drain has begun", || queue_of(server.key).is_none());
+        server.signal(Signal::SIGTERM);
+        assert!(server.running().wait().success());
+        assert_eq!(client.finish().code(), Some(1));
+    });
+}
+
+#[test]
+fn a_stopped_child_does_not_keep_the_server() {
+    in_own_namespace(|| {
+        let (mut server, _folder, _) = server_with_file(&["--drain-timeout", "100ms"]);
+        let _client = stuck_client(&server, "/file");
+        let child = children_of(server.pid())[0];
+        kill(Pid::from_raw(child), Signal::SIGSTOP).unwrap();
+        server.signal(Signal::SIGTERM);
+        assert!(server.running().wait().success());
+        assert_eq!(state_of(child), None);
+    });
+}
+
+#[test]
+fn a_client_leaves_no_queue_after_any_signal_in_the_midst_of_a_transfer() {
+    in_own_namespace(|| {
+        let (server, _folder, _) = server_with_file(&[]);
+        for signal in [
+            Signal::SIGINT,
+            Signal::SIGTERM,
+            Signal::SIGHUP,
+            Signal::SIGQUIT,
+            Signal::SIGALRM,
+            Signal::SIGUSR1,
+            Signal::SIGUSR2,
+            Signal::SIGXCPU,
+            Signal::SIGPWR,
+            Signal::SIGIO,
+        ] {
+            let client = stuck_client(&server, "/file");
+            client.signal(signal);
+            let client = client.finish();
+            assert_eq!(client.code(), Some(130), "{signal}");
+            assert_eq!(client.stderr, "mqfs-client: interrupted\n", "{signal}");
+            assert_eq!(reply_queues(), [], "{signal}");
+            wait_until("the child noticed", || children_of(server.pid()).is_empty());
+            let log = server.log();
+            let last = log.lines().last().unwrap_or_default();
+            assert!(last.contains(r#"outcome="client gone""#), "{signal}: {log}");
+        }
+        server.stop();
+    });
+}
+
+#[test]
+fn a_client_that_waits_for_an_answer_leaves_no_queue_after_a_signal() {
+    in_own_namespace(|| {
+        let (server, _folder, _) = server_with_file(&[]);
+        server.signal(Signal::SIGSTOP); // takes no request, answers none
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            let mut command = server.client();
+            let client = Running::start(command.arg("/file").stderr(Stdio::piped()));
+            wait_until("it waits in msgrcv", || {
+                !reply_queues().is_empty() && state_of(client.pid()) == Some('S')
+            });
+            client.signal(signal);
+            assert_eq!(client.finish().code(), Some(130), "{signal}");
+            assert_eq!(reply_queues(), [], "{signal}");
+        }
+        server.signal(Signal::SIGCONT);
+        server.stop();
+    });
+}
+
+#[test]
+fn ctrl_c_to_a_whole_process_group_leaves_nothing() {
+    in_own_namespace(|| {
+        // As a shell puts a server and what it runs beside it: one group, one SIGINT to all.
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
+        let key = crate::support::unique_key();
+        let mut command = crate::support::program("mqfs-server");
+        command.args(["-k", &key.to_string(), "--root"]).arg(folder.path()).process_group(0);
+        let mut server = Server::start_as(key, &mut command);
+        let mut command = server.client();
+        command.arg("/file").process_group(server.pid());
+        let client = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::null()));
+        wait_until("a child is at work", || !children_of(server.pid()).is_empty());
+        let children = children_of(server.pid());
+        killpg(Pid::from_raw(server.pid()), Signal::SIGINT).unwrap();
+        assert_eq!(client.finish().code(), Some(130));
+        assert!(server.running().wait().success());
+        assert!(children.iter().all(|&child| state_of(child).is_none()));
+    });
+}
+
+#[test]
+fn a_client_under_nohup_outlives_the_terminal() {
+    in_own_namespace(|| {
+        let (server, _folder, content) = server_with_file(&[]);
+        let mut command = std::process::Command::new("nohup");
+        command.arg(server.client().get_program()).args(server.client().get_args()).arg("/file");
+        let client = Running::start(
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()),
+        );
+        wait_until("a child is at work", || !reply_queues().is_empty());
+        client.signal(Signal::SIGHUP);
+        assert!(client.finish().success() == content);
+        server.stop();
+    });
+}
+
+#[test]
+fn at_the_bound_requests_wait_in_the_queue() {
+    in_own_namespace(|| {
+        let (server, _folder, content) = server_with_file(&["--max-children", "2"]);
+        let first = stuck_client(&server, "/file");
+        let _second = stuck_client(&server, "/file");
+        let mut command = server.client();
+        let third = Running::start(command.arg("/file").stdout(Stdio::piped()));
+        let requests = queue_of(server.key).unwrap();
+        wait_until("the third request waits", || requests.status().unwrap().messages == 1);
+        assert_eq!(children_of(server.pid()).len(), 2);
+        assert!(first.finish().success() == content);
+        assert!(third.finish().success() == content, "now there is room");
+        server.stop();
+    });
+}
+
+#[test]
+fn a_server_at_the_bound_can_be_stopped() {
+    in_own_namespace(|| {
+        let arguments = ["--max-children", "1", "--drain-timeout", "100ms"];
+        let (mut server, _folder, _) = server_with_file(&arguments);
+        let _client = stuck_client(&server, "/file");
+        server.signal(Signal::SIGTERM);
+        assert!(server.running().wait().success());
+    });
+}
+
+#[test]
+fn children_that_end_leave_no_zombie() {
+    in_own_namespace(|| {
+        let (server, _folder, _) = server_with_file(&[]);
+        for _ in 0..50 {
+            server.fetch("/file");
+        }
+        wait_until("no child is left", || children_of(server.pid()).is_empty());
+        server.stop();
+    });
+}
+
+#[test]
+fn a_client_whose_child_was_killed_fails_soon() {
+    in_own_namespace(|| {
+        let (server, _folder, _) = server_with_file(&[]);
+        // Its output goes to a file, so it waits for the server, not for a reader.
+        let client = stuck_client(&server, "/file");
+        client.signal(Signal::SIGSTOP);
+        kill(Pid::from_raw(children_of(server.pid())[0]), Signal::SIGKILL).unwrap();
+        wait_until("the child is gone", || children_of(server.pid()).is_empty());
+        client.signal(Signal::SIGCONT);
+        let start = Instant::now();
+        let client = client.finish();
+        assert_eq!(client.code(), Some(1), "{}", client.stderr);
+        assert!(client.stderr.contains("the server's child died on the way"), "{}", client.stderr);
+        assert!(start.elapsed() < Duration::from_secs(10), "long before --timeout");
+        wait_until("told", || server.log().contains("a child was killed"));
+        server.stop();
+    });
+}
+
+#[test]
+fn a_client_of_a_server_that_died_before_it_answered_fails_soon() {
+    in_own_namespace(|| {
+        let (mut server, _folder, _) = server_with_file(&[]);
+        server.signal(Signal::SIGSTOP);
+        let mut command = server.client();
+        let client = Running::start(command.arg("/file").stderr(Stdio::piped()));
+        wait_until("it has asked", || {
+            queue_of(server.key).unwrap().status().unwrap().messages == 1
+        });
+        server.signal(Signal::SIGKILL);
+        server.running().wait();
+        let start = Instant::now();
+        let client = client.finish();
+        assert_eq!(client.code(), Some(1), "{}", client.stderr);
+        assert!(client.stderr.contains("the server died before it answered"), "{}", client.stderr);
+        assert!(start.elapsed() < Duration::from_secs(10), "long before --timeout");
+        let _ = run(crate::support::program("mqfs-reap").arg("--dry-run"));
+    });
+}
+
+#[test]
+fn a_client_of_a_server_that_says_nothing_gives_up_in_time() {
+    in_own_namespace(|| {
+        let (server, _folder, _) = server_with_file(&[]);
+        server.signal(Signal::SIGSTOP);
+        let start = Instant::now();
+        let client = run(server.client().args(["--timeout", "500ms", "/file"]));
+        assert_eq!(client.code(), Some(1));
+        assert_eq!(client.stderr, "mqfs-client: /file: timed out: nothing came for 500ms\n");
+        assert!(start.elapsed() < Duration::from_secs(10));
+        assert_eq!(reply_queues(), []);
+        server.signal(Signal::SIGCONT);
+        server.stop();
+    });
+}

@@ -1,0 +1,211 @@
+//! The bytes of the protocol: golden ones from fixtures/wire, and any at all.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use mqfs::sysv::{MessageType, QueueId};
+use mqfs::wire::{
+    Cookie, Extension, Failure, Kind, LEASE_TYPE, Lease, MAX_PATH, MAX_REQUEST, Malformed, Meta,
+    Operation, OwnerId, Range, Reply, Request, Trailer,
+};
+use nix::errno::Errno;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+fn golden(name: &str) -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/wire").join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+const COOKIE: Cookie = Cookie::new([
+    0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8, 0xa9, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf,
+]);
+
+fn hostname(extension: Option<Extension>) -> Request<'static> {
+    Request { reply_queue: QueueId::new(98304), path: Path::new("/etc/hostname"), extension }
+}
+
+fn abc(operation: Operation) -> Request<'static> {
+    let extension = Some(Extension { cookie: COOKIE, operation });
+    Request { reply_queue: QueueId::new(7), path: Path::new("abc"), extension }
+}
+
+#[test]
+#[cfg(target_endian = "little")]
+fn requests_are_the_golden_bytes() {
+    let whole =
+        hostname(Some(Extension { cookie: COOKIE, operation: Operation::Fetch(Range::WHOLE) }));
+    let range = abc(Operation::Fetch(Range { offset: 4096, length: Some(100) }));
+    let other = abc(Operation::Unknown { version: 9, operation: 3, flags: 5 });
+    for (name, request) in [
+        ("request-plain-short.bin", hostname(None)),
+        ("request-whole.bin", whole),
+        ("request-range.bin", range),
+        ("request-version-9.bin", other),
+    ] {
+        assert_eq!(request.encode(), golden(name), "{name}");
+        assert_eq!(Request::decode(&golden(name)), Ok(request), "{name}");
+    }
+    for padded in ["request-plain-260.bin", "request-plain-4100.bin"] {
+        assert_eq!(Request::decode(&golden(padded)), Ok(hostname(None)), "{padded}");
+    }
+}
+
+#[test]
+#[cfg(target_endian = "little")]
+fn leases_are_the_golden_bytes() {
+    let owner = OwnerId {
+        pid: 4711,
+        start_time: 123_456_789,
+        pid_namespace: 0xEFFF_FFFC,
+        time_namespace: 0xEFFF_FFFA,
+    };
+    let lease = Lease { owner, cookie: COOKIE };
+    assert_eq!(lease.encode()[..], golden("lease.bin"));
+    assert_eq!(Lease::decode(LEASE_TYPE, &golden("lease.bin")), Ok(lease));
+    let data = Reply::DATA;
+    assert_eq!(Lease::decode(data, &golden("lease.bin")), Err(Malformed::Type(data.get())));
+}
+
+#[test]
+#[cfg(target_endian = "little")]
+fn replies_are_the_golden_bytes() {
+    let meta = Meta {
+        kind: Kind::Regular,
+        mode: 0o100_644,
+        size: 5000,
+        mtime: (1_700_000_000, 5),
+        device: 0xFE01,
+        inode: 42,
+        offset: 1000,
+        length: Some(4000),
+    };
+    let unknown = Meta {
+        mode: 0o100_444,
+        size: 0,
+        mtime: (-1, 0),
+        device: 23,
+        inode: 99,
+        offset: 0,
+        length: None,
+        ..meta
+    };
+    for (name, meta) in [("meta.bin", meta), ("meta-unknown-size.bin", unknown)] {
+        assert_eq!(meta.encode()[..], golden(name), "{name}");
+        assert_eq!(Reply::decode(Reply::META, &golden(name)), Ok(Reply::Meta(meta)), "{name}");
+    }
+    // 0xCBF43926 is the CRC-32 of "123456789" in every catalogue of checksums.
+    let end = Trailer { bytes: 9, checksum: 0xCBF4_3926, changed: false };
+    let changed = Trailer { bytes: 0, checksum: 0, changed: true };
+    for (name, end) in [("end.bin", end), ("end-changed.bin", changed)] {
+        assert_eq!(end.encode()[..], golden(name), "{name}");
+        assert_eq!(Reply::decode(Reply::END, &golden(name)), Ok(Reply::End(Some(end))), "{name}");
+    }
+    let text = b"Permission denied".to_vec();
+    let plain = Failure { text: text.clone(), errno: None };
+    let extended = Failure { text, errno: Some(Errno::EACCES) };
+    for (name, failure) in [("failure-plain.bin", plain), ("failure.bin", extended)] {
+        assert_eq!(failure.encode(), golden(name), "{name}");
+        let text = golden(name);
+        assert_eq!(Reply::decode(Reply::FAILURE, &text), Ok(Reply::Failure(failure)), "{name}");
+    }
+}
+
+#[test]
+fn an_end_of_another_program_has_no_trailer_whatever_is_in_it() {
+    for text in [&b""[..], b"\0", b"x", b"mqfs", &[0xff; 24]] {
+        assert_eq!(Reply::decode(Reply::END, text), Ok(Reply::End(None)));
+    }
+}
+
+#[test]
+fn a_request_is_refused_in_words_for_what_is_wrong_with_it() {
+    let unterminated = [&7_i32.to_ne_bytes()[..], &[b'a'; MAX_PATH + 1], b"\0"].concat();
+    let cut = &golden("request-version-9.bin")[..24];
+    for (bytes, expected) in [
+        (&b""[..], Malformed::TooShort),
+        (b"abc", Malformed::TooShort),
+        (&7_i32.to_ne_bytes(), Malformed::UnterminatedPath),
+        (&[0xff; 300], Malformed::QueueId),
+        (&unterminated, Malformed::UnterminatedPath),
+        (cut, Malformed::TooShort),
+        (&[0; MAX_REQUEST + 1], Malformed::TooLong),
+    ] {
+        assert_eq!(Request::decode(bytes), Err(expected));
+    }
+}
+
+fn paths() -> impl Strategy<Value = Vec<u8>> {
+    vec(1..=255_u8, 0..=MAX_PATH)
+}
+
+fn extensions() -> impl Strategy<Value = Option<Extension>> {
+    let fetch = (any::<u64>(), 0..u64::MAX).prop_map(|(offset, length)| {
+        Operation::Fetch(Range { offset, length: (length % 3 != 0).then_some(length) })
+    });
+    let unknown = (2..=u16::MAX, any::<u16>(), any::<u32>())
+        .prop_map(|(version, operation, flags)| Operation::Unknown { version, operation, flags });
+    proptest::option::of(
+        (any::<[u8; 16]>(), prop_oneof![fetch, unknown])
+            .prop_map(|(cookie, operation)| Extension { cookie: Cookie::new(cookie), operation }),
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn any_request_comes_back_as_it_was(
+        id in 0..=i32::MAX,
+        path in paths(),
+        extension in extensions(),
+    ) {
+        let path = Path::new(OsStr::from_bytes(&path));
+        let request = Request { reply_queue: QueueId::new(id), path, extension };
+        let bytes = request.encode();
+        prop_assert_eq!(Request::decode(&bytes), Ok(request));
+    }
+
+    #[test]
+    fn what_stands_behind_a_plain_path_is_padding(path in paths(), padding in vec(any::<u8>(), 0..600)) {
+        prop_assume!(!padding.windows(8).any(|window| window == b"mqfs-req"));
+        let path = Path::new(OsStr::from_bytes(&path));
+        let request = Request { reply_queue: QueueId::new(0), path, extension: None };
+        let mut bytes = request.encode();
+        bytes.extend_from_slice(&padding);
+        prop_assert_eq!(Request::decode(&bytes), Ok(request));
+    }
+
+    #[test]
+    fn any_bytes_give_a_value_or_an_error(
+        mtype in prop_oneof![1..=5_i64, Just(LEASE_TYPE.get()), 1..=i64::MAX],
+        text in vec(any::<u8>(), 0..400),
+    ) {
+        let mtype = MessageType::new(mtype).unwrap();
+        let _ = Request::decode(&text);
+        let _ = Reply::decode(mtype, &text);
+        let _ = Lease::decode(mtype, &text);
+    }
+
+    #[test]
+    fn any_change_to_golden_bytes_gives_a_value_or_an_error(
+        name in prop::sample::select(vec![
+            "request-whole.bin", "request-version-9.bin", "lease.bin", "meta.bin", "end.bin", "failure.bin",
+        ]),
+        cut in 0..100_usize,
+        place in 0..100_usize,
+        value in any::<u8>(),
+    ) {
+        let mut text = golden(name);
+        text.truncate(text.len().saturating_sub(cut));
+        if let Some(byte) = text.get_mut(place) {
+            *byte = value;
+        }
+        let _ = Request::decode(&text);
+        let _ = Lease::decode(LEASE_TYPE, &text);
+        for mtype in [Reply::FAILURE, Reply::DATA, Reply::END, Reply::META] {
+            let _ = Reply::decode(mtype, &text);
+        }
+    }
+}
