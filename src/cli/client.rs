@@ -1,5 +1,6 @@
 //! `mqfs-client`.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufRead, Write};
 use std::os::fd::AsFd;
@@ -53,7 +54,7 @@ struct Opts {
     quiet: bool,
     /// Files to fetch; an absolute path begins at the server's --root
     #[arg(required = true, value_name = "PATH")]
-    paths: Vec<PathBuf>,
+    paths: Vec<OsString>,
 }
 
 /// Runs the program.
@@ -68,7 +69,7 @@ pub fn main() -> ExitCode {
 
 fn run(opts: &Opts) -> Result<ExitCode> {
     for path in &opts.paths {
-        let length = path.as_os_str().len();
+        let length = path.len();
         ensure!(length > 0, "invalid path: a path must not be empty");
         ensure!(length <= MAX_PATH, "invalid path: {length} bytes are more than {MAX_PATH}");
     }
@@ -126,7 +127,7 @@ impl Opts {
         ExitCode::from(FAILED)
     }
 
-    fn tell_of(&self, path: &PathBuf, transfer: &Transfer) {
+    fn tell_of(&self, path: &OsStr, transfer: &Transfer) {
         let (path, bytes) = (printable(path), transfer.received());
         let trailer = transfer.trailer();
         if trailer.is_some_and(|trailer| trailer.changed) && !self.quiet {
@@ -157,7 +158,7 @@ enum Stop {
     Sink(io::Error),
 }
 
-fn fetch(client: &Client, path: &PathBuf, sink: &mut Sink) -> Result<Transfer, Stop> {
+fn fetch(client: &Client, path: &OsStr, sink: &mut Sink) -> Result<Transfer, Stop> {
     let mut transfer = client.open(path).map_err(Stop::Source)?;
     loop {
         let bytes = transfer.fill_buf().map_err(|error| Stop::Source(transfer_error(error)))?;

@@ -8,6 +8,7 @@
 mod support;
 
 mod client;
+mod files;
 mod start;
 mod stop;
 mod wire;

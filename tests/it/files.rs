@@ -1,0 +1,176 @@
+//! What is served, and what is not: regular files below the root, with the caller's rights.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use tempfile::TempDir;
+
+use crate::support::{
+    Server, as_root_in_own_namespace, in_own_namespace, noise, program, run, stuck_client,
+    unique_key,
+};
+
+fn server() -> (Server, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let server = Server::start(&["--root".as_ref(), folder.path()]);
+    (server, folder)
+}
+
+/// What the client says after the path's name.
+fn refused(server: &Server, path: &str) -> String {
+    let refused = run(server.client().arg(path));
+    assert_eq!(refused.code(), Some(1), "{path}: {}", refused.stderr);
+    assert_eq!(refused.stdout, b"");
+    let line = refused.stderr.strip_prefix(&format!("mqfs-client: {path}: ")).unwrap_or_default();
+    line.trim_end().to_owned()
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_naming_what_it_is() {
+    in_own_namespace(|| {
+        let (server, folder) = server();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("folder")).unwrap();
+        nix::unistd::mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
+        let _listener = UnixListener::bind(at("socket")).unwrap();
+        assert_eq!(refused(&server, "/folder"), "Is a directory");
+        assert_eq!(refused(&server, "/"), "Is a directory");
+        assert_eq!(refused(&server, "/fifo"), "Is a FIFO, not a regular file");
+        assert_eq!(refused(&server, "/socket"), "Is a socket, not a regular file");
+        server.stop();
+
+        let server = Server::start(&["--root", "/dev"]);
+        assert_eq!(refused(&server, "/null"), "Is a character device, not a regular file");
+        server.stop();
+    });
+}
+
+#[test]
+fn files_that_do_not_know_their_size_arrive_whole() {
+    in_own_namespace(|| {
+        let server = Server::start::<&str>(&[]);
+        assert_eq!(server.fetch("/proc/version"), fs::read("/proc/version").unwrap());
+        assert_eq!(server.fetch("/proc/cpuinfo").len(), fs::read("/proc/cpuinfo").unwrap().len());
+        // Claims 4,096 bytes and has fewer.
+        let claims = "/sys/kernel/mm/transparent_hugepage/enabled";
+        if Path::new(claims).exists() {
+            assert_eq!(server.fetch(claims), fs::read(claims).unwrap());
+        }
+        server.stop();
+    });
+}
+
+#[test]
+fn nothing_leads_out_of_the_root() {
+    in_own_namespace(|| {
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("secret"), "secret").unwrap();
+        let (server, folder) = server();
+        fs::create_dir(folder.path().join("etc")).unwrap();
+        fs::write(folder.path().join("etc/passwd"), "the export's own").unwrap();
+        symlink(outside.path().join("secret"), folder.path().join("absolute")).unwrap();
+        symlink("../../../../../../etc/passwd", folder.path().join("relative")).unwrap();
+        symlink("/etc/passwd", folder.path().join("inside")).unwrap();
+        for path in ["/etc/passwd", "../../etc/passwd", "/../../etc/passwd", "relative", "inside"] {
+            assert_eq!(server.fetch(path), b"the export's own", "{path}");
+        }
+        assert_eq!(refused(&server, "/absolute"), "No such file or directory");
+        assert_eq!(refused(&server, "/etc/passwd/"), "Not a directory");
+        server.stop();
+
+        let server = Server::start::<&str>(&[]);
+        assert_eq!(
+            refused(&server, "/proc/self/root/etc/passwd"),
+            "Too many symbolic links encountered"
+        );
+        server.stop();
+    });
+}
+
+#[test]
+fn a_file_that_shrinks_meanwhile_is_a_failure_and_one_that_changes_a_warning() {
+    in_own_namespace(|| {
+        let (server, folder) = server();
+        let file = folder.path().join("file");
+        fs::write(&file, noise(1 << 20)).unwrap();
+        let client = stuck_client(&server, "/file");
+        fs::File::options().write(true).open(&file).unwrap().set_len(1 << 19).unwrap();
+        let shrunk = client.finish();
+        assert_eq!(shrunk.code(), Some(1));
+        assert_eq!(shrunk.stderr, "mqfs-client: /file: the file shrank while it was read\n");
+
+        fs::write(&file, noise(1 << 20)).unwrap();
+        let client = stuck_client(&server, "/file");
+        let mut grown = noise(1 << 20);
+        grown.extend_from_slice(b"more");
+        fs::write(&file, &grown).unwrap();
+        let changed = client.finish();
+        assert_eq!(changed.code(), Some(0));
+        assert_eq!(
+            changed.stderr,
+            "mqfs-client: /file: warning: the file changed while it was read\n"
+        );
+        assert_eq!(changed.stdout.len(), 1 << 20, "as much as there was");
+        server.stop();
+    });
+}
+
+#[test]
+fn a_roots_server_gives_each_user_what_that_user_could_open() {
+    as_root_in_own_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let root = folder.path().to_str().unwrap();
+        let server = Server::start(&["--root", root, "--mode", "0622"]);
+        let make = |name: &str, mode: u32, owner: u32| {
+            let path = folder.path().join(name);
+            fs::write(&path, name).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            std::os::unix::fs::chown(&path, Some(owner), Some(owner)).unwrap();
+        };
+        make("roots", 0o600, 0);
+        make("theirs", 0o600, 64_140);
+        make("everybodys", 0o644, 0);
+        let fetch = |uid: u32, path: &str| {
+            let mut command = server.client();
+            run(command.arg(path).uid(uid).gid(uid))
+        };
+        assert_eq!(fetch(64_140, "theirs").success(), b"theirs");
+        assert_eq!(fetch(64_140, "everybodys").success(), b"everybodys");
+        for (uid, path) in [(64_140, "roots"), (64_141, "theirs"), (64_141, "roots")] {
+            let denied = fetch(uid, path);
+            assert_eq!(denied.code(), Some(1));
+            assert_eq!(denied.stderr, format!("mqfs-client: {path}: Permission denied\n"));
+        }
+        assert!(server.log().contains("uid=64140"), "{}", server.log());
+        server.stop();
+    });
+}
+
+#[test]
+fn a_server_of_another_user_is_handed_the_reply_queue() {
+    as_root_in_own_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(folder.path().join("file"), noise(100_000)).unwrap();
+        let key = unique_key();
+        let mut command = program("mqfs-server");
+        command.args(["-k", &key.to_string(), "--mode", "0622", "--root"]).arg(folder.path());
+        let server = Server::start_as(key, command.uid(64_142).gid(64_142));
+        let mut command = server.client();
+        let untrusted = run(command.arg("/file").uid(64_143).gid(64_143));
+        assert_eq!(untrusted.code(), Some(2));
+        assert!(untrusted.stderr.contains("belongs to uid 64142"), "{}", untrusted.stderr);
+        let mut command = server.client();
+        command.args(["--server-uid", "64142", "/file"]).uid(64_143).gid(64_143);
+        assert!(run(&mut command).success() == noise(100_000));
+        server.signal(Signal::SIGTERM);
+        server.stop();
+    });
+}
