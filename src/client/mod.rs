@@ -203,6 +203,8 @@ impl Client {
         };
         let sent = match Patience::default().attempt(try_send) {
             Some(sent) => sent,
+            // Never fits, however long it waits: msgop(2).
+            None if request_exceeds(server.queue, &message) => return Err(Error::RequestTooBig),
             None => self.send_when_room(try_send)?,
         };
         sent.map_err(|error| match error {
@@ -233,6 +235,10 @@ impl Client {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+}
+
+fn request_exceeds(queue: Queue, request: &MessageBuffer) -> bool {
+    queue.status().is_ok_and(|status| request.text().len() as u64 > status.max_bytes)
 }
 
 fn check(path: &Path) -> Result<(), Error> {

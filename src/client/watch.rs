@@ -181,17 +181,21 @@ impl Watched {
             }
             Err(ReceiveError::TooBig) => Err(Error::Corrupt("a message larger than any buffer")),
             Err(ReceiveError::Os(error)) => Err(error.into()),
-            Err(_) => Err(self.entry.ended.get().cloned().unwrap_or(Error::QueueRemoved)),
+            Err(_) => Err(self.entry.ended.get_or_init(|| Error::QueueRemoved).clone()),
         }
     }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        // Under the lock, so that nobody removes the queue by its id once it may be another's.
+        // Under the lock, and only once: the id of a removed queue may soon be somebody else's.
         let mut state = self.watch.watch().lock();
         state.live.retain(|entry| !Arc::ptr_eq(entry, &self.entry));
-        self.queue = None;
+        if let Some(queue) = self.queue.take()
+            && self.entry.ended.get().is_some()
+        {
+            let _ = queue.release();
+        }
     }
 }
 
@@ -237,8 +241,9 @@ impl Entry {
     /// Ends a wait on the queue. Only under the lock and while the queue is listed, so that the id is
     /// still ours.
     fn end(&self, reason: Error) {
-        let _ = self.ended.set(reason);
-        let _ = self.queue.remove();
+        if self.ended.set(reason).is_ok() {
+            let _ = self.queue.remove();
+        }
     }
 
     /// Why there is no use in waiting on.

@@ -222,7 +222,7 @@ impl Server {
         // A byte more than a request can have, so that a longer one shows.
         let mut message = MessageBuffer::with_capacity(MAX_REQUEST + 1);
         let served = self.serve(&mut message);
-        self.queue.remove();
+        self.stopping.remove_queue();
         self.children.drain(self.config.drain_timeout, || self.stopping.is_urgent());
         served
     }

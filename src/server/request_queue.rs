@@ -11,13 +11,13 @@ use nix::sys::signal::Signal;
 
 use super::Error;
 use crate::process::liveness;
-use crate::sysv::{self, Key, Mode, OwnedQueue, Queue, QueueId};
+use crate::sysv::{Key, Mode, Queue, QueueId};
 use crate::wire::{MARK, is_request_queue_mode};
 
-/// The request queue of a server that holds the server lock.
+/// The request queue of a server that holds the server lock. Removed when this goes.
 #[derive(Debug)]
 pub(super) struct RequestQueue {
-    queue: OwnedQueue,
+    queue: Queue,
     key: Key,
     mode: Mode,
     stopping: Arc<Stopping>,
@@ -27,22 +27,15 @@ impl RequestQueue {
     pub(super) fn create(key: Key, mode: Mode, stopping: Arc<Stopping>) -> Result<Self, Error> {
         let mode = mode.with(MARK);
         let queue = create_by_rules(key, mode)?;
-        stopping.watch(*queue);
+        stopping.watch(queue);
         Ok(Self { queue, key, mode, stopping })
     }
 
     /// Makes the queue again that somebody removed.
     pub(super) fn recreate(&mut self) -> Result<(), Error> {
-        // The old id may soon be somebody else's.
-        let lost = std::mem::replace(&mut self.queue, create_by_rules(self.key, self.mode)?);
-        let _ = lost.release();
-        self.stopping.watch(*self.queue);
+        self.queue = create_by_rules(self.key, self.mode)?;
+        self.stopping.watch(self.queue);
         Ok(())
-    }
-
-    pub(super) fn remove(&self) {
-        // Whoever stopped the server removed it already.
-        let _ = self.queue.remove();
     }
 }
 
@@ -54,11 +47,17 @@ impl Deref for RequestQueue {
     }
 }
 
+impl Drop for RequestQueue {
+    fn drop(&mut self) {
+        self.stopping.remove_queue();
+    }
+}
+
 /// A marked queue under the key is that of a dead predecessor, since we hold the server lock. An
 /// unmarked one is another program's, and goes only if its last receiver is dead.
-fn create_by_rules(key: Key, mode: Mode) -> Result<OwnedQueue, Error> {
+fn create_by_rules(key: Key, mode: Mode) -> Result<Queue, Error> {
     loop {
-        match OwnedQueue::create(key, mode) {
+        match Queue::create(key, mode) {
             Ok(queue) => return Ok(queue),
             Err(error) if error.errno == Errno::EEXIST => remove_predecessor(key)?,
             Err(error) => return Err(error.into()),
@@ -118,7 +117,16 @@ impl Stopping {
     fn watch(&self, queue: Queue) {
         self.queue.store(queue.id().get(), Ordering::SeqCst);
         if self.is_stopping() {
-            let _ = queue.remove();
+            self.remove_queue();
+        }
+    }
+
+    /// Removes the queue, which wakes the receive with `EIDRM`. Once and no more: the id may soon be
+    /// somebody else's.
+    pub(super) fn remove_queue(&self) {
+        let queue = self.queue.swap(Self::NO_QUEUE, Ordering::SeqCst);
+        if queue != Self::NO_QUEUE {
+            let _ = Queue::from_id(QueueId::new(queue)).remove();
         }
     }
 
@@ -129,12 +137,7 @@ impl Stopping {
 
     pub(super) fn stop(&self) {
         self.wishes.fetch_add(1, Ordering::SeqCst);
-        let queue = self.queue.swap(Self::NO_QUEUE, Ordering::SeqCst);
-        if queue != Self::NO_QUEUE {
-            // Wakes the receive with EIDRM.
-            let removed: Result<(), sysv::Error> = Queue::from_id(QueueId::new(queue)).remove();
-            let _ = removed;
-        }
+        self.remove_queue();
         if let Some(&thread) = self.thread.get() {
             // Wakes a wait for children.
             let _ = pthread_kill(thread, Signal::SIGCHLD);
