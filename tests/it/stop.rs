@@ -194,7 +194,7 @@ fn at_the_bound_requests_wait_in_the_queue() {
     in_own_namespace(|| {
         let (server, _folder, content) = server_with_file(&["--max-children", "2"]);
         let first = stuck_client(&server, "/file");
-        let _second = stuck_client(&server, "/file");
+        let second = stuck_client(&server, "/file");
         let mut command = server.client();
         let third = Running::start(command.arg("/file").stdout(Stdio::piped()));
         let requests = queue_of(server.key).unwrap();
@@ -202,6 +202,7 @@ fn at_the_bound_requests_wait_in_the_queue() {
         assert_eq!(children_of(server.pid()).len(), 2);
         assert!(first.finish().success() == content);
         assert!(third.finish().success() == content, "now there is room");
+        drop(second);
         server.stop();
     });
 }
