@@ -52,7 +52,7 @@ pub enum Proof {
 pub enum Doubt {
     /// The owner named by its lease.
     Owner(Alive),
-    /// Marked, never used, and younger than [`GRACE`].
+    /// Marked, never used, and younger than ten seconds.
     JustMade,
     /// Marked, but without a lease at its head.
     NoLease,
