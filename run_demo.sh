@@ -1,0 +1,434 @@
+#!/usr/bin/env bash
+# Shows mqfs at work: the programs of this repository, on a key of their own, against real queues.
+#
+# Whatever it shows it also checks; it fails if what it shows is not so. It signals only processes
+# that it started, by pid, and leaves no queue, whichever way it ends.
+set -euo pipefail
+
+usage='Usage: ./run_demo.sh [--mode=golden | --mode=failure]
+
+Builds mqfs (cargo build --release) and shows it at work on a key of its own.
+
+  (no argument)    a server, a client, a killed client and its orphaned queue, the reaper
+  --mode=golden    every file under fixtures/ and 10,000 requests, byte for byte; the same output
+                   every time; exit status 0
+  --mode=failure   no server, a bad key, a missing file; exit status 2
+  -h, --help       this text
+
+Exit status: 0 or, with --mode=failure, 2 if all is as it should be; 1 if something is not.'
+
+# Nothing here may take longer than this, in seconds.
+deadline=60
+
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+scratch='' bin='' key=''
+server='' clients=() comparers=() stopped_child=''
+queues_before=''
+expected_status=0
+
+# --- telling ---------------------------------------------------------------------------------------
+
+heading() { printf '\n== %s\n' "$*"; }
+
+command_line() { printf '$ %s\n' "$*"; }
+
+# Ends the demo: what it was to show is not so.
+fail() {
+    printf 'FAILED: %s\n' "$*" >&2
+    exit 1
+}
+
+# --- processes -------------------------------------------------------------------------------------
+
+# wait_until WHAT CONDITION...: the condition is a command that succeeds once it is so.
+wait_until() {
+    local what=$1 end=$((SECONDS + deadline))
+    shift
+    until "$@"; do
+        ((SECONDS < end)) || fail "not within $deadline s: $what"
+        sleep 0.02
+    done
+}
+
+is_running() { kill -0 "$1" 2>/dev/null; }
+
+is_gone() { ! is_running "$1"; }
+
+# state_of PID, parent_of PID: from /proc/PID/stat, behind the name, which may hold anything.
+stat_of() {
+    local line
+    { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
+    printf '%s\n' "${line##*') '}"
+}
+
+state_of() { stat_of "$1" | cut -d ' ' -f 1; }
+
+parent_of() { stat_of "$1" | cut -d ' ' -f 2; }
+
+is_stopped() { [[ $(state_of "$1") == T ]]; }
+
+server_has_no_child() {
+    local folder
+    for folder in /proc/[0-9]*; do
+        if [[ $(parent_of "${folder#/proc/}") == "$server" ]]; then
+            return 1
+        fi
+    done
+}
+
+start_server() {
+    # Its own sweep would take the orphan that mqfs-reap is to find.
+    "$bin/mqfs-server" --key "$key" --root "$1" --reap-interval 1h \
+        >"$scratch/server.out" 2>"$scratch/server.log" &
+    server=$!
+    wait_until 'the server is ready' server_is_ready
+}
+
+server_is_ready() {
+    is_running "$server" || fail "the server ended: $(<"$scratch/server.log")"
+    grep -q '^mqfs-server: ready: ' "$scratch/server.out"
+}
+
+stop_server() {
+    local status=0 pid=$server
+    kill -TERM "$pid"
+    wait "$pid" || status=$?
+    server=''
+    ((status == 0)) || fail "the server ended with exit status $status: $(<"$scratch/server.log")"
+}
+
+# Runs a client to its end; its exit status. In the background, since its pid is wanted.
+run_client() {
+    "$bin/mqfs-client" --key "$key" "$@" &
+    clients+=($!)
+    wait $!
+}
+
+# --- queues ----------------------------------------------------------------------------------------
+
+list_queues() { "$bin/mqfs-reap" --dry-run; }
+
+queues_as_json() { "$bin/mqfs-reap" --dry-run --json; }
+
+# field NAME: of the objects on standard input.
+field() { sed -n "s/.*\"$1\":\"\{0,1\}\([^,\"}]*\).*/\1/p"; }
+
+row_of_id() { queues_as_json | grep "\"id\":$1," || true; }
+
+row_of_pid() { queues_as_json | grep "\"pid\":$1," || true; }
+
+# Who sent last to queue $1: column 6 of /proc/sysvipc/msg, proc_sysvipc(5).
+last_sender() {
+    local id sender
+    while read -r _ id _ _ _ sender _; do
+        if [[ $id == "$1" ]]; then
+            printf '%s\n' "$sender"
+        fi
+    done </proc/sysvipc/msg
+}
+
+# A key that is neither a queue's nor a semaphore's, and never the default one.
+unused_key() {
+    local random key
+    while true; do
+        random=$(od -A n -N 4 -t u4 /dev/urandom)
+        key=$((0x20000000 | (random & 0x1fffffff)))
+        if ! cat /proc/sysvipc/msg /proc/sysvipc/sem | grep -q "^ *$key "; then
+            printf '0x%08x\n' "$key"
+            return
+        fi
+    done
+}
+
+# The queues that this demo left, one object to a line: under its key, of one of its clients, or made
+# by this user meanwhile and never used.
+left_queues() {
+    local row id pids
+    pids=$(IFS='|'; printf '%s' "${clients[*]:-none}")
+    queues_as_json |
+        { grep -E "\"key\":\"$key\"|\"pid\":($pids),|\"cuid\":$EUID,.*\"mode\":\"0711\",\"pid\":null" || true; } |
+        while read -r row; do
+            id=$(field id <<<"$row")
+            [[ $queues_before == *" $id "* ]] || printf '%s\n' "$row"
+        done
+}
+
+no_queue_is_left() { [[ -z $(left_queues) ]]; }
+
+check_no_queue_is_left() {
+    # What another program of this user makes at this moment goes by itself.
+    local end=$((SECONDS + 5))
+    until no_queue_is_left; do
+        ((SECONDS < end)) || fail "queues are left: $(left_queues)"
+        sleep 0.1
+    done
+}
+
+# --- beginning and end -----------------------------------------------------------------------------
+
+prepare() {
+    cd -- "$here"
+    unset MQFS_KEY
+    export LC_ALL=C
+    scratch=$(mktemp -d "${TMPDIR:-/tmp}/mqfs-demo.XXXXXX")
+    command -v cargo >/dev/null ||
+        fail 'cargo is missing: install a Rust toolchain, such as that of https://rustup.rs'
+    echo 'Building the programs: cargo build --release'
+    cargo build --release --message-format=json-render-diagnostics \
+        >"$scratch/built" 2>"$scratch/build.log" </dev/null || {
+        cat "$scratch/build.log" >&2
+        fail 'cargo build --release'
+    }
+    bin=$(sed -n 's|.*"executable":"\([^"]*\)/mqfs-client".*|\1|p' "$scratch/built")
+    key=$(unused_key)
+    queues_before=" $(queues_as_json | field id | tr '\n' ' ')"
+}
+
+# On every way out: ends what is still there.
+clean_up() {
+    local status=$? pid end
+    trap - EXIT
+    trap '' INT TERM HUP
+    set +e
+    if [[ -n $stopped_child && $(parent_of "$stopped_child") == "$server" ]]; then
+        kill -CONT "$stopped_child"
+    fi
+    for pid in $(jobs -rp); do
+        kill -TERM "$pid" 2>/dev/null
+    done
+    # The server lets its children finish for at most 10 s, then ends them.
+    end=$((SECONDS + 20))
+    while [[ -n $(jobs -rp) ]] && ((SECONDS < end)); do
+        sleep 0.05
+    done
+    if [[ -n $(jobs -rp) ]]; then
+        for pid in $(jobs -rp); do
+            kill -KILL "$pid" 2>/dev/null
+        done
+        ipcrm -Q "$key" -S "$key"
+    fi
+    wait 2>/dev/null
+    rm -rf -- "$scratch"
+    if ((status == 2 && expected_status != 2)); then
+        status=1 # a tool's own 2 is not what --mode=failure promises
+    fi
+    exit "$status"
+}
+
+# --- the modes -------------------------------------------------------------------------------------
+
+show() {
+    local file=/etc/hostname
+    [[ -s $file ]] || file=/proc/sys/kernel/hostname
+    echo "The key of this demo: $key"
+
+    heading 'The queues before'
+    command_line mqfs-reap --dry-run
+    list_queues
+
+    heading 'A server, and a file that arrives'
+    command_line "mqfs-server --key $key &"
+    start_server /
+    cat "$scratch/server.out"
+    command_line "mqfs-client --key $key --verbose $file"
+    run_client --verbose "$file" >"$scratch/file" 2>"$scratch/said" ||
+        fail "$(<"$scratch/said")"
+    cat "$scratch/file" "$scratch/said"
+    cmp "$scratch/file" "$file" || fail "what arrived is not $file"
+
+    heading 'A client that is killed on the way, and its orphaned queue'
+    local try=1
+    until show_orphan; do
+        ((try++ < 3)) || fail 'somebody else removes the orphan every time'
+        echo 'Somebody else removed it, another server perhaps. Once more:'
+    done
+
+    heading 'The server stops'
+    command_line "kill $server"
+    stop_server
+    echo 'exit status 0; its log:'
+    cat "$scratch/server.log"
+
+    heading 'The queues after'
+    command_line mqfs-reap --dry-run
+    list_queues
+    check_no_queue_is_left
+    echo
+    echo 'OK: no queue of this demo is left'
+}
+
+# Fails if the orphan went by itself.
+show_orphan() {
+    local client child queue nobody
+    truncate -s 64M "$scratch/large" || fail truncate
+    rm -f "$scratch/pipe"
+    mkfifo "$scratch/pipe" || fail mkfifo
+    # Of the server's children only the one that serves this client shall be left.
+    wait_until 'the server is idle' server_has_no_child
+    exec {nobody}<>"$scratch/pipe"
+    command_line "mqfs-client --key $key LARGE-FILE > a pipe that nobody reads &"
+    "$bin/mqfs-client" --key "$key" "$scratch/large" >"$scratch/pipe" {nobody}>&- &
+    client=$!
+    clients+=("$client")
+    wait_until 'the client is in the middle of its transfer' is_under_way "$client"
+    queue=$(row_of_pid "$client" | field id)
+    child=$(last_sender "$queue")
+    echo "Client $client has queue $queue, which child $child of the server fills."
+
+    # It would notice within two seconds that its client is dead, and remove the queue itself.
+    [[ $(parent_of "$child") == "$server" ]] || fail "$child is no child of the server"
+    stopped_child=$child
+    command_line "kill -STOP $child    # or it would clean up before anybody could look"
+    kill -STOP "$child"
+    wait_until 'the child has stopped' is_stopped "$child"
+    command_line "kill -9 $client"
+    kill -KILL "$client"
+    wait "$client" 2>/dev/null || true
+    exec {nobody}>&-
+
+    command_line mqfs-reap --dry-run
+    list_queues
+    [[ $(row_of_id "$queue" | field verdict) == orphan ]] || return 1
+    command_line mqfs-reap
+    "$bin/mqfs-reap" | tee "$scratch/reaped"
+    grep -Eq "^ *$queue .* removed\$" "$scratch/reaped" || return 1
+    [[ -z $(row_of_pid "$client") ]] || fail 'mqfs-reap left the orphan'
+
+    command_line "kill -CONT $child"
+    kill -CONT "$child"
+    stopped_child=''
+    wait_until 'the child has ended' is_gone "$child"
+    echo 'The child found the queue gone and ended.'
+}
+
+# Its lease and at least one message more: the child has begun, and cannot finish.
+is_under_way() {
+    local row queue
+    is_running "$1" || fail 'the client ended by itself'
+    row=$(row_of_pid "$1")
+    [[ -n $row && $(field messages <<<"$row") -ge 2 ]] || return 1
+    queue=$(field id <<<"$row")
+    [[ $(last_sender "$queue") != "$1" ]]
+}
+
+golden() {
+    local clients_at_once=8 requests_each=1250
+    local requests=$((clients_at_once * requests_each))
+    local file files=() paths=() fetched=0 i failed=0 sent
+
+    mapfile -d '' files < <(cd fixtures && find . -type f -printf '%P\0' | sort -z)
+    ((${#files[@]} > 0)) || fail 'no files under fixtures/'
+    start_server "$here/fixtures"
+
+    heading 'Every file under fixtures/, fetched and compared'
+    for file in "${files[@]}"; do
+        run_client "/$file" >"$scratch/file" 2>"$scratch/complaints" ||
+            fail "$file: $(<"$scratch/complaints")"
+        [[ ! -s $scratch/complaints ]] || fail "$file: $(<"$scratch/complaints")"
+        cmp "fixtures/$file" "$scratch/file" || fail "$file arrived different"
+        fetched=$((fetched + 1))
+        printf '%8d bytes identical: %s\n' "$(wc -c <"$scratch/file")" "$file"
+    done
+    echo "files: $fetched of ${#files[@]} identical"
+
+    heading "$requests requests from $clients_at_once clients at once"
+    for ((i = 0; i < requests_each; i++)); do
+        paths+=("${files[i % ${#files[@]}]}")
+    done
+    (cd fixtures && cat -- "${paths[@]}") >"$scratch/expected"
+    for ((i = 0; i < clients_at_once; i++)); do
+        mkfifo "$scratch/pipe$i"
+        cmp - "$scratch/expected" <"$scratch/pipe$i" >"$scratch/difference$i" 2>&1 &
+        comparers+=($!)
+        "$bin/mqfs-client" --key "$key" -- "${paths[@]}" \
+            >"$scratch/pipe$i" 2>"$scratch/complaints$i" &
+        clients+=($!)
+    done
+    local started=("${clients[@]: -clients_at_once}")
+    for ((i = 0; i < clients_at_once; i++)); do
+        if ! wait "${started[i]}" || [[ -s $scratch/complaints$i ]]; then
+            printf 'client %d:\n%s\n' "$i" "$(<"$scratch/complaints$i")" >&2
+            failed=$((failed + 1))
+        fi
+        if ! wait "${comparers[i]}"; then
+            printf 'client %d: %s\n' "$i" "$(<"$scratch/difference$i")" >&2
+            failed=$((failed + 1))
+        fi
+    done
+    ((failed == 0)) || fail 'not every request was answered byte for byte'
+    echo "clients: $clients_at_once of $clients_at_once received $requests_each files each, byte for byte"
+
+    heading 'The server'
+    stop_server
+    sent=$(grep -c ' outcome="sent"$' "$scratch/server.log" || true)
+    ((sent == fetched + requests)) || fail "the server logged $sent transfers, not $((fetched + requests))"
+    ! grep -Eq ' (WARN|ERROR) ' "$scratch/server.log" ||
+        fail "the server complained: $(grep -E ' (WARN|ERROR) ' "$scratch/server.log")"
+    echo "transfers in its log: $sent sent, 0 failed"
+    echo 'exit status: 0'
+
+    heading 'The queues'
+    check_no_queue_is_left
+    echo 'queues of this demo left: 0'
+    echo
+    echo 'OK: golden scenario completed'
+}
+
+# expect STATUS TEXT ARGUMENT...: a client that ends with this exit status and says this.
+expect() {
+    local expected=$1 text=$2 status=0
+    shift 2
+    command_line mqfs-client "$@"
+    "$bin/mqfs-client" "$@" >"$scratch/file" 2>"$scratch/complaints" &
+    clients+=($!)
+    wait $! || status=$?
+    cat "$scratch/complaints"
+    echo "exit status: $status"
+    ((status == expected)) || fail "exit status $status; $expected was expected"
+    grep -qF "$text" "$scratch/complaints" || fail "it did not say: $text"
+    [[ ! -s $scratch/file ]] || fail 'it wrote to standard output'
+}
+
+failure() {
+    heading 'A client without a server'
+    expect 2 "no server: nothing is under key $key" --key "$key" /etc/hostname
+
+    heading 'A bad key'
+    expect 2 "invalid value 'nonsense'" --key nonsense /etc/hostname
+
+    heading 'A missing file'
+    command_line "mqfs-server --key $key --root fixtures &"
+    start_server "$here/fixtures"
+    expect 1 'No such file or directory' --key "$key" /no-such-file
+    stop_server
+    check_no_queue_is_left
+
+    echo
+    echo 'ERROR: invalid input or unavailable IPC resource'
+    echo 'exit=2'
+    expected_status=2
+    exit 2
+}
+
+# --- arguments -------------------------------------------------------------------------------------
+
+case $#:${1-} in
+    0:) mode=show ;;
+    1:--mode=golden) mode=golden ;;
+    1:--mode=failure) mode=failure ;;
+    1:-h | 1:--help)
+        printf '%s\n' "$usage"
+        exit
+        ;;
+    *)
+        printf 'run_demo.sh: unknown arguments: %s\n\n%s\n' "$*" "$usage" >&2
+        exit 2
+        ;;
+esac
+
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+trap 'exit 129' HUP
+prepare
+"$mode"
