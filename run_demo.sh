@@ -145,8 +145,9 @@ unused_key() {
 left_queues() {
     local row id pids
     pids=$(IFS='|'; printf '%s' "${clients[*]:-none}")
+    local unused='"key":"0x00000000","messages":0,"mode":"0711","pid":null'
     queues_as_json |
-        { grep -E "\"key\":\"$key\"|\"pid\":($pids),|\"cuid\":$EUID,.*\"mode\":\"0711\",\"pid\":null" || true; } |
+        { grep -E "\"key\":\"$key\"|\"pid\":($pids),|\"cuid\":$EUID,.*$unused" || true; } |
         while read -r row; do
             id=$(field id <<<"$row")
             [[ $queues_before == *" $id "* ]] || printf '%s\n' "$row"
