@@ -19,7 +19,10 @@ use nix::unistd::{Uid, geteuid};
 
 use crate::process::Patience;
 use crate::sysv::{Key, MessageBuffer, Queue, SendError};
-use crate::wire::{DEFAULT_KEY, Extension, MAX_PATH, NORMAL_PRIORITY, Operation, Range, Request};
+use crate::wire::{
+    DEFAULT_KEY, Extension, MAX_PATH, MAX_PLAIN_REQUEST, NORMAL_PRIORITY, Operation, Range,
+    Request, is_request_queue_mode,
+};
 
 pub use error::Error;
 pub use transfer::Transfer;
@@ -73,6 +76,8 @@ pub(crate) struct ServerQueue {
     key: Key,
     queue: Queue,
     owner: Uid,
+    /// Whether the queue is marked as an mqfs server's. One that is not is another program's.
+    marked: bool,
 }
 
 impl ServerQueue {
@@ -88,7 +93,7 @@ impl ServerQueue {
                 return Err(Error::Untrusted { key, uid });
             }
         }
-        Ok(Self { key, queue, owner: status.uid })
+        Ok(Self { key, queue, owner: status.uid, marked: is_request_queue_mode(status.mode) })
     }
 }
 
@@ -189,14 +194,7 @@ impl Client {
         reply: &ReplyQueue,
         path: &Path,
     ) -> Result<(), Error> {
-        let request = Request {
-            reply_queue: reply.watched.queue().id(),
-            path,
-            extension: reply
-                .cookie
-                .map(|cookie| Extension { cookie, operation: Operation::Fetch(Range::WHOLE) }),
-        };
-        let message = MessageBuffer::with_text(NORMAL_PRIORITY, &request.encode());
+        let message = MessageBuffer::with_text(NORMAL_PRIORITY, &encode(server, reply, path));
         let try_send = || match server.queue.try_send(&message) {
             Err(SendError::Full | SendError::Interrupted) => None,
             outcome => Some(outcome),
@@ -239,6 +237,19 @@ impl Client {
 
 fn request_exceeds(queue: Queue, request: &MessageBuffer) -> bool {
     queue.status().is_ok_and(|status| request.text().len() as u64 > status.max_bytes)
+}
+
+/// The request as `mtext`. A plain server ignores the extension, unless its buffer is too small for a
+/// request that has one: that ends TLPI's. So where it may be, the extension stays out.
+fn encode(server: &ServerQueue, reply: &ReplyQueue, path: &Path) -> Vec<u8> {
+    let operation = Operation::Fetch(Range::WHOLE);
+    let extension = reply.cookie.map(|cookie| Extension { cookie, operation });
+    let request = Request { reply_queue: reply.watched.queue().id(), path, extension };
+    let encoded = request.encode();
+    if server.marked || encoded.len() <= MAX_PLAIN_REQUEST {
+        return encoded;
+    }
+    Request { extension: None, ..request }.encode()
 }
 
 fn check(path: &Path) -> Result<(), Error> {

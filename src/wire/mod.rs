@@ -41,6 +41,10 @@ pub const MAX_PATH: usize = 4095;
 /// 4,152, the rest is room for extensions to come.
 pub const MAX_REQUEST: usize = 8192;
 
+/// The most bytes of `mtext` in a request that every plain server takes: an id and a path of 256 bytes.
+/// TLPI's own takes 4,100, and ends at one that is larger (`E2BIG`).
+pub const MAX_PLAIN_REQUEST: usize = 260;
+
 /// The most bytes of `mtext` in a message to a plain client, whose buffer may hold no more.
 pub const MAX_PLAIN_REPLY: usize = 4096;
 
