@@ -9,6 +9,7 @@ mod support;
 
 mod client;
 mod files;
+mod plain;
 mod start;
 mod stop;
 mod wire;

@@ -1,0 +1,222 @@
+//! The plain protocol: programs that follow TLPI section 46.8 and nothing else, in both directions.
+//!
+//! The textbook programs, in examples/, have nothing of mqfs in them.
+
+mod refused;
+mod textbook;
+
+use std::fs;
+use std::process::Command;
+
+use crate::support::{Server, client, in_own_namespace, run};
+use mqfs::sysv::{Key, MessageType};
+
+use textbook::{
+    SIZES, TextbookServer, ask, noise_file, path_of_length, receive_plain, reply_queue, request,
+    textbook_client, textbook_clients,
+};
+
+/// `mqfs-client --plain -k KEY`.
+fn plain_client(key: Key) -> Command {
+    let mut command = client(key);
+    command.arg("--plain");
+    command
+}
+
+#[test]
+fn every_size_reaches_a_textbook_client_from_mqfs_server() {
+    in_own_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::start(&["--root".as_ref(), folder.path()]);
+        for size in SIZES {
+            let (_, content) = noise_file(folder.path(), size);
+            for mut client in textbook_clients(server.key) {
+                let arrived = run(client.arg(format!("/file-{size}"))).success();
+                assert!(arrived == content, "{size} bytes, {client:?}");
+            }
+        }
+        server.stop();
+    });
+}
+
+#[test]
+fn every_size_reaches_mqfs_client_plain_from_mqfs_server() {
+    in_own_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::start(&["--root".as_ref(), folder.path()]);
+        for size in SIZES {
+            let (_, content) = noise_file(folder.path(), size);
+            let arrived = run(plain_client(server.key).arg(format!("/file-{size}"))).success();
+            assert!(arrived == content, "{size} bytes");
+        }
+        server.stop();
+    });
+}
+
+#[test]
+fn every_size_reaches_mqfs_client_from_a_textbook_server() {
+    in_own_namespace(|| every_size_from_a_textbook_server(&[]));
+}
+
+#[test]
+fn every_size_reaches_mqfs_client_from_a_server_whose_end_carries_a_byte() {
+    in_own_namespace(|| every_size_from_a_textbook_server(&["--end-byte"]));
+}
+
+#[test]
+fn every_size_reaches_mqfs_client_from_a_server_with_small_messages() {
+    in_own_namespace(|| every_size_from_a_textbook_server(&["--chunk", "1000"]));
+    in_own_namespace(|| every_size_from_a_textbook_server(&["--chunk", "2048", "--end-byte"]));
+}
+
+#[track_caller]
+fn every_size_from_a_textbook_server(arguments: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TextbookServer::start(arguments);
+    for size in SIZES {
+        let (path, content) = noise_file(folder.path(), size);
+        let arrived = run(client(server.key).arg(&path)).success();
+        assert!(arrived == content, "{size} bytes");
+        let arrived = run(plain_client(server.key).arg(&path)).success();
+        assert!(arrived == content, "{size} bytes, --plain");
+
+        let output = folder.path().join("output");
+        let stdout = run(client(server.key).arg("-o").arg(&output).arg(&path)).success();
+        assert_eq!(stdout, b"");
+        assert!(fs::read(&output).unwrap() == content, "{size} bytes, -o");
+    }
+    server.stop();
+}
+
+/// What the others prove would be worth little if the textbook pair were not one.
+#[test]
+fn every_size_reaches_a_textbook_client_from_a_textbook_server() {
+    in_own_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let server = TextbookServer::start(&[]);
+        for size in SIZES {
+            let (path, content) = noise_file(folder.path(), size);
+            let arrived = run(textbook_client(server.key).arg(path)).success();
+            assert!(arrived == content, "{size} bytes");
+        }
+        server.stop();
+    });
+}
+
+/// The other tests would not notice a message that is too large if the client did not.
+#[test]
+fn a_textbook_client_fails_where_a_message_does_not_fit() {
+    in_own_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let server = TextbookServer::start(&[]);
+        let (path, _) = noise_file(folder.path(), 8192);
+        let failed = run(textbook_client(server.key).args(["--buffer", "4096"]).arg(path));
+        assert_eq!(failed.code(), Some(3), "{}", failed.stderr);
+        assert!(failed.stderr.contains("Argument list too long"), "{}", failed.stderr);
+        server.stop();
+    });
+}
+
+#[test]
+fn a_missing_file_fails_with_the_servers_reason() {
+    in_own_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::start(&["--root".as_ref(), folder.path()]);
+        for mut client in textbook_clients(server.key) {
+            let missing = run(client.arg("/missing"));
+            assert_eq!((missing.code(), missing.stdout), (Some(1), vec![]));
+            assert_eq!(missing.stderr, "textbook_client: No such file or directory\n");
+        }
+        let missing = run(plain_client(server.key).arg("/missing"));
+        assert_eq!((missing.code(), missing.stdout), (Some(1), vec![]));
+        assert_eq!(missing.stderr, "mqfs-client: /missing: No such file or directory\n");
+        server.stop();
+
+        let textbook = TextbookServer::start(&[]);
+        for mut client in [client(textbook.key), plain_client(textbook.key)] {
+            let missing = run(client.arg("/no/such/file"));
+            assert_eq!((missing.code(), missing.stdout), (Some(1), vec![]));
+            assert_eq!(missing.stderr, "mqfs-client: /no/such/file: Couldn't open\n");
+        }
+        textbook.stop();
+    });
+}
+
+#[test]
+fn a_directory_is_a_failure_to_a_textbook_client() {
+    in_own_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::start(&["--root".as_ref(), folder.path()]);
+        let directory = run(textbook_client(server.key).arg("/"));
+        assert_eq!((directory.code(), directory.stdout), (Some(1), vec![]));
+        assert_eq!(directory.stderr, "textbook_client: Is a directory\n");
+        server.stop();
+    });
+}
+
+#[test]
+fn a_copy_over_the_plain_protocol_is_called_unverified() {
+    in_own_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, content) = noise_file(folder.path(), 4096);
+        let textbook = TextbookServer::start(&[]);
+        let arrived = run(client(textbook.key).arg("-v").arg(&path));
+        let path = path.display();
+        let why = "unverified (the plain protocol has no checksum)";
+        assert_eq!(arrived.stderr, format!("mqfs-client: {path}: 4096 bytes, {why}\n"));
+        assert_eq!(arrived.success(), content);
+        textbook.stop();
+
+        let server = Server::start(&["--root".as_ref(), folder.path()]);
+        let arrived = run(plain_client(server.key).arg("-v").arg("/file-4096"));
+        assert_eq!(arrived.stderr, format!("mqfs-client: /file-4096: 4096 bytes, {why}\n"));
+        let arrived = run(server.client().arg("-v").arg("/file-4096"));
+        assert!(arrived.stderr.contains("bytes, verified"), "{}", arrived.stderr);
+        server.stop();
+    });
+}
+
+/// Both sizes, with paths that leave room for padding and paths that take all of it. No META in the
+/// reply, no message over 4,096 bytes, and an END without a trailer.
+#[test]
+fn requests_of_exactly_260_and_4100_bytes_are_answered_in_the_plain_protocol() {
+    in_own_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::start(&["--root".as_ref(), folder.path()]);
+        let (_, content) = noise_file(folder.path(), 20_000);
+        for size in [260, 4100] {
+            for length in ["/file-20000".len(), size - 5] {
+                let path = path_of_length("", "file-20000", length);
+                let queue = reply_queue();
+                let mtext = request(queue.id().get(), &path, size);
+                assert_eq!(mtext.len(), size);
+                ask(server.key, MessageType::new(1).unwrap(), &mtext);
+                assert!(receive_plain(*queue) == content, "{size} bytes, a path of {length}");
+
+                let mut client = textbook_client(server.key);
+                client.args(["--request", &size.to_string(), &path]);
+                assert!(run(&mut client).success() == content, "{client:?}");
+            }
+        }
+        server.stop();
+    });
+}
+
+/// A request that is larger than its buffer ends TLPI's server (`E2BIG`), so an extension of 48
+/// bytes must not make one so. Lengths around where it would.
+#[test]
+fn mqfs_client_ends_no_textbook_server_by_a_long_path() {
+    in_own_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, content) = noise_file(folder.path(), 1);
+        for (buffer, lengths) in [("260", 200..=255), ("4100", 4040..=4095)] {
+            let server = TextbookServer::start(&["--request", buffer]);
+            for length in lengths {
+                let path = path_of_length(folder.path().to_str().unwrap(), "file-1", length);
+                let mut client = client(server.key);
+                assert_eq!(run(client.arg(path)).success(), content, "a path of {length} bytes");
+            }
+            server.stop();
+        }
+    });
+}

@@ -1,0 +1,170 @@
+//! What `mqfs-server` does not answer: plain requests that its policy excludes or that name
+//! somebody else's queue, and what is no request at all.
+
+use std::fs;
+
+use mqfs::sysv::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue};
+use mqfs::wire::{Cookie, LEASE_TYPE, Lease, OwnerId, REPLY_QUEUE_MODE};
+use nix::sys::signal::Signal;
+use nix::unistd::getpid;
+use tempfile::TempDir;
+
+use super::textbook::{
+    TLPI_MODE, Unanswered, ask, receive_plain, reply_queue, request, textbook_client,
+};
+use crate::support::{Server, in_own_namespace, queue_of, run, unique_key, wait_until};
+
+const CONTENT: &[u8] = b"served\n";
+
+const NOT_TAKEN: &str = "refused reason=\"a plain request, and --plain does not take it\"";
+const LEASED: &str = "refused reason=\"a plain request that names an extended client's queue\"";
+
+/// A server of one file, `/file`.
+fn start(arguments: &[&str]) -> (TempDir, Server) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), CONTENT).unwrap();
+    let root = folder.path().to_str().unwrap().to_owned();
+    let arguments = [&["--root", &root], arguments].concat();
+    (folder, Server::start(&arguments))
+}
+
+fn plain_request(key: Key, queue: Queue) {
+    let mtext = request(queue.id().get(), "/file", 260);
+    ask(key, MessageType::new(1).unwrap(), &mtext);
+}
+
+/// Ends a server with all its children: whatever it was to send, it has sent. Its log.
+#[track_caller]
+fn end(mut server: Server) -> String {
+    server.signal(Signal::SIGTERM);
+    let status = server.running().wait();
+    assert!(status.success(), "{status}\n{}", server.log());
+    server.log()
+}
+
+/// Fails the test unless a server with these arguments refuses plain requests, and only those.
+#[track_caller]
+fn refuses_plain(arguments: &[&str]) {
+    let (_folder, server) = start(arguments);
+    let queue = reply_queue();
+    plain_request(server.key, *queue);
+    wait_until("the log says refused", || server.log().contains(NOT_TAKEN));
+    let refused = Unanswered::start(server.key, "/file");
+    assert_eq!(server.fetch("/file"), CONTENT);
+    let log = end(server);
+    assert_eq!(log.matches("outcome=").count(), 1, "{log}");
+    assert_eq!(queue.status().unwrap().last_sender, None);
+    refused.interrupt();
+}
+
+#[test]
+fn plain_never_answers_no_plain_request_and_says_so_in_the_log() {
+    in_own_namespace(|| refuses_plain(&["--plain", "never"]));
+}
+
+#[test]
+fn where_others_may_write_requests_no_plain_one_is_answered_by_default() {
+    in_own_namespace(|| {
+        for mode in ["0622", "0620", "0602"] {
+            refuses_plain(&["--mode", mode]);
+        }
+        refuses_plain(&["--mode", "0622", "--plain", "owner"]);
+    });
+}
+
+#[test]
+fn where_others_may_write_requests_plain_ones_are_answered_with_plain_any() {
+    in_own_namespace(|| {
+        let (_folder, server) = start(&["--mode", "0622", "--plain", "any"]);
+        assert_eq!(run(textbook_client(server.key).arg("/file")).success(), CONTENT);
+        assert_eq!(server.fetch("/file"), CONTENT);
+        server.stop();
+    });
+}
+
+/// Else anybody could make the server write into somebody else's transfer.
+#[test]
+fn a_plain_request_that_names_a_leased_queue_is_sent_nothing_at_all() {
+    in_own_namespace(|| {
+        for policy in ["owner", "any"] {
+            let (_folder, server) = start(&["--plain", policy]);
+            // As mqfs-client makes it; just before its lease is in; and with nothing but the lease.
+            let queues = [(REPLY_QUEUE_MODE, 1), (REPLY_QUEUE_MODE, 0), (TLPI_MODE, 1)]
+                .map(|(mode, leases)| (queue_with_lease(mode, leases), leases));
+            for (queue, _) in &queues {
+                plain_request(server.key, **queue);
+            }
+            wait_until("the log says refused", || server.log().contains(LEASED));
+            assert_eq!(server.fetch("/file"), CONTENT);
+            let log = end(server);
+            assert_eq!(log.matches("outcome=").count(), 1, "{log}");
+            for (queue, leases) in &queues {
+                let status = queue.status().unwrap();
+                assert_eq!(status.messages, *leases);
+                assert_eq!(status.last_sender, (*leases > 0).then(getpid));
+            }
+        }
+    });
+}
+
+fn queue_with_lease(mode: Mode, leases: u64) -> OwnedQueue {
+    let queue = OwnedQueue::private(mode).unwrap();
+    let owner = OwnerId {
+        pid: getpid().as_raw(),
+        start_time: 0, // none of these is proof of death
+        pid_namespace: 0,
+        time_namespace: 0,
+    };
+    let lease = Lease { owner, cookie: Cookie::new([7; 16]) };
+    for _ in 0..leases {
+        queue.send(&MessageBuffer::with_text(LEASE_TYPE, &lease.encode())).unwrap();
+    }
+    queue
+}
+
+#[test]
+fn garbage_on_the_request_queue_neither_stops_nor_wedges_the_server() {
+    in_own_namespace(|| {
+        let (_folder, server) = start(&[]);
+        let (bystander, keyed) = (reply_queue(), OwnedQueue::create(unique_key(), TLPI_MODE));
+        let keyed = keyed.unwrap();
+        let removed = reply_queue().id().get(); // goes at once
+        let queue = bystander.id().get();
+        let garbage = [
+            vec![],
+            vec![1, 2, 3],
+            queue.to_ne_bytes().to_vec(), // no path
+            [&queue.to_ne_bytes(), &[b'/'; 8188][..]].concat(), // no NUL, msgmax bytes
+            [&queue.to_ne_bytes(), &[b'/'; 4096][..]].concat(), // no NUL, a request's size
+            request(queue, &"/".repeat(4096), 8192), // a NUL, but past PATH_MAX
+            request(-1, "/file", 260),
+            request(i32::MIN, "/file", 4100),
+            request(removed, "/file", 260),
+            request(i32::MAX, "/file", 260),
+            request(keyed.id().get(), "/file", 260), // somebody's, but no client's
+            [&request(queue, "/fi", 8), &b"mqfs-req"[..]].concat(), // an extension cut short
+        ];
+        for mtype in [1, 7, libc::c_long::MAX] {
+            let mtype = MessageType::new(mtype).unwrap();
+            for mtext in &garbage {
+                ask(server.key, mtype, mtext);
+            }
+            // Types are priorities, and every one is taken.
+            let asking = reply_queue();
+            ask(server.key, mtype, &request(asking.id().get(), "/file", 260));
+            assert_eq!(receive_plain(*asking), CONTENT);
+            assert_eq!(server.fetch("/file"), CONTENT);
+        }
+        let own = queue_of(server.key).unwrap().id().get();
+        ask(server.key, MessageType::MAX, &request(own, "/file", 260)); // its own request queue
+        assert_eq!(server.fetch("/file"), CONTENT);
+        let log = end(server);
+        assert!(log.contains("refused reason=\"malformed\""), "{log}");
+        assert!(log.contains("refused reason=\"the reply queue does not exist\""), "{log}");
+        assert!(log.contains("refused reason=\"the reply queue has a key\""), "{log}");
+        // No garbage cost a fork: one child for each that was in order.
+        assert_eq!(log.matches("outcome=").count(), 7, "{log}");
+        assert_eq!(bystander.status().unwrap().last_sender, None);
+        assert_eq!(keyed.status().unwrap().last_sender, None);
+    });
+}

@@ -1,0 +1,148 @@
+//! The textbook pair as processes, and the plain protocol by hand.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use mqfs::sysv::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select};
+use nix::sys::signal::Signal;
+
+use crate::support::{Running, clear, noise, program, queue_of, unique_key, wait_until};
+
+/// Nothing, a byte, what fits into the buffer of either kind of plain client, and what takes many
+/// messages.
+pub const SIZES: [usize; 6] = [0, 1, 4096, 8192, (1 << 20) + 1, 64 << 20];
+
+/// What TLPI's client makes its queue with.
+pub const TLPI_MODE: Mode = Mode::new(0o620);
+
+/// A textbook server under a key of its own, which can be asked.
+pub struct TextbookServer {
+    pub key: Key,
+    running: Running,
+}
+
+impl TextbookServer {
+    #[track_caller]
+    pub fn start(arguments: &[&str]) -> Self {
+        let key = unique_key();
+        let mut command = program("textbook_server");
+        command.args(["--key", &key.to_string()]).args(arguments).stdout(Stdio::piped());
+        let mut running = Running::start(&mut command);
+        let mut line = String::new();
+        let stdout = running.child().stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut line).unwrap();
+        assert_eq!(line, "textbook_server: ready\n");
+        Self { key, running }
+    }
+
+    /// Ends it, and fails the test if it had ended by itself or leaves its queue.
+    #[track_caller]
+    pub fn stop(mut self) {
+        assert!(!self.running.has_ended(), "it ended by itself");
+        self.running.signal(Signal::SIGTERM);
+        assert_eq!(self.running.wait().signal(), Some(Signal::SIGTERM as i32));
+        assert_eq!(queue_of(self.key), None);
+    }
+}
+
+impl Drop for TextbookServer {
+    fn drop(&mut self) {
+        // Killed when the test fails, it removes nothing.
+        clear(self.key);
+    }
+}
+
+/// `textbook_client --key KEY`, to be told more.
+pub fn textbook_client(key: Key) -> Command {
+    let mut command = program("textbook_client");
+    command.args(["--key", &key.to_string()]);
+    command
+}
+
+/// Both kinds of plain client that are out there: a buffer, and a path's field.
+pub fn textbook_clients(key: Key) -> [Command; 2] {
+    [("4096", "260"), ("8192", "4100")].map(|(buffer, request)| {
+        let mut command = textbook_client(key);
+        command.args(["--buffer", buffer, "--request", request]);
+        command
+    })
+}
+
+/// A textbook client that is not answered: killed by the test, for nothing else ends it.
+pub struct Unanswered(Running);
+
+impl Unanswered {
+    #[track_caller]
+    pub fn start(key: Key, path: impl AsRef<OsStr>) -> Self {
+        let mut command = textbook_client(key);
+        Self(Running::start(command.arg(path).stdout(Stdio::null())))
+    }
+
+    /// Ends it as a user would, and fails the test if anything had ended it before.
+    #[track_caller]
+    pub fn interrupt(mut self) {
+        assert!(!self.0.has_ended(), "it was answered");
+        self.0.signal(Signal::SIGINT);
+        assert_eq!(self.0.wait().signal(), Some(Signal::SIGINT as i32));
+    }
+}
+
+/// Writes `size` bytes of noise to a file; the file and the bytes.
+pub fn noise_file(folder: &Path, size: usize) -> (PathBuf, Vec<u8>) {
+    let (path, content) = (folder.join(format!("file-{size}")), noise(size));
+    fs::write(&path, &content).unwrap();
+    (path, content)
+}
+
+/// A path to `folder`/`name` of exactly `length` bytes.
+pub fn path_of_length(folder: &str, name: &str, length: usize) -> String {
+    let slashes = length - folder.len() - name.len();
+    format!("{folder}{}{name}", "/".repeat(slashes))
+}
+
+/// A request by hand: the id, the path and its NUL, and padding up to `size` bytes.
+pub fn request(reply_queue: i32, path: &str, size: usize) -> Vec<u8> {
+    let mut mtext = reply_queue.to_ne_bytes().to_vec();
+    mtext.extend_from_slice(path.as_bytes());
+    mtext.push(0);
+    assert!(mtext.len() <= size, "the path is too long");
+    mtext.resize(size, 0xaa);
+    mtext
+}
+
+/// Puts a message into a server's request queue.
+#[track_caller]
+pub fn ask(key: Key, mtype: MessageType, mtext: &[u8]) {
+    let message = MessageBuffer::with_text(mtype, mtext);
+    let queue = queue_of(key).expect("a server");
+    wait_until("there is room for a request", || queue.try_send(&message).is_ok());
+}
+
+/// A queue as TLPI's client makes it.
+pub fn reply_queue() -> OwnedQueue {
+    OwnedQueue::private(TLPI_MODE).unwrap()
+}
+
+/// Receives a reply as it must be for every plain client: DATA, and an empty END. Its bytes.
+#[track_caller]
+pub fn receive_plain(queue: Queue) -> Vec<u8> {
+    let (mut message, mut bytes) = (MessageBuffer::with_capacity(8192), Vec::new());
+    loop {
+        wait_until("there is a reply", || queue.try_receive(&mut message, Select::Any).is_ok());
+        match message.mtype().get() {
+            2 => {
+                assert!(message.text().len() <= 4096, "{} bytes", message.text().len());
+                bytes.extend_from_slice(message.text());
+            }
+            3 => {
+                assert_eq!(message.text(), b"", "an END");
+                return bytes;
+            }
+            other => panic!("type {other}: {:?}", message.text()),
+        }
+    }
+}
