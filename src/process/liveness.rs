@@ -194,8 +194,12 @@ impl Census {
         if here != Self::INITIAL_PID_NAMESPACE || first != Self::INITIAL_PID_NAMESPACE {
             return None;
         }
-        let processes = proc::processes().ok()?;
-        Some(Self(processes.iter().filter_map(|pid| Resident::read(pid)).collect()))
+        Self::of_all_listed().ok()
+    }
+
+    fn of_all_listed() -> io::Result<Self> {
+        let processes = proc::processes()?;
+        Ok(Self(processes.iter().filter_map(|pid| Resident::read(pid)).collect()))
     }
 
     fn may_hold(&self, owner: &OwnerId, compare_start: bool) -> bool {
@@ -229,5 +233,104 @@ fn known_or_gone<T>(answer: io::Result<T>) -> Option<Option<T>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => None,
         Err(_) => Some(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::{Command, Stdio};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    const OWNER: OwnerId =
+        OwnerId { pid: 7, start_time: 100, pid_namespace: 4_026_532_000, time_namespace: 1 };
+
+    fn resident() -> Resident {
+        Resident {
+            pid_namespace: Some(OWNER.pid_namespace),
+            inner_pid: Some(OWNER.pid),
+            start_time: Some(OWNER.start_time),
+        }
+    }
+
+    #[test]
+    fn census_holds_an_owner_only_if_one_resident_matches_in_everything() {
+        let others = [
+            Resident { pid_namespace: Some(4_026_532_001), ..resident() },
+            Resident { inner_pid: Some(8), ..resident() },
+            Resident { start_time: Some(101), ..resident() },
+        ];
+        let mut census = Census(Vec::from(others));
+        assert!(!census.may_hold(&OWNER, true));
+        assert!(census.may_hold(&OWNER, false), "times that cannot be compared say nothing");
+        census.0.push(resident());
+        assert!(census.may_hold(&OWNER, true));
+        assert!(!Census(vec![]).may_hold(&OWNER, false));
+    }
+
+    #[test]
+    fn what_cannot_be_read_of_a_resident_may_be_the_owners() {
+        for unread in [
+            Resident { pid_namespace: None, ..resident() },
+            Resident { inner_pid: None, ..resident() },
+            Resident { start_time: None, ..resident() },
+            Resident { pid_namespace: None, inner_pid: None, start_time: None },
+        ] {
+            assert!(Census(vec![unread]).may_hold(&OWNER, true));
+        }
+    }
+
+    #[test]
+    fn only_a_process_that_is_gone_is_left_out_of_the_census() {
+        let told = |errno: Errno| known_or_gone::<()>(Err(errno.into()));
+        assert_eq!(told(Errno::ENOENT), None);
+        assert_eq!(told(Errno::ESRCH), None);
+        for errno in [Errno::EACCES, Errno::EPERM, Errno::EMFILE, Errno::ENOMEM] {
+            assert_eq!(told(errno), Some(None), "{errno}");
+        }
+    }
+
+    #[test]
+    fn census_finds_a_process_of_another_pid_namespace_by_its_number_in_there() {
+        if !nix::unistd::geteuid().is_root() {
+            return eprintln!("skipped: needs root");
+        }
+        let mut shell = Command::new("unshare")
+            .args(["--pid", "--fork", "--kill-child", "sleep", "1000"])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let parent = shell.id();
+        let start = Instant::now();
+        let inner = loop {
+            let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+            let child = children.unwrap_or_default().trim().to_owned();
+            if fs::read(format!("/proc/{child}/comm")).is_ok_and(|comm| comm == b"sleep\n") {
+                break child;
+            }
+            assert!(start.elapsed() < Duration::from_secs(30));
+            thread::sleep(Duration::from_millis(5));
+        };
+        let owner = OwnerId {
+            pid: 1,
+            start_time: Stat::read(&inner).unwrap().start_time,
+            pid_namespace: proc::namespace(&inner, "pid").unwrap(),
+            time_namespace: proc::namespace("self", "time").unwrap(),
+        };
+        let alive = Census::of_all_listed().unwrap();
+        shell.kill().unwrap(); // and with it, by --kill-child, its child
+        shell.wait().unwrap();
+        while Stat::read(&inner).is_ok_and(|s| s.start_time == owner.start_time && !s.is_zombie()) {
+            assert!(start.elapsed() < Duration::from_secs(30));
+            thread::sleep(Duration::from_millis(5));
+        }
+        let dead = Census::of_all_listed().unwrap();
+        assert!(alive.may_hold(&owner, true) && alive.may_hold(&owner, false));
+        assert!(!alive.may_hold(&OwnerId { pid: 2, ..owner }, true));
+        assert!(!alive.may_hold(&OwnerId { start_time: owner.start_time - 1, ..owner }, true));
+        assert!(!dead.may_hold(&owner, true));
     }
 }
