@@ -9,7 +9,10 @@ mod support;
 
 mod client;
 mod files;
+mod liveness;
 mod plain;
+mod reaper;
+mod reaper_keeps;
 mod start;
 mod stop;
 mod wire;

@@ -1,6 +1,7 @@
 //! What the tests share: namespaces, programs that are ended with the test, waiting for conditions.
 
 mod programs;
+mod queues;
 
 use std::fs;
 use std::panic::resume_unwind;
@@ -13,7 +14,12 @@ use mqfs::sysv::{Key, Queue, Semaphore, Status, queues};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
 
-pub use programs::{Finished, Running, Server, client, program, reap, run};
+pub use programs::{Running, Server, program, reap, run};
+pub use queues::{
+    QuietServer, ReapForEverybody, SOMEBODY, Stuck, Verdicts, as_root_in_own_pid_namespace,
+    dead_owner, exists, in_dead_process, leased, marked_with, owner_of, reply_queues, sleeper,
+    unshared,
+};
 
 /// How long anything may take before a test gives it up.
 pub const DEADLINE: Duration = Duration::from_secs(30);

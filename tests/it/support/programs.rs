@@ -231,6 +231,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // Its children end by themselves once it is asked to stop; killed, it cannot ask them.
+        // Not once it was waited for: its pid may be another process's by now.
         if !self.running.has_ended() {
             let _ = kill(Pid::from_raw(self.pid()), Signal::SIGCONT);
             let _ = kill(Pid::from_raw(self.pid()), Signal::SIGTERM);

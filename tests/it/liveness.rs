@@ -1,0 +1,308 @@
+//! Alive or dead, as `mqfs-reap` judges it: reused pids, zombies, threads, namespaces.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
+
+use mqfs::process::{exit_now, fork_child};
+use mqfs::wire::OwnerId;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, Uid, getpid};
+
+use crate::support::{
+    QuietServer, ReapForEverybody, Running, SOMEBODY, Stuck, Verdicts, as_root_in_own_namespace,
+    as_root_in_own_pid_namespace, children_of, exists, leased, owner_of, program, reply_queues,
+    sleeper, state_of, unshared, wait_until,
+};
+
+const RUNNING: [&str; 3] = ["alive", "owner is running", "kept"];
+const UNPROVEN: [&str; 3] = ["alive", "a process has the owner's pid", "kept"];
+const ELSEWHERE: [&str; 3] = ["alive", "owner is in another pid namespace", "kept"];
+const NOT_THERE: [&str; 3] = ["orphan", "owner is gone from its pid namespace", "removed"];
+
+/// Whether processes of other pid namespaces can be judged here. Some containers, and machines that
+/// hide their process 1 even from root, do not allow it: then doubt means alive.
+fn others_can_be_judged() -> bool {
+    // PROC_PID_INIT_INO in linux/proc_ns.h.
+    let initial =
+        |pid| fs::metadata(format!("/proc/{pid}/ns/pid")).is_ok_and(|ns| ns.ino() == 0xEFFF_FFFC);
+    let can = initial("self") && initial("1");
+    if !can {
+        eprintln!("not shown here: deaths in other pid namespaces (process 1 cannot be read)");
+    }
+    can
+}
+
+/// What is said of an owner in another pid namespace, where that can be judged.
+fn if_seen(verdict: [&'static str; 3]) -> [&'static str; 3] {
+    if others_can_be_judged() { verdict } else { ELSEWHERE }
+}
+
+/// `unshare` options for a whole pid namespace.
+const PID_NAMESPACE: [&str; 2] = ["--pid", "--mount-proc"];
+
+fn reap_json() -> Command {
+    let mut command = program("mqfs-reap");
+    command.arg("--json");
+    command
+}
+
+#[test]
+fn owner_whose_pid_is_another_process_by_now_is_dead() {
+    as_root_in_own_pid_namespace(
+        "liveness::owner_whose_pid_is_another_process_by_now_is_dead",
+        || {
+            let mut first = sleeper();
+            let owner = owner_of(first.pid());
+            let queue = leased(owner);
+            first.signal(Signal::SIGKILL);
+            first.wait();
+            let mut second = None;
+            wait_until("another process gets the pid, a clock tick later at least", || {
+                fs::write("/proc/sys/kernel/ns_last_pid", (owner.pid - 1).to_string()).unwrap();
+                let process = sleeper();
+                let now = owner_of(process.pid());
+                let reborn = now.pid == owner.pid && now.start_time != owner.start_time;
+                second = reborn.then_some(process);
+                reborn
+            });
+            let verdicts = Verdicts::now();
+            let reused = ["orphan", "owner is gone, its pid reused", "removed"];
+            assert_eq!(verdicts.on(*queue), reused);
+            let living = leased(owner_of(second.unwrap().pid()));
+            drop(living);
+        },
+    );
+}
+
+#[test]
+fn zombie_is_dead() {
+    as_root_in_own_namespace(|| {
+        let process = sleeper();
+        let queue = leased(owner_of(process.pid()));
+        assert_eq!(Verdicts::now().on(*queue), RUNNING);
+        process.signal(Signal::SIGKILL);
+        wait_until("it is a zombie", || state_of(process.pid()) == Some('Z'));
+        assert_eq!(Verdicts::now().on(*queue), ["orphan", "owner has ended", "removed"]);
+    });
+}
+
+#[test]
+fn process_whose_main_thread_ended_lives_while_another_thread_does() {
+    as_root_in_own_namespace(|| {
+        let pid = process_without_main_thread();
+        let queue = leased(owner_of_zombie_leader(pid.as_raw()));
+        let verdict = Verdicts::now();
+        kill(pid, Signal::SIGKILL).unwrap();
+        assert_eq!(verdict.on(*queue), RUNNING);
+        waitpid(pid, None).unwrap();
+        assert_eq!(Verdicts::now().on(*queue), ["orphan", "owner is gone", "removed"]);
+    });
+}
+
+/// A process whose main thread is a zombie, and whose other thread sleeps.
+#[allow(unsafe_code)]
+fn process_without_main_thread() -> Pid {
+    let child = fork_child(|| {
+        // SAFETY: closes what this child inherited and nothing here uses; close_range(2). Other
+        // tests wait for the ends of pipes.
+        let _ = unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+        std::thread::spawn(|| {
+            std::thread::sleep(crate::support::DEADLINE);
+            exit_now(0)
+        });
+        // SAFETY: ends the calling thread alone, which holds nothing; exit(2), unlike exit_group(2).
+        let _ = unsafe { libc::syscall(libc::SYS_exit, 0) };
+        exit_now(1)
+    });
+    let pid = child.unwrap();
+    wait_until("the main thread ends", || state_of(pid.as_raw()) == Some('Z'));
+    pid
+}
+
+/// As [`owner_of`], of a process whose main thread has no namespaces any more, but the pid namespace.
+fn owner_of_zombie_leader(pid: i32) -> OwnerId {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let start_time = stat.rsplit_once(") ").unwrap().1.split(' ').nth(22 - 3).unwrap();
+    OwnerId { pid, start_time: start_time.parse().unwrap(), ..owner_of(getpid().as_raw()) }
+}
+
+#[test]
+fn client_in_another_pid_namespace_is_kept_while_it_lives_and_removed_when_it_is_dead() {
+    as_root_in_own_namespace(|| {
+        let quiet = QuietServer::start();
+        let mut stuck = Stuck::start(&mut unshared(&PID_NAMESPACE, &quiet.client()));
+        let stopped = quiet.stop_children();
+
+        assert_eq!(Verdicts::now().on(stuck.queue), if_seen(RUNNING));
+        let inside = Verdicts::of(&mut unshared(&PID_NAMESPACE, &reap_json()));
+        assert_eq!(inside.on(stuck.queue), ELSEWHERE, "from another namespace");
+
+        let inner = Pid::from_raw(children_of(stuck.client.pid())[0]);
+        kill(inner, Signal::SIGKILL).unwrap();
+        stuck.client.wait();
+        assert_eq!(Verdicts::now().on(stuck.queue), if_seen(NOT_THERE));
+        let _ = stuck.queue.remove();
+        drop(stopped);
+        quiet.wait_for_children();
+        quiet.stop();
+    });
+}
+
+#[test]
+fn owner_missing_from_a_living_pid_namespace_is_proven_dead_only_from_the_initial_one() {
+    as_root_in_own_namespace(|| {
+        let mut sleep = Command::new("sleep");
+        let outer = Running::start(&mut unshared(&PID_NAMESPACE, sleep.arg("1000")));
+        let mut inner = vec![];
+        wait_until("the namespace is there", || {
+            inner = children_of(outer.pid());
+            inner.first().is_some_and(|pid| {
+                fs::read(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == b"sleep\n")
+            })
+        });
+        let first = owner_of(inner[0]);
+        assert_eq!(first.pid, 1);
+        let living = leased(first);
+        let missing = leased(OwnerId { pid: 4711, ..first });
+        let reborn = leased(OwnerId { start_time: first.start_time - 1, ..first });
+        let untold = leased(OwnerId { start_time: 0, ..first });
+
+        let elsewhere = Verdicts::of(&mut unshared(&PID_NAMESPACE, &reap_json()));
+        for queue in [&living, &missing, &reborn, &untold] {
+            assert_eq!(elsewhere.on(**queue), ELSEWHERE);
+        }
+        let here = Verdicts::now();
+        assert_eq!(here.on(*living), if_seen(RUNNING));
+        assert_eq!(here.on(*untold), if_seen(RUNNING));
+        assert_eq!(here.on(*missing), if_seen(NOT_THERE));
+        assert_eq!(here.on(*reborn), if_seen(NOT_THERE));
+    });
+}
+
+#[test]
+fn owner_in_the_initial_pid_namespace_is_kept_from_within_another() {
+    as_root_in_own_namespace(|| {
+        let living = leased(owner_of(getpid().as_raw()));
+        // Its pid is nobody's in there.
+        for options in [&PID_NAMESPACE[..], &["--pid"]] {
+            let inside = Verdicts::of(&mut unshared(options, &reap_json()));
+            assert_eq!(inside.on(*living), ELSEWHERE, "{options:?}");
+        }
+    });
+}
+
+#[test]
+fn where_proc_is_another_namespaces_nothing_alive_is_judged_dead() {
+    as_root_in_own_namespace(|| {
+        let quiet = QuietServer::start();
+        let before = reply_queues();
+        // The client's number in there is another process's in the /proc that it sees.
+        let mut shell = Command::new("sh");
+        shell.args(["-c", r#""$1" -k "$2" /big | sleep 1000 & read go; exec "$3" --json"#, "sh"]);
+        shell.arg(program("mqfs-client").get_program()).arg(quiet.server.key.to_string());
+        shell.arg(program("mqfs-reap").get_program());
+        let mut command = unshared(&["--pid"], &shell);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut running = Running::start(&mut command);
+        let queue = Stuck::find(&before);
+        let stopped = quiet.stop_children();
+        writeln!(running.child().stdin.take().unwrap(), "go").unwrap();
+
+        let text = String::from_utf8(running.finish().success()).unwrap();
+        let rows = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(Verdicts(rows).on(queue), UNPROVEN);
+
+        // It died with its namespace.
+        assert!(exists(queue));
+        assert_eq!(Verdicts::now().on(queue), if_seen(NOT_THERE));
+        let _ = queue.remove();
+        drop(stopped);
+        quiet.wait_for_children();
+        quiet.stop();
+    });
+}
+
+#[test]
+fn start_times_are_not_compared_across_time_namespaces() {
+    as_root_in_own_namespace(|| {
+        let later = ["--time", "--boottime", "100000"];
+        let mut trial = unshared(&later, &Command::new("true"));
+        if !trial.stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+            return eprintln!("skipped: unshare makes no time namespace");
+        }
+        let quiet = QuietServer::start();
+        let mut stuck = Stuck::start(&mut unshared(&later, &quiet.client()));
+        let here = leased(owner_of(getpid().as_raw()));
+        let stopped = quiet.stop_children();
+
+        assert_eq!(Verdicts::now().on(stuck.queue), UNPROVEN);
+        let there = Verdicts::of(&mut unshared(&later, &reap_json()));
+        assert_eq!(there.on(*here), UNPROVEN);
+        // And both namespaces at once, from the census of the initial pid namespace.
+        let both = ["--pid", "--mount-proc", "--time", "--boottime", "100000"];
+        let other = Stuck::start(&mut unshared(&both, &quiet.client()));
+        assert_eq!(Verdicts::now().on(other.queue), if_seen(RUNNING));
+        let there = Verdicts::of(&mut unshared(&later, &reap_json()));
+        assert_eq!(there.on(other.queue), if_seen(RUNNING));
+
+        let inner = Pid::from_raw(children_of(stuck.client.pid())[0]);
+        kill(inner, Signal::SIGKILL).unwrap();
+        stuck.client.wait();
+        assert_eq!(Verdicts::now().on(stuck.queue), ["orphan", "owner is gone", "removed"]);
+        drop(stopped);
+        assert!(other.finish() == quiet.big);
+        quiet.wait_for_children();
+        quiet.stop();
+    });
+}
+
+#[test]
+fn without_proc_nothing_alive_is_judged_dead() {
+    as_root_in_own_namespace(|| {
+        let living = leased(owner_of(getpid().as_raw()));
+        let mut shell = Command::new("sh");
+        shell.args(["-c", r#"mount -t tmpfs none /proc && exec "$0" --json"#]);
+        shell.arg(program("mqfs-reap").get_program());
+        let verdicts = Verdicts::of(&mut unshared(&["--mount"], &shell));
+        assert_eq!(verdicts.on(*living), ELSEWHERE);
+    });
+}
+
+#[test]
+fn where_proc_hides_other_users_nothing_alive_is_judged_dead() {
+    as_root_in_own_namespace(|| {
+        let living = leased(owner_of(getpid().as_raw()));
+        let mut settings = living.status().unwrap().settings();
+        settings.uid = Uid::from_raw(SOMEBODY);
+        living.set(&settings).unwrap();
+        let reap = ReapForEverybody::new();
+        let hide = r#"mount -t proc -o hidepid=2 proc /proc && test -e /proc/1 &&
+                      exec setpriv --reuid "$1" --regid "$1" --clear-groups "$0" --json"#;
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(hide).arg(reap.path()).arg(SOMEBODY.to_string());
+        let verdicts = Verdicts::of(&mut unshared(&["--mount"], &shell));
+        assert_eq!(verdicts.on(*living), UNPROVEN);
+    });
+}
+
+#[test]
+fn owner_that_made_its_lease_without_proc_is_never_proven_dead() {
+    as_root_in_own_namespace(|| {
+        let quiet = QuietServer::start();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", r#"mount -t tmpfs none /proc && exec "$0" -k "$1" /big"#]);
+        shell.arg(program("mqfs-client").get_program()).arg(quiet.server.key.to_string());
+        let mut stuck = Stuck::start(&mut unshared(&["--mount"], &shell));
+        let stopped = quiet.stop_children();
+        assert_eq!(Verdicts::now().on(stuck.queue), UNPROVEN);
+        stuck.kill();
+        assert_eq!(Verdicts::now().on(stuck.queue), UNPROVEN);
+        stuck.queue.remove().unwrap();
+        drop(stopped);
+        quiet.wait_for_children();
+        quiet.stop();
+    });
+}

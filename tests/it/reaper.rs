@@ -1,0 +1,290 @@
+//! `mqfs-reap`: it finds every orphan.
+//!
+//! All of these need a namespace of their own: elsewhere they would remove the orphans of other
+//! tests, and of other people.
+
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mqfs::process::lease;
+use mqfs::sysv::{Key, MessageBuffer, Mode, OwnedQueue, Queue};
+use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid, getpid, setuid};
+
+use crate::support::{
+    QuietServer, ReapForEverybody, Running, SOMEBODY, Server, Stuck, Verdicts, all_queues,
+    as_root_in_own_namespace, children_of, dead_owner, exists, in_dead_process, leased,
+    marked_with, owner_of, program, queue_of, reap, reply_queues, state_of, wait_until,
+};
+
+#[test]
+fn queue_of_a_killed_client_is_removed_and_no_other() {
+    as_root_in_own_namespace(|| {
+        let quiet = QuietServer::start();
+        let mut dying = Stuck::start(&mut quiet.client());
+        let living = Stuck::start(&mut quiet.client());
+        let stopped = quiet.stop_children();
+        dying.kill();
+
+        let verdicts = Verdicts::now();
+
+        assert_eq!(verdicts.on(dying.queue), ["orphan", "owner is gone", "removed"]);
+        assert_eq!(verdicts.on(living.queue), ["alive", "owner is running", "kept"]);
+        assert_eq!(verdicts.removed(), [dying.queue.id()]);
+        assert!(!exists(dying.queue));
+        drop(stopped);
+        assert!(living.finish() == quiet.big, "the living client's transfer is whole");
+        quiet.wait_for_children();
+        quiet.stop();
+    });
+}
+
+#[test]
+fn queue_of_a_client_killed_together_with_its_child_is_removed() {
+    as_root_in_own_namespace(|| {
+        let quiet = QuietServer::start();
+        let mut stuck = Stuck::start(&mut quiet.client());
+        let _stopped = quiet.stop_children();
+        for child in children_of(quiet.server.pid()) {
+            kill(Pid::from_raw(child), Signal::SIGKILL).unwrap();
+        }
+        stuck.kill();
+        quiet.wait_for_children();
+        assert_eq!(Verdicts::now().removed(), [stuck.queue.id()]);
+        quiet.stop();
+    });
+}
+
+#[test]
+fn child_of_a_killed_client_removes_its_queue_and_ends() {
+    as_root_in_own_namespace(|| {
+        let quiet = QuietServer::start();
+        let mut stuck = Stuck::start(&mut quiet.client());
+        let killed = Instant::now();
+        stuck.kill();
+        wait_until("the child removes the queue", || !exists(stuck.queue));
+        quiet.wait_for_children();
+        let took = killed.elapsed();
+        assert!(took < Duration::from_secs(10), "{took:?}, less than any --stall-timeout");
+        assert!(quiet.server.log().contains("client dead"), "{}", quiet.server.log());
+        quiet.stop();
+    });
+}
+
+#[test]
+fn child_takes_a_killed_client_that_its_parent_does_not_wait_for_as_dead() {
+    as_root_in_own_namespace(|| {
+        let quiet = QuietServer::start();
+        let stuck = Stuck::start(&mut quiet.client());
+        stuck.client.signal(Signal::SIGKILL);
+        wait_until("the child removes the queue", || !exists(stuck.queue));
+        assert_eq!(state_of(stuck.client.pid()), Some('Z'));
+        quiet.wait_for_children();
+        quiet.stop();
+    });
+}
+
+#[test]
+fn clients_killed_at_any_point_leave_no_queue_that_is_not_found() {
+    as_root_in_own_namespace(|| {
+        let quiet = QuietServer::start();
+        for step in 0..60 {
+            let mut client =
+                Running::start(quiet.client().stdout(Stdio::null()).stderr(Stdio::null()));
+            // From before its main to after its end.
+            thread::sleep(Duration::from_micros(step * 250));
+            // It may have ended by itself.
+            let _ = kill(Pid::from_raw(client.pid()), Signal::SIGKILL);
+            client.wait();
+        }
+        // One that died between making its queue and putting the lease there is none for 10 s yet.
+        wait_until("no reply queue is left", || {
+            Verdicts::now();
+            reply_queues().is_empty()
+        });
+        quiet.wait_for_children();
+        assert_eq!(quiet.server.fetch("/small"), b"small");
+        quiet.stop();
+    });
+}
+
+#[test]
+fn request_queue_of_a_server_killed_at_rest_is_removed() {
+    as_root_in_own_namespace(|| {
+        let mut server = Server::start::<&str>(&[]);
+        let queue = queue_of(server.key).unwrap();
+        assert_eq!(Verdicts::now().on(queue), ["alive", "its server is running", "kept"]);
+        server.signal(Signal::SIGKILL);
+        server.running().wait();
+        let verdicts = Verdicts::now();
+        assert_eq!(verdicts.on(queue), ["orphan", "no server holds the key's lock", "removed"]);
+        assert_eq!(queue_of(server.key), None);
+    });
+}
+
+#[test]
+fn transfer_of_a_killed_server_goes_on_while_its_request_queue_is_removed() {
+    as_root_in_own_namespace(|| {
+        let mut quiet = QuietServer::start();
+        let stuck = Stuck::start(&mut quiet.client());
+        let children = children_of(quiet.server.pid());
+        assert_eq!(children.len(), 1);
+        let requests = queue_of(quiet.server.key).unwrap();
+        quiet.server.signal(Signal::SIGKILL);
+        quiet.server.running().wait();
+
+        let verdicts = Verdicts::now();
+
+        assert_eq!(verdicts.removed(), [requests.id()]);
+        assert_eq!(verdicts.on(stuck.queue), ["alive", "owner is running", "kept"]);
+        assert!(stuck.finish() == quiet.big, "the transfer is whole");
+        wait_until("the child ends", || !state_of(children[0]).is_some_and(|s| s != 'Z'));
+    });
+}
+
+#[test]
+fn request_queue_of_a_killed_server_is_replaced_by_the_next() {
+    as_root_in_own_namespace(|| {
+        let mut first = QuietServer::start();
+        let stuck = Stuck::start(&mut first.client());
+        let old = queue_of(first.server.key).unwrap();
+        first.server.signal(Signal::SIGKILL);
+        first.server.running().wait();
+
+        let next = Server::start_on(first.server.key, &["--reap-interval", "1h"]);
+
+        assert_ne!(queue_of(next.key), Some(old));
+        assert!(!exists(old));
+        assert!(next.log().contains("removed a dead server's request queue"), "{}", next.log());
+        assert_eq!(next.fetch("/proc/sys/kernel/ostype"), b"Linux\n");
+        assert!(stuck.finish() == first.big, "the first server's transfer is whole");
+        next.stop();
+    });
+}
+
+#[test]
+fn marked_queue_that_was_never_used_is_an_orphan_after_ten_seconds() {
+    as_root_in_own_namespace(|| {
+        let made = Instant::now();
+        in_dead_process(|| {
+            Queue::create(Key::PRIVATE, REPLY_QUEUE_MODE).unwrap();
+        });
+        let queue = all_queues()[0].0;
+        assert_eq!(Verdicts::now().on(queue), ["alive", "just made", "kept"]);
+        let reap = ReapForEverybody::new();
+        wait_until("another user finds it, but may not remove it", || {
+            let verdicts = Verdicts::of(reap.as_somebody().arg("--json"));
+            verdicts.on(queue) == ["orphan", "owner died before using it", "not permitted"]
+        });
+        // The kernel keeps whole seconds of when it was made.
+        assert!(made.elapsed() >= Duration::from_secs(9), "{:?}", made.elapsed());
+        let removed = ["orphan", "owner died before using it", "removed"];
+        assert_eq!(Verdicts::now().on(queue), removed);
+    });
+}
+
+#[test]
+fn unprivileged_user_removes_only_what_is_theirs() {
+    as_root_in_own_namespace(|| {
+        let roots = leased(dead_owner());
+        // A server that runs as this user was given it.
+        let given = leased(dead_owner());
+        let mut settings = given.status().unwrap().settings();
+        settings.uid = Uid::from_raw(SOMEBODY);
+        given.set(&settings).unwrap();
+        in_dead_process(|| {
+            setuid(Uid::from_raw(SOMEBODY)).unwrap();
+            let queue = Queue::create(Key::PRIVATE, REPLY_QUEUE_MODE).unwrap();
+            let lease = lease::new().unwrap().encode();
+            queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease)).unwrap();
+        });
+        let theirs =
+            *all_queues().iter().map(|(q, _)| q).find(|&&q| q != *roots && q != *given).unwrap();
+
+        let reap = ReapForEverybody::new();
+        let verdicts = Verdicts::of(reap.as_somebody().arg("--json"));
+
+        assert_eq!(verdicts.on(*roots), ["alive", "another user's, not to be read", "kept"]);
+        assert_eq!(verdicts.on(theirs), ["orphan", "owner is gone", "removed"]);
+        assert_eq!(verdicts.on(*given), ["orphan", "owner is gone", "removed"]);
+        assert_eq!(Verdicts::now().removed(), [roots.id()]);
+    });
+}
+
+#[test]
+fn dry_run_removes_nothing() {
+    as_root_in_own_namespace(|| {
+        let orphan = leased(dead_owner());
+        let table = String::from_utf8(reap(&["--dry-run"]).success()).unwrap();
+        assert!(
+            table.contains("orphan: owner is gone") && table.contains("would remove"),
+            "{table}"
+        );
+        let verdicts = Verdicts::of(program("mqfs-reap").args(["-n", "--json"]));
+        assert_eq!(verdicts.on(*orphan), ["orphan", "owner is gone", "would remove"]);
+        assert!(exists(*orphan));
+        assert_eq!(Verdicts::now().removed(), [orphan.id()]);
+    });
+}
+
+#[test]
+fn json_has_an_object_to_a_line() {
+    as_root_in_own_namespace(|| {
+        let owner = owner_of(getpid().as_raw());
+        let queue = leased(owner);
+        let text = String::from_utf8(reap(&["--json"]).success()).unwrap();
+        let mut row: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+        assert!(row["age_seconds"].take().as_u64().unwrap() < 30, "{text}");
+        let expected = serde_json::json!({
+            "id": queue.id().get(), "key": "0x00000000", "uid": 0, "cuid": 0, "mode": "0711",
+            "pid": owner.pid, "age_seconds": null, "messages": 1, "bytes": 56,
+            "verdict": "alive", "reason": "owner is running", "action": "kept",
+        });
+        assert_eq!(row, expected);
+    });
+}
+
+#[test]
+fn nobody_who_reads_the_output_is_told_by_the_exit_status() {
+    as_root_in_own_namespace(|| {
+        let orphan = leased(dead_owner());
+        let mut reaper = Running::start(program("mqfs-reap").stdout(Stdio::piped()));
+        drop(reaper.child().stdout.take());
+        assert_eq!(reaper.wait().code(), Some(141));
+        assert!(!exists(*orphan), "it did its work before");
+    });
+}
+
+#[test]
+fn among_three_thousand_queues_only_orphans_go() {
+    as_root_in_own_namespace(|| {
+        let dead = dead_owner();
+        let alive = owner_of(getpid().as_raw());
+        let reborn = mqfs::wire::OwnerId { start_time: alive.start_time + 1, ..alive };
+        let mut unknown_version =
+            mqfs::wire::Lease { owner: dead, cookie: mqfs::wire::Cookie::new([7; 16]) }.encode();
+        unknown_version[8] = 99;
+        let queues: Vec<OwnedQueue> = (0..3000)
+            .map(|n| match n % 6 {
+                0 => leased(dead),
+                1 => leased(reborn),
+                2 => leased(alive),
+                3 => marked_with(&unknown_version),
+                4 => marked_with(b"no lease"),
+                _ => OwnedQueue::private(Mode::new(0o600)).unwrap(),
+            })
+            .collect();
+
+        let verdicts = Verdicts::now();
+
+        let mut orphans: Vec<_> =
+            queues.iter().enumerate().filter(|(n, _)| n % 6 < 2).map(|(_, q)| q.id()).collect();
+        orphans.sort_unstable();
+        assert_eq!(verdicts.0.len(), 3000);
+        assert!(verdicts.removed() == orphans, "all orphans and nothing else");
+        assert_eq!(all_queues().len(), 2000);
+        assert_eq!(verdicts.on(*queues[1]), ["orphan", "owner is gone, its pid reused", "removed"]);
+    });
+}
