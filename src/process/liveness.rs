@@ -116,6 +116,13 @@ impl Observer {
         }
     }
 
+    /// Whether no process or thread of this pid namespace has this pid, or only a zombie, which makes
+    /// no call any more.
+    pub fn has_ended(&self, pid: Pid) -> bool {
+        let zombie = || Stat::read(&pid.to_string()).is_ok_and(|stat| stat.is_zombie());
+        no_such_process(pid) || (self.proc_is_ours && zombie())
+    }
+
     fn life_here(&self, owner: &OwnerId) -> Life {
         if no_such_process(Pid::from_raw(owner.pid)) {
             return Life::Dead(Dead::NoSuchProcess);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use crate::process::lease::{self, Head};
-use crate::process::liveness::{self, Alive, Dead, Life, Observer};
+use crate::process::liveness::{Alive, Dead, Life, Observer};
 use crate::process::server_lock::{self, ServerState};
 use crate::sysv::{self, Queue, Status, queues};
 use crate::wire::{Lease, OwnerId, REPLY_QUEUE_MODE, is_request_queue_mode};
@@ -98,7 +98,7 @@ pub fn survey() -> Result<Vec<Finding>, sysv::Error> {
             },
             verdict: match head {
                 Some(head) => judge_reply_queue(&status, head, &observer, now),
-                None => judge_keyed(&status),
+                None => judge_keyed(&status, &observer),
             },
         })
         .collect())
@@ -136,7 +136,7 @@ pub(super) fn never_used(status: &Status) -> bool {
         && (status.sent_at, status.received_at) == (None, None)
 }
 
-fn judge_keyed(status: &Status) -> Verdict {
+fn judge_keyed(status: &Status, observer: &Observer) -> Verdict {
     if status.key.is_private() || !is_request_queue_mode(status.mode) {
         return Verdict::Foreign;
     }
@@ -146,7 +146,7 @@ fn judge_keyed(status: &Status) -> Verdict {
         // The lock alone would do, were it not that other software could have made such a queue
         // and such a semaphore.
         ServerState::Dead => match status.last_receiver {
-            Some(pid) if !liveness::no_such_process(pid) => Verdict::Alive(Doubt::Receiver),
+            Some(pid) if !observer.has_ended(pid) => Verdict::Alive(Doubt::Receiver),
             _ => Verdict::Orphan(Proof::NoServer),
         },
     }
