@@ -3,6 +3,7 @@
 //! All of these need a namespace of their own: elsewhere they would remove the orphans of other
 //! tests, and of other people.
 
+use std::io::Read;
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use nix::unistd::{Pid, Uid, getpid, setuid};
 use crate::support::{
     QuietServer, ReapForEverybody, Running, SOMEBODY, Server, Stuck, Verdicts, all_queues,
     as_root_in_own_namespace, children_of, dead_owner, exists, in_dead_process, leased,
-    marked_with, owner_of, program, queue_of, reap, reply_queues, state_of, wait_until,
+    marked_with, owner_of, program, queue_of, reap, reply_queues, state_of, unique_key, wait_until,
 };
 
 #[test]
@@ -90,11 +91,11 @@ fn child_takes_a_killed_client_that_its_parent_does_not_wait_for_as_dead() {
 fn clients_killed_at_any_point_leave_no_queue_that_is_not_found() {
     as_root_in_own_namespace(|| {
         let quiet = QuietServer::start();
-        for step in 0..60 {
+        for step in 0..60_u64 {
             let mut client =
                 Running::start(quiet.client().stdout(Stdio::null()).stderr(Stdio::null()));
-            // From before its main to after its end.
-            thread::sleep(Duration::from_micros(step * 250));
+            // From before its main to after its end; the first steps, before its transfer, are small.
+            thread::sleep(Duration::from_micros(step * step * 4));
             // It may have ended by itself.
             let _ = kill(Pid::from_raw(client.pid()), Signal::SIGKILL);
             client.wait();
@@ -106,6 +107,52 @@ fn clients_killed_at_any_point_leave_no_queue_that_is_not_found() {
         });
         quiet.wait_for_children();
         assert_eq!(quiet.server.fetch("/small"), b"small");
+        quiet.stop();
+    });
+}
+
+#[test]
+fn servers_killed_at_any_point_leave_no_queue_and_no_lock_that_is_held() {
+    as_root_in_own_namespace(|| {
+        let key = unique_key();
+        for step in 0..40_u64 {
+            let mut server = program("mqfs-server");
+            server.args(["-k", &key.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
+            let mut server = Running::start(&mut server);
+            thread::sleep(Duration::from_micros(step * step * 4));
+            server.signal(Signal::SIGKILL);
+            server.wait();
+            Verdicts::now();
+            assert_eq!(queue_of(key), None, "step {step}");
+        }
+        let next = Server::start_on::<&str>(key, &[]);
+        assert_eq!(next.fetch("/proc/sys/kernel/ostype"), b"Linux\n");
+        next.stop();
+    });
+}
+
+#[test]
+fn reaper_at_work_all_the_time_disturbs_no_transfer() {
+    as_root_in_own_namespace(|| {
+        let quiet = QuietServer::start();
+        let key = quiet.server.key;
+        let fetch = move || {
+            // Its queues come and go faster than any reaper looks.
+            let client = mqfs::Client::connect(key).unwrap();
+            for _ in 0..400 {
+                let mut text = String::new();
+                client.open("/small").unwrap().read_to_string(&mut text).unwrap();
+                assert_eq!(text, "small");
+            }
+        };
+        let fetching = [thread::spawn(fetch), thread::spawn(fetch)];
+        while fetching.iter().any(|thread| !thread.is_finished()) {
+            assert_eq!(Verdicts::now().removed(), []);
+        }
+        for thread in fetching {
+            thread.join().unwrap();
+        }
+        quiet.wait_for_children();
         quiet.stop();
     });
 }
