@@ -306,11 +306,12 @@ fn json_has_an_object_to_a_line() {
 }
 
 #[test]
-fn nobody_who_reads_the_output_is_told_by_the_exit_status() {
+fn output_that_nobody_reads_is_told_by_the_exit_status_once_the_work_is_done() {
     as_root_in_own_namespace(|| {
         let orphan = leased(dead_owner());
-        let mut reaper = Running::start(program("mqfs-reap").stdout(Stdio::piped()));
-        drop(reaper.child().stdout.take());
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut reaper = Running::start(program("mqfs-reap").stdout(writer));
         assert_eq!(reaper.wait().code(), Some(141));
         assert!(!exists(*orphan), "it did its work before");
     });
