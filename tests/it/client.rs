@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -14,8 +13,8 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::support::{
-    Running, Server, as_root_in_own_namespace, client, in_own_namespace, noise, queue_of,
-    reply_queues, run, stuck_client, unique_key, wait_until,
+    ForEverybody, Running, Server, as_root_in_own_namespace, client, in_own_namespace, noise,
+    queue_of, reply_queues, run, stuck_client, unique_key, wait_until,
 };
 
 /// A server of a folder, and the folder.
@@ -311,10 +310,9 @@ fn when_no_queue_is_left_it_names_the_remedy_and_the_server_goes_on() {
 #[test]
 fn a_queue_of_another_user_under_the_key_is_told_nothing() {
     as_root_in_own_namespace(|| {
-        let key = unique_key();
-        let mut command = crate::support::program("mqfs-server");
-        command.args(["-k", &key.to_string(), "--mode", "0622", "--root", "/proc"]);
-        let squatter = Server::start_as(key, command.uid(64_131).gid(64_131));
+        let (key, programs) = (unique_key(), ForEverybody::new());
+        let mut command = programs.server(key, 64_131);
+        let squatter = Server::start_as(key, command.args(["--mode", "0622", "--root", "/proc"]));
         squatter.signal(Signal::SIGSTOP); // what it is told would stay in its queue
         let queue = queue_of(key).unwrap();
         for owner in [64_131, 0] {
@@ -322,7 +320,7 @@ fn a_queue_of_another_user_under_the_key_is_told_nothing() {
             let mut settings = queue.status().unwrap().settings();
             settings.uid = nix::unistd::Uid::from_raw(owner);
             queue.set(&settings).unwrap();
-            let refused = run(client(key).arg("/f").uid(64_130).gid(64_130));
+            let refused = run(programs.client(key, 64_130).arg("/f"));
             assert_eq!(refused.code(), Some(2));
             assert!(refused.stderr.contains("belongs to uid 64131"), "{}", refused.stderr);
             assert_eq!(queue.status().unwrap().messages, 0);
@@ -337,7 +335,7 @@ fn a_removed_reply_queue_is_an_incomplete_transfer() {
         let (server, folder) = server();
         fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
         let client = stuck_client(&server, "/file");
-        for (queue, _) in reply_queues() {
+        for queue in reply_queues() {
             queue.remove().unwrap();
         }
         let client = client.finish();

@@ -3,15 +3,13 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 
-use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use tempfile::TempDir;
 
 use crate::support::{
-    Server, as_root_in_own_namespace, in_own_namespace, noise, program, run, stuck_client,
+    ForEverybody, Server, as_root_in_own_namespace, in_own_namespace, noise, run, stuck_client,
     unique_key,
 };
 
@@ -137,10 +135,8 @@ fn a_roots_server_gives_each_user_what_that_user_could_open() {
         make("roots", 0o600, 0);
         make("theirs", 0o600, 64_140);
         make("everybodys", 0o644, 0);
-        let fetch = |uid: u32, path: &str| {
-            let mut command = server.client();
-            run(command.arg(path).uid(uid).gid(uid))
-        };
+        let programs = ForEverybody::new();
+        let fetch = |uid: u32, path: &str| run(programs.client(server.key, uid).arg(path));
         assert_eq!(fetch(64_140, "theirs").success(), b"theirs");
         assert_eq!(fetch(64_140, "everybodys").success(), b"everybodys");
         for (uid, path) in [(64_140, "roots"), (64_141, "theirs"), (64_141, "roots")] {
@@ -159,18 +155,16 @@ fn a_server_of_another_user_is_handed_the_reply_queue() {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(folder.path().join("file"), noise(100_000)).unwrap();
-        let key = unique_key();
-        let mut command = program("mqfs-server");
-        command.args(["-k", &key.to_string(), "--mode", "0622", "--root"]).arg(folder.path());
-        let server = Server::start_as(key, command.uid(64_142).gid(64_142));
-        let mut command = server.client();
-        let untrusted = run(command.arg("/file").uid(64_143).gid(64_143));
+        let (key, programs) = (unique_key(), ForEverybody::new());
+        let mut command = programs.server(key, 64_142);
+        command.args(["--mode", "0622", "--root"]).arg(folder.path());
+        let server = Server::start_as(key, &mut command);
+        let untrusted = run(programs.client(key, 64_143).arg("/file"));
         assert_eq!(untrusted.code(), Some(2));
         assert!(untrusted.stderr.contains("belongs to uid 64142"), "{}", untrusted.stderr);
-        let mut command = server.client();
-        command.args(["--server-uid", "64142", "/file"]).uid(64_143).gid(64_143);
+        let mut command = programs.client(key, 64_143);
+        command.args(["--server-uid", "64142", "/file"]);
         assert!(run(&mut command).success() == noise(100_000));
-        server.signal(Signal::SIGTERM);
         server.stop();
     });
 }

@@ -12,7 +12,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, Uid, getpid};
 
 use crate::support::{
-    QuietServer, ReapForEverybody, Running, SOMEBODY, Stuck, Verdicts, as_root_in_own_namespace,
+    ForEverybody, QuietServer, Running, SOMEBODY, Stuck, Verdicts, as_root_in_own_namespace,
     as_root_in_own_pid_namespace, children_of, exists, leased, owner_of, program, reply_queues,
     sleeper, state_of, unshared, wait_until,
 };
@@ -278,11 +278,11 @@ fn where_proc_hides_other_users_nothing_alive_is_judged_dead() {
         let mut settings = living.status().unwrap().settings();
         settings.uid = Uid::from_raw(SOMEBODY);
         living.set(&settings).unwrap();
-        let reap = ReapForEverybody::new();
+        let programs = ForEverybody::new();
         let hide = r#"mount -t proc -o hidepid=2 proc /proc && test -e /proc/1 &&
                       exec setpriv --reuid "$1" --regid "$1" --clear-groups "$0" --json"#;
         let mut shell = Command::new("sh");
-        shell.arg("-c").arg(hide).arg(reap.path()).arg(SOMEBODY.to_string());
+        shell.arg("-c").arg(hide).arg(programs.path("mqfs-reap")).arg(SOMEBODY.to_string());
         let verdicts = Verdicts::of(&mut unshared(&["--mount"], &shell));
         assert_eq!(verdicts.on(*living), UNPROVEN);
     });

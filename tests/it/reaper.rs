@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, getpid, setuid};
 
 use crate::support::{
-    QuietServer, ReapForEverybody, Running, SOMEBODY, Server, Stuck, Verdicts, all_queues,
+    ForEverybody, QuietServer, Running, SOMEBODY, Server, Stuck, Verdicts, all_queues,
     as_root_in_own_namespace, children_of, dead_owner, exists, in_dead_process, leased,
     marked_with, owner_of, program, queue_of, reap, reply_queues, state_of, unique_key, wait_until,
 };
@@ -232,9 +232,9 @@ fn marked_queue_that_was_never_used_is_an_orphan_after_ten_seconds() {
         });
         let queue = all_queues()[0].0;
         assert_eq!(Verdicts::now().on(queue), ["alive", "just made", "kept"]);
-        let reap = ReapForEverybody::new();
+        let programs = ForEverybody::new();
         wait_until("another user finds it, but may not remove it", || {
-            let verdicts = Verdicts::of(reap.as_somebody().arg("--json"));
+            let verdicts = Verdicts::of(programs.program("mqfs-reap", SOMEBODY).arg("--json"));
             verdicts.on(queue) == ["orphan", "owner died before using it", "not permitted"]
         });
         // The kernel keeps whole seconds of when it was made.
@@ -262,8 +262,8 @@ fn unprivileged_user_removes_only_what_is_theirs() {
         let theirs =
             *all_queues().iter().map(|(q, _)| q).find(|&&q| q != *roots && q != *given).unwrap();
 
-        let reap = ReapForEverybody::new();
-        let verdicts = Verdicts::of(reap.as_somebody().arg("--json"));
+        let programs = ForEverybody::new();
+        let verdicts = Verdicts::of(programs.program("mqfs-reap", SOMEBODY).arg("--json"));
 
         assert_eq!(verdicts.on(*roots), ["alive", "another user's, not to be read", "kept"]);
         assert_eq!(verdicts.on(theirs), ["orphan", "owner is gone", "removed"]);

@@ -9,8 +9,8 @@ use mqfs::wire::NORMAL_PRIORITY;
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    Running, Server, all_queues, as_root_in_own_namespace, children_of, clear, in_own_namespace,
-    noise, program, queue_of, run, stuck_client, unique_key, wait_until,
+    ForEverybody, Running, Server, all_queues, as_root_in_own_namespace, children_of,
+    in_own_namespace, noise, program, queue_of, run, stuck_client, unique_key, wait_until,
 };
 
 /// What a server says that does not start.
@@ -193,11 +193,10 @@ fn what_cannot_be_served_is_exit_2_and_leaves_nothing() {
 #[test]
 fn when_fork_fails_the_client_is_told_and_the_server_goes_on() {
     as_root_in_own_namespace(|| {
-        let key = unique_key();
-        let mut command = program("mqfs-server");
+        let (key, programs) = (unique_key(), ForEverybody::new());
         // Root's own processes are not limited in number.
-        command.args(["-k", &key.to_string(), "--root", "/proc"]).uid(64_123).gid(64_123);
-        let server = Server::start_as(key, &mut command);
+        let mut command = programs.server(key, 64_123);
+        let server = Server::start_as(key, command.args(["--root", "/proc"]));
         wait_until("its housekeeping is done", || children_of(server.pid()).is_empty());
         // As the same user: root may lack CAP_SYS_RESOURCE.
         let limit = |processes: &str| {
@@ -220,25 +219,20 @@ fn when_fork_fails_the_client_is_told_and_the_server_goes_on() {
 #[test]
 fn a_foreign_semaphore_under_the_key_is_removed_by_root_and_named_to_others() {
     as_root_in_own_namespace(|| {
-        let key = unique_key();
-        let squat = |uid: u32| {
-            // The doctest of a semaphore, as another user: ipcmk makes random keys only.
-            let mut command = program("mqfs-server");
-            command.args(["-k", &key.to_string(), "--root", "/proc"]).uid(uid).gid(uid);
-            let mut squatter = Server::start_as(key, &mut command);
-            squatter.signal(Signal::SIGKILL);
-            squatter.running().wait();
-            let _ = Queue::open(key).and_then(Queue::remove);
-            std::mem::forget(squatter); // its drop would clear the key
-        };
-        squat(64_124);
-        let mut command = program("mqfs-server");
-        command.args(["-k", &key.to_string(), "--root", "/proc"]).uid(64_125).gid(64_125);
+        let (key, programs) = (unique_key(), ForEverybody::new());
+        // A server that was killed leaves its semaphore; its queue is not what this is about.
+        let mut command = programs.server(key, 64_124);
+        let mut squatter = Server::start_as(key, command.args(["--root", "/proc"]));
+        squatter.signal(Signal::SIGKILL);
+        squatter.running().wait();
+        Queue::open(key).unwrap().remove().unwrap();
+        let mut command = programs.server(key, 64_125);
+        command.args(["--root", "/proc"]);
         let other = run(&mut command);
         assert_eq!(other.code(), Some(2));
         assert!(other.stderr.contains("its semaphore belongs to uid 64124"), "{}", other.stderr);
         let server = Server::start_on::<&str>(key, &[]);
         server.stop();
-        clear(key);
+        drop(squatter);
     });
 }

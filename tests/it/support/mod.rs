@@ -3,9 +3,9 @@
 mod programs;
 mod queues;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::panic::resume_unwind;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,11 +14,10 @@ use mqfs::sysv::{Key, Queue, Semaphore, Status, queues};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
 
-pub use programs::{Running, Server, program, reap, run};
+pub use programs::{ForEverybody, Running, SOMEBODY, Server, client, program, reap, run};
 pub use queues::{
-    QuietServer, ReapForEverybody, SOMEBODY, Stuck, Verdicts, as_root_in_own_pid_namespace,
-    dead_owner, exists, in_dead_process, leased, marked_with, owner_of, reply_queues, sleeper,
-    unshared,
+    QuietServer, Stuck, Verdicts, as_root_in_own_pid_namespace, dead_owner, exists,
+    in_dead_process, leased, marked_with, owner_of, reply_queues, sleeper, unshared,
 };
 
 /// How long anything may take before a test gives it up.
@@ -126,21 +125,13 @@ pub fn noise(length: usize) -> Vec<u8> {
     bytes
 }
 
-/// The reply queues of clients. In a namespace that others use too, theirs as well.
-pub fn reply_queues() -> Vec<(Queue, Status)> {
-    all_queues().into_iter().filter(|(_, status)| status.key.is_private()).collect()
-}
-
-/// A client in the midst of a transfer that does not go on: nobody reads its output.
-pub fn stuck_client(server: &Server, path: impl AsRef<std::ffi::OsStr>) -> Running {
-    let before = children_of(server.pid());
-    let mut command = server.client();
-    command.arg(path).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let client = Running::start(&mut command);
-    wait_until("a child waits for the client to read", || {
-        let new = children_of(server.pid()).into_iter().find(|pid| !before.contains(pid));
-        let full = reply_queues().iter().any(|(_, status)| status.bytes > 8000);
-        full && new.is_some_and(|child| state_of(child) == Some('S'))
+/// A client in the midst of a transfer that does not go on: nobody reads its output. When this
+/// returns, every child of the server serves some client.
+#[track_caller]
+pub fn stuck_client(server: &Server, path: impl AsRef<OsStr>) -> Running {
+    let stuck = Stuck::start(server.client().arg(path));
+    wait_until("the server has kept house", || {
+        children_of(server.pid()).len() == reply_queues().len()
     });
-    client
+    stuck.client
 }

@@ -1,8 +1,10 @@
 //! The programs under test, as processes that end with the test.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -33,6 +35,55 @@ fn example_path(name: &str) -> PathBuf {
         PathBuf::from(env!("CARGO_BIN_EXE_mqfs-server")).with_file_name("examples").join(name);
     assert!(path.exists(), "{} is missing: cargo build --examples", path.display());
     path
+}
+
+/// A user who is neither root nor anybody.
+pub const SOMEBODY: u32 = 65_532;
+
+/// The programs in a folder where every user may run them, whatever folder they were built in.
+#[derive(Debug)]
+pub struct ForEverybody {
+    folder: TempDir,
+}
+
+impl ForEverybody {
+    #[track_caller]
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        for name in ["mqfs-server", "mqfs-client", "mqfs-reap"] {
+            // By another process: a file that this one has open for writing could be inherited by
+            // whatever another test forks just now, and then cannot be run (ETXTBSY).
+            let built = program(name);
+            run(Command::new("cp").arg(built.get_program()).arg(folder.path())).success();
+        }
+        Self { folder }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A program to be run as this user.
+    pub fn program(&self, name: &str, uid: u32) -> Command {
+        let mut command = Command::new(self.path(name));
+        command.env_remove("MQFS_KEY").stdin(Stdio::null()).uid(uid).gid(uid);
+        command
+    }
+
+    /// A client of the server under this key.
+    pub fn client(&self, key: Key, uid: u32) -> Command {
+        let mut command = self.program("mqfs-client", uid);
+        command.args(["-k", &key.to_string()]);
+        command
+    }
+
+    /// A server under this key, to be told more.
+    pub fn server(&self, key: Key, uid: u32) -> Command {
+        let mut command = self.program("mqfs-server", uid);
+        command.args(["-k", &key.to_string()]);
+        command
+    }
 }
 
 /// How a program ended, and what it wrote.
@@ -206,7 +257,7 @@ impl Server {
 
     /// What it has logged so far.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.log.path().join("log")).unwrap_or_default()
+        fs::read_to_string(self.log.path().join("log")).unwrap_or_default()
     }
 
     /// A client of this server, to be told more.

@@ -1,9 +1,7 @@
 //! Queues made by hand, processes to own them, and what `mqfs-reap` says of them.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
 use mqfs::process::{exit_now, fork_child};
@@ -118,42 +116,6 @@ pub fn in_dead_process(work: impl FnOnce()) -> Pid {
     let status = waitpid(pid, None).unwrap();
     assert_eq!(status, nix::sys::wait::WaitStatus::Exited(pid, 0));
     pid
-}
-
-/// A user who is neither root nor anybody.
-pub const SOMEBODY: u32 = 65_532;
-
-/// `mqfs-reap` where every user may run it, whatever folder this is built in.
-#[derive(Debug)]
-pub struct ReapForEverybody {
-    folder: TempDir,
-}
-
-impl ReapForEverybody {
-    #[track_caller]
-    pub fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let everybody = Self { folder };
-        // Rather a link: a copy may still be open for writing, in a child that another test forks
-        // just now, and then cannot be run (ETXTBSY).
-        let original = program("mqfs-reap");
-        fs::hard_link(original.get_program(), everybody.path())
-            .or_else(|_| fs::copy(original.get_program(), everybody.path()).map(drop))
-            .unwrap();
-        everybody
-    }
-
-    pub fn path(&self) -> PathBuf {
-        self.folder.path().join("mqfs-reap")
-    }
-
-    /// To be run as [`SOMEBODY`].
-    pub fn as_somebody(&self) -> Command {
-        let mut command = Command::new(self.path());
-        command.uid(SOMEBODY).gid(SOMEBODY);
-        command
-    }
 }
 
 /// The same command under `unshare`, ended with it.
