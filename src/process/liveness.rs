@@ -190,15 +190,13 @@ impl Census {
     /// `PROC_PID_INIT_INO` in linux/proc_ns.h: the same on every kernel.
     const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
-    /// None where not every process can be seen: this is not the initial pid namespace, or /proc is
-    /// another's, or hidden. Who may read process 1's namespace may read everybody's; that also
-    /// proves whose /proc it is.
+    /// None where not every process is listed: this is not the initial pid namespace, or /proc is
+    /// another's, or hides processes.
     ///
     /// A process that lives throughout is found: it keeps its pid, and /proc lists pids in order.
     fn take() -> Option<Self> {
         let here = proc::namespace("self", "pid").ok()?;
-        let first = proc::namespace("1", "pid").ok()?;
-        if here != Self::INITIAL_PID_NAMESPACE || first != Self::INITIAL_PID_NAMESPACE {
+        if here != Self::INITIAL_PID_NAMESPACE || !proc::is_ours() || !proc::shows_everybody() {
             return None;
         }
         Self::of_all_listed().ok()
@@ -225,9 +223,13 @@ impl Resident {
         if stat.is_some_and(|stat| stat.is_zombie()) {
             return None;
         }
+        let ids = known_or_gone(proc::ids(pid))?.unwrap_or_default();
+        // Another user's namespace may not be read (ptrace(2)), but a process with one pid only
+        // cannot be in any namespace below this one.
+        let above_all = (ids.len() == 1).then_some(Census::INITIAL_PID_NAMESPACE);
         Some(Self {
-            pid_namespace: known_or_gone(proc::namespace(pid, "pid"))?,
-            inner_pid: known_or_gone(proc::ids(pid))?.and_then(|ids| ids.last().copied()),
+            pid_namespace: known_or_gone(proc::namespace(pid, "pid"))?.or(above_all),
+            inner_pid: ids.last().copied(),
             start_time: stat.map(|stat| stat.start_time),
         })
     }

@@ -61,6 +61,15 @@ pub(super) fn is_ours() -> bool {
     ids("self").is_ok_and(|ids| ids.len() == 1)
 }
 
+/// Whether /proc lists every process, also to those who may not look into it. Source: `hidepid` in
+/// proc(5), proc_pid_mountinfo(5).
+pub(super) fn shows_everybody() -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // A later mount covers an earlier one.
+    let proc = mounts.lines().rfind(|line| line.split(' ').nth(4) == Some("/proc"));
+    proc.is_some_and(|line| line.contains(" - proc ") && !line.contains("hidepid="))
+}
+
 /// The processes listed in /proc, as text.
 pub(super) fn processes() -> io::Result<Vec<String>> {
     let mut found = Vec::new();

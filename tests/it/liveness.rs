@@ -22,15 +22,13 @@ const UNPROVEN: [&str; 3] = ["alive", "a process has the owner's pid", "kept"];
 const ELSEWHERE: [&str; 3] = ["alive", "owner is in another pid namespace", "kept"];
 const NOT_THERE: [&str; 3] = ["orphan", "owner is gone from its pid namespace", "removed"];
 
-/// Whether processes of other pid namespaces can be judged here. Some containers, and machines that
-/// hide their process 1 even from root, do not allow it: then doubt means alive.
+/// Whether processes of other pid namespaces can be judged here: not in a container with a pid
+/// namespace of its own, where doubt means alive.
 fn others_can_be_judged() -> bool {
     // PROC_PID_INIT_INO in linux/proc_ns.h.
-    let initial =
-        |pid| fs::metadata(format!("/proc/{pid}/ns/pid")).is_ok_and(|ns| ns.ino() == 0xEFFF_FFFC);
-    let can = initial("self") && initial("1");
+    let can = fs::metadata("/proc/self/ns/pid").is_ok_and(|ns| ns.ino() == 0xEFFF_FFFC);
     if !can {
-        eprintln!("not shown here: deaths in other pid namespaces (process 1 cannot be read)");
+        eprintln!("not shown here: deaths in other pid namespaces");
     }
     can
 }

@@ -10,8 +10,8 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::support::{
-    Running, Server, children_of, in_own_namespace, noise, queue_of, reply_queues, run, state_of,
-    stuck_client, wait_until,
+    Running, Server, Stuck, children_of, in_own_namespace, noise, queue_of, reply_queues, run,
+    state_of, stuck_client, wait_until,
 };
 
 /// A server with one file of 1 MiB, and the file's content.
@@ -163,8 +163,7 @@ fn ctrl_c_to_a_whole_process_group_leaves_nothing() {
         let mut server = Server::start_as(key, &mut command);
         let mut command = server.client();
         command.arg("/file").process_group(server.pid());
-        let client = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::null()));
-        wait_until("a child is at work", || !children_of(server.pid()).is_empty());
+        let client = Stuck::start(&mut command).client;
         let children = children_of(server.pid());
         killpg(Pid::from_raw(server.pid()), Signal::SIGINT).unwrap();
         assert_eq!(client.finish().code(), Some(130));
