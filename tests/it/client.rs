@@ -134,7 +134,7 @@ fn a_killed_client_leaves_no_temporary_file() {
         fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
         let here = tempfile::tempdir().unwrap();
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-            server.signal(Signal::SIGSTOP); // so that it is still at work
+            server.freeze(); // so that it is still at work
             let mut command = server.client();
             command.arg("-o").arg(here.path().join("target")).arg("/file").stderr(Stdio::null());
             let mut client = Running::start(&mut command);
@@ -313,7 +313,7 @@ fn a_queue_of_another_user_under_the_key_is_told_nothing() {
         let (key, programs) = (unique_key(), ForEverybody::new());
         let mut command = programs.server(key, 64_131);
         let squatter = Server::start_as(key, command.args(["--mode", "0622", "--root", "/proc"]));
-        squatter.signal(Signal::SIGSTOP); // what it is told would stay in its queue
+        squatter.freeze(); // what it is told would stay in its queue
         let queue = queue_of(key).unwrap();
         for owner in [64_131, 0] {
             // Whoever made it can still read it when root is its owner.

@@ -116,7 +116,7 @@ fn queue_of_a_stopped_client_is_kept_and_its_transfer_is_whole() {
     as_root_in_own_namespace(|| {
         let quiet = QuietServer::start();
         let stuck = Stuck::start(&mut quiet.client());
-        stuck.client.signal(Signal::SIGSTOP);
+        stuck.client.freeze();
         wait_until("the client stops", || state_of(stuck.client.pid()) == Some('T'));
         assert_eq!(Verdicts::now().on(stuck.queue), ["alive", "owner is running", "kept"]);
         stuck.client.signal(Signal::SIGCONT);
@@ -130,7 +130,7 @@ fn request_queue_of_a_stopped_server_is_kept() {
     as_root_in_own_namespace(|| {
         let quiet = QuietServer::start();
         let queue = queue_of(quiet.server.key).unwrap();
-        quiet.server.signal(Signal::SIGSTOP);
+        quiet.server.freeze();
         wait_until("the server stops", || state_of(quiet.server.pid()) == Some('T'));
         assert_eq!(Verdicts::now().on(queue), ["alive", "its server is running", "kept"]);
         quiet.server.signal(Signal::SIGCONT);

@@ -31,7 +31,7 @@ fn a_second_server_on_a_key_is_refused_naming_the_first() {
             server.pid()
         );
         assert_eq!(refused(server.key), expected);
-        server.signal(Signal::SIGSTOP);
+        server.freeze();
         assert_eq!(refused(server.key), expected, "while the first is stopped");
         server.signal(Signal::SIGCONT);
         assert!(!server.fetch("/proc/version").is_empty());

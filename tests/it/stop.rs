@@ -135,7 +135,7 @@ fn a_client_leaves_no_queue_after_any_signal_in_the_midst_of_a_transfer() {
 fn a_client_that_waits_for_an_answer_leaves_no_queue_after_a_signal() {
     in_own_namespace(|| {
         let (server, _folder, _) = server_with_file(&[]);
-        server.signal(Signal::SIGSTOP); // takes no request, answers none
+        server.freeze(); // takes no request, answers none
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
             let mut command = server.client();
             let client = Running::start(command.arg("/file").stderr(Stdio::piped()));
@@ -235,7 +235,7 @@ fn a_client_whose_child_was_killed_fails_soon() {
         let (server, _folder, _) = server_with_file(&[]);
         // Its output goes to a file, so it waits for the server, not for a reader.
         let client = stuck_client(&server, "/file");
-        client.signal(Signal::SIGSTOP);
+        client.freeze();
         kill(Pid::from_raw(children_of(server.pid())[0]), Signal::SIGKILL).unwrap();
         wait_until("the child is gone", || children_of(server.pid()).is_empty());
         client.signal(Signal::SIGCONT);
@@ -253,7 +253,7 @@ fn a_client_whose_child_was_killed_fails_soon() {
 fn a_client_of_a_server_that_died_before_it_answered_fails_soon() {
     in_own_namespace(|| {
         let (mut server, _folder, _) = server_with_file(&[]);
-        server.signal(Signal::SIGSTOP);
+        server.freeze();
         let mut command = server.client();
         let client = Running::start(command.arg("/file").stderr(Stdio::piped()));
         wait_until("it has asked", || {
@@ -274,7 +274,7 @@ fn a_client_of_a_server_that_died_before_it_answered_fails_soon() {
 fn a_client_of_a_server_that_says_nothing_gives_up_in_time() {
     in_own_namespace(|| {
         let (server, _folder, _) = server_with_file(&[]);
-        server.signal(Signal::SIGSTOP);
+        server.freeze();
         let start = Instant::now();
         let client = run(server.client().args(["--timeout", "500ms", "/file"]));
         assert_eq!(client.code(), Some(1));

@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use super::{DEADLINE, clear, unique_key, wait_until};
+use super::{DEADLINE, clear, state_of, unique_key, wait_until};
 
 /// One of the package's programs, or one of its examples.
 pub fn program(name: &str) -> Command {
@@ -123,6 +123,13 @@ impl Running {
 
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// Stops it, and waits until it stands: until then a message may still be handed to it.
+    #[track_caller]
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+        wait_until("it stands", || state_of(self.pid()) == Some('T'));
     }
 
     pub fn has_ended(&mut self) -> bool {
@@ -253,6 +260,11 @@ impl Server {
 
     pub fn signal(&self, signal: Signal) {
         self.running.signal(signal);
+    }
+
+    #[track_caller]
+    pub fn freeze(&self) {
+        self.running.freeze();
     }
 
     /// What it has logged so far.
