@@ -59,7 +59,7 @@ struct Opts {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let opts = Opts::parse();
+    let opts: Opts = super::parse(PROGRAM);
     let outcome = run(&opts);
     if opts.quiet && outcome.is_err() {
         return ExitCode::from(UNAVAILABLE);

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::Args;
+use clap::{Args, Parser};
 
 use crate::sysv::Key;
 use crate::text::printable;
@@ -59,6 +59,22 @@ fn duration(text: &str) -> Result<Duration, String> {
         Ok(duration) => Ok(duration),
         Err(error) => Err(format!("{error}; durations are written 30s, 5m, 1h")),
     }
+}
+
+/// Parses the arguments, or ends the program: with help or version if they were asked for, else with
+/// one line on stderr.
+fn parse<T: Parser>(program: &str) -> T {
+    T::try_parse().unwrap_or_else(|error| {
+        if !error.use_stderr() {
+            error.exit();
+        }
+        // clap's first paragraph says what is wrong; the others are tips and usage.
+        let text = error.to_string();
+        let wrong = text.split("\n\n").next().unwrap_or_default();
+        let wrong: Vec<_> = wrong.trim_start_matches("error: ").split_whitespace().collect();
+        complain(program, format!("{} (see {program} --help)", wrong.join(" ")));
+        std::process::exit(UNAVAILABLE.into())
+    })
 }
 
 /// Says on stderr why a program ends, in one line. Nobody may be there to read it.

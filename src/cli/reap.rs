@@ -12,6 +12,8 @@ use nix::unistd::{Uid, User};
 use super::{EXIT_STATUS, FAILED, NOBODY_READS};
 use crate::reaper::{self, Action, Finding};
 
+const PROGRAM: &str = "mqfs-reap";
+
 /// Remove the message queues of dead processes
 ///
 /// Judges every queue of the IPC namespace and removes those that mqfs clients and servers left
@@ -29,7 +31,7 @@ struct Opts {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    super::exit("mqfs-reap", run(&Opts::parse()))
+    super::exit(PROGRAM, run(&super::parse(PROGRAM)))
 }
 
 fn run(opts: &Opts) -> Result<ExitCode> {

@@ -17,6 +17,8 @@ use crate::reaper;
 use crate::server::{Config, Housekeeping, PlainPolicy, Server};
 use crate::sysv::Mode;
 
+const PROGRAM: &str = "mqfs-server";
+
 /// Serve files over System V message queues
 ///
 /// Owns the request queue under its key and forks a child for every request. Started by root, each
@@ -114,7 +116,7 @@ impl Opts {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    super::exit("mqfs-server", run(&Opts::parse()))
+    super::exit(PROGRAM, run(&super::parse(PROGRAM)))
 }
 
 fn run(opts: &Opts) -> Result<ExitCode> {

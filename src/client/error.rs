@@ -76,6 +76,9 @@ pub enum Error {
     /// Nothing moved for this long.
     #[error("timed out: nothing came for {0:?}")]
     TimedOut(Duration),
+    /// An mqfs server did not answer a plain request for this long.
+    #[error("timed out: nothing came for {0:?} (the server may take no plain requests)")]
+    PlainUnanswered(Duration),
     /// The server died before it answered.
     #[error("the server died before it answered")]
     ServerDied,
@@ -118,7 +121,7 @@ impl Error {
     fn io_kind(&self) -> io::ErrorKind {
         match self {
             Self::Failed { errno: Some(errno), .. } => io::Error::from(*errno).kind(),
-            Self::TimedOut(_) => io::ErrorKind::TimedOut,
+            Self::TimedOut(_) | Self::PlainUnanswered(_) => io::ErrorKind::TimedOut,
             Self::EmptyPath | Self::LongPath | Self::NulInPath => io::ErrorKind::InvalidInput,
             Self::ServerDied | Self::ChildDied | Self::QueueRemoved => {
                 io::ErrorKind::ConnectionReset

@@ -95,6 +95,14 @@ impl ServerQueue {
         }
         Ok(Self { key, queue, owner: status.uid, marked: is_request_queue_mode(status.mode) })
     }
+
+    /// An mqfs server refuses plain requests without a word, since they prove nothing.
+    fn explain(&self, error: Error, plain: bool) -> Error {
+        match error {
+            Error::TimedOut(after) if plain && self.marked => Error::PlainUnanswered(after),
+            other => other,
+        }
+    }
 }
 
 impl Builder {
@@ -169,21 +177,19 @@ impl Client {
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Transfer, Error> {
         let path = path.as_ref();
         check(path)?;
+        let Builder { watch, timeout, plain, .. } = &self.options;
         let mut server = self.server;
         loop {
-            let reply = ReplyQueue::create(
-                &self.options.watch,
-                &server,
-                self.options.plain,
-                self.options.timeout,
-            )?;
+            let reply = ReplyQueue::create(watch, &server, *plain, *timeout)?;
             match self.send_request(&server, &reply, path) {
                 // Another server may have taken its place meanwhile; that one may be another user's.
                 Err(Error::NoServer { .. }) => {
                     server = ServerQueue::find(self.options.key, self.options.server_uid)?;
                 }
                 Err(error) => return Err(error),
-                Ok(()) => return Transfer::begin(reply),
+                Ok(()) => {
+                    break Transfer::begin(reply).map_err(|error| server.explain(error, *plain));
+                }
             }
         }
     }

@@ -49,6 +49,7 @@ impl ReplyQueue {
         plain: bool,
         timeout: Duration,
     ) -> Result<Self, Error> {
+        let plain = plain || (!server.marked && lease_is_in_the_way()?);
         let mode = if plain { Self::PLAIN_MODE } else { REPLY_QUEUE_MODE };
         let lease = if plain { None } else { Some(lease::new()?) };
         let own_messages = u64::from(!plain);
@@ -71,6 +72,13 @@ impl ReplyQueue {
             None => Select::Any,
         }
     }
+}
+
+/// Whether a message of the largest size would not fit into a new queue beside a lease. An mqfs server
+/// makes its messages smaller; another one would wait for ever.
+fn lease_is_in_the_way() -> Result<bool, sysv::Error> {
+    let limits = Limits::current()?;
+    Ok(limits.msgmnb < limits.msgmax + Lease::SIZE)
 }
 
 fn put_lease(queue: Queue, lease: &Lease) -> Result<(), Error> {

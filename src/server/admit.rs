@@ -83,6 +83,17 @@ impl Policy {
         }
     }
 
+    /// Says what is likely not meant.
+    pub(super) fn warn(&self) {
+        if self.server == self.overflow {
+            let uid = self.server.as_raw();
+            tracing::warn!(
+                uid,
+                "this uid stands for unknown users too, so it is refused as a caller"
+            );
+        }
+    }
+
     /// Admits a request, or says why not.
     pub(super) fn admit<'a>(&self, request: &Request<'a>) -> Result<Admitted<'a>, Refused> {
         let queue = Queue::from_id(request.reply_queue);

@@ -184,6 +184,8 @@ impl Server {
         if !is_request_queue_mode(config.mode.with(MARK)) {
             return Err(Error::Mode { mode: config.mode });
         }
+        let policy = Policy::of(&config);
+        policy.warn();
         let export = Export::open_root(&config.root)
             .map_err(|errno| Error::Root { root: config.root.clone(), errno })?;
         let lock = ServerLock::take(config.key)?;
@@ -195,7 +197,7 @@ impl Server {
             queue,
             _lock: lock,
             export,
-            policy: Policy::of(&config),
+            policy,
             children: Children::new(config.max_children),
             refusals: Refusals::default(),
             config,

@@ -8,7 +8,7 @@ mod textbook;
 use std::fs;
 use std::process::Command;
 
-use crate::support::{Server, client, in_own_namespace, run};
+use crate::support::{Server, as_root_in_own_namespace, client, in_own_namespace, run};
 use mqfs::sysv::{Key, MessageType};
 
 use textbook::{
@@ -218,5 +218,34 @@ fn mqfs_client_ends_no_textbook_server_by_a_long_path() {
             }
             server.stop();
         }
+    });
+}
+
+#[test]
+fn a_lease_is_left_out_where_a_textbook_servers_message_would_not_fit_beside_it() {
+    as_root_in_own_namespace(|| {
+        // A queue holds one message of 8,192 bytes and nothing else; the server would wait for ever.
+        fs::write("/proc/sys/kernel/msgmnb", "8192").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (path, content) = noise_file(folder.path(), 20_000);
+        let textbook = TextbookServer::start(&[]);
+        assert!(run(client(textbook.key).arg(path)).success() == content);
+        textbook.stop();
+        let server = Server::start(&["--root".as_ref(), folder.path()]);
+        assert!(server.fetch("/file-20000") == content);
+        server.stop();
+    });
+}
+
+#[test]
+fn a_plain_client_whose_request_was_refused_is_told_what_may_be_the_reason() {
+    in_own_namespace(|| {
+        let server = Server::start(&["--plain", "never"]);
+        let mut command = plain_client(server.key);
+        let refused = run(command.args(["--timeout", "300ms", "/etc/hostname"]));
+        assert_eq!(refused.code(), Some(1));
+        let why = "timed out: nothing came for 300ms (the server may take no plain requests)";
+        assert_eq!(refused.stderr, format!("mqfs-client: /etc/hostname: {why}\n"));
+        server.stop();
     });
 }
