@@ -77,10 +77,12 @@ fn parse<T: Parser>(program: &str) -> T {
     })
 }
 
-/// Says on stderr why a program ends, in one line. Nobody may be there to read it.
+/// Says something on stderr, in one line and one write: others may write there too. Nobody may be
+/// there to read it.
 fn complain(program: &str, message: impl std::fmt::Display) {
     use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "{program}: {message}");
+    let line = format!("{program}: {message}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// Maps what ended a program before its work began to its exit status.
