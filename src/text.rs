@@ -3,6 +3,17 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// A path for a log line: whatever is no UTF-8 replaced, and cut off where it gets very long, so that
+/// a line fits into a pipe. Escaping is for the log's format to do.
+pub(crate) fn loggable(path: &Path) -> String {
+    const LONGEST: usize = 1000;
+    let bytes = path.as_os_str().as_bytes();
+    let cut = &bytes[..bytes.len().min(LONGEST)];
+    let ellipsis = if cut.len() < bytes.len() { "…" } else { "" };
+    format!("{}{ellipsis}", String::from_utf8_lossy(cut))
+}
 
 /// A path, or any text, cleaned of control characters and of bytes that are no UTF-8, so that it
 /// stays on its line and commands no terminal.

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 
 use clap::ValueEnum;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::Level;
 
 /// How log lines look.
@@ -28,13 +29,19 @@ pub(super) fn init(format: LogFormat, level: Level) {
     }
 }
 
-/// Descriptor 2 without the lock of [`io::stderr`], which a forked child could find held for ever.
+/// Descriptor 2 without the lock of [`io::stderr`], which a forked child could find held for ever. A
+/// line that would have to wait is dropped: whoever reads the log is not to hold the server up.
 #[derive(Debug, Clone, Copy)]
 struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(nix::unistd::write(io::stderr().as_fd(), bytes)?)
+        let stderr = io::stderr();
+        let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+        if poll(&mut ready, PollTimeout::ZERO)? == 0 {
+            return Ok(bytes.len());
+        }
+        Ok(nix::unistd::write(stderr.as_fd(), bytes)?)
     }
 
     fn flush(&mut self) -> io::Result<()> {

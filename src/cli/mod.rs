@@ -52,10 +52,14 @@ impl KeyArgs {
     }
 }
 
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// `30s`, `5m`, `1h 30m`; more than zero.
 fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => Err("must be more than zero".to_owned()),
+        // So that no clock overflows.
+        Ok(duration) if duration > LONGEST => Err("must be at most 100 years".to_owned()),
         Ok(duration) => Ok(duration),
         Err(error) => Err(format!("{error}; durations are written 30s, 5m, 1h")),
     }

@@ -56,6 +56,11 @@ pub enum Error {
         /// How many there can be, `kernel.msgmni`.
         limit: usize,
     },
+    /// Not even a lease fits into a new queue.
+    #[error(
+        "queues are too small here: kernel.msgmax and kernel.msgmnb must be some hundred bytes"
+    )]
+    QueueTooSmall,
     /// Another call on a queue failed.
     #[error(transparent)]
     Ipc(#[from] sysv::Error),
@@ -112,6 +117,7 @@ impl Error {
                 | Self::LongPath
                 | Self::NulInPath
                 | Self::NoQueueLeft { .. }
+                | Self::QueueTooSmall
                 | Self::Ipc(_)
                 | Self::RequestTooBig
                 | Self::NoRandom(_)

@@ -40,12 +40,11 @@ use watch::WatchHandle;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
-/// It may be shared between threads, each with transfers of its own. When the server is replaced by
-/// another one under the same key, the next request finds it.
+/// It may be shared between threads, each with transfers of its own. The server is looked up anew for
+/// every request: its queue's id may by then be another user's queue.
 #[derive(Debug)]
 pub struct Client {
     options: Builder,
-    server: ServerQueue,
 }
 
 /// How a client is to behave; see [`Client::builder`].
@@ -71,7 +70,7 @@ impl Canceller {
 }
 
 /// The request queue of a server that is trusted.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ServerQueue {
     key: Key,
     queue: Queue,
@@ -144,8 +143,8 @@ impl Builder {
     /// # Errors
     /// [`Error::NoServer`], [`Error::Untrusted`].
     pub fn connect(self) -> Result<Client, Error> {
-        let server = ServerQueue::find(self.key, self.server_uid)?;
-        Ok(Client { options: self, server })
+        ServerQueue::find(self.key, self.server_uid)?;
+        Ok(Client { options: self })
     }
 }
 
@@ -177,18 +176,17 @@ impl Client {
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Transfer, Error> {
         let path = path.as_ref();
         check(path)?;
-        let Builder { watch, timeout, plain, .. } = &self.options;
-        let mut server = self.server;
+        let Builder { key, server_uid, watch, timeout, plain } = &self.options;
         loop {
+            let server = ServerQueue::find(*key, *server_uid)?;
             let reply = ReplyQueue::create(watch, &server, *plain, *timeout)?;
             match self.send_request(&server, &reply, path) {
-                // Another server may have taken its place meanwhile; that one may be another user's.
-                Err(Error::NoServer { .. }) => {
-                    server = ServerQueue::find(self.options.key, self.options.server_uid)?;
-                }
+                // Another server may have taken its place meanwhile.
+                Err(Error::NoServer { .. }) => {}
                 Err(error) => return Err(error),
                 Ok(()) => {
-                    break Transfer::begin(reply).map_err(|error| server.explain(error, *plain));
+                    let begun = Transfer::begin(reply);
+                    return begun.map_err(|error| server.explain(error, *plain));
                 }
             }
         }
@@ -209,7 +207,7 @@ impl Client {
             Some(sent) => sent,
             // Never fits, however long it waits: msgop(2).
             None if request_exceeds(server.queue, &message) => return Err(Error::RequestTooBig),
-            None => self.send_when_room(try_send)?,
+            None => self.send_when_room(server, try_send)?,
         };
         sent.map_err(|error| match error {
             SendError::TooBig => Error::RequestTooBig,
@@ -221,12 +219,20 @@ impl Client {
 
     /// Waits for room in the request queue by trying: nothing could end a wait in msgsnd without
     /// signals, since the queue is not ours to remove.
-    fn send_when_room<T>(&self, mut try_send: impl FnMut() -> Option<T>) -> Result<T, Error> {
+    fn send_when_room<T>(
+        &self,
+        server: &ServerQueue,
+        mut try_send: impl FnMut() -> Option<T>,
+    ) -> Result<T, Error> {
         const LONGEST_PAUSE: Duration = Duration::from_millis(5);
         let deadline = Instant::now() + self.options.timeout;
         let mut pause = Duration::from_micros(50);
         loop {
             thread::sleep(pause);
+            // Looked at again after every pause: the queue may be gone, and its id another's by now.
+            if ServerQueue::find(self.options.key, self.options.server_uid)? != *server {
+                return Err(Error::NoServer { key: server.key });
+            }
             if let Some(sent) = try_send() {
                 return Ok(sent);
             }

@@ -15,8 +15,8 @@ use nix::unistd::{getpid, linkat};
 /// then an older file of that name stays as it is, and dropping this leaves nothing.
 ///
 /// Where the file system can (`O_TMPFILE`), the new file has no name before, so not even `SIGKILL`
-/// leaves it behind. What is not a regular file, such as a terminal or a FIFO, is written to as it
-/// is.
+/// leaves it behind. What is not a regular file, such as a terminal or a FIFO, and what a link leads
+/// to that has no name, is written to as it is.
 ///
 /// ```
 /// use std::io::Write;
@@ -79,10 +79,16 @@ impl OutputFile {
     /// # Errors
     /// The folder cannot be written to, or the target is a folder.
     pub fn create(target: &Path, unfinished: &Unfinished) -> io::Result<Self> {
-        let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
+        let is_link = fs::symlink_metadata(target).is_ok_and(|target| target.is_symlink());
+        let resolved = fs::canonicalize(target);
+        // A link to nothing, or to a file without a name such as /dev/stdout may be, has no place
+        // beside which a file could grow.
+        let in_place = is_link && resolved.is_err();
+        let target = resolved.unwrap_or_else(|_| target.to_owned());
         let existing = fs::metadata(&target).ok();
-        if existing.as_ref().is_some_and(|existing| !existing.is_file()) {
-            let file = OpenOptions::new().write(true).open(&target)?;
+        if in_place || existing.as_ref().is_some_and(|existing| !existing.is_file()) {
+            let file =
+                OpenOptions::new().write(true).create(in_place).truncate(in_place).open(&target)?;
             let unfinished = unfinished.clone();
             return Ok(Self { file, target, state: State::InPlace, unfinished });
         }

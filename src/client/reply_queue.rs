@@ -85,7 +85,8 @@ fn put_lease(queue: Queue, lease: &Lease) -> Result<(), Error> {
     let message = MessageBuffer::with_text(LEASE_TYPE, &lease.encode());
     queue.try_send(&message).map_err(|error| match error {
         SendError::Os(error) => error.into(),
-        // A new queue is never full: it was removed, which takes an owner that stood still here.
+        SendError::TooBig | SendError::Full => Error::QueueTooSmall,
+        // A new queue: it was removed, which takes an owner that stood still right here.
         _ => Error::QueueRemoved,
     })
 }

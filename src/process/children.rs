@@ -36,7 +36,9 @@ pub fn collect(capacity: usize) -> Result<(), Errno> {
 }
 
 fn reap_all() {
-    loop {
+    let slots = slots();
+    // What finds no place stays a zombie until there is one: see take_ended.
+    while slots.iter().any(|slot| slot.load(Ordering::Relaxed) == 0) {
         let mut status = 0;
         // SAFETY: status outlives the call; waitpid(2), which is async-signal-safe.
         let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
@@ -44,27 +46,36 @@ fn reap_all() {
             return;
         }
         let word = u64::from(pid.cast_unsigned()) << 32 | u64::from(status.cast_unsigned());
-        let slots = ENDED.get().map_or(&[][..], |slots| slots);
-        // Its place may be taken by a handler on another thread: on to the next one.
         let _ = slots.iter().find(|slot| {
             slot.compare_exchange(0, word, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         });
     }
 }
 
-/// The children that ended since the last call.
-pub fn take_ended() -> impl Iterator<Item = (Pid, WaitStatus)> {
-    let slots = ENDED.get().map_or(&[][..], |slots| slots);
-    slots.iter().filter_map(|slot| {
-        // Almost every slot is empty almost always: look before taking the cache line.
-        if slot.load(Ordering::Relaxed) == 0 {
-            return None;
+fn slots() -> &'static [AtomicU64] {
+    ENDED.get().map_or(&[], |slots| slots)
+}
+
+/// The children that ended since the last call. As process 1 of a pid namespace they may be other
+/// processes' and any number.
+pub fn take_ended() -> Vec<(Pid, WaitStatus)> {
+    let mut ended = Vec::new();
+    loop {
+        let before = ended.len();
+        for slot in slots() {
+            // Almost every slot is empty almost always: look before taking the cache line.
+            if slot.load(Ordering::Relaxed) != 0 {
+                let word = slot.swap(0, Ordering::AcqRel);
+                let (pid, status) = ((word >> 32) as u32, word as u32);
+                let pid = Pid::from_raw(pid.cast_signed());
+                ended.extend(WaitStatus::from_raw(pid, status.cast_signed()).map(|s| (pid, s)));
+            }
         }
-        let word = slot.swap(0, Ordering::AcqRel);
-        let (pid, status) = ((word >> 32) as u32, word as u32);
-        let pid = Pid::from_raw(pid.cast_signed());
-        Some((pid, WaitStatus::from_raw(pid, status.cast_signed()).ok()?))
-    })
+        if ended.len() - before < slots().len() {
+            return ended;
+        }
+        reap_all(); // every slot was taken: more may have ended than had a place
+    }
 }
 
 /// Waits until a child ends, `SIGCHLD` is sent, or the time is up; `done` is asked first, and

@@ -23,7 +23,12 @@ pub fn become_user(uid: Uid, gid: Gid) -> Result<(), Errno> {
 
 /// The user's groups by the group database, with `gid`; just that where the user is unknown.
 fn groups_of(uid: Uid, gid: Gid) -> Result<Vec<Gid>, Errno> {
-    match User::from_uid(uid)? {
+    let user = match User::from_uid(uid) {
+        // A root folder without a user database knows nobody: getpwuid(3), ERRORS.
+        Err(Errno::ENOENT | Errno::ESRCH | Errno::ENOTDIR) => None,
+        found => found?,
+    };
+    match user {
         Some(user) => {
             let name = CString::new(user.name).map_err(|_| Errno::EINVAL)?;
             getgrouplist(&name, gid)

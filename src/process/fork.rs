@@ -14,9 +14,9 @@ const PANICKED: i32 = 70;
 
 /// Forks a child that runs `body` and no destructor of its parent's.
 ///
-/// The child begins with default signal actions, but for `SIGINT` and `SIGHUP`, which it ignores:
-/// a terminal sends them to the whole process group, and when children end is for the parent to
-/// say. No signal reaches a handler of the parent's in between.
+/// The child ignores `SIGINT`, `SIGQUIT`, `SIGHUP` and `SIGTERM`: terminals and service managers send
+/// them to all processes at once, and when children end is for the parent to say, with `SIGKILL`.
+/// No signal reaches a handler of the parent's in between.
 ///
 /// # Errors
 /// `EAGAIN`, `ENOMEM`: fork(2).
@@ -27,10 +27,10 @@ pub fn fork_child(body: impl FnOnce() -> Infallible) -> Result<Pid, Errno> {
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
-            for signal in [Signal::SIGTERM, Signal::SIGCHLD, Signal::SIGALRM] {
+            for signal in [Signal::SIGCHLD, Signal::SIGALRM] {
                 let _ = signals::reset(signal);
             }
-            for signal in [Signal::SIGINT, Signal::SIGHUP] {
+            for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGTERM] {
                 let _ = signals::ignore(signal);
             }
             drop(held);

@@ -46,6 +46,6 @@ impl Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self::new(Duration::from_micros(100))
+        Self::new(Duration::from_micros(250))
     }
 }

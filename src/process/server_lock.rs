@@ -14,6 +14,7 @@ const MODE: Mode = Mode::new(0o644);
 /// The lock, held. Dropping it removes the semaphore, in the process that took it and no other.
 #[derive(Debug)]
 pub struct ServerLock {
+    key: Key,
     semaphore: Semaphore,
     holder: Pid,
 }
@@ -31,12 +32,12 @@ pub enum LockError {
         pid: Option<Pid>,
     },
     /// Somebody else made the semaphore.
-    #[error("key {key} is in use: its semaphore belongs to uid {uid} (as root: ipcrm -S {key})")]
+    #[error("key {key} is in use: its semaphore belongs to {} (as root: ipcrm -S {key})", user(*uid))]
     Foreign {
         /// The key.
         key: Key,
-        /// Who made it.
-        uid: Uid,
+        /// Who made it; None where that cannot be read.
+        uid: Option<Uid>,
     },
     /// A call failed.
     #[error(transparent)]
@@ -45,6 +46,10 @@ pub enum LockError {
 
 fn with_pid(pid: Option<Pid>) -> String {
     pid.map_or_else(String::new, |pid| format!(", pid {pid}"))
+}
+
+fn user(uid: Option<Uid>) -> String {
+    uid.map_or_else(|| "another user".to_owned(), |uid| format!("uid {uid}"))
 }
 
 impl ServerLock {
@@ -68,28 +73,54 @@ impl ServerLock {
             Err(error) if error.is_gone() => Semaphore::open_or_create(key, MODE)?,
             found => found?,
         };
-        let status = semaphore.status()?;
+        let status = match semaphore.status() {
+            Err(error) if error.is_denied() => return Err(LockError::Foreign { key, uid: None }),
+            status => status?,
+        };
         if !is_trusted(status.uid, geteuid()) || !is_trusted(status.cuid, geteuid()) {
             if !geteuid().is_root() {
-                return Err(LockError::Foreign { key, uid: status.cuid });
+                return Err(LockError::Foreign { key, uid: Some(status.cuid) });
             }
             tracing::warn!(%key, uid = status.cuid.as_raw(), "removed a foreign semaphore");
             semaphore.remove()?;
             return Self::try_take(key);
         }
         match semaphore.try_acquire() {
-            Ok(Acquire::Acquired) => Ok(Self { semaphore, holder: getpid() }),
+            Ok(Acquire::Acquired) => Ok(Self { key, semaphore, holder: getpid() }),
             Ok(Acquire::Held) => Err(LockError::Held { key, pid: semaphore.last_pid()? }),
-            Err(error) if error.is_denied() => Err(LockError::Foreign { key, uid: status.cuid }),
+            Err(error) if error.is_denied() => {
+                Err(LockError::Foreign { key, uid: Some(status.cuid) })
+            }
             Err(error) => Err(error.into()),
         }
     }
 }
 
+impl ServerLock {
+    /// Makes sure that the lock is still held: somebody may have removed the semaphore (`ipcrm -S`).
+    /// Takes it again then, unless another server was faster.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub fn hold_on(&mut self) -> Result<(), LockError> {
+        if !self.is_held_by_us() {
+            std::mem::forget(std::mem::replace(self, Self::take(self.key)?));
+        }
+        Ok(())
+    }
+
+    fn is_held_by_us(&self) -> bool {
+        let same = |found: Semaphore| found == self.semaphore;
+        Semaphore::open(self.key).is_ok_and(same)
+            && self.semaphore.is_held() == Ok(true)
+            && self.semaphore.last_pid() == Ok(Some(self.holder))
+    }
+}
+
 impl Drop for ServerLock {
     fn drop(&mut self) {
-        if getpid() == self.holder {
-            // Somebody may have removed it already, which is as good.
+        // Not what has come in its place: the id may be another's by now.
+        if getpid() == self.holder && self.is_held_by_us() {
             let _ = self.semaphore.remove();
         }
     }

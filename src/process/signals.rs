@@ -1,6 +1,7 @@
 //! Signals: holding them back, waiting for them, and a tick that interrupts a wait.
 
 use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -96,7 +97,7 @@ pub fn tick_every(interval: Duration) -> Result<(), Errno> {
 
 /// Signals that people, limits and timers send and that kill by default, beside those that ctrlc
 /// handles. Not those of a process that is broken, such as SIGSEGV.
-const DEADLY: [Signal; 11] = [
+const DEADLY: [Signal; 10] = [
     Signal::SIGALRM,
     Signal::SIGIO,
     Signal::SIGPROF,
@@ -107,21 +108,28 @@ const DEADLY: [Signal; 11] = [
     Signal::SIGUSR2,
     Signal::SIGVTALRM,
     Signal::SIGXCPU,
-    Signal::SIGXFSZ,
 ];
 
 /// Lets every signal that would kill this process without a word end it like `SIGTERM` does, whose
-/// handler must have been set.
+/// handler must have been set. A forked child ends by it at once. A file that grows too large
+/// (`SIGXFSZ`) is an error of write(2) instead.
 ///
 /// # Errors
 /// None are known.
 pub fn end_on_every_signal(except: &[Signal]) -> Result<(), Errno> {
-    extern "C" fn terminate(_: libc::c_int) {
+    static PARENT: AtomicI32 = AtomicI32::new(0);
+    extern "C" fn terminate(signal: libc::c_int) {
         // SAFETY: takes nothing, and is async-signal-safe: signal-safety(7).
         let me = unsafe { libc::getpid() };
+        if me != PARENT.load(Ordering::Relaxed) {
+            // SAFETY: takes an integer, and is async-signal-safe: signal-safety(7).
+            unsafe { libc::_exit(128 + signal) };
+        }
         // SAFETY: takes two integers, and is async-signal-safe: signal-safety(7).
         unsafe { libc::kill(me, libc::SIGTERM) };
     }
+    PARENT.store(nix::unistd::getpid().as_raw(), Ordering::Relaxed);
+    ignore(Signal::SIGXFSZ)?;
     for signal in DEADLY.into_iter().filter(|signal| !except.contains(signal)) {
         // SAFETY: the handler makes async-signal-safe calls only.
         unsafe { on(signal, SaFlags::SA_RESTART, terminate) }?;

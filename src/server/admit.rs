@@ -11,9 +11,7 @@ use super::{Config, PlainPolicy, is_privileged};
 use crate::process::credentials;
 use crate::process::lease::{self, Head};
 use crate::sysv::{MessageBuffer, Mode, Queue, Status};
-use crate::wire::{
-    Cookie, Failure, Lease, MARK, Operation, REPLY_QUEUE_MODE, Range, Reply, Request,
-};
+use crate::wire::{Cookie, Failure, Lease, Operation, REPLY_QUEUE_MODE, Range, Reply, Request};
 
 /// Who asks: the creator of the reply queue, as the kernel recorded it.
 #[derive(Debug, Clone, Copy)]
@@ -130,7 +128,7 @@ impl Policy {
         if !self.plain {
             return Err(Refusal::Plain);
         }
-        if status.mode.contains(MARK) {
+        if status.mode == REPLY_QUEUE_MODE {
             return Err(Refusal::PlainForLeased);
         }
         match lease::peek(queue) {

@@ -10,6 +10,7 @@ use super::export::Export;
 use super::outbox::Outbox;
 use super::transfer::{self, Broken, Sent};
 use crate::process::exit_now;
+use crate::text::loggable;
 
 /// Answers one request. Runs in a child of its own, and ends it.
 pub(super) fn serve(
@@ -43,7 +44,7 @@ fn answer(admitted: Admitted<'_>, export: &Export, outbox: &mut Outbox) -> Resul
 fn log(admitted: Admitted<'_>, outcome: &Result<Sent, Broken>, started: Instant) {
     let uid = admitted.caller.uid.as_raw();
     let queue = admitted.reply.queue.id().get();
-    let path = &*admitted.path.to_string_lossy();
+    let path = loggable(admitted.path);
     let ms = started.elapsed().as_secs_f64() * 1e3;
     let ms = (ms * 1e3).round() / 1e3;
     match outcome {

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 
 use super::raw;
 use crate::process::children::{take_ended, wait_unless};
+use crate::process::liveness;
 
 /// What a child was forked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,34 +21,37 @@ enum Task {
 /// The children that were started and have not been seen to end.
 #[derive(Debug)]
 pub(super) struct Children {
-    running: HashMap<Pid, Task>,
+    running: HashMap<Pid, (Task, Instant)>,
     bound: usize,
+    stall_timeout: Duration,
 }
 
 impl Children {
-    /// How long children get to die of SIGTERM before SIGKILL.
-    const GRACE: Duration = Duration::from_secs(1);
+    /// How often a full house is looked through.
+    const ROUND: Duration = Duration::from_secs(1);
 
-    pub(super) fn new(bound: usize) -> Self {
-        Self { running: HashMap::with_capacity(bound + 1), bound }
+    pub(super) fn new(bound: usize, stall_timeout: Duration) -> Self {
+        Self { running: HashMap::with_capacity(bound + 1), bound, stall_timeout }
     }
 
     pub(super) fn started(&mut self, pid: Pid) {
-        self.running.insert(pid, Task::Request);
+        self.running.insert(pid, (Task::Request, Instant::now()));
     }
 
     pub(super) fn started_housekeeping(&mut self, pid: Pid) {
-        self.running.insert(pid, Task::Housekeeping);
+        self.running.insert(pid, (Task::Housekeeping, Instant::now()));
     }
 
     pub(super) fn keeps_house(&self) -> bool {
-        self.running.values().any(|&task| task == Task::Housekeeping)
+        self.running.values().any(|&(task, _)| task == Task::Housekeeping)
     }
 
     /// Takes note of the children that ended.
     pub(super) fn settle(&mut self) {
         for (pid, status) in take_ended() {
-            self.running.remove(&pid);
+            if self.running.remove(&pid).is_none() {
+                continue; // adopted, by a server that is process 1 of a pid namespace
+            }
             match status {
                 WaitStatus::Exited(_, 0) => {}
                 WaitStatus::Exited(_, code) => {
@@ -61,21 +65,35 @@ impl Children {
         }
     }
 
-    /// Waits while there are as many children as there may be, unless the server is to stop.
-    pub(super) fn wait_for_room(&mut self, is_stopping: impl Fn() -> bool) {
+    /// Waits while there are as many children as there may be, unless the server is to stop. Whether
+    /// it had to wait.
+    pub(super) fn wait_for_room(&mut self, is_stopping: impl Fn() -> bool) -> bool {
         if self.requests() < self.bound {
-            return;
+            return false;
         }
         let mut room = false;
         while !room {
+            self.end_stopped();
             wait_unless(
                 || {
                     self.settle();
                     room = self.requests() < self.bound || is_stopping();
                     room
                 },
-                None,
+                Some(Self::ROUND),
             );
+        }
+        true
+    }
+
+    /// Ends children that stand still for as long as none may wait. They run as their callers, who
+    /// may send them SIGSTOP: kill(2).
+    fn end_stopped(&self) {
+        for (&pid, (_, started)) in &self.running {
+            if started.elapsed() > self.stall_timeout && liveness::is_stopped(pid) {
+                tracing::warn!(pid = raw(pid), "ending a child that somebody stopped");
+                let _ = kill(pid, Signal::SIGKILL);
+            }
         }
     }
 
@@ -86,20 +104,18 @@ impl Children {
     /// Waits until every child has ended: for `timeout` of itself, then by force.
     pub(super) fn drain(&mut self, timeout: Duration, is_urgent: impl Fn() -> bool) {
         self.wait_for_all(Instant::now() + timeout, &is_urgent);
-        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-            if self.running.is_empty() {
-                return;
-            }
-            tracing::warn!(
-                children = self.running.len(),
-                signal = signal.as_str(),
-                "ending children"
-            );
-            for &pid in self.running.keys() {
-                let _ = kill(pid, signal);
-            }
-            self.wait_for_all(Instant::now() + Self::GRACE, &|| false);
+        if self.running.is_empty() {
+            return;
         }
+        tracing::warn!(
+            children = self.running.len(),
+            "ending children: the time to finish is over"
+        );
+        for &pid in self.running.keys() {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        // SIGKILL is certain, but what waits for a disk waits on.
+        self.wait_for_all(Instant::now() + Self::ROUND, &|| false);
     }
 
     fn wait_for_all(&mut self, deadline: Instant, give_up: &impl Fn() -> bool) {

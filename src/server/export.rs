@@ -1,12 +1,15 @@
 //! What lies below the root: opened there and nowhere else, and only if it is a regular file.
 
-use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::unistd::getpid;
 
 use super::admit::Confined;
 use crate::wire::{Kind, Meta, Range};
@@ -29,7 +32,7 @@ pub(super) struct Opened {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum OpenError {
     #[error("{}", .0.desc())]
-    Os(Errno),
+    Os(#[from] Errno),
     #[error("Is a directory")]
     Directory,
     #[error("Is a {0}, not a regular file")]
@@ -58,17 +61,16 @@ impl Export {
 
     /// Opens what an admitted caller asked for.
     pub(super) fn open(&self, request: &Confined<'_>) -> Result<Opened, OpenError> {
-        // Neither a FIFO without a writer nor a terminal keeps us: O_NONBLOCK, O_NOCTTY.
-        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-        let file = self.resolve(request.path(), flags).map_err(|errno| match errno {
-            Errno::ENXIO | Errno::ENODEV => self.why_not_opened(request.path(), errno),
-            errno => OpenError::Os(errno),
-        })?;
-        let stat = fstat(&file).map_err(OpenError::Os)?;
-        match kind(&stat) {
-            SFlag::S_IFREG => {}
-            SFlag::S_IFDIR => return Err(OpenError::Directory),
-            other => return Err(OpenError::Special(name(other))),
+        // Looked at before it is opened: opening a FIFO lets its writer go on, and a device may do
+        // anything. What is put in its place meanwhile is looked at again, and neither a FIFO
+        // without a writer nor a terminal keeps us.
+        let path_only = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        let read = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        regular(&self.resolve(request.path(), path_only)?)?;
+        let file = self.resolve(request.path(), read)?;
+        let stat = regular(&file)?;
+        if stat.st_size == 0 && is_own_process(&file) {
+            return Err(OpenError::Os(Errno::EACCES));
         }
         Ok(Opened { file: File::from(file), stat, range: request.range() })
     }
@@ -86,19 +88,28 @@ impl Export {
         }
         openat2(&self.root, path, how)
     }
+}
 
-    /// A socket, or a device without a driver, cannot be opened to learn what it is.
-    fn why_not_opened(&self, path: &Path, errno: Errno) -> OpenError {
-        let stat = self.resolve(path, OFlag::O_PATH | OFlag::O_CLOEXEC).and_then(fstat);
-        match stat.map(|stat| kind(&stat)) {
-            Ok(SFlag::S_IFREG) | Err(_) => OpenError::Os(errno),
-            Ok(special) => OpenError::Special(name(special)),
-        }
+/// The file's status, if it is a regular one.
+fn regular(file: &OwnedFd) -> Result<FileStat, OpenError> {
+    let stat = fstat(file)?;
+    match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
+        SFlag::S_IFREG => Ok(stat),
+        SFlag::S_IFDIR => Err(OpenError::Directory),
+        other => Err(OpenError::Special(name(other))),
     }
 }
 
-fn kind(stat: &FileStat) -> SFlag {
-    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
+/// Whether this is a file of /proc about this very process, which may look into itself where its
+/// caller may not: /proc/self/maps shows where the server's memory lies.
+fn is_own_process(file: &OwnedFd) -> bool {
+    if !fstatfs(file).is_ok_and(|fs| fs.filesystem_type() == PROC_SUPER_MAGIC) {
+        return false;
+    }
+    let own = OsString::from(getpid().to_string());
+    let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    // Without a path, it is taken for one.
+    path.map_or(true, |path| path.components().any(|part| part.as_os_str() == own))
 }
 
 fn name(kind: SFlag) -> &'static str {

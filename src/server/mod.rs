@@ -127,6 +127,9 @@ pub enum Error {
         /// Why.
         errno: Errno,
     },
+    /// The namespace has no queue left (`ENOSPC`).
+    #[error("{0} (mqfs-reap removes orphaned queues; raising kernel.msgmni makes room)")]
+    NoQueueLeft(sysv::Error),
     /// A call on the queue failed.
     #[error(transparent)]
     Ipc(#[from] sysv::Error),
@@ -145,7 +148,7 @@ pub enum Error {
 pub struct Server {
     // Dropped in this order: the lock must outlive the queue that it guards.
     queue: RequestQueue,
-    _lock: ServerLock,
+    lock: ServerLock,
     export: Export,
     config: Config,
     stopping: Arc<Stopping>,
@@ -189,16 +192,16 @@ impl Server {
         let export = Export::open_root(&config.root)
             .map_err(|errno| Error::Root { root: config.root.clone(), errno })?;
         let lock = ServerLock::take(config.key)?;
-        let stopping = Arc::new(Stopping::new());
+        let stopping = Arc::new(Stopping::new(config.key));
         let queue = RequestQueue::create(config.key, config.mode, Arc::clone(&stopping))?;
         ended::collect(config.max_children + 1)
             .map_err(|errno| Error::Os { call: "sigaction", errno })?;
         Ok(Self {
             queue,
-            _lock: lock,
+            lock,
             export,
             policy,
-            children: Children::new(config.max_children),
+            children: Children::new(config.max_children, config.stall_timeout),
             refusals: Refusals::default(),
             config,
             stopping,
@@ -233,23 +236,31 @@ impl Server {
         loop {
             self.children.settle();
             self.housekeep();
-            self.children.wait_for_room(|| self.stopping.is_stopping());
+            let waited = self.children.wait_for_room(|| self.stopping.is_stopping());
             if self.stopping.is_stopping() {
                 return Ok(());
+            }
+            if waited && !self.queue.is_ours() {
+                self.recreate_queue()?;
             }
             match self.queue.receive_truncated(message, Select::UpTo(MessageType::MAX)) {
                 Ok(()) => self.answer(message.text()),
                 Err(ReceiveError::Interrupted) => {}
                 Err(ReceiveError::Gone) if self.stopping.is_stopping() => return Ok(()),
-                Err(ReceiveError::Gone) => {
-                    self.queue.recreate()?;
-                    let queue = self.queue.id().get();
-                    tracing::warn!(queue, "the request queue was removed; made a new one");
-                }
+                Err(ReceiveError::Gone) => self.recreate_queue()?,
                 Err(ReceiveError::Os(error)) => return Err(error.into()),
                 Err(_) => {} // neither empty nor too big: it waits, and truncates
             }
         }
+    }
+
+    /// Another server may have removed it, if the lock was removed first: then that one stays.
+    fn recreate_queue(&mut self) -> Result<(), Error> {
+        self.lock.hold_on()?;
+        self.queue.recreate()?;
+        let queue = self.queue.id().get();
+        tracing::warn!(queue, "the request queue was removed; made a new one");
+        Ok(())
     }
 
     /// decode → admit → fork

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use crate::text::loggable;
 use crate::wire::{Malformed, Request};
 
 /// Why a request was not given to a child.
@@ -65,7 +66,7 @@ impl Refusals {
         let requests = std::mem::take(&mut tally.untold);
         let total = tally.total;
         let queue = request.map(|request| request.reply_queue.get());
-        let path = request.map(|request| request.path.to_string_lossy().into_owned());
+        let path = request.map(|request| loggable(request.path));
         let detail = match reason {
             Refusal::Malformed(malformed) => Some(malformed.to_string()),
             Refusal::ForkFailed(errno) => Some(errno.to_string()),

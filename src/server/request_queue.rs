@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use nix::errno::Errno;
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
 
 use super::Error;
 use crate::process::liveness;
@@ -31,7 +32,12 @@ impl RequestQueue {
         Ok(Self { queue, key, mode, stopping })
     }
 
-    /// Makes the queue again that somebody removed.
+    /// Whether the id still means this queue: not once it was removed, and the id used again.
+    pub(super) fn is_ours(&self) -> bool {
+        self.stopping.is_ours(self.queue)
+    }
+
+    /// Makes the queue again that somebody removed. Only for who still holds the server lock.
     pub(super) fn recreate(&mut self) -> Result<(), Error> {
         self.queue = create_by_rules(self.key, self.mode)?;
         self.stopping.watch(self.queue);
@@ -60,6 +66,7 @@ fn create_by_rules(key: Key, mode: Mode) -> Result<Queue, Error> {
         match Queue::create(key, mode) {
             Ok(queue) => return Ok(queue),
             Err(error) if error.errno == Errno::EEXIST => remove_predecessor(key)?,
+            Err(error) if error.errno == Errno::ENOSPC => return Err(Error::NoQueueLeft(error)),
             Err(error) => return Err(error.into()),
         }
     }
@@ -96,6 +103,7 @@ fn remove_predecessor(key: Key) -> Result<(), Error> {
 /// The wish that the server stop, shared with the threads that may have it.
 #[derive(Debug)]
 pub(super) struct Stopping {
+    key: Key,
     wishes: AtomicU32,
     queue: AtomicI32,
     thread: OnceLock<Pthread>,
@@ -105,8 +113,9 @@ impl Stopping {
     /// No id is negative.
     const NO_QUEUE: i32 = -1;
 
-    pub(super) fn new() -> Self {
+    pub(super) fn new(key: Key) -> Self {
         Self {
+            key,
             wishes: AtomicU32::new(0),
             queue: AtomicI32::new(Self::NO_QUEUE),
             thread: OnceLock::new(),
@@ -125,9 +134,14 @@ impl Stopping {
     /// somebody else's.
     pub(super) fn remove_queue(&self) {
         let queue = self.queue.swap(Self::NO_QUEUE, Ordering::SeqCst);
-        if queue != Self::NO_QUEUE {
-            let _ = Queue::from_id(QueueId::new(queue)).remove();
+        let queue = Queue::from_id(QueueId::new(queue));
+        if queue.id().get() != Self::NO_QUEUE && self.is_ours(queue) {
+            let _ = queue.remove();
         }
+    }
+
+    fn is_ours(&self, queue: Queue) -> bool {
+        queue.status().is_ok_and(|status| status.key == self.key && status.cuid == geteuid())
     }
 
     /// Says which thread waits, for a queue or for children.

@@ -34,7 +34,7 @@ pub(super) fn stream(
     dialect: Dialect,
     outbox: &mut Outbox,
 ) -> Result<Sent, Broken> {
-    if opened.range.offset > 0 {
+    if opened.range.offset > 0 && opened.length() != Some(0) {
         opened.file.seek(SeekFrom::Start(opened.range.offset)).map_err(unreadable)?;
     }
     if let Dialect::Extended(_) = dialect {
@@ -71,12 +71,13 @@ fn send_data(opened: &mut Opened, outbox: &mut Outbox) -> Result<Trailer, Broken
         left = left.map(|left| left - read as u64);
     }
     let now = fstat(&opened.file).map_err(|errno| unreadable(errno.into()))?;
-    // A file that ends early at its old size is one whose size never meant much, as in /sys.
-    if left.is_some_and(|left| left > 0) && now.st_size < opened.stat.st_size {
+    let changed = differ(&opened.stat, &now);
+    // A file that ends early and did not change is one whose size never meant much, as in /sys.
+    if left.is_some_and(|left| left > 0) && changed {
         let text = "the file shrank while it was read".to_owned();
         return Err(Broken::Unreadable { text, errno: Errno::EIO });
     }
-    Ok(Trailer { bytes, checksum: checksum.finalize(), changed: differ(&opened.stat, &now) })
+    Ok(Trailer { bytes, checksum: checksum.finalize(), changed })
 }
 
 fn read_some(file: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {

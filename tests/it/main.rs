@@ -9,6 +9,7 @@ mod support;
 
 mod client;
 mod files;
+mod hostile;
 mod liveness;
 mod plain;
 mod reaper;

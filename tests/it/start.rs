@@ -152,6 +152,16 @@ fn a_queue_that_everybody_may_use_is_not_taken_for_a_servers() {
 }
 
 #[test]
+fn when_no_queue_is_left_it_names_the_remedy() {
+    as_root_in_own_namespace(|| {
+        fs::write("/proc/sys/kernel/msgmni", "0").unwrap();
+        let refused = refused(unique_key());
+        assert!(refused.contains("ENOSPC"), "{refused}");
+        assert!(refused.contains("raising kernel.msgmni makes room"), "{refused}");
+    });
+}
+
+#[test]
 fn a_lost_request_queue_is_made_again() {
     in_own_namespace(|| {
         let server = Server::start::<&str>(&[]);

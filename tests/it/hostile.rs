@@ -1,0 +1,303 @@
+//! What somebody does to others: ids that come round again, locks and queues removed, children
+//! stopped, logs that nobody reads.
+
+use std::fs::{self};
+use std::io::Read;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use mqfs::sysv::{MessageBuffer, Mode, OwnedQueue, QueueId, Select, Semaphore};
+use mqfs::wire::{NORMAL_PRIORITY, REPLY_QUEUE_MODE};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+
+use crate::support::{
+    ForEverybody, Running, SOMEBODY, Server, as_root_in_own_namespace, children_of,
+    in_own_namespace, noise, program, queue_of, run, stuck_client, unique_key, wait_until,
+};
+
+/// A private queue under an id that a removed queue had. Source: checkpoint_restore in ipc/util.c.
+fn private_queue_with(id: QueueId) -> OwnedQueue {
+    fs::write("/proc/sys/kernel/msg_next_id", id.get().to_string()).unwrap();
+    let queue = OwnedQueue::private(Mode::new(0o600)).unwrap();
+    assert_eq!(queue.id(), id);
+    queue
+}
+
+#[test]
+fn a_long_lived_client_tells_nothing_to_the_queue_that_has_its_servers_old_id() {
+    as_root_in_own_namespace(|| {
+        let first = Server::start(&["--root", "/proc"]);
+        let key = first.key;
+        let client = mqfs::Client::connect(key).unwrap();
+        let old = queue_of(key).unwrap().id();
+        first.stop();
+        let other = private_queue_with(old);
+        let second = Server::start_on(key, &["--root", "/proc"]);
+        let mut version = String::new();
+        client.open("/version").unwrap().read_to_string(&mut version).unwrap();
+        assert!(version.starts_with("Linux"));
+        assert_eq!(other.status().unwrap().sent_at, None);
+        second.stop();
+    });
+}
+
+#[test]
+fn a_server_neither_reads_nor_removes_the_queue_that_has_its_old_id() {
+    as_root_in_own_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
+        let root = folder.path().to_str().unwrap();
+        let server = Server::start(&["--root", root, "--max-children", "1"]);
+        let stuck = stuck_client(&server, "/file"); // at the bound: it does not receive
+        let queue = queue_of(server.key).unwrap();
+        queue.remove().unwrap();
+        let other = private_queue_with(queue.id());
+        other.send(&MessageBuffer::with_text(NORMAL_PRIORITY, b"not for the server")).unwrap();
+        drop(stuck);
+        wait_until("it has a new queue", || queue_of(server.key).is_some());
+        assert_eq!(server.fetch("/file").len(), 1 << 20);
+        server.stop();
+        assert_eq!(other.status().unwrap().messages, 1);
+    });
+}
+
+#[test]
+fn a_server_whose_lock_was_removed_gives_way_to_the_next() {
+    in_own_namespace(|| {
+        let mut first = Server::start(&["--root", "/proc"]);
+        Semaphore::open(first.key).unwrap().remove().unwrap();
+        let second = Server::start_on(first.key, &["--root", "/proc"]);
+        assert_eq!(first.running().wait().code(), Some(2));
+        assert!(first.log().lines().count() < 5, "{}", first.log());
+        assert!(!second.fetch("/version").is_empty());
+        second.stop();
+    });
+}
+
+#[test]
+fn a_server_takes_a_lock_again_that_nobody_has_taken() {
+    in_own_namespace(|| {
+        let server = Server::start(&["--root", "/proc"]);
+        Semaphore::open(server.key).unwrap().remove().unwrap();
+        let lost = queue_of(server.key).unwrap();
+        lost.remove().unwrap();
+        wait_until("it goes on", || queue_of(server.key).is_some_and(|queue| queue != lost));
+        assert_eq!(Semaphore::open(server.key).unwrap().is_held(), Ok(true));
+        server.stop();
+    });
+}
+
+#[test]
+fn a_caller_who_stops_its_child_does_not_keep_its_place() {
+    in_own_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
+        let root = folder.path().to_str().unwrap();
+        let limits = ["--max-children", "1", "--stall-timeout", "1s"];
+        let server = Server::start(&[&["--root", root][..], &limits].concat());
+        let _stuck = stuck_client(&server, "/file");
+        let child = children_of(server.pid())[0];
+        kill(Pid::from_raw(child), Signal::SIGSTOP).unwrap();
+        assert_eq!(server.fetch("/file").len(), 1 << 20);
+        assert!(server.log().contains("ending a child that somebody stopped"), "{}", server.log());
+        server.stop();
+    });
+}
+
+#[test]
+fn a_signal_to_the_servers_whole_group_lets_its_children_finish() {
+    in_own_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGHUP] {
+            let key = unique_key();
+            let mut command = program("mqfs-server");
+            command.args(["-k", &key.to_string(), "--root"]).arg(folder.path()).process_group(0);
+            let mut server = Server::start_as(key, &mut command);
+            let client = stuck_client(&server, "/file");
+            killpg(Pid::from_raw(server.pid()), signal).unwrap();
+            wait_until("it stops", || queue_of(key).is_none());
+            assert!(client.finish().success() == noise(1 << 20), "{signal}");
+            assert!(server.running().wait().success(), "{signal}");
+        }
+    });
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_nobody_up() {
+    in_own_namespace(|| {
+        let key = unique_key();
+        let mut command = program("mqfs-server");
+        command.args(["-k", &key.to_string(), "--root", "/proc", "--max-children", "2"]);
+        let mut server = Running::start(command.stdout(Stdio::null()).stderr(Stdio::piped()));
+        wait_until("it can be asked", || queue_of(key).is_some());
+        let long = "x".repeat(3000);
+        let paths: Vec<_> = (0..200).map(|_| long.clone()).collect();
+        assert_eq!(run(crate::support::client(key).args(&paths)).code(), Some(1));
+        assert!(!run(crate::support::client(key).arg("/version")).success().is_empty());
+        server.signal(Signal::SIGTERM);
+        assert!(server.wait().success());
+    });
+}
+
+#[test]
+fn asking_for_a_fifo_does_not_disturb_who_writes_to_it() {
+    in_own_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut writer = Command::new("sh");
+        writer.args(["-c", r#"echo content > "$1""#, "sh"]).arg(&fifo);
+        let writer = Running::start(&mut writer);
+        let server = Server::start(&["--root".as_ref(), folder.path()]);
+        for _ in 0..20 {
+            assert_eq!(run(server.client().arg("/fifo")).code(), Some(1));
+        }
+        assert_eq!(fs::read(&fifo).unwrap(), b"content\n", "its reader gets it all");
+        writer.finish().success();
+        server.stop();
+    });
+}
+
+#[test]
+fn nobody_sees_the_server_from_inside() {
+    as_root_in_own_namespace(|| {
+        let server = Server::start(&["--mode", "0622"]);
+        let programs = ForEverybody::new();
+        for path in ["/proc/self/maps", "/proc/thread-self/smaps", "/proc/self/cmdline"] {
+            let refused = run(programs.client(server.key, SOMEBODY).arg(path));
+            assert_eq!(refused.code(), Some(1), "{path}");
+            assert_eq!(refused.stderr, format!("mqfs-client: {path}: Permission denied\n"));
+        }
+        assert!(
+            !run(programs.client(server.key, SOMEBODY).arg("/proc/version")).success().is_empty()
+        );
+        server.stop();
+    });
+}
+
+#[test]
+fn output_through_a_link_to_a_file_without_a_name_reaches_that_file() {
+    in_own_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("stdout");
+        symlink("/proc/self/fd/1", &link).unwrap();
+        let mut unnamed = tempfile::tempfile().unwrap();
+        let server = Server::start(&["--root", "/proc"]);
+        let mut command = server.client();
+        command.arg("-o").arg(&link).arg("/version").stdout(unnamed.try_clone().unwrap());
+        Running::start(&mut command).finish().success();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        let mut content = String::new();
+        std::io::Seek::rewind(&mut unnamed).unwrap();
+        unnamed.read_to_string(&mut content).unwrap();
+        assert!(content.starts_with("Linux"), "{content:?}");
+
+        let dangling = folder.path().join("dangling");
+        symlink("target", &dangling).unwrap();
+        run(server.client().arg("-o").arg(&dangling).arg("/version")).success();
+        assert!(fs::read_to_string(folder.path().join("target")).unwrap().starts_with("Linux"));
+        server.stop();
+    });
+}
+
+#[test]
+fn a_plain_client_may_let_everybody_use_its_queue() {
+    in_own_namespace(|| {
+        let server = Server::start(&["--root", "/proc"]);
+        let reply = OwnedQueue::private(Mode::new(0o777)).unwrap();
+        let request = [&reply.id().get().to_ne_bytes()[..], b"/version\0"].concat();
+        let requests = queue_of(server.key).unwrap();
+        requests.send(&MessageBuffer::with_text(NORMAL_PRIORITY, &request)).unwrap();
+        let mut message = MessageBuffer::with_capacity(4096);
+        reply.receive(&mut message, Select::Any).unwrap();
+        assert!(message.text().starts_with(b"Linux"));
+        server.stop();
+    });
+}
+
+#[test]
+fn a_file_that_may_not_grow_further_is_exit_1() {
+    in_own_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
+        let server = Server::start(&["--root".as_ref(), folder.path()]);
+        let mut command = Command::new("prlimit");
+        command
+            .arg("--fsize=4096")
+            .arg(server.client().get_program())
+            .args(server.client().get_args());
+        let limited = run(command.arg("-o").arg(folder.path().join("copy")).arg("/file"));
+        assert_eq!(limited.code(), Some(1));
+        assert!(limited.stderr.ends_with("File too large (os error 27)\n"), "{}", limited.stderr);
+        assert_eq!(limited.stderr.lines().count(), 1);
+        assert!(!folder.path().join("copy").exists());
+        server.stop();
+    });
+}
+
+#[test]
+fn limits_that_are_too_small_for_anything_are_named() {
+    as_root_in_own_namespace(|| {
+        let server = Server::start(&["--root", "/proc"]);
+        for limit in ["msgmax", "msgmnb"] {
+            let path = format!("/proc/sys/kernel/{limit}");
+            let normal = fs::read(&path).unwrap();
+            fs::write(&path, "50").unwrap();
+            let refused = run(server.client().arg("/version"));
+            assert_eq!(refused.code(), Some(2), "{limit}: {}", refused.stderr);
+            assert!(refused.stderr.contains("queues are too small here"), "{}", refused.stderr);
+            fs::write(&path, normal).unwrap();
+        }
+        server.stop();
+    });
+}
+
+/// As process 1 of a pid namespace a server inherits orphans: other processes' children.
+#[test]
+fn a_server_that_is_process_1_outlives_a_crowd_of_orphans() {
+    as_root_in_own_namespace(|| {
+        let key = unique_key();
+        let mut command = Command::new("unshare");
+        // The shell becomes the server; the orphans end while it serves.
+        let orphans = r#"for i in $(seq 100); do (sleep 0.3 &); done; exec "$@""#;
+        command.args([
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "--kill-child",
+            "sh",
+            "-c",
+            orphans,
+            "sh",
+        ]);
+        command.arg(program("mqfs-server").get_program());
+        command.args(["-k", &key.to_string(), "--root", "/proc", "--max-children", "2"]);
+        let server = Server::start_as(key, &mut command);
+        for _ in 0..100 {
+            assert!(!server.fetch("/version").is_empty());
+        }
+        let init = children_of(server.pid())[0];
+        wait_until("the orphans are buried", || children_of(init).is_empty());
+        kill(Pid::from_raw(init), Signal::SIGTERM).unwrap();
+        let mut server = server;
+        assert!(server.running().wait().success());
+    });
+}
+
+#[test]
+fn a_queue_that_is_marked_but_not_mqfss_is_no_reply_queue() {
+    in_own_namespace(|| {
+        let server = Server::start(&["--root", "/proc"]);
+        // A plain request that names a queue about to get its lease.
+        let marked = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
+        let request = [&marked.id().get().to_ne_bytes()[..], b"/version\0"].concat();
+        let requests = queue_of(server.key).unwrap();
+        requests.send(&MessageBuffer::with_text(NORMAL_PRIORITY, &request)).unwrap();
+        wait_until("it was refused", || server.log().contains("names an extended client's queue"));
+        assert_eq!(marked.status().unwrap().messages, 0);
+        server.stop();
+    });
+}
