@@ -24,7 +24,7 @@
 //! | --- | --- |
 //! | [`sysv`] | typed, safe System V message queues; knows nothing of mqfs |
 //! | [`wire`] | bytes ⇄ requests, replies and leases |
-//! | [`process`] | forking, credentials, signals, and who is alive |
+//! | `process` | forking, credentials, signals, and who is alive |
 //! | [`client`], [`server`], [`reaper`] | the three programs, as a library |
 //! | `cli` | their arguments, wording and exit codes (feature `cli`) |
 
@@ -34,9 +34,11 @@ compile_error!(
 );
 
 #[cfg(feature = "cli")]
+#[doc(hidden)] // for the programs: no part of the library's promise
 pub mod cli;
 pub mod client;
 #[allow(unsafe_code)]
+#[doc(hidden)] // for the programs and the tests: no part of the library's promise
 pub mod process;
 pub mod reaper;
 pub mod server;
@@ -44,6 +46,9 @@ pub mod server;
 pub mod sysv;
 pub mod text;
 pub mod wire;
+
+/// The crate whose types for errnos, uids and pids stand in this one's signatures.
+pub use nix;
 
 pub use client::{Client, Error, Transfer};
 pub use wire::DEFAULT_KEY;

@@ -8,14 +8,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Uid;
 
-use super::{
-    EXIT_STATUS, FAILED, INTERRUPTED, KeyArgs, NOBODY_READS, UNAVAILABLE, complain, duration,
-};
+use super::{FAILED, INTERRUPTED, KeyArgs, NOBODY_READS, UNAVAILABLE, complain, duration, reason};
 use crate::client::output::{OutputFile, Unfinished};
 use crate::client::{Canceller, Client, Error, Transfer};
 use crate::process;
@@ -24,6 +22,10 @@ use crate::text::printable;
 use crate::wire::MAX_PATH;
 
 const PROGRAM: &str = "mqfs-client";
+
+const EXIT_STATUS: &str = "\
+Exit status: 0 done; 1 the request failed, or what arrived is incomplete; 2 invalid input or an
+unavailable IPC resource; 130 interrupted; 141 nobody reads the output any more.";
 
 /// Fetch files from mqfs-server
 ///
@@ -100,7 +102,7 @@ fn run(opts: &Opts) -> Result<ExitCode> {
     if status == 0
         && let Err(error) = sink.commit()
     {
-        opts.complain_of(opts.output_name(), error);
+        opts.complain_of(opts.output_name(), reason(&error));
         status = FAILED;
     }
     Ok(ExitCode::from(status))
@@ -123,7 +125,7 @@ impl Opts {
         if error.kind() == io::ErrorKind::BrokenPipe && matches!(sink, Sink::Stdout(_)) {
             return ExitCode::from(NOBODY_READS);
         }
-        self.complain_of(self.output_name(), error);
+        self.complain_of(self.output_name(), reason(error));
         ExitCode::from(FAILED)
     }
 
@@ -191,8 +193,9 @@ impl Sink {
                 Ok(Self::Stdout(stdout.context("standard output")?.into()))
             }
             Some(path) => {
-                let file = OutputFile::create(path, unfinished);
-                Ok(Self::File(file.with_context(|| printable(path).to_string())?))
+                let file = OutputFile::create(path, unfinished)
+                    .map_err(|error| anyhow!("{}: {}", printable(path), reason(&error)))?;
+                Ok(Self::File(file))
             }
         }
     }

@@ -5,12 +5,15 @@ mod logging;
 pub mod reap;
 pub mod server;
 
+use std::env::VarError;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser};
+use nix::errno::Errno;
 
 use crate::sysv::Key;
 use crate::text::printable;
@@ -25,27 +28,30 @@ const INTERRUPTED: u8 = 130;
 /// Nobody reads the output: 128 + SIGPIPE, as shells count.
 const NOBODY_READS: u8 = 141;
 
-const EXIT_STATUS: &str = "\
-Exit status: 0 done; 1 the request failed, or what arrived is incomplete; 2 invalid input or an
-unavailable IPC resource; 130 interrupted; 141 nobody reads the output any more.";
-
 /// Where the server is.
 #[derive(Debug, Args)]
 struct KeyArgs {
-    /// Key of the request queue: 0x and hexadecimal digits, or a decimal number
-    #[arg(short, long, value_name = "KEY", env = "MQFS_KEY", default_value_t = DEFAULT_KEY)]
-    key: Key,
+    /// Key of the request queue: 0x and hexadecimal digits, or a decimal number [env: MQFS_KEY]
+    /// [default: 0x1aaaaaa1]
+    #[arg(short, long, value_name = "KEY")]
+    key: Option<Key>,
     /// Derive the key from a file instead: ftok(PATH, 'm')
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with = "key")]
     key_file: Option<PathBuf>,
 }
 
 impl KeyArgs {
     fn key(&self) -> Result<Key> {
-        let key = match &self.key_file {
-            None => self.key,
-            Some(path) => Key::from_path(path, b'm')
+        let key = match (&self.key_file, self.key) {
+            (Some(path), _) => Key::from_path(path, b'm')
                 .with_context(|| format!("--key-file {}", printable(path)))?,
+            (None, Some(key)) => key,
+            // Read here, not by clap: a variable stands back behind either option.
+            (None, None) => match std::env::var("MQFS_KEY") {
+                Ok(text) => text.parse().context("MQFS_KEY")?,
+                Err(VarError::NotPresent) => DEFAULT_KEY,
+                Err(error) => Err(error).context("MQFS_KEY")?,
+            },
         };
         ensure!(!key.is_private(), "key {key}: this is IPC_PRIVATE, which nobody can find");
         Ok(key)
@@ -87,6 +93,14 @@ fn complain(program: &str, message: impl std::fmt::Display) {
     use std::io::Write;
     let line = format!("{program}: {message}\n");
     let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+/// An error of a system call in its own words, without the number that std puts behind them.
+fn reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(errno) => Errno::from_raw(errno).desc().to_owned(),
+        None => error.to_string(),
+    }
 }
 
 /// Maps what ended a program before its work began to its exit status.

@@ -9,10 +9,15 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use nix::unistd::{Uid, User};
 
-use super::{EXIT_STATUS, FAILED, NOBODY_READS};
+use super::{FAILED, NOBODY_READS};
 use crate::reaper::{self, Action, Finding};
+use crate::wire::is_request_queue_mode;
 
 const PROGRAM: &str = "mqfs-reap";
+
+const EXIT_STATUS: &str = "\
+Exit status: 0 done; 1 a queue could not be removed; 2 invalid input or an unavailable IPC resource;
+141 nobody reads the output any more.";
 
 /// Remove the message queues of dead processes
 ///
@@ -64,10 +69,12 @@ impl<'a> Row<'a> {
         self.action.map_or_else(|| "would remove".to_owned(), |action| action.to_string())
     }
 
-    /// The pid in its lease, or who received last, as a server does.
+    /// The pid in its lease, or of a request queue who received last, which is a server.
     fn pid(&self) -> Option<i32> {
-        let receiver = self.finding.status.last_receiver.map(|pid| pid.as_raw());
-        self.finding.owner.map(|owner| owner.pid).or(receiver)
+        let status = &self.finding.status;
+        let is_request_queue = !status.key.is_private() && is_request_queue_mode(status.mode);
+        let server = status.last_receiver.filter(|_| is_request_queue).map(|pid| pid.as_raw());
+        self.finding.owner.map(|owner| owner.pid).or(server)
     }
 
     /// Seconds since it was made or changed; 0 if the clock was set back since.
@@ -141,6 +148,8 @@ fn json(rows: &[Row<'_>]) -> String {
             "cuid": status.cuid.as_raw(),
             "mode": status.mode.to_string(),
             "pid": row.pid(),
+            "last_sender": status.last_sender.map(|pid| pid.as_raw()),
+            "last_receiver": status.last_receiver.map(|pid| pid.as_raw()),
             "age_seconds": row.age(),
             "messages": status.messages,
             "bytes": status.bytes,

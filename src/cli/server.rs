@@ -11,13 +11,17 @@ use nix::sys::signal::{SigSet, Signal};
 use tracing::Level;
 
 use super::logging::{self, LogFormat};
-use super::{EXIT_STATUS, KeyArgs, duration};
+use super::{KeyArgs, duration};
 use crate::process::signals::{self, Held};
 use crate::reaper;
 use crate::server::{Config, Housekeeping, PlainPolicy, Server};
 use crate::sysv::Mode;
 
 const PROGRAM: &str = "mqfs-server";
+
+const EXIT_STATUS: &str = "\
+Exit status: 0 stopped by a signal; 2 invalid input or an unavailable IPC resource, such as a key in
+use.";
 
 /// Serve files over System V message queues
 ///
@@ -93,7 +97,7 @@ impl Opts {
             key: self.key.key()?,
             mode: self.mode,
             root: self.root.clone(),
-            max_children: self.max_children.into(),
+            max_children: self.max_children,
             stall_timeout: self.stall_timeout,
             drain_timeout: self.drain_timeout,
             plain: match self.plain {

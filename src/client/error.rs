@@ -22,6 +22,12 @@ pub enum Error {
         /// The key.
         key: Key,
     },
+    /// The server of the request queue under the key is dead: nobody holds its lock.
+    #[error("no server: the one under key {key} is dead (start mqfs-server again)")]
+    ServerDead {
+        /// The key.
+        key: Key,
+    },
     /// The request queue belongs to somebody who may not be the server: any user can squat on a key.
     #[error("not trusted: the queue under key {key} belongs to uid {uid}, not to root or you")]
     Untrusted {
@@ -61,7 +67,7 @@ pub enum Error {
         "queues are too small here: kernel.msgmax and kernel.msgmnb must be some hundred bytes"
     )]
     QueueTooSmall,
-    /// Another call on a queue failed.
+    /// Another call on a queue failed, before anything was asked.
     #[error(transparent)]
     Ipc(#[from] sysv::Error),
     /// The request is larger than `kernel.msgmax` or what the request queue holds.
@@ -69,7 +75,7 @@ pub enum Error {
     RequestTooBig,
     /// The kernel has no random bytes.
     #[error("getrandom: {0}")]
-    NoRandom(#[from] getrandom::Error),
+    NoRandom(String),
     /// The server says no, or cannot go on.
     #[error("{}", printable(.text))]
     Failed {
@@ -90,6 +96,9 @@ pub enum Error {
     /// The server's child died on the way.
     #[error("incomplete: the server's child died on the way")]
     ChildDied,
+    /// A call on the reply queue failed on the way.
+    #[error("incomplete: {0}")]
+    Broken(sysv::Error),
     /// Somebody removed the reply queue.
     #[error("incomplete: the reply queue was removed")]
     QueueRemoved,
@@ -111,6 +120,7 @@ impl Error {
         matches!(
             self,
             Self::NoServer { .. }
+                | Self::ServerDead { .. }
                 | Self::Untrusted { .. }
                 | Self::NotAllowed { .. }
                 | Self::EmptyPath

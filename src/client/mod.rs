@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::{Uid, geteuid};
 
 use crate::process::Patience;
+use crate::process::server_lock::{self, ServerState};
 use crate::sysv::{Key, MessageBuffer, Queue, SendError};
 use crate::wire::{
     DEFAULT_KEY, Extension, MAX_PATH, MAX_PLAIN_REQUEST, NORMAL_PRIORITY, Operation, Range,
@@ -59,6 +60,20 @@ pub struct Builder {
 
 /// Stops a client from another thread: removes its reply queues, so that whoever waits on one gets
 /// [`Error::Cancelled`], and lets it make no new ones.
+///
+/// ```no_run
+/// use std::{thread, time::Duration};
+///
+/// let builder = mqfs::Client::builder();
+/// let canceller = builder.canceller();
+/// let client = builder.connect()?;
+/// thread::spawn(move || {
+///     thread::sleep(Duration::from_secs(60));
+///     canceller.cancel(); // wherever the client is by then
+/// });
+/// let transfer = client.open("/var/log/wtmp")?;
+/// # Ok::<(), mqfs::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Canceller(WatchHandle);
 
@@ -92,7 +107,12 @@ impl ServerQueue {
                 return Err(Error::Untrusted { key, uid });
             }
         }
-        Ok(Self { key, queue, owner: status.uid, marked: is_request_queue_mode(status.mode) })
+        let server =
+            Self { key, queue, owner: status.uid, marked: is_request_queue_mode(status.mode) };
+        if server_lock::server_state(key, server.owner) == ServerState::Dead && server.marked {
+            return Err(Error::ServerDead { key });
+        }
+        Ok(server)
     }
 
     /// An mqfs server refuses plain requests without a word, since they prove nothing.
@@ -112,7 +132,8 @@ impl Builder {
         self
     }
 
-    /// How long nothing may come or go before a transfer fails, instead of 30 seconds.
+    /// How long nothing may come or go before a transfer fails, instead of 30 seconds. Looked at five
+    /// times a second.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -157,7 +178,7 @@ impl Client {
         Self::builder().key(key).connect()
     }
 
-    /// A client to be told more about.
+    /// Options for a client, which [`Builder::connect`] makes.
     pub fn builder() -> Builder {
         Builder {
             key: DEFAULT_KEY,
@@ -225,7 +246,7 @@ impl Client {
         mut try_send: impl FnMut() -> Option<T>,
     ) -> Result<T, Error> {
         const LONGEST_PAUSE: Duration = Duration::from_millis(5);
-        let deadline = Instant::now() + self.options.timeout;
+        let start = Instant::now();
         let mut pause = Duration::from_micros(50);
         loop {
             thread::sleep(pause);
@@ -239,7 +260,7 @@ impl Client {
             if self.options.watch.is_cancelled() {
                 return Err(Error::Cancelled);
             }
-            if Instant::now() >= deadline {
+            if start.elapsed() >= self.options.timeout {
                 return Err(Error::TimedOut(self.options.timeout));
             }
             pause = (pause * 2).min(LONGEST_PAUSE);

@@ -51,7 +51,7 @@ impl ReplyQueue {
     ) -> Result<Self, Error> {
         let plain = plain || (!server.marked && lease_is_in_the_way()?);
         let mode = if plain { Self::PLAIN_MODE } else { REPLY_QUEUE_MODE };
-        let lease = if plain { None } else { Some(lease::new()?) };
+        let lease = if plain { None } else { Some(new_lease()?) };
         let own_messages = u64::from(!plain);
         let peer = Peer { key: server.key, owner: server.owner, own_messages };
         let watched =
@@ -79,6 +79,10 @@ impl ReplyQueue {
 fn lease_is_in_the_way() -> Result<bool, sysv::Error> {
     let limits = Limits::current()?;
     Ok(limits.msgmnb < limits.msgmax + Lease::SIZE)
+}
+
+fn new_lease() -> Result<Lease, Error> {
+    lease::new().map_err(|error| Error::NoRandom(error.to_string()))
 }
 
 fn put_lease(queue: Queue, lease: &Lease) -> Result<(), Error> {

@@ -148,7 +148,9 @@ impl Watched {
     /// Receives the next message, waiting at most the timeout, and no longer than there is hope.
     pub(super) fn receive(&self, message: &mut MessageBuffer, which: Select) -> Result<(), Error> {
         let watch = self.watch.watch();
-        watch.ensure_thread();
+        if !watch.ensure_thread() {
+            return self.poll(message, which);
+        }
         let since = watch.epoch.elapsed().as_millis() as u64 + 1;
         self.entry.waiting_since.store(since, Ordering::Release);
         let outcome = loop {
@@ -159,6 +161,21 @@ impl Watched {
         };
         self.entry.waiting_since.store(0, Ordering::Release);
         self.settle(outcome)
+    }
+
+    /// Receives the next message without anybody to end the wait: by trying.
+    fn poll(&self, message: &mut MessageBuffer, which: Select) -> Result<(), Error> {
+        const PAUSE: Duration = Duration::from_millis(2);
+        let start = Instant::now();
+        loop {
+            if let Some(outcome) = self.try_receive(message, which) {
+                return outcome;
+            }
+            if start.elapsed() >= self.entry.timeout {
+                return Err(Error::TimedOut(self.entry.timeout));
+            }
+            thread::sleep(PAUSE);
+        }
     }
 
     /// Receives a message if there is one.
@@ -180,7 +197,7 @@ impl Watched {
                 Ok(())
             }
             Err(ReceiveError::TooBig) => Err(Error::Corrupt("a message larger than any buffer")),
-            Err(ReceiveError::Os(error)) => Err(error.into()),
+            Err(ReceiveError::Os(error)) => Err(Error::Broken(error)),
             Err(_) => Err(self.entry.ended.get_or_init(|| Error::QueueRemoved).clone()),
         }
     }
@@ -205,17 +222,17 @@ impl Watch {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ensure_thread(self: &Arc<Self>) {
+    /// Whether there is a thread that ends waits; the process may have none left to give.
+    fn ensure_thread(self: &Arc<Self>) -> bool {
         let mut state = self.lock();
-        if state.thread.is_some() {
-            return;
+        if state.thread.is_none() {
+            let watch = Arc::clone(self);
+            let thread = thread::Builder::new().name("mqfs-watch".to_owned());
+            if thread.spawn(move || watch.run()).is_ok() {
+                state.thread = Some(ThreadState::Running);
+            }
         }
-        let watch = Arc::clone(self);
-        let thread = thread::Builder::new().name("mqfs-watch".to_owned()).stack_size(64 * 1024);
-        // Without a thread left, a wait lasts until the server answers or goes.
-        if thread.spawn(move || watch.run()).is_ok() {
-            state.thread = Some(ThreadState::Running);
-        }
+        state.thread.is_some()
     }
 
     fn run(&self) {

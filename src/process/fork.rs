@@ -22,8 +22,9 @@ const PANICKED: i32 = 70;
 /// `EAGAIN`, `ENOMEM`: fork(2).
 pub fn fork_child(body: impl FnOnce() -> Infallible) -> Result<Pid, Errno> {
     let held = Held::new(SigSet::all());
-    // SAFETY: the only other thread of a process that calls this is ctrlc's, which holds no lock
-    // while it waits; glibc makes malloc usable in the child; fork(2), malloc(3).
+    // SAFETY: what another thread held stays held in the child, which can then hang, but sees no
+    // memory half changed that it uses: glibc makes malloc usable in the child, and a server's only
+    // other thread is ctrlc's, which holds nothing while it waits; fork(2), malloc(3).
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {

@@ -25,6 +25,7 @@ pub struct Finding {
 
 /// Whether a queue is an orphan, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Verdict {
     /// Its owner is proven dead.
     Orphan(Proof),

@@ -25,7 +25,7 @@ pub(super) fn serve(
         // The client may be gone by now; the line in the log tells why it was to be told.
         let _ = outbox.send(&admitted.reply.failure(text, *errno));
     }
-    log(admitted, &outcome, started);
+    log(admitted, &outcome, outbox.sent, started);
     exit_now(0)
 }
 
@@ -41,19 +41,15 @@ fn answer(admitted: Admitted<'_>, export: &Export, outbox: &mut Outbox) -> Resul
 }
 
 /// One line for every request.
-fn log(admitted: Admitted<'_>, outcome: &Result<Sent, Broken>, started: Instant) {
+fn log(admitted: Admitted<'_>, outcome: &Result<Sent, Broken>, bytes: u64, started: Instant) {
     let uid = admitted.caller.uid.as_raw();
     let queue = admitted.reply.queue.id().get();
     let path = loggable(admitted.path);
-    let ms = started.elapsed().as_secs_f64() * 1e3;
-    let ms = (ms * 1e3).round() / 1e3;
-    match outcome {
-        Ok(Sent { bytes, changed: false }) => {
-            tracing::info!(uid, queue, path, bytes, ms, outcome = "sent");
-        }
-        Ok(Sent { bytes, changed: true }) => {
-            tracing::info!(uid, queue, path, bytes, ms, outcome = "sent, but the file changed");
-        }
-        Err(broken) => tracing::info!(uid, queue, path, ms, outcome = broken.to_string()),
-    }
+    let ms = (started.elapsed().as_secs_f64() * 1e6).round() / 1e3;
+    let outcome = match outcome {
+        Ok(Sent { changed: false }) => "sent".to_owned(),
+        Ok(Sent { changed: true }) => "sent, but the file changed".to_owned(),
+        Err(broken) => broken.to_string(),
+    };
+    tracing::info!(uid, queue, path, bytes, ms, outcome);
 }

@@ -103,7 +103,7 @@ impl Children {
 
     /// Waits until every child has ended: for `timeout` of itself, then by force.
     pub(super) fn drain(&mut self, timeout: Duration, is_urgent: impl Fn() -> bool) {
-        self.wait_for_all(Instant::now() + timeout, &is_urgent);
+        self.wait_for_all(timeout, &is_urgent);
         if self.running.is_empty() {
             return;
         }
@@ -115,12 +115,13 @@ impl Children {
             let _ = kill(pid, Signal::SIGKILL);
         }
         // SIGKILL is certain, but what waits for a disk waits on.
-        self.wait_for_all(Instant::now() + Self::ROUND, &|| false);
+        self.wait_for_all(Self::ROUND, &|| false);
     }
 
-    fn wait_for_all(&mut self, deadline: Instant, give_up: &impl Fn() -> bool) {
+    fn wait_for_all(&mut self, timeout: Duration, give_up: &impl Fn() -> bool) {
+        let start = Instant::now();
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = timeout.saturating_sub(start.elapsed());
             let mut finished = false;
             wait_unless(
                 || {

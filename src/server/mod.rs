@@ -45,7 +45,7 @@ pub struct Config {
     /// What is served lies below this folder.
     pub root: PathBuf,
     /// The most children at once. At the bound requests wait in the queue.
-    pub max_children: usize,
+    pub max_children: u16,
     /// How long a child waits for a client that does not read.
     pub stall_timeout: Duration,
     /// How long children may go on when the server stops.
@@ -144,6 +144,25 @@ pub enum Error {
 }
 
 /// A server that holds its lock and has its request queue, and can be asked.
+///
+/// ```no_run
+/// use mqfs::server::{Config, Server};
+///
+/// let mut config = Config::default();
+/// config.root = "/srv/files".into();
+/// let server = Server::start(config)?;
+/// let stopper = server.stopper(); // for another thread, or a signal handler's
+/// println!("{server}");
+/// server.run()?;
+/// # Ok::<(), mqfs::server::Error>(())
+/// ```
+///
+/// # What it takes of the process
+///
+/// One server runs in a process, on the thread that calls [`run`](Self::run), and expects the process
+/// to itself: it waits for *all* children, handles `SIGCHLD` and `SIGALRM`, uses `ITIMER_REAL`, and
+/// forks children that do not exec. Other threads must hold `SIGCHLD` and `SIGALRM` back, and no lock
+/// that logging takes.
 #[derive(Debug)]
 pub struct Server {
     // Dropped in this order: the lock must outlive the queue that it guards.
@@ -194,14 +213,14 @@ impl Server {
         let lock = ServerLock::take(config.key)?;
         let stopping = Arc::new(Stopping::new(config.key));
         let queue = RequestQueue::create(config.key, config.mode, Arc::clone(&stopping))?;
-        ended::collect(config.max_children + 1)
+        ended::collect(usize::from(config.max_children) + 1)
             .map_err(|errno| Error::Os { call: "sigaction", errno })?;
         Ok(Self {
             queue,
             lock,
             export,
             policy,
-            children: Children::new(config.max_children, config.stall_timeout),
+            children: Children::new(config.max_children.into(), config.stall_timeout),
             refusals: Refusals::default(),
             config,
             stopping,

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+
 use super::admit::{Dialect, ReplyTo};
 use crate::process::lease::{self, Head};
 use crate::process::liveness::{Dead, Life, Observer};
@@ -16,6 +18,8 @@ pub(super) struct Outbox {
     stall_timeout: Duration,
     patience: Patience,
     ticking: bool,
+    /// Bytes of the file that were sent.
+    pub(super) sent: u64,
 }
 
 /// Why the client did not get a message. The first three are nobody's fault.
@@ -27,6 +31,8 @@ pub(super) enum Undelivered {
     Dead(Dead),
     #[error("client stalled")]
     Stalled,
+    #[error("setitimer: {0}")]
+    NoTimer(Errno),
     #[error(transparent)]
     Os(sysv::Error),
 }
@@ -36,7 +42,7 @@ impl Outbox {
     const TICK: Duration = Duration::from_secs(1);
 
     pub(super) fn new(reply: ReplyTo, stall_timeout: Duration) -> Self {
-        Self { reply, stall_timeout, patience: Patience::default(), ticking: false }
+        Self { reply, stall_timeout, patience: Patience::default(), ticking: false, sent: 0 }
     }
 
     /// The most bytes that a DATA should carry.
@@ -64,10 +70,7 @@ impl Outbox {
 
     fn send_waiting(&mut self, message: &MessageBuffer) -> Result<(), Undelivered> {
         if !self.ticking {
-            signals::tick_every(Self::TICK).map_err(|errno| {
-                let call = "setitimer";
-                Undelivered::Os(sysv::Error { call, object: sysv::Object::Namespace, errno })
-            })?;
+            signals::tick_every(Self::TICK).map_err(Undelivered::NoTimer)?;
             self.ticking = true;
         }
         let since = Instant::now();

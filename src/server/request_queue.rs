@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use nix::errno::Errno;
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
-use nix::unistd::geteuid;
+use nix::unistd::{Pid, geteuid, getpid};
 
 use super::Error;
 use crate::process::liveness;
@@ -104,6 +104,7 @@ fn remove_predecessor(key: Key) -> Result<(), Error> {
 #[derive(Debug)]
 pub(super) struct Stopping {
     key: Key,
+    maker: Pid,
     wishes: AtomicU32,
     queue: AtomicI32,
     thread: OnceLock<Pthread>,
@@ -116,6 +117,7 @@ impl Stopping {
     pub(super) fn new(key: Key) -> Self {
         Self {
             key,
+            maker: getpid(),
             wishes: AtomicU32::new(0),
             queue: AtomicI32::new(Self::NO_QUEUE),
             thread: OnceLock::new(),
@@ -135,7 +137,7 @@ impl Stopping {
     pub(super) fn remove_queue(&self) {
         let queue = self.queue.swap(Self::NO_QUEUE, Ordering::SeqCst);
         let queue = Queue::from_id(QueueId::new(queue));
-        if queue.id().get() != Self::NO_QUEUE && self.is_ours(queue) {
+        if queue.id().get() != Self::NO_QUEUE && getpid() == self.maker && self.is_ours(queue) {
             let _ = queue.remove();
         }
     }

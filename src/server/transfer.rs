@@ -14,7 +14,6 @@ use crate::wire::{Reply, Trailer};
 /// A transfer that came to its end.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sent {
-    pub(super) bytes: u64,
     pub(super) changed: bool,
 }
 
@@ -46,12 +45,11 @@ pub(super) fn stream(
         Dialect::Extended(_) => MessageBuffer::with_text(Reply::END, &trailer.encode()),
     };
     outbox.send(&end)?;
-    Ok(Sent { bytes: trailer.bytes, changed: trailer.changed })
+    Ok(Sent { changed: trailer.changed })
 }
 
 fn send_data(opened: &mut Opened, outbox: &mut Outbox) -> Result<Trailer, Broken> {
     let mut left = opened.length();
-    let mut bytes = 0;
     let mut checksum = crc32fast::Hasher::new();
     let mut message = MessageBuffer::with_capacity(outbox.chunk());
     while left != Some(0) {
@@ -67,7 +65,7 @@ fn send_data(opened: &mut Opened, outbox: &mut Outbox) -> Result<Trailer, Broken
         }
         checksum.update(message.text()); // while the bytes are in the cache
         outbox.send(&message)?;
-        bytes += read as u64;
+        outbox.sent += read as u64;
         left = left.map(|left| left - read as u64);
     }
     let now = fstat(&opened.file).map_err(|errno| unreadable(errno.into()))?;
@@ -77,7 +75,7 @@ fn send_data(opened: &mut Opened, outbox: &mut Outbox) -> Result<Trailer, Broken
         let text = "the file shrank while it was read".to_owned();
         return Err(Broken::Unreadable { text, errno: Errno::EIO });
     }
-    Ok(Trailer { bytes, checksum: checksum.finalize(), changed })
+    Ok(Trailer { bytes: outbox.sent, checksum: checksum.finalize(), changed })
 }
 
 fn read_some(file: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {

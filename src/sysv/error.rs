@@ -16,6 +16,7 @@ use super::{Key, QueueId};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{call}: {object}: {errno}")]
+#[non_exhaustive]
 pub struct Error {
     /// The system call, as its man page spells it.
     pub call: &'static str,

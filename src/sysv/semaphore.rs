@@ -27,6 +27,7 @@ pub struct Semaphore(libc::c_int);
 
 /// How an attempt to take the lock ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 #[must_use]
 pub enum Acquire {
     /// It is the caller's until it dies or removes the semaphore.

@@ -8,6 +8,7 @@ use crate::sysv::MessageType;
 
 /// One message of a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reply<'a> {
     /// It cannot be done, or not to its end.
     Failure(Failure),

@@ -298,7 +298,7 @@ fn json_has_an_object_to_a_line() {
         assert!(row["age_seconds"].take().as_u64().unwrap() < 30, "{text}");
         let expected = serde_json::json!({
             "id": queue.id().get(), "key": "0x00000000", "uid": 0, "cuid": 0, "mode": "0711",
-            "pid": owner.pid, "age_seconds": null, "messages": 1, "bytes": 56,
+            "pid": owner.pid, "last_sender": owner.pid, "last_receiver": null, "age_seconds": null, "messages": 1, "bytes": 56,
             "verdict": "alive", "reason": "owner is running", "action": "kept",
         });
         assert_eq!(row, expected);

@@ -152,6 +152,20 @@ fn a_queue_that_everybody_may_use_is_not_taken_for_a_servers() {
 }
 
 #[test]
+fn a_foreign_semaphore_that_cannot_be_read_is_named_with_the_remedy() {
+    as_root_in_own_namespace(|| {
+        let key = unique_key();
+        let _semaphore = Semaphore::open_or_create(key, Mode::new(0o600)).unwrap();
+        let programs = ForEverybody::new();
+        let other = run(programs.server(key, 64_126).args(["--root", "/proc"]));
+        assert_eq!(other.code(), Some(2));
+        let expected = "its semaphore belongs to another user (as root: ipcrm -S";
+        assert!(other.stderr.contains(expected), "{}", other.stderr);
+        Semaphore::open(key).unwrap().remove().unwrap();
+    });
+}
+
+#[test]
 fn when_no_queue_is_left_it_names_the_remedy() {
     as_root_in_own_namespace(|| {
         fs::write("/proc/sys/kernel/msgmni", "0").unwrap();
@@ -190,7 +204,7 @@ fn what_cannot_be_served_is_exit_2_and_leaves_nothing() {
             (vec!["--stall-timeout", "0s"], "more than zero"),
         ] {
             let mut command = program("mqfs-server");
-            if !arguments.contains(&"--key") {
+            if !arguments.iter().any(|argument| argument.starts_with("--key")) {
                 command.args(["-k", &key]);
             }
             let refused = run(command.args(&arguments));
@@ -207,6 +221,7 @@ fn when_fork_fails_the_client_is_told_and_the_server_goes_on() {
         // Root's own processes are not limited in number.
         let mut command = programs.server(key, 64_123);
         let server = Server::start_as(key, command.args(["--root", "/proc"]));
+        run(server.client().args(["--server-uid", "64123", "/version"])).success();
         wait_until("its housekeeping is done", || children_of(server.pid()).is_empty());
         // As the same user: root may lack CAP_SYS_RESOURCE.
         let limit = |processes: &str| {

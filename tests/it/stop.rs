@@ -5,6 +5,8 @@ use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use mqfs::sysv::MessageBuffer;
+use mqfs::wire::NORMAL_PRIORITY;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -94,6 +96,7 @@ fn a_stopped_child_does_not_keep_the_server() {
         let _client = stuck_client(&server, "/file");
         let child = children_of(server.pid())[0];
         kill(Pid::from_raw(child), Signal::SIGSTOP).unwrap();
+        wait_until("it stands", || state_of(child) == Some('T'));
         server.signal(Signal::SIGTERM);
         assert!(server.running().wait().success());
         assert_eq!(state_of(child), None);
@@ -233,7 +236,6 @@ fn children_that_end_leave_no_zombie() {
 fn a_client_whose_child_was_killed_fails_soon() {
     in_own_namespace(|| {
         let (server, _folder, _) = server_with_file(&[]);
-        // Its output goes to a file, so it waits for the server, not for a reader.
         let client = stuck_client(&server, "/file");
         client.freeze();
         kill(Pid::from_raw(children_of(server.pid())[0]), Signal::SIGKILL).unwrap();
@@ -266,7 +268,42 @@ fn a_client_of_a_server_that_died_before_it_answered_fails_soon() {
         assert_eq!(client.code(), Some(1), "{}", client.stderr);
         assert!(client.stderr.contains("the server died before it answered"), "{}", client.stderr);
         assert!(start.elapsed() < Duration::from_secs(10), "long before --timeout");
-        let _ = run(crate::support::program("mqfs-reap").arg("--dry-run"));
+    });
+}
+
+#[test]
+fn a_client_of_a_server_that_is_dead_is_told_at_once() {
+    in_own_namespace(|| {
+        let (mut server, _folder, _) = server_with_file(&[]);
+        server.signal(Signal::SIGKILL);
+        server.running().wait();
+        let alone = run(server.client().arg("/file"));
+        assert_eq!(alone.code(), Some(2));
+        let expected = format!("mqfs-client: no server: the one under key {} is dead ", server.key);
+        assert!(alone.stderr.starts_with(&expected), "{}", alone.stderr);
+    });
+}
+
+#[test]
+fn a_client_that_waits_to_ask_a_server_that_dies_is_told_soon() {
+    in_own_namespace(|| {
+        let (mut server, _folder, _) = server_with_file(&[]);
+        server.freeze();
+        let requests = queue_of(server.key).unwrap();
+        for size in [1000, 10, 1] {
+            let filler = MessageBuffer::with_text(NORMAL_PRIORITY, &vec![0xff; size]);
+            while requests.try_send(&filler).is_ok() {}
+        }
+        let mut command = server.client();
+        let client = Running::start(command.arg("/file").stderr(Stdio::piped()));
+        wait_until("it has its queue", || !reply_queues().is_empty());
+        let start = Instant::now();
+        server.signal(Signal::SIGKILL);
+        server.running().wait();
+        let client = client.finish();
+        assert_eq!(client.code(), Some(2), "{}", client.stderr);
+        assert!(client.stderr.contains("is dead"), "{}", client.stderr);
+        assert!(start.elapsed() < Duration::from_secs(10), "long before --timeout");
     });
 }
 

@@ -3,14 +3,16 @@
 mod programs;
 mod queues;
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mqfs::sysv::{Key, Queue, Semaphore, Status, queues};
+use mqfs::sysv::{Key, Queue, QueueId, Semaphore, Status, queues};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
 
@@ -23,13 +25,23 @@ pub use queues::{
 /// How long anything may take before a test gives it up.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
+thread_local! {
+    /// The queues that a test found and that are not its own.
+    static FOUND: RefCell<Vec<QueueId>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Runs a test in an IPC namespace of its own, and fails if a queue or semaphore is left there.
 ///
 /// A namespace belongs to a thread here; the programs that it starts inherit it. Without the right to
-/// make one, the test runs where it is, and only what it looks for itself is checked.
+/// make one, such tests take turns in the namespace that they are in, and look past the queues that
+/// they found there.
 pub fn in_own_namespace(test: impl FnOnce() + Send + 'static) {
+    static TURN: Mutex<()> = Mutex::new(());
     let outcome = thread::spawn(move || {
         let own = geteuid().is_root() && unshare(CloneFlags::CLONE_NEWIPC).is_ok();
+        let _turn = (!own).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
+        let found = queues().unwrap().map(|(queue, _)| queue.id());
+        FOUND.set(found.collect());
         test();
         if own {
             assert_eq!(all_queues(), [], "queues left");
@@ -53,9 +65,10 @@ pub fn as_root_in_own_namespace(test: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Every queue that can be seen from here.
+/// Every queue that came since the test began.
 pub fn all_queues() -> Vec<(Queue, Status)> {
-    queues().unwrap().collect()
+    let found = FOUND.with_borrow(Vec::clone);
+    queues().unwrap().filter(|(queue, _)| !found.contains(&queue.id())).collect()
 }
 
 /// The queue under a key.
