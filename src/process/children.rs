@@ -18,7 +18,8 @@ use super::signals::{self, Held};
 /// What ended and was not yet [taken](take_ended): pid and wait status in one word, 0 if empty.
 static ENDED: OnceLock<Box<[AtomicU64]>> = OnceLock::new();
 
-/// Collects children as they end, up to `capacity` of them between two calls of [`take_ended`].
+/// Collects children as they end, up to `capacity` of them between two calls of [`take_ended`]; more
+/// stay zombies until then.
 ///
 /// # Errors
 /// None are known.

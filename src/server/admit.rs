@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, geteuid};
 
 use super::refusals::Refusal;
-use super::{Config, PlainPolicy, is_privileged};
+use super::{Config, PlainPolicy};
 use crate::process::credentials;
 use crate::process::lease::{self, Head};
 use crate::sysv::{MessageBuffer, Mode, Queue, Status};
@@ -165,7 +165,7 @@ impl Policy {
 impl<'a> Admitted<'a> {
     /// Becomes the caller, if this process can become anybody.
     pub(super) fn become_caller(self) -> Result<Confined<'a>, Errno> {
-        if is_privileged() && !self.caller.uid.is_root() {
+        if geteuid().is_root() && !self.caller.uid.is_root() {
             credentials::become_user(self.caller.uid, self.caller.gid)?;
         }
         Ok(Confined(self))

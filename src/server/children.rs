@@ -7,7 +7,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
-use super::raw;
 use crate::process::children::{take_ended, wait_unless};
 use crate::process::liveness;
 
@@ -55,10 +54,14 @@ impl Children {
             match status {
                 WaitStatus::Exited(_, 0) => {}
                 WaitStatus::Exited(_, code) => {
-                    tracing::error!(pid = raw(pid), code, "a child failed");
+                    tracing::error!(pid = pid.as_raw(), code, "a child failed");
                 }
                 WaitStatus::Signaled(_, signal, _) => {
-                    tracing::warn!(pid = raw(pid), signal = signal.as_str(), "a child was killed");
+                    tracing::warn!(
+                        pid = pid.as_raw(),
+                        signal = signal.as_str(),
+                        "a child was killed"
+                    );
                 }
                 _ => {}
             }
@@ -91,7 +94,7 @@ impl Children {
     fn end_stopped(&self) {
         for (&pid, (_, started)) in &self.running {
             if started.elapsed() > self.stall_timeout && liveness::is_stopped(pid) {
-                tracing::warn!(pid = raw(pid), "ending a child that somebody stopped");
+                tracing::warn!(pid = pid.as_raw(), "ending a child that somebody stopped");
                 let _ = kill(pid, Signal::SIGKILL);
             }
         }

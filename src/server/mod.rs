@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::unistd::{Pid, geteuid, getpid};
+use nix::unistd::getpid;
 
 use crate::process::server_lock::{LockError, ServerLock};
 use crate::process::{self, children as ended, signals};
@@ -44,7 +44,7 @@ pub struct Config {
     pub mode: Mode,
     /// What is served lies below this folder.
     pub root: PathBuf,
-    /// The most children at once. At the bound requests wait in the queue.
+    /// The most children at once, at least 1. At the bound requests wait in the queue.
     pub max_children: u16,
     /// How long a child waits for a client that does not read.
     pub stall_timeout: Duration,
@@ -206,6 +206,7 @@ impl Server {
         if !is_request_queue_mode(config.mode.with(MARK)) {
             return Err(Error::Mode { mode: config.mode });
         }
+        let max_children = usize::from(config.max_children.max(1));
         let policy = Policy::of(&config);
         policy.warn();
         let export = Export::open_root(&config.root)
@@ -213,14 +214,13 @@ impl Server {
         let lock = ServerLock::take(config.key)?;
         let stopping = Arc::new(Stopping::new(config.key));
         let queue = RequestQueue::create(config.key, config.mode, Arc::clone(&stopping))?;
-        ended::collect(usize::from(config.max_children) + 1)
-            .map_err(|errno| Error::Os { call: "sigaction", errno })?;
+        ended::collect(max_children + 1).map_err(|errno| Error::Os { call: "sigaction", errno })?;
         Ok(Self {
             queue,
             lock,
             export,
             policy,
-            children: Children::new(config.max_children.into(), config.stall_timeout),
+            children: Children::new(max_children, config.stall_timeout),
             refusals: Refusals::default(),
             config,
             stopping,
@@ -322,14 +322,4 @@ impl Server {
             Err(errno) => tracing::warn!(%errno, "housekeeping put off: fork failed"),
         }
     }
-}
-
-/// Whether this process can become its callers.
-fn is_privileged() -> bool {
-    geteuid().is_root()
-}
-
-/// A pid for the log.
-fn raw(pid: Pid) -> i32 {
-    pid.as_raw()
 }
