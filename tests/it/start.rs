@@ -250,7 +250,7 @@ fn a_foreign_semaphore_under_the_key_is_removed_by_root_and_named_to_others() {
         let mut squatter = Server::start_as(key, command.args(["--root", "/proc"]));
         squatter.signal(Signal::SIGKILL);
         squatter.running().wait();
-        Queue::open(key).unwrap().remove().unwrap();
+        let _ = Queue::open(key).and_then(Queue::remove); // its housekeeping may have been faster
         let mut command = programs.server(key, 64_125);
         command.args(["--root", "/proc"]);
         let other = run(&mut command);

@@ -23,6 +23,9 @@ fn server_with_file(arguments: &[&str]) -> (Server, TempDir, Vec<u8>) {
     fs::write(folder.path().join("file"), &content).unwrap();
     let root = folder.path().to_str().unwrap().to_owned();
     let server = Server::start(&[&["--root", &root], arguments].concat());
+    // It keeps house before its first request; should it die meanwhile, its child would clean up.
+    server.fetch("/file");
+    wait_until("its housekeeping is done", || children_of(server.pid()).is_empty());
     (server, folder, content)
 }
 
