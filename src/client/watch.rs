@@ -125,6 +125,7 @@ impl WatchHandle {
             ended: OnceLock::new(),
         });
         state.live.push(Arc::clone(&entry));
+        self.watch().changed.notify_all(); // it sleeps while there is nothing to look at
         drop(state);
         Ok(Watched { watch: self.clone(), entry, queue: Some(queue) })
     }

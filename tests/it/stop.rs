@@ -311,6 +311,29 @@ fn a_client_that_waits_to_ask_a_server_that_dies_is_told_soon() {
 }
 
 #[test]
+fn every_transfer_of_a_client_gives_up_in_time() {
+    in_own_namespace(|| {
+        let (server, _folder, _) = server_with_file(&[]);
+        server.freeze();
+        let timeout = Duration::from_millis(300);
+        let client = mqfs::Client::builder().key(server.key).timeout(timeout).connect().unwrap();
+        let (sender, results) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for _ in 0..3 {
+                // A pause, in which the watch finds nothing to look at.
+                std::thread::sleep(Duration::from_millis(300));
+                let _ = sender.send(matches!(client.open("/f"), Err(mqfs::Error::TimedOut(_))));
+            }
+        });
+        for _ in 0..3 {
+            assert_eq!(results.recv_timeout(Duration::from_secs(10)), Ok(true));
+        }
+        server.signal(Signal::SIGCONT);
+        server.stop();
+    });
+}
+
+#[test]
 fn a_client_of_a_server_that_says_nothing_gives_up_in_time() {
     in_own_namespace(|| {
         let (server, _folder, _) = server_with_file(&[]);
