@@ -130,11 +130,25 @@ pub fn end_on_every_signal(except: &[Signal]) -> Result<(), Errno> {
     }
     PARENT.store(nix::unistd::getpid().as_raw(), Ordering::Relaxed);
     ignore(Signal::SIGXFSZ)?;
+    for number in libc::SIGRTMIN()..=libc::SIGRTMAX() {
+        on_real_time(number, terminate)?;
+    }
     for signal in DEADLY.into_iter().filter(|signal| !except.contains(signal)) {
         // SAFETY: the handler makes async-signal-safe calls only.
         unsafe { on(signal, SaFlags::SA_RESTART, terminate) }?;
     }
     Ok(())
+}
+
+/// [`on`] for the signals that nix has no names for.
+fn on_real_time(number: libc::c_int, handler: extern "C" fn(libc::c_int)) -> Result<(), Errno> {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: zero is a valid sigaction: no flags, no signals held back meanwhile.
+    let action = unsafe { action.assume_init_mut() };
+    action.sa_sigaction = handler as usize;
+    action.sa_flags = libc::SA_RESTART;
+    // SAFETY: the action outlives the call; sigaction(2).
+    Errno::result(unsafe { libc::sigaction(number, action, std::ptr::null_mut()) }).map(drop)
 }
 
 /// Whether a signal is ignored, as SIGHUP is under nohup(1).
