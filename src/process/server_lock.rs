@@ -60,14 +60,17 @@ impl ServerLock {
     pub fn take(key: Key) -> Result<Self, LockError> {
         loop {
             match Self::try_take(key) {
+                Ok(Some(lock)) => return Ok(lock),
+                Ok(None) => {}
                 // Removed under our hands, by a server that stops: there will be a new one.
                 Err(LockError::Os(error)) if error.is_gone() => {}
-                outcome => return outcome,
+                Err(error) => return Err(error),
             }
         }
     }
 
-    fn try_take(key: Key) -> Result<Self, LockError> {
+    /// None: a foreign semaphore was in the way, and is not any more.
+    fn try_take(key: Key) -> Result<Option<Self>, LockError> {
         // Looked up with no flags first: with a mode, semget refuses one that grants less.
         let semaphore = match Semaphore::open(key) {
             Err(error) if error.is_gone() => Semaphore::open_or_create(key, MODE)?,
@@ -83,10 +86,10 @@ impl ServerLock {
             }
             tracing::warn!(%key, uid = status.cuid.as_raw(), "removed a foreign semaphore");
             semaphore.remove()?;
-            return Self::try_take(key);
+            return Ok(None);
         }
         match semaphore.try_acquire() {
-            Ok(Acquire::Acquired) => Ok(Self { key, semaphore, holder: getpid() }),
+            Ok(Acquire::Acquired) => Ok(Some(Self { key, semaphore, holder: getpid() })),
             Ok(Acquire::Held) => Err(LockError::Held { key, pid: semaphore.last_pid()? }),
             Err(error) if error.is_denied() => {
                 Err(LockError::Foreign { key, uid: Some(status.cuid) })
@@ -94,9 +97,7 @@ impl ServerLock {
             Err(error) => Err(error.into()),
         }
     }
-}
 
-impl ServerLock {
     /// Makes sure that the lock is still held: somebody may have removed the semaphore (`ipcrm -S`).
     /// Takes it again then, unless another server was faster.
     ///
