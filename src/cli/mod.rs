@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Args, Parser};
 use nix::errno::Errno;
 
@@ -44,7 +44,7 @@ impl KeyArgs {
     fn key(&self) -> Result<Key> {
         let key = match (&self.key_file, self.key) {
             (Some(path), _) => Key::from_path(path, b'm')
-                .with_context(|| format!("--key-file {}", printable(path)))?,
+                .map_err(|errno| anyhow!("--key-file {}: {}", printable(path), errno.desc()))?,
             (None, Some(key)) => key,
             // Read here, not by clap: a variable stands back behind either option.
             (None, None) => match std::env::var("MQFS_KEY") {
@@ -78,11 +78,13 @@ fn parse<T: Parser>(program: &str) -> T {
         if !error.use_stderr() {
             error.exit();
         }
-        // clap's first paragraph says what is wrong; the others are tips and usage.
+        // What is wrong comes first; then tips, usage and the way to the help.
         let text = error.to_string();
-        let wrong = text.split("\n\n").next().unwrap_or_default();
-        let wrong: Vec<_> = wrong.trim_start_matches("error: ").split_whitespace().collect();
-        complain(program, format!("{} (see {program} --help)", wrong.join(" ")));
+        let rest = ["\n\n  tip:", "\n\nUsage:", "\n\nFor more information"];
+        let end = rest.iter().filter_map(|rest| text.find(rest)).min().unwrap_or(text.len());
+        let wrong = text[..end].trim_start_matches("error: ").split_whitespace();
+        let wrong = wrong.collect::<Vec<_>>().join(" ");
+        complain(program, format!("{} (see {program} --help)", printable(&wrong)));
         std::process::exit(UNAVAILABLE.into())
     })
 }

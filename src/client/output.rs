@@ -1,8 +1,9 @@
 //! A file that appears complete or not at all.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,8 +16,8 @@ use nix::unistd::{getpid, linkat};
 /// then an older file of that name stays as it is, and dropping this leaves nothing.
 ///
 /// Where the file system can (`O_TMPFILE`), the new file has no name before, so not even `SIGKILL`
-/// leaves it behind. What is not a regular file, such as a terminal or a FIFO, and what a link leads
-/// to that has no name, is written to as it is.
+/// leaves it behind. What is not a regular file, such as a terminal or a FIFO, is written to as it
+/// is, and so is what /dev/stdout leads to.
 ///
 /// ```
 /// use std::io::Write;
@@ -79,18 +80,17 @@ impl OutputFile {
     /// # Errors
     /// The folder cannot be written to, or the target is a folder.
     pub fn create(target: &Path, unfinished: &Unfinished) -> io::Result<Self> {
-        let is_link = fs::symlink_metadata(target).is_ok_and(|target| target.is_symlink());
-        let resolved = fs::canonicalize(target);
-        // A link to nothing, or to a file without a name such as /dev/stdout may be, has no place
-        // beside which a file could grow.
-        let in_place = is_link && resolved.is_err();
-        let target = resolved.unwrap_or_else(|_| target.to_owned());
-        let existing = fs::metadata(&target).ok();
-        if in_place || existing.as_ref().is_some_and(|existing| !existing.is_file()) {
-            let file =
-                OpenOptions::new().write(true).create(in_place).truncate(in_place).open(&target)?;
+        let in_place = |file, target| {
             let unfinished = unfinished.clone();
-            return Ok(Self { file, target, state: State::InPlace, unfinished });
+            Ok(Self { file, target, state: State::InPlace, unfinished })
+        };
+        let target = match follow(target)? {
+            Place::Descriptor(number) => return in_place(descriptor(number)?, target.to_owned()),
+            Place::Path(path) => path,
+        };
+        let existing = fs::metadata(&target).ok();
+        if existing.as_ref().is_some_and(|existing| !existing.is_file()) {
+            return in_place(OpenOptions::new().write(true).open(&target)?, target);
         }
         let (file, state) = match unnamed(folder_of(&target)) {
             Ok(file) => (file, State::Unnamed),
@@ -168,6 +168,47 @@ impl Drop for OutputFile {
         if let State::Named(_) = self.state {
             self.unfinished.discard();
         }
+    }
+}
+
+/// Where an output leads.
+enum Place {
+    /// A path whose last component is no link.
+    Path(PathBuf),
+    /// One of our own descriptors, by way of /dev/stdout, /dev/fd/N or /proc/self/fd/N: what it is
+    /// open on has its own place to write at, and perhaps no name.
+    Descriptor(i32),
+}
+
+/// Follows links to where they lead, also if nothing is there.
+fn follow(target: &Path) -> io::Result<Place> {
+    const MOST_LINKS: usize = 40; // as the kernel: path_resolution(7)
+    let descriptors = fs::canonicalize("/proc/self/fd").ok();
+    let mut path = target.to_owned();
+    for _ in 0..MOST_LINKS {
+        let Some(name) = path.file_name().map(OsStr::to_owned) else {
+            return Ok(Place::Path(path)); // ".." or "/": a folder
+        };
+        let folder = fs::canonicalize(folder_of(&path))?;
+        if Some(&folder) == descriptors.as_ref()
+            && let Some(Ok(number)) = name.to_str().map(str::parse)
+        {
+            return Ok(Place::Descriptor(number));
+        }
+        path = folder.join(name);
+        match fs::read_link(&path) {
+            Ok(link) => path = folder.join(link),
+            Err(_) => return Ok(Place::Path(path)),
+        }
+    }
+    Err(Errno::ELOOP.into())
+}
+
+fn descriptor(number: i32) -> io::Result<File> {
+    match number {
+        1 => Ok(io::stdout().as_fd().try_clone_to_owned()?.into()),
+        2 => Ok(io::stderr().as_fd().try_clone_to_owned()?.into()),
+        _ => OpenOptions::new().append(true).open(format!("/proc/self/fd/{number}")),
     }
 }
 

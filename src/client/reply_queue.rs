@@ -53,7 +53,8 @@ impl ReplyQueue {
         let mode = if plain { Self::PLAIN_MODE } else { REPLY_QUEUE_MODE };
         let lease = if plain { None } else { Some(new_lease()?) };
         let own_messages = u64::from(!plain);
-        let peer = Peer { key: server.key, owner: server.owner, own_messages };
+        let takes_lock = server.marked;
+        let peer = Peer { key: server.key, owner: server.owner, takes_lock, own_messages };
         let watched =
             watch.open(|| OwnedQueue::private(mode), peer, timeout).map_err(with_remedy)?;
         if let Some(lease) = &lease {

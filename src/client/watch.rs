@@ -61,6 +61,8 @@ struct Entry {
 pub(super) struct Peer {
     pub(super) key: Key,
     pub(super) owner: Uid,
+    /// Whether it takes the server lock: another program's server does not.
+    pub(super) takes_lock: bool,
     /// Messages in the reply queue that are our own: the lease.
     pub(super) own_messages: u64,
 }
@@ -283,7 +285,7 @@ impl Entry {
             let sender = status.last_sender.filter(|&pid| pid != getpid())?;
             return liveness::no_such_process(sender).then_some(Error::ChildDied);
         }
-        let server = server_lock::server_state(self.peer.key, self.peer.owner);
-        (server == ServerState::Dead).then_some(Error::ServerDied)
+        let state = || server_lock::server_state(self.peer.key, self.peer.owner);
+        (self.peer.takes_lock && state() == ServerState::Dead).then_some(Error::ServerDied)
     }
 }

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigSet, Signal};
-use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use super::signals::{self, Held};
@@ -57,9 +56,30 @@ fn slots() -> &'static [AtomicU64] {
     ENDED.get().map_or(&[], |slots| slots)
 }
 
+/// A child that ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Which.
+    pub pid: Pid,
+    /// How: its wait status. Not nix's `WaitStatus`, which knows no real-time signals.
+    status: libc::c_int,
+}
+
+impl Ended {
+    /// The status that it exited with.
+    pub fn code(&self) -> Option<i32> {
+        libc::WIFEXITED(self.status).then(|| libc::WEXITSTATUS(self.status))
+    }
+
+    /// The number of the signal that killed it.
+    pub fn signal(&self) -> Option<i32> {
+        libc::WIFSIGNALED(self.status).then(|| libc::WTERMSIG(self.status))
+    }
+}
+
 /// The children that ended since the last call. As process 1 of a pid namespace they may be other
 /// processes' and any number.
-pub fn take_ended() -> Vec<(Pid, WaitStatus)> {
+pub fn take_ended() -> Vec<Ended> {
     let mut ended = Vec::new();
     loop {
         let before = ended.len();
@@ -69,13 +89,16 @@ pub fn take_ended() -> Vec<(Pid, WaitStatus)> {
                 let word = slot.swap(0, Ordering::AcqRel);
                 let (pid, status) = ((word >> 32) as u32, word as u32);
                 let pid = Pid::from_raw(pid.cast_signed());
-                ended.extend(WaitStatus::from_raw(pid, status.cast_signed()).map(|s| (pid, s)));
+                ended.push(Ended { pid, status: status.cast_signed() });
             }
         }
         if ended.len() - before < slots().len() {
             return ended;
         }
-        reap_all(); // every slot was taken: more may have ended than had a place
+        // Every slot was taken: more may have ended than had a place. The handler is kept out, or
+        // it could fill the place of one that was waited for just now.
+        let _held = Held::new(SigSet::from(Signal::SIGCHLD));
+        reap_all();
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod children;
 pub mod credentials;
 mod fork;
+pub mod introspection;
 pub mod lease;
 pub mod liveness;
 mod patience;

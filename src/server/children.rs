@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use crate::process::children::{take_ended, wait_unless};
@@ -47,23 +46,15 @@ impl Children {
 
     /// Takes note of the children that ended.
     pub(super) fn settle(&mut self) {
-        for (pid, status) in take_ended() {
-            if self.running.remove(&pid).is_none() {
+        for ended in take_ended() {
+            if self.running.remove(&ended.pid).is_none() {
                 continue; // adopted, by a server that is process 1 of a pid namespace
             }
-            match status {
-                WaitStatus::Exited(_, 0) => {}
-                WaitStatus::Exited(_, code) => {
-                    tracing::error!(pid = pid.as_raw(), code, "a child failed");
-                }
-                WaitStatus::Signaled(_, signal, _) => {
-                    tracing::warn!(
-                        pid = pid.as_raw(),
-                        signal = signal.as_str(),
-                        "a child was killed"
-                    );
-                }
-                _ => {}
+            let pid = ended.pid.as_raw();
+            match (ended.code(), ended.signal()) {
+                (Some(0), _) => {}
+                (Some(code), _) => tracing::error!(pid, code, "a child failed"),
+                (_, signal) => tracing::warn!(pid, signal, "a child was killed"),
             }
         }
     }

@@ -1,17 +1,15 @@
 //! What lies below the root: opened there and nowhere else, and only if it is a regular file.
 
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
-use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
-use nix::unistd::getpid;
 
 use super::admit::Confined;
+use crate::process::introspection;
 use crate::wire::{Kind, Meta, Range};
 
 /// The folder whose content is served.
@@ -69,7 +67,7 @@ impl Export {
         regular(&self.resolve(request.path(), path_only)?)?;
         let file = self.resolve(request.path(), read)?;
         let stat = regular(&file)?;
-        if stat.st_size == 0 && is_own_process(&file) {
+        if stat.st_size == 0 && introspection::may_tell_of_this_process(&file, stat.st_dev) {
             return Err(OpenError::Os(Errno::EACCES));
         }
         Ok(Opened { file: File::from(file), stat, range: request.range() })
@@ -98,18 +96,6 @@ fn regular(file: &OwnedFd) -> Result<FileStat, OpenError> {
         SFlag::S_IFDIR => Err(OpenError::Directory),
         other => Err(OpenError::Special(name(other))),
     }
-}
-
-/// Whether this is a file of /proc about this very process, which may look into itself where its
-/// caller may not: /proc/self/maps shows where the server's memory lies.
-fn is_own_process(file: &OwnedFd) -> bool {
-    if !fstatfs(file).is_ok_and(|fs| fs.filesystem_type() == PROC_SUPER_MAGIC) {
-        return false;
-    }
-    let own = OsString::from(getpid().to_string());
-    let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    // Without a path, it is taken for one.
-    path.map_or(true, |path| path.components().any(|part| part.as_os_str() == own))
 }
 
 fn name(kind: SFlag) -> &'static str {

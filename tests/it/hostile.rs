@@ -107,6 +107,28 @@ fn a_caller_who_stops_its_child_does_not_keep_its_place() {
 }
 
 #[test]
+fn a_caller_who_kills_its_children_in_any_way_takes_nobodys_place() {
+    in_own_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
+        let root = folder.path().to_str().unwrap();
+        let server = Server::start(&["--root", root, "--max-children", "1"]);
+        for signal in
+            [libc::SIGKILL, libc::SIGSEGV, libc::SIGUSR1, libc::SIGRTMIN(), libc::SIGRTMAX()]
+        {
+            let stuck = stuck_client(&server, "/file");
+            let child = children_of(server.pid())[0];
+            let mut kill = Command::new("kill");
+            run(kill.arg(format!("-{signal}")).arg(child.to_string())).success();
+            wait_until("the child is gone", || children_of(server.pid()).is_empty());
+            drop(stuck);
+            assert_eq!(server.fetch("/file").len(), 1 << 20, "after signal {signal}");
+        }
+        server.stop();
+    });
+}
+
+#[test]
 fn a_signal_to_the_servers_whole_group_lets_its_children_finish() {
     in_own_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
@@ -194,6 +216,20 @@ fn output_through_a_link_to_a_file_without_a_name_reaches_that_file() {
         std::io::Seek::rewind(&mut unnamed).unwrap();
         unnamed.read_to_string(&mut content).unwrap();
         assert!(content.starts_with("Linux"), "{content:?}");
+
+        // The same with a name: what others write there before and after stays.
+        let named = folder.path().join("named");
+        let mut shell = Command::new("sh");
+        let script = r#"(echo before; "$1" -k "$2" -o /dev/stdout /version; echo after) > "$3""#;
+        shell.args(["-c", script, "sh"]).arg(server.client().get_program());
+        run(shell.arg(server.key.to_string()).arg(&named)).success();
+        let content = fs::read_to_string(&named).unwrap();
+        assert!(content.starts_with("before\nLinux") && content.ends_with("after\n"), "{content}");
+
+        let nowhere = folder.path().join("nowhere");
+        symlink("not-made", &nowhere).unwrap();
+        assert_eq!(run(server.client().arg("-o").arg(&nowhere).arg("/missing")).code(), Some(1));
+        assert!(!folder.path().join("not-made").exists());
 
         let dangling = folder.path().join("dangling");
         symlink("target", &dangling).unwrap();

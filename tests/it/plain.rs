@@ -9,7 +9,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::support::{Server, as_root_in_own_namespace, client, in_own_namespace, run};
-use mqfs::sysv::{Key, MessageType};
+use mqfs::sysv::{Key, MessageType, Mode, OwnedQueue, Queue};
 
 use textbook::{
     SIZES, TextbookServer, ask, noise_file, path_of_length, receive_plain, reply_queue, request,
@@ -234,6 +234,23 @@ fn a_lease_is_left_out_where_a_textbook_servers_message_would_not_fit_beside_it(
         let server = Server::start(&["--root".as_ref(), folder.path()]);
         assert!(server.fetch("/file-20000") == content);
         server.stop();
+    });
+}
+
+#[test]
+fn a_dead_mqfs_servers_lock_says_nothing_of_a_textbook_server_on_its_key() {
+    in_own_namespace(|| {
+        let mut dead = Server::start(&["--root", "/proc"]);
+        dead.signal(nix::sys::signal::Signal::SIGKILL);
+        dead.running().wait();
+        let _ = Queue::open(dead.key).and_then(Queue::remove);
+        // Somebody's server that takes its time: nobody answers here.
+        let theirs = OwnedQueue::create(dead.key, Mode::new(0o622)).unwrap();
+        let mut command = client(dead.key);
+        let waiting = run(command.args(["--timeout", "1s", "/version"]));
+        let expected = "mqfs-client: /version: timed out: nothing came for 1s\n";
+        assert_eq!(waiting.stderr, expected);
+        drop(theirs);
     });
 }
 
