@@ -114,7 +114,7 @@ fn a_caller_who_kills_its_children_in_any_way_takes_nobodys_place() {
         let root = folder.path().to_str().unwrap();
         let server = Server::start(&["--root", root, "--max-children", "1"]);
         for signal in
-            [libc::SIGKILL, libc::SIGSEGV, libc::SIGUSR1, libc::SIGRTMIN(), libc::SIGRTMAX()]
+            [libc::SIGKILL, libc::SIGABRT, libc::SIGUSR1, libc::SIGRTMIN(), libc::SIGRTMAX()]
         {
             let stuck = stuck_client(&server, "/file");
             let child = children_of(server.pid())[0];
