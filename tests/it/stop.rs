@@ -124,7 +124,7 @@ fn a_client_leaves_no_queue_after_any_signal_in_the_midst_of_a_transfer() {
         ] {
             let client = stuck_client(&server, "/file");
             client.signal(signal);
-            let client = client.finish();
+            let client = client.finish_unread();
             assert_eq!(client.code(), Some(130), "{signal}");
             assert_eq!(client.stderr, "mqfs-client: interrupted\n", "{signal}");
             assert_eq!(reply_queues(), [], "{signal}");
@@ -145,7 +145,7 @@ fn a_client_leaves_no_queue_after_a_real_time_signal() {
             let client = stuck_client(&server, "/file");
             let mut kill = std::process::Command::new("kill");
             run(kill.arg(format!("-{number}")).arg(client.pid().to_string())).success();
-            assert_eq!(client.finish().code(), Some(130), "{number}");
+            assert_eq!(client.finish_unread().code(), Some(130), "{number}");
             assert_eq!(reply_queues(), [], "{number}");
         }
         server.stop();
@@ -187,7 +187,7 @@ fn ctrl_c_to_a_whole_process_group_leaves_nothing() {
         let client = Stuck::start(&mut command).client;
         let children = children_of(server.pid());
         killpg(Pid::from_raw(server.pid()), Signal::SIGINT).unwrap();
-        assert_eq!(client.finish().code(), Some(130));
+        assert_eq!(client.finish_unread().code(), Some(130));
         assert!(server.running().wait().success());
         assert!(children.iter().all(|&child| state_of(child).is_none()));
     });

@@ -151,6 +151,13 @@ impl Running {
         status.unwrap()
     }
 
+    /// Waits for its end before reading what it wrote: to be read would let it go on.
+    #[track_caller]
+    pub fn finish_unread(mut self) -> Finished {
+        self.wait();
+        self.finish()
+    }
+
     /// Reads what it writes until it ends. Its output must be piped.
     #[track_caller]
     pub fn finish(mut self) -> Finished {
