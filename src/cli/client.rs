@@ -6,6 +6,7 @@ use std::io::{self, BufRead, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -13,6 +14,7 @@ use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Uid;
 
+use super::logging::Stderr;
 use super::{FAILED, INTERRUPTED, KeyArgs, NOBODY_READS, UNAVAILABLE, complain, duration, reason};
 use crate::client::output::{OutputFile, Unfinished};
 use crate::client::{Canceller, Client, Error, Transfer};
@@ -88,7 +90,7 @@ fn run(opts: &Opts) -> Result<ExitCode> {
     for path in &opts.paths {
         match fetch(&client, path, &mut sink) {
             Ok(transfer) => opts.tell_of(path, &transfer),
-            Err(Stop::Source(Error::Cancelled)) => return Ok(ExitCode::from(INTERRUPTED)),
+            Err(Stop::Source(Error::Cancelled)) => wait_for_the_end(),
             Err(Stop::Source(error)) => {
                 opts.complain_of(printable(path), &error);
                 if error.is_before_request() {
@@ -96,7 +98,7 @@ fn run(opts: &Opts) -> Result<ExitCode> {
                 }
                 status = FAILED;
             }
-            Err(Stop::Sink(error)) => return Ok(opts.sink_failed(&sink, &error)),
+            Err(Stop::Sink(error)) => return Ok(opts.sink_failed(&error)),
         }
     }
     if status == 0
@@ -120,9 +122,9 @@ impl Opts {
         named.unwrap_or_else(|| "standard output".to_owned())
     }
 
-    fn sink_failed(&self, sink: &Sink, error: &io::Error) -> ExitCode {
+    fn sink_failed(&self, error: &io::Error) -> ExitCode {
         // As for any filter whose reader went away: no word, and what a shell makes of SIGPIPE.
-        if error.kind() == io::ErrorKind::BrokenPipe && matches!(sink, Sink::Stdout(_)) {
+        if error.kind() == io::ErrorKind::BrokenPipe {
             return ExitCode::from(NOBODY_READS);
         }
         self.complain_of(self.output_name(), reason(error));
@@ -215,17 +217,25 @@ impl Sink {
     }
 }
 
+/// Leaves the last word, and the exit, to the thread that handles the signal.
+fn wait_for_the_end() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
 /// Leaves nothing behind when a signal ends the program, wherever its main thread may be: that one
 /// may be waiting for somebody to read its output.
 fn clean_up_on_signals(canceller: Canceller, unfinished: Unfinished, quiet: bool) -> Result<()> {
     let _held = Held::new(SigSet::all());
     let under_nohup = signals::is_ignored(Signal::SIGHUP);
     ctrlc::set_handler(move || {
-        if !quiet {
-            complain(PROGRAM, "interrupted");
-        }
         canceller.cancel();
         unfinished.discard();
+        if !quiet {
+            // Never waits: whoever was to read it may be gone, or be who sent the signal.
+            let _ = Stderr.write_all(format!("{PROGRAM}: interrupted\n").as_bytes());
+        }
         process::exit_now(INTERRUPTED.into());
     })
     .context("cannot handle signals")?;

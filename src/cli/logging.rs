@@ -32,7 +32,7 @@ pub(super) fn init(format: LogFormat, level: Level) {
 /// Descriptor 2 without the lock of [`io::stderr`], which a forked child could find held for ever. A
 /// line that would have to wait is dropped: whoever reads the log is not to hold the server up.
 #[derive(Debug, Clone, Copy)]
-struct Stderr;
+pub(super) struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

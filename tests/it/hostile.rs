@@ -2,19 +2,21 @@
 //! stopped, logs that nobody reads.
 
 use std::fs::{self};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use mqfs::sysv::{MessageBuffer, Mode, OwnedQueue, QueueId, Select, Semaphore};
 use mqfs::wire::{NORMAL_PRIORITY, REPLY_QUEUE_MODE};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::support::{
     ForEverybody, Running, SOMEBODY, Server, as_root_in_own_namespace, children_of,
-    in_own_namespace, noise, program, queue_of, run, stuck_client, unique_key, wait_until,
+    in_own_namespace, noise, program, queue_of, reply_queues, run, state_of, stuck_client,
+    unique_key, wait_until,
 };
 
 /// A private queue under an id that a removed queue had. Source: checkpoint_restore in ipc/util.c.
@@ -161,6 +163,28 @@ fn a_log_that_nobody_reads_holds_nobody_up() {
         assert!(!run(crate::support::client(key).arg("/version")).success().is_empty());
         server.signal(Signal::SIGTERM);
         assert!(server.wait().success());
+    });
+}
+
+#[test]
+fn a_client_whose_complaints_nobody_reads_still_cleans_up() {
+    in_own_namespace(|| {
+        let server = Server::start(&["--root", "/proc"]);
+        server.freeze();
+        let (_unread, mut full) = std::io::pipe().unwrap();
+        let flags = OFlag::from_bits_retain(fcntl(&full, FcntlArg::F_GETFL).unwrap());
+        fcntl(&full, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).unwrap();
+        while full.write(&[0; 4096]).is_ok() {}
+        fcntl(&full, FcntlArg::F_SETFL(flags)).unwrap();
+        let mut client = Running::start(server.client().arg("/version").stderr(full));
+        wait_until("it waits", || {
+            !reply_queues().is_empty() && state_of(client.pid()) == Some('S')
+        });
+        client.signal(Signal::SIGTERM);
+        assert_eq!(client.wait().code(), Some(130));
+        assert_eq!(reply_queues(), []);
+        server.signal(Signal::SIGCONT);
+        server.stop();
     });
 }
 
