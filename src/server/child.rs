@@ -19,7 +19,7 @@ pub(super) fn serve(
     stall_timeout: Duration,
     started: Instant,
 ) -> Infallible {
-    let mut outbox = Outbox::new(admitted.reply, stall_timeout);
+    let mut outbox = Outbox::new(admitted.reply, stall_timeout, started);
     let outcome = answer(admitted, export, &mut outbox);
     if let Err(Broken::Unreadable { text, errno }) = &outcome {
         // The client may be gone by now; the line in the log tells why it was to be told.

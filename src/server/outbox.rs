@@ -18,6 +18,8 @@ pub(super) struct Outbox {
     stall_timeout: Duration,
     patience: Patience,
     ticking: bool,
+    /// When the queue was last known to be the client's.
+    known_at: Instant,
     /// Bytes of the file that were sent.
     pub(super) sent: u64,
 }
@@ -41,8 +43,10 @@ impl Outbox {
     /// How often a child that waits looks whether its client still lives.
     const TICK: Duration = Duration::from_secs(1);
 
-    pub(super) fn new(reply: ReplyTo, stall_timeout: Duration) -> Self {
-        Self { reply, stall_timeout, patience: Patience::default(), ticking: false, sent: 0 }
+    /// For a queue that was admitted after `known_at`.
+    pub(super) fn new(reply: ReplyTo, stall_timeout: Duration, known_at: Instant) -> Self {
+        let patience = Patience::default();
+        Self { reply, stall_timeout, patience, ticking: false, known_at, sent: 0 }
     }
 
     /// The most bytes that a DATA should carry.
@@ -56,7 +60,19 @@ impl Outbox {
     }
 
     /// Sends a message: tries for a while, then waits, looking after the client now and then.
+    ///
+    /// Ids come round again, in seconds at best; reading a file may take as long. So after a pause
+    /// the lease is looked at before anything is sent.
     pub(super) fn send(&mut self, message: &MessageBuffer) -> Result<(), Undelivered> {
+        if self.known_at.elapsed() >= Self::TICK {
+            self.check_lease()?;
+        }
+        self.deliver(message)?;
+        self.known_at = Instant::now();
+        Ok(())
+    }
+
+    fn deliver(&mut self, message: &MessageBuffer) -> Result<(), Undelivered> {
         let queue = self.reply.queue;
         let tried = self.patience.attempt(|| match queue.try_send(message) {
             Err(SendError::Full | SendError::Interrupted) => None,
@@ -86,15 +102,23 @@ impl Outbox {
         }
     }
 
-    /// Ends the wait for a client that is proven dead, and removes what it left. A queue that no
-    /// longer carries the lease is another one under the same id: ids come round again.
-    fn look_after_client(&self) -> Result<(), Undelivered> {
-        let Dialect::Extended(Some(lease)) = self.reply.dialect else { return Ok(()) };
-        match lease::peek(self.reply.queue) {
-            Head::Lease(found) if found == lease => {}
-            Head::Unreadable(_) => {}
-            _ => return Err(Undelivered::Gone),
+    /// A queue that no longer carries the lease is another one under the same id. Nor is one ours
+    /// that can no longer be read.
+    fn check_lease(&self) -> Result<(), Undelivered> {
+        match self.reply.dialect {
+            Dialect::Extended(Some(lease))
+                if lease::peek(self.reply.queue) != Head::Lease(lease) =>
+            {
+                Err(Undelivered::Gone)
+            }
+            _ => Ok(()),
         }
+    }
+
+    /// Ends the wait for a client that is proven dead, and removes what it left.
+    fn look_after_client(&self) -> Result<(), Undelivered> {
+        self.check_lease()?;
+        let Dialect::Extended(Some(lease)) = self.reply.dialect else { return Ok(()) };
         match Observer::new().life_of(&lease.owner) {
             Life::Alive(_) => Ok(()),
             Life::Dead(proof) => {
