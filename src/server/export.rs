@@ -1,11 +1,11 @@
 //! What lies below the root: opened there and nowhere else, and only if it is a regular file.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 
 use super::admit::Confined;
@@ -60,17 +60,27 @@ impl Export {
     /// Opens what an admitted caller asked for.
     pub(super) fn open(&self, request: &Confined<'_>) -> Result<Opened, OpenError> {
         // Looked at before it is opened: opening a FIFO lets its writer go on, and a device may do
-        // anything. What is put in its place meanwhile is looked at again, and neither a FIFO
-        // without a writer nor a terminal keeps us.
-        let path_only = OFlag::O_PATH | OFlag::O_CLOEXEC;
-        let read = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-        regular(&self.resolve(request.path(), path_only)?)?;
-        let file = self.resolve(request.path(), read)?;
-        let stat = regular(&file)?;
-        if stat.st_size == 0 && introspection::may_tell_of_this_process(&file, stat.st_dev) {
+        // anything.
+        let found = self.resolve(request.path(), OFlag::O_PATH | OFlag::O_CLOEXEC)?;
+        let stat = regular(&found)?;
+        if stat.st_size == 0 && introspection::may_tell_of_this_process(&found, stat.st_dev) {
             return Err(OpenError::Os(Errno::EACCES));
         }
+        let file = self.open_found(&found, request.path())?;
+        let stat = regular(&file)?;
         Ok(Opened { file: File::from(file), stat, range: request.range() })
+    }
+
+    /// Opens for reading what was found, whatever its path leads to by now.
+    fn open_found(&self, found: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let itself = format!("/proc/self/fd/{}", found.as_raw_fd());
+        match open(itself.as_str(), flags, Mode::empty()) {
+            // No /proc here, or another pid namespace's. What stands there now is looked at once
+            // more, and neither a FIFO without a writer nor a terminal keeps us.
+            Err(Errno::ENOENT) => self.resolve(path, flags),
+            outcome => outcome,
+        }
     }
 
     fn resolve(&self, path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
@@ -85,6 +95,13 @@ impl Export {
             }
         }
         openat2(&self.root, path, how)
+    }
+}
+
+impl AsFd for Export {
+    /// The root, for nothing but finding what lies below it (`O_PATH`).
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
     }
 }
 
