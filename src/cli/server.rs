@@ -33,15 +33,19 @@ use.";
 struct Opts {
     #[command(flatten)]
     key: KeyArgs,
-    /// Serve what lies below this folder
-    #[arg(long, value_name = "DIR", default_value = "/")]
-    root: PathBuf,
+    /// Serve what lies below this folder [default: /, unless others may ask a server that is not
+    /// root's]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
     /// Who may ask: 0600, 0620 (group), 0602 or 0622 (everybody)
     #[arg(long, value_name = "MODE", default_value = "0600", value_parser = mode)]
     mode: Mode,
     /// Most children at once; further requests wait in the queue
-    #[arg(long, value_name = "N", default_value = "64", value_parser = max_children)]
+    #[arg(long, value_name = "N", default_value = "64", value_parser = positive)]
     max_children: u16,
+    /// Most children at once for one user; further requests are told to try again
+    #[arg(long, value_name = "N", default_value = "16", value_parser = positive)]
+    max_per_user: u16,
     /// How long a child waits for a client that does not read
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     stall_timeout: Duration,
@@ -83,7 +87,7 @@ fn mode(text: &str) -> Result<Mode, String> {
     }
 }
 
-fn max_children(text: &str) -> Result<u16, String> {
+fn positive(text: &str) -> Result<u16, String> {
     match text.parse() {
         Ok(n) if n > 0 => Ok(n),
         _ => Err("a number from 1 to 65535 is expected".to_owned()),
@@ -98,6 +102,7 @@ impl Opts {
             mode: self.mode,
             root: self.root.clone(),
             max_children: self.max_children,
+            max_per_user: self.max_per_user,
             stall_timeout: self.stall_timeout,
             drain_timeout: self.drain_timeout,
             plain: match self.plain {

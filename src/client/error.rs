@@ -134,6 +134,11 @@ impl Error {
         )
     }
 
+    /// Whether the server is to be asked again, later.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(self, Self::Failed { errno: Some(Errno::EAGAIN), .. })
+    }
+
     fn io_kind(&self) -> io::ErrorKind {
         match self {
             Self::Failed { errno: Some(errno), .. } => io::Error::from(*errno).kind(),

@@ -4,6 +4,7 @@
 //! request, receives META, DATA …, END or FAILURE from it, and removes it. The request queue is the
 //! server's; the client only writes to it, and only if its owner can be trusted.
 
+mod backoff;
 mod error;
 pub mod output;
 mod reply_queue;
@@ -28,6 +29,7 @@ use crate::wire::{
 pub use error::Error;
 pub use transfer::Transfer;
 
+use backoff::Backoff;
 use reply_queue::ReplyQueue;
 use watch::WatchHandle;
 
@@ -190,13 +192,28 @@ impl Client {
     }
 
     /// Asks for a file and waits until the server begins to answer. The path is resolved within the
-    /// server's export.
+    /// server's export. A server that is too busy is asked again, with growing pauses, until the
+    /// timeout.
     ///
     /// # Errors
     /// Any of [`Error`]; [`Error::Failed`] if the server cannot open the file.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Transfer, Error> {
         let path = path.as_ref();
         check(path)?;
+        let mut backoff = Backoff::new(self.options.timeout);
+        loop {
+            match self.ask(path) {
+                Err(error) if error.is_busy() => {
+                    let pause = backoff.next().ok_or(error)?;
+                    self.options.watch.sleep(pause)?;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Asks once, whichever server there is.
+    fn ask(&self, path: &Path) -> Result<Transfer, Error> {
         let Builder { key, server_uid, watch, timeout, plain } = &self.options;
         loop {
             let server = ServerQueue::find(*key, *server_uid)?;

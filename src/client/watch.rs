@@ -100,6 +100,19 @@ impl WatchHandle {
         for entry in &state.live {
             entry.end(Error::Cancelled);
         }
+        self.watch().changed.notify_all();
+    }
+
+    /// Sleeps, unless and until the client is cancelled.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`].
+    pub(super) fn sleep(&self, pause: Duration) -> Result<(), Error> {
+        let watch = self.watch();
+        let asleep =
+            watch.changed.wait_timeout_while(watch.lock(), pause, |state| !state.cancelled);
+        let (state, _) = asleep.unwrap_or_else(PoisonError::into_inner);
+        if state.cancelled { Err(Error::Cancelled) } else { Ok(()) }
     }
 
     pub(super) fn is_cancelled(&self) -> bool {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigSet, Signal};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use super::signals::{self, Held};
@@ -100,6 +101,13 @@ pub fn take_ended() -> Vec<Ended> {
         let _held = Held::new(SigSet::from(Signal::SIGCHLD));
         reap_all();
     }
+}
+
+/// Whether a child stands still until somebody lets it go on. Asked of wait, since /proc may hide
+/// children that run as another user.
+pub fn is_stopped(child: Pid) -> bool {
+    let look = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    matches!(waitid(Id::Pid(child), look), Ok(WaitStatus::Stopped(..)))
 }
 
 /// Waits until a child ends, `SIGCHLD` is sent, or the time is up; `done` is asked first, and

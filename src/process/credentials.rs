@@ -1,12 +1,14 @@
-//! Becoming another user, for good.
+//! Becoming another user, for good, with nothing left of what one was.
 
 use std::ffi::CString;
 
 use nix::errno::Errno;
+use nix::sys::prctl;
 use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist, setgroups, setresgid, setresuid};
 
 /// Becomes another user, irrevocably: supplementary groups, then group, then user, since each needs
-/// a right that the next takes away. Afterwards the kernel checks every access as that user's.
+/// a right that the next takes away; then no capability is left, and no process of that user may
+/// look into this one. Afterwards the kernel checks every access as that user's.
 ///
 /// # Errors
 /// `EPERM`: the process is not privileged. Anything may be half done then: end the process.
@@ -14,6 +16,9 @@ pub fn become_user(uid: Uid, gid: Gid) -> Result<(), Errno> {
     setgroups(&groups_of(uid, gid)?)?;
     setresgid(gid, gid, gid)?;
     setresuid(uid, uid, uid)?;
+    // What another uid means for this flag is for fs.suid_dumpable to say: proc_sys_fs(5).
+    close_memory()?;
+    drop_capabilities()?;
     // Never serve with rights that were to be given up: setuid(2), NOTES.
     if geteuid() != uid || (!uid.is_root() && setresuid(Uid::from_raw(0), uid, uid).is_ok()) {
         return Err(Errno::EPERM);
@@ -35,6 +40,39 @@ fn groups_of(uid: Uid, gid: Gid) -> Result<Vec<Gid>, Errno> {
         }
         None => Ok(vec![gid]),
     }
+}
+
+/// Gives up every capability, and with the inheritable ones the ambient. A change of uid drops them
+/// too, unless securebits say otherwise: capabilities(7).
+///
+/// # Errors
+/// None are known: fewer are always allowed.
+pub fn drop_capabilities() -> Result<(), Errno> {
+    /// `struct __user_cap_header_struct`, capget(2).
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: libc::c_int,
+    }
+    /// `_LINUX_CAPABILITY_VERSION_3`.
+    const VERSION: u32 = 0x2008_0522;
+    /// Two `struct __user_cap_data_struct`, of which every field is empty.
+    static NONE: [u32; 6] = [0; 6];
+    let header = Header { version: VERSION, pid: 0 };
+    // SAFETY: both structures are of the size that this version has, and outlive the call; capset(2).
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, &raw const NONE) })
+        .map(drop)
+}
+
+/// Keeps other processes of the same user out of this one's memory and descriptors: it cannot be
+/// traced, its files in /proc are root's, and it leaves no core. Children inherit it.
+///
+/// Source: `PR_SET_DUMPABLE`, prctl(2).
+///
+/// # Errors
+/// None are known.
+pub fn close_memory() -> Result<(), Errno> {
+    prctl::set_dumpable(false)
 }
 
 /// The uid that stands for every user without a mapping into this user namespace.

@@ -174,11 +174,6 @@ pub fn no_such_process(pid: Pid) -> bool {
     pid.as_raw() > 0 && kill(pid, None) == Err(Errno::ESRCH)
 }
 
-/// Whether a process of this pid namespace is stopped, by a signal or a tracer.
-pub fn is_stopped(pid: Pid) -> bool {
-    proc::is_ours() && Stat::read(&pid.to_string()).is_ok_and(|stat| stat.is_stopped())
-}
-
 /// Every process of the machine, seen from the initial pid namespace.
 #[derive(Debug)]
 struct Census(Vec<Resident>);

@@ -34,11 +34,6 @@ impl Stat {
         Some(Self { state, threads, start_time })
     }
 
-    /// Whether it stands still until somebody lets it go on.
-    pub(super) fn is_stopped(&self) -> bool {
-        matches!(self.state, b'T' | b't')
-    }
-
     /// Whether nothing of the process runs any more. A zombie main thread alone is no proof: other
     /// threads may live on.
     pub(super) fn is_zombie(&self) -> bool {

@@ -10,7 +10,7 @@ use super::refusals::Refusal;
 use super::{Config, PlainPolicy};
 use crate::process::credentials;
 use crate::process::lease::{self, Head};
-use crate::sysv::{MessageBuffer, Mode, Queue, Status};
+use crate::sysv::{MessageBuffer, Queue, Status};
 use crate::wire::{Cookie, Failure, Lease, Operation, REPLY_QUEUE_MODE, Range, Reply, Request};
 
 /// Who asks: the creator of the reply queue, as the kernel recorded it.
@@ -68,12 +68,10 @@ pub(super) struct Policy {
 
 impl Policy {
     pub(super) fn of(config: &Config) -> Self {
-        let only_owner_writes =
-            !config.mode.contains(Mode::new(0o020)) && !config.mode.contains(Mode::new(0o002));
         Self {
             plain: match config.plain {
                 PlainPolicy::Never => false,
-                PlainPolicy::Owner => only_owner_writes,
+                PlainPolicy::Owner => !config.lets_others_ask(),
                 PlainPolicy::Any => true,
             },
             server: geteuid(),
@@ -163,10 +161,13 @@ impl Policy {
 }
 
 impl<'a> Admitted<'a> {
-    /// Becomes the caller, if this process can become anybody.
+    /// Becomes the caller, if this process can become anybody. Only root keeps capabilities, for
+    /// root.
     pub(super) fn become_caller(self) -> Result<Confined<'a>, Errno> {
-        if geteuid().is_root() && !self.caller.uid.is_root() {
-            credentials::become_user(self.caller.uid, self.caller.gid)?;
+        match (geteuid().is_root(), self.caller.uid.is_root()) {
+            (true, true) => {}
+            (true, false) => credentials::become_user(self.caller.uid, self.caller.gid)?,
+            (false, _) => credentials::drop_capabilities()?,
         }
         Ok(Confined(self))
     }

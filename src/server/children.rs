@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid};
 
-use crate::process::children::{take_ended, wait_unless};
-use crate::process::liveness;
+use crate::process::children::{is_stopped, take_ended, wait_unless};
 
 /// What a child was forked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Task {
-    Request,
+    /// To answer this user.
+    Request(Uid),
     Housekeeping,
 }
 
@@ -32,8 +32,13 @@ impl Children {
         Self { running: HashMap::with_capacity(bound + 1), bound, stall_timeout }
     }
 
-    pub(super) fn started(&mut self, pid: Pid) {
-        self.running.insert(pid, (Task::Request, Instant::now()));
+    pub(super) fn started(&mut self, pid: Pid, caller: Uid) {
+        self.running.insert(pid, (Task::Request(caller), Instant::now()));
+    }
+
+    /// How many answer this user.
+    pub(super) fn answering(&self, caller: Uid) -> usize {
+        self.running.values().filter(|&&(task, _)| task == Task::Request(caller)).count()
     }
 
     pub(super) fn started_housekeeping(&mut self, pid: Pid) {
@@ -84,7 +89,7 @@ impl Children {
     /// may send them SIGSTOP: kill(2).
     fn end_stopped(&self) {
         for (&pid, (_, started)) in &self.running {
-            if started.elapsed() > self.stall_timeout && liveness::is_stopped(pid) {
+            if started.elapsed() > self.stall_timeout && is_stopped(pid) {
                 tracing::warn!(pid = pid.as_raw(), "ending a child that somebody stopped");
                 let _ = kill(pid, Signal::SIGKILL);
             }

@@ -12,22 +12,23 @@ mod export;
 mod outbox;
 mod refusals;
 mod request_queue;
+mod sandbox;
 mod transfer;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::unistd::getpid;
+use nix::unistd::{Uid, geteuid, getpid};
 
 use crate::process::server_lock::{LockError, ServerLock};
 use crate::process::{self, children as ended, signals};
 use crate::sysv::{self, Key, MessageBuffer, MessageType, Mode, QueueId, ReceiveError, Select};
 use crate::wire::{DEFAULT_KEY, MARK, MAX_REQUEST, Request, is_request_queue_mode};
 
-use admit::Policy;
+use admit::{Admitted, Policy};
 use children::Children;
 use export::Export;
 use refusals::{Refusal, Refusals};
@@ -42,10 +43,14 @@ pub struct Config {
     /// Who may write requests: 0600 and any of the w bits of group (020) and others (002). Reading is
     /// for the server alone: requests hold what proves whose they are.
     pub mode: Mode,
-    /// What is served lies below this folder.
-    pub root: PathBuf,
+    /// What is served lies below this folder. None: everything, which takes root's rights or a mode
+    /// that lets nobody else ask.
+    pub root: Option<PathBuf>,
     /// The most children at once, at least 1. At the bound requests wait in the queue.
     pub max_children: u16,
+    /// The most children at once for one user, at least 1. At the bound that user's requests are
+    /// answered with FAILURE and `EAGAIN`: try again.
+    pub max_per_user: u16,
     /// How long a child waits for a client that does not read.
     pub stall_timeout: Duration,
     /// How long children may go on when the server stops.
@@ -83,13 +88,36 @@ impl Default for Config {
         Self {
             key: DEFAULT_KEY,
             mode: Mode::new(0o600),
-            root: PathBuf::from("/"),
+            root: None,
             max_children: 64,
+            max_per_user: 16,
             stall_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),
             plain: PlainPolicy::Owner,
             housekeeping: None,
         }
+    }
+}
+
+impl Config {
+    fn root(&self) -> &Path {
+        self.root.as_deref().unwrap_or(Path::new("/"))
+    }
+
+    /// Whether users beside the server's own, and root, may write requests.
+    fn lets_others_ask(&self) -> bool {
+        [0o020, 0o002].into_iter().any(|bit| self.mode.contains(Mode::new(bit)))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if !is_request_queue_mode(self.mode.with(MARK)) {
+            return Err(Error::Mode { mode: self.mode });
+        }
+        // Root's server becomes the user who asks; any other gives away what its own user may read.
+        if self.root.is_none() && self.lets_others_ask() && !geteuid().is_root() {
+            return Err(Error::NoRoot { mode: self.mode, uid: geteuid() });
+        }
+        Ok(())
     }
 }
 
@@ -118,6 +146,17 @@ pub enum Error {
     Mode {
         /// The mode.
         mode: Mode,
+    },
+    /// Others may ask, and nobody said what for.
+    #[error(
+        "mode {mode} lets others ask, and they get whatever uid {uid} may read: \
+         say with --root what that is (--root / for everything)"
+    )]
+    NoRoot {
+        /// The mode.
+        mode: Mode,
+        /// The server's user.
+        uid: Uid,
     },
     /// The root cannot be served.
     #[error("root {}: {errno}", crate::text::printable(.root))]
@@ -149,7 +188,7 @@ pub enum Error {
 /// use mqfs::server::{Config, Server};
 ///
 /// let mut config = Config::default();
-/// config.root = "/srv/files".into();
+/// config.root = Some("/srv/files".into());
 /// let server = Server::start(config)?;
 /// let stopper = server.stopper(); // for another thread, or a signal handler's
 /// println!("{server}");
@@ -192,7 +231,7 @@ impl Stopper {
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (key, queue) = (self.config.key, self.queue.id());
-        let root = crate::text::printable(&self.config.root);
+        let root = crate::text::printable(self.config.root());
         write!(f, "ready: key {key}, queue {queue}, root {root}, pid {}", getpid())
     }
 }
@@ -203,18 +242,17 @@ impl Server {
     /// # Errors
     /// [`Error`]: the key is in use, the root cannot be opened, or the namespace has no queue left.
     pub fn start(config: Config) -> Result<Self, Error> {
-        if !is_request_queue_mode(config.mode.with(MARK)) {
-            return Err(Error::Mode { mode: config.mode });
-        }
+        config.check()?;
         let max_children = usize::from(config.max_children.max(1));
         let policy = Policy::of(&config);
         policy.warn();
-        let export = Export::open_root(&config.root)
-            .map_err(|errno| Error::Root { root: config.root.clone(), errno })?;
+        let export = Export::open_root(config.root())
+            .map_err(|errno| Error::Root { root: config.root().to_owned(), errno })?;
         let lock = ServerLock::take(config.key)?;
         let stopping = Arc::new(Stopping::new(config.key));
         let queue = RequestQueue::create(config.key, config.mode, Arc::clone(&stopping))?;
         ended::collect(max_children + 1).map_err(|errno| Error::Os { call: "sigaction", errno })?;
+        sandbox::enter(&export).map_err(|errno| Error::Os { call: "prctl", errno })?;
         Ok(Self {
             queue,
             lock,
@@ -284,7 +322,7 @@ impl Server {
 
     /// decode → admit → fork
     fn answer(&mut self, text: &[u8]) {
-        let started = Instant::now();
+        let received = Instant::now();
         let request = match Request::decode(text) {
             Ok(request) => request,
             Err(malformed) => return self.refusals.count(Refusal::Malformed(malformed), None),
@@ -296,14 +334,28 @@ impl Server {
                 return self.refusals.count(refused.reason, Some(&request));
             }
         };
-        let (export, patience) = (&self.export, self.config.stall_timeout);
-        match process::fork_child(|| child::serve(admitted, export, patience, started)) {
-            Ok(pid) => self.children.started(pid),
-            Err(errno) => {
-                admitted.reply.refuse("the server is busy", Errno::EAGAIN);
-                self.refusals.count(Refusal::ForkFailed(errno), Some(&request));
-            }
+        if let Err(reason) = self.start_child(admitted, received) {
+            let text = match reason {
+                Refusal::UserBusy(_) => {
+                    "busy: as many transfers as one user may have are under way"
+                }
+                _ => "the server is busy",
+            };
+            admitted.reply.refuse(text, Errno::EAGAIN);
+            self.refusals.count(reason, Some(&request));
         }
+    }
+
+    fn start_child(&mut self, admitted: Admitted<'_>, received: Instant) -> Result<(), Refusal> {
+        let caller = admitted.caller.uid;
+        if self.children.answering(caller) >= usize::from(self.config.max_per_user.max(1)) {
+            return Err(Refusal::UserBusy(caller));
+        }
+        let (export, patience) = (&self.export, self.config.stall_timeout);
+        let pid = process::fork_child(|| child::serve(admitted, export, patience, received))
+            .map_err(Refusal::ForkFailed)?;
+        self.children.started(pid, caller);
+        Ok(())
     }
 
     fn housekeep(&mut self) {

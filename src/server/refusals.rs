@@ -5,6 +5,7 @@ use std::mem::{Discriminant, discriminant};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::unistd::Uid;
 
 use crate::text::loggable;
 use crate::wire::{Malformed, Request};
@@ -36,6 +37,8 @@ pub(super) enum Refusal {
     Unsupported,
     #[error("this kernel has no MSG_COPY: only callers with the server's own uid are served")]
     NoPeek,
+    #[error("the user has as many children as one may have")]
+    UserBusy(Uid),
     #[error("fork failed")]
     ForkFailed(Errno),
 }
@@ -69,6 +72,7 @@ impl Refusals {
         let path = request.map(|request| loggable(request.path));
         let detail = match reason {
             Refusal::Malformed(malformed) => Some(malformed.to_string()),
+            Refusal::UserBusy(uid) => Some(format!("uid {uid}")),
             Refusal::ForkFailed(errno) => Some(errno.to_string()),
             _ => None,
         };

@@ -215,7 +215,7 @@ fn what_cannot_be_served_is_exit_2_and_leaves_nothing() {
 }
 
 #[test]
-fn when_fork_fails_the_client_is_told_and_the_server_goes_on() {
+fn when_fork_fails_the_client_tries_again_until_its_time_is_up() {
     as_root_in_own_namespace(|| {
         let (key, programs) = (unique_key(), ForEverybody::new());
         // Root's own processes are not limited in number.
@@ -231,12 +231,19 @@ fn when_fork_fails_the_client_is_told_and_the_server_goes_on() {
         };
         limit("--nproc=1:");
         let mut command = server.client();
-        let busy = run(command.args(["--server-uid", "64123", "/version"]));
+        command.args(["--server-uid", "64123", "--timeout", "300ms", "/version"]);
+        let busy = run(&mut command);
         assert_eq!(busy.code(), Some(1));
         assert_eq!(busy.stderr, "mqfs-client: /version: the server is busy\n");
-        limit("--nproc=1000:");
+
         let mut command = server.client();
-        assert!(!run(command.args(["--server-uid", "64123", "/version"])).success().is_empty());
+        command.args(["--server-uid", "64123", "/version"]);
+        let patient = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let refused = |log: &str| log.matches("fork failed").count();
+        let before = refused(&server.log());
+        wait_until("it was told to try again", || refused(&server.log()) > before);
+        limit("--nproc=1000:");
+        assert!(!patient.finish().success().is_empty());
         server.stop();
     });
 }

@@ -1,0 +1,62 @@
+//! Pauses between tries: each longer than the last, none the same for two clients.
+
+use std::time::{Duration, Instant};
+
+/// How long to wait before each next try, and when to give up.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    give_up_at: Instant,
+    pause: Duration,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(10);
+    const LONGEST: Duration = Duration::from_secs(1);
+
+    /// Tries until `timeout` from now.
+    pub(super) fn new(timeout: Duration) -> Self {
+        Self { give_up_at: Instant::now() + timeout, pause: Self::FIRST }
+    }
+
+    /// The next pause, between half and all of what the steps give; None once the time is up.
+    pub(super) fn next(&mut self) -> Option<Duration> {
+        let left = self.give_up_at.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return None;
+        }
+        let step = self.pause;
+        self.pause = (step * 2).min(Self::LONGEST);
+        // Should there be no random number, clients may meet again: nothing worse.
+        let random = getrandom::u32().unwrap_or(u32::MAX);
+        let jitter = f64::from(random) / f64::from(u32::MAX);
+        Some((step / 2 + (step / 2).mul_f64(jitter)).min(left))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_a_second_and_differ() {
+        let pauses = || {
+            let mut backoff = Backoff::new(Duration::from_secs(3600));
+            (0..12).map(|_| backoff.next().unwrap()).collect::<Vec<_>>()
+        };
+        let (one, other) = (pauses(), pauses());
+        for pauses in [&one, &other] {
+            assert!(pauses[0] <= Duration::from_millis(10));
+            assert!(pauses[11] >= Duration::from_millis(500));
+            assert!(pauses.iter().all(|&pause| pause <= Duration::from_secs(1)));
+        }
+        assert_ne!(one, other);
+    }
+
+    #[test]
+    fn the_last_try_is_at_the_end_of_the_time() {
+        let mut backoff = Backoff::new(Duration::from_millis(3));
+        assert!(backoff.next().unwrap() <= Duration::from_millis(3));
+        std::thread::sleep(Duration::from_millis(4));
+        assert_eq!(backoff.next(), None);
+    }
+}
