@@ -62,14 +62,15 @@ impl Outbox {
     /// Sends a message: tries for a while, then waits, looking after the client now and then.
     ///
     /// Ids come round again, in seconds at best; reading a file may take as long. So after a pause
-    /// the lease is looked at before anything is sent.
+    /// the lease is looked at before anything is sent. Between two messages that follow each other
+    /// sooner a queue can go, which the next one finds out, but not come again.
     pub(super) fn send(&mut self, message: &MessageBuffer) -> Result<(), Undelivered> {
-        if self.known_at.elapsed() >= Self::TICK {
+        let now = Instant::now();
+        if now.duration_since(self.known_at) >= Self::TICK {
             self.check_lease()?;
         }
-        self.deliver(message)?;
-        self.known_at = Instant::now();
-        Ok(())
+        self.known_at = now;
+        self.deliver(message)
     }
 
     fn deliver(&mut self, message: &MessageBuffer) -> Result<(), Undelivered> {

@@ -63,3 +63,50 @@ fn landlock(export: &Export) -> Result<LandlockStatus, RulesetError> {
         .restrict_self()?;
     Ok(status.landlock)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::io;
+
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{Uid, User};
+
+    use super::*;
+    use crate::process::{exit_now, fork_child};
+
+    #[test]
+    fn inside_there_is_the_root_and_what_names_take_and_nothing_is_written() {
+        let root = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        let (file, secret) = (root.path().join("file"), outside.path().join("secret"));
+        fs::write(&file, "file").unwrap();
+        fs::write(&secret, "secret").unwrap();
+        let export = Export::open_root(root.path()).unwrap();
+        let child = fork_child(|| {
+            enter(&export).unwrap();
+            let denied = |outcome: io::Result<File>| {
+                outcome.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+            };
+            let holds = [
+                matches!(landlock(&export), Ok(LandlockStatus::Available { .. })),
+                fs::read(&file).is_ok(),
+                fs::read("/proc/self/stat").is_ok(),
+                User::from_uid(Uid::from_raw(0)).is_ok(),
+                denied(File::open(&secret)),
+                denied(File::create(root.path().join("new"))),
+                denied(File::options().append(true).open(&file)),
+                fs::remove_file(&file).is_err(),
+                nix::unistd::execv(c"/bin/true", &[c"true"]).is_err(),
+            ];
+            // The number of the first that does not hold; 0 if all do.
+            exit_now(holds.iter().position(|held| !held).map_or(0, |at| at as i32 + 1))
+        })
+        .unwrap();
+        let ended = waitpid(child, None).unwrap();
+        if ended == WaitStatus::Exited(child, 1) {
+            return eprintln!("skipped: this kernel has no Landlock");
+        }
+        assert_eq!(ended, WaitStatus::Exited(child, 0));
+    }
+}

@@ -7,9 +7,11 @@
 
 mod support;
 
+mod child;
 mod client;
 mod files;
 mod hostile;
+mod limits;
 mod liveness;
 mod plain;
 mod reaper;

@@ -1,0 +1,212 @@
+//! What a server's child is, and what it may do: nothing that its caller could not.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use mqfs::process::lease;
+use mqfs::sysv::{Limits, MessageBuffer, OwnedQueue};
+use mqfs::wire::{
+    Extension, LEASE_TYPE, NORMAL_PRIORITY, Operation, REPLY_QUEUE_MODE, Range, Request,
+};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::support::{
+    ForEverybody, SOMEBODY, Server, Stuck, as_root_in_own_namespace, children_of, noise, queue_of,
+    run, state_of, unique_key, wait_until,
+};
+
+/// A folder that everybody may read, with a file that no queue holds.
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
+    folder
+}
+
+/// The child that answers the one client there is.
+fn only_child(server: &Server) -> i32 {
+    wait_until("the server has kept house", || children_of(server.pid()).len() == 1);
+    children_of(server.pid())[0]
+}
+
+/// A line of /proc/PID/status.
+fn status(pid: i32, field: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+    line.trim_start_matches(':').split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn assert_powerless(pid: i32) {
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(status(pid, set), "0000000000000000", "{set}");
+    }
+    assert_eq!(status(pid, "NoNewPrivs"), "1");
+    assert_eq!(fs::metadata(format!("/proc/{pid}/environ")).unwrap().uid(), 0, "not dumpable");
+}
+
+#[test]
+fn a_child_of_roots_server_is_the_caller_and_nothing_more() {
+    as_root_in_own_namespace(|| {
+        let folder = folder();
+        let root = folder.path().to_str().unwrap();
+        let server = Server::start(&["--root", root, "--mode", "0622"]);
+        let programs = ForEverybody::new();
+        let stuck = Stuck::start(programs.client(server.key, SOMEBODY).arg("/file"));
+        let child = only_child(&server);
+        let ids = [SOMEBODY.to_string().as_str(); 4].join(" ");
+        assert_eq!(status(child, "Uid"), ids);
+        assert_eq!(status(child, "Gid"), ids);
+        assert_eq!(status(child, "Groups"), SOMEBODY.to_string(), "root's own are gone");
+        assert_powerless(child);
+        let memory = format!("/proc/{child}/maps");
+        let mut look = Command::new("setpriv");
+        let uid = SOMEBODY.to_string();
+        look.args(["--reuid", &uid, "--regid", &uid, "--clear-groups", "cat", &memory]);
+        assert!(!run(&mut look).status.success(), "the caller sees into its child");
+        assert!(stuck.finish() == noise(1 << 20));
+        server.stop();
+    });
+}
+
+/// As a service manager may give them: `AmbientCapabilities=`, capabilities(7).
+#[test]
+fn capabilities_of_a_server_that_is_not_roots_are_not_for_its_callers() {
+    as_root_in_own_namespace(|| {
+        let folder = folder();
+        let secret = folder.path().join("secret");
+        fs::write(&secret, "secret").unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+        let (key, programs) = (unique_key(), ForEverybody::new());
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=64150", "--regid=64150", "--clear-groups"]);
+        command.args(["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]);
+        command.arg(programs.path("mqfs-server")).args(["-k", &key.to_string()]);
+        command.arg("--root").arg(folder.path());
+        let server = Server::start_as(key, &mut command);
+        assert_ne!(status(server.pid(), "CapEff"), "0000000000000000", "it has some to lose");
+        let mut client = programs.client(key, 64_150);
+        let denied = run(client.arg("/secret"));
+        assert_eq!(denied.stderr, "mqfs-client: /secret: Permission denied\n");
+        let stuck = Stuck::start(programs.client(key, 64_150).arg("/file"));
+        assert_powerless(only_child(&server));
+        assert!(stuck.finish() == noise(1 << 20));
+        server.stop();
+    });
+}
+
+#[test]
+fn a_server_tells_nobody_of_its_own_memory() {
+    as_root_in_own_namespace(|| {
+        let (key, programs) = (unique_key(), ForEverybody::new());
+        let mut command = programs.server(key, 64_151);
+        let server = Server::start_as(key, command.args(["--mode", "0622", "--root", "/"]));
+        for file in ["mem", "maps", "environ", "auxv"] {
+            let path = format!("/proc/{}/{file}", server.pid());
+            let mut client = programs.client(key, SOMEBODY);
+            let denied = run(client.args(["--server-uid", "64151", &path]));
+            assert_eq!(denied.stderr, format!("mqfs-client: {path}: Permission denied\n"));
+        }
+        server.stop();
+    });
+}
+
+#[test]
+fn a_server_that_is_not_roots_is_told_what_others_may_have() {
+    as_root_in_own_namespace(|| {
+        let (key, programs) = (unique_key(), ForEverybody::new());
+        for mode in ["0620", "0602", "0622"] {
+            let refused = run(programs.server(key, 64_152).args(["--mode", mode]));
+            assert_eq!(refused.code(), Some(2));
+            let expected = format!(
+                "mqfs-server: mode {mode} lets others ask, and they get whatever uid 64152 may \
+                 read: say with --root what that is (--root / for everything)\n"
+            );
+            assert_eq!(refused.stderr, expected);
+        }
+        for arguments in [&["--mode", "0600"][..], &["--mode", "0622", "--root", "/"]] {
+            let mut command = programs.server(key, 64_152);
+            Server::start_as(key, command.args(arguments)).stop();
+        }
+        Server::start(&["--mode", "0622"]).stop(); // root's
+    });
+}
+
+/// A client by hand, whose queue holds a whole file and more.
+struct ByHand {
+    queue: OwnedQueue,
+}
+
+impl ByHand {
+    const ROOM: u64 = 256 << 20;
+
+    fn new() -> Self {
+        fs::write("/proc/sys/kernel/msgmnb", Self::ROOM.to_string()).unwrap();
+        assert_eq!(Limits::current().unwrap().msgmnb as u64, Self::ROOM);
+        Self { queue: OwnedQueue::private(REPLY_QUEUE_MODE).unwrap() }
+    }
+
+    fn ask(&self, server: &Server, path: &str) {
+        let lease = lease::new().unwrap();
+        self.queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease.encode())).unwrap();
+        let operation = Operation::Fetch(Range::WHOLE);
+        let extension = Some(Extension { cookie: lease.cookie, operation });
+        let request = Request { reply_queue: self.queue.id(), path: path.as_ref(), extension };
+        let message = MessageBuffer::with_text(NORMAL_PRIORITY, &request.encode());
+        queue_of(server.key).unwrap().send(&message).unwrap();
+    }
+}
+
+/// The same id, another queue. Source: checkpoint_restore in ipc/util.c.
+fn replace(queue: OwnedQueue) -> OwnedQueue {
+    let id = queue.id();
+    drop(queue);
+    fs::write("/proc/sys/kernel/msg_next_id", id.get().to_string()).unwrap();
+    let other = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
+    assert_eq!(other.id(), id);
+    other
+}
+
+/// Sparse files of this size take a child a while.
+fn sparse(folder: &TempDir, size: u64) {
+    fs::File::create(folder.path().join("sparse")).unwrap().set_len(size).unwrap();
+}
+
+#[test]
+fn a_child_that_stood_still_sends_nothing_into_the_queue_that_has_its_clients_id_by_now() {
+    as_root_in_own_namespace(|| {
+        let folder = folder();
+        sparse(&folder, ByHand::ROOM / 2);
+        let root = folder.path().to_str().unwrap();
+        let server = Server::start(&["--root", root, "--reap-interval", "1h"]);
+        server.fetch("/file"); // after it has kept house
+        let mut caught = None;
+        wait_until("a child stands still in the midst of a transfer", || {
+            wait_until("nobody is served", || children_of(server.pid()).is_empty());
+            let by_hand = ByHand::new();
+            by_hand.ask(&server, "/sparse");
+            wait_until("it sends", || by_hand.queue.status().unwrap().messages > 10);
+            let child = children_of(server.pid()).first().copied();
+            let stands = |child| {
+                let stopped = kill(Pid::from_raw(child), Signal::SIGSTOP).is_ok();
+                wait_until("it stands", || !matches!(state_of(child), Some('R' | 'S' | 'D')));
+                stopped && state_of(child) == Some('T')
+            };
+            caught = child.filter(|&child| stands(child)).map(|child| (child, by_hand));
+            caught.is_some()
+        });
+        let (child, by_hand) = caught.unwrap();
+        let other = replace(by_hand.queue);
+        thread::sleep(Duration::from_secs(1)); // what the child takes for a pause
+        kill(Pid::from_raw(child), Signal::SIGCONT).unwrap();
+        wait_until("it gives up", || !children_of(server.pid()).contains(&child));
+        // One, if it stood between the look and the call: no call does both.
+        assert!(other.status().unwrap().messages <= 1);
+        assert!(server.log().contains("client gone"), "{}", server.log());
+        server.stop();
+    });
+}

@@ -1,0 +1,89 @@
+//! What one user may take of a server that others need too.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+use tempfile::TempDir;
+
+use crate::support::{
+    ForEverybody, Running, SOMEBODY, Server, Stuck, as_root_in_own_namespace, in_own_namespace,
+    noise, reply_queues, run, wait_until,
+};
+
+/// A server of these limits, and a folder with a file that no queue holds.
+fn server(arguments: &[&str]) -> (Server, TempDir, Vec<u8>) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let file = noise(1 << 20);
+    fs::write(folder.path().join("file"), &file).unwrap();
+    let root = ["--root", folder.path().to_str().unwrap()];
+    (Server::start(&[&root[..], arguments].concat()), folder, file)
+}
+
+fn refusals(server: &Server) -> usize {
+    server.log().matches("the user has as many children as one may have").count()
+}
+
+#[test]
+fn a_user_with_too_many_transfers_is_told_to_try_again_and_others_go_on() {
+    as_root_in_own_namespace(|| {
+        let (server, _folder, file) = server(&["--mode", "0622", "--max-per-user", "2"]);
+        let programs = ForEverybody::new();
+        let client = |uid| {
+            let mut command = programs.client(server.key, uid);
+            command.arg("/file");
+            command
+        };
+        let first = Stuck::start(&mut client(SOMEBODY));
+        let second = Stuck::start(&mut client(SOMEBODY));
+        let told = run(client(SOMEBODY).args(["--timeout", "200ms"]));
+        assert_eq!(told.code(), Some(1));
+        let why = "busy: as many transfers as one user may have are under way";
+        assert_eq!(told.stderr, format!("mqfs-client: /file: {why}\n"));
+        assert!(run(&mut client(SOMEBODY - 1)).success() == file, "another user is served at once");
+
+        let before = refusals(&server);
+        let mut third = client(SOMEBODY);
+        let third = Running::start(third.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        wait_until("it was told to try again", || refusals(&server) > before);
+        assert!(first.finish() == file);
+        assert!(third.finish().success() == file, "it tried again");
+        assert!(second.finish() == file);
+        server.stop();
+    });
+}
+
+#[test]
+fn a_client_that_waits_to_try_again_ends_at_once_when_it_is_told_to() {
+    in_own_namespace(|| {
+        let (server, _folder, file) = server(&["--max-per-user", "1"]);
+        let first = Stuck::start(server.client().arg("/file"));
+        let mut second = server.client();
+        let second = second.args(["--timeout", "1h", "/file"]);
+        let second = Running::start(second.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        wait_until("it was told to try again", || refusals(&server) > 0);
+        second.signal(nix::sys::signal::Signal::SIGTERM);
+        let ended = second.finish();
+        assert_eq!(ended.code(), Some(130));
+        assert_eq!(ended.stderr, "mqfs-client: interrupted\n");
+        assert_eq!(reply_queues(), [first.queue]);
+        assert!(first.finish() == file);
+        server.stop();
+    });
+}
+
+#[test]
+fn many_clients_of_one_user_all_get_their_file() {
+    in_own_namespace(|| {
+        let (server, folder, file) = server(&["--max-per-user", "2"]);
+        let copies: Vec<_> = (0..24).map(|n| folder.path().join(format!("copy-{n}"))).collect();
+        let ask = |copy| Running::start(server.client().arg("-o").arg(copy).arg("/file"));
+        let clients: Vec<_> = copies.iter().map(ask).collect();
+        for client in clients {
+            client.finish().success();
+        }
+        assert!(copies.iter().all(|copy| fs::read(copy).unwrap() == file));
+        server.stop();
+    });
+}
