@@ -1,0 +1,150 @@
+//! What a user who floods the request queue costs another one: the time of a small fetch, alone and
+//! under each flood, in one run. `cargo bench --bench flood [ROUNDS]`, best as root: only then are
+//! flooder and victim different users, as docs/security.md has it.
+
+#![allow(missing_docs)]
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use mqfs::process::{exit_now, fork_child, lease};
+use mqfs::sysv::{Key, MessageBuffer, MessageType, OwnedQueue, Queue, SendError};
+use mqfs::wire::{
+    Extension, LEASE_TYPE, NORMAL_PRIORITY, Operation, REPLY_QUEUE_MODE, Range, Request,
+};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, Uid, geteuid, setresuid};
+
+const FLOODER: Uid = Uid::from_raw(65_532);
+const ROUNDS: usize = 400;
+
+/// What is thrown at the server.
+#[derive(Debug, Clone, Copy)]
+enum Flood {
+    /// As many messages as the queue can hold.
+    Empty,
+    /// As many, of types that the server must search through.
+    Types,
+    /// As large as they can be.
+    Large,
+    /// Requests in order, more than one user may have.
+    Valid,
+}
+
+fn main() {
+    let rounds = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(ROUNDS);
+    if geteuid().is_root() && unshare(CloneFlags::CLONE_NEWIPC).is_err() {
+        eprintln!("no IPC namespace of its own: measuring in this one");
+    }
+    let root = tempfile::tempdir().unwrap();
+    std::fs::write(root.path().join("file"), [7; 1024]).unwrap();
+    let (mut server, key) = start_server(root.path());
+    println!("flood      flooders    median ms       p99 ms       max ms");
+    for (flood, crowds) in [
+        (None, &[0][..]),
+        (Some(Flood::Empty), &[1, 2, 8]),
+        (Some(Flood::Types), &[1, 2, 8]),
+        (Some(Flood::Large), &[1, 2, 8]),
+        (Some(Flood::Valid), &[1, 2, 8]),
+    ] {
+        for &flooders in crowds {
+            let pids: Vec<_> =
+                (0..flooders).filter_map(|_| Some(start_flooder(flood?, key))).collect();
+            let times = fetch_repeatedly(key, rounds);
+            for pid in pids {
+                let _ = kill(pid, Signal::SIGKILL);
+                let _ = waitpid(pid, None);
+            }
+            let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize] * 1e3;
+            println!(
+                "{:<10} {flooders:>8} {:>12.3} {:>12.3} {:>12.3}",
+                flood.map_or("none".to_owned(), |flood| format!("{flood:?}").to_lowercase()),
+                at(0.5),
+                at(0.99),
+                at(1.0)
+            );
+        }
+    }
+    kill(Pid::from_raw(server.id() as i32), Signal::SIGTERM).unwrap();
+    server.wait().unwrap();
+}
+
+fn start_server(root: &std::path::Path) -> (Child, Key) {
+    let key = Key::new(0x4f00_0000 | std::process::id() as i32);
+    let mut server = Command::new(env!("CARGO_BIN_EXE_mqfs-server"))
+        .args(["--quiet", "--mode", "0622", "--key", &key.to_string(), "--root"])
+        .arg(root)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut ready = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    assert!(ready.contains("ready"), "{ready}");
+    (server, key)
+}
+
+/// The seconds that each fetch took, in order of size.
+fn fetch_repeatedly(key: Key, rounds: usize) -> Vec<f64> {
+    let client = mqfs::Client::connect(key).unwrap();
+    let mut times: Vec<_> = (0..rounds)
+        .map(|_| {
+            let start = Instant::now();
+            let mut bytes = Vec::new();
+            client.open("/file").unwrap().read_to_end(&mut bytes).unwrap();
+            assert_eq!(bytes.len(), 1024);
+            start.elapsed().as_secs_f64()
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times
+}
+
+fn start_flooder(flood: Flood, key: Key) -> Pid {
+    fork_child(|| {
+        if geteuid().is_root() {
+            setresuid(FLOODER, FLOODER, FLOODER).unwrap();
+        }
+        let requests = Queue::open(key).unwrap();
+        match flood {
+            Flood::Empty => repeat(requests, |_| MessageBuffer::with_text(NORMAL_PRIORITY, &[])),
+            Flood::Types => repeat(requests, |n| {
+                let mtype = MessageType::new(1_000_000_000 - (n % 900_000_000)).unwrap();
+                MessageBuffer::with_text(mtype, &[])
+            }),
+            Flood::Large => {
+                repeat(requests, |_| MessageBuffer::with_text(NORMAL_PRIORITY, &[b'x'; 8192]))
+            }
+            Flood::Valid => {
+                let (_queue, request) = valid_request();
+                repeat(requests, |_| MessageBuffer::with_text(NORMAL_PRIORITY, &request))
+            }
+        }
+    })
+    .unwrap()
+}
+
+/// A request in order, and the queue that it names: nobody reads the answers.
+fn valid_request() -> (OwnedQueue, Vec<u8>) {
+    let queue = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
+    let lease = lease::new().unwrap();
+    queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease.encode())).unwrap();
+    let extension = Extension { cookie: lease.cookie, operation: Operation::Fetch(Range::WHOLE) };
+    let request =
+        Request { reply_queue: queue.id(), path: "/file".as_ref(), extension: Some(extension) };
+    let bytes = request.encode();
+    (queue, bytes)
+}
+
+fn repeat(requests: Queue, message: impl Fn(i64) -> MessageBuffer) -> ! {
+    for n in 0.. {
+        match requests.send(&message(n)) {
+            Ok(()) | Err(SendError::Interrupted) => {}
+            Err(_) => break,
+        }
+    }
+    exit_now(0)
+}
