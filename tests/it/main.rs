@@ -10,6 +10,7 @@ mod support;
 mod child;
 mod client;
 mod files;
+mod floods;
 mod hostile;
 mod limits;
 mod liveness;

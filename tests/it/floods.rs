@@ -1,0 +1,177 @@
+//! A user who floods the request queue, and another one who fetches meanwhile.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use mqfs::process::{exit_now, fork_child, lease};
+use mqfs::sysv::{Limits, MessageBuffer, MessageType, OwnedQueue, Queue, Select, SendError};
+use mqfs::wire::{
+    Cookie, Extension, LEASE_TYPE, NORMAL_PRIORITY, Operation, REPLY_QUEUE_MODE, Range, Request,
+};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::{Pid, Uid, setresuid};
+use tempfile::TempDir;
+
+use crate::support::{
+    ForEverybody, SOMEBODY, Server, as_root_in_own_namespace, children_of, noise, queue_of, run,
+    wait_until,
+};
+
+const VICTIM: u32 = SOMEBODY - 1;
+
+/// Code that runs as another user, in a process that ends with the test.
+struct Flooder(Pid);
+
+impl Flooder {
+    fn start(work: impl FnOnce()) -> Self {
+        let flooder = fork_child(|| {
+            let uid = Uid::from_raw(SOMEBODY);
+            setresuid(uid, uid, uid).unwrap();
+            work();
+            exit_now(0)
+        });
+        Self(flooder.unwrap())
+    }
+
+    /// Whether it is through with its work; fails the test if that failed.
+    fn is_done(&self) -> bool {
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        match waitid(Id::Pid(self.0), look) {
+            Ok(WaitStatus::StillAlive) => false,
+            ended => {
+                assert_eq!(ended, Ok(WaitStatus::Exited(self.0, 0)));
+                true
+            }
+        }
+    }
+}
+
+impl Drop for Flooder {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGKILL);
+        let _ = waitpid(self.0, None);
+    }
+}
+
+/// A server for everybody, and the 4 MiB that it serves as /file.
+fn server() -> (Server, TempDir, Vec<u8>) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let file = noise(4 << 20);
+    fs::write(folder.path().join("file"), &file).unwrap();
+    fs::write(folder.path().join("small"), "small").unwrap();
+    let root = folder.path().to_str().unwrap();
+    (Server::start(&["--mode", "0622", "--root", root]), folder, file)
+}
+
+/// Fetches as the victim until the flood is over, and once more. How often.
+fn fetch_during(flooder: &Flooder, server: &Server, file: &[u8]) -> usize {
+    let programs = ForEverybody::new();
+    for fetched in 1.. {
+        let over = flooder.is_done();
+        assert!(run(programs.client(server.key, VICTIM).arg("/file")).success() == file);
+        if over {
+            return fetched;
+        }
+    }
+    unreachable!()
+}
+
+fn send(requests: Queue, message: &MessageBuffer) {
+    loop {
+        match requests.send(message) {
+            Ok(()) => return,
+            Err(SendError::Interrupted) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_hundred_thousand_garbage_messages_of_every_size_and_type_harm_nobody() {
+    const MESSAGES: usize = 100_000;
+    as_root_in_own_namespace(|| {
+        let (server, _folder, file) = server();
+        let requests = queue_of(server.key).unwrap();
+        let flooder = Flooder::start(|| {
+            let msgmax = Limits::current().unwrap().msgmax;
+            let garbage = noise(msgmax + MESSAGES);
+            let types = [1, 2, 3, 4, 10, LEASE_TYPE.get(), i64::MAX - 1, i64::MAX];
+            for n in 0..MESSAGES {
+                let mtype = types.get(n % 16).copied().unwrap_or((n as i64) << (n % 40) | 1);
+                let text = &garbage[n..][..n % (msgmax + 1)];
+                send(requests, &MessageBuffer::with_text(MessageType::new(mtype).unwrap(), text));
+            }
+        });
+        let fetched = fetch_during(&flooder, &server, &file);
+        assert!(fetched > 1, "nobody fetched during the flood");
+        wait_until("the queue is empty", || requests.status().unwrap().messages == 0);
+        assert!(server.log().contains("malformed"), "{}", server.log());
+        assert!(server.log().lines().count() < 1000, "the flood is told of in a few lines");
+        server.stop();
+    });
+}
+
+/// A reply queue by hand, and the request that names it.
+struct Asker {
+    queue: OwnedQueue,
+    request: MessageBuffer,
+}
+
+impl Asker {
+    fn new(path: &str) -> Self {
+        let queue = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
+        let lease = lease::new().unwrap();
+        queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease.encode())).unwrap();
+        let request = Self::request(&queue, path, lease.cookie);
+        Self { queue, request }
+    }
+
+    fn request(queue: &OwnedQueue, path: &str, cookie: Cookie) -> MessageBuffer {
+        let operation = Operation::Fetch(Range::WHOLE);
+        let extension = Some(Extension { cookie, operation });
+        let request = Request { reply_queue: queue.id(), path: path.as_ref(), extension };
+        MessageBuffer::with_text(NORMAL_PRIORITY, &request.encode())
+    }
+
+    /// Throws away what was answered so far.
+    fn drain(&self, message: &mut MessageBuffer) {
+        while self.queue.try_receive(message, Select::Except(LEASE_TYPE)).is_ok() {}
+    }
+}
+
+#[test]
+fn ten_thousand_requests_of_one_user_do_not_keep_another_from_its_file() {
+    const REQUESTS: usize = 10_000;
+    as_root_in_own_namespace(|| {
+        let (server, _folder, file) = server();
+        let requests = queue_of(server.key).unwrap();
+        let flooder = Flooder::start(|| {
+            let small = (0..24).map(|_| Asker::new("/small"));
+            let stuck = (0..8).map(|_| Asker::new("/file")); // never read: hold their children
+            let askers: Vec<_> = small.chain(stuck).collect();
+            let mut message = MessageBuffer::with_capacity(8192);
+            for n in 0..REQUESTS {
+                let asker = &askers[n % askers.len()];
+                send(requests, &asker.request);
+                if n % askers.len() < 24 {
+                    asker.drain(&mut message);
+                }
+            }
+        });
+        let mut most = 0;
+        let programs = ForEverybody::new();
+        while !flooder.is_done() {
+            most = most.max(children_of(server.pid()).len());
+            assert!(run(programs.client(server.key, VICTIM).arg("/file")).success() == file);
+        }
+        assert!(run(programs.client(server.key, VICTIM).arg("/file")).success() == file);
+        // The flooder's 16, a housekeeping child, and the victim's last one that just ends.
+        assert!(most <= 18, "{most} children");
+        assert!(server.log().contains("as many children as one may have"));
+        drop(flooder);
+        wait_until("its children end", || children_of(server.pid()).is_empty());
+        server.stop();
+    });
+}
