@@ -339,7 +339,7 @@ impl Server {
                 Refusal::UserBusy(_) => {
                     "busy: as many transfers as one user may have are under way"
                 }
-                _ => "the server is busy",
+                _ => "busy: the server cannot fork",
             };
             admitted.reply.refuse(text, Errno::EAGAIN);
             self.refusals.count(reason, Some(&request));

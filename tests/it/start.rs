@@ -234,7 +234,7 @@ fn when_fork_fails_the_client_tries_again_until_its_time_is_up() {
         command.args(["--server-uid", "64123", "--timeout", "300ms", "/version"]);
         let busy = run(&mut command);
         assert_eq!(busy.code(), Some(1));
-        assert_eq!(busy.stderr, "mqfs-client: /version: the server is busy\n");
+        assert_eq!(busy.stderr, "mqfs-client: /version: busy: the server cannot fork\n");
 
         let mut command = server.client();
         command.args(["--server-uid", "64123", "/version"]);
