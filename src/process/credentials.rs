@@ -4,7 +4,9 @@ use std::ffi::CString;
 
 use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist, setgroups, setresgid, setresuid};
+use nix::unistd::{
+    Gid, Uid, User, getegid, geteuid, getgrouplist, setgroups, setresgid, setresuid,
+};
 
 /// Becomes another user, irrevocably: supplementary groups, then group, then user, since each needs
 /// a right that the next takes away; then no capability is left, and no process of that user may
@@ -24,6 +26,11 @@ pub fn become_user(uid: Uid, gid: Gid) -> Result<(), Errno> {
         return Err(Errno::EPERM);
     }
     Ok(())
+}
+
+/// Loads what the C library looks users up with, so that no child has to: nss(5).
+pub fn load_name_services() {
+    let _ = groups_of(geteuid(), getegid());
 }
 
 /// The user's groups by the group database, with `gid`; just that where the user is unknown.

@@ -1,13 +1,14 @@
-//! The life of a child: become the caller → open → stream, one way, and a line in the log.
+//! The life of a child: become the caller → open → seal → stream, one way, and a line in the log.
 
 use std::convert::Infallible;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::errno::Errno;
 
 use super::admit::Admitted;
 use super::export::Export;
 use super::outbox::Outbox;
+use super::sandbox::Sandbox;
 use super::transfer::{self, Broken, Sent};
 use crate::process::exit_now;
 use crate::text::loggable;
@@ -16,20 +17,25 @@ use crate::text::loggable;
 pub(super) fn serve(
     admitted: Admitted<'_>,
     export: &Export,
-    stall_timeout: Duration,
-    started: Instant,
+    sandbox: &Sandbox,
+    mut outbox: Outbox,
+    received: Instant,
 ) -> Infallible {
-    let mut outbox = Outbox::new(admitted.reply, stall_timeout, started);
-    let outcome = answer(admitted, export, &mut outbox);
+    let outcome = answer(admitted, export, sandbox, &mut outbox);
     if let Err(Broken::Unreadable { text, errno }) = &outcome {
         // The client may be gone by now; the line in the log tells why it was to be told.
         let _ = outbox.send(&admitted.reply.failure(text, *errno));
     }
-    log(admitted, &outcome, outbox.sent, started);
+    log(admitted, &outcome, outbox.sent, received);
     exit_now(0)
 }
 
-fn answer(admitted: Admitted<'_>, export: &Export, outbox: &mut Outbox) -> Result<Sent, Broken> {
+fn answer(
+    admitted: Admitted<'_>,
+    export: &Export,
+    sandbox: &Sandbox,
+    outbox: &mut Outbox,
+) -> Result<Sent, Broken> {
     let confined = admitted.become_caller().map_err(|errno: Errno| Broken::Unreadable {
         text: "the server cannot act for this user".to_owned(),
         errno,
@@ -37,15 +43,16 @@ fn answer(admitted: Admitted<'_>, export: &Export, outbox: &mut Outbox) -> Resul
     let opened = export
         .open(&confined)
         .map_err(|error| Broken::Unreadable { text: error.to_string(), errno: error.errno() })?;
+    sandbox.seal();
     transfer::stream(opened, admitted.reply.dialect, outbox)
 }
 
 /// One line for every request.
-fn log(admitted: Admitted<'_>, outcome: &Result<Sent, Broken>, bytes: u64, started: Instant) {
+fn log(admitted: Admitted<'_>, outcome: &Result<Sent, Broken>, bytes: u64, received: Instant) {
     let uid = admitted.caller.uid.as_raw();
     let queue = admitted.reply.queue.id().get();
     let path = loggable(admitted.path);
-    let ms = (started.elapsed().as_secs_f64() * 1e6).round() / 1e3;
+    let ms = (received.elapsed().as_secs_f64() * 1e6).round() / 1e3;
     let outcome = match outcome {
         Ok(Sent { changed: false }) => "sent".to_owned(),
         Ok(Sent { changed: true }) => "sent, but the file changed".to_owned(),

@@ -24,15 +24,17 @@ use nix::errno::Errno;
 use nix::unistd::{Uid, geteuid, getpid};
 
 use crate::process::server_lock::{LockError, ServerLock};
-use crate::process::{self, children as ended, signals};
+use crate::process::{self, children as ended, credentials, signals};
 use crate::sysv::{self, Key, MessageBuffer, MessageType, Mode, QueueId, ReceiveError, Select};
 use crate::wire::{DEFAULT_KEY, MARK, MAX_REQUEST, Request, is_request_queue_mode};
 
 use admit::{Admitted, Policy};
 use children::Children;
 use export::Export;
+use outbox::Outbox;
 use refusals::{Refusal, Refusals};
 use request_queue::{RequestQueue, Stopping};
+use sandbox::Sandbox;
 
 /// How a server is to run.
 #[derive(Debug, Clone)]
@@ -208,6 +210,7 @@ pub struct Server {
     queue: RequestQueue,
     lock: ServerLock,
     export: Export,
+    sandbox: Sandbox,
     config: Config,
     stopping: Arc<Stopping>,
     policy: Policy,
@@ -252,11 +255,14 @@ impl Server {
         let stopping = Arc::new(Stopping::new(config.key));
         let queue = RequestQueue::create(config.key, config.mode, Arc::clone(&stopping))?;
         ended::collect(max_children + 1).map_err(|errno| Error::Os { call: "sigaction", errno })?;
-        sandbox::enter(&export).map_err(|errno| Error::Os { call: "prctl", errno })?;
+        credentials::load_name_services();
+        let sandbox =
+            Sandbox::enter(&export).map_err(|errno| Error::Os { call: "prctl", errno })?;
         Ok(Self {
             queue,
             lock,
             export,
+            sandbox,
             policy,
             children: Children::new(max_children, config.stall_timeout),
             refusals: Refusals::default(),
@@ -351,8 +357,9 @@ impl Server {
         if self.children.answering(caller) >= usize::from(self.config.max_per_user.max(1)) {
             return Err(Refusal::UserBusy(caller));
         }
-        let (export, patience) = (&self.export, self.config.stall_timeout);
-        let pid = process::fork_child(|| child::serve(admitted, export, patience, received))
+        let (export, sandbox) = (&self.export, &self.sandbox);
+        let outbox = Outbox::new(admitted.reply, self.config.stall_timeout, received);
+        let pid = process::fork_child(|| child::serve(admitted, export, sandbox, outbox, received))
             .map_err(Refusal::ForkFailed)?;
         self.children.started(pid, caller);
         Ok(())

@@ -1,15 +1,23 @@
 //! What the server and its children may do to files at all: read, below the root and where looking
 //! up names and processes leads. As much of it as the kernel can enforce.
 
+use std::fmt;
+
 use landlock::{
-    ABI, Access, AccessFs, CompatLevel, Compatible, LandlockStatus, PathBeneath, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, RulesetError, Scope, path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus,
+    PathBeneath, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
+    RulesetError, Scope, make_bitflags, path_beneath_rules,
 };
 use nix::errno::Errno;
 use nix::sys::prctl;
 
 use super::export::Export;
 use crate::process::credentials;
+
+/// The newest version that the library knows.
+const NEWEST: ABI = ABI::V9;
+
+const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
 
 /// Where the C library, and the services that it may ask, keep users and groups: nsswitch.conf(5).
 const NAMES: [&str; 11] = [
@@ -29,45 +37,81 @@ const NAMES: [&str; 11] = [
 /// Who lives, and the limits of queues.
 const PROCESSES: [&str; 1] = ["/proc"];
 
-/// Restricts this thread, and whatever it starts, for good.
-///
-/// # Errors
-/// None are known: a kernel without Landlock is told of in the log.
-pub(super) fn enter(export: &Export) -> Result<(), Errno> {
-    // Whatever a child became, no program that it could run would give it more.
-    prctl::set_no_new_privs()?;
-    credentials::close_memory()?;
-    match landlock(export) {
-        Ok(LandlockStatus::Available { effective_abi: abi, .. }) => {
-            tracing::info!(?abi, "Landlock: reading is confined, writing is denied");
-        }
-        Ok(_) => tracing::warn!("this kernel has no Landlock: users' rights alone confine"),
-        Err(error) => tracing::warn!(%error, "no Landlock: users' rights alone confine"),
-    }
-    Ok(())
+/// What this thread, and whatever it starts, is held to, for good.
+pub(super) struct Sandbox {
+    /// For a child that has its file open: made once, since making it costs more than entering it.
+    sealed: Option<RulesetCreated>,
 }
 
-/// Of everything that the newest version knows, what is not allowed here is denied. Signals and
-/// abstract sockets do not reach beyond the server and its children; landlock(7).
-fn landlock(export: &Export) -> Result<LandlockStatus, RulesetError> {
-    let read = AccessFs::ReadFile | AccessFs::ReadDir;
-    let look_up = read | AccessFs::ResolveUnix;
-    let status = Ruleset::default()
-        .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(ABI::V9))?
-        .scope(Scope::Signal | Scope::AbstractUnixSocket)?
+impl Sandbox {
+    /// Gives up what a server and its children have no need of.
+    ///
+    /// # Errors
+    /// None are known: a kernel without Landlock is told of in the log.
+    pub(super) fn enter(export: &Export) -> Result<Self, Errno> {
+        // Whatever a child became, no program that it could run would give it more.
+        prctl::set_no_new_privs()?;
+        credentials::close_memory()?;
+        match serving(export).and_then(RulesetCreated::restrict_self) {
+            Ok(RestrictionStatus {
+                landlock: LandlockStatus::Available { effective_abi: abi, .. },
+                ..
+            }) => tracing::info!(?abi, "Landlock: reading is confined, writing is denied"),
+            Ok(_) => tracing::warn!("this kernel has no Landlock: users' rights alone confine"),
+            Err(error) => tracing::warn!(%error, "no Landlock: users' rights alone confine"),
+        }
+        Ok(Self { sealed: sealed().ok() })
+    }
+
+    /// Gives up, in a child that has its file open, all other files but those of /proc.
+    pub(super) fn seal(&self) {
+        let Some(ruleset) = self.sealed.as_ref().and_then(|ruleset| ruleset.try_clone().ok())
+        else {
+            return;
+        };
+        if let Err(error) = ruleset.restrict_self() {
+            tracing::debug!(%error, "Landlock: not sealed");
+        }
+    }
+}
+
+impl fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sandbox").finish_non_exhaustive()
+    }
+}
+
+/// To read what lies below the root, and what looking up names and processes takes.
+fn serving(export: &Export) -> Result<RulesetCreated, RulesetError> {
+    everything()?
         .create()?
-        .add_rule(PathBeneath::new(export, read))?
-        .add_rules(path_beneath_rules(PROCESSES, read))?
-        .add_rules(path_beneath_rules(NAMES, look_up))?
-        .restrict_self()?;
-    Ok(status.landlock)
+        .add_rule(PathBeneath::new(export, READ))?
+        .add_rules(path_beneath_rules(PROCESSES, READ))?
+        .add_rules(path_beneath_rules(NAMES, READ | AccessFs::ResolveUnix))
+}
+
+/// To see whether a client lives. No name is looked up any more, so no network is needed either.
+fn sealed() -> Result<RulesetCreated, RulesetError> {
+    everything()?
+        .handle_access(AccessNet::from_all(NEWEST))?
+        .create()?
+        .add_rules(path_beneath_rules(PROCESSES, READ))
+}
+
+/// A ruleset that denies all that this kernel can deny, and that is not allowed by a rule: files;
+/// signals and abstract sockets beyond the server and its children. Source: landlock(7).
+fn everything() -> Result<Ruleset, RulesetError> {
+    Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .scope(Scope::Signal | Scope::AbstractUnixSocket)
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File};
-    use std::io;
+    use std::io::{self, Read};
+    use std::os::fd::OwnedFd;
 
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::{Uid, User};
@@ -75,38 +119,51 @@ mod tests {
     use super::*;
     use crate::process::{exit_now, fork_child};
 
+    /// Runs checks in a child of its own, and fails for the first that does not hold.
+    fn in_child(checks: impl FnOnce() -> Vec<bool>) {
+        let child = fork_child(|| {
+            let failed = checks().iter().position(|held| !held);
+            exit_now(failed.map_or(0, |at| i32::try_from(at).unwrap_or(0) + 1))
+        });
+        let child = child.unwrap();
+        assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+    }
+
+    fn denied<T>(outcome: io::Result<T>) -> bool {
+        outcome.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    }
+
     #[test]
-    fn inside_there_is_the_root_and_what_names_take_and_nothing_is_written() {
-        let root = tempfile::tempdir().unwrap();
-        let outside = tempfile::tempdir().unwrap();
+    fn a_server_reads_what_it_serves_and_what_names_take_and_a_child_then_nothing() {
+        let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (file, secret) = (root.path().join("file"), outside.path().join("secret"));
         fs::write(&file, "file").unwrap();
         fs::write(&secret, "secret").unwrap();
         let export = Export::open_root(root.path()).unwrap();
-        let child = fork_child(|| {
-            enter(&export).unwrap();
-            let denied = |outcome: io::Result<File>| {
-                outcome.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
-            };
-            let holds = [
-                matches!(landlock(&export), Ok(LandlockStatus::Available { .. })),
-                fs::read(&file).is_ok(),
-                fs::read("/proc/self/stat").is_ok(),
-                User::from_uid(Uid::from_raw(0)).is_ok(),
-                denied(File::open(&secret)),
-                denied(File::create(root.path().join("new"))),
-                denied(File::options().append(true).open(&file)),
-                fs::remove_file(&file).is_err(),
-                nix::unistd::execv(c"/bin/true", &[c"true"]).is_err(),
-            ];
-            // The number of the first that does not hold; 0 if all do.
-            exit_now(holds.iter().position(|held| !held).map_or(0, |at| at as i32 + 1))
-        })
-        .unwrap();
-        let ended = waitpid(child, None).unwrap();
-        if ended == WaitStatus::Exited(child, 1) {
+        let status = serving(&export).unwrap();
+        if Option::<OwnedFd>::from(status).is_none() {
             return eprintln!("skipped: this kernel has no Landlock");
         }
-        assert_eq!(ended, WaitStatus::Exited(child, 0));
+        in_child(|| {
+            let sandbox = Sandbox::enter(&export).unwrap();
+            let mut opened = File::open(&file).unwrap();
+            let mut held = vec![
+                fs::read("/proc/self/stat").is_ok(),
+                User::from_uid(Uid::from_raw(0)).is_ok(),
+                denied(fs::read(&secret)),
+                denied(File::create(root.path().join("new"))),
+                denied(File::options().append(true).open(&file)),
+                denied(fs::remove_file(&file)),
+                nix::unistd::execv(c"/bin/true", &[c"true"]).is_err(),
+            ];
+            sandbox.seal();
+            held.extend([
+                denied(fs::read(&file)),
+                denied(fs::read("/etc/passwd")),
+                fs::read("/proc/self/stat").is_ok(),
+                opened.read_to_end(&mut Vec::new()).is_ok_and(|read| read == 4),
+            ]);
+            held
+        });
     }
 }
