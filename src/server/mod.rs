@@ -16,6 +16,7 @@ mod sandbox;
 mod transfer;
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -200,10 +201,13 @@ pub enum Error {
 ///
 /// # What it takes of the process
 ///
-/// One server runs in a process, on the thread that calls [`run`](Self::run), and expects the process
-/// to itself: it waits for *all* children, handles `SIGCHLD` and `SIGALRM`, uses `ITIMER_REAL`, and
-/// forks children that do not exec. Other threads must hold `SIGCHLD` and `SIGALRM` back, and no lock
-/// that logging takes.
+/// One server runs in a process, on one thread, and expects the process to itself: it waits for *all*
+/// children, handles `SIGCHLD` and `SIGALRM`, uses `ITIMER_REAL`, and forks children that do not
+/// exec. Other threads must hold `SIGCHLD` and `SIGALRM` back, and no lock that logging takes.
+///
+/// From [`start`](Self::start) on, and for good, the thread and those that it starts can read only
+/// what lies below the root, what looking up users takes, and /proc, and write no file (Landlock);
+/// no program that they run gains a privilege; and the process cannot be traced, nor leaves a core.
 #[derive(Debug)]
 pub struct Server {
     // Dropped in this order: the lock must outlive the queue that it guards.
@@ -217,6 +221,8 @@ pub struct Server {
     children: Children,
     refusals: Refusals,
     last_housekeeping: Option<Instant>,
+    /// What holds the thread that it started on must hold the one that it runs on.
+    not_send: PhantomData<*const ()>,
 }
 
 /// Stops a server, from another thread than the one that it runs on.
@@ -269,6 +275,7 @@ impl Server {
             config,
             stopping,
             last_housekeeping: None,
+            not_send: PhantomData,
         })
     }
 
