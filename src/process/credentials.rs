@@ -63,11 +63,12 @@ pub fn drop_capabilities() -> Result<(), Errno> {
     }
     /// `_LINUX_CAPABILITY_VERSION_3`.
     const VERSION: u32 = 0x2008_0522;
-    /// Two `struct __user_cap_data_struct`, of which every field is empty.
-    static NONE: [u32; 6] = [0; 6];
     let header = Header { version: VERSION, pid: 0 };
+    // Two `struct __user_cap_data_struct`, of which every field is empty. On the stack: a constant
+    // would be one more page for a new process to fault in.
+    let none = [0_u32; 6];
     // SAFETY: both structures are of the size that this version has, and outlive the call; capset(2).
-    Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, &raw const NONE) })
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, &raw const none) })
         .map(drop)
 }
 
