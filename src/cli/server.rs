@@ -43,9 +43,10 @@ struct Opts {
     /// Most children at once; further requests wait in the queue
     #[arg(long, value_name = "N", default_value = "64", value_parser = positive)]
     max_children: u16,
-    /// Most children at once for one user; further requests are told to try again
-    #[arg(long, value_name = "N", default_value = "16", value_parser = positive)]
-    max_per_user: u16,
+    /// Most children at once for one user; further requests are told to try again [default: 16
+    /// where others may ask]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    max_per_user: Option<u16>,
     /// How long a child waits for a client that does not read
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     stall_timeout: Duration,

@@ -141,6 +141,8 @@ impl Error {
 
     fn io_kind(&self) -> io::ErrorKind {
         match self {
+            // Not WouldBlock, which tells of a reader that does not wait.
+            Self::Failed { errno: Some(Errno::EAGAIN), .. } => io::ErrorKind::ResourceBusy,
             Self::Failed { errno: Some(errno), .. } => io::Error::from(*errno).kind(),
             Self::TimedOut(_) | Self::PlainUnanswered(_) => io::ErrorKind::TimedOut,
             Self::EmptyPath | Self::LongPath | Self::NulInPath => io::ErrorKind::InvalidInput,

@@ -135,7 +135,7 @@ impl Builder {
     }
 
     /// How long nothing may come or go before a transfer fails, instead of 30 seconds. Looked at five
-    /// times a second.
+    /// times a second. A busy server is asked again for as long.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -212,7 +212,7 @@ impl Client {
         }
     }
 
-    /// Asks once, whichever server there is.
+    /// Asks, and again only if another server takes the first one's place.
     fn ask(&self, path: &Path) -> Result<Transfer, Error> {
         let Builder { key, server_uid, watch, timeout, plain } = &self.options;
         loop {

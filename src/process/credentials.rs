@@ -64,8 +64,7 @@ pub fn drop_capabilities() -> Result<(), Errno> {
     /// `_LINUX_CAPABILITY_VERSION_3`.
     const VERSION: u32 = 0x2008_0522;
     let header = Header { version: VERSION, pid: 0 };
-    // Two `struct __user_cap_data_struct`, of which every field is empty. On the stack: a constant
-    // would be one more page for a new process to fault in.
+    // Two `struct __user_cap_data_struct`, of which every field is empty.
     let none = [0_u32; 6];
     // SAFETY: both structures are of the size that this version has, and outlive the call; capset(2).
     Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, &raw const none) })

@@ -37,6 +37,16 @@ pub(super) enum Dialect {
     Extended(Option<Lease>),
 }
 
+impl Dialect {
+    /// What stands at the head of the queue for as long as it is the client's.
+    pub(super) fn lease(&self) -> Option<Lease> {
+        match self {
+            Self::Plain => None,
+            Self::Extended(lease) => *lease,
+        }
+    }
+}
+
 /// A request whose caller is known and may be answered.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Admitted<'a> {
@@ -161,6 +171,11 @@ impl Policy {
 }
 
 impl<'a> Admitted<'a> {
+    /// Gives it back, to be told why.
+    pub(super) fn refuse(&self, reason: Refusal) -> Refused {
+        Refused { reason, answer: Some(self.reply) }
+    }
+
     /// Becomes the caller, if this process can become anybody. Only root keeps capabilities, for
     /// root.
     pub(super) fn become_caller(self) -> Result<Confined<'a>, Errno> {
@@ -197,19 +212,14 @@ impl ReplyTo {
         let failure = Failure { text: text.as_bytes().to_vec(), errno };
         MessageBuffer::with_text(Reply::FAILURE, &failure.encode())
     }
-
-    /// Sends a FAILURE from the parent, which never waits: a client that lets its queue fill up is
-    /// told nothing.
-    pub(super) fn refuse(&self, text: &str, errno: Errno) {
-        let _ = self.queue.try_send(&self.failure(text, errno));
-    }
 }
 
 impl Refused {
+    /// Sends a FAILURE from the parent, which never waits: a client that lets its queue fill up is
+    /// told nothing.
     pub(super) fn tell_caller(&self) {
-        if let Some(reply) = &self.answer {
-            let text = "the server does not know this operation, or this version of the protocol";
-            reply.refuse(text, Errno::EPROTONOSUPPORT);
+        if let (Some(reply), Some((text, errno))) = (&self.answer, self.reason.answer()) {
+            let _ = reply.queue.try_send(&reply.failure(text, errno));
         }
     }
 }

@@ -150,3 +150,29 @@ impl Opened {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Read;
+
+    use nix::unistd::mkfifo;
+
+    use super::*;
+
+    #[test]
+    fn what_was_found_is_opened_and_not_what_stands_there_by_then() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("name");
+        fs::write(&path, "found").unwrap();
+        let export = Export::open_root(root.path()).unwrap();
+        let name = Path::new("/name");
+        let found = export.resolve(name, OFlag::O_PATH).unwrap();
+        fs::remove_file(&path).unwrap();
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let mut content = String::new();
+        let file = export.open_found(&found, name).unwrap();
+        File::from(file).read_to_string(&mut content).unwrap();
+        assert_eq!(content, "found");
+    }
+}

@@ -8,6 +8,8 @@
 mod admit;
 mod child;
 mod children;
+mod config;
+mod error;
 mod export;
 mod outbox;
 mod refusals;
@@ -17,173 +19,26 @@ mod transfer;
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use nix::errno::Errno;
-use nix::unistd::{Uid, geteuid, getpid};
+use nix::unistd::{geteuid, getpid};
 
-use crate::process::server_lock::{LockError, ServerLock};
+use crate::process::server_lock::ServerLock;
 use crate::process::{self, children as ended, credentials, signals};
-use crate::sysv::{self, Key, MessageBuffer, MessageType, Mode, QueueId, ReceiveError, Select};
-use crate::wire::{DEFAULT_KEY, MARK, MAX_REQUEST, Request, is_request_queue_mode};
+use crate::sysv::{MessageBuffer, MessageType, ReceiveError, Select};
+use crate::wire::{MAX_REQUEST, Request};
 
-use admit::{Admitted, Policy};
+pub use config::{Config, Housekeeping, PlainPolicy};
+pub use error::Error;
+
+use admit::{Admitted, Policy, Refused};
+use child::Service;
 use children::Children;
 use export::Export;
-use outbox::Outbox;
 use refusals::{Refusal, Refusals};
 use request_queue::{RequestQueue, Stopping};
 use sandbox::Sandbox;
-
-/// How a server is to run.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Config {
-    /// The key of the request queue.
-    pub key: Key,
-    /// Who may write requests: 0600 and any of the w bits of group (020) and others (002). Reading is
-    /// for the server alone: requests hold what proves whose they are.
-    pub mode: Mode,
-    /// What is served lies below this folder. None: everything, which takes root's rights or a mode
-    /// that lets nobody else ask.
-    pub root: Option<PathBuf>,
-    /// The most children at once, at least 1. At the bound requests wait in the queue.
-    pub max_children: u16,
-    /// The most children at once for one user, at least 1. At the bound that user's requests are
-    /// answered with FAILURE and `EAGAIN`: try again.
-    pub max_per_user: u16,
-    /// How long a child waits for a client that does not read.
-    pub stall_timeout: Duration,
-    /// How long children may go on when the server stops.
-    pub drain_timeout: Duration,
-    /// Which plain requests are answered.
-    pub plain: PlainPolicy,
-    /// What a child of its own does at the start and then every so often.
-    pub housekeeping: Option<Housekeeping>,
-}
-
-/// Work that a server has done beside serving: the same every time.
-#[derive(Debug, Clone, Copy)]
-pub struct Housekeeping {
-    /// How often, but for the first time at once.
-    pub every: Duration,
-    /// What is done, in a child.
-    pub task: fn(),
-}
-
-/// Which plain requests are answered. They prove nothing: who can write to the request queue can
-/// name any queue as theirs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PlainPolicy {
-    /// None.
-    Never,
-    /// All, while the request queue's mode lets nobody but its owner write.
-    Owner,
-    /// All.
-    Any,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            key: DEFAULT_KEY,
-            mode: Mode::new(0o600),
-            root: None,
-            max_children: 64,
-            max_per_user: 16,
-            stall_timeout: Duration::from_secs(30),
-            drain_timeout: Duration::from_secs(10),
-            plain: PlainPolicy::Owner,
-            housekeeping: None,
-        }
-    }
-}
-
-impl Config {
-    fn root(&self) -> &Path {
-        self.root.as_deref().unwrap_or(Path::new("/"))
-    }
-
-    /// Whether users beside the server's own, and root, may write requests.
-    fn lets_others_ask(&self) -> bool {
-        [0o020, 0o002].into_iter().any(|bit| self.mode.contains(Mode::new(bit)))
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        if !is_request_queue_mode(self.mode.with(MARK)) {
-            return Err(Error::Mode { mode: self.mode });
-        }
-        // Root's server becomes the user who asks; any other gives away what its own user may read.
-        if self.root.is_none() && self.lets_others_ask() && !geteuid().is_root() {
-            return Err(Error::NoRoot { mode: self.mode, uid: geteuid() });
-        }
-        Ok(())
-    }
-}
-
-/// Why a server did not start, or did not go on.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The server lock cannot be had.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// A queue stands under the key that may not be removed.
-    #[error(
-        "key {key} is in use: queue {queue} is another program's ({why}); \
-         if nothing needs it, remove it: ipcrm -Q {key}"
-    )]
-    KeyInUse {
-        /// The key.
-        key: Key,
-        /// The queue under it.
-        queue: QueueId,
-        /// What is known of it.
-        why: String,
-    },
-    /// The mode lets others read requests, or the server not.
-    #[error("mode {mode}: it must be 0600, 0620, 0602 or 0622: only the server may read requests")]
-    Mode {
-        /// The mode.
-        mode: Mode,
-    },
-    /// Others may ask, and nobody said what for.
-    #[error(
-        "mode {mode} lets others ask, and they get whatever uid {uid} may read: \
-         say with --root what that is (--root / for everything)"
-    )]
-    NoRoot {
-        /// The mode.
-        mode: Mode,
-        /// The server's user.
-        uid: Uid,
-    },
-    /// The root cannot be served.
-    #[error("root {}: {errno}", crate::text::printable(.root))]
-    Root {
-        /// The root.
-        root: PathBuf,
-        /// Why.
-        errno: Errno,
-    },
-    /// The namespace has no queue left (`ENOSPC`).
-    #[error("{0} (mqfs-reap removes orphaned queues; raising kernel.msgmni makes room)")]
-    NoQueueLeft(sysv::Error),
-    /// A call on the queue failed.
-    #[error(transparent)]
-    Ipc(#[from] sysv::Error),
-    /// Another call failed.
-    #[error("{call}: {errno}")]
-    Os {
-        /// The call.
-        call: &'static str,
-        /// Why.
-        errno: Errno,
-    },
-}
 
 /// A server that holds its lock and has its request queue, and can be asked.
 ///
@@ -206,15 +61,22 @@ pub enum Error {
 /// exec. Other threads must hold `SIGCHLD` and `SIGALRM` back, and no lock that logging takes.
 ///
 /// From [`start`](Self::start) on, and for good, the thread and those that it starts can read only
-/// what lies below the root, what looking up users takes, and /proc, and write no file (Landlock);
-/// no program that they run gains a privilege; and the process cannot be traced, nor leaves a core.
+/// what lies below the root, what looking up users takes, and /proc; they can write no file, run no
+/// program, and signal no process but children (Landlock, as far as the kernel has it). A second
+/// server there serves only what the first could. The whole process cannot be traced, and leaves no
+/// core. So a server stays on its thread:
+///
+/// ```compile_fail,E0277
+/// # use mqfs::server::{Config, Server};
+/// let server = Server::start(Config::default()).unwrap();
+/// std::thread::spawn(move || server.run());
+/// ```
 #[derive(Debug)]
 pub struct Server {
     // Dropped in this order: the lock must outlive the queue that it guards.
     queue: RequestQueue,
     lock: ServerLock,
-    export: Export,
-    sandbox: Sandbox,
+    service: Service,
     config: Config,
     stopping: Arc<Stopping>,
     policy: Policy,
@@ -249,10 +111,10 @@ impl Server {
     /// Takes the server lock and makes the request queue.
     ///
     /// # Errors
-    /// [`Error`]: the key is in use, the root cannot be opened, or the namespace has no queue left.
+    /// [`Error`]: the mode is none that a server can have, or takes a root that was not given; the key
+    /// is in use, the root cannot be opened, or the namespace has no queue left.
     pub fn start(config: Config) -> Result<Self, Error> {
         config.check()?;
-        let max_children = usize::from(config.max_children.max(1));
         let policy = Policy::of(&config);
         policy.warn();
         let export = Export::open_root(config.root())
@@ -260,17 +122,19 @@ impl Server {
         let lock = ServerLock::take(config.key)?;
         let stopping = Arc::new(Stopping::new(config.key));
         let queue = RequestQueue::create(config.key, config.mode, Arc::clone(&stopping))?;
-        ended::collect(max_children + 1).map_err(|errno| Error::Os { call: "sigaction", errno })?;
-        credentials::load_name_services();
+        ended::collect(config.max_children() + 1)
+            .map_err(|errno| Error::Os { call: "sigaction", errno })?;
+        if geteuid().is_root() {
+            credentials::load_name_services();
+        }
         let sandbox =
             Sandbox::enter(&export).map_err(|errno| Error::Os { call: "prctl", errno })?;
         Ok(Self {
             queue,
             lock,
-            export,
-            sandbox,
+            service: Service { export, sandbox, stall_timeout: config.stall_timeout },
             policy,
-            children: Children::new(max_children, config.stall_timeout),
+            children: Children::new(config.max_children(), config.stall_timeout),
             refusals: Refusals::default(),
             config,
             stopping,
@@ -340,34 +204,21 @@ impl Server {
             Ok(request) => request,
             Err(malformed) => return self.refusals.count(Refusal::Malformed(malformed), None),
         };
-        let admitted = match self.policy.admit(&request) {
-            Ok(admitted) => admitted,
-            Err(refused) => {
-                refused.tell_caller();
-                return self.refusals.count(refused.reason, Some(&request));
-            }
-        };
-        if let Err(reason) = self.start_child(admitted, received) {
-            let text = match reason {
-                Refusal::UserBusy(_) => {
-                    "busy: as many transfers as one user may have are under way"
-                }
-                _ => "busy: the server cannot fork",
-            };
-            admitted.reply.refuse(text, Errno::EAGAIN);
-            self.refusals.count(reason, Some(&request));
+        let admitted = self.policy.admit(&request);
+        if let Err(refused) = admitted.and_then(|admitted| self.fork(admitted, received)) {
+            refused.tell_caller();
+            self.refusals.count(refused.reason, Some(&request));
         }
     }
 
-    fn start_child(&mut self, admitted: Admitted<'_>, received: Instant) -> Result<(), Refusal> {
+    fn fork(&mut self, admitted: Admitted<'_>, received: Instant) -> Result<(), Refused> {
         let caller = admitted.caller.uid;
-        if self.children.answering(caller) >= usize::from(self.config.max_per_user.max(1)) {
-            return Err(Refusal::UserBusy(caller));
+        self.children.settle(); // one that ended meanwhile keeps nobody's place
+        if self.children.answering(caller) >= self.config.max_per_user() {
+            return Err(admitted.refuse(Refusal::UserBusy(caller)));
         }
-        let (export, sandbox) = (&self.export, &self.sandbox);
-        let outbox = Outbox::new(admitted.reply, self.config.stall_timeout, received);
-        let pid = process::fork_child(|| child::serve(admitted, export, sandbox, outbox, received))
-            .map_err(Refusal::ForkFailed)?;
+        let pid = process::fork_child(|| self.service.answer(admitted, received))
+            .map_err(|errno| admitted.refuse(Refusal::ForkFailed(errno)))?;
         self.children.started(pid, caller);
         Ok(())
     }

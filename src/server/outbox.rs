@@ -18,8 +18,8 @@ pub(super) struct Outbox {
     stall_timeout: Duration,
     patience: Patience,
     ticking: bool,
-    /// When the queue was last known to be the client's.
-    known_at: Instant,
+    /// When the last message was about to be sent, or the request received.
+    last_sent: Instant,
     /// Bytes of the file that were sent.
     pub(super) sent: u64,
 }
@@ -43,10 +43,10 @@ impl Outbox {
     /// How often a child that waits looks whether its client still lives.
     const TICK: Duration = Duration::from_secs(1);
 
-    /// For a queue that was admitted after `known_at`.
-    pub(super) fn new(reply: ReplyTo, stall_timeout: Duration, known_at: Instant) -> Self {
+    /// For a queue that was admitted after this moment.
+    pub(super) fn new(reply: ReplyTo, stall_timeout: Duration, last_sent: Instant) -> Self {
         let patience = Patience::default();
-        Self { reply, stall_timeout, patience, ticking: false, known_at, sent: 0 }
+        Self { reply, stall_timeout, patience, ticking: false, last_sent, sent: 0 }
     }
 
     /// The most bytes that a DATA should carry.
@@ -66,10 +66,10 @@ impl Outbox {
     /// sooner a queue can go, which the next one finds out, but not come again.
     pub(super) fn send(&mut self, message: &MessageBuffer) -> Result<(), Undelivered> {
         let now = Instant::now();
-        if now.duration_since(self.known_at) >= Self::TICK {
+        if now.duration_since(self.last_sent) >= Self::TICK {
             self.check_lease()?;
         }
-        self.known_at = now;
+        self.last_sent = now;
         self.deliver(message)
     }
 
@@ -106,10 +106,8 @@ impl Outbox {
     /// A queue that no longer carries the lease is another one under the same id. Nor is one ours
     /// that can no longer be read.
     fn check_lease(&self) -> Result<(), Undelivered> {
-        match self.reply.dialect {
-            Dialect::Extended(Some(lease))
-                if lease::peek(self.reply.queue) != Head::Lease(lease) =>
-            {
+        match self.reply.dialect.lease() {
+            Some(lease) if lease::peek(self.reply.queue) != Head::Lease(lease) => {
                 Err(Undelivered::Gone)
             }
             _ => Ok(()),
@@ -119,7 +117,7 @@ impl Outbox {
     /// Ends the wait for a client that is proven dead, and removes what it left.
     fn look_after_client(&self) -> Result<(), Undelivered> {
         self.check_lease()?;
-        let Dialect::Extended(Some(lease)) = self.reply.dialect else { return Ok(()) };
+        let Some(lease) = self.reply.dialect.lease() else { return Ok(()) };
         match Observer::new().life_of(&lease.owner) {
             Life::Alive(_) => Ok(()),
             Life::Dead(proof) => {

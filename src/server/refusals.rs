@@ -43,6 +43,23 @@ pub(super) enum Refusal {
     ForkFailed(Errno),
 }
 
+impl Refusal {
+    /// What a caller that is proven to own the reply queue is told.
+    pub(super) fn answer(self) -> Option<(&'static str, Errno)> {
+        match self {
+            Self::Unsupported => Some((
+                "the server does not know this operation, or this version of the protocol",
+                Errno::EPROTONOSUPPORT,
+            )),
+            Self::UserBusy(_) => {
+                Some(("busy: as many transfers as one user may have are under way", Errno::EAGAIN))
+            }
+            Self::ForkFailed(_) => Some(("busy: the server cannot fork", Errno::EAGAIN)),
+            _ => None,
+        }
+    }
+}
+
 /// How often each reason came up.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(HashMap<Discriminant<Refusal>, Tally>);

@@ -1,7 +1,7 @@
 //! What the server and its children may do to files at all: read, below the root and where looking
 //! up names and processes leads. As much of it as the kernel can enforce.
 
-use std::fmt;
+use std::cell::RefCell;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus,
@@ -10,8 +10,9 @@ use landlock::{
 };
 use nix::errno::Errno;
 use nix::sys::prctl;
+use nix::unistd::geteuid;
 
-use super::export::Export;
+use super::export::{Export, Opened};
 use crate::process::credentials;
 
 /// The newest version that the library knows.
@@ -38,10 +39,15 @@ const NAMES: [&str; 11] = [
 const PROCESSES: [&str; 1] = ["/proc"];
 
 /// What this thread, and whatever it starts, is held to, for good.
+#[derive(Debug)]
 pub(super) struct Sandbox {
-    /// For a child that has its file open: made once, since making it costs more than entering it.
-    sealed: Option<RulesetCreated>,
+    /// For a child that has its file open. Made once: making it costs more than entering it.
+    sealed: RefCell<Option<RulesetCreated>>,
 }
+
+/// A file that is open in a process that can open no other, but for those of /proc.
+#[derive(Debug)]
+pub(super) struct Sealed(Opened);
 
 impl Sandbox {
     /// Gives up what a server and its children have no need of.
@@ -53,41 +59,55 @@ impl Sandbox {
         prctl::set_no_new_privs()?;
         credentials::close_memory()?;
         match serving(export).and_then(RulesetCreated::restrict_self) {
-            Ok(RestrictionStatus {
-                landlock: LandlockStatus::Available { effective_abi: abi, .. },
-                ..
-            }) => tracing::info!(?abi, "Landlock: reading is confined, writing is denied"),
-            Ok(_) => tracing::warn!("this kernel has no Landlock: users' rights alone confine"),
+            Ok(status) => tell(&status),
             Err(error) => tracing::warn!(%error, "no Landlock: users' rights alone confine"),
         }
-        Ok(Self { sealed: sealed().ok() })
+        let sealed =
+            sealed().inspect_err(|error| tracing::warn!(%error, "children are not sealed"));
+        Ok(Self { sealed: RefCell::new(sealed.ok()) })
     }
 
-    /// Gives up, in a child that has its file open, all other files but those of /proc.
-    pub(super) fn seal(&self) {
-        let Some(ruleset) = self.sealed.as_ref().and_then(|ruleset| ruleset.try_clone().ok())
-        else {
-            return;
-        };
-        if let Err(error) = ruleset.restrict_self() {
-            tracing::debug!(%error, "Landlock: not sealed");
+    /// Gives up, in a child that has its file open, all others. Takes the child's own copy of the
+    /// ruleset, so that its descriptor is closed: it could be used to allow more to later children.
+    pub(super) fn seal(&self, opened: Opened) -> Sealed {
+        if let Some(Err(error)) = self.sealed.take().map(RulesetCreated::restrict_self) {
+            tracing::warn!(%error, "a child is not sealed");
         }
+        Sealed(opened)
     }
 }
 
-impl fmt::Debug for Sandbox {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sandbox").finish_non_exhaustive()
+impl Sealed {
+    pub(super) fn into_opened(self) -> Opened {
+        self.0
+    }
+}
+
+fn tell(status: &RestrictionStatus) {
+    let enforced = &status.ruleset;
+    match status.landlock {
+        LandlockStatus::Available { effective_abi: abi, .. } => {
+            tracing::info!(?abi, ?enforced, "Landlock confines reading and denies writing");
+        }
+        LandlockStatus::NotEnabled => tracing::warn!(
+            "Landlock is not enabled, users' rights alone confine: boot with lsm=landlock,..."
+        ),
+        LandlockStatus::NotImplemented => {
+            tracing::warn!("this kernel has no Landlock: users' rights alone confine");
+        }
     }
 }
 
 /// To read what lies below the root, and what looking up names and processes takes.
 fn serving(export: &Export) -> Result<RulesetCreated, RulesetError> {
-    everything()?
+    let ruleset = everything()?
         .create()?
         .add_rule(PathBeneath::new(export, READ))?
-        .add_rules(path_beneath_rules(PROCESSES, READ))?
-        .add_rules(path_beneath_rules(NAMES, READ | AccessFs::ResolveUnix))
+        .add_rules(path_beneath_rules(PROCESSES, READ))?;
+    if !geteuid().is_root() {
+        return Ok(ruleset); // it becomes nobody, so it looks up nobody
+    }
+    ruleset.add_rules(path_beneath_rules(NAMES, READ | AccessFs::ResolveUnix))
 }
 
 /// To see whether a client lives. No name is looked up any more, so no network is needed either.
@@ -109,21 +129,28 @@ fn everything() -> Result<Ruleset, RulesetError> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::CString;
     use std::fs::{self, File};
     use std::io::{self, Read};
     use std::os::fd::OwnedFd;
+    use std::path::Path;
 
+    use nix::sys::stat::fstat;
     use nix::sys::wait::{WaitStatus, waitpid};
-    use nix::unistd::{Uid, User};
+    use nix::unistd::{Uid, User, execv};
 
     use super::*;
     use crate::process::{exit_now, fork_child};
+    use crate::wire::Range;
 
     /// Runs checks in a child of its own, and fails for the first that does not hold.
-    fn in_child(checks: impl FnOnce() -> Vec<bool>) {
+    fn in_child(checks: impl FnOnce() -> Vec<(&'static str, bool)>) {
         let child = fork_child(|| {
-            let failed = checks().iter().position(|held| !held);
-            exit_now(failed.map_or(0, |at| i32::try_from(at).unwrap_or(0) + 1))
+            let failed = checks().into_iter().find(|(_, held)| !held);
+            if let Some((what, _)) = failed {
+                eprintln!("does not hold: {what}");
+            }
+            exit_now(failed.map_or(0, |_| 1))
         });
         let child = child.unwrap();
         assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
@@ -134,36 +161,46 @@ mod tests {
     }
 
     #[test]
-    fn a_server_reads_what_it_serves_and_what_names_take_and_a_child_then_nothing() {
+    fn a_server_reads_what_it_serves_and_a_child_then_nothing() {
         let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (file, secret) = (root.path().join("file"), outside.path().join("secret"));
         fs::write(&file, "file").unwrap();
         fs::write(&secret, "secret").unwrap();
+        let program = root.path().join("false");
+        fs::copy("/bin/false", &program).unwrap();
+        let program = CString::new(program.into_os_string().into_encoded_bytes()).unwrap();
         let export = Export::open_root(root.path()).unwrap();
-        let status = serving(&export).unwrap();
-        if Option::<OwnedFd>::from(status).is_none() {
+        if Option::<OwnedFd>::from(sealed().unwrap()).is_none() {
             return eprintln!("skipped: this kernel has no Landlock");
         }
         in_child(|| {
             let sandbox = Sandbox::enter(&export).unwrap();
-            let mut opened = File::open(&file).unwrap();
-            let mut held = vec![
-                fs::read("/proc/self/stat").is_ok(),
-                User::from_uid(Uid::from_raw(0)).is_ok(),
-                denied(fs::read(&secret)),
-                denied(File::create(root.path().join("new"))),
-                denied(File::options().append(true).open(&file)),
-                denied(fs::remove_file(&file)),
-                nix::unistd::execv(c"/bin/true", &[c"true"]).is_err(),
+            let mut opened = open(&file);
+            let mut checks = vec![
+                ("processes are seen", fs::read("/proc/self/stat").is_ok()),
+                ("the root is known", User::from_uid(Uid::from_raw(0)).is_ok()),
+                ("no file outside is read", denied(fs::read(&secret))),
+                ("none is made", denied(File::create(root.path().join("new")))),
+                ("none is written", denied(File::options().append(true).open(&file))),
+                ("none is removed", denied(fs::remove_file(&file))),
+                ("none is run", execv(&program, &[c"false"]) == Err(Errno::EACCES)),
             ];
-            sandbox.seal();
-            held.extend([
-                denied(fs::read(&file)),
-                denied(fs::read("/etc/passwd")),
-                fs::read("/proc/self/stat").is_ok(),
-                opened.read_to_end(&mut Vec::new()).is_ok_and(|read| read == 4),
+            let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
+            let before = descriptors();
+            opened = sandbox.seal(opened).into_opened();
+            checks.extend([
+                ("the ruleset is closed", descriptors() == before - 1),
+                ("no other file is read", denied(fs::read(&file))),
+                ("no name is looked up", denied(fs::read("/etc/passwd"))),
+                ("processes are seen still", fs::read("/proc/self/stat").is_ok()),
+                ("the file is read", opened.file.read(&mut [0; 9]).is_ok_and(|read| read == 4)),
             ]);
-            held
+            checks
         });
+    }
+
+    fn open(path: &Path) -> Opened {
+        let file = File::open(path).unwrap();
+        Opened { stat: fstat(&file).unwrap(), file, range: Range::WHOLE }
     }
 }

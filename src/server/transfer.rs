@@ -8,6 +8,7 @@ use nix::sys::stat::{FileStat, fstat};
 use super::admit::Dialect;
 use super::export::Opened;
 use super::outbox::{Outbox, Undelivered};
+use super::sandbox::Sealed;
 use crate::sysv::MessageBuffer;
 use crate::wire::{Reply, Trailer};
 
@@ -29,10 +30,11 @@ pub(super) enum Broken {
 
 /// Sends the opened file's range.
 pub(super) fn stream(
-    mut opened: Opened,
+    sealed: Sealed,
     dialect: Dialect,
     outbox: &mut Outbox,
 ) -> Result<Sent, Broken> {
+    let mut opened = sealed.into_opened();
     if opened.range.offset > 0 && opened.length() != Some(0) {
         opened.file.seek(SeekFrom::Start(opened.range.offset)).map_err(unreadable)?;
     }

@@ -6,9 +6,11 @@ mod refused;
 mod textbook;
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use crate::support::{Server, as_root_in_own_namespace, client, in_own_namespace, run};
+use crate::support::{
+    Running, Server, as_root_in_own_namespace, client, in_own_namespace, noise, run,
+};
 use mqfs::sysv::{Key, MessageType, Mode, OwnedQueue, Queue};
 
 use textbook::{
@@ -263,6 +265,27 @@ fn a_plain_client_whose_request_was_refused_is_told_what_may_be_the_reason() {
         assert_eq!(refused.code(), Some(1));
         let why = "timed out: nothing came for 300ms (the server may take no plain requests)";
         assert_eq!(refused.stderr, format!("mqfs-client: /etc/hostname: {why}\n"));
+        server.stop();
+    });
+}
+
+/// They cannot be told to try again: the book's client knows no such thing.
+#[test]
+fn more_plain_clients_at_once_than_a_user_may_have_where_others_ask_are_all_served() {
+    in_own_namespace(|| {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), noise(1 << 16)).unwrap();
+        let server = Server::start(&["--root".as_ref(), folder.path()]);
+        let clients: Vec<_> = (0..40)
+            .map(|_| {
+                let mut command = textbook_client(server.key);
+                let command = command.arg("/file").stdout(Stdio::piped()).stderr(Stdio::piped());
+                Running::start(command)
+            })
+            .collect();
+        for client in clients {
+            assert!(client.finish().success() == noise(1 << 16));
+        }
         server.stop();
     });
 }
