@@ -11,6 +11,7 @@ mod child;
 mod client;
 mod files;
 mod floods;
+mod fuzz;
 mod hostile;
 mod limits;
 mod liveness;
