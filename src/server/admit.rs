@@ -1,6 +1,9 @@
 //! Admission: who asks, and whether they are answered. Before any fork, from the kernel's record of
 //! the reply queue alone.
 
+#[cfg(test)]
+mod fuzz;
+
 use std::path::Path;
 
 use nix::errno::Errno;

@@ -1,0 +1,245 @@
+//! Admission against real queues: bytes → request → admitted or refused.
+//!
+//! Who is to be let in is known here from how each queue was made, not from what admission looks at.
+//! tests/it/fuzz.rs says how to go on for longer.
+
+mod case;
+mod zoo;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::panic::resume_unwind;
+use std::thread;
+use std::time::Instant;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{Uid, getegid, geteuid};
+use proptest::prelude::*;
+use proptest::test_runner::{RngSeed, TestRunner};
+
+use super::{Admitted, Dialect, Policy, Refused};
+use crate::server::refusals::Refusal;
+use crate::server::{Config, PlainPolicy};
+use crate::sysv::Mode;
+use crate::wire::{Operation, Range, Request};
+use case::{Case, Server};
+use zoo::{Welcome, Zoo};
+
+/// Inputs at least, in a run of usual length.
+const INPUTS: u64 = 150_000;
+
+type Checked = Result<(), TestCaseError>;
+
+#[test]
+fn whatever_is_asked_only_who_may_be_answered_is_admitted() {
+    let outcome = thread::spawn(|| {
+        // A thread can have a namespace of its own. Without the right to one it is among other
+        // programs' queues, which are looked at, but neither sent to nor removed.
+        if geteuid().is_root() {
+            let _ = unshare(CloneFlags::CLONE_NEWIPC);
+        }
+        let target = Target { zoo: RefCell::new(Zoo::new()), tally: RefCell::default() };
+        target.run("whatever_is_asked");
+        target.check_tally();
+    });
+    if let Err(panic) = outcome.join() {
+        resume_unwind(panic);
+    }
+}
+
+impl Server {
+    fn policy(self) -> Policy {
+        let config = Config { plain: self.plain, mode: self.mode, ..Config::default() };
+        let us = geteuid();
+        let overflow = if self.we_are_unknown { us } else { Uid::from_raw(us.as_raw() ^ 1) };
+        Policy { overflow, ..Policy::of(&config) }
+    }
+
+    fn takes_plain(self) -> bool {
+        match self.plain {
+            PlainPolicy::Never => false,
+            PlainPolicy::Owner => self.mode == Mode::new(0o600),
+            PlainPolicy::Any => true,
+        }
+    }
+}
+
+/// What is to become of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Admitted,
+    /// Refused, and its caller is told so.
+    Told,
+    Dropped,
+}
+
+/// Step 4 of "The life of a transfer" in docs/protocol.md.
+fn fate(zoo: &Zoo, server: Server, request: &Request<'_>) -> Fate {
+    let Some(queue) = zoo.find(request.reply_queue) else { return Fate::Dropped };
+    if server.we_are_unknown {
+        return Fate::Dropped;
+    }
+    match (queue.welcome, request.extension) {
+        (Welcome::Plain, None) if server.takes_plain() => Fate::Admitted,
+        (Welcome::Extended, Some(extension))
+            if extension.cookie.as_bytes() == queue.cookie.as_bytes() =>
+        {
+            match extension.operation {
+                Operation::Fetch(_) => Fate::Admitted,
+                Operation::Unknown { .. } => Fate::Told,
+            }
+        }
+        _ => Fate::Dropped,
+    }
+}
+
+/// The queues, and how many inputs came to what.
+struct Target {
+    zoo: RefCell<Zoo>,
+    tally: RefCell<BTreeMap<String, u64>>,
+}
+
+impl Target {
+    /// Checks one case after the other until they made enough inputs. What fails is made as small as
+    /// it can be, and said; nothing is kept for the next run.
+    fn run(&self, name: &str) {
+        let times = std::env::var("MQFS_FUZZ_TIMES");
+        let times = times.map_or(1, |times| times.parse().expect("MQFS_FUZZ_TIMES is a number"));
+        let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+        let seed = match config.rng_seed {
+            RngSeed::Fixed(seed) => seed,
+            RngSeed::Random => getrandom::u64().unwrap(),
+        };
+        let config = ProptestConfig { rng_seed: RngSeed::Fixed(seed), ..config };
+        let (mut runner, cases, start) = (TestRunner::new(config), case::cases(), Instant::now());
+        while self.inputs() < INPUTS * times {
+            let case = cases.new_tree(&mut runner).unwrap();
+            if let Err(error) = runner.run_one(case, |case| self.check(&case)) {
+                let again = format!("PROPTEST_RNG_SEED={seed} MQFS_FUZZ_TIMES={times} cargo test");
+                panic!("{error}\nonce more: {again} {name}");
+            }
+        }
+        let (inputs, seconds) = (self.inputs(), start.elapsed().as_secs_f32());
+        let tally = self.tally.borrow();
+        eprintln!("{name}: {inputs} inputs in {seconds:.1} s, seed {seed}\n  {tally:?}");
+    }
+
+    fn check(&self, case: &Case) -> Checked {
+        if self.zoo.borrow().check_untouched().is_err() {
+            // This case is to be a smaller one than one that failed, and that changed a queue.
+            drop(self.zoo.take());
+            self.zoo.replace(Zoo::new());
+        }
+        let (zoo, policy) = (self.zoo.borrow(), case.server.policy());
+        for queue in &zoo.queues {
+            for text in case.texts(&zoo, queue) {
+                self.ask(&zoo, case.server, &policy, &text).map_err(|error| {
+                    let text = text.escape_ascii();
+                    TestCaseError::fail(format!("{error}\nqueue: {queue:?}\nrequest: b\"{text}\""))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn ask(&self, zoo: &Zoo, server: Server, policy: &Policy, text: &[u8]) -> Checked {
+        let request = match Request::decode(text) {
+            Ok(request) => request,
+            Err(malformed) => return self.count(&format!("malformed: {malformed}")),
+        };
+        let outcome = policy.admit(&request);
+        zoo.check_untouched()?;
+        let expected = fate(zoo, server, &request);
+        match outcome {
+            Ok(admitted) if zoo.find(request.reply_queue).is_none() => {
+                // Outside a namespace of our own: another program's queue, of which this knows nothing.
+                prop_assert!(request.extension.is_none() && server.takes_plain(), "{:?}", admitted);
+                self.count("admitted: not ours")
+            }
+            Ok(admitted) => {
+                prop_assert_eq!(expected, Fate::Admitted);
+                self.check_admitted(&request, &admitted)
+            }
+            Err(refused) => {
+                prop_assert_ne!(expected, Fate::Admitted, "refused: {}", refused.reason);
+                self.check_refused(zoo, &request, &refused, expected)
+            }
+        }
+    }
+
+    fn check_admitted(&self, request: &Request<'_>, admitted: &Admitted<'_>) -> Checked {
+        let status = admitted.reply.queue.status().unwrap();
+        prop_assert_eq!(admitted.reply.queue.id(), request.reply_queue);
+        prop_assert_eq!(admitted.reply.max_bytes, status.max_bytes);
+        prop_assert!(status.key.is_private());
+        // We made it, whoever owns it by now.
+        prop_assert_eq!((admitted.caller.uid, admitted.caller.gid), (geteuid(), getegid()));
+        prop_assert_eq!(admitted.path, request.path);
+        match (request.extension, admitted.reply.dialect) {
+            (None, Dialect::Plain) => {
+                prop_assert_eq!(admitted.range, Range::WHOLE);
+                prop_assert_ne!(status.mode, Mode::new(0o711));
+                self.count("admitted: plain")
+            }
+            (Some(extension), Dialect::Extended(Some(lease))) => {
+                prop_assert_eq!(Operation::Fetch(admitted.range), extension.operation);
+                prop_assert_eq!(status.mode, Mode::new(0o711));
+                prop_assert_eq!(lease.cookie.as_bytes(), extension.cookie.as_bytes());
+                self.count("admitted: extended")
+            }
+            (asked, answer) => Err(TestCaseError::fail(format!("{answer:?} to {asked:?}"))),
+        }
+    }
+
+    /// Only who knew the cookie is told anything, and only if there is room.
+    fn check_refused(
+        &self,
+        zoo: &Zoo,
+        request: &Request<'_>,
+        refused: &Refused,
+        expected: Fate,
+    ) -> Checked {
+        refused.tell_caller();
+        if let (Fate::Told, Some(queue)) = (expected, zoo.find(request.reply_queue))
+            && !queue.is_full()
+        {
+            queue.take_failure()?;
+        }
+        zoo.check_untouched()?;
+        self.count(&refused.reason.to_string())
+    }
+
+    fn count(&self, came_to: &str) -> Checked {
+        let mut tally = self.tally.borrow_mut();
+        match tally.get_mut(came_to) {
+            Some(count) => *count += 1,
+            None => drop(tally.insert(came_to.to_owned(), 1)),
+        }
+        Ok(())
+    }
+
+    fn inputs(&self) -> u64 {
+        self.tally.borrow().values().sum()
+    }
+
+    /// Inputs that all end at the first check would prove little.
+    fn check_tally(&self) {
+        let tally = self.tally.borrow();
+        let refusals = [
+            Refusal::NoReplyQueue,
+            Refusal::NotPrivate,
+            Refusal::UnknownLease,
+            Refusal::NoLease,
+            Refusal::WrongCookie,
+            Refusal::UnknownUid,
+            Refusal::Plain,
+            Refusal::PlainForLeased,
+            Refusal::Unsupported,
+        ];
+        let admitted = ["admitted: plain", "admitted: extended"].map(str::to_owned);
+        for seen in refusals.iter().map(Refusal::to_string).chain(admitted) {
+            let count = tally.get(&seen).copied().unwrap_or(0);
+            assert!(count >= 100, "{count} inputs came to {seen:?}: {tally:?}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Requests as somebody may put them together who knows much, little or nothing of a queue.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+use super::zoo::{Member, Zoo};
+use crate::server::PlainPolicy;
+use crate::sysv::{Mode, QueueId};
+use crate::wire::{Cookie, Extension, Operation, Range, Request};
+
+/// What is asked, of every queue in turn.
+#[derive(Debug, Clone)]
+pub(super) struct Case {
+    pub(super) server: Server,
+    says: Says,
+    knows: Knows,
+    /// Bits of an id, to name a queue that is not there, or not the one whose cookie it is.
+    astray: i32,
+    changes: Vec<Change>,
+    cut: Index,
+}
+
+/// How the server was started.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Server {
+    pub(super) plain: PlainPolicy,
+    pub(super) mode: Mode,
+    /// The uid that runs this test stands for unknown users.
+    pub(super) we_are_unknown: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Says {
+    Request { path: Vec<u8>, wants: Option<Operation> },
+    Anything(Vec<u8>),
+}
+
+/// What the caller knows of the cookie of a queue that it names.
+#[derive(Debug, Clone, Copy)]
+enum Knows {
+    All,
+    AllButBit(usize),
+    AnotherQueues(Index),
+    Nothing([u8; 16]),
+}
+
+/// What may happen to a request.
+#[derive(Debug, Clone)]
+enum Change {
+    Flip(Index, u8),
+    Remove(Index),
+    Insert(Index, u8),
+}
+
+pub(super) fn cases() -> impl Strategy<Value = Case> {
+    let knows = prop_oneof![
+        4 => Just(Knows::All),
+        4 => (0..128_usize).prop_map(Knows::AllButBit),
+        1 => any::<Index>().prop_map(Knows::AnotherQueues),
+        1 => any::<[u8; 16]>().prop_map(Knows::Nothing),
+    ];
+    let astray = prop_oneof![any::<i32>(), (0..31).prop_map(|bit| 1 << bit)];
+    let change = prop_oneof![
+        3 => (any::<Index>(), 1..=255_u8).prop_map(|(at, bits)| Change::Flip(at, bits)),
+        1 => any::<Index>().prop_map(Change::Remove),
+        1 => (any::<Index>(), any::<u8>()).prop_map(|(at, byte)| Change::Insert(at, byte)),
+    ];
+    let changes = prop_oneof![Just(Vec::new()), vec(change, 1..4)];
+    (servers(), requests(), knows, astray, changes, any::<Index>()).prop_map(
+        |(server, says, knows, astray, changes, cut)| Case {
+            server,
+            says,
+            knows,
+            astray,
+            changes,
+            cut,
+        },
+    )
+}
+
+fn servers() -> impl Strategy<Value = Server> {
+    let plain = select(vec![PlainPolicy::Never, PlainPolicy::Owner, PlainPolicy::Any]);
+    let modes = select(vec![0o600, 0o620, 0o602, 0o622]).prop_map(Mode::new);
+    (plain, modes, prop::bool::weighted(0.1)).prop_map(|(plain, mode, we_are_unknown)| Server {
+        plain,
+        mode,
+        we_are_unknown,
+    })
+}
+
+fn requests() -> impl Strategy<Value = Says> {
+    let ranges = (any::<u64>(), any::<Option<u64>>()).prop_map(|(offset, length)| {
+        Operation::Fetch(Range { offset, length: length.filter(|&length| length != u64::MAX) })
+    });
+    let unknown = (1..4_u16, 2..4_u16, 0..4_u32)
+        .prop_map(|(version, operation, flags)| Operation::Unknown { version, operation, flags });
+    let wants = prop_oneof![
+        2 => Just(None),
+        2 => ranges.prop_map(Some),
+        1 => unknown.prop_map(Some),
+    ];
+    let paths = prop_oneof![
+        19 => vec(1..=255_u8, 0..40),
+        1 => Just(vec![b'/'; crate::wire::MAX_PATH]),
+    ];
+    prop_oneof![
+        9 => (paths, wants).prop_map(|(path, wants)| Says::Request { path, wants }),
+        1 => vec(any::<u8>(), 0..80).prop_map(Says::Anything),
+    ]
+}
+
+impl Case {
+    /// The request that names a queue; with what its owner knows; cut; and gone astray.
+    pub(super) fn texts(&self, zoo: &Zoo, queue: &Member) -> [Vec<u8>; 4] {
+        let id = queue.queue.id();
+        let cookie = self.knows.of(zoo, queue.cookie);
+        let text = self.text(id, cookie);
+        let cut = text[..self.cut.index(text.len() + 1)].to_vec();
+        let astray = QueueId::new((id.get() ^ self.astray) & i32::MAX);
+        [text, self.text(id, queue.cookie), cut, self.text(astray, cookie)]
+    }
+
+    fn text(&self, id: QueueId, cookie: Cookie) -> Vec<u8> {
+        let mut text = match &self.says {
+            Says::Request { path, wants } => {
+                let extension = wants.map(|operation| Extension { cookie, operation });
+                let path = Path::new(OsStr::from_bytes(path));
+                Request { reply_queue: id, path, extension }.encode()
+            }
+            Says::Anything(bytes) => [&id.get().to_ne_bytes(), &bytes[..]].concat(),
+        };
+        for change in &self.changes {
+            match *change {
+                Change::Flip(at, bits) => *at.get_mut(&mut text) ^= bits,
+                Change::Remove(at) => drop(text.remove(at.index(text.len()))),
+                Change::Insert(at, byte) => text.insert(at.index(text.len() + 1), byte),
+            }
+        }
+        text
+    }
+}
+
+impl Knows {
+    fn of(self, zoo: &Zoo, cookie: Cookie) -> Cookie {
+        match self {
+            Self::All => cookie,
+            Self::AllButBit(bit) => {
+                let mut bytes = *cookie.as_bytes();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                Cookie::new(bytes)
+            }
+            Self::AnotherQueues(queue) => queue.get(&zoo.queues).cookie,
+            Self::Nothing(bytes) => Cookie::new(bytes),
+        }
+    }
+}

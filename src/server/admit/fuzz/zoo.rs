@@ -1,0 +1,205 @@
+//! One queue of every kind that a request can name.
+
+use std::cell::Cell;
+use std::fmt;
+
+use nix::errno::Errno;
+use nix::unistd::{Uid, geteuid};
+use proptest::prelude::*;
+
+use crate::process::lease;
+use crate::sysv::{
+    Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, QueueId, Select, SendError, Settings,
+    Status,
+};
+use crate::wire::{Cookie, LEASE_TYPE, Lease, Reply};
+
+/// Whose requests may be answered into a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Welcome {
+    /// Those that know its cookie.
+    Extended,
+    /// Plain ones, where the server takes any.
+    Plain,
+    Nobodys,
+}
+
+use Welcome::{Extended, Nobodys, Plain};
+
+type Messages = Vec<(MessageType, Vec<u8>)>;
+
+/// What a queue is made as: its name here, its mode, what is put into it, and who may name it.
+type Plan = (&'static str, u16, fn(&Lease) -> Messages, Welcome);
+
+const HANDED_OVER: &str = "handed over to another user";
+const FULL: &str = "full";
+
+const PRIVATE: &[Plan] = &[
+    ("in order", 0o711, leased, Extended),
+    (HANDED_OVER, 0o711, leased, Extended),
+    (FULL, 0o711, leased, Extended),
+    ("a lease with fields to come", 0o711, |lease| with_text(resized(lease, 112)), Extended),
+    ("marked, no lease yet", 0o711, |_| vec![], Nobodys),
+    ("a lease of another version", 0o711, other_version, Nobodys),
+    ("a lease without its last byte", 0o711, |lease| with_text(resized(lease, 55)), Nobodys),
+    ("longer than a lease can be", 0o711, |lease| with_text(resized(lease, 113)), Nobodys),
+    ("no magic", 0o711, |lease| with_text(lease.encode()[8..].to_vec()), Nobodys),
+    ("a lease of another type", 0o711, |lease| vec![data(lease)], Nobodys),
+    ("a lease behind another message", 0o711, behind_data, Nobodys),
+    ("a lease, but others may write", 0o733, leased, Nobodys),
+    ("a lease, but others may read", 0o755, leased, Nobodys),
+    ("a lease, but no mark", 0o600, leased, Nobodys),
+    ("a lease, but half a mark", 0o700, leased, Nobodys),
+    ("a lease of another version, no mark", 0o600, other_version, Nobodys),
+    ("a plain client's", 0o600, |_| vec![], Plain),
+    ("a plain client's with a message", 0o600, |lease| vec![data(lease)], Plain),
+    ("a book's client's", 0o622, |_| vec![], Plain),
+];
+
+const KEYED: &[Plan] =
+    &[("a lease under a key", 0o711, leased, Nobodys), ("keyed", 0o600, |_| vec![], Nobodys)];
+
+fn with_text(text: Vec<u8>) -> Messages {
+    vec![(LEASE_TYPE, text)]
+}
+
+fn leased(lease: &Lease) -> Messages {
+    with_text(lease.encode().to_vec())
+}
+
+fn resized(lease: &Lease, length: usize) -> Vec<u8> {
+    let mut text = lease.encode().to_vec();
+    text.resize(length, 0);
+    text
+}
+
+fn other_version(lease: &Lease) -> Messages {
+    let mut text = lease.encode();
+    text[8..10].copy_from_slice(&2_u16.to_ne_bytes());
+    with_text(text.to_vec())
+}
+
+fn data(lease: &Lease) -> (MessageType, Vec<u8>) {
+    (Reply::DATA, lease.encode().to_vec())
+}
+
+fn behind_data(lease: &Lease) -> Messages {
+    [vec![data(lease)], leased(lease)].concat()
+}
+
+/// A queue, and what is known of it without asking the kernel.
+pub(super) struct Member {
+    pub(super) name: &'static str,
+    pub(super) queue: Queue,
+    /// That of the lease in it, or of one that never was in it.
+    pub(super) cookie: Cookie,
+    pub(super) welcome: Welcome,
+    /// How it was left; None: removed.
+    left: Cell<Option<Status>>,
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?} (id {}, cookie {:02x?})",
+            self.name,
+            self.queue.id(),
+            self.cookie.as_bytes()
+        )
+    }
+}
+
+impl Member {
+    pub(super) fn is_full(&self) -> bool {
+        self.name == FULL
+    }
+
+    /// Takes out the FAILURE that must be in the queue by now.
+    pub(super) fn take_failure(&self) -> Result<(), TestCaseError> {
+        let mut message = MessageBuffer::with_capacity(8192);
+        let found = self.queue.try_receive(&mut message, Select::Type(Reply::FAILURE));
+        prop_assert_eq!(found, Ok(()), "its caller was told nothing");
+        match Reply::decode(message.mtype(), message.text()) {
+            Ok(Reply::Failure(failure)) => {
+                prop_assert_eq!(failure.errno, Some(Errno::EPROTONOSUPPORT));
+            }
+            other => return Err(TestCaseError::fail(format!("not a FAILURE: {other:?}"))),
+        }
+        let (before, now) = (self.left.get().unwrap(), self.queue.status().unwrap());
+        prop_assert_eq!((before.messages, before.bytes), (now.messages, now.bytes));
+        self.left.set(Some(now));
+        Ok(())
+    }
+}
+
+/// Queues that are removed with it.
+#[derive(Default)]
+pub(super) struct Zoo {
+    pub(super) queues: Vec<Member>,
+    owned: Vec<OwnedQueue>,
+}
+
+impl Zoo {
+    pub(super) fn new() -> Self {
+        let mut zoo = Self::default();
+        for plan in PRIVATE {
+            zoo.add(Key::PRIVATE, plan);
+        }
+        for (key, plan) in (0..).zip(KEYED) {
+            // Not one of tests/it, nor of another process.
+            let own = 0x2000_0000 | (std::process::id() as i32 & 0xff_ffff) << 4;
+            zoo.add(Key::new(own | key), plan);
+        }
+        zoo.add(Key::PRIVATE, &("removed", 0o711, leased, Nobodys));
+        let removed = zoo.owned.pop().unwrap();
+        removed.release().remove().unwrap();
+        for member in &zoo.queues {
+            member.left.set(member.queue.status().ok());
+        }
+        zoo
+    }
+
+    fn add(&mut self, key: Key, &(name, mode, messages, welcome): &Plan) {
+        let queue = OwnedQueue::create(key, Mode::new(mode)).unwrap();
+        let lease = lease::new().unwrap();
+        // Used once: a marked queue that never was is soon taken for an orphan.
+        send(&queue, Reply::DATA, b"").unwrap();
+        queue.try_receive(&mut MessageBuffer::with_capacity(0), Select::Any).unwrap();
+        for (mtype, text) in messages(&lease) {
+            send(&queue, mtype, &text).unwrap();
+        }
+        match name {
+            FULL => while send(&queue, Reply::DATA, &[0; 64]) != Err(SendError::Full) {},
+            HANDED_OVER => hand_over(&queue),
+            _ => {}
+        }
+        let (cookie, left) = (lease.cookie, Cell::new(None));
+        self.queues.push(Member { name, queue: *queue, cookie, welcome, left });
+        self.owned.push(queue);
+    }
+
+    pub(super) fn find(&self, id: QueueId) -> Option<&Member> {
+        self.queues.iter().find(|member| member.queue.id() == id)
+    }
+
+    /// Every queue is as it was left, and nobody sent or received.
+    pub(super) fn check_untouched(&self) -> Result<(), TestCaseError> {
+        for member in &self.queues {
+            prop_assert_eq!(member.queue.status().ok(), member.left.get(), "{:?}", member);
+        }
+        Ok(())
+    }
+}
+
+fn send(queue: &Queue, mtype: MessageType, text: &[u8]) -> Result<(), SendError> {
+    queue.try_send(&MessageBuffer::with_text(mtype, text))
+}
+
+/// As a client does for a server that another user runs. The creator stays who it is.
+fn hand_over(queue: &Queue) {
+    let settings = queue.status().unwrap().settings();
+    let other = Uid::from_raw(geteuid().as_raw() ^ 1);
+    // In a user namespace there may be no other user to give it to.
+    let _ = queue.set(&Settings { uid: other, ..settings });
+}
