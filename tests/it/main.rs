@@ -7,6 +7,7 @@
 
 mod support;
 
+mod callers;
 mod child;
 mod client;
 mod files;
@@ -20,4 +21,5 @@ mod reaper;
 mod reaper_keeps;
 mod start;
 mod stop;
+mod trust;
 mod wire;

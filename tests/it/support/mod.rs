@@ -2,6 +2,7 @@
 
 mod programs;
 mod queues;
+mod users;
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -20,6 +21,10 @@ pub use programs::{ForEverybody, Running, SOMEBODY, Server, client, program, rea
 pub use queues::{
     QuietServer, Stuck, Verdicts, as_root_in_own_pid_namespace, dead_owner, exists,
     in_dead_process, leased, marked_with, owner_of, reply_queues, sleeper, unshared,
+};
+pub use users::{
+    ATTACKER, Attack, Idle, OPERATOR, Site, VICTIM, as_user, lease_of, plain_request,
+    public_folder, received, refusals, request, sent, set, stat, unanswered, wait_for_refusals,
 };
 
 /// How long anything may take before a test gives it up.

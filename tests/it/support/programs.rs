@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use super::{DEADLINE, clear, state_of, unique_key, wait_until};
+use super::{DEADLINE, children_of, clear, state_of, unique_key, wait_until};
 
 /// One of the package's programs, or one of its examples.
 pub fn program(name: &str) -> Command {
@@ -263,6 +263,11 @@ impl Server {
 
     pub fn running(&mut self) -> &mut Running {
         &mut self.running
+    }
+
+    /// The children that answer requests, and the one that keeps house while it does.
+    pub fn children(&self) -> Vec<i32> {
+        children_of(self.pid())
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -1,0 +1,178 @@
+//! Who the caller is: its groups, and users whom the server does not know.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::support::{
+    ForEverybody, OPERATOR, Server, Site, Stuck, VICTIM, as_root_in_own_namespace, public_folder,
+    refusals, run, unanswered, unique_key, wait_until,
+};
+
+const UNKNOWN_UID: &str = "the caller's uid is unknown in this user namespace";
+const DENIED: &str = "Permission denied";
+
+#[test]
+fn a_user_does_not_get_what_only_root_may_read() {
+    as_root_in_own_namespace(|| {
+        let site = Site::start(&[]);
+        site.put("secret", 0o600, (0, 0), "secret");
+        assert_eq!(site.denied(VICTIM, "/secret"), DENIED);
+        site.stop();
+
+        let server = Server::start(&["--mode", "0622", "--root", "/"]);
+        let programs = ForEverybody::new();
+        for path in ["/etc/shadow", "/proc/1/environ", "/proc/kcore", "/proc/kmsg"] {
+            if Path::new(path).exists() {
+                let denied = run(programs.client(server.key, VICTIM).arg(path));
+                assert_eq!(denied.code(), Some(1), "{path}");
+                assert_eq!(denied.stdout, b"");
+                assert_eq!(denied.stderr, format!("mqfs-client: {path}: {DENIED}\n"));
+            }
+        }
+        server.stop();
+    });
+}
+
+/// Users and groups of the test's own.
+struct Database(TempDir);
+
+impl Database {
+    /// In the database, where both have more groups than their primary one.
+    const KNOWN: u32 = 64_170;
+    const OTHER: u32 = 64_171;
+    /// Not in the database.
+    const UNKNOWN: u32 = 64_172;
+    const FIRST: u32 = 64_181;
+    const SECOND: u32 = 64_182;
+    const OTHERS: u32 = 64_183;
+    /// Nobody's but the server's.
+    const SERVERS: u32 = 64_184;
+
+    fn new() -> Self {
+        let folder = public_folder();
+        let put = |name: &str, lines: &[String]| {
+            fs::write(folder.path().join(name), lines.join("\n") + "\n").unwrap();
+        };
+        let user = |name: &str, uid| format!("{name}:x:{uid}:{uid}::/:/bin/false");
+        let group = |name: &str, gid: u32, members: &str| format!("{name}:x:{gid}:{members}");
+        put("passwd", &[user("known", Self::KNOWN), user("other", Self::OTHER)]);
+        put(
+            "group",
+            &[
+                group("first", Self::FIRST, "known"),
+                group("second", Self::SECOND, "other,known"),
+                group("others", Self::OTHERS, "other"),
+                group("servers", Self::SERVERS, "root"),
+            ],
+        );
+        put("nsswitch.conf", &["passwd: files".to_owned(), "group: files".to_owned()]);
+        Self(folder)
+    }
+
+    /// The command with these as the machine's, and with groups of the server's own.
+    fn for_server(&self, server: &Command) -> Command {
+        let mut command = Command::new("setpriv");
+        let groups = [Self::SERVERS, Self::OTHERS].map(|gid| gid.to_string()).join(",");
+        command.args(["--groups", &groups, "unshare", "--mount", "--propagation", "private"]);
+        command.args(["sh", "-c", r#"mount --bind "$0" /etc && exec "$@""#]).arg(self.0.path());
+        command.arg(server.get_program()).args(server.get_args());
+        command
+    }
+}
+
+#[test]
+fn a_caller_has_its_groups_from_the_database_and_none_of_the_servers() {
+    as_root_in_own_namespace(|| {
+        let (known, other, unknown) = (Database::KNOWN, Database::OTHER, Database::UNKNOWN);
+        let groups = [
+            Database::FIRST,
+            Database::SECOND,
+            Database::OTHERS,
+            Database::SERVERS,
+            known,
+            unknown,
+        ];
+        let database = Database::new();
+        let site = Site::start_by(unique_key(), 0, &[], |server| database.for_server(&server));
+        for gid in groups {
+            site.put(&gid.to_string(), 0o640, (0, gid), "for a group");
+        }
+        // A user, with a group at hand, and the groups whose files are served.
+        let cases = [
+            (known, known, vec![known, Database::FIRST, Database::SECOND]),
+            (known, Database::OTHERS, vec![Database::FIRST, Database::SECOND, Database::OTHERS]),
+            (other, other, vec![Database::SECOND, Database::OTHERS]),
+            (unknown, unknown, vec![unknown]),
+            (unknown, Database::FIRST, vec![Database::FIRST]),
+        ];
+        for (uid, gid, theirs) in cases {
+            for group in groups {
+                let mut client = site.client(uid);
+                let outcome = run(client.gid(gid).arg(group.to_string()));
+                let expected = if theirs.contains(&group) { Some(0) } else { Some(1) };
+                assert_eq!(outcome.code(), expected, "{uid} {gid} {group}: {}", outcome.stderr);
+                let content = if theirs.contains(&group) { "for a group" } else { "" };
+                assert_eq!(outcome.stdout, content.as_bytes());
+                assert!(outcome.stderr.is_empty() || outcome.stderr.contains(DENIED));
+            }
+        }
+        site.stop();
+    });
+}
+
+/// The kernel shows it for every user whom it cannot name.
+#[test]
+fn the_overflow_uid_is_nobody_and_is_not_served() {
+    as_root_in_own_namespace(|| {
+        let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap();
+        let overflow = overflow.trim().parse().unwrap();
+        for operator in [0, OPERATOR] {
+            let site = Site::start_as(operator, &[]);
+            site.put("theirs", 0o600, (overflow, overflow), "theirs");
+            let victim = site.stuck_victim();
+            for path in ["/file", "/theirs"] {
+                unanswered(site.client(overflow).arg(path));
+            }
+            assert!(refusals(&site.server, UNKNOWN_UID) > 0, "{}", site.server.log());
+            site.finish_intact(victim);
+            site.stop();
+        }
+    });
+}
+
+#[test]
+fn a_server_in_a_user_namespace_serves_nobody_whom_it_cannot_name() {
+    as_root_in_own_namespace(|| {
+        let inside = |command: Command| {
+            let mut inside = Command::new("setpriv");
+            let operator = OPERATOR.to_string();
+            inside.args(["--reuid", &operator, "--regid", &operator, "--clear-groups"]);
+            inside.args(["unshare", "--user", "--map-root-user"]);
+            inside.arg(command.get_program()).args(command.get_args());
+            inside
+        };
+        if !run(&mut inside(Command::new("true"))).status.success() {
+            return eprintln!("skipped: users may not make user namespaces here");
+        }
+        let site = Site::start_by(unique_key(), OPERATOR, &[], inside);
+        site.put("secret", 0o600, (OPERATOR, OPERATOR), "secret");
+        // The one user whom it knows, by the name of root.
+        let fetched = run(site.client(OPERATOR).arg("/secret")).success();
+        assert_eq!(fetched, b"secret");
+        let victim = Stuck::start(site.client(OPERATOR).arg("/file"));
+        for uid in [VICTIM, 0] {
+            for path in ["/file", "/secret"] {
+                unanswered(site.client(uid).arg(path));
+            }
+        }
+        wait_until("it has refused", || refusals(&site.server, UNKNOWN_UID) > 0);
+        assert_eq!(site.server.log().matches("outcome=").count(), 1, "{}", site.server.log());
+        site.finish_intact(victim);
+        assert_eq!(run(site.client(OPERATOR).arg("/file")).success(), site.file);
+        site.server.stop();
+    });
+}

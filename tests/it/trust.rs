@@ -1,0 +1,324 @@
+//! Whose queue it is: what others try with a victim's queue while its transfer is under way.
+
+use std::fs;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+
+use mqfs::process::lease;
+use mqfs::sysv::{
+    MessageBuffer, Mode, OwnedQueue, Queue, QueueId, Select, Semaphore, Settings, queues,
+};
+use mqfs::wire::{
+    Cookie, Extension, LEASE_TYPE, NORMAL_PRIORITY, Operation, REPLY_QUEUE_MODE, Request,
+};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Gid, Pid, Uid};
+
+use crate::support::{
+    ATTACKER, Attack, Idle, OPERATOR, Running, Site, Stuck, VICTIM, all_queues,
+    as_root_in_own_namespace, as_user, clear, lease_of, plain_request, queue_of, received,
+    refusals, request, run, sent, set, stat, state_of, unique_key, wait_for_refusals, wait_until,
+};
+
+const WRONG_COOKIE: &str = "the cookie is not that of the reply queue's lease";
+const NO_QUEUE: &str = "the reply queue does not exist";
+const PLAIN: &str = "a plain request, and --plain does not take it";
+const PLAIN_FOR_LEASED: &str = "a plain request that names an extended client's queue";
+
+/// Requests by somebody who does not know the cookie, even if all but a bit of it is known.
+fn guesses(queue: Queue) -> Vec<MessageBuffer> {
+    let real = *lease_of(queue).cookie.as_bytes();
+    let mut cookies = vec![[0; 16], [0xff; 16], *b"mqfs-reqmqfs-own"];
+    cookies.extend((0..8).map(|_| *lease::new().unwrap().cookie.as_bytes()));
+    cookies.extend((0..128).map(|bit| {
+        let mut cookie = real;
+        cookie[bit / 8] ^= 1 << (bit % 8);
+        cookie
+    }));
+    let guess = |cookie| request(queue, "/file", Cookie::new(cookie));
+    let mut all: Vec<_> = cookies.into_iter().map(guess).collect();
+    // One that goes on behind its end, and one that a server does not know what to do with.
+    let long = [guess([0; 16]).text(), &[0; 48]].concat();
+    all.push(MessageBuffer::with_text(NORMAL_PRIORITY, &long));
+    let operation = Operation::Unknown { version: 2, operation: 7, flags: 1 };
+    let extension = Some(Extension { cookie: Cookie::new([0; 16]), operation });
+    let unknown = Request { reply_queue: queue.id(), path: "/file".as_ref(), extension };
+    all.push(MessageBuffer::with_text(NORMAL_PRIORITY, &unknown.encode()));
+    all
+}
+
+/// Requests that end within the extension: before, in and behind the cookie.
+fn cut_short(queue: Queue) -> Vec<MessageBuffer> {
+    let whole = request(queue, "/file", Cookie::new([0; 16]));
+    let magic = whole.text().windows(8).position(|bytes| bytes == b"mqfs-req").unwrap();
+    let ends = magic + 8..whole.text().len();
+    ends.map(|end| MessageBuffer::with_text(NORMAL_PRIORITY, &whole.text()[..end])).collect()
+}
+
+/// Has the attacker send them all, and waits until the server has dealt with the last.
+#[track_caller]
+fn ask_as_attacker(site: &Site, all: &[MessageBuffer]) {
+    let requests = site.requests();
+    let asked = as_user(ATTACKER, || all.iter().try_for_each(|one| sent(requests.send(one))));
+    assert_eq!(asked, Ok(()));
+    // Requests are taken in order.
+    assert!(run(site.client(0).arg("/file")).success() == site.file);
+}
+
+/// The same, and the log must count as many refusals.
+#[track_caller]
+fn are_refused(site: &Site, reason: &str, all: &[MessageBuffer]) {
+    let count = refusals(&site.server, reason) + all.len() as u64;
+    ask_as_attacker(site, all);
+    let requests = site.requests();
+    wait_for_refusals(&site.server, reason, count, || requests.send(&all[0]).unwrap());
+}
+
+#[test]
+fn who_guesses_a_cookie_gets_nothing_into_another_users_transfer() {
+    as_root_in_own_namespace(|| {
+        for operator in [0, OPERATOR] {
+            let site = Site::start_as(operator, &[]);
+            let idle = Idle::new(VICTIM, operator);
+            let victim = site.stuck_victim();
+            for queue in [idle.queue, victim.queue] {
+                ask_as_attacker(&site, &guesses(queue));
+            }
+            are_refused(&site, "malformed", &cut_short(victim.queue));
+            are_refused(&site, WRONG_COOKIE, &guesses(victim.queue));
+            idle.assert_untouched();
+            site.finish_intact(victim);
+
+            // The same while the victim's messages flow.
+            let requests = site.requests();
+            let mut guessing = Attack::start(ATTACKER, || {
+                loop {
+                    for (queue, _) in queues().map_err(|e| e.errno)? {
+                        let guess = request(queue, "/file", Cookie::new([0; 16]));
+                        sent(requests.send(&guess))?;
+                    }
+                    thread::sleep(Duration::from_micros(100));
+                }
+            });
+            (0..5).for_each(|_| site.fetch_intact());
+            assert!(guessing.goes_on());
+            guessing.stop();
+            idle.assert_untouched();
+            site.stop();
+        }
+    });
+}
+
+#[test]
+fn who_names_all_ids_around_reaches_nobody() {
+    as_root_in_own_namespace(|| {
+        let site = Site::start(&["--plain", "any"]);
+        let idle = Idle::new(VICTIM, VICTIM);
+        let victim = site.stuck_victim();
+        let existing: Vec<_> = all_queues().iter().map(|(queue, _)| queue.id().get()).collect();
+        // An id is an index and, times 32768, how often the indices came round: ipc/util.h.
+        let distances = (-3..=3).flat_map(|turn| (-3..=3).map(move |step| turn * 32_768 + step));
+        let mut ids: Vec<i32> =
+            distances.flat_map(|distance| existing.iter().map(move |id| id + distance)).collect();
+        ids.retain(|&id| id >= 0);
+        ids.push(i32::MAX);
+        let cookie = lease::new().unwrap().cookie;
+        let name_them = |ids: &[i32]| -> Vec<_> {
+            let queues = || ids.iter().map(|&id| Queue::from_id(QueueId::new(id)));
+            let extended = queues().map(|queue| request(queue, "/file", cookie));
+            extended.chain(queues().map(|queue| plain_request(queue, "/file"))).collect()
+        };
+        let (there, nowhere): (Vec<_>, Vec<_>) = ids.iter().partition(|id| existing.contains(id));
+        ask_as_attacker(&site, &name_them(&there));
+        are_refused(&site, NO_QUEUE, &name_them(&nowhere));
+        idle.assert_untouched();
+        site.finish_intact(victim);
+        site.stop();
+    });
+}
+
+/// Fails the test unless this user can do nothing with a queue, but for what [`write`] tells.
+#[track_caller]
+fn assert_closed(queue: Queue, uid: u32) {
+    let room = || MessageBuffer::with_capacity(65_536);
+    for which in [Select::Any, Select::Type(LEASE_TYPE), Select::Except(LEASE_TYPE)] {
+        let receive = || received(queue.try_receive(&mut room(), which));
+        assert_eq!(as_user(uid, receive), Err(Errno::EACCES), "{which:?}");
+    }
+    for index in 0..3 {
+        assert_eq!(as_user(uid, || received(queue.peek(&mut room(), index))), Err(Errno::EACCES));
+    }
+    assert_eq!(as_user(uid, || stat(queue)), Err(Errno::EACCES));
+    let (owner, gid) = (Uid::from_raw(uid), Gid::from_raw(uid));
+    for (mode, max_bytes) in [(0o777, 16_384), (0o711, 1), (0, 0)] {
+        let settings = Settings { uid: owner, gid, mode: Mode::new(mode), max_bytes };
+        assert_eq!(as_user(uid, || set(queue, &settings)), Err(Errno::EPERM));
+    }
+    assert_eq!(as_user(uid, || queue.remove().map_err(|e| e.errno)), Err(Errno::EPERM));
+    let status = || queue.status().map(drop).map_err(|e| e.errno);
+    assert_eq!(as_user(uid, status), Ok(()), "what MSG_STAT_ANY says is for everybody");
+}
+
+fn write(queue: Queue, uid: u32) -> Result<(), Errno> {
+    let message = MessageBuffer::with_text(NORMAL_PRIORITY, b"");
+    as_user(uid, || sent(queue.try_send(&message)))
+}
+
+#[track_caller]
+fn assert_lock_is_closed(site: &Site, uid: u32) {
+    let lock = Semaphore::open(site.server.key).unwrap();
+    let take = || lock.try_acquire().map(drop).map_err(|e| e.errno);
+    assert_eq!(as_user(uid, take), Err(Errno::EACCES));
+    assert_eq!(as_user(uid, || lock.remove().map_err(|e| e.errno)), Err(Errno::EPERM));
+}
+
+#[test]
+fn a_third_user_can_do_nothing_to_a_transfer_between_two_others() {
+    as_root_in_own_namespace(|| {
+        for operator in [0, OPERATOR] {
+            let site = Site::start_as(operator, &[]);
+            let victim = site.stuck_victim();
+            let status = victim.queue.status().unwrap();
+            let owner = if operator == 0 { VICTIM } else { operator };
+            assert_eq!((status.cuid.as_raw(), status.uid.as_raw()), (VICTIM, owner));
+            assert_eq!(status.mode, REPLY_QUEUE_MODE);
+            for uid in [VICTIM, owner] {
+                assert_eq!(as_user(uid, || stat(victim.queue)), Ok(()), "both ends may read");
+            }
+
+            assert_closed(victim.queue, ATTACKER);
+            assert_eq!(write(victim.queue, ATTACKER), Err(Errno::EACCES));
+            assert_lock_is_closed(&site, ATTACKER);
+            for uid in [ATTACKER, VICTIM] {
+                assert_closed(site.requests(), uid);
+                assert_eq!(write(site.requests(), uid), Ok(()), "everybody may ask");
+            }
+            assert_eq!(victim.queue.status().unwrap(), status);
+            site.finish_intact(victim);
+            site.stop();
+        }
+    });
+}
+
+/// The next queue of this namespace gets this id. Source: checkpoint_restore in ipc/util.c.
+fn let_next_queue_have(id: QueueId) {
+    fs::write("/proc/sys/kernel/msg_next_id", id.get().to_string()).unwrap();
+}
+
+#[test]
+fn a_request_sent_again_reaches_nobody_who_has_its_queues_id_by_now() {
+    as_root_in_own_namespace(|| {
+        for operator in [0, OPERATOR] {
+            let site = Site::start_as(operator, &[]);
+            let own = Idle::new(ATTACKER, operator);
+            let id = own.queue.id();
+            let valid = || request(own.queue, "/file", own.lease.cookie);
+            ask_as_attacker(&site, &[valid()]);
+            wait_until("it is in order", || own.queue.status().unwrap().messages > 1);
+            own.queue.remove().unwrap();
+            wait_until("its child has ended", || site.server.children().is_empty());
+
+            let_next_queue_have(id);
+            let victim = site.stuck_victim();
+            assert_eq!(victim.queue.id(), id);
+            are_refused(&site, WRONG_COOKIE, &[valid(), valid(), valid()]);
+            site.finish_intact(victim);
+
+            let_next_queue_have(id);
+            let idle = Idle::new(VICTIM, operator);
+            assert_eq!(idle.queue.id(), id);
+            are_refused(&site, WRONG_COOKIE, &[valid(), valid(), valid()]);
+            idle.assert_untouched();
+            site.stop();
+        }
+    });
+}
+
+/// A child runs as its caller, who may stop it where it stands, however briefly.
+#[test]
+fn a_child_that_its_caller_held_back_cannot_send_to_another_user() {
+    as_root_in_own_namespace(|| {
+        let site = Site::start(&[]);
+        for _ in 0..10 {
+            let mut attacker = Stuck::start(site.client(ATTACKER).arg("/file"));
+            wait_until("it has kept house", || site.server.children().len() == 1);
+            let child = site.server.children()[0];
+            let send = |signal| as_user(ATTACKER, || kill(Pid::from_raw(child), signal));
+            assert_eq!(send(Signal::SIGSTOP), Ok(()));
+            wait_until("it stands", || state_of(child) == Some('T'));
+            attacker.kill();
+            attacker.queue.remove().unwrap();
+            let_next_queue_have(attacker.queue.id());
+            let idle = Idle::new(VICTIM, VICTIM);
+            assert_eq!(idle.queue.id(), attacker.queue.id());
+            assert_eq!(send(Signal::SIGCONT), Ok(()));
+            wait_until("the child has ended", || !site.server.children().contains(&child));
+            idle.assert_untouched();
+        }
+        site.stop();
+    });
+}
+
+#[test]
+fn a_plain_request_gets_nothing_into_another_users_transfer_not_even_a_refusal() {
+    as_root_in_own_namespace(|| {
+        for (policy, reason) in [("any", PLAIN_FOR_LEASED), ("owner", PLAIN), ("never", PLAIN)] {
+            let site = Site::start(&["--plain", policy]);
+            let idle = Idle::new(VICTIM, VICTIM);
+            let victim = site.stuck_victim();
+            let paths = ["/file", "/missing", "/", ""];
+            let name = |queue| paths.iter().map(move |path| plain_request(queue, path));
+            let all: Vec<_> = name(idle.queue).chain(name(victim.queue)).collect();
+            are_refused(&site, reason, &all);
+            idle.assert_untouched();
+            site.finish_intact(victim);
+            site.stop();
+        }
+    });
+}
+
+/// A server that a client trusts takes the client's request to root's server, with another path:
+/// the cookie is right, and root's server could read whatever the client may.
+fn pass_on(own: Queue, to: Queue, path: &str) -> Result<(), Errno> {
+    let mut message = MessageBuffer::with_capacity(65_536);
+    received(own.receive(&mut message, Select::Any))?;
+    let asked = Request::decode(message.text()).map_err(|_| Errno::EBADMSG)?;
+    let cookie = asked.extension.ok_or(Errno::EBADMSG)?.cookie;
+    let reply = Queue::from_id(asked.reply_queue);
+    sent(to.send(&request(reply, path, cookie)))?;
+    loop {
+        received(reply.receive(&mut message, Select::Except(LEASE_TYPE)))?;
+        if message.text() == b"secret" {
+            return Ok(());
+        }
+    }
+}
+
+#[test]
+fn who_is_trusted_as_a_server_does_not_get_the_clients_files_from_roots_server() {
+    as_root_in_own_namespace(|| {
+        for client in [VICTIM, 0] {
+            let site = Site::start(&[]);
+            site.put("secret", 0o600, (client, client), "secret");
+            let (key, requests) = (unique_key(), site.requests());
+            let mut rogue = Attack::start(ATTACKER, || {
+                let own = OwnedQueue::create(key, Mode::new(0o733)).map_err(|e| e.errno)?;
+                pass_on(*own, requests, "/secret")
+            });
+            wait_until("the rogue listens", || queue_of(key).is_some());
+            let mut command = site.programs.client(key, client);
+            command.args(["--server-uid", &ATTACKER.to_string(), "/anything"]);
+            let asking = Running::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
+            wait_until("root's server has decided", || {
+                site.server.log().contains("refused") || !rogue.goes_on()
+            });
+            assert!(rogue.goes_on(), "uid {ATTACKER} has read the secret of uid {client}");
+            assert!(!site.server.log().contains("outcome="), "{}", site.server.log());
+            drop((asking, rogue));
+            clear(key);
+            site.stop();
+        }
+    });
+}
