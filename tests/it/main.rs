@@ -19,6 +19,7 @@ mod liveness;
 mod plain;
 mod reaper;
 mod reaper_keeps;
+mod squatters;
 mod start;
 mod stop;
 mod trust;

@@ -17,7 +17,7 @@ use mqfs::sysv::{Key, Queue, QueueId, Semaphore, Status, queues};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
 
-pub use programs::{ForEverybody, Running, SOMEBODY, Server, client, program, reap, run};
+pub use programs::{Finished, ForEverybody, Running, SOMEBODY, Server, client, program, reap, run};
 pub use queues::{
     QuietServer, Stuck, Verdicts, as_root_in_own_pid_namespace, dead_owner, exists,
     in_dead_process, leased, marked_with, owner_of, reply_queues, sleeper, unshared,

@@ -1,0 +1,189 @@
+//! Users who put a queue or a semaphore of their own under a server's key.
+
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use mqfs::sysv::{Key, MessageBuffer, Mode, OwnedQueue, Queue, Select, Semaphore, Settings};
+use mqfs::wire::NORMAL_PRIORITY;
+use nix::errno::Errno;
+use nix::unistd::Uid;
+
+use crate::support::{
+    ATTACKER, Attack, Finished, ForEverybody, OPERATOR, Site, VICTIM, as_root_in_own_namespace,
+    as_user, clear, exists, queue_of, received, run, sent, set, unique_key, wait_until,
+};
+
+/// A queue that the attacker put under a key, and the process that did.
+struct Squatter {
+    key: Key,
+    queue: Queue,
+    process: Attack,
+}
+
+impl Squatter {
+    /// A queue of this mode, whose owner does some more and then listens, if that is what it does.
+    #[track_caller]
+    fn start(key: Key, mode: u16, then: impl FnOnce(Queue) -> Result<(), Errno>) -> Self {
+        let process = Attack::start(ATTACKER, || {
+            then(Queue::create(key, Mode::new(mode)).map_err(|e| e.errno)?)?;
+            loop {
+                thread::sleep(Duration::from_secs(1));
+            }
+        });
+        wait_until("it squats", || queue_of(key).is_some());
+        Self { key, queue: queue_of(key).unwrap(), process }
+    }
+
+    #[track_caller]
+    fn assert_was_sent_nothing(&self) {
+        let status = self.queue.status().unwrap();
+        assert_eq!((status.messages, status.last_sender, status.sent_at), (0, None, None));
+    }
+}
+
+impl Drop for Squatter {
+    fn drop(&mut self) {
+        clear(self.key);
+    }
+}
+
+/// What a program says that ends at once.
+#[track_caller]
+fn refused(command: &mut Command) -> String {
+    let Finished { status, stdout, stderr } = run(command);
+    assert_eq!(status.code(), Some(2), "{stderr}");
+    assert_eq!(stdout, b"");
+    stderr
+}
+
+#[test]
+fn a_squatters_queue_gets_no_request() {
+    as_root_in_own_namespace(|| {
+        let programs = ForEverybody::new();
+        // Another program's, an mqfs server's with either mode, one for everything, a closed one.
+        for mode in [0o622, 0o733, 0o711, 0o666, 0o777, 0o600, 0] {
+            let squatter = Squatter::start(unique_key(), mode, |_| Ok(()));
+            let ask = |uid, plain: &[&str]| {
+                let mut client = programs.client(squatter.key, uid);
+                refused(client.args(plain).arg("/file"))
+            };
+            for uid in [VICTIM, OPERATOR, 0] {
+                let expected = format!(
+                    "mqfs-client: not trusted: the queue under key {} belongs to uid {ATTACKER}, \
+                     not to root or you\n",
+                    squatter.key
+                );
+                assert_eq!(ask(uid, &[]), expected, "{mode:o}");
+                assert_eq!(ask(uid, &["--plain"]), expected);
+                assert_eq!(ask(uid, &["--server-uid", &OPERATOR.to_string()]), expected);
+            }
+            squatter.assert_was_sent_nothing();
+            // Given away, it is still its creator's to read.
+            for owner in [0, VICTIM] {
+                let given = as_user(ATTACKER, || {
+                    let settings = squatter.queue.status().map_err(|e| e.errno)?.settings();
+                    set(squatter.queue, &Settings { uid: Uid::from_raw(owner), ..settings })
+                });
+                assert_eq!(given, Ok(()));
+                assert!(ask(VICTIM, &[]).contains(&format!("belongs to uid {ATTACKER}")));
+            }
+            squatter.assert_was_sent_nothing();
+        }
+    });
+}
+
+#[test]
+fn roots_server_replaces_a_squatters_marked_queue_and_semaphore() {
+    as_root_in_own_namespace(|| {
+        for taken in [false, true] {
+            let key = unique_key();
+            let mut squatter = Squatter::start(key, 0o733, |queue| {
+                let lock = Semaphore::open_or_create(key, Mode::new(0o666)).unwrap();
+                if taken {
+                    let _ = lock.try_acquire().unwrap();
+                }
+                received(queue.receive(&mut MessageBuffer::with_capacity(8192), Select::Any))
+            });
+            wait_until("it has a semaphore", || {
+                Semaphore::open(key).is_ok_and(|lock| !taken || lock.is_held() == Ok(true))
+            });
+            let site = Site::start_on(key, 0, &[]);
+            assert!(!exists(squatter.queue));
+            assert!(site.server.log().contains("removed a foreign semaphore"));
+            wait_until("the squatter has lost its queue", || !squatter.process.goes_on());
+            site.stop();
+        }
+    });
+}
+
+#[test]
+fn roots_server_replaces_a_squatters_unmarked_queue_only_once_its_reader_is_dead() {
+    as_root_in_own_namespace(|| {
+        let (key, programs) = (unique_key(), ForEverybody::new());
+        let mut squatter = Squatter::start(key, 0o622, |queue| {
+            received(queue.receive(&mut MessageBuffer::with_capacity(8192), Select::Any))
+        });
+        let start = || refused(programs.server(key, 0).args(["--root", "/proc"]));
+        let named = format!("key {key} is in use: queue {} is another", squatter.queue.id());
+        let unread = start();
+        assert!(unread.contains(&named), "{unread}");
+        assert!(unread.contains("nothing says who receives from it"), "{unread}");
+        assert!(unread.contains(&format!("ipcrm -Q {key}")), "{unread}");
+
+        let message = MessageBuffer::with_text(NORMAL_PRIORITY, b"");
+        assert_eq!(as_user(ATTACKER, || sent(squatter.queue.try_send(&message))), Ok(()));
+        wait_until("it has read", || squatter.queue.status().unwrap().last_receiver.is_some());
+        let reader = squatter.queue.status().unwrap().last_receiver.unwrap();
+        let read = start();
+        assert!(
+            read.contains(&named) && read.contains(&format!("pid {reader} received")),
+            "{read}"
+        );
+        assert!(exists(squatter.queue));
+        assert!(Semaphore::open(key).is_err(), "a server that gives up leaves no lock");
+
+        squatter.process.stop();
+        let site = Site::start_on(key, 0, &[]);
+        assert!(!exists(squatter.queue));
+        site.stop();
+    });
+}
+
+#[test]
+fn another_users_server_names_the_squatter_and_leaves_it_alone() {
+    as_root_in_own_namespace(|| {
+        let (key, programs) = (unique_key(), ForEverybody::new());
+        let squatter = Squatter::start(key, 0o733, |_| Ok(()));
+        let start = || refused(programs.server(key, OPERATOR).args(["--root", "/proc"]));
+        let said = start();
+        assert!(said.contains(&format!("it belongs to uid {ATTACKER}")), "{said}");
+        assert!(exists(squatter.queue));
+        let squat = || Semaphore::open_or_create(key, Mode::new(0o666)).map(drop);
+        assert_eq!(as_user(ATTACKER, || squat().map_err(|e| e.errno)), Ok(()));
+        let said = start();
+        assert!(said.contains(&format!("its semaphore belongs to uid {ATTACKER}")), "{said}");
+    });
+}
+
+#[test]
+fn a_squatter_who_comes_again_and_again_does_not_keep_roots_server_from_starting() {
+    as_root_in_own_namespace(|| {
+        let key = unique_key();
+        let mut squatter = Attack::start(ATTACKER, || {
+            loop {
+                let _ = OwnedQueue::create(key, Mode::new(0o733)).map(OwnedQueue::release);
+                let _ = Semaphore::open_or_create(key, Mode::new(0o644));
+            }
+        });
+        wait_until("it squats", || queue_of(key).is_some());
+        for _ in 0..5 {
+            let site = Site::start_on(key, 0, &[]);
+            assert_eq!(site.requests().status().unwrap().cuid, Uid::from_raw(0));
+            site.stop();
+        }
+        assert!(squatter.goes_on());
+        squatter.stop();
+        clear(key);
+    });
+}
