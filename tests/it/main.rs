@@ -9,6 +9,7 @@ mod support;
 
 mod callers;
 mod child;
+mod churn;
 mod client;
 mod files;
 mod floods;
