@@ -1,0 +1,156 @@
+//! Links and special files: whatever stands below the root, only regular files from below it come
+//! out, and only those that the caller may read.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Command;
+
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use tempfile::TempDir;
+
+use crate::support::{
+    ForEverybody, Running, Server, Site, VICTIM, as_root_in_own_namespace, public_folder, run,
+    sleeper,
+};
+
+const INSIDE: &str = "inside";
+const SECRET: &str = "secret";
+
+const NOT_FOUND: &str = "No such file or directory";
+const DENIED: &str = "Permission denied";
+const NO_LINKS: &str = "Too many symbolic links encountered";
+const FOLDER: &str = "Is a directory";
+const NOT_A_FOLDER: &str = "Not a directory";
+
+/// A folder beside the root, which everybody may read: only the root keeps its content in.
+fn outside() -> TempDir {
+    let outside = public_folder();
+    fs::write(outside.path().join("file"), SECRET).unwrap();
+    outside
+}
+
+#[test]
+fn no_link_and_no_chain_of_dots_leads_out_of_the_root() {
+    as_root_in_own_namespace(|| {
+        let (site, outside) = (Site::start(&[]), outside());
+        fs::create_dir_all(site.at("a/b/c")).unwrap();
+        site.put("inside", 0o644, (0, 0), INSIDE);
+        let secret = outside.path().join("file");
+        let up = "../".repeat(40);
+        let link = |target: &Path, name: &str| symlink(target, site.at(name)).unwrap();
+        link(&secret, "absolute");
+        link(Path::new(&format!("{up}{}", secret.display())), "a/b/relative");
+        link(outside.path(), "folder");
+        link(Path::new("/"), "a/root");
+        link(Path::new(&up), "a/b/up");
+        link(Path::new("/proc/self/root"), "magic");
+        link(Path::new("loop"), "loop");
+        let below = secret.strip_prefix("/").unwrap().display();
+        for path in [
+            "/absolute".to_owned(),
+            "absolute".to_owned(),
+            "/a/b/relative".to_owned(),
+            "/folder/file".to_owned(),
+            format!("/a/root/{below}"),
+            format!("/a/b/up/{below}"),
+            format!("/magic/{below}"),
+            secret.display().to_string(),
+            format!("{up}{below}"),
+            format!("/a/b/c/{up}{below}"),
+        ] {
+            assert_eq!(site.denied(VICTIM, &path), NOT_FOUND, "{path}");
+            assert_eq!(site.denied(0, &path), NOT_FOUND, "{path}");
+        }
+        assert_eq!(site.denied(VICTIM, "/loop"), NO_LINKS);
+        for path in ["/a/root/inside", "/a/b/up/inside", "/a/b/c/../../../../inside", "//inside"] {
+            let fetched = run(site.client(VICTIM).arg(path)).success();
+            assert_eq!(fetched, INSIDE.as_bytes(), "{path}");
+        }
+        site.stop();
+    });
+}
+
+#[test]
+fn the_links_of_proc_lead_nowhere_for_anybody() {
+    as_root_in_own_namespace(|| {
+        let server = Server::start(&["--mode", "0622", "--root", "/"]);
+        let (programs, process) = (ForEverybody::new(), sleeper());
+        let mut theirs = Command::new("setpriv");
+        let uid = VICTIM.to_string();
+        theirs.args(["--reuid", &uid, "--regid", &uid, "--clear-groups", "sleep", "1000"]);
+        let theirs = Running::start(&mut theirs);
+        let folders = [server.pid(), process.pid(), theirs.pid(), 1].map(|pid| pid.to_string());
+        for folder in folders.iter().map(String::as_str).chain(["self", "thread-self"]) {
+            for link in ["root/etc/passwd", "cwd", "exe", "fd/0", "fd/1", "fd/2", "fd/3", "ns/ipc"]
+            {
+                let path = format!("/proc/{folder}/{link}");
+                for uid in [VICTIM, 0] {
+                    let refused = run(programs.client(server.key, uid).arg(&path));
+                    assert_eq!(refused.code(), Some(1), "{path}");
+                    assert_eq!(refused.stdout, b"", "{path}");
+                    let why = [NO_LINKS, DENIED, NOT_FOUND];
+                    assert!(why.iter().any(|why| refused.stderr.ends_with(&format!("{why}\n"))));
+                }
+            }
+        }
+        for path in ["/dev/stdin", "/dev/fd/0", "/dev/stdout"] {
+            let refused = run(programs.client(server.key, VICTIM).arg(path));
+            assert_eq!((refused.code(), &refused.stdout[..]), (Some(1), &b""[..]), "{path}");
+        }
+        assert!(
+            !run(programs.client(server.key, VICTIM).arg("/proc/version")).success().is_empty()
+        );
+        server.stop();
+    });
+}
+
+#[test]
+fn what_the_caller_may_not_read_or_what_is_no_file_is_refused() {
+    as_root_in_own_namespace(|| {
+        let site = Site::start(&[]);
+        site.put("write-only", 0o222, (VICTIM, VICTIM), SECRET);
+        site.put("nobodys", 0o000, (VICTIM, VICTIM), SECRET);
+        site.put("group-only", 0o640, (0, 0), SECRET);
+        fs::create_dir(site.at("closed")).unwrap();
+        site.put("closed/file", 0o644, (0, 0), SECRET);
+        fs::set_permissions(site.at("closed"), Permissions::from_mode(0o744)).unwrap();
+        symlink("closed/file", site.at("through")).unwrap();
+        for path in ["/write-only", "/nobodys", "/group-only", "/closed/file", "/through"] {
+            assert_eq!(site.denied(VICTIM, path), DENIED, "{path}");
+        }
+        special_files(&site);
+        let not_a_file = |what| format!("Is a {what}, not a regular file");
+        for uid in [VICTIM, 0] {
+            for (path, what) in SPECIAL {
+                assert_eq!(site.denied(uid, path), not_a_file(what), "{path}");
+            }
+            assert_eq!(site.denied(uid, "/file/../closed/."), NOT_A_FOLDER);
+            assert_eq!(site.denied(uid, "/closed/."), if uid == 0 { FOLDER } else { DENIED });
+            assert_eq!(site.denied(uid, "/closed"), FOLDER);
+            assert_eq!(site.denied(uid, "/.."), FOLDER);
+        }
+        site.stop();
+    });
+}
+
+const SPECIAL: [(&str, &str); 4] = [
+    ("/fifo", "FIFO"),
+    ("/socket", "socket"),
+    ("/zero", "character device"),
+    ("/loop0", "block device"),
+];
+
+/// A file of every other kind, which everybody may open, as far as its kind goes.
+fn special_files(site: &Site) {
+    let all = Mode::from_bits_truncate(0o666);
+    mknod(&site.at("fifo"), SFlag::S_IFIFO, all, 0).unwrap();
+    drop(UnixListener::bind(site.at("socket")).unwrap());
+    mknod(&site.at("zero"), SFlag::S_IFCHR, all, makedev(1, 5)).unwrap();
+    mknod(&site.at("loop0"), SFlag::S_IFBLK, all, makedev(7, 0)).unwrap();
+    for (path, _) in SPECIAL {
+        let path = site.at(&path[1..]);
+        fs::set_permissions(path, Permissions::from_mode(0o666)).unwrap();
+    }
+}

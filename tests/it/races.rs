@@ -1,0 +1,160 @@
+//! What changes while a path is resolved: folders and files swapped, moved out, replaced, as fast as
+//! another user can. Only the file's bytes come out, or a refusal, and no child waits.
+
+use std::fs;
+use std::os::unix::fs::{chown, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+
+use crate::support::{
+    ATTACKER, Attack, Running, Site, VICTIM, as_root_in_own_namespace, public_folder, run,
+    wait_until,
+};
+
+const INSIDE: &str = "inside";
+const SECRET: &str = "secret";
+
+/// A server, and below its root a folder where the attacker may rename.
+fn site() -> Site {
+    let site = Site::start(&[]);
+    fs::create_dir(site.at("moving")).unwrap();
+    chown(site.at("moving"), Some(ATTACKER), Some(ATTACKER)).unwrap();
+    site.put("moving/file", 0o644, (ATTACKER, ATTACKER), INSIDE);
+    site
+}
+
+/// The attacker renames over and over.
+fn over_and_over(rename: impl Fn() -> Result<(), Errno>) -> Attack {
+    Attack::start(ATTACKER, || {
+        loop {
+            rename()?;
+        }
+    })
+}
+
+fn exchange(one: &Path, other: &Path) -> Result<(), Errno> {
+    renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE)
+}
+
+/// Asks for a path hundreds of times, until it was both there and not. Whatever is not served must be
+/// refused for this reason.
+#[track_caller]
+fn fetch_meanwhile(site: &Site, attack: &mut Attack, path: &str, reason: &str) {
+    const AT_ONCE: usize = 50;
+    // A rename is a change, too.
+    let warning = format!("mqfs-client: {path}: warning: the file changed while it was read");
+    let refusal = format!("mqfs-client: {path}: {reason}");
+    let (mut fetched, mut refused) = (0, 0);
+    wait_until("it was there, and it was not, hundreds of times", || {
+        let outcome = run(site.client(VICTIM).args([path; AT_ONCE]));
+        let served = outcome.stdout.len() / INSIDE.len();
+        assert_eq!(String::from_utf8_lossy(&outcome.stdout), INSIDE.repeat(served), "{path}");
+        let complaints: Vec<_> = outcome.stderr.lines().filter(|&line| line != warning).collect();
+        assert_eq!(complaints, vec![&refusal; AT_ONCE - served]);
+        fetched += served;
+        refused += AT_ONCE - served;
+        fetched + refused >= 6 * AT_ONCE && fetched > 0 && refused > 0
+    });
+    attack.stop();
+}
+
+const NOT_FOUND: &str = "No such file or directory";
+
+#[test]
+fn a_folder_swapped_with_a_link_that_leads_outside_does_not_lead_there() {
+    as_root_in_own_namespace(|| {
+        let (site, outside) = (site(), public_folder());
+        fs::write(outside.path().join("file"), SECRET).unwrap();
+        let (folder, link) = (site.at("moving/folder"), site.at("moving/link"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("file"), INSIDE).unwrap();
+        let up = format!("{}{}", "../".repeat(20), outside.path().display());
+        for target in [outside.path(), Path::new(&up), Path::new("/proc/self/cwd")] {
+            symlink(target, &link).unwrap();
+            let mut swapping = over_and_over(|| exchange(&folder, &link));
+            fetch_meanwhile(&site, &mut swapping, "/moving/folder/file", NOT_FOUND);
+            // It stopped in either state.
+            let link = if link.is_symlink() { &link } else { &folder };
+            fs::remove_file(link).unwrap();
+            if link.file_name() == folder.file_name() {
+                fs::rename(site.at("moving/link"), &folder).unwrap();
+            }
+        }
+        site.stop();
+    });
+}
+
+#[test]
+fn dots_in_a_folder_that_is_moved_out_meanwhile_do_not_lead_out() {
+    as_root_in_own_namespace(|| {
+        let (site, outside) = (site(), public_folder());
+        fs::write(outside.path().join("file"), SECRET).unwrap();
+        chown(outside.path(), Some(ATTACKER), Some(ATTACKER)).unwrap();
+        let (here, there) = (site.at("moving/b"), outside.path().join("b"));
+        fs::create_dir_all(here.join("c/d")).unwrap();
+        chown(&here, Some(ATTACKER), Some(ATTACKER)).unwrap(); // else its ".." may not change
+        let mut moving = over_and_over(|| {
+            nix::fcntl::renameat(AT_FDCWD, &here, AT_FDCWD, &there)?;
+            nix::fcntl::renameat(AT_FDCWD, &there, AT_FDCWD, &here)
+        });
+        fetch_meanwhile(&site, &mut moving, "/moving/b/c/d/../../../file", NOT_FOUND);
+        site.stop();
+    });
+}
+
+/// What may stand in a file's place, which everybody may open as far as its kind goes.
+fn stand_in(path: &Path, kind: &str) {
+    let all = Mode::from_bits_truncate(0o666);
+    match kind {
+        "FIFO" => mknod(path, SFlag::S_IFIFO, all, 0).unwrap(),
+        "socket" => drop(UnixListener::bind(path).unwrap()),
+        "character device" => mknod(path, SFlag::S_IFCHR, all, makedev(1, 5)).unwrap(), // zero
+        "block device" => mknod(path, SFlag::S_IFBLK, all, makedev(7, 0)).unwrap(),     // loop0
+        _ => fs::create_dir(path).unwrap(),
+    }
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+}
+
+/// A process that waits for a reader of a FIFO.
+fn writer(fifo: &PathBuf) -> Running {
+    let mut writer = Command::new("sh");
+    Running::start(writer.args(["-c", r#"echo content > "$1""#, "sh"]).arg(fifo))
+}
+
+#[test]
+fn what_is_swapped_in_for_a_file_is_not_opened_and_keeps_nobody() {
+    as_root_in_own_namespace(|| {
+        let site = site();
+        for kind in ["FIFO", "socket", "character device", "block device", "folder"] {
+            let (file, other, itself) =
+                (site.at("moving/file"), site.at("moving/other"), site.at("itself"));
+            stand_in(&other, kind);
+            let waiting = (kind == "FIFO").then(|| {
+                fs::hard_link(&other, &itself).unwrap();
+                writer(&itself)
+            });
+            let refusal = match kind {
+                "folder" => "Is a directory".to_owned(),
+                kind => format!("Is a {kind}, not a regular file"),
+            };
+            let mut swapping = over_and_over(|| exchange(&file, &other));
+            fetch_meanwhile(&site, &mut swapping, "/moving/file", &refusal);
+            if let Some(mut waiting) = waiting {
+                assert!(!waiting.has_ended(), "its writer was disturbed");
+                assert_eq!(fs::read(&itself).unwrap(), b"content\n");
+                waiting.wait();
+            }
+            if !file.is_file() {
+                exchange(&file, &other).unwrap();
+            }
+            let removed = fs::remove_file(&other).or_else(|_| fs::remove_dir(&other));
+            removed.unwrap();
+        }
+        site.stop();
+    });
+}
