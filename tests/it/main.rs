@@ -22,6 +22,7 @@ mod plain;
 mod races;
 mod reaper;
 mod reaper_keeps;
+mod rogue;
 mod squatters;
 mod start;
 mod stop;

@@ -45,7 +45,7 @@ fn exchange(one: &Path, other: &Path) -> Result<(), Errno> {
 /// refused for this reason.
 #[track_caller]
 fn fetch_meanwhile(site: &Site, attack: &mut Attack, path: &str, reason: &str) {
-    const AT_ONCE: usize = 50;
+    const AT_ONCE: usize = 40;
     // A rename is a change, too.
     let warning = format!("mqfs-client: {path}: warning: the file changed while it was read");
     let refusal = format!("mqfs-client: {path}: {reason}");
@@ -58,7 +58,7 @@ fn fetch_meanwhile(site: &Site, attack: &mut Attack, path: &str, reason: &str) {
         assert_eq!(complaints, vec![&refusal; AT_ONCE - served]);
         fetched += served;
         refused += AT_ONCE - served;
-        fetched + refused >= 6 * AT_ONCE && fetched > 0 && refused > 0
+        fetched + refused >= 5 * AT_ONCE && fetched > 0 && refused > 0
     });
     attack.stop();
 }

@@ -1,0 +1,104 @@
+//! A user whom a client trusts as a server (`--server-uid`), who wants more than to serve: the client's
+//! own files, which root's server would read for whoever knows the client's cookie.
+
+use std::process::Stdio;
+
+use mqfs::sysv::{Key, MessageBuffer, Mode, OwnedQueue, Queue, Select, Settings};
+use mqfs::wire::{LEASE_TYPE, Request};
+use nix::errno::Errno;
+use nix::unistd::Uid;
+
+use crate::support::{
+    ATTACKER, Attack, Running, Site, VICTIM, as_root_in_own_namespace, clear, queue_of, received,
+    request, sent, set, unique_key, wait_until,
+};
+
+/// A queue under a key of its own, which a client has asked.
+struct Rogue {
+    own: OwnedQueue,
+    message: MessageBuffer,
+}
+
+impl Rogue {
+    fn listen(key: Key) -> Result<Self, Errno> {
+        let own = OwnedQueue::create(key, Mode::new(0o733)).map_err(|e| e.errno)?;
+        Ok(Self { own, message: MessageBuffer::with_capacity(65_536) })
+    }
+
+    /// Waits for a request, and makes one for the client's secret of it. The client's queue, too.
+    fn rewrite(&mut self) -> Result<(Queue, MessageBuffer), Errno> {
+        received(self.own.receive(&mut self.message, Select::Any))?;
+        let asked = Request::decode(self.message.text()).map_err(|_| Errno::EBADMSG)?;
+        let cookie = asked.extension.ok_or(Errno::EBADMSG)?.cookie;
+        let reply = Queue::from_id(asked.reply_queue);
+        Ok((reply, request(reply, "/secret", cookie)))
+    }
+
+    /// Reads from the client's queue until the secret is there.
+    fn read_secret(&mut self, reply: Queue) -> Result<(), Errno> {
+        while self.message.text() != b"secret" {
+            received(reply.receive(&mut self.message, Select::Except(LEASE_TYPE)))?;
+        }
+        Ok(())
+    }
+}
+
+/// Has a client, which may be root, ask the rogue for something else than its own secret.
+fn ask_rogue(
+    rogue: fn(&mut Rogue, Queue) -> Result<(), Errno>,
+    check: fn(&Site, &mut Attack, Running),
+) {
+    for client in [VICTIM, 0] {
+        let site = Site::start(&[]);
+        site.put("secret", 0o600, (client, client), "secret");
+        let (key, requests) = (unique_key(), site.requests());
+        let mut attack = Attack::start(ATTACKER, || rogue(&mut Rogue::listen(key)?, requests));
+        wait_until("the rogue listens", || queue_of(key).is_some());
+        let mut command = site.programs.client(key, client);
+        command.args(["--server-uid", &ATTACKER.to_string(), "/anything"]);
+        let asking = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        check(&site, &mut attack, asking);
+        drop(attack);
+        clear(key);
+        site.stop();
+    }
+}
+
+#[test]
+fn a_server_that_a_client_trusts_does_not_get_the_clients_files_from_roots_server() {
+    as_root_in_own_namespace(|| {
+        let pass_on = |rogue: &mut Rogue, requests: Queue| {
+            let (reply, request) = rogue.rewrite()?;
+            sent(requests.send(&request))?;
+            rogue.read_secret(reply)
+        };
+        ask_rogue(pass_on, |site, attack, asking| {
+            wait_until("root's server has decided", || {
+                site.server.log().contains("refused") || !attack.goes_on()
+            });
+            assert!(attack.goes_on(), "the rogue has read the client's secret");
+            assert!(!site.server.log().contains("outcome="), "{}", site.server.log());
+            drop(asking);
+        });
+    });
+}
+
+/// Who asks the one server may publish what it gets, and means no file of its own.
+#[test]
+fn a_server_that_gives_the_queue_back_does_not_have_the_client_take_its_own_files_for_the_servers()
+{
+    as_root_in_own_namespace(|| {
+        let give_back = |rogue: &mut Rogue, requests: Queue| {
+            let (reply, request) = rogue.rewrite()?;
+            let status = reply.status().map_err(|e| e.errno)?;
+            let client: Uid = status.cuid;
+            set(reply, &Settings { uid: client, ..status.settings() })?;
+            sent(requests.send(&request))
+        };
+        ask_rogue(give_back, |_, _, asking| {
+            let finished = asking.finish();
+            assert_eq!(String::from_utf8_lossy(&finished.stdout), "", "{}", finished.stderr);
+            assert_eq!(finished.code(), Some(1));
+        });
+    });
+}
