@@ -119,7 +119,7 @@ fn start_flooder(flood: Flood, key: Key) -> Pid {
                 repeat(requests, |_| MessageBuffer::with_text(NORMAL_PRIORITY, &[b'x'; 8192]))
             }
             Flood::Valid => {
-                let (_queue, request) = valid_request();
+                let (_queue, request) = valid_request(requests);
                 repeat(requests, |_| MessageBuffer::with_text(NORMAL_PRIORITY, &request))
             }
         }
@@ -128,9 +128,9 @@ fn start_flooder(flood: Flood, key: Key) -> Pid {
 }
 
 /// A request in order, and the queue that it names: nobody reads the answers.
-fn valid_request() -> (OwnedQueue, Vec<u8>) {
+fn valid_request(requests: Queue) -> (OwnedQueue, Vec<u8>) {
     let queue = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
-    let lease = lease::new().unwrap();
+    let lease = lease::new(requests.id()).unwrap();
     queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease.encode())).unwrap();
     let extension = Extension { cookie: lease.cookie, operation: Operation::Fetch(Range::WHOLE) };
     let request =

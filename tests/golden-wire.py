@@ -19,8 +19,10 @@ golden = {
     + struct.pack("<8sHHI16sQQ", b"mqfs-req", 1, 1, 0, COOKIE, 4096, 100),
     "request-version-9.bin": struct.pack("<i4s", 7, b"abc")
     + struct.pack("<8sHHI16s", b"mqfs-req", 9, 3, 5, COOKIE),
-    # magic, version, reserved, pid, start time, pid and time namespace, cookie
-    "lease.bin": struct.pack("<8sHHiQQQ16s", b"mqfs-own", 1, 0, 4711, 123456789, 0xEFFFFFFC, 0xEFFFFFFA, COOKIE),
+    # magic, version, reserved, pid, start time, pid and time namespace, cookie, request queue, reserved
+    "lease.bin": struct.pack(
+        "<8sHHiQQQ16siI", b"mqfs-own", 1, 0, 4711, 123456789, 0xEFFFFFFC, 0xEFFFFFFA, COOKIE, 1000, 0
+    ),
     # magic, version, kind, mode, size, mtime (s, ns), reserved, device, inode, offset, length
     "meta.bin": struct.pack("<8sHHIQqIIQQQQ", b"mqfs-met", 1, 1, 0o100644, 5000, 1700000000, 5, 0, 0xFE01, 42, 1000, 4000),
     "meta-unknown-size.bin": struct.pack("<8sHHIQqIIQQQQ", b"mqfs-met", 1, 1, 0o100444, 0, -1, 0, 0, 23, 99, 0, ALL),

@@ -8,7 +8,9 @@ use nix::unistd::{Uid, geteuid};
 use super::watch::{Peer, WatchHandle, Watched};
 use super::{Error, ServerQueue};
 use crate::process::lease;
-use crate::sysv::{self, Limits, MessageBuffer, Mode, OwnedQueue, Queue, Select, SendError, Usage};
+use crate::sysv::{
+    self, Limits, MessageBuffer, Mode, OwnedQueue, Queue, QueueId, Select, SendError, Usage,
+};
 use crate::wire::{Cookie, LEASE_TYPE, Lease, REPLY_QUEUE_MODE};
 
 /// A queue for one attempt at a transfer, never used again.
@@ -51,7 +53,7 @@ impl ReplyQueue {
     ) -> Result<Self, Error> {
         let plain = plain || (!server.marked && lease_is_in_the_way()?);
         let mode = if plain { Self::PLAIN_MODE } else { REPLY_QUEUE_MODE };
-        let lease = if plain { None } else { Some(new_lease()?) };
+        let lease = if plain { None } else { Some(new_lease(server.queue.id())?) };
         let own_messages = u64::from(!plain);
         let takes_lock = server.marked;
         let peer = Peer { key: server.key, owner: server.owner, takes_lock, own_messages };
@@ -82,8 +84,8 @@ fn lease_is_in_the_way() -> Result<bool, sysv::Error> {
     Ok(limits.msgmnb < limits.msgmax + Lease::SIZE)
 }
 
-fn new_lease() -> Result<Lease, Error> {
-    lease::new().map_err(|error| Error::NoRandom(error.to_string()))
+fn new_lease(request_queue: QueueId) -> Result<Lease, Error> {
+    lease::new(request_queue).map_err(|error| Error::NoRandom(error.to_string()))
 }
 
 fn put_lease(queue: Queue, lease: &Lease) -> Result<(), Error> {

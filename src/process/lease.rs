@@ -3,17 +3,17 @@
 use nix::errno::Errno;
 
 use super::liveness;
-use crate::sysv::{MessageBuffer, Queue, ReceiveError};
+use crate::sysv::{MessageBuffer, Queue, QueueId, ReceiveError};
 use crate::wire::{Cookie, Lease, Malformed};
 
-/// A lease in the name of this process, with a fresh cookie.
+/// A lease in the name of this process, with a fresh cookie, for a request that is sent there.
 ///
 /// # Errors
 /// The kernel has no random bytes to give.
-pub fn new() -> Result<Lease, getrandom::Error> {
+pub fn new(request_queue: QueueId) -> Result<Lease, getrandom::Error> {
     let mut cookie = [0; 16];
     getrandom::fill(&mut cookie)?;
-    Ok(Lease { owner: liveness::current_process(), cookie: Cookie::new(cookie) })
+    Ok(Lease { owner: liveness::current_process(), cookie: Cookie::new(cookie), request_queue })
 }
 
 /// What stands at the head of a queue.

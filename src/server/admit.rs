@@ -13,7 +13,7 @@ use super::refusals::Refusal;
 use super::{Config, PlainPolicy};
 use crate::process::credentials;
 use crate::process::lease::{self, Head};
-use crate::sysv::{MessageBuffer, Queue, Status};
+use crate::sysv::{MessageBuffer, Queue, QueueId, Status};
 use crate::wire::{Cookie, Failure, Lease, Operation, REPLY_QUEUE_MODE, Range, Reply, Request};
 
 /// Who asks: the creator of the reply queue, as the kernel recorded it.
@@ -103,8 +103,12 @@ impl Policy {
         }
     }
 
-    /// Admits a request, or says why not.
-    pub(super) fn admit<'a>(&self, request: &Request<'a>) -> Result<Admitted<'a>, Refused> {
+    /// Admits a request that came to the queue `asked`, or says why not.
+    pub(super) fn admit<'a>(
+        &self,
+        request: &Request<'a>,
+        asked: QueueId,
+    ) -> Result<Admitted<'a>, Refused> {
         let queue = Queue::from_id(request.reply_queue);
         let status = queue.status().map_err(|_| Refusal::NoReplyQueue)?;
         if !status.key.is_private() {
@@ -113,10 +117,14 @@ impl Policy {
         if status.cuid == self.overflow {
             return Err(Refusal::UnknownUid.into());
         }
+        // It would read what its creator may.
+        if status.uid != status.cuid && status.uid != self.server {
+            return Err(Refusal::HandedToAnother.into());
+        }
         let (dialect, range) = match &request.extension {
             None => (self.admit_plain(queue, &status)?, Range::WHOLE),
             Some(extension) => {
-                let lease = self.prove(queue, &status, extension.cookie)?;
+                let lease = self.prove(queue, &status, extension.cookie, asked)?;
                 let reply = ReplyTo::new(queue, &status, Dialect::Extended(lease));
                 match extension.operation {
                     Operation::Fetch(range) => (reply.dialect, range),
@@ -151,18 +159,24 @@ impl Policy {
 
     /// Who knows the cookie in the lease at the head of a queue that only its creator and this
     /// server can read, owns the queue.
+    ///
+    /// A server that had the queue before knows it as well. But what nobody has received from has at
+    /// its head what its creator sent first, and that says which server it is for.
     fn prove(
         &self,
         queue: Queue,
         status: &Status,
         cookie: Cookie,
+        asked: QueueId,
     ) -> Result<Option<Lease>, Refusal> {
         if status.mode != REPLY_QUEUE_MODE {
             return Err(Refusal::NoLease);
         }
         match lease::peek(queue) {
-            Head::Lease(lease) if lease.cookie == cookie => Ok(Some(lease)),
-            Head::Lease(_) => Err(Refusal::WrongCookie),
+            Head::Lease(lease) if lease.cookie != cookie => Err(Refusal::WrongCookie),
+            Head::Lease(lease) if lease.request_queue != asked => Err(Refusal::ForAnotherServer),
+            Head::Lease(_) if status.received_at.is_some() => Err(Refusal::Used),
+            Head::Lease(lease) => Ok(Some(lease)),
             Head::UnknownLease(_) => Err(Refusal::UnknownLease),
             Head::Other | Head::Nothing => Err(Refusal::NoLease),
             Head::Gone => Err(Refusal::NoReplyQueue),

@@ -204,7 +204,7 @@ impl Server {
             Ok(request) => request,
             Err(malformed) => return self.refusals.count(Refusal::Malformed(malformed), None),
         };
-        let admitted = self.policy.admit(&request);
+        let admitted = self.policy.admit(&request, self.queue.id());
         if let Err(refused) = admitted.and_then(|admitted| self.fork(admitted, received)) {
             refused.tell_caller();
             self.refusals.count(refused.reason, Some(&request));

@@ -23,6 +23,12 @@ pub(super) enum Refusal {
     Unreadable,
     #[error("the reply queue's lease is of an unknown version")]
     UnknownLease,
+    #[error("the reply queue was handed over to another user")]
+    HandedToAnother,
+    #[error("somebody has received from the reply queue before")]
+    Used,
+    #[error("the reply queue's lease is for another server")]
+    ForAnotherServer,
     #[error("the reply queue carries no lease")]
     NoLease,
     #[error("the cookie is not that of the reply queue's lease")]

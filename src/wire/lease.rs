@@ -6,7 +6,7 @@ use subtle::ConstantTimeEq;
 
 use super::bytes::Reader;
 use super::{LEASE_TYPE, Malformed};
-use crate::sysv::MessageType;
+use crate::sysv::{MessageType, QueueId};
 
 /// 16 random bytes that a lease and its owner's request share, and nobody else can read.
 ///
@@ -63,6 +63,9 @@ pub struct Lease {
     pub owner: OwnerId,
     /// What a request that names the queue must know.
     pub cookie: Cookie,
+    /// Where the request is sent. A server that is handed the queue knows the cookie too, and could
+    /// otherwise pass the request on to another server, in the owner's name.
+    pub request_queue: QueueId,
 }
 
 impl Lease {
@@ -70,7 +73,7 @@ impl Lease {
     const VERSION: u16 = 1;
 
     /// The bytes of `mtext` in a lease.
-    pub const SIZE: usize = 56;
+    pub const SIZE: usize = 64;
 
     /// The lease as `mtext`, for a message of type [`LEASE_TYPE`].
     pub fn encode(&self) -> [u8; Self::SIZE] {
@@ -82,6 +85,7 @@ impl Lease {
         bytes[24..32].copy_from_slice(&self.owner.pid_namespace.to_ne_bytes());
         bytes[32..40].copy_from_slice(&self.owner.time_namespace.to_ne_bytes());
         bytes[40..56].copy_from_slice(self.cookie.as_bytes());
+        bytes[56..60].copy_from_slice(&self.request_queue.get().to_ne_bytes());
         bytes
     }
 
@@ -102,6 +106,9 @@ impl Lease {
             pid_namespace: reader.u64()?,
             time_namespace: reader.u64()?,
         };
-        Ok(Self { owner, cookie: Cookie(reader.array()?) })
+        let cookie = Cookie(reader.array()?);
+        let request_queue = QueueId::new(reader.i32()?);
+        reader.u32()?; // reserved
+        Ok(Self { owner, cookie, request_queue })
     }
 }

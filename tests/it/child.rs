@@ -151,13 +151,14 @@ impl ByHand {
     }
 
     fn ask(&self, server: &Server, path: &str) {
-        let lease = lease::new().unwrap();
+        let requests = queue_of(server.key).unwrap();
+        let lease = lease::new(requests.id()).unwrap();
         self.queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease.encode())).unwrap();
         let operation = Operation::Fetch(Range::WHOLE);
         let extension = Some(Extension { cookie: lease.cookie, operation });
         let request = Request { reply_queue: self.queue.id(), path: path.as_ref(), extension };
         let message = MessageBuffer::with_text(NORMAL_PRIORITY, &request.encode());
-        queue_of(server.key).unwrap().send(&message).unwrap();
+        requests.send(&message).unwrap();
     }
 }
 

@@ -76,7 +76,7 @@ const TRICKS: [fn(Queue, &Lease); 14] = [
 
 /// Asks, with a trick before or after, and keeps a few queues for a while.
 fn trick_around(requests: Queue, operator: u32, rounds: usize) -> Result<(), Errno> {
-    let mut lease = lease::new().map_err(|_| Errno::EIO)?;
+    let mut lease = lease::new(requests.id()).map_err(|_| Errno::EIO)?;
     let mut kept = VecDeque::new();
     for round in 0..rounds {
         let mut cookie = *lease.cookie.as_bytes();

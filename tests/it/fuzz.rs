@@ -122,7 +122,8 @@ fn check_lease(mtype: MessageType, text: &[u8]) -> Checked {
     let encoded = lease.encode();
     prop_assert_eq!(&encoded[..10], &text[..10]);
     prop_assert_eq!(&encoded[10..12], &[0, 0], "reserved");
-    prop_assert_eq!(&encoded[12..], &text[12..Lease::SIZE]);
+    prop_assert_eq!(&encoded[12..60], &text[12..60]);
+    prop_assert_eq!(&encoded[60..], &[0; 4], "reserved");
     prop_assert_eq!(Lease::decode(LEASE_TYPE, &encoded), Ok(lease));
     Ok("lease")
 }

@@ -9,15 +9,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mqfs::process::lease;
-use mqfs::sysv::{Key, MessageBuffer, Mode, OwnedQueue, Queue};
+use mqfs::sysv::{Key, MessageBuffer, Mode, OwnedQueue, Queue, QueueId};
 use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, getpid, setuid};
 
 use crate::support::{
     ForEverybody, QuietServer, Running, SOMEBODY, Server, Stuck, Verdicts, all_queues,
-    as_root_in_own_namespace, children_of, dead_owner, exists, in_dead_process, leased,
-    marked_with, owner_of, program, queue_of, reap, reply_queues, state_of, unique_key, wait_until,
+    as_root_in_own_namespace, children_of, dead_owner, exists, in_dead_process, lease_of_owner,
+    leased, marked_with, owner_of, program, queue_of, reap, reply_queues, state_of, unique_key,
+    wait_until,
 };
 
 #[test]
@@ -256,7 +257,7 @@ fn unprivileged_user_removes_only_what_is_theirs() {
         in_dead_process(|| {
             setuid(Uid::from_raw(SOMEBODY)).unwrap();
             let queue = Queue::create(Key::PRIVATE, REPLY_QUEUE_MODE).unwrap();
-            let lease = lease::new().unwrap().encode();
+            let lease = lease::new(QueueId::new(0)).unwrap().encode();
             queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease)).unwrap();
         });
         let theirs =
@@ -298,7 +299,7 @@ fn json_has_an_object_to_a_line() {
         assert!(row["age_seconds"].take().as_u64().unwrap() < 30, "{text}");
         let expected = serde_json::json!({
             "id": queue.id().get(), "key": "0x00000000", "uid": 0, "cuid": 0, "mode": "0711",
-            "pid": owner.pid, "last_sender": owner.pid, "last_receiver": null, "age_seconds": null, "messages": 1, "bytes": 56,
+            "pid": owner.pid, "last_sender": owner.pid, "last_receiver": null, "age_seconds": null, "messages": 1, "bytes": 64,
             "verdict": "alive", "reason": "owner is running", "action": "kept",
         });
         assert_eq!(row, expected);
@@ -323,8 +324,7 @@ fn among_three_thousand_queues_only_orphans_go() {
         let dead = dead_owner();
         let alive = owner_of(getpid().as_raw());
         let reborn = mqfs::wire::OwnerId { start_time: alive.start_time + 1, ..alive };
-        let mut unknown_version =
-            mqfs::wire::Lease { owner: dead, cookie: mqfs::wire::Cookie::new([7; 16]) }.encode();
+        let mut unknown_version = lease_of_owner(dead).encode();
         unknown_version[8] = 99;
         let queues: Vec<OwnedQueue> = (0..3000)
             .map(|n| match n % 6 {

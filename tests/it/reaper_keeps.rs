@@ -6,13 +6,14 @@ use std::fs;
 use mqfs::sysv::{
     Acquire, Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select, Semaphore,
 };
-use mqfs::wire::{Cookie, Lease, OwnerId, REPLY_QUEUE_MODE};
+use mqfs::wire::{Lease, OwnerId, REPLY_QUEUE_MODE};
 use nix::sys::signal::Signal;
 use nix::unistd::{Uid, getpid, setuid};
 
 use crate::support::{
     QuietServer, Stuck, Verdicts, all_queues, as_root_in_own_namespace, dead_owner, exists,
-    in_dead_process, leased, marked_with, owner_of, queue_of, state_of, unique_key, wait_until,
+    in_dead_process, lease_of_owner, leased, marked_with, owner_of, queue_of, state_of, unique_key,
+    wait_until,
 };
 
 const MESSAGE: MessageType = MessageType::new(1).unwrap();
@@ -62,9 +63,8 @@ fn private_queue_with_the_mode_of_a_request_queue_is_foreign() {
 #[test]
 fn marked_queue_without_a_lease_that_counts_is_kept() {
     as_root_in_own_namespace(|| {
-        let mut unknown_version =
-            Lease { owner: dead_owner(), cookie: Cookie::new([7; 16]) }.encode();
-        let short = unknown_version[..55].to_vec();
+        let mut unknown_version = lease_of_owner(dead_owner()).encode();
+        let short = unknown_version[..63].to_vec();
         unknown_version[8] = 2;
         let longer = [&unknown_version[..], &[0; 4096]].concat();
         let taken = leased(dead_owner());

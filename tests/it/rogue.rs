@@ -55,7 +55,7 @@ fn ask_rogue(
         let mut attack = Attack::start(ATTACKER, || rogue(&mut Rogue::listen(key)?, requests));
         wait_until("the rogue listens", || queue_of(key).is_some());
         let mut command = site.programs.client(key, client);
-        command.args(["--server-uid", &ATTACKER.to_string(), "/anything"]);
+        command.args(["--server-uid", &ATTACKER.to_string(), "--timeout", "2s", "/anything"]);
         let asking = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
         check(&site, &mut attack, asking);
         drop(attack);

@@ -28,7 +28,7 @@ const PLAIN_FOR_LEASED: &str = "a plain request that names an extended client's 
 fn guesses(queue: Queue) -> Vec<MessageBuffer> {
     let real = *lease_of(queue).cookie.as_bytes();
     let mut cookies = vec![[0; 16], [0xff; 16], *b"mqfs-reqmqfs-own"];
-    cookies.extend((0..8).map(|_| *lease::new().unwrap().cookie.as_bytes()));
+    cookies.extend((0..8).map(|_| *lease::new(QueueId::new(0)).unwrap().cookie.as_bytes()));
     cookies.extend((0..128).map(|bit| {
         let mut cookie = real;
         cookie[bit / 8] ^= 1 << (bit % 8);
@@ -78,7 +78,7 @@ fn who_guesses_a_cookie_gets_nothing_into_another_users_transfer() {
     as_root_in_own_namespace(|| {
         for operator in [0, OPERATOR] {
             let site = Site::start_as(operator, &[]);
-            let idle = Idle::new(VICTIM, operator);
+            let idle = Idle::new(site.requests(), VICTIM, operator);
             let victim = site.stuck_victim();
             for queue in [idle.queue, victim.queue] {
                 ask_as_attacker(&site, &guesses(queue));
@@ -112,7 +112,7 @@ fn who_guesses_a_cookie_gets_nothing_into_another_users_transfer() {
 fn who_names_all_ids_around_reaches_nobody() {
     as_root_in_own_namespace(|| {
         let site = Site::start(&["--plain", "any"]);
-        let idle = Idle::new(VICTIM, VICTIM);
+        let idle = Idle::new(site.requests(), VICTIM, VICTIM);
         let victim = site.stuck_victim();
         let existing: Vec<_> = all_queues().iter().map(|(queue, _)| queue.id().get()).collect();
         // An id is an index and, times 32768, how often the indices came round: ipc/util.h.
@@ -121,7 +121,7 @@ fn who_names_all_ids_around_reaches_nobody() {
             distances.flat_map(|distance| existing.iter().map(move |id| id + distance)).collect();
         ids.retain(|&id| id >= 0);
         ids.push(i32::MAX);
-        let cookie = lease::new().unwrap().cookie;
+        let cookie = lease::new(QueueId::new(0)).unwrap().cookie;
         let name_them = |ids: &[i32]| -> Vec<_> {
             let queues = || ids.iter().map(|&id| Queue::from_id(QueueId::new(id)));
             let extended = queues().map(|queue| request(queue, "/file", cookie));
@@ -176,7 +176,7 @@ fn a_third_user_can_do_nothing_to_a_transfer_between_two_others() {
     as_root_in_own_namespace(|| {
         for operator in [0, OPERATOR] {
             let site = Site::start_as(operator, &[]);
-            let idle = Idle::new(VICTIM, operator);
+            let idle = Idle::new(site.requests(), VICTIM, operator);
             let victim = site.stuck_victim();
             let status = victim.queue.status().unwrap();
             let owner = if operator == 0 { VICTIM } else { operator };
@@ -213,7 +213,7 @@ fn a_request_sent_again_reaches_nobody_who_has_its_queues_id_by_now() {
     as_root_in_own_namespace(|| {
         for operator in [0, OPERATOR] {
             let site = Site::start_as(operator, &[]);
-            let own = Idle::new(ATTACKER, operator);
+            let own = Idle::new(site.requests(), ATTACKER, operator);
             let id = own.queue.id();
             let valid = || request(own.queue, "/file", own.lease.cookie);
             ask_as_attacker(&site, &[valid()]);
@@ -228,7 +228,7 @@ fn a_request_sent_again_reaches_nobody_who_has_its_queues_id_by_now() {
             site.finish_intact(victim);
 
             let_next_queue_have(id);
-            let idle = Idle::new(VICTIM, operator);
+            let idle = Idle::new(site.requests(), VICTIM, operator);
             assert_eq!(idle.queue.id(), id);
             are_refused(&site, WRONG_COOKIE, &[valid(), valid(), valid()]);
             idle.assert_untouched();
@@ -252,7 +252,7 @@ fn a_child_that_its_caller_held_back_cannot_send_to_another_user() {
             attacker.kill();
             attacker.queue.remove().unwrap();
             let_next_queue_have(attacker.queue.id());
-            let idle = Idle::new(VICTIM, VICTIM);
+            let idle = Idle::new(site.requests(), VICTIM, VICTIM);
             assert_eq!(idle.queue.id(), attacker.queue.id());
             assert_eq!(send(Signal::SIGCONT), Ok(()));
             wait_until("the child has ended", || !site.server.children().contains(&child));
@@ -267,7 +267,7 @@ fn a_plain_request_gets_nothing_into_another_users_transfer_not_even_a_refusal()
     as_root_in_own_namespace(|| {
         for (policy, reason) in [("any", PLAIN_FOR_LEASED), ("owner", PLAIN), ("never", PLAIN)] {
             let site = Site::start(&["--plain", policy]);
-            let idle = Idle::new(VICTIM, VICTIM);
+            let idle = Idle::new(site.requests(), VICTIM, VICTIM);
             let victim = site.stuck_victim();
             let paths = ["/file", "/missing", "/", ""];
             let name = |queue| paths.iter().map(move |path| plain_request(queue, path));

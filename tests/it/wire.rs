@@ -62,7 +62,7 @@ fn leases_are_the_golden_bytes() {
         pid_namespace: 0xEFFF_FFFC,
         time_namespace: 0xEFFF_FFFA,
     };
-    let lease = Lease { owner, cookie: COOKIE };
+    let lease = Lease { owner, cookie: COOKIE, request_queue: QueueId::new(1000) };
     assert_eq!(lease.encode()[..], golden("lease.bin"));
     assert_eq!(Lease::decode(LEASE_TYPE, &golden("lease.bin")), Ok(lease));
     let data = Reply::DATA;

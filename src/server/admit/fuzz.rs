@@ -79,7 +79,7 @@ fn fate(zoo: &Zoo, server: Server, request: &Request<'_>) -> Fate {
     if server.we_are_unknown {
         return Fate::Dropped;
     }
-    match (queue.welcome, request.extension) {
+    match (queue.welcome.get(), request.extension) {
         (Welcome::Plain, None) if server.takes_plain() => Fate::Admitted,
         (Welcome::Extended, Some(extension))
             if extension.cookie.as_bytes() == queue.cookie.as_bytes() =>
@@ -125,8 +125,8 @@ impl Target {
     }
 
     fn check(&self, case: &Case) -> Checked {
-        if self.zoo.borrow().check_untouched().is_err() {
-            // This case is to be a smaller one than one that failed, and that changed a queue.
+        // Or this case is to be a smaller one than one that failed, and that changed a queue.
+        if self.zoo.borrow().is_spent() || self.zoo.borrow().check_untouched().is_err() {
             drop(self.zoo.take());
             self.zoo.replace(Zoo::new());
         }
@@ -147,7 +147,7 @@ impl Target {
             Ok(request) => request,
             Err(malformed) => return self.count(&format!("malformed: {malformed}")),
         };
-        let outcome = policy.admit(&request);
+        let outcome = policy.admit(&request, zoo::ASKED);
         zoo.check_untouched()?;
         let expected = fate(zoo, server, &request);
         match outcome {
@@ -229,6 +229,9 @@ impl Target {
             Refusal::NoReplyQueue,
             Refusal::NotPrivate,
             Refusal::UnknownLease,
+            Refusal::HandedToAnother,
+            Refusal::Used,
+            Refusal::ForAnotherServer,
             Refusal::NoLease,
             Refusal::WrongCookie,
             Refusal::UnknownUid,

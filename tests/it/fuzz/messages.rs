@@ -188,8 +188,11 @@ pub fn leases() -> impl Strategy<Value = (i64, Bytes)> {
             time_namespace,
         },
     );
-    let leases = (owners, any::<[u8; 16]>())
-        .prop_map(|(owner, cookie)| Lease { owner, cookie: Cookie::new(cookie) }.encode().to_vec());
+    let leases =
+        (owners, any::<[u8; 16]>(), any::<i32>()).prop_map(|(owner, cookie, request_queue)| {
+            let request_queue = QueueId::new(request_queue);
+            Lease { owner, cookie: Cookie::new(cookie), request_queue }.encode().to_vec()
+        });
     (mtypes(LEASE_TYPE.get()), changed(leases))
 }
 

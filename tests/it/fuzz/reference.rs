@@ -96,7 +96,9 @@ pub fn lease(mtype: i64, text: &[u8]) -> Result<Lease, Malformed> {
         pid_namespace: uint64(text, 24)?,
         time_namespace: uint64(text, 32)?,
     };
-    Ok(Lease { owner, cookie })
+    let request_queue = QueueId::new(int32(text, 56)?);
+    field::<4>(text, 60)?;
+    Ok(Lease { owner, cookie, request_queue })
 }
 
 pub fn reply(mtype: i64, text: &[u8]) -> Result<Reply<'_>, Malformed> {

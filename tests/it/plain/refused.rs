@@ -4,7 +4,7 @@
 use std::fs;
 
 use mqfs::sysv::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue};
-use mqfs::wire::{Cookie, LEASE_TYPE, Lease, OwnerId, REPLY_QUEUE_MODE};
+use mqfs::wire::{LEASE_TYPE, OwnerId, REPLY_QUEUE_MODE};
 use nix::sys::signal::Signal;
 use nix::unistd::getpid;
 use tempfile::TempDir;
@@ -12,7 +12,9 @@ use tempfile::TempDir;
 use super::textbook::{
     TLPI_MODE, Unanswered, ask, receive_plain, reply_queue, request, textbook_client,
 };
-use crate::support::{Server, in_own_namespace, queue_of, run, unique_key, wait_until};
+use crate::support::{
+    Server, in_own_namespace, lease_of_owner, queue_of, run, unique_key, wait_until,
+};
 
 const CONTENT: &[u8] = b"served\n";
 
@@ -115,7 +117,7 @@ fn queue_with_lease(mode: Mode, leases: u64) -> OwnedQueue {
         pid_namespace: 0,
         time_namespace: 0,
     };
-    let lease = Lease { owner, cookie: Cookie::new([7; 16]) };
+    let lease = lease_of_owner(owner);
     for _ in 0..leases {
         queue.send(&MessageBuffer::with_text(LEASE_TYPE, &lease.encode())).unwrap();
     }

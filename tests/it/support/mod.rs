@@ -20,7 +20,8 @@ use nix::unistd::geteuid;
 pub use programs::{Finished, ForEverybody, Running, SOMEBODY, Server, client, program, reap, run};
 pub use queues::{
     QuietServer, Stuck, Verdicts, as_root_in_own_pid_namespace, dead_owner, exists,
-    in_dead_process, leased, marked_with, owner_of, reply_queues, sleeper, unshared,
+    in_dead_process, lease_of_owner, leased, marked_with, owner_of, reply_queues, sleeper,
+    unshared,
 };
 pub use users::{
     ATTACKER, Attack, Idle, OPERATOR, Site, VICTIM, as_user, lease_of, plain_request,

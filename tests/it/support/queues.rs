@@ -65,8 +65,12 @@ pub fn reply_queues() -> Vec<Queue> {
 
 /// A reply queue with a lease in the name of `owner`.
 pub fn leased(owner: OwnerId) -> OwnedQueue {
-    let lease = Lease { owner, cookie: Cookie::new([7; 16]) };
-    marked_with(&lease.encode())
+    marked_with(&lease_of_owner(owner).encode())
+}
+
+/// A lease in the name of `owner`, for a request to nobody.
+pub fn lease_of_owner(owner: OwnerId) -> Lease {
+    Lease { owner, cookie: Cookie::new([7; 16]), request_queue: QueueId::new(0) }
 }
 
 /// A reply queue with this at its head instead of a lease.

@@ -189,10 +189,10 @@ pub struct Idle {
 }
 
 impl Idle {
-    /// A queue of this user, handed over to that one, which may be the same.
+    /// A queue of this user, handed over to that one, which may be the same; for a request there.
     #[track_caller]
-    pub fn new(uid: u32, handed_to: u32) -> Self {
-        let lease = lease::new().unwrap(); // in the name of the test, which lives
+    pub fn new(requests: Queue, uid: u32, handed_to: u32) -> Self {
+        let lease = lease::new(requests.id()).unwrap(); // in the name of the test, which lives
         let before = reply_queues();
         let made = as_user(uid, || {
             let queue = Queue::create(Key::PRIVATE, REPLY_QUEUE_MODE).map_err(|e| e.errno)?;

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 
 use crate::process::lease;
 use crate::sysv::{
-    Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, QueueId, Select, SendError, Settings,
-    Status,
+    Error, Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, QueueId, Select, SendError,
+    Settings, Status,
 };
 use crate::wire::{Cookie, LEASE_TYPE, Lease, Reply};
 
@@ -31,18 +31,26 @@ type Messages = Vec<(MessageType, Vec<u8>)>;
 /// What a queue is made as: its name here, its mode, what is put into it, and who may name it.
 type Plan = (&'static str, u16, fn(&Lease) -> Messages, Welcome);
 
+/// The request queue that all of them are for.
+pub(super) const ASKED: QueueId = QueueId::new(7);
+
 const HANDED_OVER: &str = "handed over to another user";
+const PLAIN_HANDED_OVER: &str = "a plain client's, handed over to another user";
+const USED: &str = "received from before";
 const FULL: &str = "full";
 
 const PRIVATE: &[Plan] = &[
     ("in order", 0o711, leased, Extended),
-    (HANDED_OVER, 0o711, leased, Extended),
+    (HANDED_OVER, 0o711, leased, Nobodys),
+    (PLAIN_HANDED_OVER, 0o600, |_| vec![], Nobodys),
+    (USED, 0o711, leased, Nobodys),
+    ("for another server", 0o711, |lease| leased(&for_another(lease)), Nobodys),
     (FULL, 0o711, leased, Extended),
-    ("a lease with fields to come", 0o711, |lease| with_text(resized(lease, 112)), Extended),
+    ("a lease with fields to come", 0o711, |lease| with_text(resized(lease, 128)), Extended),
     ("marked, no lease yet", 0o711, |_| vec![], Nobodys),
     ("a lease of another version", 0o711, other_version, Nobodys),
-    ("a lease without its last byte", 0o711, |lease| with_text(resized(lease, 55)), Nobodys),
-    ("longer than a lease can be", 0o711, |lease| with_text(resized(lease, 113)), Nobodys),
+    ("a lease without its last byte", 0o711, |lease| with_text(resized(lease, 63)), Nobodys),
+    ("longer than a lease can be", 0o711, |lease| with_text(resized(lease, 129)), Nobodys),
     ("no magic", 0o711, |lease| with_text(lease.encode()[8..].to_vec()), Nobodys),
     ("a lease of another type", 0o711, |lease| vec![data(lease)], Nobodys),
     ("a lease behind another message", 0o711, behind_data, Nobodys),
@@ -65,6 +73,10 @@ fn with_text(text: Vec<u8>) -> Messages {
 
 fn leased(lease: &Lease) -> Messages {
     with_text(lease.encode().to_vec())
+}
+
+fn for_another(lease: &Lease) -> Lease {
+    Lease { request_queue: QueueId::new(ASKED.get() + 1), ..*lease }
 }
 
 fn resized(lease: &Lease, length: usize) -> Vec<u8> {
@@ -93,7 +105,7 @@ pub(super) struct Member {
     pub(super) queue: Queue,
     /// That of the lease in it, or of one that never was in it.
     pub(super) cookie: Cookie,
-    pub(super) welcome: Welcome,
+    pub(super) welcome: Cell<Welcome>,
     /// How it was left; None: removed.
     left: Cell<Option<Status>>,
 }
@@ -129,6 +141,7 @@ impl Member {
         let (before, now) = (self.left.get().unwrap(), self.queue.status().unwrap());
         prop_assert_eq!((before.messages, before.bytes), (now.messages, now.bytes));
         self.left.set(Some(now));
+        self.welcome.set(Nobodys); // it was received from
         Ok(())
     }
 }
@@ -162,21 +175,32 @@ impl Zoo {
 
     fn add(&mut self, key: Key, &(name, mode, messages, welcome): &Plan) {
         let queue = OwnedQueue::create(key, Mode::new(mode)).unwrap();
-        let lease = lease::new().unwrap();
-        // Used once: a marked queue that never was is soon taken for an orphan.
-        send(&queue, Reply::DATA, b"").unwrap();
-        queue.try_receive(&mut MessageBuffer::with_capacity(0), Select::Any).unwrap();
-        for (mtype, text) in messages(&lease) {
+        let lease = lease::new(ASKED).unwrap();
+        let messages = messages(&lease);
+        // A marked queue that never was used is soon taken for an orphan.
+        if name == USED || messages.is_empty() {
+            send(&queue, Reply::DATA, b"").unwrap();
+            queue.try_receive(&mut MessageBuffer::with_capacity(0), Select::Any).unwrap();
+        }
+        for (mtype, text) in messages {
             send(&queue, mtype, &text).unwrap();
         }
         match name {
             FULL => while send(&queue, Reply::DATA, &[0; 64]) != Err(SendError::Full) {},
-            HANDED_OVER => hand_over(&queue),
+            // In a user namespace there may be no other user to give it to.
+            HANDED_OVER | PLAIN_HANDED_OVER if hand_over(&queue).is_err() => return,
             _ => {}
         }
-        let (cookie, left) = (lease.cookie, Cell::new(None));
+        let (cookie, left, welcome) = (lease.cookie, Cell::new(None), Cell::new(welcome));
         self.queues.push(Member { name, queue: *queue, cookie, welcome, left });
         self.owned.push(queue);
+    }
+
+    /// Whether a queue is no longer what it was made as.
+    pub(super) fn is_spent(&self) -> bool {
+        let as_planned = PRIVATE.iter().chain(KEYED).filter(|plan| plan.3 == Extended).count();
+        let now = self.queues.iter().filter(|member| member.welcome.get() == Extended).count();
+        now < as_planned
     }
 
     pub(super) fn find(&self, id: QueueId) -> Option<&Member> {
@@ -197,9 +221,8 @@ fn send(queue: &Queue, mtype: MessageType, text: &[u8]) -> Result<(), SendError>
 }
 
 /// As a client does for a server that another user runs. The creator stays who it is.
-fn hand_over(queue: &Queue) {
-    let settings = queue.status().unwrap().settings();
+fn hand_over(queue: &Queue) -> Result<(), Error> {
+    let settings = queue.status()?.settings();
     let other = Uid::from_raw(geteuid().as_raw() ^ 1);
-    // In a user namespace there may be no other user to give it to.
-    let _ = queue.set(&Settings { uid: other, ..settings });
+    queue.set(&Settings { uid: other, ..settings })
 }
