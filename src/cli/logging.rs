@@ -1,11 +1,12 @@
 //! Log lines on stderr, each in one write.
 
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 
 use clap::ValueEnum;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::errno::Errno;
 use tracing::Level;
+
+use crate::process::nowait;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -36,12 +37,10 @@ pub(super) struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let stderr = io::stderr();
-        let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
-        if poll(&mut ready, PollTimeout::ZERO)? == 0 {
-            return Ok(bytes.len());
+        match nowait::write(io::stderr(), bytes) {
+            Err(Errno::EAGAIN) => Ok(bytes.len()),
+            outcome => Ok(outcome?),
         }
-        Ok(nix::unistd::write(stderr.as_fd(), bytes)?)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -82,6 +82,33 @@ pub fn close_memory() -> Result<(), Errno> {
     prctl::set_dumpable(false)
 }
 
+/// Leaves the keys of the session that this process was started in, for a new and empty one, so that
+/// they are not for those whom its children become. Source: keyctl_join_session_keyring(3).
+///
+/// # Errors
+/// `ENOSYS`: a kernel without keys. `EDQUOT`.
+pub fn leave_session_keyring() -> Result<(), Errno> {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1; // linux/keyctl.h
+    // SAFETY: takes a number and, for a keyring without a name, a null pointer; keyctl(2).
+    Errno::result(unsafe {
+        libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>())
+    })
+    .map(drop)
+}
+
+/// The gid that stands for every group without a mapping into this user namespace; None where all
+/// have one, and it is a group like others.
+///
+/// Source: /proc/sys/kernel/overflowgid and /proc/self/gid_map, user_namespaces(7).
+pub fn overflow_gid() -> Option<Gid> {
+    let map = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
+    if map.split_whitespace().eq(["0", "0", "4294967295"]) {
+        return None;
+    }
+    let text = std::fs::read_to_string("/proc/sys/kernel/overflowgid").unwrap_or_default();
+    Some(Gid::from_raw(text.trim().parse().unwrap_or(65534)))
+}
+
 /// The uid that stands for every user without a mapping into this user namespace.
 ///
 /// Source: /proc/sys/kernel/overflowuid, user_namespaces(7).

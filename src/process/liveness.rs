@@ -116,6 +116,16 @@ impl Observer {
         }
     }
 
+    /// Whether this process lives, for who must not be kept by the answer: looking through another
+    /// pid namespace takes as long as there are processes.
+    pub fn life_nearby(&self, owner: &OwnerId) -> Life {
+        if owner.pid_namespace == self.pid_namespace {
+            self.life_of(owner)
+        } else {
+            Life::Alive(Alive::ElsewhereUnseen)
+        }
+    }
+
     /// Whether no process or thread of this pid namespace has this pid, or only a zombie, which makes
     /// no call any more.
     pub fn has_ended(&self, pid: Pid) -> bool {

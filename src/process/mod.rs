@@ -9,6 +9,7 @@ mod fork;
 pub mod introspection;
 pub mod lease;
 pub mod liveness;
+pub mod nowait;
 mod patience;
 mod proc;
 pub mod server_lock;

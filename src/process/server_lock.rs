@@ -58,10 +58,17 @@ impl ServerLock {
     /// # Errors
     /// [`LockError`].
     pub fn take(key: Key) -> Result<Self, LockError> {
+        let mut removed = 0;
         loop {
             match Self::try_take(key) {
-                Ok(Some(lock)) => return Ok(lock),
-                Ok(None) => {}
+                Ok(Some(lock)) => {
+                    // Said once: whoever made it may make it again as fast as it goes.
+                    if removed > 0 {
+                        tracing::warn!(%key, removed, "removed foreign semaphores");
+                    }
+                    return Ok(lock);
+                }
+                Ok(None) => removed += 1,
                 // Removed under our hands, by a server that stops: there will be a new one.
                 Err(LockError::Os(error)) if error.is_gone() => {}
                 Err(error) => return Err(error),
@@ -84,7 +91,6 @@ impl ServerLock {
             if !geteuid().is_root() {
                 return Err(LockError::Foreign { key, uid: Some(status.cuid) });
             }
-            tracing::warn!(%key, uid = status.cuid.as_raw(), "removed a foreign semaphore");
             semaphore.remove()?;
             return Ok(None);
         }

@@ -77,6 +77,7 @@ pub(super) struct Policy {
     plain: bool,
     server: Uid,
     overflow: Uid,
+    overflow_group: Option<Gid>,
 }
 
 impl Policy {
@@ -89,6 +90,7 @@ impl Policy {
             },
             server: geteuid(),
             overflow: credentials::overflow_uid(),
+            overflow_group: credentials::overflow_gid(),
         }
     }
 
@@ -116,6 +118,9 @@ impl Policy {
         }
         if status.cuid == self.overflow {
             return Err(Refusal::UnknownUid.into());
+        }
+        if Some(status.cgid) == self.overflow_group {
+            return Err(Refusal::UnknownGid.into());
         }
         // It would read what its creator may.
         if status.uid != status.cuid && status.uid != self.server {

@@ -53,6 +53,9 @@ pub enum Error {
         /// Why.
         errno: Errno,
     },
+    /// There is no /proc, by way of which files are opened.
+    #[error("/proc is not mounted here: mount -t proc proc /proc")]
+    NoProc,
     /// The namespace has no queue left (`ENOSPC`).
     #[error("{0} (mqfs-reap removes orphaned queues; raising kernel.msgmni makes room)")]
     NoQueueLeft(sysv::Error),

@@ -1,6 +1,6 @@
 //! What lies below the root: opened there and nowhere else, and only if it is a regular file.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 
+use super::Error;
 use super::admit::Confined;
 use crate::process::introspection;
 use crate::wire::{Kind, Meta, Range};
@@ -52,9 +53,14 @@ impl Export {
     const TRIES: usize = 32;
 
     /// Opens the root, by the same call that will resolve every path below it.
-    pub(super) fn open_root(root: &Path) -> Result<Self, Errno> {
+    pub(super) fn open_root(root: &Path) -> Result<Self, Error> {
+        let failed = |errno| Error::Root { root: root.to_owned(), errno };
         let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC);
-        openat2(AT_FDCWD, root, how).map(|root| Self { root })
+        let root = openat2(AT_FDCWD, root, how).map_err(failed)?;
+        match fs::symlink_metadata(itself(&root)) {
+            Ok(_) => Ok(Self { root }),
+            Err(_) => Err(Error::NoProc),
+        }
     }
 
     /// Opens what an admitted caller asked for.
@@ -66,21 +72,9 @@ impl Export {
         if stat.st_size == 0 && introspection::may_tell_of_this_process(&found, stat.st_dev) {
             return Err(OpenError::Os(Errno::EACCES));
         }
-        let file = self.open_found(&found, request.path())?;
+        let file = open_found(&found)?;
         let stat = regular(&file)?;
         Ok(Opened { file: File::from(file), stat, range: request.range() })
-    }
-
-    /// Opens for reading what was found, whatever its path leads to by now.
-    fn open_found(&self, found: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
-        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-        let itself = format!("/proc/self/fd/{}", found.as_raw_fd());
-        match open(itself.as_str(), flags, Mode::empty()) {
-            // No /proc here, or another pid namespace's. What stands there now is looked at once
-            // more, and neither a FIFO without a writer nor a terminal keeps us.
-            Err(Errno::ENOENT) => self.resolve(path, flags),
-            outcome => outcome,
-        }
     }
 
     fn resolve(&self, path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
@@ -103,6 +97,17 @@ impl AsFd for Export {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
+}
+
+/// Opens for reading what was found, whatever its path leads to by now.
+fn open_found(found: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    open(itself(found).as_str(), flags, Mode::empty())
+}
+
+/// What a descriptor is open on, as a path: proc_pid_fd(5).
+fn itself(descriptor: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", descriptor.as_raw_fd())
 }
 
 /// The file's status, if it is a regular one.
@@ -171,7 +176,7 @@ mod tests {
         fs::remove_file(&path).unwrap();
         mkfifo(&path, Mode::S_IRWXU).unwrap();
         let mut content = String::new();
-        let file = export.open_found(&found, name).unwrap();
+        let file = open_found(&found).unwrap();
         File::from(file).read_to_string(&mut content).unwrap();
         assert_eq!(content, "found");
     }

@@ -22,6 +22,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Instant;
 
+use nix::errno::Errno;
 use nix::unistd::{geteuid, getpid};
 
 use crate::process::server_lock::ServerLock;
@@ -64,7 +65,7 @@ use sandbox::Sandbox;
 /// what lies below the root, what looking up users takes, and /proc; they can write no file, run no
 /// program, and signal no process but children (Landlock, as far as the kernel has it). A second
 /// server there serves only what the first could. The whole process cannot be traced, and leaves no
-/// core. So a server stays on its thread:
+/// core; root's leaves its session keyring. So a server stays on its thread:
 ///
 /// ```compile_fail,E0277
 /// # use mqfs::server::{Config, Server};
@@ -117,8 +118,7 @@ impl Server {
         config.check()?;
         let policy = Policy::of(&config);
         policy.warn();
-        let export = Export::open_root(config.root())
-            .map_err(|errno| Error::Root { root: config.root().to_owned(), errno })?;
+        let export = Export::open_root(config.root())?;
         let lock = ServerLock::take(config.key)?;
         let stopping = Arc::new(Stopping::new(config.key));
         let queue = RequestQueue::create(config.key, config.mode, Arc::clone(&stopping))?;
@@ -126,6 +126,10 @@ impl Server {
             .map_err(|errno| Error::Os { call: "sigaction", errno })?;
         if geteuid().is_root() {
             credentials::load_name_services();
+            match credentials::leave_session_keyring() {
+                Ok(()) | Err(Errno::ENOSYS) => {}
+                Err(errno) => tracing::warn!(%errno, "children keep this session's keys"),
+            }
         }
         let sandbox =
             Sandbox::enter(&export).map_err(|errno| Error::Os { call: "prctl", errno })?;

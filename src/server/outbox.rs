@@ -118,10 +118,12 @@ impl Outbox {
     fn look_after_client(&self) -> Result<(), Undelivered> {
         self.check_lease()?;
         let Some(lease) = self.reply.dialect.lease() else { return Ok(()) };
-        match Observer::new().life_of(&lease.owner) {
+        match Observer::new().life_nearby(&lease.owner) {
             Life::Alive(_) => Ok(()),
             Life::Dead(proof) => {
-                // The creator may; a server that the queue was handed to may as well.
+                // The creator may; a server that the queue was handed to may as well, and may
+                // others' queues too: by now the id could be one's of those.
+                self.check_lease()?;
                 let _ = self.reply.queue.remove();
                 Err(Undelivered::Dead(proof))
             }

@@ -35,6 +35,8 @@ pub(super) enum Refusal {
     WrongCookie,
     #[error("the caller's uid is unknown in this user namespace")]
     UnknownUid,
+    #[error("the caller's gid is unknown in this user namespace")]
+    UnknownGid,
     #[error("a plain request, and --plain does not take it")]
     Plain,
     #[error("a plain request that names an extended client's queue")]

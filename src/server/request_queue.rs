@@ -62,10 +62,20 @@ impl Drop for RequestQueue {
 /// A marked queue under the key is that of a dead predecessor, since we hold the server lock. An
 /// unmarked one is another program's, and goes only if its last receiver is dead.
 fn create_by_rules(key: Key, mode: Mode) -> Result<Queue, Error> {
+    let mut removed = 0;
     loop {
         match Queue::create(key, mode) {
-            Ok(queue) => return Ok(queue),
-            Err(error) if error.errno == Errno::EEXIST => remove_predecessor(key)?,
+            Ok(queue) => {
+                // Said once: whoever made them may make them again as fast as it goes.
+                if removed > 0 {
+                    tracing::info!(%key, removed, "removed what dead servers left under the key");
+                }
+                return Ok(queue);
+            }
+            Err(error) if error.errno == Errno::EEXIST => {
+                remove_predecessor(key)?;
+                removed += 1;
+            }
             Err(error) if error.errno == Errno::ENOSPC => return Err(Error::NoQueueLeft(error)),
             Err(error) => return Err(error.into()),
         }
@@ -90,10 +100,7 @@ fn remove_predecessor(key: Key) -> Result<(), Error> {
         }
     }
     match queue.remove() {
-        Ok(()) => {
-            tracing::info!(%key, queue = queue.id().get(), "removed a dead server's request queue");
-            Ok(())
-        }
+        Ok(()) => Ok(()),
         Err(error) if error.is_gone() => Ok(()),
         Err(error) if error.is_denied() => Err(in_use(format!("it belongs to uid {}", status.uid))),
         Err(error) => Err(error.into()),

@@ -13,6 +13,7 @@ use crate::support::{
 };
 
 const UNKNOWN_UID: &str = "the caller's uid is unknown in this user namespace";
+const UNKNOWN_GID: &str = "the caller's gid is unknown in this user namespace";
 const DENIED: &str = "Permission denied";
 
 #[test]
@@ -170,6 +171,8 @@ fn a_server_in_a_user_namespace_serves_nobody_whom_it_cannot_name() {
             }
         }
         wait_until("it has refused", || refusals(&site.server, UNKNOWN_UID) > 0);
+        unanswered(site.client(OPERATOR).gid(VICTIM).arg("/file"));
+        wait_until("it has refused", || refusals(&site.server, UNKNOWN_GID) > 0);
         assert_eq!(site.server.log().matches("outcome=").count(), 1, "{}", site.server.log());
         site.finish_intact(victim);
         assert_eq!(run(site.client(OPERATOR).arg("/file")).success(), site.file);

@@ -152,17 +152,25 @@ fn a_signal_to_the_servers_whole_group_lets_its_children_finish() {
 #[test]
 fn a_log_that_nobody_reads_holds_nobody_up() {
     in_own_namespace(|| {
-        let key = unique_key();
-        let mut command = program("mqfs-server");
-        command.args(["-k", &key.to_string(), "--root", "/proc", "--max-children", "2"]);
-        let mut server = Running::start(command.stdout(Stdio::null()).stderr(Stdio::piped()));
-        wait_until("it can be asked", || queue_of(key).is_some());
-        let long = "x".repeat(3000);
-        let paths: Vec<_> = (0..200).map(|_| long.clone()).collect();
-        assert_eq!(run(crate::support::client(key).args(&paths)).code(), Some(1));
-        assert!(!run(crate::support::client(key).arg("/version")).success().is_empty());
-        server.signal(Signal::SIGTERM);
-        assert!(server.wait().success());
+        for (format, letter) in [("text", "x"), ("text", "\u{7f}"), ("json", "\u{1}")] {
+            let key = unique_key();
+            let mut command = program("mqfs-server");
+            command.args(["-k", &key.to_string(), "--root", "/proc", "--max-children", "2"]);
+            command.args(["--log-format", format]);
+            let mut server = Running::start(command.stdout(Stdio::null()).stderr(Stdio::piped()));
+            wait_until("it can be asked", || queue_of(key).is_some());
+            let paths: Vec<_> = (0..200).map(|_| letter.repeat(3000)).collect();
+            let clients = (0..4).map(|_| {
+                let mut client = crate::support::client(key);
+                Running::start(client.args(&paths).stdout(Stdio::piped()).stderr(Stdio::piped()))
+            });
+            for client in clients.collect::<Vec<_>>() {
+                assert_eq!(client.finish().code(), Some(1));
+            }
+            assert!(!run(crate::support::client(key).arg("/version")).success().is_empty());
+            server.signal(Signal::SIGTERM);
+            assert!(server.wait().success());
+        }
     });
 }
 

@@ -217,7 +217,11 @@ fn request_queue_of_a_killed_server_is_replaced_by_the_next() {
 
         assert_ne!(queue_of(next.key), Some(old));
         assert!(!exists(old));
-        assert!(next.log().contains("removed a dead server's request queue"), "{}", next.log());
+        assert!(
+            next.log().contains("removed what dead servers left under the key"),
+            "{}",
+            next.log()
+        );
         assert_eq!(next.fetch("/proc/sys/kernel/ostype"), b"Linux\n");
         assert!(stuck.finish() == first.big, "the first server's transfer is whole");
         next.stop();

@@ -110,7 +110,7 @@ fn roots_server_replaces_a_squatters_marked_queue_and_semaphore() {
             });
             let site = Site::start_on(key, 0, &[]);
             assert!(!exists(squatter.queue));
-            assert!(site.server.log().contains("removed a foreign semaphore"));
+            assert!(site.server.log().contains("removed foreign semaphores"));
             wait_until("the squatter has lost its queue", || !squatter.process.goes_on());
             site.stop();
         }

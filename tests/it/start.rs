@@ -268,3 +268,16 @@ fn a_foreign_semaphore_under_the_key_is_removed_by_root_and_named_to_others() {
         drop(squatter);
     });
 }
+
+#[test]
+fn without_proc_no_server_starts() {
+    as_root_in_own_namespace(|| {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-c", r#"mount -t tmpfs none /proc; exec "$@""#, "sh"]);
+        command.arg(program("mqfs-server").get_program());
+        let refused = run(command.args(["-k", &unique_key().to_string()]));
+        assert_eq!(refused.code(), Some(2));
+        let why = "mqfs-server: /proc is not mounted here: mount -t proc proc /proc\n";
+        assert_eq!(refused.stderr, why);
+    });
+}

@@ -1,0 +1,37 @@
+//! Writing without ever waiting for a reader.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::{SFlag, fstat};
+
+/// Writes what can be written now, to a descriptor that others may share.
+///
+/// `O_NONBLOCK` would be set for them too, and a poll before the write says only that there was room
+/// for somebody: hence `RWF_NOWAIT`, pwritev2(2), which pipes have from Linux 6.4 on. What is neither
+/// pipe nor socket does not wait for readers.
+///
+/// # Errors
+/// `EAGAIN`: the descriptor has no room. Those of write(2).
+pub fn write(descriptor: impl AsFd, bytes: &[u8]) -> Result<usize, Errno> {
+    let descriptor = descriptor.as_fd();
+    let kind = SFlag::from_bits_truncate(fstat(descriptor)?.st_mode & SFlag::S_IFMT.bits());
+    if kind != SFlag::S_IFIFO && kind != SFlag::S_IFSOCK {
+        return nix::unistd::write(descriptor, bytes);
+    }
+    let part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: the one part is bytes that outlive the call and are only read; pwritev2(2).
+    let written =
+        unsafe { libc::pwritev2(descriptor.as_raw_fd(), &raw const part, 1, -1, libc::RWF_NOWAIT) };
+    match Errno::result(written) {
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => {
+            let mut room = [PollFd::new(descriptor, PollFlags::POLLOUT)];
+            if poll(&mut room, PollTimeout::ZERO)? == 0 {
+                return Err(Errno::EAGAIN);
+            }
+            nix::unistd::write(descriptor, bytes)
+        }
+        outcome => outcome.map(isize::cast_unsigned),
+    }
+}
