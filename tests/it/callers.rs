@@ -1,10 +1,12 @@
 //! Who the caller is: its groups, and users whom the server does not know.
 
+use std::ffi::CStr;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
+use nix::errno::Errno;
 use tempfile::TempDir;
 
 use crate::support::{
@@ -123,6 +125,41 @@ fn a_caller_has_its_groups_from_the_database_and_none_of_the_servers() {
         }
         site.stop();
     });
+}
+
+/// A session's keys open what is encrypted, and network file systems, to all its processes: keyrings(7).
+#[test]
+fn a_caller_does_not_come_into_the_keys_of_the_servers_session() {
+    as_root_in_own_namespace(|| {
+        if !Path::new("/proc/keys").exists() {
+            return eprintln!("skipped: this kernel has no keys");
+        }
+        join_session_with_key(c"mqfs-test-secret");
+        let server = Server::start(&["--mode", "0622", "--root", "/proc"]);
+        let programs = ForEverybody::new();
+        let own = fs::read_to_string("/proc/keys").unwrap();
+        assert!(own.contains("mqfs-test-secret"), "the server's own: {own}");
+        let shown =
+            String::from_utf8(run(programs.client(server.key, VICTIM).arg("/keys")).success())
+                .unwrap();
+        assert!(!shown.contains("mqfs-test"), "{shown}");
+        server.stop();
+    });
+}
+
+/// Gives this thread, and what it starts, a session of its own with a key in it.
+#[allow(unsafe_code)]
+fn join_session_with_key(name: &CStr) {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    const SESSION_KEYRING: libc::c_int = -3;
+    let session = c"mqfs-test".as_ptr();
+    // SAFETY: takes a string that outlives the call; keyctl(2).
+    let joined = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, session) };
+    assert!(joined > 0, "{}", Errno::last());
+    let (kind, name) = (c"user".as_ptr(), name.as_ptr());
+    // SAFETY: takes two strings and one byte, which outlive the call; add_key(2).
+    let added = unsafe { libc::syscall(libc::SYS_add_key, kind, name, kind, 1, SESSION_KEYRING) };
+    assert!(added > 0, "{}", Errno::last());
 }
 
 /// The kernel shows it for every user whom it cannot name.

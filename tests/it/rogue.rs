@@ -1,5 +1,6 @@
-//! A user whom a client trusts as a server (`--server-uid`), who wants more than to serve: the client's
-//! own files, which root's server would read for whoever knows the client's cookie.
+//! Who gets hold of a client's cookie: a user whom the client trusts as a server (`--server-uid`), or
+//! who may read what is sent to another program's queue. Root's server, under its own key, would take
+//! them for the client.
 
 use std::process::Stdio;
 
@@ -10,7 +11,7 @@ use nix::unistd::Uid;
 
 use crate::support::{
     ATTACKER, Attack, Running, Site, VICTIM, as_root_in_own_namespace, clear, queue_of, received,
-    request, sent, set, unique_key, wait_until,
+    request, run, sent, set, unique_key, wait_until,
 };
 
 /// A queue under a key of its own, which a client has asked.
@@ -27,11 +28,7 @@ impl Rogue {
 
     /// Waits for a request, and makes one for the client's secret of it. The client's queue, too.
     fn rewrite(&mut self) -> Result<(Queue, MessageBuffer), Errno> {
-        received(self.own.receive(&mut self.message, Select::Any))?;
-        let asked = Request::decode(self.message.text()).map_err(|_| Errno::EBADMSG)?;
-        let cookie = asked.extension.ok_or(Errno::EBADMSG)?.cookie;
-        let reply = Queue::from_id(asked.reply_queue);
-        Ok((reply, request(reply, "/secret", cookie)))
+        rewrite(*self.own, &mut self.message, "/secret")
     }
 
     /// Reads from the client's queue until the secret is there.
@@ -41,6 +38,19 @@ impl Rogue {
         }
         Ok(())
     }
+}
+
+/// Receives a request, and puts another path into it.
+fn rewrite(
+    from: Queue,
+    message: &mut MessageBuffer,
+    path: &str,
+) -> Result<(Queue, MessageBuffer), Errno> {
+    received(from.receive(message, Select::Any))?;
+    let asked = Request::decode(message.text()).map_err(|_| Errno::EBADMSG)?;
+    let cookie = asked.extension.ok_or(Errno::EBADMSG)?.cookie;
+    let reply = Queue::from_id(asked.reply_queue);
+    Ok((reply, request(reply, path, cookie)))
 }
 
 /// Has a client, which may be root, ask the rogue for something else than its own secret.
@@ -100,5 +110,36 @@ fn a_server_that_gives_the_queue_back_does_not_have_the_client_take_its_own_file
             assert_eq!(String::from_utf8_lossy(&finished.stdout), "", "{}", finished.stderr);
             assert_eq!(finished.code(), Some(1));
         });
+    });
+}
+
+/// A queue of root's that everybody may read is some other program's. Who reads the cookie there could
+/// have root's server, under its own key, send the client another file than it asked for.
+#[test]
+fn a_request_that_others_may_read_does_not_let_them_say_what_is_sent() {
+    as_root_in_own_namespace(|| {
+        let site = Site::start(&[]);
+        site.put("planted", 0o644, (ATTACKER, ATTACKER), "planted");
+        let (key, requests) = (unique_key(), site.requests());
+        for mode in [0o666, 0o622 | 0o040, 0o622 | 0o004] {
+            let theirs = OwnedQueue::create(key, Mode::new(mode)).unwrap();
+            let queue = *theirs;
+            let open_to_all = mode & 0o004 != 0;
+            let attack = Attack::start(if open_to_all { ATTACKER } else { 0 }, || {
+                let mut message = MessageBuffer::with_capacity(65_536);
+                let (_, request) = rewrite(queue, &mut message, "/planted")?;
+                sent(requests.send(&request))
+            });
+            let mut client = site.programs.client(key, VICTIM);
+            let finished = run(client.args(["--timeout", "500ms", "/report"]));
+            assert_eq!(String::from_utf8_lossy(&finished.stdout), "", "mode {mode:o}");
+            assert_eq!(finished.code(), Some(1), "{}", finished.stderr);
+            assert_eq!(attack.finish(), Ok(()), "it could read the request");
+            wait_until("root's server has refused", || {
+                site.server.log().contains("the reply queue's lease is for another server")
+            });
+        }
+        assert!(!site.server.log().contains("outcome="), "{}", site.server.log());
+        site.stop();
     });
 }
