@@ -22,11 +22,10 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Instant;
 
-use nix::errno::Errno;
-use nix::unistd::{geteuid, getpid};
+use nix::unistd::getpid;
 
 use crate::process::server_lock::ServerLock;
-use crate::process::{self, children as ended, credentials, signals};
+use crate::process::{self, children as ended, signals};
 use crate::sysv::{MessageBuffer, MessageType, ReceiveError, Select};
 use crate::wire::{MAX_REQUEST, Request};
 
@@ -124,13 +123,6 @@ impl Server {
         let queue = RequestQueue::create(config.key, config.mode, Arc::clone(&stopping))?;
         ended::collect(config.max_children() + 1)
             .map_err(|errno| Error::Os { call: "sigaction", errno })?;
-        if geteuid().is_root() {
-            credentials::load_name_services();
-            match credentials::leave_session_keyring() {
-                Ok(()) | Err(Errno::ENOSYS) => {}
-                Err(errno) => tracing::warn!(%errno, "children keep this session's keys"),
-            }
-        }
         let sandbox =
             Sandbox::enter(&export).map_err(|errno| Error::Os { call: "prctl", errno })?;
         Ok(Self {

@@ -55,6 +55,9 @@ impl Sandbox {
     /// # Errors
     /// None are known: a kernel without Landlock is told of in the log.
     pub(super) fn enter(export: &Export) -> Result<Self, Errno> {
+        if geteuid().is_root() {
+            prepare_to_become_others();
+        }
         // Whatever a child became, no program that it could run would give it more.
         prctl::set_no_new_privs()?;
         credentials::close_memory()?;
@@ -80,6 +83,15 @@ impl Sandbox {
 impl Sealed {
     pub(super) fn into_opened(self) -> Opened {
         self.0
+    }
+}
+
+/// What every child of root's server would otherwise do, or have.
+fn prepare_to_become_others() {
+    credentials::load_name_services();
+    match credentials::leave_session_keyring() {
+        Ok(()) | Err(Errno::ENOSYS) => {}
+        Err(errno) => tracing::warn!(%errno, "children keep the keys of this session"),
     }
 }
 
