@@ -172,7 +172,7 @@ pub fn ignore(signal: Signal) -> Result<(), Errno> {
 ///
 /// # Errors
 /// The signal's action cannot be changed.
-pub(super) fn reset(signal: Signal) -> Result<(), Errno> {
+pub fn reset(signal: Signal) -> Result<(), Errno> {
     set(signal, SigHandler::SigDfl)
 }
 

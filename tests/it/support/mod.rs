@@ -9,12 +9,14 @@ use std::ffi::OsStr;
 use std::fs;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mqfs::process::signals;
 use mqfs::sysv::{Key, Queue, QueueId, Semaphore, Status, queues};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
 pub use programs::{Finished, ForEverybody, Running, SOMEBODY, Server, client, program, reap, run};
@@ -43,6 +45,9 @@ thread_local! {
 /// they found there.
 pub fn in_own_namespace(test: impl FnOnce() + Send + 'static) {
     static TURN: Mutex<()> = Mutex::new(());
+    // Under nohup the programs would inherit that it is ignored, and keep to it.
+    static HEED_HANGUPS: Once = Once::new();
+    HEED_HANGUPS.call_once(|| signals::reset(Signal::SIGHUP).unwrap());
     let outcome = thread::spawn(move || {
         let own = geteuid().is_root() && unshare(CloneFlags::CLONE_NEWIPC).is_ok();
         let _turn = (!own).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
