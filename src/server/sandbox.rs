@@ -96,10 +96,9 @@ fn prepare_to_become_others() {
 }
 
 fn tell(status: &RestrictionStatus) {
-    let enforced = &status.ruleset;
     match status.landlock {
         LandlockStatus::Available { effective_abi: abi, .. } => {
-            tracing::info!(?abi, ?enforced, "Landlock confines reading and denies writing");
+            tracing::info!(?abi, "Landlock confines reading and denies writing");
         }
         LandlockStatus::NotEnabled => tracing::warn!(
             "Landlock is not enabled, users' rights alone confine: boot with lsm=landlock,..."
