@@ -44,6 +44,9 @@ struct Opts {
     /// Fail when nothing came for this long
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     timeout: Duration,
+    /// Ask again this often in a row when a server dies and nothing arrived since the last time
+    #[arg(long, value_name = "N", default_value = "3")]
+    retries: u32,
     /// Speak the protocol of other programs only: nothing is proven or verified
     #[arg(long)]
     plain: bool,
@@ -80,6 +83,7 @@ fn run(opts: &Opts) -> Result<ExitCode> {
     let builder = Client::builder()
         .key(opts.key.key()?)
         .timeout(opts.timeout)
+        .retries(opts.retries)
         .plain(opts.plain)
         .server_uid(opts.server_uid.map(Uid::from_raw));
     let unfinished = Unfinished::default();
@@ -88,7 +92,7 @@ fn run(opts: &Opts) -> Result<ExitCode> {
     let mut sink = Sink::create(opts.output.as_ref(), &unfinished)?;
     let mut status = 0;
     for path in &opts.paths {
-        match fetch(&client, path, &mut sink) {
+        match fetch_whole(&client, path, &mut sink) {
             Ok(transfer) => opts.tell_of(path, &transfer),
             Err(Stop::Source(Error::Cancelled)) => wait_for_the_end(),
             Err(Stop::Source(error)) => {
@@ -141,11 +145,15 @@ impl Opts {
             return;
         }
         match trailer {
-            Some(trailer) => {
-                let checksum = trailer.checksum;
+            Some(_) => {
+                let checksum = transfer.checksum();
+                let verified = match transfer.attempts() {
+                    1 => "verified".to_owned(),
+                    attempts => format!("in {attempts} parts, the last of them verified"),
+                };
                 complain(
                     PROGRAM,
-                    format!("{path}: {bytes} bytes, verified (CRC-32 {checksum:08x})"),
+                    format!("{path}: {bytes} bytes, {verified} (CRC-32 {checksum:08x})"),
                 );
             }
             None => {
@@ -160,6 +168,20 @@ impl Opts {
 enum Stop {
     Source(Error),
     Sink(io::Error),
+}
+
+/// Fetches a file, and once more from its beginning if it changed while the server was away and what
+/// was written of it can be taken back.
+fn fetch_whole(client: &Client, path: &OsStr, sink: &mut Sink) -> Result<Transfer, Stop> {
+    let begin = sink.position();
+    loop {
+        match (fetch(client, path, sink), begin) {
+            (Err(Stop::Source(Error::FileChanged)), Some(begin)) => {
+                sink.rewind(begin).map_err(Stop::Sink)?;
+            }
+            (outcome, _) => return outcome,
+        }
+    }
 }
 
 fn fetch(client: &Client, path: &OsStr, sink: &mut Sink) -> Result<Transfer, Stop> {
@@ -206,6 +228,21 @@ impl Sink {
         match self {
             Self::Stdout(stdout) => stdout.write_all(bytes),
             Self::File(file) => file.write_all(bytes),
+        }
+    }
+
+    /// How much was written, if it can be taken back.
+    fn position(&self) -> Option<u64> {
+        match self {
+            Self::Stdout(_) => None,
+            Self::File(file) => file.position(),
+        }
+    }
+
+    fn rewind(&mut self, position: u64) -> io::Result<()> {
+        match self {
+            Self::Stdout(_) => Ok(()),
+            Self::File(file) => file.rewind(position),
         }
     }
 

@@ -8,15 +8,23 @@ pub(super) struct Backoff {
     start: Instant,
     timeout: Duration,
     pause: Duration,
+    longest: Duration,
 }
 
 impl Backoff {
-    const FIRST: Duration = Duration::from_millis(10);
-    const LONGEST: Duration = Duration::from_secs(1);
+    /// For a server that is busy, or not there.
+    pub(super) fn for_server(timeout: Duration) -> Self {
+        Self::new(Duration::from_millis(10), Duration::from_secs(1), timeout)
+    }
+
+    /// For room in a queue that somebody reads.
+    pub(super) fn for_room(timeout: Duration) -> Self {
+        Self::new(Duration::from_micros(50), Duration::from_millis(5), timeout)
+    }
 
     /// Tries until `timeout` from now.
-    pub(super) fn new(timeout: Duration) -> Self {
-        Self { start: Instant::now(), timeout, pause: Self::FIRST }
+    fn new(first: Duration, longest: Duration, timeout: Duration) -> Self {
+        Self { start: Instant::now(), timeout, pause: first, longest }
     }
 
     /// The next pause, between half and all of what the steps give; None once the time is up.
@@ -26,7 +34,7 @@ impl Backoff {
             return None;
         }
         let step = self.pause;
-        self.pause = (step * 2).min(Self::LONGEST);
+        self.pause = (step * 2).min(self.longest);
         // Should there be no random number, clients may meet again: nothing worse.
         let random = getrandom::u32().unwrap_or(u32::MAX);
         let jitter = f64::from(random) / f64::from(u32::MAX);
@@ -41,7 +49,7 @@ mod tests {
     #[test]
     fn pauses_grow_up_to_a_second_and_differ() {
         let pauses = || {
-            let mut backoff = Backoff::new(Duration::from_secs(3600));
+            let mut backoff = Backoff::for_server(Duration::from_secs(3600));
             (0..12).map(|_| backoff.next().unwrap()).collect::<Vec<_>>()
         };
         let (one, other) = (pauses(), pauses());
@@ -55,7 +63,7 @@ mod tests {
 
     #[test]
     fn there_is_no_pause_behind_the_end_and_any_time_has_one() {
-        assert_eq!(Backoff::new(Duration::ZERO).next(), None);
-        assert!(Backoff::new(Duration::MAX).next().is_some());
+        assert_eq!(Backoff::for_server(Duration::ZERO).next(), None);
+        assert!(Backoff::for_server(Duration::MAX).next().is_some());
     }
 }

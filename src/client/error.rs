@@ -102,6 +102,10 @@ pub enum Error {
     /// Somebody removed the reply queue.
     #[error("incomplete: the reply queue was removed")]
     QueueRemoved,
+    /// A transfer was interrupted, and the file is another one by now: what arrived is the
+    /// beginning of the earlier one.
+    #[error("incomplete: the file changed while the server was away")]
+    FileChanged,
     /// What arrived is not what was sent.
     #[error("incomplete: {0}")]
     Corrupt(&'static str),
@@ -132,6 +136,16 @@ impl Error {
                 | Self::RequestTooBig
                 | Self::NoRandom(_)
         )
+    }
+
+    /// Whether an answer got lost on the way, and another request may bring it.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self, Self::ServerDied | Self::ChildDied | Self::QueueRemoved)
+    }
+
+    /// Whether nobody is there to be asked.
+    pub(super) fn is_no_server(&self) -> bool {
+        matches!(self, Self::NoServer { .. } | Self::ServerDead { .. })
     }
 
     /// Whether the server is to be asked again, later.

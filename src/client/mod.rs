@@ -4,6 +4,7 @@
 //! request, receives META, DATA …, END or FAILURE from it, and removes it. The request queue is the
 //! server's; the client only writes to it, and only if its owner can be trusted.
 
+mod attempt;
 mod backoff;
 mod error;
 pub mod output;
@@ -13,8 +14,7 @@ mod watch;
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::unistd::{Uid, geteuid};
 
@@ -29,6 +29,7 @@ use crate::wire::{
 pub use error::Error;
 pub use transfer::Transfer;
 
+use attempt::Attempt;
 use backoff::Backoff;
 use reply_queue::ReplyQueue;
 use watch::WatchHandle;
@@ -45,7 +46,7 @@ use watch::WatchHandle;
 ///
 /// It may be shared between threads, each with transfers of its own. The server is looked up anew for
 /// every request: its queue's id may by then be another user's queue.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Client {
     options: Builder,
 }
@@ -55,6 +56,7 @@ pub struct Client {
 pub struct Builder {
     key: Key,
     timeout: Duration,
+    retries: u32,
     plain: bool,
     server_uid: Option<Uid>,
     watch: WatchHandle,
@@ -142,6 +144,15 @@ impl Builder {
         self
     }
 
+    /// How often to ask again in a row without any byte of an answer, instead of 3: after a server
+    /// or its child died, or somebody removed the reply queue. While there is no server at all, one
+    /// is waited for, until the timeout.
+    #[must_use]
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.retries = retries;
+        self
+    }
+
     /// Whether to speak the plain protocol only: no lease, no proof, nothing verified.
     #[must_use]
     pub fn plain(mut self, plain: bool) -> Self {
@@ -185,6 +196,7 @@ impl Client {
         Builder {
             key: DEFAULT_KEY,
             timeout: Duration::from_secs(30),
+            retries: 3,
             plain: false,
             server_uid: None,
             watch: WatchHandle::new(),
@@ -200,30 +212,58 @@ impl Client {
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Transfer, Error> {
         let path = path.as_ref();
         check(path)?;
-        let mut backoff = Backoff::new(self.options.timeout);
-        loop {
-            match self.ask(path) {
-                Err(error) if error.is_busy() => {
-                    let pause = backoff.next().ok_or(error)?;
-                    self.options.watch.sleep(pause)?;
-                }
-                outcome => return outcome,
+        let mut tries = self.options.retries;
+        let attempt = self.ask(path, Range::WHOLE).or_else(|error| match error {
+            error if error.is_passing() || error.is_busy() => {
+                self.ask_again(path, Range::WHOLE, error, &mut tries)
             }
+            error => Err(error),
+        })?;
+        Ok(Transfer::new(self.clone(), path.to_owned(), attempt, tries))
+    }
+
+    fn retries(&self) -> u32 {
+        self.options.retries
+    }
+
+    /// Asks until there is an answer, with growing pauses, after the answer to an earlier request was
+    /// lost. Waiting for a server that is busy, or not there, takes no try.
+    fn ask_again(
+        &self,
+        path: &Path,
+        range: Range,
+        mut lost: Error,
+        tries: &mut u32,
+    ) -> Result<Attempt, Error> {
+        let mut backoff = Backoff::for_server(self.options.timeout);
+        loop {
+            if lost.is_passing() {
+                *tries = tries.checked_sub(1).ok_or_else(|| lost.clone())?;
+            }
+            lost = loop {
+                let pause = backoff.next().ok_or_else(|| lost.clone())?;
+                self.options.watch.sleep(pause)?;
+                match self.ask(path, range) {
+                    Err(error) if error.is_no_server() => {}
+                    Err(error) if error.is_passing() || error.is_busy() => break error,
+                    outcome => return outcome,
+                }
+            };
         }
     }
 
     /// Asks, and again only if another server takes the first one's place.
-    fn ask(&self, path: &Path) -> Result<Transfer, Error> {
-        let Builder { key, server_uid, watch, timeout, plain } = &self.options;
+    fn ask(&self, path: &Path, range: Range) -> Result<Attempt, Error> {
+        let Builder { key, server_uid, watch, timeout, plain, .. } = &self.options;
         loop {
             let server = ServerQueue::find(*key, *server_uid)?;
             let reply = ReplyQueue::create(watch, &server, *plain, *timeout)?;
-            match self.send_request(&server, &reply, path) {
+            match self.send_request(&server, &reply, path, range) {
                 // Another server may have taken its place meanwhile.
                 Err(Error::NoServer { .. }) => {}
                 Err(error) => return Err(error),
                 Ok(()) => {
-                    let begun = Transfer::begin(reply);
+                    let begun = Attempt::begin(reply);
                     return begun.map_err(|error| server.explain(error, *plain));
                 }
             }
@@ -235,8 +275,10 @@ impl Client {
         server: &ServerQueue,
         reply: &ReplyQueue,
         path: &Path,
+        range: Range,
     ) -> Result<(), Error> {
-        let message = MessageBuffer::with_text(NORMAL_PRIORITY, &encode(server, reply, path));
+        let request = encode(server, reply, path, range);
+        let message = MessageBuffer::with_text(NORMAL_PRIORITY, &request);
         let try_send = || match server.queue.try_send(&message) {
             Err(SendError::Full | SendError::Interrupted) => None,
             outcome => Some(outcome),
@@ -262,11 +304,9 @@ impl Client {
         server: &ServerQueue,
         mut try_send: impl FnMut() -> Option<T>,
     ) -> Result<T, Error> {
-        const LONGEST_PAUSE: Duration = Duration::from_millis(5);
-        let start = Instant::now();
-        let mut pause = Duration::from_micros(50);
-        loop {
-            thread::sleep(pause);
+        let mut backoff = Backoff::for_room(self.options.timeout);
+        while let Some(pause) = backoff.next() {
+            self.options.watch.sleep(pause)?;
             // Looked at again after every pause: the queue may be gone, and its id another's by now.
             if ServerQueue::find(self.options.key, self.options.server_uid)? != *server {
                 return Err(Error::NoServer { key: server.key });
@@ -274,14 +314,8 @@ impl Client {
             if let Some(sent) = try_send() {
                 return Ok(sent);
             }
-            if self.options.watch.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
-            if start.elapsed() >= self.options.timeout {
-                return Err(Error::TimedOut(self.options.timeout));
-            }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
+        Err(Error::TimedOut(self.options.timeout))
     }
 }
 
@@ -291,8 +325,8 @@ fn request_exceeds(queue: Queue, request: &MessageBuffer) -> bool {
 
 /// The request as `mtext`. A plain server ignores the extension, unless its buffer is too small for a
 /// request that has one: that ends TLPI's. So where it may be, the extension stays out.
-fn encode(server: &ServerQueue, reply: &ReplyQueue, path: &Path) -> Vec<u8> {
-    let operation = Operation::Fetch(Range::WHOLE);
+fn encode(server: &ServerQueue, reply: &ReplyQueue, path: &Path, range: Range) -> Vec<u8> {
+    let operation = Operation::Fetch(range);
     let extension = reply.cookie.map(|cookie| Extension { cookie, operation });
     let request = Request { reply_queue: reply.watched.queue().id(), path, extension };
     let encoded = request.encode();

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -105,6 +105,23 @@ impl OutputFile {
             file.set_permissions(Permissions::from_mode(existing.permissions().mode() & 0o777))?;
         }
         Ok(Self { file, target, state, unfinished: unfinished.clone() })
+    }
+
+    /// How many bytes were written; None where they cannot be taken back: in place.
+    pub fn position(&self) -> Option<u64> {
+        match self.state {
+            State::InPlace => None,
+            State::Unnamed | State::Named(_) => (&self.file).stream_position().ok(),
+        }
+    }
+
+    /// Takes back what was written behind a [position](Self::position).
+    ///
+    /// # Errors
+    /// Those of ftruncate(2) and lseek(2).
+    pub fn rewind(&mut self, position: u64) -> io::Result<()> {
+        self.file.set_len(position)?;
+        self.file.seek(SeekFrom::Start(position)).map(drop)
     }
 
     /// Gives the file its name, in the place of one that has it.

@@ -56,7 +56,8 @@ impl ReplyQueue {
         let lease = if plain { None } else { Some(new_lease(server.queue.id())?) };
         let own_messages = u64::from(!plain);
         let takes_lock = server.marked;
-        let peer = Peer { key: server.key, owner: server.owner, takes_lock, own_messages };
+        let ServerQueue { key, queue: asked, owner, .. } = *server;
+        let peer = Peer { key, asked, owner, takes_lock, own_messages };
         let watched =
             watch.open(|| OwnedQueue::private(mode), peer, timeout).map_err(with_remedy)?;
         if let Some(lease) = &lease {

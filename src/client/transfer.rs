@@ -1,53 +1,53 @@
-//! A file on its way: messages in, bytes out, verified at the end.
+//! A file on its way: messages in, bytes out, verified at the end; over several attempts if servers
+//! die on the way.
 
 use std::io::{self, BufRead, Read};
+use std::path::PathBuf;
 
-use super::Error;
-use super::reply_queue::ReplyQueue;
-use crate::process::Patience;
-use crate::sysv::{Limits, MessageBuffer};
-use crate::wire::{MAX_REPLY, Meta, Reply, Trailer};
+use super::attempt::Attempt;
+use super::{Client, Error};
+use crate::wire::{Meta, Range, Trailer};
 
 /// A file that arrives. Reading yields its bytes and, once all are there and verified, the end.
 ///
-/// An error in place of the end means that the bytes read so far are not the whole file. Dropping
-/// it removes the reply queue; the server takes that for "client gone".
+/// Where a server dies on the way, another request asks for the rest, as often as
+/// [`retries`](super::Builder::retries) says, if it is still the same file. An error in place of the
+/// end means that the bytes read so far are not the whole file. Dropping it removes the reply queue;
+/// the server takes that for "client gone".
 #[derive(Debug)]
 pub struct Transfer {
-    /// None once nothing more can come.
-    queue: Option<ReplyQueue>,
-    message: MessageBuffer,
+    client: Client,
+    path: PathBuf,
+    attempt: Attempt,
+    /// How much of the attempt's present bytes was read.
     consumed: usize,
+    /// What the first attempt was told.
     meta: Option<Meta>,
-    trailer: Option<Trailer>,
-    received: u64,
-    checksum: crc32fast::Hasher,
-    patience: Patience,
+    /// What earlier attempts brought.
+    before: u64,
+    checksum_before: crc32fast::Hasher,
+    attempts: u32,
+    tries: u32,
     /// Why there will be no end.
     failed: Option<Error>,
 }
 
 impl Transfer {
-    /// The buffer's size where `kernel.msgmax` is larger: a message of a plain server may be as
-    /// large as it likes.
-    const MAX_BUFFER: usize = 1 << 20;
-
-    /// Waits for the first message, so that what cannot be opened fails here.
-    pub(super) fn begin(queue: ReplyQueue) -> Result<Self, Error> {
-        let msgmax = Limits::current()?.msgmax;
-        let mut transfer = Self {
-            queue: Some(queue),
-            message: MessageBuffer::with_capacity(msgmax.clamp(MAX_REPLY, Self::MAX_BUFFER)),
+    pub(super) fn new(client: Client, path: PathBuf, attempt: Attempt, tries: u32) -> Self {
+        let meta = attempt.meta;
+        let checksum_before = crc32fast::Hasher::new();
+        Self {
+            client,
+            path,
+            attempt,
             consumed: 0,
-            meta: None,
-            trailer: None,
-            received: 0,
-            checksum: crc32fast::Hasher::new(),
-            patience: Patience::default(),
+            meta,
+            before: 0,
+            checksum_before,
+            attempts: 1,
+            tries,
             failed: None,
-        };
-        transfer.advance()?;
-        Ok(transfer)
+        }
     }
 
     /// What the server said of the file; None from a plain server.
@@ -55,88 +55,93 @@ impl Transfer {
         self.meta.as_ref()
     }
 
-    /// What the server said at the end, which the bytes were verified against. None before the end,
-    /// and from a plain server, whose transfers nothing verifies.
+    /// What the server said at the end of the last attempt, which that one's bytes were verified
+    /// against. None before the end, and from a plain server, whose transfers nothing verifies.
     pub fn trailer(&self) -> Option<&Trailer> {
-        self.trailer.as_ref()
+        self.attempt.trailer.as_ref()
     }
 
     /// The bytes that arrived so far.
     pub fn received(&self) -> u64 {
-        self.received
+        self.before + self.attempt.received
     }
 
-    /// Takes the next message.
+    /// The CRC-32 of the bytes that arrived so far, in all attempts.
+    pub fn checksum(&self) -> u32 {
+        let mut whole = self.checksum_before.clone();
+        whole.combine(&self.attempt.checksum);
+        whole.finalize()
+    }
+
+    /// How many requests brought bytes or were the last. What one that was interrupted brought is whole
+    /// messages in order, but without a count or a checksum to verify them against.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// Takes the next message, of another attempt if need be.
     fn advance(&mut self) -> Result<(), Error> {
-        let outcome = self.next_message();
-        if let Err(error) = &outcome {
-            self.failed = Some(error.clone());
-            self.queue = None;
+        self.consumed = 0;
+        let outcome = self.attempt.advance().or_else(|error| self.resume(error));
+        match &outcome {
+            // Whatever arrives earns another full number of tries.
+            Ok(()) if !self.attempt.bytes().is_empty() => self.tries = self.client.retries(),
+            Ok(()) => {}
+            Err(error) => self.failed = Some(error.clone()),
         }
         outcome
     }
 
-    fn next_message(&mut self) -> Result<(), Error> {
-        let Some(queue) = &self.queue else { return Ok(()) };
-        let (watched, which) = (&queue.watched, queue.select());
-        let message = &mut self.message;
-        self.consumed = 0;
-        match self.patience.attempt(|| watched.try_receive(message, which)) {
-            Some(outcome) => outcome?,
-            None => watched.receive(message, which)?,
+    /// Asks for the rest.
+    fn resume(&mut self, lost: Error) -> Result<(), Error> {
+        if !lost.is_passing() || !self.is_resumable() {
+            return Err(lost);
         }
-        match Reply::decode(self.message.mtype(), self.message.text())? {
-            Reply::Data(bytes) => {
-                self.checksum.update(bytes); // while the bytes are in the cache
-                self.received += bytes.len() as u64;
-                return Ok(());
-            }
-            Reply::Meta(_) if self.meta.is_some() || self.received > 0 => {
-                return Err(Error::Corrupt("a second beginning"));
-            }
-            Reply::Meta(meta) => self.meta = Some(meta),
-            Reply::End(trailer) => {
-                self.verify(trailer.as_ref())?;
-                self.trailer = trailer;
-                self.queue = None;
-            }
-            Reply::Failure(failure) => {
-                let text = String::from_utf8_lossy(&failure.text).into_owned();
-                let text = if text.is_empty() { "the server gave no reason".into() } else { text };
-                return Err(Error::Failed { text, errno: failure.errno });
-            }
+        let (received, checksum) = self.attempt.take_tally();
+        self.attempts += u32::from(received > 0);
+        self.before += received;
+        self.checksum_before.combine(&checksum);
+        let rest = Range { offset: self.before, length: None };
+        let attempt = self.client.ask_again(&self.path, rest, lost, &mut self.tries)?;
+        if self.before == 0 {
+            self.meta = attempt.meta;
+        } else if !same_file(self.meta.as_ref(), attempt.meta.as_ref()) {
+            return Err(Error::FileChanged);
+        } else if attempt.meta.is_some_and(|meta| meta.offset != self.before) {
+            return Err(Error::Corrupt("the rest does not begin where it was to"));
         }
-        self.consumed = self.message.text().len(); // nothing of it is the file's
+        self.attempt = attempt;
         Ok(())
     }
 
-    fn verify(&self, trailer: Option<&Trailer>) -> Result<(), Error> {
-        match (self.meta, trailer) {
-            (_, Some(trailer)) if trailer.bytes != self.received => {
-                Err(Error::Corrupt("not as many bytes arrived as were sent"))
-            }
-            (_, Some(trailer)) if trailer.checksum != self.checksum.clone().finalize() => {
-                Err(Error::Corrupt("the checksum is not that of the bytes sent"))
-            }
-            (Some(_), None) => Err(Error::Corrupt("no count and checksum at the end")),
-            _ => Ok(()),
-        }
+    /// A file without a size, as in /proc, may be another one each time it is read; and only an mqfs
+    /// server can begin elsewhere than at the beginning.
+    fn is_resumable(&self) -> bool {
+        self.received() == 0 || self.meta.is_some_and(|meta| meta.size > 0)
     }
+}
+
+fn same_file(one: Option<&Meta>, other: Option<&Meta>) -> bool {
+    let identity = |meta: &Meta| (meta.device, meta.inode, meta.size, meta.mtime);
+    one.map(identity) == other.map(identity)
 }
 
 impl BufRead for Transfer {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while self.consumed >= self.message.text().len() && self.queue.is_some() {
-            self.advance()?;
+        while self.consumed >= self.attempt.bytes().len()
+            && !self.attempt.is_over()
+            && self.failed.is_none()
+        {
+            let _ = self.advance();
         }
         if let Some(error) = &self.failed {
             return Err(error.clone().into());
         }
-        Ok(&self.message.text()[self.consumed..])
+        Ok(&self.attempt.bytes()[self.consumed..])
     }
 
     fn consume(&mut self, amount: usize) {
-        self.consumed = self.message.text().len().min(self.consumed + amount);
+        self.consumed = self.attempt.bytes().len().min(self.consumed + amount);
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::{Uid, getpid};
 
 use super::Error;
-use crate::process::liveness;
+use crate::process::liveness::Observer;
 use crate::process::server_lock::{self, ServerState};
 use crate::sysv::{self, Key, MessageBuffer, OwnedQueue, Queue, ReceiveError, Select};
 
@@ -60,6 +60,8 @@ struct Entry {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer {
     pub(super) key: Key,
+    /// The request queue. A server that takes another one's place makes another one.
+    pub(super) asked: Queue,
     pub(super) owner: Uid,
     /// Whether it takes the server lock: another program's server does not.
     pub(super) takes_lock: bool,
@@ -113,10 +115,6 @@ impl WatchHandle {
             watch.changed.wait_timeout_while(watch.lock(), pause, |state| !state.cancelled);
         let (state, _) = asleep.unwrap_or_else(PoisonError::into_inner);
         if state.cancelled { Err(Error::Cancelled) } else { Ok(()) }
-    }
-
-    pub(super) fn is_cancelled(&self) -> bool {
-        self.watch().lock().cancelled
     }
 
     /// Makes a reply queue. Nothing comes between making it and knowing of it.
@@ -296,9 +294,10 @@ impl Entry {
         }
         if self.answered.load(Ordering::Acquire) {
             let sender = status.last_sender.filter(|&pid| pid != getpid())?;
-            return liveness::no_such_process(sender).then_some(Error::ChildDied);
+            return Observer::new().has_ended(sender).then_some(Error::ChildDied);
         }
-        let state = || server_lock::server_state(self.peer.key, self.peer.owner);
-        (self.peer.takes_lock && state() == ServerState::Dead).then_some(Error::ServerDied)
+        let Peer { key, asked, owner, takes_lock, .. } = self.peer;
+        let died = || takes_lock && server_lock::server_state(key, owner) == ServerState::Dead;
+        (Queue::open(key) != Ok(asked) || died()).then_some(Error::ServerDied)
     }
 }

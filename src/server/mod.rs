@@ -158,6 +158,7 @@ impl Server {
         let mut message = MessageBuffer::with_capacity(MAX_REQUEST + 1);
         let served = self.serve(&mut message);
         self.stopping.remove_queue();
+        drop(self.lock); // the next server need not wait for children that finish
         self.children.drain(self.config.drain_timeout, || self.stopping.is_urgent());
         served
     }

@@ -14,7 +14,8 @@ use tempfile::TempDir;
 
 use crate::support::{
     ForEverybody, Running, Server, as_root_in_own_namespace, client, in_own_namespace, noise,
-    queue_of, reply_queues, run, stuck_client, unique_key, wait_until,
+    queue_of, reply_queues, run, stuck_client, stuck_client_without_retries, unique_key,
+    wait_until,
 };
 
 /// A server of a folder, and the folder.
@@ -336,7 +337,7 @@ fn a_removed_reply_queue_is_an_incomplete_transfer() {
     in_own_namespace(|| {
         let (server, folder) = server();
         fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
-        let client = stuck_client(&server, "/file");
+        let client = stuck_client_without_retries(&server, "/file");
         for queue in reply_queues() {
             queue.remove().unwrap();
         }

@@ -22,6 +22,7 @@ mod plain;
 mod races;
 mod reaper;
 mod reaper_keeps;
+mod resume;
 mod rogue;
 mod squatters;
 mod start;

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     Running, Server, Stuck, children_of, in_own_namespace, noise, queue_of, reply_queues, run,
-    state_of, stuck_client, wait_until,
+    state_of, stuck_client, stuck_client_without_retries, wait_until,
 };
 
 /// A server with one file of 1 MiB, and the file's content.
@@ -68,7 +68,7 @@ fn a_server_that_stops_lets_its_children_finish() {
 fn a_server_ends_its_children_when_the_drain_is_over() {
     in_own_namespace(|| {
         let (mut server, _folder, _) = server_with_file(&["--drain-timeout", "300ms"]);
-        let client = stuck_client(&server, "/file");
+        let client = stuck_client_without_retries(&server, "/file");
         let child = children_of(server.pid())[0];
         server.signal(Signal::SIGTERM);
         assert!(server.running().wait().success());
@@ -83,7 +83,7 @@ fn a_server_ends_its_children_when_the_drain_is_over() {
 fn a_second_signal_ends_the_drain() {
     in_own_namespace(|| {
         let (mut server, _folder, _) = server_with_file(&["--drain-timeout", "1h"]);
-        let client = stuck_client(&server, "/file");
+        let client = stuck_client_without_retries(&server, "/file");
         server.signal(Signal::SIGTERM);
         wait_until("the drain has begun", || queue_of(server.key).is_none());
         server.signal(Signal::SIGTERM);
@@ -254,7 +254,7 @@ fn children_that_end_leave_no_zombie() {
 fn a_client_whose_child_was_killed_fails_soon() {
     in_own_namespace(|| {
         let (server, _folder, _) = server_with_file(&[]);
-        let client = stuck_client(&server, "/file");
+        let client = stuck_client_without_retries(&server, "/file");
         client.freeze();
         kill(Pid::from_raw(children_of(server.pid())[0]), Signal::SIGKILL).unwrap();
         wait_until("the child is gone", || children_of(server.pid()).is_empty());
@@ -275,7 +275,8 @@ fn a_client_of_a_server_that_died_before_it_answered_fails_soon() {
         let (mut server, _folder, _) = server_with_file(&[]);
         server.freeze();
         let mut command = server.client();
-        let client = Running::start(command.arg("/file").stderr(Stdio::piped()));
+        let client =
+            Running::start(command.args(["--retries", "0", "/file"]).stderr(Stdio::piped()));
         wait_until("it has asked", || {
             queue_of(server.key).unwrap().status().unwrap().messages == 1
         });

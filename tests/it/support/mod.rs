@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs;
 use std::panic::resume_unwind;
+use std::process::Command;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 use std::thread;
@@ -153,7 +154,18 @@ pub fn noise(length: usize) -> Vec<u8> {
 /// returns, every child of the server serves some client.
 #[track_caller]
 pub fn stuck_client(server: &Server, path: impl AsRef<OsStr>) -> Running {
-    let stuck = Stuck::start(server.client().arg(path));
+    stuck(server, server.client().arg(path))
+}
+
+/// The same, which fails as soon as its transfer is lost.
+#[track_caller]
+pub fn stuck_client_without_retries(server: &Server, path: impl AsRef<OsStr>) -> Running {
+    stuck(server, server.client().args(["--retries", "0"]).arg(path))
+}
+
+#[track_caller]
+fn stuck(server: &Server, client: &mut Command) -> Running {
+    let stuck = Stuck::start(client);
     wait_until("the server has kept house", || {
         children_of(server.pid()).len() == reply_queues().len()
     });

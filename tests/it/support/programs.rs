@@ -227,6 +227,7 @@ pub struct Server {
     pub key: Key,
     running: Running,
     log: TempDir,
+    has_successor: bool,
 }
 
 impl Server {
@@ -252,7 +253,7 @@ impl Server {
         let stdout = running.child().stdout.take().unwrap();
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).unwrap();
-        let server = Self { key, running, log };
+        let server = Self { key, running, log, has_successor: false };
         assert!(line.starts_with("mqfs-server: ready: key "), "{line:?}\n{}", server.log());
         server
     }
@@ -295,6 +296,11 @@ impl Server {
         run(self.client().arg(path)).success()
     }
 
+    /// Leaves what it left under its key to the next server there.
+    pub fn make_way(mut self) {
+        self.has_successor = true;
+    }
+
     /// Stops it as a service manager would, and fails the test unless it ends well.
     #[track_caller]
     pub fn stop(mut self) {
@@ -316,6 +322,8 @@ impl Drop for Server {
         while !self.running.has_ended() && start.elapsed() < DEADLINE / 3 {
             thread::sleep(Duration::from_millis(5));
         }
-        clear(self.key);
+        if !self.has_successor {
+            clear(self.key);
+        }
     }
 }
