@@ -6,6 +6,7 @@
 //! whose /proc shows them all.
 
 use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 
@@ -13,7 +14,8 @@ use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
-use super::proc::{self, Stat};
+use super::proc::{self, Stat, Waiting};
+use crate::sysv::QueueId;
 use crate::wire::OwnerId;
 
 /// This process, as a lease names it. Where /proc does not tell, the field is 0: such an owner can
@@ -92,6 +94,7 @@ pub struct Observer {
     time_namespace: u64,
     proc_is_ours: bool,
     census: OnceCell<Option<Census>>,
+    waiting: OnceCell<Vec<Waiting>>,
 }
 
 impl Observer {
@@ -102,6 +105,7 @@ impl Observer {
             time_namespace: proc::namespace("self", "time").unwrap_or(0),
             proc_is_ours: proc::is_ours(),
             census: OnceCell::new(),
+            waiting: OnceCell::new(),
         }
     }
 
@@ -131,6 +135,14 @@ impl Observer {
     pub fn has_ended(&self, pid: Pid) -> bool {
         let zombie = || Stat::read(&pid.to_string()).is_ok_and(|stat| stat.is_zombie());
         no_such_process(pid) || (self.proc_is_ours && zombie())
+    }
+
+    /// Whether a thread may wait in msgsnd or msgrcv on this queue. The queue's status does not tell:
+    /// who waits has neither sent nor received yet. Root sees every thread of its pid namespace,
+    /// others see theirs; who is out of sight is not found.
+    pub fn may_be_waited_on(&self, queue: QueueId) -> bool {
+        let waiting = self.waiting.get_or_init(proc::waiting);
+        waiting.iter().any(|&on| on == Waiting::Somewhere || on == Waiting::On(queue.get()))
     }
 
     fn life_here(&self, owner: &OwnerId) -> Life {
@@ -184,9 +196,9 @@ pub fn no_such_process(pid: Pid) -> bool {
     pid.as_raw() > 0 && kill(pid, None) == Err(Errno::ESRCH)
 }
 
-/// Every process of the machine, seen from the initial pid namespace.
-#[derive(Debug)]
-struct Census(Vec<Resident>);
+/// Every process of the machine, seen from the initial pid namespace, by its own pid namespace.
+#[derive(Debug, Default)]
+struct Census(HashMap<Option<u64>, Vec<Resident>>);
 
 /// A process; None is what could not be read, and may be anything.
 #[derive(Debug)]
@@ -214,15 +226,25 @@ impl Census {
 
     fn of_all_listed() -> io::Result<Self> {
         let processes = proc::processes()?;
-        Ok(Self(processes.iter().filter_map(|pid| Resident::read(pid)).collect()))
+        Ok(processes.iter().filter_map(|pid| Resident::read(pid)).collect())
     }
 
     fn may_hold(&self, owner: &OwnerId, compare_start: bool) -> bool {
-        self.0.iter().any(|resident| {
-            resident.pid_namespace.is_none_or(|namespace| namespace == owner.pid_namespace)
-                && resident.inner_pid.is_none_or(|pid| pid == owner.pid)
+        let homes = [Some(owner.pid_namespace), None];
+        homes.iter().filter_map(|home| self.0.get(home)).flatten().any(|resident| {
+            resident.inner_pid.is_none_or(|pid| pid == owner.pid)
                 && (!compare_start || resident.start_time.is_none_or(|t| t == owner.start_time))
         })
+    }
+}
+
+impl FromIterator<Resident> for Census {
+    fn from_iter<T: IntoIterator<Item = Resident>>(residents: T) -> Self {
+        let mut census = Self::default();
+        for resident in residents {
+            census.0.entry(resident.pid_namespace).or_default().push(resident);
+        }
+        census
     }
 }
 
@@ -282,12 +304,11 @@ mod tests {
             Resident { inner_pid: Some(8), ..resident() },
             Resident { start_time: Some(101), ..resident() },
         ];
-        let mut census = Census(Vec::from(others));
+        let census = Census::from_iter(others);
         assert!(!census.may_hold(&OWNER, true));
         assert!(census.may_hold(&OWNER, false), "times that cannot be compared say nothing");
-        census.0.push(resident());
-        assert!(census.may_hold(&OWNER, true));
-        assert!(!Census(vec![]).may_hold(&OWNER, false));
+        assert!(Census::from_iter([resident()]).may_hold(&OWNER, true));
+        assert!(!Census::default().may_hold(&OWNER, false));
     }
 
     #[test]
@@ -298,7 +319,7 @@ mod tests {
             Resident { start_time: None, ..resident() },
             Resident { pid_namespace: None, inner_pid: None, start_time: None },
         ] {
-            assert!(Census(vec![unread]).may_hold(&OWNER, true));
+            assert!(Census::from_iter([unread]).may_hold(&OWNER, true));
         }
     }
 

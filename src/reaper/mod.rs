@@ -2,7 +2,7 @@
 //!
 //! It looks at every queue of the IPC namespace and judges each; only then, and only after a second
 //! look, does it remove those whose owner is proven dead. A queue that is not mqfs's own is never
-//! touched.
+//! touched, unless a [`Policy`] asks for it.
 //!
 //! ```no_run
 //! for finding in mqfs::reaper::survey()? {
@@ -13,8 +13,10 @@
 //! # Ok::<(), mqfs::sysv::Error>(())
 //! ```
 
-mod sweep;
+mod removal;
+mod survey;
 mod verdict;
 
-pub use sweep::{Action, remove, sweep};
-pub use verdict::{Doubt, Finding, Proof, Verdict, survey};
+pub use removal::{Action, remove, sweep};
+pub use survey::{Finding, Policy, survey};
+pub use verdict::{Doubt, Proof, Stranger, Verdict};

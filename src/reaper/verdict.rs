@@ -1,27 +1,9 @@
-//! A verdict on every queue, with its reason. *Orphan* takes proof; doubt means alive.
+//! What can be said of a queue, in types and in words.
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
 
-use crate::process::lease::{self, Head};
-use crate::process::liveness::{Alive, Dead, Life, Observer};
-use crate::process::server_lock::{self, ServerState};
-use crate::sysv::{self, Queue, Status, queues};
-use crate::wire::{Lease, OwnerId, REPLY_QUEUE_MODE, is_request_queue_mode};
-
-/// What was found of one queue.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct Finding {
-    /// The queue.
-    pub queue: Queue,
-    /// What the kernel said of it.
-    pub status: Status,
-    /// Who its lease says that it belongs to.
-    pub owner: Option<OwnerId>,
-    /// Whether it is an orphan.
-    pub verdict: Verdict,
-}
+use crate::process::liveness::{Alive, Dead};
+use crate::wire::Lease;
 
 /// Whether a queue is an orphan, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,10 +11,12 @@ pub struct Finding {
 pub enum Verdict {
     /// Its owner is proven dead.
     Orphan(Proof),
+    /// An orphan, but made, changed or used within [`Policy::older_than`](super::Policy::older_than).
+    Recent(Proof),
     /// Its owner lives, or nothing proves that it does not.
     Alive(Doubt),
     /// It has neither mark nor lease: other software's.
-    Foreign,
+    Foreign(Stranger),
 }
 
 /// What proves a queue an orphan.
@@ -45,6 +29,9 @@ pub enum Proof {
     NeverUsed,
     /// A request queue whose server lock nobody holds.
     NoServer,
+    /// Other software's queue without a key, whose last sender and last receiver are dead. Only by
+    /// [`Policy::foreign`](super::Policy::foreign).
+    LastUsers,
 }
 
 /// Why a queue counts as alive.
@@ -69,88 +56,24 @@ pub enum Doubt {
     Receiver,
 }
 
-/// How old a marked queue that was never used must be. Should a clock that jumped make it look
-/// older, its owner's first send finds it gone and the owner starts over: nothing is lost.
-const GRACE: Duration = Duration::from_secs(10);
-
-/// Judges every queue of the IPC namespace.
-///
-/// # Errors
-/// None are known.
-pub fn survey() -> Result<Vec<Finding>, sysv::Error> {
-    let seen: Vec<_> = queues()?
-        .map(|(queue, status)| {
-            let head = is_reply_queue(&status).then(|| lease::peek(queue));
-            (queue, status, head)
-        })
-        .collect();
-    // Made only now: see Observer. What it sees is younger than every lease read above.
-    let observer = Observer::new();
-    let now = SystemTime::now();
-    Ok(seen
-        .into_iter()
-        .filter(|(_, _, head)| *head != Some(Head::Gone))
-        .map(|(queue, status, head)| Finding {
-            queue,
-            status,
-            owner: match head {
-                Some(Head::Lease(lease)) => Some(lease.owner),
-                _ => None,
-            },
-            verdict: match head {
-                Some(head) => judge_reply_queue(&status, head, &observer, now),
-                None => judge_keyed(&status, &observer),
-            },
-        })
-        .collect())
-}
-
-fn is_reply_queue(status: &Status) -> bool {
-    status.key.is_private() && status.mode == REPLY_QUEUE_MODE
-}
-
-fn judge_reply_queue(status: &Status, head: Head, observer: &Observer, now: SystemTime) -> Verdict {
-    if never_used(status) {
-        // A time in the future is no age.
-        let age = now.duration_since(status.changed_at).unwrap_or_default();
-        return if age > GRACE {
-            Verdict::Orphan(Proof::NeverUsed)
-        } else {
-            Verdict::Alive(Doubt::JustMade)
-        };
-    }
-    match head {
-        Head::Lease(lease) => match observer.life_of(&lease.owner) {
-            Life::Dead(dead) => Verdict::Orphan(Proof::Owner(lease, dead)),
-            Life::Alive(alive) => Verdict::Alive(Doubt::Owner(alive)),
-        },
-        Head::UnknownLease(_) => Verdict::Alive(Doubt::UnknownLease),
-        Head::Unreadable(_) => Verdict::Alive(Doubt::Unreadable),
-        Head::Other | Head::Nothing | Head::Gone => Verdict::Alive(Doubt::NoLease),
-    }
-}
-
-pub(super) fn never_used(status: &Status) -> bool {
-    // Times as well as pids: a process that this pid namespace cannot see reads as pid 0.
-    status.messages == 0
-        && (status.last_sender, status.last_receiver) == (None, None)
-        && (status.sent_at, status.received_at) == (None, None)
-}
-
-fn judge_keyed(status: &Status, observer: &Observer) -> Verdict {
-    if status.key.is_private() || !is_request_queue_mode(status.mode) {
-        return Verdict::Foreign;
-    }
-    match server_lock::server_state(status.key, status.uid) {
-        ServerState::Running => Verdict::Alive(Doubt::Serving),
-        ServerState::NoLock => Verdict::Alive(Doubt::NoLock),
-        // The lock alone would do, were it not that other software could have made such a queue
-        // and such a semaphore.
-        ServerState::Dead => match status.last_receiver {
-            Some(pid) if !observer.has_ended(pid) => Verdict::Alive(Doubt::Receiver),
-            _ => Verdict::Orphan(Proof::NoServer),
-        },
-    }
+/// Why a queue that mqfs did not make is left alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stranger {
+    /// [`Policy::foreign`](super::Policy::foreign) was not asked for.
+    NotAsked,
+    /// It has a key, by which anybody may still come back to it.
+    HasKey,
+    /// Nobody sent yet, or a process that this pid namespace cannot see.
+    SenderUnknown,
+    /// Nobody received yet, or a process that this pid namespace cannot see.
+    ReceiverUnknown,
+    /// A process has the pid of who sent last.
+    Sender,
+    /// A process or thread has the id of who received last.
+    Receiver,
+    /// A process waits to send or to receive there, or on a queue that cannot be told.
+    Waiter,
 }
 
 impl Verdict {
@@ -158,12 +81,13 @@ impl Verdict {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Orphan(_) => "orphan",
+            Self::Recent(_) => "recent",
             Self::Alive(_) => "alive",
-            Self::Foreign => "foreign",
+            Self::Foreign(_) => "foreign",
         }
     }
 
-    /// Whether it is an orphan.
+    /// Whether it is an orphan, and not a recent one.
     pub fn is_orphan(&self) -> bool {
         matches!(self, Self::Orphan(_))
     }
@@ -173,12 +97,22 @@ impl Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Orphan(Proof::Owner(_, dead)) => dead.fmt(f),
-            Self::Orphan(Proof::NeverUsed) => f.write_str("owner died before using it"),
-            Self::Orphan(Proof::NoServer) => f.write_str("no server holds the key's lock"),
+            Self::Orphan(proof) => proof.fmt(f),
+            Self::Recent(proof) => write!(f, "{proof}, but it was used recently"),
             Self::Alive(doubt) => doubt.fmt(f),
-            Self::Foreign => f.write_str("not made by mqfs"),
+            Self::Foreign(reason) => reason.fmt(f),
         }
+    }
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Owner(_, dead) => return dead.fmt(f),
+            Self::NeverUsed => "owner died before using it",
+            Self::NoServer => "no server holds the key's lock",
+            Self::LastUsers => "not made by mqfs, its last sender and receiver are gone",
+        })
     }
 }
 
@@ -193,6 +127,20 @@ impl fmt::Display for Doubt {
             Self::Serving => "its server is running",
             Self::NoLock => "a request queue without a server lock",
             Self::Receiver => "its last receiver is running",
+        })
+    }
+}
+
+impl fmt::Display for Stranger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotAsked => "not made by mqfs",
+            Self::HasKey => "not made by mqfs, and under a key",
+            Self::SenderUnknown => "not made by mqfs, its last sender unknown",
+            Self::ReceiverUnknown => "not made by mqfs, its last receiver unknown",
+            Self::Sender => "not made by mqfs, its last sender is running",
+            Self::Receiver => "not made by mqfs, its last receiver is running",
+            Self::Waiter => "not made by mqfs, and a process may wait on it",
         })
     }
 }

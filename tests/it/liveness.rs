@@ -287,6 +287,22 @@ fn where_proc_hides_other_users_nothing_alive_is_judged_dead() {
 }
 
 #[test]
+fn where_proc_hides_other_users_no_other_pid_namespace_is_judged() {
+    as_root_in_own_namespace(|| {
+        let here = owner_of(getpid().as_raw());
+        // From a namespace that is gone, or never was: no process is in it.
+        let gone = leased(OwnerId { pid_namespace: 1, ..here });
+        let mut shell = Command::new("sh");
+        shell.args(["-c", r#"mount -t proc -o hidepid=2 proc /proc && exec "$0" --json"#]);
+        shell.arg(program("mqfs-reap").get_program());
+        assert_eq!(Verdicts::of(&mut unshared(&["--mount"], &shell)).on(*gone), ELSEWHERE);
+        let inside = Verdicts::of(&mut unshared(&PID_NAMESPACE, &reap_json()));
+        assert_eq!(inside.on(*gone), ELSEWHERE);
+        assert_eq!(Verdicts::now().on(*gone), if_seen(NOT_THERE));
+    });
+}
+
+#[test]
 fn owner_that_made_its_lease_without_proc_is_never_proven_dead() {
     as_root_in_own_namespace(|| {
         let quiet = QuietServer::start();

@@ -300,10 +300,13 @@ fn json_has_an_object_to_a_line() {
         let queue = leased(owner);
         let text = String::from_utf8(reap(&["--json"]).success()).unwrap();
         let mut row: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
-        assert!(row["age_seconds"].take().as_u64().unwrap() < 30, "{text}");
+        for field in ["age_seconds", "idle_seconds"] {
+            assert!(row[field].take().as_u64().unwrap() < 30, "{text}");
+        }
         let expected = serde_json::json!({
             "id": queue.id().get(), "key": "0x00000000", "uid": 0, "cuid": 0, "mode": "0711",
-            "pid": owner.pid, "last_sender": owner.pid, "last_receiver": null, "age_seconds": null, "messages": 1, "bytes": 64,
+            "pid": owner.pid, "last_sender": owner.pid, "last_receiver": null,
+            "age_seconds": null, "idle_seconds": null, "messages": 1, "bytes": 64,
             "verdict": "alive", "reason": "owner is running", "action": "kept",
         });
         assert_eq!(row, expected);

@@ -2,10 +2,14 @@
 
 use std::fmt;
 
-use super::verdict::{Finding, Proof, Verdict, never_used, survey};
+use nix::unistd::Pid;
+
+use super::survey::{Finding, last_used, never_used, survey};
+use super::verdict::{Proof, Verdict};
 use crate::process::lease::{self, Head};
+use crate::process::liveness::{self, Observer};
 use crate::process::server_lock::{self, ServerState};
-use crate::sysv;
+use crate::sysv::{self, Status};
 
 /// What was done about a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +21,8 @@ pub enum Action {
     Removed,
     /// It had gone by itself, or is another queue by now.
     Vanished,
+    /// Nothing: it was used since it was found unused.
+    Used,
     /// It is an orphan, but not the caller's to remove.
     NotPermitted,
     /// It is an orphan, and the removal failed.
@@ -29,6 +35,7 @@ impl fmt::Display for Action {
             Self::Kept => "kept",
             Self::Removed => "removed",
             Self::Vanished => "gone by itself",
+            Self::Used => "used meanwhile",
             Self::NotPermitted => "not permitted",
             Self::Failed(error) => return error.fmt(f),
         })
@@ -38,8 +45,9 @@ impl fmt::Display for Action {
 /// Removes a queue that was found an orphan, if it still is that queue.
 pub fn remove(finding: &Finding) -> Action {
     let Verdict::Orphan(proof) = finding.verdict else { return Action::Kept };
-    if !is_still(finding, proof) {
-        return Action::Vanished;
+    let Some(now) = look_again(finding, proof) else { return Action::Vanished };
+    if !is_still_unused(finding, proof, &now) {
+        return Action::Used;
     }
     match finding.queue.remove() {
         Ok(()) => Action::Removed,
@@ -49,22 +57,42 @@ pub fn remove(finding: &Finding) -> Action {
     }
 }
 
-/// Ids come round again after some millions of queues: is this one the one that was judged? A dead
-/// owner stays dead, so the same lease proves the same as before.
-fn is_still(finding: &Finding, proof: Proof) -> bool {
-    let Ok(now) = finding.queue.status() else { return false };
+/// Ids come round again after some millions of queues: is this one the one that was judged, and does
+/// what proved it an orphan still hold? A dead owner stays dead, so the same lease proves the same
+/// as before. Returns what the kernel says of it now.
+fn look_again(finding: &Finding, proof: Proof) -> Option<Status> {
+    let now = finding.queue.status().ok()?;
     let then = &finding.status;
     if (now.key, now.cuid, now.mode) != (then.key, then.cuid, then.mode) {
-        return false;
+        return None;
     }
-    match proof {
+    let is_same = match proof {
         Proof::Owner(lease, _) => lease::peek(finding.queue) == Head::Lease(lease),
         Proof::NeverUsed => never_used(&now) && now.changed_at == then.changed_at,
         Proof::NoServer => {
             server_lock::server_state(now.key, now.uid) == ServerState::Dead
                 && now.last_receiver == then.last_receiver
         }
+        Proof::LastUsers => (now.cgid, now.changed_at) == (then.cgid, then.changed_at),
+    };
+    is_same.then_some(now)
+}
+
+fn is_still_unused(finding: &Finding, proof: Proof, now: &Status) -> bool {
+    match proof {
+        // No lease names it: everything must be as it was. Its last users are asked about again,
+        // since a queue that came in its place may look the same but for who lives.
+        Proof::LastUsers => {
+            *now == finding.status
+                && [now.last_sender, now.last_receiver].into_iter().all(has_ended)
+        }
+        _ => !finding.must_stay_unused || last_used(now) == finding.last_used(),
     }
+}
+
+fn has_ended(pid: Option<Pid>) -> bool {
+    // The first answer does without /proc, and nearly always does.
+    pid.is_some_and(|pid| liveness::no_such_process(pid) || Observer::new().has_ended(pid))
 }
 
 /// Removes every orphan, and says in the log what was done. For a server's housekeeping.

@@ -1,0 +1,201 @@
+//! `mqfs-reap --check`, `--older-than`, `--uid`, and what it does not take.
+
+use std::time::{Duration, Instant};
+
+use mqfs::reaper::{Action, Policy, remove};
+use mqfs::sysv::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Semaphore};
+use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE};
+use nix::unistd::{Uid, getpid, setuid};
+
+use crate::support::{
+    ForEverybody, SOMEBODY, Verdicts, all_queues, as_root_in_own_namespace, dead_owner, exists,
+    in_dead_process, lease_of_owner, leased, owner_of, program, reap, unique_key, wait_until,
+};
+
+const REMOVED: [&str; 3] = ["orphan", "owner is gone", "removed"];
+const RECENT: [&str; 3] = ["recent", "owner is gone, but it was used recently", "kept"];
+
+/// `mqfs-reap --json` with more arguments.
+fn verdicts(arguments: &[&str]) -> Verdicts {
+    Verdicts::of(program("mqfs-reap").arg("--json").args(arguments))
+}
+
+/// A queue with a dead owner, made by this user.
+fn orphan_of(uid: u32) -> Queue {
+    let before = all_queues();
+    let lease = lease_of_owner(dead_owner()).encode();
+    in_dead_process(|| {
+        setuid(Uid::from_raw(uid)).unwrap();
+        let queue = Queue::create(Key::PRIVATE, REPLY_QUEUE_MODE).unwrap();
+        queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease)).unwrap();
+    });
+    let new = |queue: &Queue| before.iter().all(|(other, _)| other != queue);
+    all_queues().into_iter().map(|(queue, _)| queue).find(new).unwrap()
+}
+
+#[test]
+fn check_says_nothing_and_exits_with_0_where_there_is_no_orphan() {
+    as_root_in_own_namespace(|| {
+        let check = |arguments: &[&str]| {
+            let finished = reap(arguments);
+            assert_eq!(finished.code(), Some(0), "{arguments:?}: {}", finished.stderr);
+            assert_eq!(String::from_utf8(finished.stdout).unwrap(), "", "{arguments:?}");
+        };
+        check(&["--check"]);
+        let _alive = leased(owner_of(getpid().as_raw()));
+        let _foreign = OwnedQueue::private(Mode::new(0o600)).unwrap();
+        let _recent = leased(dead_owner());
+        check(&["--check", "--older-than", "1h"]);
+        check(&["--check", "--older-than", "1h", "--json"]);
+    });
+}
+
+#[test]
+fn check_shows_the_orphans_alone_and_exits_with_1_and_removes_nothing() {
+    as_root_in_own_namespace(|| {
+        let alive = leased(owner_of(getpid().as_raw()));
+        let orphan = leased(dead_owner());
+        for more in [&[][..], &["-n"], &["--dry-run"]] {
+            let table = reap(&[&["--check"], more].concat());
+            assert_eq!((table.code(), &*table.stderr), (Some(1), ""));
+            let table = String::from_utf8(table.stdout).unwrap();
+            let [header, row] = table.lines().collect::<Vec<_>>()[..] else { panic!("{table}") };
+            assert!(header.starts_with(" ") || header.starts_with("ID"), "{table}");
+            assert!(row.contains("orphan: owner is gone") && row.ends_with("would remove"));
+        }
+        let objects = reap(&["--check", "--json"]);
+        assert_eq!(objects.code(), Some(1));
+        let row: serde_json::Value = serde_json::from_slice(&objects.stdout).unwrap();
+        assert_eq!(
+            (&row["id"], &row["action"]),
+            (&orphan.id().get().into(), &"would remove".into())
+        );
+
+        assert!(exists(*orphan) && exists(*alive));
+        assert_eq!(Verdicts::now().removed(), [orphan.id()]);
+        assert_eq!(reap(&["--check"]).code(), Some(0));
+    });
+}
+
+#[test]
+fn check_counts_what_was_left_behind_long_enough_ago() {
+    as_root_in_own_namespace(|| {
+        let _orphan = leased(dead_owner());
+        assert_eq!(reap(&["--check", "--older-than", "1h"]).code(), Some(0));
+        wait_until("it is old enough", || {
+            reap(&["--check", "--older-than", "1s"]).code() == Some(1)
+        });
+    });
+}
+
+#[test]
+fn orphan_is_kept_until_it_is_older_than_it_must_be() {
+    as_root_in_own_namespace(|| {
+        let made = Instant::now();
+        let orphan = leased(dead_owner());
+        // A server's that was killed.
+        let key = unique_key();
+        let requests = OwnedQueue::create(key, Mode::new(0o733)).unwrap();
+        let semaphore = Semaphore::open_or_create(key, Mode::new(0o644)).unwrap();
+        assert_eq!(verdicts(&["--older-than", "1h"]).on(*orphan), RECENT);
+        assert_eq!(
+            verdicts(&["--older-than", "1h"]).on(*requests),
+            ["recent", "no server holds the key's lock, but it was used recently", "kept",]
+        );
+        wait_until("they are old enough", || {
+            reap(&["--older-than", "2s"]).success();
+            !exists(*orphan) && !exists(*requests)
+        });
+        assert!(made.elapsed() >= Duration::from_secs(2), "{:?}", made.elapsed());
+        semaphore.remove().unwrap();
+    });
+}
+
+#[test]
+fn use_makes_an_orphan_young_again_also_between_look_and_removal() {
+    as_root_in_own_namespace(|| {
+        let orphan = leased(dead_owner());
+        let policy = Policy { older_than: Some(Duration::from_secs(1)), ..Policy::default() };
+        let mut findings = vec![];
+        wait_until("it is old enough", || {
+            findings = policy.survey().unwrap();
+            findings[0].verdict.is_orphan()
+        });
+        // The child that serves a dead client.
+        let message = MessageBuffer::with_text(MessageType::new(2).unwrap(), b"data");
+        orphan.try_send(&message).unwrap();
+        assert_eq!(remove(&findings[0]), Action::Used);
+        assert!(exists(*orphan));
+        assert_eq!(verdicts(&["--older-than", "1h"]).on(*orphan), RECENT);
+        assert_eq!(verdicts(&[]).on(*orphan), REMOVED);
+    });
+}
+
+#[test]
+fn only_queues_that_the_user_made_are_looked_at() {
+    as_root_in_own_namespace(|| {
+        let roots = leased(dead_owner());
+        // It was given to that user, who did not make it.
+        let given = leased(dead_owner());
+        let mut settings = given.status().unwrap().settings();
+        settings.uid = Uid::from_raw(SOMEBODY);
+        given.set(&settings).unwrap();
+        let theirs = orphan_of(SOMEBODY);
+        let others = orphan_of(SOMEBODY - 1);
+
+        let seen = verdicts(&["--uid", &SOMEBODY.to_string()]);
+
+        assert_eq!(seen.0.len(), 1);
+        assert_eq!(seen.on(theirs), REMOVED);
+        assert_eq!(reap(&["--check", "--uid", &SOMEBODY.to_string()]).code(), Some(0));
+        for root in ["root", "0"] {
+            let seen = verdicts(&["-n", "--uid", root]);
+            assert_eq!(seen.0.len(), 2);
+            assert_eq!(seen.on(*roots), ["orphan", "owner is gone", "would remove"]);
+        }
+        assert_eq!(reap(&["--check", "--uid", "root"]).code(), Some(1));
+        assert!(exists(*roots) && exists(*given) && exists(others));
+        assert_eq!(Verdicts::now().removed().len(), 3);
+    });
+}
+
+#[test]
+fn orphans_of_others_can_be_asked_for_but_not_removed() {
+    as_root_in_own_namespace(|| {
+        let theirs = orphan_of(SOMEBODY);
+        let others = orphan_of(SOMEBODY - 1);
+        let programs = ForEverybody::new();
+        let mut command = programs.program("mqfs-reap", SOMEBODY);
+        let seen = Verdicts::of(command.args(["--json", "--uid", &(SOMEBODY - 1).to_string()]));
+        assert_eq!(seen.0.len(), 1);
+        assert_eq!(seen.on(others), ["alive", "another user's, not to be read", "kept"]);
+        let mut command = programs.program("mqfs-reap", SOMEBODY);
+        assert_eq!(Verdicts::of(command.arg("--json")).removed(), [theirs.id()]);
+        others.remove().unwrap();
+    });
+}
+
+#[test]
+fn wrong_options_are_refused_in_a_line_that_says_why() {
+    for (arguments, why) in [
+        (&["--check", "--watch", "1s"][..], "cannot be used with"),
+        (&["--older-than", "0s"], "must be more than zero"),
+        (&["--older-than", "soon"], "durations are written 30s, 5m, 1h"),
+        (&["--older-than", "101years"], "must be at most 100 years"),
+        (&["--watch", "99ms"], "must be at least 100ms"),
+        (&["--watch"], "a value is required"),
+        (&["--uid", "no such user"], "no such user"),
+        (&["--uid", "-1"], "unexpected argument"),
+        (&["--uid", "4294967295"], "not a user"),
+        (&["--uid", "4294967296"], "no such user"),
+        (&["--uid", ""], "no such user"),
+        (&["--uid", "0", "--uid", "1"], "cannot be used multiple times"),
+        (&["somewhere"], "unexpected argument"),
+    ] {
+        let finished = reap(arguments);
+        assert_eq!(finished.code(), Some(2), "{arguments:?}: {}", finished.stderr);
+        assert!(finished.stderr.contains(why), "{arguments:?}: {}", finished.stderr);
+        assert_eq!(finished.stderr.lines().count(), 1, "{}", finished.stderr);
+        assert!(finished.stdout.is_empty());
+    }
+}
