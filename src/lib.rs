@@ -9,6 +9,9 @@
 //!
 //! # Fetching a file
 //!
+//! A [`Transfer`] reads like a file. Its end is the end of the file: count and checksum were right.
+//! Anything else is an error, never a short file.
+//!
 //! ```no_run
 //! use std::io::Read;
 //!
@@ -18,6 +21,67 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
+//! A [`Client`] may be shared between threads, each with transfers of its own; each takes a queue for
+//! as long as it lasts. [`open_range`](Client::open_range) brings a part of a file,
+//! [`open_rest`](Client::open_rest) what is missing of one that is half there.
+//!
+//! # Options
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! let client = mqfs::Client::builder()
+//!     .key(mqfs::sysv::Key::new(0x4d51_0001)) // another server than the usual
+//!     .timeout(Duration::from_secs(5)) // for anything to come
+//!     .retries(10) // when servers die on the way
+//!     .connect()?;
+//! # Ok::<(), mqfs::Error>(())
+//! ```
+//!
+//! Any user can make a queue under any key. So a client trusts servers of root's and of its own user,
+//! and of one other that it is [told](client::Builder::server_uid); others are told nothing, not even
+//! a path.
+//!
+//! # Looking around
+//!
+//! ```no_run
+//! # let client = mqfs::Client::connect(mqfs::DEFAULT_KEY)?;
+//! if client.metadata("/var/log")?.is_dir() {
+//!     for entry in client.read_dir("/var/log")? {
+//!         let entry = entry?;
+//!         println!("{:>12} {}", entry.metadata().len(), mqfs::text::printable(entry.name()));
+//!     }
+//! }
+//! # Ok::<(), mqfs::Error>(())
+//! ```
+//!
+//! # Whole trees
+//!
+//! [`walk`](Client::walk) brings a directory with all that is below it in one request, which is what
+//! makes many small files fast. [`write_tree`](client::output::write_tree) writes what comes below a
+//! folder, and nowhere else, whatever the server calls it.
+//!
+//! ```no_run
+//! use mqfs::client::output::{Folder, Options, write_tree};
+//!
+//! let mut walk = mqfs::Client::connect(mqfs::DEFAULT_KEY)?.walk("/srv/site")?;
+//! let (folder, name) = (Folder::open("/tmp")?, Some("site".as_ref()));
+//! let report = write_tree(&mut walk, &folder, name, &Options::default(), &mut |_event| {})?;
+//! assert_eq!(report.problems, 0, "an event told of each");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Errors
+//!
+//! An [`Error`] says what happened in words that can be shown as they are. It becomes an
+//! [`io::Error`](std::io::Error) of the kind that a file of one's own would give (`NotFound`,
+//! `PermissionDenied`, `TimedOut`, ...), and [`downcast`](std::io::Error::downcast) brings it back.
+//!
+//! # Serving
+//!
+//! [`server::Server`] is what `mqfs-server` runs; it expects a process to itself. [`reaper`] removes
+//! what dead processes left.
+//!
 //! # The map
 //!
 //! | module | what it is |
@@ -25,6 +89,7 @@
 //! | [`sysv`] | typed, safe System V message queues; knows nothing of mqfs |
 //! | [`wire`] | bytes ⇄ requests, replies and leases |
 //! | `process` | forking, credentials, signals, and who is alive |
+//! | [`stats`] | a server's figures, in shared memory |
 //! | [`client`], [`server`], [`reaper`] | the three programs, as a library |
 //! | `cli` | their arguments, wording and exit codes (feature `cli`) |
 
@@ -42,6 +107,7 @@ pub mod client;
 pub mod process;
 pub mod reaper;
 pub mod server;
+pub mod stats;
 #[allow(unsafe_code)]
 pub mod sysv;
 pub mod text;
@@ -50,5 +116,5 @@ pub mod wire;
 /// The crate whose types for errnos, uids and pids stand in this one's signatures.
 pub use nix;
 
-pub use client::{Client, Error, Transfer};
+pub use client::{Client, DirEntry, Error, Metadata, ReadDir, Transfer, Walk, WalkEntry};
 pub use wire::DEFAULT_KEY;

@@ -17,6 +17,18 @@ golden = {
     + struct.pack("<8sHHI16sQQ", b"mqfs-req", 1, 1, 0, COOKIE, 0, ALL),
     "request-range.bin": struct.pack("<i4s", 7, b"abc")
     + struct.pack("<8sHHI16sQQ", b"mqfs-req", 1, 1, 0, COOKIE, 4096, 100),
+    # ... operation 2 has behind that: start and CRC-32 of what arrived, reserved
+    "request-resume.bin": struct.pack("<i4s", 7, b"abc")
+    + struct.pack("<8sHHI16sQQQII", b"mqfs-req", 1, 2, 0, COOKIE, 4096, ALL, 1000, 0xCBF43926, 0),
+    # ... operation 3: whether links are followed, reserved
+    "request-stat.bin": struct.pack("<i4s", 7, b"abc") + struct.pack("<8sHHI16sII", b"mqfs-req", 1, 3, 0, COOKIE, 1, 0),
+    # ... operations 4 and 5: bytes and CRC-32 of what arrived, length of the path, reserved; the path
+    "request-list.bin": struct.pack("<i4s", 7, b"abc")
+    + struct.pack("<8sHHI16sQIHH", b"mqfs-req", 1, 4, 0, COOKIE, ALL, 0, 4, 0) + b"name",
+    "request-tree.bin": struct.pack("<i4s", 7, b"abc")
+    + struct.pack("<8sHHI16sQIHH", b"mqfs-req", 1, 5, 0, COOKIE, ALL, 0, 0, 0),
+    "request-tree-rest.bin": struct.pack("<i4s", 7, b"abc")
+    + struct.pack("<8sHHI16sQIHH", b"mqfs-req", 1, 5, 0, COOKIE, 1000, 0xCBF43926, 12, 0) + b"dir/sub/name",
     "request-version-9.bin": struct.pack("<i4s", 7, b"abc")
     + struct.pack("<8sHHI16s", b"mqfs-req", 9, 3, 5, COOKIE),
     # magic, version, reserved, pid, start time, pid and time namespace, cookie, request queue, reserved
@@ -29,6 +41,13 @@ golden = {
     # magic, version, flags, CRC-32, bytes
     "end.bin": struct.pack("<8sHHIQ", b"mqfs-end", 1, 0, 0xCBF43926, 9),
     "end-changed.bin": struct.pack("<8sHHIQ", b"mqfs-end", 1, 1, 0, 0),
+    # length, type, reserved; META: ... then uid, gid, links, special, lengths of name and target, reserved, those
+    "packed.bin": struct.pack("<IHH", 114, 4, 0)
+    + struct.pack("<8sHHIQqIIQQQQ", b"mqfs-met", 1, 3, 0o120777, 6, 1700000000, 5, 0, 0xFE01, 43, 0, ALL)
+    + struct.pack("<IIQQHHI", 1000, 100, 1, 0, 4, 6, 0) + b"link" + b"../abc"
+    # DATA, END
+    + struct.pack("<IHH", 9, 2, 0) + b"123456789"
+    + struct.pack("<IHH", 24, 3, 0) + struct.pack("<8sHHIQ", b"mqfs-end", 1, 0, 0xCBF43926, 9),
     "failure-plain.bin": b"Permission denied\0\0\0\0\0\0\0",
     # text, NUL, to the next multiple of 8, then magic, version, reserved, errno
     "failure.bin": b"Permission denied\0\0\0\0\0\0\0" + struct.pack("<8sHHi", b"mqfs-err", 1, 0, 13),

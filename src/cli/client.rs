@@ -1,27 +1,31 @@
 //! `mqfs-client`.
 
+mod list;
+mod signals;
+mod sink;
+mod tar;
+mod tree;
+
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::{self, BufRead, Write};
-use std::os::fd::AsFd;
+use std::io::{self, BufRead};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 use clap::Parser;
-use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Uid;
 
-use super::logging::Stderr;
-use super::{FAILED, INTERRUPTED, KeyArgs, NOBODY_READS, UNAVAILABLE, complain, duration, reason};
-use crate::client::output::{OutputFile, Unfinished};
-use crate::client::{Canceller, Client, Error, Transfer};
+use super::progress::{self, Progress};
+use super::{FAILED, KeyArgs, NOBODY_READS, UNAVAILABLE, complain, duration, reason, size};
+use crate::client::output::Unfinished;
+use crate::client::{Client, Error, Transfer};
 use crate::process;
-use crate::process::signals::{self, Held};
 use crate::text::printable;
 use crate::wire::MAX_PATH;
+use signals::{clean_up_on_signals, wait_for_the_end};
+use sink::Sink;
 
 const PROGRAM: &str = "mqfs-client";
 
@@ -35,12 +39,45 @@ unavailable IPC resource; 130 interrupted; 141 nobody reads the output any more.
 /// appears only when it is complete.
 #[derive(Debug, Parser)]
 #[command(name = "mqfs-client", version, after_help = EXIT_STATUS)]
-struct Opts {
+pub(super) struct Opts {
     #[command(flatten)]
     key: KeyArgs,
     /// Write to FILE, which appears complete or not at all
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Write below the folder DIR, under the names that the files have
+    #[arg(short = 'C', long, value_name = "DIR", conflicts_with_all = ["output", "offset", "length"])]
+    directory: Option<PathBuf>,
+    /// Fetch directories with all that is below them, to -C DIR or as --tar
+    #[arg(short, long, conflicts_with_all = ["output", "offset", "length", "plain"])]
+    recursive: bool,
+    /// Write a tar archive to standard output
+    #[arg(long, conflicts_with_all = ["directory", "output", "offset", "length", "plain"])]
+    tar: bool,
+    /// Do not keep modes and times of what is written to -C DIR or as --tar
+    #[arg(long)]
+    no_preserve: bool,
+    /// List what directories hold, like ls -l
+    #[arg(short, long, conflicts_with_all = ["directory", "output", "recursive", "tar", "offset", "length", "plain"])]
+    list: bool,
+    /// Show what something is, like stat
+    #[arg(long, conflicts_with_all = ["list", "directory", "output", "recursive", "tar", "offset", "length", "plain"])]
+    stat: bool,
+    /// Show it as JSON, an object a line
+    #[arg(long)]
+    json: bool,
+    /// Keep what arrived as FILE.part when it is not complete
+    #[arg(long, requires = "output")]
+    keep_partial: bool,
+    /// Go on with FILE.part if there is one, and if the file begins with it; keeps it, too
+    #[arg(short = 'c', long = "continue", requires = "output", conflicts_with_all = ["offset", "length", "plain"])]
+    go_on: bool,
+    /// Begin at this byte, the first being 0: 4096, 64K, 1M
+    #[arg(long, value_name = "N", default_value = "0", value_parser = size, conflicts_with = "plain")]
+    offset: u64,
+    /// Fetch at most so many bytes
+    #[arg(long, value_name = "N", value_parser = size, conflicts_with = "plain")]
+    length: Option<u64>,
     /// Fail when nothing came for this long
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     timeout: Duration,
@@ -53,7 +90,10 @@ struct Opts {
     /// Trust a server of this user, besides root's and your own
     #[arg(long, value_name = "UID")]
     server_uid: Option<u32>,
-    /// Say what arrived, and whether it was verified
+    /// Show on standard error how far it is
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    progress: progress::When,
+    /// Say what arrived, whether it was verified, and how long it all took
     #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
     /// Say nothing; the exit status tells
@@ -75,11 +115,18 @@ pub fn main() -> ExitCode {
 }
 
 fn run(opts: &Opts) -> Result<ExitCode> {
+    process::share_one_arena();
     for path in &opts.paths {
         let length = path.len();
         ensure!(length > 0, "invalid path: a path must not be empty");
         ensure!(length <= MAX_PATH, "invalid path: {length} bytes are more than {MAX_PATH}");
     }
+    ensure!(
+        !opts.recursive || opts.directory.is_some() || opts.tar,
+        "--recursive needs to be told where to: --directory DIR, or --tar"
+    );
+    ensure!(!opts.json || opts.list || opts.stat, "--json is for --list and --stat");
+    ensure!(!opts.go_on || opts.paths.len() == 1, "--continue goes on with one file, not several");
     let builder = Client::builder()
         .key(opts.key.key()?)
         .timeout(opts.timeout)
@@ -89,19 +136,35 @@ fn run(opts: &Opts) -> Result<ExitCode> {
     let unfinished = Unfinished::default();
     clean_up_on_signals(builder.canceller(), unfinished.clone(), opts.quiet)?;
     let client = builder.connect()?;
-    let mut sink = Sink::create(opts.output.as_ref(), &unfinished)?;
+    if opts.recursive || opts.tar {
+        tree::raise_descriptors();
+    }
+    match &opts.directory {
+        _ if opts.list || opts.stat => Ok(list::run(opts, &client)),
+        _ if opts.tar => tar::run(opts, &client),
+        Some(folder) => tree::run(opts, &client, folder, &unfinished),
+        None => concatenate(opts, &client, &unfinished),
+    }
+}
+
+fn concatenate(opts: &Opts, client: &Client, unfinished: &Unfinished) -> Result<ExitCode> {
+    let mut sink = Sink::create(opts, unfinished)?;
+    let progress = Progress::start(opts.progress(), sink.is_terminal());
     let mut status = 0;
     for path in &opts.paths {
-        match fetch_whole(&client, path, &mut sink) {
+        match fetch_whole(client, opts, path, &mut sink, &progress) {
             Ok(transfer) => opts.tell_of(path, &transfer),
-            Err(Stop::Source(Error::Cancelled)) => wait_for_the_end(),
-            Err(Stop::Source(error)) => {
-                opts.complain_of(printable(path), &error);
-                if error.is_before_request() {
-                    return Ok(ExitCode::from(UNAVAILABLE));
-                }
+            Err(Stop::Source(Error::OtherFile)) => {
+                let part = format!("{}.part", opts.output_name());
+                let way_out = "remove it, or leave out --continue, to begin anew";
+                let path = printable(path);
+                opts.complain_of(part, format!("not the beginning of {path} ({way_out})"));
                 status = FAILED;
             }
+            Err(Stop::Source(error)) => match opts.failed(path, &error) {
+                Some(exit) => return Ok(exit),
+                None => status = FAILED,
+            },
             Err(Stop::Sink(error)) => return Ok(opts.sink_failed(&error)),
         }
     }
@@ -110,6 +173,9 @@ fn run(opts: &Opts) -> Result<ExitCode> {
     {
         opts.complain_of(opts.output_name(), reason(&error));
         status = FAILED;
+    }
+    if let Some(summary) = progress.summary().filter(|_| opts.verbose) {
+        complain(PROGRAM, summary);
     }
     Ok(ExitCode::from(status))
 }
@@ -121,9 +187,35 @@ impl Opts {
         }
     }
 
+    /// --quiet is about all that is said.
+    fn progress(&self) -> progress::When {
+        if self.quiet { progress::When::Never } else { self.progress }
+    }
+
+    /// Asks for what is wanted of a file.
+    fn open(&self, client: &Client, path: &OsStr, sink: &Sink) -> Result<Transfer, Stop> {
+        let transfer = if self.go_on {
+            let (length, checksum) = sink.arrived().map_err(Stop::Sink)?;
+            client.open_rest(path, length, checksum)
+        } else {
+            let end = self.length.map(|length| self.offset.saturating_add(length));
+            client.open_range(path, (Included(self.offset), end.map_or(Unbounded, Excluded)))
+        };
+        transfer.map_err(Stop::Source)
+    }
+
     fn output_name(&self) -> String {
         let named = self.output.as_ref().map(|path| printable(path).to_string());
         named.unwrap_or_else(|| "standard output".to_owned())
+    }
+
+    /// Says what went wrong with a path, and what the program is to end with if that is the end.
+    fn failed(&self, path: &OsStr, error: &Error) -> Option<ExitCode> {
+        if let Error::Cancelled = error {
+            wait_for_the_end();
+        }
+        self.complain_of(printable(path), error);
+        error.is_before_request().then(|| ExitCode::from(UNAVAILABLE))
     }
 
     fn sink_failed(&self, error: &io::Error) -> ExitCode {
@@ -149,7 +241,7 @@ impl Opts {
                 let checksum = transfer.checksum();
                 let verified = match transfer.attempts() {
                     1 => "verified".to_owned(),
-                    attempts => format!("in {attempts} parts, the last of them verified"),
+                    attempts => format!("in {attempts} parts, verified"),
                 };
                 complain(
                     PROGRAM,
@@ -170,13 +262,20 @@ enum Stop {
     Sink(io::Error),
 }
 
-/// Fetches a file, and once more from its beginning if it changed while the server was away and what
-/// was written of it can be taken back.
-fn fetch_whole(client: &Client, path: &OsStr, sink: &mut Sink) -> Result<Transfer, Stop> {
-    let begin = sink.position();
+/// Fetches a file, and anew from its beginning, as often as --retries says, if it changed while the
+/// server was away and what was written of it can be taken back.
+fn fetch_whole(
+    client: &Client,
+    opts: &Opts,
+    path: &OsStr,
+    sink: &mut Sink,
+    progress: &Progress,
+) -> Result<Transfer, Stop> {
+    let (begin, mut tries) = (sink.position(), opts.retries);
     loop {
-        match (fetch(client, path, sink), begin) {
-            (Err(Stop::Source(Error::FileChanged)), Some(begin)) => {
+        match (fetch(client, opts, path, sink, progress), begin) {
+            (Err(Stop::Source(Error::FileChanged)), Some(begin)) if !opts.go_on && tries > 0 => {
+                tries -= 1;
                 sink.rewind(begin).map_err(Stop::Sink)?;
             }
             (outcome, _) => return outcome,
@@ -184,15 +283,24 @@ fn fetch_whole(client: &Client, path: &OsStr, sink: &mut Sink) -> Result<Transfe
     }
 }
 
-fn fetch(client: &Client, path: &OsStr, sink: &mut Sink) -> Result<Transfer, Stop> {
-    let mut transfer = client.open(path).map_err(Stop::Source)?;
+fn fetch(
+    client: &Client,
+    opts: &Opts,
+    path: &OsStr,
+    sink: &mut Sink,
+    progress: &Progress,
+) -> Result<Transfer, Stop> {
+    let mut transfer = opts.open(client, path, sink)?;
+    progress.begin(path, transfer.meta().and_then(|meta| meta.length));
     loop {
         let bytes = transfer.fill_buf().map_err(|error| Stop::Source(transfer_error(error)))?;
         if bytes.is_empty() {
+            progress.finish();
             return Ok(transfer);
         }
         sink.write_all(bytes).map_err(Stop::Sink)?;
         let written = bytes.len();
+        progress.advance(written);
         transfer.consume(written);
     }
 }
@@ -200,84 +308,4 @@ fn fetch(client: &Client, path: &OsStr, sink: &mut Sink) -> Result<Transfer, Sto
 /// A transfer's reads fail with nothing but the client's own errors.
 fn transfer_error(error: io::Error) -> Error {
     error.downcast().unwrap_or(Error::Corrupt("an error without a name"))
-}
-
-/// Where the bytes go.
-enum Sink {
-    Stdout(File),
-    File(OutputFile),
-}
-
-impl Sink {
-    fn create(output: Option<&PathBuf>, unfinished: &Unfinished) -> Result<Self> {
-        match output {
-            // Not io::stdout(), which looks for line ends in what need not be lines.
-            None => {
-                let stdout = io::stdout().as_fd().try_clone_to_owned();
-                Ok(Self::Stdout(stdout.context("standard output")?.into()))
-            }
-            Some(path) => {
-                let file = OutputFile::create(path, unfinished)
-                    .map_err(|error| anyhow!("{}: {}", printable(path), reason(&error)))?;
-                Ok(Self::File(file))
-            }
-        }
-    }
-
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Stdout(stdout) => stdout.write_all(bytes),
-            Self::File(file) => file.write_all(bytes),
-        }
-    }
-
-    /// How much was written, if it can be taken back.
-    fn position(&self) -> Option<u64> {
-        match self {
-            Self::Stdout(_) => None,
-            Self::File(file) => file.position(),
-        }
-    }
-
-    fn rewind(&mut self, position: u64) -> io::Result<()> {
-        match self {
-            Self::Stdout(_) => Ok(()),
-            Self::File(file) => file.rewind(position),
-        }
-    }
-
-    fn commit(self) -> io::Result<()> {
-        match self {
-            Self::Stdout(_) => Ok(()),
-            Self::File(file) => file.commit(),
-        }
-    }
-}
-
-/// Leaves the last word, and the exit, to the thread that handles the signal.
-fn wait_for_the_end() -> ! {
-    loop {
-        thread::park();
-    }
-}
-
-/// Leaves nothing behind when a signal ends the program, wherever its main thread may be: that one
-/// may be waiting for somebody to read its output.
-fn clean_up_on_signals(canceller: Canceller, unfinished: Unfinished, quiet: bool) -> Result<()> {
-    let _held = Held::new(SigSet::all());
-    let under_nohup = signals::is_ignored(Signal::SIGHUP);
-    ctrlc::set_handler(move || {
-        canceller.cancel();
-        unfinished.discard();
-        if !quiet {
-            // Never waits: whoever was to read it may be gone, or be who sent the signal.
-            let _ = Stderr.write_all(format!("{PROGRAM}: interrupted\n").as_bytes());
-        }
-        process::exit_now(INTERRUPTED.into());
-    })
-    .context("cannot handle signals")?;
-    if under_nohup {
-        signals::ignore(Signal::SIGHUP).context("sigaction")?;
-    }
-    signals::end_on_every_signal(&[]).context("sigaction")
 }

@@ -1,9 +1,13 @@
 //! The programs: arguments, wording, exit codes. No work.
 
 pub mod client;
+mod console;
 mod logging;
+mod progress;
 pub mod reap;
 pub mod server;
+pub mod stat;
+mod table;
 
 use std::env::VarError;
 use std::io;
@@ -12,7 +16,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use clap::{Args, Parser};
+use clap::{Args, CommandFactory, Parser};
 use nix::errno::Errno;
 
 use crate::sysv::Key;
@@ -27,6 +31,17 @@ const UNAVAILABLE: u8 = 2;
 const INTERRUPTED: u8 = 130;
 /// Nobody reads the output: 128 + SIGPIPE, as shells count.
 const NOBODY_READS: u8 = 141;
+
+/// Every program, and the section of its manual page. What a package installs beside them is made of
+/// this: see tests/it/dist.rs.
+pub fn programs() -> Vec<(clap::Command, u8)> {
+    vec![
+        (client::Opts::command(), 1),
+        (stat::Opts::command(), 1),
+        (reap::Opts::command(), 8),
+        (server::Opts::command(), 8),
+    ]
+}
 
 /// Where the server is.
 #[derive(Debug, Args)]
@@ -71,6 +86,29 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Like watch(1), no more often than ten times a second.
+fn interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        time if time < Duration::from_millis(100) => Err("must be at least 100ms".to_owned()),
+        time => Ok(time),
+    }
+}
+
+/// `4096`, `64K`, `1M`: bytes, in powers of 1,024.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|char: char| char.is_ascii_alphabetic());
+    let shift = match &text[digits.len()..] {
+        "" => 0,
+        "K" | "k" | "KiB" => 10,
+        "M" | "MiB" => 20,
+        "G" | "GiB" => 30,
+        "T" | "TiB" => 40,
+        _ => return Err("sizes are written 4096, 64K, 1M, 2G".to_owned()),
+    };
+    let number: u64 = digits.parse().map_err(|_| "sizes are written 4096, 64K, 1M, 2G")?;
+    number.checked_mul(1 << shift).ok_or_else(|| "too large".to_owned())
+}
+
 /// Parses the arguments, or ends the program: with help or version if they were asked for, else with
 /// one line on stderr.
 fn parse<T: Parser>(program: &str) -> T {
@@ -94,7 +132,7 @@ fn parse<T: Parser>(program: &str) -> T {
 fn complain(program: &str, message: impl std::fmt::Display) {
     use std::io::Write;
     let line = format!("{program}: {message}\n");
-    let _ = std::io::stderr().write_all(line.as_bytes());
+    progress::aside(|| _ = std::io::stderr().write_all(line.as_bytes()));
 }
 
 /// An error of a system call in its own words, without the number that std puts behind them.

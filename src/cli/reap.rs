@@ -12,7 +12,7 @@ use clap::Parser;
 use nix::unistd::{Uid, User};
 
 use self::report::Row;
-use super::{FAILED, NOBODY_READS, duration};
+use super::{FAILED, NOBODY_READS, duration, interval};
 use crate::reaper::{Action, Policy};
 
 const PROGRAM: &str = "mqfs-reap";
@@ -29,7 +29,7 @@ more. An orphan that is not yours to remove is no failure.";
 /// did not make. Only root can judge the queues of all users.
 #[derive(Debug, Parser)]
 #[command(name = "mqfs-reap", version, after_help = EXIT_STATUS)]
-struct Opts {
+pub(super) struct Opts {
     /// Only show what would be done
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -71,14 +71,6 @@ fn uid(text: &str) -> Result<Uid, String> {
             Ok(None) => Err("no such user".to_owned()),
             Err(errno) => Err(errno.desc().to_owned()),
         },
-    }
-}
-
-/// Like watch(1), no more often than ten times a second.
-fn interval(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        time if time < Duration::from_millis(100) => Err("must be at least 100ms".to_owned()),
-        time => Ok(time),
     }
 }
 

@@ -8,10 +8,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use nix::sys::signal::{SigSet, Signal};
+use sd_notify::NotifyState;
 use tracing::Level;
 
 use super::logging::{self, LogFormat};
 use super::{KeyArgs, duration};
+use crate::process;
 use crate::process::signals::{self, Held};
 use crate::reaper;
 use crate::server::{Config, Housekeeping, PlainPolicy, Server};
@@ -30,7 +32,7 @@ use.";
 /// write requests gets what that user can open below --root.
 #[derive(Debug, Parser)]
 #[command(name = "mqfs-server", version, after_help = EXIT_STATUS)]
-struct Opts {
+pub(super) struct Opts {
     #[command(flatten)]
     key: KeyArgs,
     /// Serve what lies below this folder [default: /, unless others may ask a server that is not
@@ -59,6 +61,9 @@ struct Opts {
     /// Which plain requests to answer: those of other programs, which prove nothing
     #[arg(long, value_name = "WHICH", default_value = "owner")]
     plain: Plain,
+    /// Write figures for Prometheus' textfile collector to PATH, every 10s and at the end
+    #[arg(long, value_name = "PATH")]
+    metrics_file: Option<PathBuf>,
     /// Log more
     #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
@@ -112,6 +117,7 @@ impl Opts {
                 Plain::Any => PlainPolicy::Any,
             },
             housekeeping: Some(housekeeping),
+            metrics_file: self.metrics_file.clone(),
         })
     }
 
@@ -130,18 +136,42 @@ pub fn main() -> ExitCode {
 }
 
 fn run(opts: &Opts) -> Result<ExitCode> {
+    process::share_one_arena();
+    process::keep_heap_at_hand();
     logging::init(opts.log_format, opts.level());
     // Until there is a handler that removes it, no signal may end the owner of a queue. ctrlc's
     // thread keeps them back for good, so that they wake the thread that waits.
     let held = Held::new(SigSet::all());
     let server = Server::start(opts.config()?)?;
-    let stopper = server.stopper();
-    stop_on_signals(move || stopper.stop())?;
+    let (stopper, drain_timeout) = (server.stopper(), opts.drain_timeout);
+    stop_on_signals(move || {
+        stopper.stop();
+        tell_manager(&stopping(drain_timeout));
+    })?;
     // A parent that went away, or closed its end, is no reason not to serve.
     let _ = writeln!(std::io::stdout(), "mqfs-server: {server}");
+    tell_manager(&[NotifyState::Ready, NotifyState::Status(&server.to_string())]);
     drop(held);
     server.run()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a service manager should know while children finish: that it takes so long, and no less.
+fn stopping(drain_timeout: Duration) -> [NotifyState<'static>; 3] {
+    const MARGIN: Duration = Duration::from_secs(5);
+    let micros = (drain_timeout + MARGIN).as_micros().try_into().unwrap_or(u32::MAX);
+    [
+        NotifyState::Stopping,
+        NotifyState::Status("stopping: transfers under way may finish"),
+        NotifyState::ExtendTimeoutUsec(micros),
+    ]
+}
+
+/// Tells the service manager, if one started us and wants to know: sd_notify(3).
+fn tell_manager(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "the service manager was not told");
+    }
 }
 
 fn stop_on_signals(stop: impl FnMut() + Send + 'static) -> Result<()> {

@@ -1,18 +1,23 @@
 //! One attempt at a transfer: one reply queue, from the first message to the last.
 
-use super::Error;
+use nix::errno::Errno;
+
 use super::reply_queue::ReplyQueue;
+use super::{Error, failed};
 use crate::process::Patience;
 use crate::sysv::{Limits, MessageBuffer};
-use crate::wire::{MAX_REPLY, Meta, Reply, Trailer};
+use crate::wire::{Failure, MAX_REPLY, Meta, Reply, Trailer};
 
 /// What one request brings.
 #[derive(Debug)]
 pub(super) struct Attempt {
     /// None once nothing more can come.
     queue: Option<ReplyQueue>,
-    message: MessageBuffer,
-    holds_data: bool,
+    /// Bytes of the file, of one message or several.
+    bytes: MessageBuffer,
+    /// Why nothing comes behind them.
+    failed: Option<Error>,
+    has_looked: bool,
     pub(super) meta: Option<Meta>,
     pub(super) trailer: Option<Trailer>,
     pub(super) received: u64,
@@ -21,17 +26,20 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    /// The buffer's size where `kernel.msgmax` is larger: a message of a plain server may be as
-    /// large as it likes.
-    const MAX_BUFFER: usize = 1 << 20;
+    /// The least room to be tried for another message.
+    const WORTHWHILE: usize = 8 << 10;
+
+    /// The largest message to be taken, where `kernel.msgmax` lets a plain server send larger ones.
+    const MAX_MESSAGE: usize = 1 << 20;
 
     /// Waits for the first message, so that what cannot be opened fails here.
     pub(super) fn begin(queue: ReplyQueue) -> Result<Self, Error> {
         let msgmax = Limits::current()?.msgmax;
         let mut attempt = Self {
             queue: Some(queue),
-            message: MessageBuffer::with_capacity(msgmax.clamp(MAX_REPLY, Self::MAX_BUFFER)),
-            holds_data: false,
+            bytes: MessageBuffer::with_capacity(msgmax.clamp(MAX_REPLY, Self::MAX_MESSAGE)),
+            failed: None,
+            has_looked: false,
             meta: None,
             trailer: None,
             received: 0,
@@ -42,45 +50,94 @@ impl Attempt {
         Ok(attempt)
     }
 
-    /// The bytes of the file in the message that came last.
+    /// The bytes of the file that came last.
     pub(super) fn bytes(&self) -> &[u8] {
-        if self.holds_data { self.message.text() } else { &[] }
+        self.bytes.text()
     }
 
     /// Whether the file has ended.
     pub(super) fn is_over(&self) -> bool {
-        self.queue.is_none()
+        self.queue.is_none() && self.failed.is_none()
     }
 
     /// How much came, and its checksum; counted here no longer.
     pub(super) fn take_tally(&mut self) -> (u64, crc32fast::Hasher) {
-        self.holds_data = false;
+        self.bytes.truncate(0);
         (std::mem::take(&mut self.received), std::mem::take(&mut self.checksum))
     }
 
-    /// Takes the next message. The queue goes with the last one, and with an error.
+    /// Takes the next message, and those behind it that are there already. The queue goes with the last
+    /// one, and with an error.
     pub(super) fn advance(&mut self) -> Result<(), Error> {
-        let outcome = self.next_message();
-        if outcome.is_err() {
+        self.bytes.truncate(0);
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        match self.next_message() {
+            Ok(()) => self.messages_behind(),
+            Err(error) => {
+                self.bytes.truncate(0);
+                self.queue = None;
+                return Err(error);
+            }
+        }
+        if self.failed.is_some() {
             self.queue = None;
         }
-        outcome
+        self.look_at_child(); // before whoever reads the bytes may keep us waiting
+        Ok(())
     }
 
+    /// What takes more than a message may take a while. By the time that somebody asks whether the child
+    /// lives, its pid may be another's.
+    fn look_at_child(&mut self) {
+        if let Some(queue) = &self.queue
+            && self.received > Self::WORTHWHILE as u64
+            && !self.has_looked
+        {
+            queue.watched.look_at_child();
+            self.has_looked = true;
+        }
+    }
+
+    /// Waits for a message.
     fn next_message(&mut self) -> Result<(), Error> {
         let Some(queue) = &self.queue else { return Ok(()) };
         let (watched, which) = (&queue.watched, queue.select());
-        let message = &mut self.message;
-        self.holds_data = false;
-        match self.patience.attempt(|| watched.try_receive(message, which)) {
+        let bytes = &mut self.bytes;
+        match self.patience.attempt(|| watched.try_receive(bytes, which)) {
             Some(outcome) => outcome?,
-            None => watched.receive(message, which)?,
+            None => watched.receive(bytes, which)?,
         }
-        match Reply::decode(self.message.mtype(), self.message.text())? {
+        self.take(0)
+    }
+
+    /// Takes messages as long as there are any: a queue that is emptied at once is filled while its
+    /// bytes are used. What fails here says nothing against the bytes that came before.
+    fn messages_behind(&mut self) {
+        while let Some(queue) = &self.queue
+            && self.bytes.has_room_behind(Self::WORTHWHILE)
+            && self.failed.is_none()
+        {
+            let at = self.bytes.text().len();
+            let Some(received) = queue.watched.receive_behind(&mut self.bytes, queue.select())
+            else {
+                return;
+            };
+            if let Err(error) = received.and_then(|()| self.take(at)) {
+                self.bytes.truncate(at);
+                self.failed = Some(error);
+            }
+        }
+    }
+
+    /// Does what the message says whose text begins here. Only bytes of the file stay.
+    fn take(&mut self, at: usize) -> Result<(), Error> {
+        match Reply::decode(self.bytes.mtype(), &self.bytes.text()[at..])? {
             Reply::Data(bytes) => {
                 self.checksum.update(bytes); // while the bytes are in the cache
                 self.received += bytes.len() as u64;
-                self.holds_data = true;
+                return Ok(());
             }
             Reply::Meta(_) if self.meta.is_some() || self.received > 0 => {
                 return Err(Error::Corrupt("a second beginning"));
@@ -91,12 +148,13 @@ impl Attempt {
                 self.trailer = trailer;
                 self.queue = None;
             }
-            Reply::Failure(failure) => {
-                let text = String::from_utf8_lossy(&failure.text).into_owned();
-                let text = if text.is_empty() { "the server gave no reason".into() } else { text };
-                return Err(Error::Failed { text, errno: failure.errno });
+            // What a server says of a child that could not say it itself.
+            Reply::Failure(Failure { errno: Some(Errno::EOWNERDEAD), .. }) => {
+                return Err(Error::ChildDied);
             }
+            Reply::Failure(failure) => return Err(failed(failure)),
         }
+        self.bytes.truncate(at);
         Ok(())
     }
 

@@ -22,6 +22,12 @@ pub enum Error {
         /// The key.
         key: Key,
     },
+    /// A server runs, or did a moment ago, and its request queue is gone: removed, or not made yet.
+    #[error("no server: the one under key {key} has no queue at present")]
+    ServerAway {
+        /// The key.
+        key: Key,
+    },
     /// The server of the request queue under the key is dead: nobody holds its lock.
     #[error("no server: the one under key {key} is dead (start mqfs-server again)")]
     ServerDead {
@@ -106,6 +112,15 @@ pub enum Error {
     /// beginning of the earlier one.
     #[error("incomplete: the file changed while the server was away")]
     FileChanged,
+    /// What was to be gone on with is not the beginning of the file that is there now.
+    #[error("what arrived earlier is not the beginning of this file")]
+    OtherFile,
+    /// The server speaks the plain protocol alone, which has whole files and nothing else.
+    #[error("the server knows nothing but whole files")]
+    PlainServer,
+    /// What arrived cannot be written.
+    #[error("cannot write: {0}")]
+    Output(String),
     /// What arrived is not what was sent.
     #[error("incomplete: {0}")]
     Corrupt(&'static str),
@@ -118,12 +133,15 @@ pub enum Error {
 }
 
 impl Error {
+    pub(super) const WRONG_BEGINNING: Self = Self::Corrupt("it does not begin where it was to");
+
     /// Whether it could not even be asked: invalid input, or an IPC resource that is not to be had.
     /// Otherwise the request failed.
     pub fn is_before_request(&self) -> bool {
         matches!(
             self,
             Self::NoServer { .. }
+                | Self::ServerAway { .. }
                 | Self::ServerDead { .. }
                 | Self::Untrusted { .. }
                 | Self::NotAllowed { .. }
@@ -145,7 +163,12 @@ impl Error {
 
     /// Whether nobody is there to be asked.
     pub(super) fn is_no_server(&self) -> bool {
-        matches!(self, Self::NoServer { .. } | Self::ServerDead { .. })
+        matches!(self, Self::NoServer { .. } | Self::ServerDead { .. }) || self.is_away()
+    }
+
+    /// Whether there will be somebody soon.
+    pub(super) fn is_away(&self) -> bool {
+        matches!(self, Self::ServerAway { .. })
     }
 
     /// Whether the server is to be asked again, later.

@@ -7,11 +7,15 @@
 mod attempt;
 mod backoff;
 mod error;
+mod metadata;
 pub mod output;
 mod reply_queue;
+mod stream;
 mod transfer;
+mod walk;
 mod watch;
 
+use std::ops::{Bound, RangeBounds};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
@@ -22,12 +26,14 @@ use crate::process::Patience;
 use crate::process::server_lock::{self, ServerState};
 use crate::sysv::{Key, MessageBuffer, Queue, SendError};
 use crate::wire::{
-    DEFAULT_KEY, Extension, MAX_PATH, MAX_PLAIN_REQUEST, NORMAL_PRIORITY, Operation, Range,
-    Request, is_request_queue_mode,
+    Arrived, DEFAULT_KEY, Extension, Failure, MAX_PATH, MAX_PLAIN_REQUEST, NORMAL_PRIORITY,
+    Operation, Range, Request, is_request_queue_mode,
 };
 
 pub use error::Error;
+pub use metadata::{DirEntry, Metadata, ReadDir};
 pub use transfer::Transfer;
+pub use walk::{Walk, WalkEntry};
 
 use attempt::Attempt;
 use backoff::Backoff;
@@ -100,8 +106,11 @@ pub(crate) struct ServerQueue {
 
 impl ServerQueue {
     fn find(key: Key, trusted: Option<Uid>) -> Result<Self, Error> {
-        let no_server = |error: crate::sysv::Error| {
-            if error.is_gone() { Error::NoServer { key } } else { error.into() }
+        let no_server = |error: crate::sysv::Error| match error {
+            error if !error.is_gone() => error.into(),
+            // It is about to make its queue, perhaps again.
+            _ if server_runs(key, trusted) => Error::ServerAway { key },
+            _ => Error::NoServer { key },
         };
         let queue = Queue::open(key).map_err(no_server)?;
         let status = queue.status().map_err(no_server)?;
@@ -126,6 +135,12 @@ impl ServerQueue {
             other => other,
         }
     }
+}
+
+/// Whether somebody who is trusted holds the lock of a server under the key.
+fn server_runs(key: Key, trusted: Option<Uid>) -> bool {
+    let mut owners = [geteuid()].into_iter().chain(trusted);
+    owners.any(|owner| server_lock::server_state(key, owner) == ServerState::Running)
 }
 
 impl Builder {
@@ -177,8 +192,10 @@ impl Builder {
     /// # Errors
     /// [`Error::NoServer`], [`Error::Untrusted`].
     pub fn connect(self) -> Result<Client, Error> {
-        ServerQueue::find(self.key, self.server_uid)?;
-        Ok(Client { options: self })
+        match ServerQueue::find(self.key, self.server_uid) {
+            Ok(_) | Err(Error::ServerAway { .. }) => Ok(Client { options: self }),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -204,22 +221,89 @@ impl Client {
     }
 
     /// Asks for a file and waits until the server begins to answer. The path is resolved within the
-    /// server's export. A server that is too busy is asked again, with growing pauses, until the
-    /// timeout.
+    /// server's export. A server that is too busy, or that has lost its queue, is asked again,
+    /// with growing pauses, until the timeout.
     ///
     /// # Errors
     /// Any of [`Error`]; [`Error::Failed`] if the server cannot open the file.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Transfer, Error> {
-        let path = path.as_ref();
-        check(path)?;
+        self.fetch(path.as_ref(), Range::WHOLE, None)
+    }
+
+    /// Asks for a part of a file, in bytes. Of a part that begins or ends behind the file's end,
+    /// what there is arrives, perhaps nothing.
+    ///
+    /// ```no_run
+    /// # let client = mqfs::Client::connect(mqfs::DEFAULT_KEY)?;
+    /// let header = client.open_range("/var/log/wtmp", ..384)?;
+    /// let rest = client.open_range("/var/log/wtmp", 384..)?;
+    /// # Ok::<(), mqfs::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open); [`Error::PlainServer`].
+    pub fn open_range(
+        &self,
+        path: impl AsRef<Path>,
+        range: impl RangeBounds<u64>,
+    ) -> Result<Transfer, Error> {
+        let offset = match range.start_bound() {
+            Bound::Included(&start) => start,
+            Bound::Excluded(&before) => before.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(&last) => last.checked_add(1),
+            Bound::Excluded(&end) => Some(end),
+            Bound::Unbounded => None,
+        };
+        let length = end.map(|end| end.saturating_sub(offset));
+        self.fetch(path.as_ref(), Range { offset, length }, None)
+    }
+
+    /// Asks for what follows the first `length` bytes of a file, of which the caller has a copy with
+    /// this CRC-32. The server compares that with the file before it sends the rest: unless it is the
+    /// same, the first read fails with [`Error::OtherFile`].
+    ///
+    /// # Errors
+    /// Those of [`open_range`](Self::open_range).
+    pub fn open_rest(
+        &self,
+        path: impl AsRef<Path>,
+        length: u64,
+        checksum: u32,
+    ) -> Result<Transfer, Error> {
+        let arrived = (length > 0).then_some(Arrived { start: 0, checksum });
+        self.fetch(path.as_ref(), Range { offset: length, length: None }, arrived)
+    }
+
+    fn fetch(
+        &self,
+        path: &Path,
+        range: Range,
+        arrived: Option<Arrived>,
+    ) -> Result<Transfer, Error> {
+        let operation = match arrived {
+            None => Operation::Fetch(range),
+            Some(arrived) => Operation::Resume(range, arrived),
+        };
         let mut tries = self.options.retries;
-        let attempt = self.ask(path, Range::WHOLE).or_else(|error| match error {
-            error if error.is_passing() || error.is_busy() => {
-                self.ask_again(path, Range::WHOLE, error, &mut tries)
+        let attempt = self.begin(path, operation, &mut tries)?;
+        Transfer::new(self.clone(), path.to_owned(), (range, arrived), attempt, tries)
+    }
+
+    /// Asks for the first time, and until there is an answer.
+    fn begin(&self, path: &Path, operation: Operation, tries: &mut u32) -> Result<Attempt, Error> {
+        check(path)?;
+        if self.options.plain && operation != Operation::Fetch(Range::WHOLE) {
+            return Err(Error::PlainServer);
+        }
+        self.ask(path, operation).or_else(|error| match error {
+            error if error.is_passing() || error.is_busy() || error.is_away() => {
+                self.ask_again(path, operation, error, tries)
             }
             error => Err(error),
-        })?;
-        Ok(Transfer::new(self.clone(), path.to_owned(), attempt, tries))
+        })
     }
 
     fn retries(&self) -> u32 {
@@ -231,7 +315,7 @@ impl Client {
     fn ask_again(
         &self,
         path: &Path,
-        range: Range,
+        operation: Operation,
         mut lost: Error,
         tries: &mut u32,
     ) -> Result<Attempt, Error> {
@@ -243,7 +327,7 @@ impl Client {
             lost = loop {
                 let pause = backoff.next().ok_or_else(|| lost.clone())?;
                 self.options.watch.sleep(pause)?;
-                match self.ask(path, range) {
+                match self.ask(path, operation) {
                     Err(error) if error.is_no_server() => {}
                     Err(error) if error.is_passing() || error.is_busy() => break error,
                     outcome => return outcome,
@@ -252,21 +336,16 @@ impl Client {
         }
     }
 
-    /// Asks, and again only if another server takes the first one's place.
-    fn ask(&self, path: &Path, range: Range) -> Result<Attempt, Error> {
+    /// Asks once.
+    fn ask(&self, path: &Path, operation: Operation) -> Result<Attempt, Error> {
         let Builder { key, server_uid, watch, timeout, plain, .. } = &self.options;
-        loop {
-            let server = ServerQueue::find(*key, *server_uid)?;
-            let reply = ReplyQueue::create(watch, &server, *plain, *timeout)?;
-            match self.send_request(&server, &reply, path, range) {
-                // Another server may have taken its place meanwhile.
-                Err(Error::NoServer { .. }) => {}
-                Err(error) => return Err(error),
-                Ok(()) => {
-                    let begun = Attempt::begin(reply);
-                    return begun.map_err(|error| server.explain(error, *plain));
-                }
-            }
+        let server = ServerQueue::find(*key, *server_uid)?;
+        let reply = ReplyQueue::create(watch, &server, *plain, *timeout)?;
+        match self.send_request(&server, &reply, path, operation) {
+            Ok(()) => Attempt::begin(reply).map_err(|error| server.explain(error, *plain)),
+            // It was there a moment ago, and will be again, or the next one.
+            Err(Error::NoServer { key }) => Err(Error::ServerAway { key }),
+            Err(error) => Err(error),
         }
     }
 
@@ -275,9 +354,9 @@ impl Client {
         server: &ServerQueue,
         reply: &ReplyQueue,
         path: &Path,
-        range: Range,
+        operation: Operation,
     ) -> Result<(), Error> {
-        let request = encode(server, reply, path, range);
+        let request = encode(server, reply, path, operation);
         let message = MessageBuffer::with_text(NORMAL_PRIORITY, &request);
         let try_send = || match server.queue.try_send(&message) {
             Err(SendError::Full | SendError::Interrupted) => None,
@@ -325,8 +404,7 @@ fn request_exceeds(queue: Queue, request: &MessageBuffer) -> bool {
 
 /// The request as `mtext`. A plain server ignores the extension, unless its buffer is too small for a
 /// request that has one: that ends TLPI's. So where it may be, the extension stays out.
-fn encode(server: &ServerQueue, reply: &ReplyQueue, path: &Path, range: Range) -> Vec<u8> {
-    let operation = Operation::Fetch(range);
+fn encode(server: &ServerQueue, reply: &ReplyQueue, path: &Path, operation: Operation) -> Vec<u8> {
     let extension = reply.cookie.map(|cookie| Extension { cookie, operation });
     let request = Request { reply_queue: reply.watched.queue().id(), path, extension };
     let encoded = request.encode();
@@ -334,6 +412,13 @@ fn encode(server: &ServerQueue, reply: &ReplyQueue, path: &Path, range: Range) -
         return encoded;
     }
     Request { extension: None, ..request }.encode()
+}
+
+/// What the server says.
+fn failed(failure: Failure) -> Error {
+    let text = String::from_utf8_lossy(&failure.text).into_owned();
+    let text = if text.is_empty() { "the server gave no reason".into() } else { text };
+    Error::Failed { text, errno: failure.errno }
 }
 
 fn check(path: &Path) -> Result<(), Error> {

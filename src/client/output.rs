@@ -1,16 +1,22 @@
-//! A file that appears complete or not at all.
+//! Files that appear complete or not at all, and whole trees of them.
+
+mod below;
+mod tree;
+
+pub use below::Folder;
+pub use tree::{Event, Options, Report, write_file, write_tree};
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::unistd::{getpid, linkat};
+use nix::unistd::{UnlinkatFlags, getpid, linkat, unlinkat};
 
 /// A file being written that takes its name only when it is [complete](OutputFile::commit). Until
 /// then an older file of that name stays as it is, and dropping this leaves nothing.
@@ -48,28 +54,44 @@ enum State {
     Unnamed,
     /// A file with a name of its own beside the target.
     Named(PathBuf),
+    /// The same, which stays when it is not completed.
+    Kept(PathBuf),
 }
 
-/// The name of a temporary file that would stay behind if the process ended now; shared with
-/// whatever ends it.
+/// What would stay behind if the process ended now; shared with whatever ends it.
 #[derive(Debug, Clone, Default)]
-pub struct Unfinished(Arc<Mutex<Option<PathBuf>>>);
+pub struct Unfinished(Arc<Mutex<Option<Temporary>>>);
+
+/// A file with a name of our making.
+#[derive(Debug)]
+enum Temporary {
+    At(PathBuf),
+    Below(OwnedFd, String),
+}
 
 impl Unfinished {
     /// Removes the file, if there is one.
     pub fn discard(&self) {
-        let path = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(path) = path {
-            let _ = fs::remove_file(path);
+        match self.hold().take() {
+            Some(Temporary::At(path)) => drop(fs::remove_file(path)),
+            Some(Temporary::Below(folder, name)) => {
+                let _ = unlinkat(folder, name.as_str(), UnlinkatFlags::NoRemoveDir);
+            }
+            None => {}
         }
     }
 
+    /// Keeps whoever wants to [`discard`](Self::discard) waiting, for what is over in a moment.
+    fn hold(&self) -> MutexGuard<'_, Option<Temporary>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn set(&self, path: &Path) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(path.to_owned());
+        *self.hold() = Some(Temporary::At(path.to_owned()));
     }
 
     fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.hold() = None;
     }
 }
 
@@ -107,11 +129,63 @@ impl OutputFile {
         Ok(Self { file, target, state, unfinished: unfinished.clone() })
     }
 
+    /// Begins a file that stays when it is not completed, not even by `SIGKILL`: as the target's name
+    /// with `.part` behind it. What has that name is written over, or gone on with.
+    ///
+    /// # Errors
+    /// Those of [`create`](Self::create); what has the name is no regular file.
+    pub fn create_kept(target: &Path, go_on: bool, unfinished: &Unfinished) -> io::Result<Self> {
+        let path = match follow(target)? {
+            Place::Path(path) if fs::metadata(&path).map_or(true, |target| target.is_file()) => {
+                path
+            }
+            _ => return Self::create(target, unfinished), // nothing that can be kept
+        };
+        let mut part = path.clone().into_os_string();
+        part.push(".part");
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(!go_on)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .mode(0o666)
+            .open(&part)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("what is to be gone on with is no regular file"));
+        }
+        file.seek(SeekFrom::End(0))?;
+        let state = State::Kept(part.into());
+        Ok(Self { file, target: path, state, unfinished: unfinished.clone() })
+    }
+
+    /// How long what is there by now is, and its CRC-32.
+    ///
+    /// # Errors
+    /// Those of read(2).
+    pub fn checksum(&self) -> io::Result<(u64, u32)> {
+        let Some(length) = self.position() else { return Ok((0, 0)) };
+        let (mut at, mut checksum) = (0, crc32fast::Hasher::new());
+        let mut bytes = vec![0; 256 << 10];
+        while at < length {
+            match self.file.read_at(&mut bytes, at)? {
+                0 => break,
+                read => {
+                    checksum.update(&bytes[..read]);
+                    at += read as u64;
+                }
+            }
+        }
+        Ok((at, checksum.finalize()))
+    }
+
     /// How many bytes were written; None where they cannot be taken back: in place.
     pub fn position(&self) -> Option<u64> {
         match self.state {
             State::InPlace => None,
-            State::Unnamed | State::Named(_) => (&self.file).stream_position().ok(),
+            State::Unnamed | State::Named(_) | State::Kept(_) => {
+                (&self.file).stream_position().ok()
+            }
         }
     }
 
@@ -132,6 +206,12 @@ impl OutputFile {
         match std::mem::replace(&mut self.state, State::InPlace) {
             State::InPlace => Ok(()),
             State::Named(path) => self.rename(path),
+            State::Kept(path) => {
+                if let Ok(existing) = fs::metadata(&self.target) {
+                    self.file.set_permissions(existing.permissions())?;
+                }
+                fs::rename(path, &self.target)
+            }
             State::Unnamed => match link(&self.file, &self.target) {
                 Ok(()) => Ok(()),
                 Err(Errno::EEXIST) => {
@@ -182,8 +262,12 @@ impl Write for OutputFile {
 
 impl Drop for OutputFile {
     fn drop(&mut self) {
-        if let State::Named(_) = self.state {
-            self.unfinished.discard();
+        match &self.state {
+            State::Named(_) => self.unfinished.discard(),
+            State::Kept(path) if self.file.metadata().is_ok_and(|file| file.len() == 0) => {
+                let _ = fs::remove_file(path);
+            }
+            _ => {}
         }
     }
 }

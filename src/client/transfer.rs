@@ -4,9 +4,11 @@
 use std::io::{self, BufRead, Read};
 use std::path::PathBuf;
 
+use nix::errno::Errno;
+
 use super::attempt::Attempt;
 use super::{Client, Error};
-use crate::wire::{Meta, Range, Trailer};
+use crate::wire::{Arrived, Kind, Meta, Operation, Range, Trailer};
 
 /// A file that arrives. Reading yields its bytes and, once all are there and verified, the end.
 ///
@@ -23,9 +25,15 @@ pub struct Transfer {
     consumed: usize,
     /// What the first attempt was told.
     meta: Option<Meta>,
+    /// What was asked for.
+    range: Range,
+    /// What the caller had before the range, as far as no server has verified it yet.
+    earlier: Option<Arrived>,
     /// What earlier attempts brought.
     before: u64,
     checksum_before: crc32fast::Hasher,
+    /// Of that, what no END and no server has verified yet: where it begins, and its checksum.
+    unverified: Option<(u64, crc32fast::Hasher)>,
     attempts: u32,
     tries: u32,
     /// Why there will be no end.
@@ -33,21 +41,39 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    pub(super) fn new(client: Client, path: PathBuf, attempt: Attempt, tries: u32) -> Self {
+    pub(super) fn new(
+        client: Client,
+        path: PathBuf,
+        asked: (Range, Option<Arrived>),
+        attempt: Attempt,
+        tries: u32,
+    ) -> Result<Self, Error> {
         let meta = attempt.meta;
+        let (range, earlier) = asked;
+        match meta {
+            Some(meta) if meta.kind != Kind::Regular => {
+                return Err(Error::Corrupt("not a regular file"));
+            }
+            Some(meta) if meta.offset != range.offset => return Err(Error::WRONG_BEGINNING),
+            None if range != Range::WHOLE => return Err(Error::PlainServer),
+            _ => {}
+        }
         let checksum_before = crc32fast::Hasher::new();
-        Self {
+        Ok(Self {
             client,
             path,
             attempt,
             consumed: 0,
             meta,
+            range,
+            earlier,
             before: 0,
             checksum_before,
+            unverified: None,
             attempts: 1,
             tries,
             failed: None,
-        }
+        })
     }
 
     /// What the server said of the file; None from a plain server.
@@ -56,7 +82,8 @@ impl Transfer {
     }
 
     /// What the server said at the end of the last attempt, which that one's bytes were verified
-    /// against. None before the end, and from a plain server, whose transfers nothing verifies.
+    /// against; those of earlier attempts, the server compared with the file before it went on. None
+    /// before the end, and from a plain server, whose transfers nothing verifies.
     pub fn trailer(&self) -> Option<&Trailer> {
         self.attempt.trailer.as_ref()
     }
@@ -73,8 +100,7 @@ impl Transfer {
         whole.finalize()
     }
 
-    /// How many requests brought bytes or were the last. What one that was interrupted brought is whole
-    /// messages in order, but without a count or a checksum to verify them against.
+    /// How many requests brought bytes or were the last.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
@@ -82,7 +108,15 @@ impl Transfer {
     /// Takes the next message, of another attempt if need be.
     fn advance(&mut self) -> Result<(), Error> {
         self.consumed = 0;
-        let outcome = self.attempt.advance().or_else(|error| self.resume(error));
+        let outcome = self.attempt.advance().or_else(|error| match error {
+            Error::Failed { errno: Some(Errno::ESTALE), .. } if self.earlier.is_some() => {
+                Err(Error::OtherFile)
+            }
+            Error::Failed { errno: Some(Errno::ESTALE), .. } if self.before > 0 => {
+                Err(Error::FileChanged)
+            }
+            error => self.resume(error),
+        });
         match &outcome {
             // Whatever arrives earns another full number of tries.
             Ok(()) if !self.attempt.bytes().is_empty() => self.tries = self.client.retries(),
@@ -98,20 +132,42 @@ impl Transfer {
             return Err(lost);
         }
         let (received, checksum) = self.attempt.take_tally();
-        self.attempts += u32::from(received > 0);
+        if received > 0 {
+            // Of what came before, the server was content before it sent any of this.
+            self.unverified = Some((self.range.offset + self.before, checksum.clone()));
+            self.earlier = None;
+            self.attempts += 1;
+        }
         self.before += received;
         self.checksum_before.combine(&checksum);
-        let rest = Range { offset: self.before, length: None };
-        let attempt = self.client.ask_again(&self.path, rest, lost, &mut self.tries)?;
+        let attempt = self.client.ask_again(&self.path, self.rest(), lost, &mut self.tries)?;
         if self.before == 0 {
             self.meta = attempt.meta;
         } else if !same_file(self.meta.as_ref(), attempt.meta.as_ref()) {
             return Err(Error::FileChanged);
-        } else if attempt.meta.is_some_and(|meta| meta.offset != self.before) {
-            return Err(Error::Corrupt("the rest does not begin where it was to"));
+        }
+        let begin = self.range.offset + self.before;
+        let is_whole = self.range == Range::WHOLE && begin == 0;
+        if attempt.meta.map_or(!is_whole, |meta| meta.offset != begin) {
+            return Err(Error::WRONG_BEGINNING);
         }
         self.attempt = attempt;
         Ok(())
+    }
+
+    /// What is to be asked for next.
+    fn rest(&self) -> Operation<'static> {
+        let Range { offset, length } = self.range;
+        let length = length.map(|length| length.saturating_sub(self.before));
+        let range = Range { offset: offset + self.before, length };
+        match (&self.unverified, self.earlier) {
+            (Some((start, checksum)), _) => {
+                let checksum = checksum.clone().finalize();
+                Operation::Resume(range, Arrived { start: *start, checksum })
+            }
+            (None, Some(earlier)) => Operation::Resume(range, earlier),
+            (None, None) => Operation::Fetch(range),
+        }
     }
 
     /// A file without a size, as in /proc, may be another one each time it is read; and only an mqfs

@@ -10,15 +10,23 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::unistd::{Uid, getpid};
+use nix::unistd::{Pid, Uid, getpid};
 
 use super::Error;
-use crate::process::liveness::Observer;
+use crate::process::liveness::{Observer, Seen};
 use crate::process::server_lock::{self, ServerState};
-use crate::sysv::{self, Key, MessageBuffer, OwnedQueue, Queue, ReceiveError, Select};
+use crate::sysv::{self, Key, MessageBuffer, OwnedQueue, Queue, ReceiveError, Select, Status};
 
 /// How often waits are looked at.
 const TICK: Duration = Duration::from_millis(200);
+
+/// A look that comes this late says that this process stood still meanwhile, or that the machine is so
+/// busy that the server is not to blame.
+const LATE: Duration = Duration::from_secs(1);
+
+/// For how many ticks there must be nothing to look at before the thread goes to sleep: to be woken
+/// for every transfer costs more than a tick.
+const LINGER: u32 = 5;
 
 /// How long nothing must have come before the server's health is doubted.
 const DOUBT_AFTER: Duration = Duration::from_millis(400);
@@ -29,6 +37,8 @@ pub(super) struct Watch {
     state: Mutex<State>,
     changed: Condvar,
     epoch: Instant,
+    /// The process that made it: a forked child has neither its thread nor its queues.
+    maker: Pid,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +46,8 @@ struct State {
     live: Vec<Arc<Entry>>,
     cancelled: bool,
     thread: Option<ThreadState>,
+    /// Whether the thread sleeps until it is woken.
+    asleep: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -47,12 +59,15 @@ enum ThreadState {
 /// What the watch knows of one reply queue.
 #[derive(Debug)]
 struct Entry {
+    maker: Pid,
     queue: Queue,
     peer: Peer,
     timeout: Duration,
     /// Milliseconds from the watch's epoch to the beginning of the wait, plus 1; 0: nobody waits.
     waiting_since: AtomicU64,
     answered: AtomicBool,
+    /// Who answers, once it was looked at.
+    child: OnceLock<Seen>,
     ended: OnceLock<Error>,
 }
 
@@ -86,8 +101,12 @@ pub(super) struct Watched {
 
 impl WatchHandle {
     pub(super) fn new() -> Self {
-        let watch =
-            Watch { state: Mutex::default(), changed: Condvar::new(), epoch: Instant::now() };
+        let watch = Watch {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            epoch: Instant::now(),
+            maker: getpid(),
+        };
         Self(Arc::new(Owner(Arc::new(watch))))
     }
 
@@ -99,7 +118,7 @@ impl WatchHandle {
     pub(super) fn cancel(&self) {
         let mut state = self.watch().lock();
         state.cancelled = true;
-        for entry in &state.live {
+        for entry in state.live.iter().filter(|entry| entry.maker == getpid()) {
             entry.end(Error::Cancelled);
         }
         self.watch().changed.notify_all();
@@ -130,15 +149,19 @@ impl WatchHandle {
         }
         let queue = make()?;
         let entry = Arc::new(Entry {
+            maker: getpid(),
             queue: *queue,
             peer,
             timeout,
             waiting_since: AtomicU64::new(0),
             answered: AtomicBool::new(false),
+            child: OnceLock::new(),
             ended: OnceLock::new(),
         });
         state.live.push(Arc::clone(&entry));
-        self.watch().changed.notify_all(); // it sleeps while there is nothing to look at
+        if state.asleep {
+            self.watch().changed.notify_all();
+        }
         drop(state);
         Ok(Watched { watch: self.clone(), entry, queue: Some(queue) })
     }
@@ -204,6 +227,25 @@ impl Watched {
         }
     }
 
+    /// Takes a look at who answers, so as to know it again.
+    pub(super) fn look_at_child(&self) {
+        if let Ok(status) = self.entry.queue.status() {
+            let _ = self.entry.child(&status);
+        }
+    }
+
+    /// Receives a message behind what is in the buffer, if there is one and it fits there.
+    pub(super) fn receive_behind(
+        &self,
+        message: &mut MessageBuffer,
+        which: Select,
+    ) -> Option<Result<(), Error>> {
+        match self.entry.queue.receive_behind(message, which) {
+            Err(ReceiveError::Empty | ReceiveError::Interrupted | ReceiveError::TooBig) => None,
+            outcome => Some(self.settle(outcome)),
+        }
+    }
+
     fn settle(&self, outcome: Result<(), ReceiveError>) -> Result<(), Error> {
         match outcome {
             Ok(()) => {
@@ -238,6 +280,9 @@ impl Watch {
 
     /// Whether there is a thread that ends waits; the process may have none left to give.
     fn ensure_thread(self: &Arc<Self>) -> bool {
+        if getpid() != self.maker {
+            return false;
+        }
         let mut state = self.lock();
         if state.thread.is_none() {
             let watch = Arc::clone(self);
@@ -251,15 +296,24 @@ impl Watch {
 
     fn run(&self) {
         let mut state = self.lock();
+        let (mut last, mut idle) = (self.epoch.elapsed(), 0);
         while state.thread != Some(ThreadState::ToEnd) {
-            state = if state.live.is_empty() {
-                self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+            idle = if state.live.is_empty() { idle + 1 } else { 0 };
+            state = if idle > LINGER {
+                state.asleep = true;
+                let mut woken = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                woken.asleep = false;
+                woken
             } else {
                 let waited = self.changed.wait_timeout(state, TICK);
                 waited.unwrap_or_else(PoisonError::into_inner).0
             };
             let now = self.epoch.elapsed();
+            let pause = now.saturating_sub(std::mem::replace(&mut last, now));
             for entry in &state.live {
+                if pause > LATE {
+                    entry.leave_out(pause, now);
+                }
                 if let Some(reason) = entry.hopeless(now) {
                     entry.end(reason);
                 }
@@ -275,6 +329,20 @@ impl Entry {
         if self.ended.set(reason).is_ok() {
             let _ = self.queue.remove();
         }
+    }
+
+    /// Counts no time in which this process stood still (SIGSTOP), and perhaps the server with it.
+    fn leave_out(&self, pause: Duration, now: Duration) {
+        let [pause, now] = [pause, now].map(|time| time.as_millis() as u64);
+        let later = |since| (since > 0).then(|| now.min(since + pause).max(1));
+        // Nothing is changed if the wait is over by now.
+        let _ = self.waiting_since.fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
+    }
+
+    /// Who answers, as first seen: while nobody reads, its pid may become another's.
+    fn child(&self, status: &Status) -> Option<&Seen> {
+        let sender = status.last_sender.filter(|&pid| pid != getpid())?;
+        Some(self.child.get_or_init(|| Seen::now(sender)))
     }
 
     /// Why there is no use in waiting on.
@@ -293,8 +361,8 @@ impl Entry {
             return None;
         }
         if self.answered.load(Ordering::Acquire) {
-            let sender = status.last_sender.filter(|&pid| pid != getpid())?;
-            return Observer::new().has_ended(sender).then_some(Error::ChildDied);
+            let child = self.child(&status)?;
+            return Observer::new().is_over(child).then_some(Error::ChildDied);
         }
         let Peer { key, asked, owner, takes_lock, .. } = self.peer;
         let died = || takes_lock && server_lock::server_state(key, owner) == ServerState::Dead;

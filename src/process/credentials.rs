@@ -8,14 +8,18 @@ use nix::unistd::{
     Gid, Uid, User, getegid, geteuid, getgrouplist, setgroups, setresgid, setresuid,
 };
 
+use super::groups::Groups;
+
 /// Becomes another user, irrevocably: supplementary groups, then group, then user, since each needs
 /// a right that the next takes away; then no capability is left, and no process of that user may
-/// look into this one. Afterwards the kernel checks every access as that user's.
+/// look into this one. Afterwards the kernel checks every access as that user's, and what was found of
+/// users is out of reach.
 ///
 /// # Errors
 /// `EPERM`: the process is not privileged. Anything may be half done then: end the process.
-pub fn become_user(uid: Uid, gid: Gid) -> Result<(), Errno> {
-    setgroups(&groups_of(uid, gid)?)?;
+pub fn become_user(uid: Uid, gid: Gid, groups: Groups) -> Result<(), Errno> {
+    setgroups(&groups.of(uid, gid)?)?;
+    drop(groups);
     setresgid(gid, gid, gid)?;
     setresuid(uid, uid, uid)?;
     // What another uid means for this flag is for fs.suid_dumpable to say: proc_sys_fs(5).
@@ -34,7 +38,7 @@ pub fn load_name_services() {
 }
 
 /// The user's groups by the group database, with `gid`; just that where the user is unknown.
-fn groups_of(uid: Uid, gid: Gid) -> Result<Vec<Gid>, Errno> {
+pub(super) fn groups_of(uid: Uid, gid: Gid) -> Result<Vec<Gid>, Errno> {
     let user = match User::from_uid(uid) {
         // A root folder without a user database knows nobody: getpwuid(3), ERRORS.
         Err(Errno::ENOENT | Errno::ESRCH | Errno::ENOTDIR) => None,

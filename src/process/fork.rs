@@ -43,6 +43,32 @@ pub fn fork_child(body: impl FnOnce() -> Infallible) -> Result<Pid, Errno> {
     }
 }
 
+/// Has all threads allocate from one arena. Each further one takes four system calls to make, and is
+/// memory for every fork to copy, and to lock. For a program whose other threads do little; before there
+/// are any.
+///
+/// Source: `M_ARENA_MAX`, mallopt(3).
+pub fn share_one_arena() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes two integers; mallopt(3).
+    let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
+/// Has the heap grow by a mebibyte now, and never shrink: what a program needs that serves on when there is
+/// no memory left. Untouched, it takes addresses and no pages.
+///
+/// Source: `M_TOP_PAD` and `M_TRIM_THRESHOLD`, mallopt(3).
+pub fn keep_heap_at_hand() {
+    #[cfg(target_env = "gnu")]
+    for (parameter, bytes) in [(libc::M_TRIM_THRESHOLD, 8 << 20), (libc::M_TOP_PAD, 1 << 20)] {
+        // SAFETY: takes two integers; mallopt(3).
+        let _ = unsafe { libc::mallopt(parameter, bytes) };
+    }
+    // More than the heap has at the beginning, and less than is mapped on its own.
+    let more = [(); 2].map(|()| Vec::<u8>::with_capacity(120 << 10));
+    drop(std::hint::black_box(more));
+}
+
 /// `_exit(2)`: ends the process at once, without destructors and without what `atexit` registered.
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: takes an integer and does not return; _exit(2).

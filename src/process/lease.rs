@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use super::liveness;
+use super::identity::current_process;
 use crate::sysv::{MessageBuffer, Queue, QueueId, ReceiveError};
 use crate::wire::{Cookie, Lease, Malformed};
 
@@ -13,7 +13,7 @@ use crate::wire::{Cookie, Lease, Malformed};
 pub fn new(request_queue: QueueId) -> Result<Lease, getrandom::Error> {
     let mut cookie = [0; 16];
     getrandom::fill(&mut cookie)?;
-    Ok(Lease { owner: liveness::current_process(), cookie: Cookie::new(cookie), request_queue })
+    Ok(Lease { owner: current_process(), cookie: Cookie::new(cookie), request_queue })
 }
 
 /// What stands at the head of a queue.

@@ -18,17 +18,6 @@ use super::proc::{self, Stat, Waiting};
 use crate::sysv::QueueId;
 use crate::wire::OwnerId;
 
-/// This process, as a lease names it. Where /proc does not tell, the field is 0: such an owner can
-/// be proven dead by nobody.
-pub fn current_process() -> OwnerId {
-    OwnerId {
-        pid: nix::unistd::getpid().as_raw(),
-        start_time: Stat::read("self").map_or(0, |stat| stat.start_time),
-        pid_namespace: proc::namespace("self", "pid").unwrap_or(0),
-        time_namespace: proc::namespace("self", "time").unwrap_or(0),
-    }
-}
-
 /// Whether a process lives, and how that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Life {
@@ -85,6 +74,22 @@ impl fmt::Display for Dead {
     }
 }
 
+/// A process of this pid namespace that somebody has seen, so as to know it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    pid: Pid,
+    /// None where /proc does not tell.
+    start_time: Option<u64>,
+}
+
+impl Seen {
+    /// Whoever has this pid now.
+    pub fn now(pid: Pid) -> Self {
+        let start_time = Stat::read(&pid.to_string()).ok().map(|stat| stat.start_time);
+        Self { pid, start_time }
+    }
+}
+
 /// Judges processes. It must be made *after* the [`OwnerId`]s that it is asked about were read:
 /// what it looks at once is then younger than they are, so that an owner that it does not find has
 /// not merely been born since.
@@ -135,6 +140,16 @@ impl Observer {
     pub fn has_ended(&self, pid: Pid) -> bool {
         let zombie = || Stat::read(&pid.to_string()).is_ok_and(|stat| stat.is_zombie());
         no_such_process(pid) || (self.proc_is_ours && zombie())
+    }
+
+    /// Whether a process that was seen has ended, as [`has_ended`](Self::has_ended) has it, or its pid
+    /// belongs to another one by now.
+    pub fn is_over(&self, seen: &Seen) -> bool {
+        let other = || {
+            let now = Seen::now(seen.pid).start_time;
+            now.zip(seen.start_time).is_some_and(|(now, then)| now != then)
+        };
+        self.has_ended(seen.pid) || (self.proc_is_ours && other())
     }
 
     /// Whether a thread may wait in msgsnd or msgrcv on this queue. The queue's status does not tell:

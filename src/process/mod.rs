@@ -4,16 +4,21 @@
 //! the client and the reaper all ask it. *Dead* takes proof; doubt means alive.
 
 pub mod children;
+pub mod clock;
 pub mod credentials;
 mod fork;
+pub mod groups;
+mod identity;
 pub mod introspection;
 pub mod lease;
 pub mod liveness;
 pub mod nowait;
 mod patience;
+pub mod pidfd;
 mod proc;
 pub mod server_lock;
 pub mod signals;
+pub mod terminal;
 
-pub use fork::{exit_now, fork_child};
+pub use fork::{exit_now, fork_child, keep_heap_at_hand, share_one_arena};
 pub use patience::Patience;

@@ -1,6 +1,6 @@
 //! Writing without ever waiting for a reader.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -9,14 +9,17 @@ use nix::sys::stat::{SFlag, fstat};
 /// Writes what can be written now, to a descriptor that others may share.
 ///
 /// `O_NONBLOCK` would be set for them too, and a poll before the write says only that there was room
-/// for somebody: hence `RWF_NOWAIT`, pwritev2(2), which pipes have from Linux 6.4 on. What is neither
-/// pipe nor socket does not wait for readers.
+/// for somebody: hence `RWF_NOWAIT`, pwritev2(2), which pipes have from Linux 6.4 on. A terminal, which
+/// has no such thing, takes nothing while it is stopped (Ctrl-S). Files do not wait for readers.
 ///
 /// # Errors
 /// `EAGAIN`: the descriptor has no room. Those of write(2).
 pub fn write(descriptor: impl AsFd, bytes: &[u8]) -> Result<usize, Errno> {
     let descriptor = descriptor.as_fd();
     let kind = SFlag::from_bits_truncate(fstat(descriptor)?.st_mode & SFlag::S_IFMT.bits());
+    if kind == SFlag::S_IFCHR {
+        return write_if_ready(descriptor, bytes);
+    }
     if kind != SFlag::S_IFIFO && kind != SFlag::S_IFSOCK {
         return nix::unistd::write(descriptor, bytes);
     }
@@ -25,13 +28,15 @@ pub fn write(descriptor: impl AsFd, bytes: &[u8]) -> Result<usize, Errno> {
     let written =
         unsafe { libc::pwritev2(descriptor.as_raw_fd(), &raw const part, 1, -1, libc::RWF_NOWAIT) };
     match Errno::result(written) {
-        Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => {
-            let mut room = [PollFd::new(descriptor, PollFlags::POLLOUT)];
-            if poll(&mut room, PollTimeout::ZERO)? == 0 {
-                return Err(Errno::EAGAIN);
-            }
-            nix::unistd::write(descriptor, bytes)
-        }
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => write_if_ready(descriptor, bytes),
         outcome => outcome.map(isize::cast_unsigned),
     }
+}
+
+fn write_if_ready(descriptor: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
+    let mut room = [PollFd::new(descriptor, PollFlags::POLLOUT)];
+    if poll(&mut room, PollTimeout::ZERO)? == 0 {
+        return Err(Errno::EAGAIN);
+    }
+    nix::unistd::write(descriptor, bytes)
 }

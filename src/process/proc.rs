@@ -1,7 +1,7 @@
 //! Reading /proc. Every answer is optional: a chroot may have no /proc, or another namespace's.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -19,8 +19,10 @@ pub(super) struct Stat {
 impl Stat {
     /// The entry of a process: a pid as text, or "self".
     pub(super) fn read(pid: &str) -> io::Result<Self> {
-        let line = fs::read(format!("/proc/{pid}/stat"))?;
-        Self::parse(&line).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+        // At once: the kernel writes it anew for every reader, and it has no size to go by.
+        let mut line = [0; 2048];
+        let length = File::open(format!("/proc/{pid}/stat"))?.read(&mut line)?;
+        Self::parse(&line[..length]).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
     }
 
     fn parse(line: &[u8]) -> Option<Self> {

@@ -73,26 +73,38 @@ pub(super) unsafe fn on(
 
 /// Interrupts this process's waits in msgsnd and msgrcv every `interval`, by `SIGALRM`.
 ///
+/// # Errors
+/// None are known.
+pub fn tick_every(interval: Duration) -> Result<(), Errno> {
+    tick(interval, interval)
+}
+
+/// Interrupts this process's waits in msgsnd and msgrcv after `first`, then every `interval`; never,
+/// if `first` is zero.
+///
 /// Repeated, because one that comes just before the wait begins interrupts nothing. Forked children
 /// do not inherit the timer: setitimer(2).
 ///
 /// # Errors
 /// None are known.
-pub fn tick_every(interval: Duration) -> Result<(), Errno> {
+pub fn tick(first: Duration, interval: Duration) -> Result<(), Errno> {
     extern "C" fn nothing(_: libc::c_int) {}
     // SAFETY: the handler does nothing.
     unsafe { on(Signal::SIGALRM, SaFlags::empty(), nothing) }?;
-    let every = libc::timeval {
-        tv_sec: libc::time_t::try_from(interval.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_usec: interval.subsec_micros().into(),
-    };
-    let timer = libc::itimerval { it_interval: every, it_value: every };
+    let timer = libc::itimerval { it_interval: timeval(interval), it_value: timeval(first) };
     let mut before = MaybeUninit::uninit();
     // SAFETY: both structures outlive the call; setitimer(2).
     Errno::result(unsafe {
         libc::setitimer(libc::ITIMER_REAL, &raw const timer, before.as_mut_ptr())
     })
     .map(drop)
+}
+
+fn timeval(duration: Duration) -> libc::timeval {
+    libc::timeval {
+        tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_usec: duration.subsec_micros().into(),
+    }
 }
 
 /// Signals that people, limits and timers send and that kill by default, beside those that ctrlc

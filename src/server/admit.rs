@@ -10,11 +10,13 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, geteuid};
 
 use super::refusals::Refusal;
+use super::reply_to::{Dialect, ReplyTo};
 use super::{Config, PlainPolicy};
 use crate::process::credentials;
+use crate::process::groups::Groups;
 use crate::process::lease::{self, Head};
-use crate::sysv::{MessageBuffer, Queue, QueueId, Status};
-use crate::wire::{Cookie, Failure, Lease, Operation, REPLY_QUEUE_MODE, Range, Reply, Request};
+use crate::sysv::{Queue, QueueId, Status};
+use crate::wire::{Cookie, Operation, REPLY_QUEUE_MODE, Range, Request};
 
 /// Who asks: the creator of the reply queue, as the kernel recorded it.
 #[derive(Debug, Clone, Copy)]
@@ -23,39 +25,12 @@ pub(super) struct Caller {
     pub(super) gid: Gid,
 }
 
-/// A reply queue that may be sent to.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ReplyTo {
-    pub(super) queue: Queue,
-    /// What the queue holds at most, in bytes of `mtext`.
-    pub(super) max_bytes: u64,
-    pub(super) dialect: Dialect,
-}
-
-/// Which protocol the client speaks.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Dialect {
-    Plain,
-    /// The lease is None only where the kernel cannot show it.
-    Extended(Option<Lease>),
-}
-
-impl Dialect {
-    /// What stands at the head of the queue for as long as it is the client's.
-    pub(super) fn lease(&self) -> Option<Lease> {
-        match self {
-            Self::Plain => None,
-            Self::Extended(lease) => *lease,
-        }
-    }
-}
-
 /// A request whose caller is known and may be answered.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Admitted<'a> {
     pub(super) caller: Caller,
     pub(super) path: &'a Path,
-    pub(super) range: Range,
+    pub(super) operation: Operation<'a>,
     pub(super) reply: ReplyTo,
 }
 
@@ -126,23 +101,22 @@ impl Policy {
         if status.uid != status.cuid && status.uid != self.server {
             return Err(Refusal::HandedToAnother.into());
         }
-        let (dialect, range) = match &request.extension {
-            None => (self.admit_plain(queue, &status)?, Range::WHOLE),
+        let (dialect, operation) = match &request.extension {
+            None => (self.admit_plain(queue, &status)?, Operation::Fetch(Range::WHOLE)),
             Some(extension) => {
-                let lease = self.prove(queue, &status, extension.cookie, asked)?;
-                let reply = ReplyTo::new(queue, &status, Dialect::Extended(lease));
-                match extension.operation {
-                    Operation::Fetch(range) => (reply.dialect, range),
-                    Operation::Unknown { .. } => {
-                        return Err(Refused { reason: Refusal::Unsupported, answer: Some(reply) });
-                    }
+                let cookie = self.prove(queue, &status, extension.cookie, asked)?;
+                let dialect = Dialect::Extended(cookie);
+                if let Operation::Unknown { .. } = extension.operation {
+                    let answer = Some(ReplyTo::new(queue, &status, dialect));
+                    return Err(Refused { reason: Refusal::Unsupported, answer });
                 }
+                (dialect, extension.operation)
             }
         };
         Ok(Admitted {
             caller: Caller { uid: status.cuid, gid: status.cgid },
             path: request.path,
-            range,
+            operation,
             reply: ReplyTo::new(queue, &status, dialect),
         })
     }
@@ -173,7 +147,7 @@ impl Policy {
         status: &Status,
         cookie: Cookie,
         asked: QueueId,
-    ) -> Result<Option<Lease>, Refusal> {
+    ) -> Result<Option<Cookie>, Refusal> {
         if status.mode != REPLY_QUEUE_MODE {
             return Err(Refusal::NoLease);
         }
@@ -181,7 +155,7 @@ impl Policy {
             Head::Lease(lease) if lease.cookie != cookie => Err(Refusal::WrongCookie),
             Head::Lease(lease) if lease.request_queue != asked => Err(Refusal::ForAnotherServer),
             Head::Lease(_) if status.received_at.is_some() => Err(Refusal::Used),
-            Head::Lease(lease) => Ok(Some(lease)),
+            Head::Lease(_) => Ok(Some(cookie)),
             Head::UnknownLease(_) => Err(Refusal::UnknownLease),
             Head::Other | Head::Nothing => Err(Refusal::NoLease),
             Head::Gone => Err(Refusal::NoReplyQueue),
@@ -198,12 +172,15 @@ impl<'a> Admitted<'a> {
         Refused { reason, answer: Some(self.reply) }
     }
 
-    /// Becomes the caller, if this process can become anybody. Only root keeps capabilities, for
-    /// root.
-    pub(super) fn become_caller(self) -> Result<Confined<'a>, Errno> {
+    /// Becomes the caller, if this process can become anybody, and lets go of what was found of others.
+    /// Only root keeps capabilities, for root.
+    pub(super) fn become_caller(self, groups: Option<Groups>) -> Result<Confined<'a>, Errno> {
         match (geteuid().is_root(), self.caller.uid.is_root()) {
             (true, true) => {}
-            (true, false) => credentials::become_user(self.caller.uid, self.caller.gid)?,
+            (true, false) => {
+                let groups = groups.ok_or(Errno::EPERM)?;
+                credentials::become_user(self.caller.uid, self.caller.gid, groups)?;
+            }
             (false, _) => credentials::drop_capabilities()?,
         }
         Ok(Confined(self))
@@ -215,24 +192,8 @@ impl<'a> Confined<'a> {
         self.0.path
     }
 
-    pub(super) fn range(&self) -> Range {
-        self.0.range
-    }
-}
-
-impl ReplyTo {
-    fn new(queue: Queue, status: &Status, dialect: Dialect) -> Self {
-        Self { queue, max_bytes: status.max_bytes, dialect }
-    }
-
-    /// A FAILURE in the client's own dialect.
-    pub(super) fn failure(&self, text: &str, errno: Errno) -> MessageBuffer {
-        let errno = match self.dialect {
-            Dialect::Plain => None,
-            Dialect::Extended(_) => Some(errno),
-        };
-        let failure = Failure { text: text.as_bytes().to_vec(), errno };
-        MessageBuffer::with_text(Reply::FAILURE, &failure.encode())
+    pub(super) fn operation(&self) -> Operation<'a> {
+        self.0.operation
     }
 }
 
@@ -241,7 +202,7 @@ impl Refused {
     /// told nothing.
     pub(super) fn tell_caller(&self) {
         if let (Some(reply), Some((text, errno))) = (&self.answer, self.reason.answer()) {
-            let _ = reply.queue.try_send(&reply.failure(text, errno));
+            let _ = reply.try_fail(text, errno);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The life of a child: become the caller → open → seal → stream, one way, and a line in the log.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
@@ -7,10 +8,12 @@ use nix::errno::Errno;
 
 use super::admit::Admitted;
 use super::export::Export;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Undelivered};
 use super::sandbox::Sandbox;
 use super::transfer::{self, Broken, Sent};
 use crate::process::exit_now;
+use crate::process::groups::Groups;
+use crate::stats::{Failure, Figures};
 use crate::text::loggable;
 
 /// What every child needs.
@@ -18,32 +21,60 @@ use crate::text::loggable;
 pub(super) struct Service {
     pub(super) export: Export,
     pub(super) sandbox: Sandbox,
+    /// None if this server can become nobody else.
+    pub(super) groups: RefCell<Option<Groups>>,
     pub(super) stall_timeout: Duration,
+    pub(super) figures: Figures,
 }
+
+/// The exit status of a child whose client may still be there, and knows nothing.
+pub(super) const GAVE_UP: i32 = 75; // EX_TEMPFAIL, sysexits(3head)
 
 impl Service {
     /// Answers one request. Runs in a child of its own, and ends it.
     pub(super) fn answer(&self, admitted: Admitted<'_>, received: Instant) -> Infallible {
         let mut outbox = Outbox::new(admitted.reply, self.stall_timeout, received);
+        outbox.counts_in(&self.figures);
         let outcome = self.send(admitted, &mut outbox);
         if let Err(Broken::Unreadable { text, errno }) = &outcome {
             // The client may be gone by now; the line in the log tells why it was to be told.
             let _ = outbox.send(&admitted.reply.failure(text, *errno));
         }
+        outbox.count_rest();
+        self.count(&outcome, received);
         log(admitted, &outcome, outbox.sent, received);
-        exit_now(0)
+        exit_now(match outcome {
+            Err(Broken::Undelivered(why)) if !why.is_for_good() => GAVE_UP,
+            _ => 0,
+        })
     }
 
     fn send(&self, admitted: Admitted<'_>, outbox: &mut Outbox) -> Result<Sent, Broken> {
-        let confined = admitted.become_caller().map_err(|errno: Errno| Broken::Unreadable {
-            text: "the server cannot act for this user".to_owned(),
-            errno,
+        let confined = admitted.become_caller(self.groups.take()).map_err(|errno: Errno| {
+            Broken::Unreadable { text: "the server cannot act for this user".to_owned(), errno }
         })?;
         let opened = self.export.open(&confined).map_err(|error| Broken::Unreadable {
             text: error.to_string(),
             errno: error.errno(),
         })?;
-        transfer::stream(self.sandbox.seal(opened), admitted.reply.dialect, outbox)
+        let sealed = self.sandbox.seal(opened).map_err(|errno| Broken::Unreadable {
+            text: "the server has no room to confine itself".to_owned(),
+            errno,
+        })?;
+        transfer::stream(sealed, admitted.reply.dialect, outbox)
+    }
+
+    /// After the last message: the first touch of the figures' memory in a child is a page fault.
+    fn count(&self, outcome: &Result<Sent, Broken>, received: Instant) {
+        match outcome {
+            Ok(_) => self.figures.completed(received.elapsed()),
+            Err(Broken::Undelivered(Undelivered::Gone | Undelivered::Dead(_))) => {
+                self.figures.client_gone();
+            }
+            Err(Broken::Undelivered(Undelivered::Stalled)) => self.figures.failed(Failure::Stalled),
+            Err(Broken::Undelivered(_)) => self.figures.failed(Failure::Other),
+            Err(Broken::Unreadable { errno, .. }) => self.figures.failed((*errno).into()),
+        }
     }
 }
 

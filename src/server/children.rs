@@ -6,13 +6,16 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 
+use super::child::GAVE_UP;
+use super::obituaries::Obituaries;
+use super::reply_to::ReplyTo;
 use crate::process::children::{is_stopped, take_ended, wait_unless};
 
 /// What a child was forked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 enum Task {
-    /// To answer this user.
-    Request(Uid),
+    /// To answer this user there.
+    Request(Uid, ReplyTo),
     Housekeeping,
 }
 
@@ -20,69 +23,91 @@ enum Task {
 #[derive(Debug)]
 pub(super) struct Children {
     running: HashMap<Pid, (Task, Instant)>,
+    obituaries: Obituaries,
+    /// How many ended before they were done.
+    died: u64,
+    /// Who writes the metrics file: a child, too, but none that anybody waits for.
+    writer: Option<Pid>,
     bound: usize,
     stall_timeout: Duration,
 }
 
 impl Children {
-    /// How often a full house is looked through.
-    const ROUND: Duration = Duration::from_secs(1);
+    /// How often they are looked after.
+    pub(super) const ROUND: Duration = Duration::from_secs(1);
 
     pub(super) fn new(bound: usize, stall_timeout: Duration) -> Self {
-        Self { running: HashMap::with_capacity(bound + 1), bound, stall_timeout }
+        let obituaries = Obituaries::default();
+        let running = HashMap::with_capacity(bound + 1);
+        Self { running, obituaries, died: 0, writer: None, bound, stall_timeout }
     }
 
-    pub(super) fn started(&mut self, pid: Pid, caller: Uid) {
-        self.running.insert(pid, (Task::Request(caller), Instant::now()));
+    pub(super) fn started(&mut self, pid: Pid, caller: Uid, reply: ReplyTo) {
+        self.running.insert(pid, (Task::Request(caller, reply), Instant::now()));
     }
 
     /// How many answer this user.
     pub(super) fn answering(&self, caller: Uid) -> usize {
-        self.running.values().filter(|&&(task, _)| task == Task::Request(caller)).count()
+        let for_caller = |task: &Task| matches!(task, Task::Request(uid, _) if *uid == caller);
+        self.running.values().filter(|(task, _)| for_caller(task)).count()
     }
 
     pub(super) fn started_housekeeping(&mut self, pid: Pid) {
         self.running.insert(pid, (Task::Housekeeping, Instant::now()));
     }
 
-    pub(super) fn keeps_house(&self) -> bool {
-        self.running.values().any(|&(task, _)| task == Task::Housekeeping)
+    pub(super) fn started_writer(&mut self, pid: Pid) {
+        self.writer = Some(pid);
     }
 
-    /// Takes note of the children that ended.
+    pub(super) fn keeps_house(&self) -> bool {
+        self.running.values().any(|(task, _)| matches!(task, Task::Housekeeping))
+    }
+
+    /// Whether something may happen to them that no signal tells of in time.
+    pub(super) fn need_looking_after(&self) -> bool {
+        !(self.running.is_empty() && self.obituaries.is_empty())
+    }
+
+    /// Takes note of the children that ended, and tells the clients of those that did not end well.
     pub(super) fn settle(&mut self) {
         for ended in take_ended() {
-            if self.running.remove(&ended.pid).is_none() {
-                continue; // adopted, by a server that is process 1 of a pid namespace
-            }
+            let Some((task, _)) = self.running.remove(&ended.pid) else {
+                if self.writer.take_if(|writer| *writer == ended.pid).is_some() {
+                    tracing::error!("the metrics file is not written any more: its process ended");
+                }
+                continue; // or adopted, by a server that is process 1 of a pid namespace
+            };
             let pid = ended.pid.as_raw();
             match (ended.code(), ended.signal()) {
-                (Some(0), _) => {}
+                (Some(0), _) => continue,
+                (Some(GAVE_UP), _) => {} // and said so
                 (Some(code), _) => tracing::error!(pid, code, "a child failed"),
                 (_, signal) => tracing::warn!(pid, signal, "a child was killed"),
             }
+            if let Task::Request(caller, reply) = task {
+                self.died += 1;
+                self.obituaries.tell(caller, reply);
+            }
         }
+        self.obituaries.tell_rest();
     }
 
-    /// Waits while there are as many children as there may be, unless the server is to stop. Whether
-    /// it had to wait.
-    pub(super) fn wait_for_room(&mut self, is_stopping: impl Fn() -> bool) -> bool {
-        if self.requests() < self.bound {
-            return false;
-        }
-        let mut room = false;
-        while !room {
-            self.end_stopped();
-            wait_unless(
-                || {
-                    self.settle();
-                    room = self.requests() < self.bound || is_stopping();
-                    room
-                },
-                Some(Self::ROUND),
-            );
-        }
-        true
+    /// Whether there are as many children as there may be.
+    pub(super) fn are_too_many(&self) -> bool {
+        self.requests() >= self.bound
+    }
+
+    /// Waits for a round, or less: until there is room for a child, or the server is to stop.
+    pub(super) fn wait_for_room(&mut self, is_stopping: impl Fn() -> bool) {
+        self.end_stopped();
+        wait_unless(
+            || {
+                self.settle();
+                !self.are_too_many() || is_stopping()
+            },
+            Some(Self::ROUND),
+        );
     }
 
     /// Ends children that stand still for as long as none may wait. They run as their callers, who
@@ -96,7 +121,12 @@ impl Children {
         }
     }
 
-    fn requests(&self) -> usize {
+    /// How many of those that answered requests ended before they were done.
+    pub(super) fn died(&self) -> u64 {
+        self.died
+    }
+
+    pub(super) fn requests(&self) -> usize {
         self.running.len() - usize::from(self.keeps_house())
     }
 

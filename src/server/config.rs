@@ -35,6 +35,9 @@ pub struct Config {
     pub plain: PlainPolicy,
     /// What a child of its own does at the start and then every so often.
     pub housekeeping: Option<Housekeeping>,
+    /// Where a process of its own writes the server's figures for Prometheus' textfile collector:
+    /// every 10 s, and when the server ends.
+    pub metrics_file: Option<PathBuf>,
 }
 
 /// Work that a server has done beside serving: the same every time.
@@ -71,6 +74,7 @@ impl Default for Config {
             drain_timeout: Duration::from_secs(10),
             plain: PlainPolicy::Owner,
             housekeeping: None,
+            metrics_file: None,
         }
     }
 }

@@ -53,6 +53,14 @@ pub enum Error {
         /// Why.
         errno: Errno,
     },
+    /// The metrics file cannot be written.
+    #[error("metrics file {}: {}", crate::text::printable(.path), .errno.desc())]
+    Metrics {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        errno: Errno,
+    },
     /// There is no /proc, by way of which files are opened.
     #[error("/proc is not mounted here: mount -t proc proc /proc")]
     NoProc,

@@ -1,17 +1,19 @@
-//! What lies below the root: opened there and nowhere else, and only if it is a regular file.
+//! What lies below the root: opened there and nowhere else, and only if it is a regular file, or a
+//! directory to be listed.
 
-use std::fs::{self, File};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::Mode;
 
 use super::Error;
 use super::admit::Confined;
-use crate::process::introspection;
-use crate::wire::{Kind, Meta, Range};
+use super::entries::{Found, Listing, Walk, itself};
+use super::file::OpenedFile;
+use crate::wire::{Kind, Operation};
 
 /// The folder whose content is served.
 #[derive(Debug)]
@@ -19,12 +21,22 @@ pub(super) struct Export {
     root: OwnedFd,
 }
 
-/// A regular file, opened with the caller's rights, and the part of it to send.
+/// What was asked for, opened with the caller's rights, and what is to be sent of it.
 #[derive(Debug)]
-pub(super) struct Opened {
-    pub(super) file: File,
-    pub(super) stat: FileStat,
-    pub(super) range: Range,
+pub(super) enum Opened<'a> {
+    File(OpenedFile),
+    Listing(Listing),
+    Tree(Box<Walk<'a>>),
+}
+
+impl Opened<'_> {
+    /// The directory below which more is to be opened.
+    pub(super) fn walked(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Tree(walk) => walk.directory(),
+            Self::File(_) | Self::Listing(_) => None,
+        }
+    }
 }
 
 /// Why there is nothing to send.
@@ -64,17 +76,37 @@ impl Export {
     }
 
     /// Opens what an admitted caller asked for.
-    pub(super) fn open(&self, request: &Confined<'_>) -> Result<Opened, OpenError> {
-        // Looked at before it is opened: opening a FIFO lets its writer go on, and a device may do
-        // anything.
-        let found = self.resolve(request.path(), OFlag::O_PATH | OFlag::O_CLOEXEC)?;
-        let stat = regular(&found)?;
-        if stat.st_size == 0 && introspection::may_tell_of_this_process(&found, stat.st_dev) {
-            return Err(OpenError::Os(Errno::EACCES));
+    pub(super) fn open<'a>(&self, request: &Confined<'a>) -> Result<Opened<'a>, OpenError> {
+        let find = |flags| {
+            Found::new(self.resolve(request.path(), OFlag::O_PATH | OFlag::O_CLOEXEC | flags)?)
+        };
+        let file = |range, arrived| {
+            // Looked at before it is opened: opening a FIFO lets its writer go on, and a device may
+            // do anything.
+            let found = find(OFlag::empty())?;
+            check_regular(found.kind())?;
+            Ok(Opened::File(OpenedFile::new(found.open_file()?, range, arrived)?))
+        };
+        match request.operation() {
+            Operation::Fetch(range) => file(range, None),
+            Operation::Resume(range, arrived) => file(range, Some(arrived)),
+            Operation::Stat { follow } => {
+                let flags = if follow { OFlag::empty() } else { OFlag::O_NOFOLLOW };
+                Ok(Opened::Listing(Listing::of_one(&find(flags)?)?))
+            }
+            Operation::List(start) => {
+                let found = find(OFlag::empty())?;
+                Ok(Opened::Listing(match found.kind() {
+                    Kind::Directory => Listing::of_directory(&found, start)?,
+                    _ => Listing::of_one(&found)?,
+                }))
+            }
+            Operation::Tree(start) => {
+                Ok(Opened::Tree(Box::new(Walk::open(find(OFlag::empty())?, start)?)))
+            }
+            // Admission refuses it.
+            _ => Err(OpenError::Os(Errno::EPROTONOSUPPORT)),
         }
-        let file = open_found(&found)?;
-        let stat = regular(&file)?;
-        Ok(Opened { file: File::from(file), stat, range: request.range() })
     }
 
     fn resolve(&self, path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
@@ -99,60 +131,15 @@ impl AsFd for Export {
     }
 }
 
-/// Opens for reading what was found, whatever its path leads to by now.
-fn open_found(found: &OwnedFd) -> Result<OwnedFd, Errno> {
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    open(itself(found).as_str(), flags, Mode::empty())
-}
-
-/// What a descriptor is open on, as a path: proc_pid_fd(5).
-fn itself(descriptor: &OwnedFd) -> String {
-    format!("/proc/self/fd/{}", descriptor.as_raw_fd())
-}
-
-/// The file's status, if it is a regular one.
-fn regular(file: &OwnedFd) -> Result<FileStat, OpenError> {
-    let stat = fstat(file)?;
-    match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
-        SFlag::S_IFREG => Ok(stat),
-        SFlag::S_IFDIR => Err(OpenError::Directory),
-        other => Err(OpenError::Special(name(other))),
-    }
-}
-
-fn name(kind: SFlag) -> &'static str {
+fn check_regular(kind: Kind) -> Result<(), OpenError> {
     match kind {
-        SFlag::S_IFIFO => "FIFO",
-        SFlag::S_IFSOCK => "socket",
-        SFlag::S_IFCHR => "character device",
-        SFlag::S_IFBLK => "block device",
-        _ => "special file",
-    }
-}
-
-impl Opened {
-    /// The bytes to send; None where the file's size is unknown: it is then read to its end.
-    pub(super) fn length(&self) -> Option<u64> {
-        let size = u64::try_from(self.stat.st_size).unwrap_or(0);
-        if size == 0 {
-            // Empty, or a file of /proc, which does not know: reading tells.
-            return self.range.length;
-        }
-        let rest = size.saturating_sub(self.range.offset);
-        Some(self.range.length.map_or(rest, |length| length.min(rest)))
-    }
-
-    pub(super) fn meta(&self) -> Meta {
-        Meta {
-            kind: Kind::Regular,
-            mode: self.stat.st_mode,
-            size: u64::try_from(self.stat.st_size).unwrap_or(0),
-            mtime: (self.stat.st_mtime, u32::try_from(self.stat.st_mtime_nsec).unwrap_or(0)),
-            device: self.stat.st_dev,
-            inode: self.stat.st_ino,
-            offset: self.range.offset,
-            length: if self.stat.st_size == 0 { None } else { self.length() },
-        }
+        Kind::Regular => Ok(()),
+        Kind::Directory => Err(OpenError::Directory),
+        Kind::Fifo => Err(OpenError::Special("FIFO")),
+        Kind::Socket => Err(OpenError::Special("socket")),
+        Kind::CharacterDevice => Err(OpenError::Special("character device")),
+        Kind::BlockDevice => Err(OpenError::Special("block device")),
+        _ => Err(OpenError::Special("special file")),
     }
 }
 
@@ -172,12 +159,11 @@ mod tests {
         fs::write(&path, "found").unwrap();
         let export = Export::open_root(root.path()).unwrap();
         let name = Path::new("/name");
-        let found = export.resolve(name, OFlag::O_PATH).unwrap();
+        let found = Found::new(export.resolve(name, OFlag::O_PATH).unwrap()).unwrap();
         fs::remove_file(&path).unwrap();
         mkfifo(&path, Mode::S_IRWXU).unwrap();
         let mut content = String::new();
-        let file = open_found(&found).unwrap();
-        File::from(file).read_to_string(&mut content).unwrap();
+        found.open_file().unwrap().read_to_string(&mut content).unwrap();
         assert_eq!(content, "found");
     }
 }

@@ -9,23 +9,32 @@ mod admit;
 mod child;
 mod children;
 mod config;
+mod entries;
 mod error;
 mod export;
+mod file;
+mod metrics;
+mod obituaries;
 mod outbox;
 mod refusals;
+mod reply_to;
 mod request_queue;
+mod room;
 mod sandbox;
 mod transfer;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use nix::unistd::getpid;
+use nix::unistd::{geteuid, getpid};
 
+use crate::process::groups::Groups;
 use crate::process::server_lock::ServerLock;
 use crate::process::{self, children as ended, signals};
+use crate::stats::Figures;
 use crate::sysv::{MessageBuffer, MessageType, ReceiveError, Select};
 use crate::wire::{MAX_REQUEST, Request};
 
@@ -36,8 +45,10 @@ use admit::{Admitted, Policy, Refused};
 use child::Service;
 use children::Children;
 use export::Export;
+use metrics::Metrics;
 use refusals::{Refusal, Refusals};
 use request_queue::{RequestQueue, Stopping};
+use room::Room;
 use sandbox::Sandbox;
 
 /// A server that holds its lock and has its request queue, and can be asked.
@@ -81,10 +92,20 @@ pub struct Server {
     stopping: Arc<Stopping>,
     policy: Policy,
     children: Children,
+    room: Room,
     refusals: Refusals,
+    metrics: Option<Metrics>,
     last_housekeeping: Option<Instant>,
+    alarm: Option<Alarm>,
     /// What holds the thread that it started on must hold the one that it runs on.
     not_send: PhantomData<*const ()>,
+}
+
+/// What the timer is set for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Alarm {
+    Children,
+    House,
 }
 
 /// Stops a server, from another thread than the one that it runs on.
@@ -121,20 +142,42 @@ impl Server {
         let lock = ServerLock::take(config.key)?;
         let stopping = Arc::new(Stopping::new(config.key));
         let queue = RequestQueue::create(config.key, config.mode, Arc::clone(&stopping))?;
-        ended::collect(config.max_children() + 1)
+        ended::collect(config.max_children() + 2)
             .map_err(|errno| Error::Os { call: "sigaction", errno })?;
-        let sandbox =
-            Sandbox::enter(&export).map_err(|errno| Error::Os { call: "prctl", errno })?;
+        // The first checksum looks at what the processor can do, which in a virtual machine takes as
+        // long as half a fork: once here, not in every child.
+        let _ = crc32fast::Hasher::new();
+        let figures = Figures::publish(config.key, queue.id(), config.max_children());
+        let metrics = config.metrics_file.as_deref();
+        let metrics = metrics.map(|path| Metrics::start(path, config.key, &figures)).transpose()?;
+        let mut children = Children::new(config.max_children(), config.stall_timeout);
+        if let Some(metrics) = &metrics {
+            children.started_writer(metrics.pid());
+        }
+        let sandbox = Sandbox::enter(&export)
+            .map_err(|errno| Error::Os { call: "landlock_create_ruleset", errno })?;
+        let groups = geteuid().is_root().then(Groups::new).transpose();
+        let groups = groups.map_err(|errno| Error::Os { call: "mmap", errno })?;
+        let groups = RefCell::new(groups);
         Ok(Self {
             queue,
             lock,
-            service: Service { export, sandbox, stall_timeout: config.stall_timeout },
+            service: Service {
+                export,
+                sandbox,
+                groups,
+                stall_timeout: config.stall_timeout,
+                figures,
+            },
             policy,
-            children: Children::new(config.max_children(), config.stall_timeout),
+            children,
+            room: Room::new(config.max_children(), config.max_per_user()),
             refusals: Refusals::default(),
+            metrics,
             config,
             stopping,
             last_housekeeping: None,
+            alarm: None,
             not_send: PhantomData,
         })
     }
@@ -150,29 +193,36 @@ impl Server {
     /// The request queue is lost and cannot be made again.
     pub fn run(mut self) -> Result<(), Error> {
         self.stopping.runs_here();
-        if let Some(housekeeping) = self.config.housekeeping {
-            signals::tick_every(housekeeping.every)
-                .map_err(|errno| Error::Os { call: "setitimer", errno })?;
-        }
         // A byte more than a request can have, so that a longer one shows.
         let mut message = MessageBuffer::with_capacity(MAX_REQUEST + 1);
         let served = self.serve(&mut message);
         self.stopping.remove_queue();
+        self.service.figures.withdraw();
         drop(self.lock); // the next server need not wait for children that finish
         self.children.drain(self.config.drain_timeout, || self.stopping.is_urgent());
+        self.service.figures.children(self.children.requests(), self.children.died());
+        if let Some(metrics) = self.metrics {
+            metrics.finish();
+        }
         served
     }
 
     fn serve(&mut self, message: &mut MessageBuffer) -> Result<(), Error> {
         loop {
             self.children.settle();
+            self.service.figures.children(self.children.requests(), self.children.died());
             self.housekeep();
-            let waited = self.children.wait_for_room(|| self.stopping.is_stopping());
+            self.set_alarm()?;
             if self.stopping.is_stopping() {
                 return Ok(());
             }
-            if waited && !self.queue.is_ours() {
-                self.recreate_queue()?;
+            if self.children.are_too_many() {
+                self.children.wait_for_room(|| self.stopping.is_stopping());
+                // Who does not receive is not told that the queue has gone.
+                if !self.stopping.is_stopping() && !self.queue.is_ours() {
+                    self.recreate_queue()?;
+                }
+                continue;
             }
             match self.queue.receive_truncated(message, Select::UpTo(MessageType::MAX)) {
                 Ok(()) => self.answer(message.text()),
@@ -185,38 +235,89 @@ impl Server {
         }
     }
 
-    /// Another server may have removed it, if the lock was removed first: then that one stays.
+    /// Ends the wait for a request when there is something else to see to: at once for a signal, but
+    /// one that comes just before the wait begins ends nothing. An idle server sleeps until it is to
+    /// keep house.
+    fn set_alarm(&mut self) -> Result<(), Error> {
+        let alarm = if self.children.need_looking_after() { Alarm::Children } else { Alarm::House };
+        if self.alarm.replace(alarm) == Some(alarm) {
+            return Ok(());
+        }
+        let (first, every) = match (alarm, self.config.housekeeping) {
+            (Alarm::Children, _) => (Children::ROUND, Children::ROUND),
+            (Alarm::House, Some(house)) => {
+                let since = self.last_housekeeping.map_or(Duration::ZERO, |last| last.elapsed());
+                (house.every.saturating_sub(since).max(Duration::from_millis(1)), house.every)
+            }
+            (Alarm::House, None) => (Duration::ZERO, Duration::ZERO),
+        };
+        signals::tick(first, every).map_err(|errno| Error::Os { call: "setitimer", errno })
+    }
+
+    /// Another server may have removed it, if the lock was removed first: then that one stays. Where
+    /// the namespace has no queue left, waits until it has.
     fn recreate_queue(&mut self) -> Result<(), Error> {
-        self.lock.hold_on()?;
-        self.queue.recreate()?;
-        let queue = self.queue.id().get();
-        tracing::warn!(queue, "the request queue was removed; made a new one");
+        let mut told = false;
+        while !self.stopping.is_stopping() {
+            self.lock.hold_on()?;
+            match self.queue.recreate() {
+                Ok(()) => {
+                    self.service.figures.name_queue(self.queue.id());
+                    let queue = self.queue.id().get();
+                    tracing::warn!(queue, "the request queue was removed; made a new one");
+                    break;
+                }
+                Err(error @ Error::NoQueueLeft(_)) if !told => {
+                    tracing::error!(%error, "the request queue was removed; no room for a new one");
+                    told = true;
+                }
+                Err(Error::NoQueueLeft(_)) => {}
+                Err(error) => return Err(error),
+            }
+            self.children.settle();
+            self.housekeep(); // orphans make room
+            ended::wait_unless(|| self.stopping.is_stopping(), Some(Duration::from_secs(1)));
+        }
         Ok(())
     }
 
     /// decode → admit → fork
     fn answer(&mut self, text: &[u8]) {
         let received = Instant::now();
+        self.service.figures.received();
         let request = match Request::decode(text) {
             Ok(request) => request,
-            Err(malformed) => return self.refusals.count(Refusal::Malformed(malformed), None),
+            Err(malformed) => return self.count(Refusal::Malformed(malformed), None),
         };
         let admitted = self.policy.admit(&request, self.queue.id());
         if let Err(refused) = admitted.and_then(|admitted| self.fork(admitted, received)) {
             refused.tell_caller();
-            self.refusals.count(refused.reason, Some(&request));
+            self.count(refused.reason, Some(&request));
         }
     }
 
-    fn fork(&mut self, admitted: Admitted<'_>, received: Instant) -> Result<(), Refused> {
+    fn count(&mut self, refusal: Refusal, request: Option<&Request<'_>>) {
+        self.service.figures.refused(refusal.into());
+        self.refusals.count(refusal, request);
+    }
+
+    fn fork(&mut self, mut admitted: Admitted<'_>, received: Instant) -> Result<(), Refused> {
         let caller = admitted.caller.uid;
         self.children.settle(); // one that ended meanwhile keeps nobody's place
         if self.children.answering(caller) >= self.config.max_per_user() {
             return Err(admitted.refuse(Refusal::UserBusy(caller)));
         }
-        let pid = process::fork_child(|| self.service.answer(admitted, received))
+        self.room.give(caller, &mut admitted.reply);
+        let answer = || {
+            if let Some(metrics) = &self.metrics {
+                metrics.let_go();
+            }
+            self.service.answer(admitted, received)
+        };
+        let pid = process::fork_child(answer)
             .map_err(|errno| admitted.refuse(Refusal::ForkFailed(errno)))?;
-        self.children.started(pid, caller);
+        self.children.started(pid, caller, admitted.reply);
+        self.service.figures.children(self.children.requests(), self.children.died());
         Ok(())
     }
 

@@ -1,27 +1,34 @@
 //! Sending to a client that may read slowly, stop, die, or take its queue away.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
 
-use super::admit::{Dialect, ReplyTo};
-use crate::process::lease::{self, Head};
+use super::reply_to::{Dialect, ReplyTo};
 use crate::process::liveness::{Dead, Life, Observer};
 use crate::process::{Patience, signals};
-use crate::sysv::{self, Limits, MessageBuffer, SendError};
-use crate::wire::{Lease, MAX_PLAIN_REPLY, MAX_REPLY};
+use crate::stats::Figures;
+use crate::sysv::{self, Limits, Message, MessageBuffer, SendError};
+use crate::wire::{Lease, MAX_PLAIN_REPLY, MAX_REPLY, Reply};
 
 /// The way to one client.
 #[derive(Debug)]
-pub(super) struct Outbox {
+pub(super) struct Outbox<'a> {
     reply: ReplyTo,
     stall_timeout: Duration,
+    chunk: usize,
     patience: Patience,
     ticking: bool,
     /// When the last message was about to be sent, or the request received.
     last_sent: Instant,
+    /// Since when nothing was taken of what is there, and when something was before that.
+    unread: Option<(Instant, Option<SystemTime>)>,
     /// Bytes of the file that were sent.
     pub(super) sent: u64,
+    /// Where they are counted, how many were, and when.
+    figures: Option<&'a Figures>,
+    counted: u64,
+    last_counted: Instant,
 }
 
 /// Why the client did not get a message. The first three are nobody's fault.
@@ -39,41 +46,122 @@ pub(super) enum Undelivered {
     Os(sysv::Error),
 }
 
-impl Outbox {
+impl Undelivered {
+    /// Whether nobody is left whom it would matter to.
+    pub(super) fn is_for_good(self) -> bool {
+        matches!(self, Self::Gone | Self::Dead(_))
+    }
+}
+
+impl<'f> Outbox<'f> {
+    /// The most bytes to read at once. Beyond, they would leave the cache before they are sent.
+    const MAX_BATCH: usize = 128 << 10;
+
+    /// What is sent is counted when it is this much, or after this time: a transfer is seen while it
+    /// is under way, and costs the others nothing.
+    const COUNT_EVERY: (u64, Duration) = (1 << 20, Duration::from_millis(200));
+
     /// How often a child that waits looks whether its client still lives.
     const TICK: Duration = Duration::from_secs(1);
 
     /// For a queue that was admitted after this moment.
     pub(super) fn new(reply: ReplyTo, stall_timeout: Duration, last_sent: Instant) -> Self {
-        let patience = Patience::default();
-        Self { reply, stall_timeout, patience, ticking: false, last_sent, sent: 0 }
+        let (chunk, patience) = (chunk_for(&reply), Patience::default());
+        Self {
+            reply,
+            stall_timeout,
+            chunk,
+            patience,
+            ticking: false,
+            last_sent,
+            unread: None,
+            sent: 0,
+            figures: None,
+            counted: 0,
+            last_counted: last_sent,
+        }
+    }
+
+    /// From now on, what is sent is counted there.
+    pub(super) fn counts_in(&mut self, figures: &'f Figures) {
+        self.figures = Some(figures);
+    }
+
+    /// Counts what was not counted yet.
+    pub(super) fn count_rest(&mut self) {
+        if let (Some(figures), true) = (self.figures, self.sent > self.counted) {
+            figures.sent(self.sent - self.counted);
+            self.counted = self.sent;
+        }
+    }
+
+    fn count_now_and_then(&mut self, now: Instant) {
+        let (bytes, time) = Self::COUNT_EVERY;
+        if self.sent - self.counted >= bytes || now.duration_since(self.last_counted) >= time {
+            self.count_rest();
+            self.last_counted = now;
+        }
     }
 
     /// The most bytes that a DATA should carry.
     pub(super) fn chunk(&self) -> usize {
-        let msgmax = Limits::current().map_or(MAX_PLAIN_REPLY, |limits| limits.msgmax);
-        let queue = usize::try_from(self.reply.max_bytes).unwrap_or(usize::MAX);
-        match self.reply.dialect {
-            Dialect::Plain => chunk(queue, msgmax.min(MAX_PLAIN_REPLY)),
-            Dialect::Extended(_) => chunk(queue.saturating_sub(Lease::SIZE), msgmax.min(MAX_REPLY)),
-        }
+        self.chunk
+    }
+
+    /// How many bytes to read at once: whole DATA, and no more than the queue takes, or the client
+    /// would wait while they are read.
+    pub(super) fn batch(&self) -> usize {
+        let room = usize::try_from(self.reply.max_bytes).unwrap_or(Self::MAX_BATCH);
+        let whole = room.min(Self::MAX_BATCH) / self.chunk;
+        // The type of a message takes the place of the bytes before it, which must be aligned.
+        let aligned = self.chunk.is_multiple_of(MessageBuffer::ALIGNMENT);
+        self.chunk * if aligned { whole.max(1) } else { 1 }
     }
 
     /// Sends a message: tries for a while, then waits, looking after the client now and then.
     ///
     /// Ids come round again, in seconds at best; reading a file may take as long. So after a pause
-    /// the lease is looked at before anything is sent. Between two messages that follow each other
+    /// the queue is looked at before anything is sent. Between two messages that follow each other
     /// sooner a queue can go, which the next one finds out, but not come again.
-    pub(super) fn send(&mut self, message: &MessageBuffer) -> Result<(), Undelivered> {
+    pub(super) fn send<'a>(&mut self, message: impl Into<Message<'a>>) -> Result<(), Undelivered> {
         let now = Instant::now();
         if now.duration_since(self.last_sent) >= Self::TICK {
-            self.check_lease()?;
+            self.check_is_there()?;
         }
         self.last_sent = now;
-        self.deliver(message)
+        self.unread = None;
+        self.count_now_and_then(now);
+        self.deliver(message.into())
     }
 
-    fn deliver(&mut self, message: &MessageBuffer) -> Result<(), Undelivered> {
+    /// Tells a client that there is nothing new, once a second: by a DATA without bytes. Looks after the
+    /// client meanwhile, as a wait for room would: one that does not read has stalled.
+    pub(super) fn keep_alive(&mut self) -> Result<(), Undelivered> {
+        if self.last_sent.elapsed() < Self::TICK {
+            return Ok(());
+        }
+        self.look_after_client()?;
+        let now = Instant::now();
+        self.last_sent = now;
+        // Beside the lease.
+        let status = self.reply.queue.status().ok().filter(|status| status.messages > 1);
+        let Some(status) = status else {
+            self.unread = None;
+            return self.deliver((&MessageBuffer::with_text(Reply::DATA, &[])).into());
+        };
+        // Whoever took a message meanwhile reads, if slowly.
+        let since = match self.unread {
+            Some((since, read_at)) if read_at == status.received_at => since,
+            _ => now,
+        };
+        self.unread = Some((since, status.received_at));
+        if now.duration_since(since) >= self.stall_timeout {
+            return Err(Undelivered::Stalled);
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, message: Message<'_>) -> Result<(), Undelivered> {
         let queue = self.reply.queue;
         let tried = self.patience.attempt(|| match queue.try_send(message) {
             Err(SendError::Full | SendError::Interrupted) => None,
@@ -85,7 +173,7 @@ impl Outbox {
         }
     }
 
-    fn send_waiting(&mut self, message: &MessageBuffer) -> Result<(), Undelivered> {
+    fn send_waiting(&mut self, message: Message<'_>) -> Result<(), Undelivered> {
         if !self.ticking {
             signals::tick_every(Self::TICK).map_err(Undelivered::NoTimer)?;
             self.ticking = true;
@@ -96,34 +184,36 @@ impl Outbox {
                 Err(SendError::Interrupted) => {}
                 outcome => return outcome.map_err(undelivered),
             }
-            if since.elapsed() >= self.stall_timeout {
-                return Err(Undelivered::Stalled);
-            }
+            self.count_rest();
             self.look_after_client()?;
+            if since.elapsed() >= self.stall_timeout {
+                return self.send_at_last(message);
+            }
         }
     }
 
-    /// A queue that no longer carries the lease is another one under the same id. Nor is one ours
-    /// that can no longer be read.
-    fn check_lease(&self) -> Result<(), Undelivered> {
-        match self.reply.dialect.lease() {
-            Some(lease) if lease::peek(self.reply.queue) != Head::Lease(lease) => {
-                Err(Undelivered::Gone)
-            }
-            _ => Ok(()),
+    /// Whose time is up may have stood still all the while (SIGSTOP), and the client has read.
+    fn send_at_last(&self, message: Message<'_>) -> Result<(), Undelivered> {
+        match self.reply.queue.try_send(message) {
+            Err(SendError::Full | SendError::Interrupted) => Err(Undelivered::Stalled),
+            outcome => outcome.map_err(undelivered),
         }
+    }
+
+    fn check_is_there(&self) -> Result<(), Undelivered> {
+        if self.reply.is_there() { Ok(()) } else { Err(Undelivered::Gone) }
     }
 
     /// Ends the wait for a client that is proven dead, and removes what it left.
     fn look_after_client(&self) -> Result<(), Undelivered> {
-        self.check_lease()?;
-        let Some(lease) = self.reply.dialect.lease() else { return Ok(()) };
+        self.check_is_there()?;
+        let Some(lease) = self.reply.lease() else { return Ok(()) };
         match Observer::new().life_nearby(&lease.owner) {
             Life::Alive(_) => Ok(()),
             Life::Dead(proof) => {
                 // The creator may; a server that the queue was handed to may as well, and may
                 // others' queues too: by now the id could be one's of those.
-                self.check_lease()?;
+                self.check_is_there()?;
                 let _ = self.reply.queue.remove();
                 Err(Undelivered::Dead(proof))
             }
@@ -137,6 +227,15 @@ fn undelivered(error: SendError) -> Undelivered {
         // Sized from the queue's own limits, so never too big unless they were lowered: the queue
         // of a client that can no longer be served.
         _ => Undelivered::Gone,
+    }
+}
+
+fn chunk_for(reply: &ReplyTo) -> usize {
+    let msgmax = Limits::current().map_or(MAX_PLAIN_REPLY, |limits| limits.msgmax);
+    let queue = usize::try_from(reply.max_bytes).unwrap_or(usize::MAX);
+    match reply.dialect {
+        Dialect::Plain => chunk(queue, msgmax.min(MAX_PLAIN_REPLY)),
+        Dialect::Extended(_) => chunk(queue.saturating_sub(Lease::SIZE), msgmax.min(MAX_REPLY)),
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::unistd::Uid;
 
+use crate::stats::Refused;
 use crate::text::loggable;
 use crate::wire::{Malformed, Request};
 
@@ -64,6 +65,32 @@ impl Refusal {
             }
             Self::ForkFailed(_) => Some(("busy: the server cannot fork", Errno::EAGAIN)),
             _ => None,
+        }
+    }
+}
+
+/// As what it is counted.
+impl From<Refusal> for Refused {
+    fn from(reason: Refusal) -> Self {
+        match reason {
+            Refusal::Malformed(_) => Self::Malformed,
+            Refusal::NoReplyQueue => Self::NoReplyQueue,
+            Refusal::NotPrivate => Self::NotPrivate,
+            Refusal::Unreadable => Self::Unreadable,
+            Refusal::UnknownLease => Self::UnknownLease,
+            Refusal::HandedToAnother => Self::HandedToAnother,
+            Refusal::Used => Self::Used,
+            Refusal::ForAnotherServer => Self::ForAnotherServer,
+            Refusal::NoLease => Self::NoLease,
+            Refusal::WrongCookie => Self::WrongCookie,
+            Refusal::UnknownUid => Self::UnknownUid,
+            Refusal::UnknownGid => Self::UnknownGid,
+            Refusal::Plain => Self::Plain,
+            Refusal::PlainForLeased => Self::PlainForLeased,
+            Refusal::Unsupported => Self::Unsupported,
+            Refusal::NoPeek => Self::NoPeek,
+            Refusal::UserBusy(_) => Self::UserBusy,
+            Refusal::ForkFailed(_) => Self::ForkFailed,
         }
     }
 }

@@ -2,6 +2,8 @@
 //! up names and processes leads. As much of it as the kernel can enforce.
 
 use std::cell::RefCell;
+use std::ffi::OsString;
+use std::os::fd::AsFd;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus,
@@ -45,15 +47,16 @@ pub(super) struct Sandbox {
     sealed: RefCell<Option<RulesetCreated>>,
 }
 
-/// A file that is open in a process that can open no other, but for those of /proc.
+/// What is open in a process that can open nothing else, but for files of /proc, and of a tree what
+/// lies below it.
 #[derive(Debug)]
-pub(super) struct Sealed(Opened);
+pub(super) struct Sealed<'a>(Opened<'a>);
 
 impl Sandbox {
     /// Gives up what a server and its children have no need of.
     ///
     /// # Errors
-    /// None are known: a kernel without Landlock is told of in the log.
+    /// `EMFILE`, `ENFILE`, `ENOMEM`. A kernel without Landlock is told of in the log.
     pub(super) fn enter(export: &Export) -> Result<Self, Errno> {
         if geteuid().is_root() {
             prepare_to_become_others();
@@ -63,25 +66,44 @@ impl Sandbox {
         credentials::close_memory()?;
         match serving(export).and_then(RulesetCreated::restrict_self) {
             Ok(status) => tell(&status),
-            Err(error) => tracing::warn!(%error, "no Landlock: users' rights alone confine"),
+            Err(error) => do_without("no Landlock: users' rights alone confine", error)?,
         }
-        let sealed =
-            sealed().inspect_err(|error| tracing::warn!(%error, "children are not sealed"));
-        Ok(Self { sealed: RefCell::new(sealed.ok()) })
+        let sealed = match sealed() {
+            Ok(sealed) => Some(sealed),
+            Err(error) => do_without("children are not sealed", error).map(|()| None)?,
+        };
+        Ok(Self { sealed: RefCell::new(sealed) })
     }
 
     /// Gives up, in a child that has its file open, all others. Takes the child's own copy of the
     /// ruleset, so that its descriptor is closed: it could be used to allow more to later children.
-    pub(super) fn seal(&self, opened: Opened) -> Sealed {
-        if let Some(Err(error)) = self.sealed.take().map(RulesetCreated::restrict_self) {
-            tracing::warn!(%error, "a child is not sealed");
+    ///
+    /// A child that walks a tree makes a ruleset of its own: to add to the one that all have in common
+    /// would allow the tree to all of them.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENFILE`, `ENOMEM`: there is no room for that just now.
+    pub(super) fn seal<'a>(&self, opened: Opened<'a>) -> Result<Sealed<'a>, Errno> {
+        let (common, not_sealed) = (self.sealed.take(), "a child is not sealed");
+        let sealed = match opened.walked() {
+            Some(directory) => {
+                drop(common);
+                let rule = PathBeneath::new(directory, READ);
+                Some(sealed().and_then(|ruleset| ruleset.add_rule(rule)))
+            }
+            None => common.map(Ok),
+        };
+        if let Some(Err(error)) =
+            sealed.map(|sealed| sealed.and_then(RulesetCreated::restrict_self))
+        {
+            do_without(not_sealed, error)?;
         }
-        Sealed(opened)
+        Ok(Sealed(opened))
     }
 }
 
-impl Sealed {
-    pub(super) fn into_opened(self) -> Opened {
+impl<'a> Sealed<'a> {
+    pub(super) fn into_opened(self) -> Opened<'a> {
         self.0
     }
 }
@@ -92,6 +114,18 @@ fn prepare_to_become_others() {
     match credentials::leave_session_keyring() {
         Ok(()) | Err(Errno::ENOSYS) => {}
         Err(errno) => tracing::warn!(%errno, "children keep the keys of this session"),
+    }
+}
+
+/// What the kernel cannot do is done without, but not what it has no room for just now.
+fn do_without(what: &str, error: RulesetError) -> Result<(), Errno> {
+    let why = error.to_string();
+    match Errno::from_raw(*landlock::Errno::from(error)) {
+        errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM) => Err(errno),
+        _ => {
+            tracing::warn!(error = why, "{what}");
+            Ok(())
+        }
     }
 }
 
@@ -114,11 +148,17 @@ fn serving(export: &Export) -> Result<RulesetCreated, RulesetError> {
     let ruleset = everything()?
         .create()?
         .add_rule(PathBeneath::new(export, READ))?
-        .add_rules(path_beneath_rules(PROCESSES, READ))?;
+        .add_rules(path_beneath_rules(PROCESSES, READ))?
+        .add_rules(path_beneath_rules(service_manager(), AccessFs::ResolveUnix))?;
     if !geteuid().is_root() {
         return Ok(ruleset); // it becomes nobody, so it looks up nobody
     }
     ruleset.add_rules(path_beneath_rules(NAMES, READ | AccessFs::ResolveUnix))
+}
+
+/// The socket of who is to be told that the server can be asked: sd_notify(3).
+fn service_manager() -> Option<OsString> {
+    std::env::var_os("NOTIFY_SOCKET")
 }
 
 /// To see whether a client lives. No name is looked up any more, so no network is needed either.
@@ -127,6 +167,25 @@ fn sealed() -> Result<RulesetCreated, RulesetError> {
         .handle_access(AccessNet::from_all(NEWEST))?
         .create()?
         .add_rules(path_beneath_rules(PROCESSES, READ))
+}
+
+/// Gives up all files, but for writing in one folder; for a process that serves nobody.
+///
+/// # Errors
+/// As for [`Sandbox::enter`].
+pub(super) fn confine_to_writing_in(folder: impl AsFd) -> Result<(), Errno> {
+    let write = make_bitflags!(AccessFs::{MakeReg | WriteFile | RemoveFile});
+    let confine = || {
+        everything()?
+            .handle_access(AccessNet::from_all(NEWEST))?
+            .create()?
+            .add_rule(PathBeneath::new(folder, write))?
+            .restrict_self()
+    };
+    // What the kernel lacks the server itself tells of.
+    confine()
+        .map(drop)
+        .or_else(|error| do_without("the metrics file's writer is not confined", error))
 }
 
 /// A ruleset that denies all that this kernel can deny, and that is not allowed by a rule: files;
@@ -146,13 +205,14 @@ mod tests {
     use std::os::fd::OwnedFd;
     use std::path::Path;
 
-    use nix::sys::stat::fstat;
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::{Uid, User, execv};
 
     use super::*;
     use crate::process::{exit_now, fork_child};
-    use crate::wire::Range;
+    use crate::server::entries::{Found, Walk};
+    use crate::server::file::OpenedFile;
+    use crate::wire::{Range, Start};
 
     /// Runs checks in a child of its own, and fails for the first that does not hold.
     fn in_child(checks: impl FnOnce() -> Vec<(&'static str, bool)>) {
@@ -186,7 +246,7 @@ mod tests {
         }
         in_child(|| {
             let sandbox = Sandbox::enter(&export).unwrap();
-            let mut opened = open(&file);
+            let opened = Opened::File(open(&file));
             let mut checks = vec![
                 ("processes are seen", fs::read("/proc/self/stat").is_ok()),
                 ("the root is known", User::from_uid(Uid::from_raw(0)).is_ok()),
@@ -198,7 +258,9 @@ mod tests {
             ];
             let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
             let before = descriptors();
-            opened = sandbox.seal(opened).into_opened();
+            let Opened::File(mut opened) = sandbox.seal(opened).unwrap().into_opened() else {
+                unreachable!()
+            };
             checks.extend([
                 ("the ruleset is closed", descriptors() == before - 1),
                 ("no other file is read", denied(fs::read(&file))),
@@ -210,8 +272,70 @@ mod tests {
         });
     }
 
-    fn open(path: &Path) -> Opened {
-        let file = File::open(path).unwrap();
-        Opened { stat: fstat(&file).unwrap(), file, range: Range::WHOLE }
+    #[test]
+    fn the_metrics_files_writer_writes_in_its_folder_and_does_nothing_elsewhere() {
+        let (folder, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (file, other) = (folder.path().join("file"), outside.path().join("other"));
+        fs::write(&other, "other").unwrap();
+        if Option::<OwnedFd>::from(sealed().unwrap()).is_none() {
+            return eprintln!("skipped: this kernel has no Landlock");
+        }
+        in_child(|| {
+            confine_to_writing_in(File::open(folder.path()).unwrap()).unwrap();
+            vec![
+                ("a file is made", fs::write(&file, "file").is_ok()),
+                ("it is renamed", fs::rename(&file, folder.path().join("renamed")).is_ok()),
+                ("nothing is read there", denied(fs::read(folder.path().join("renamed")))),
+                ("no folder is made", denied(fs::create_dir(folder.path().join("new")))),
+                ("nothing else is read", denied(fs::read(&other))),
+                ("or written", denied(fs::write(&other, ""))),
+                ("or made", denied(File::create(outside.path().join("new")))),
+                ("or removed", denied(fs::remove_file(&other))),
+                ("no process is seen", denied(fs::read("/proc/self/stat"))),
+            ]
+        });
+    }
+
+    fn open(path: &Path) -> OpenedFile {
+        OpenedFile::new(File::open(path).unwrap(), Range::WHOLE, None).unwrap()
+    }
+
+    #[test]
+    fn a_child_that_walks_a_tree_reads_what_is_below_it_and_no_other_child_does() {
+        let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let tree = root.path().join("tree");
+        fs::create_dir_all(tree.join("below")).unwrap();
+        for file in [tree.join("below/file"), root.path().join("beside"), outside.path().join("x")]
+        {
+            fs::write(file, "file").unwrap();
+        }
+        let export = Export::open_root(root.path()).unwrap();
+        if Option::<OwnedFd>::from(sealed().unwrap()).is_none() {
+            return eprintln!("skipped: this kernel has no Landlock");
+        }
+        in_child(|| {
+            let sandbox = Sandbox::enter(&export).unwrap();
+            let file = open(&root.path().join("beside"));
+            let walk = fork_child(|| {
+                let found = Found::new(File::open(&tree).unwrap().into()).unwrap();
+                let walk = Opened::Tree(Box::new(Walk::open(found, Start::BEGINNING).unwrap()));
+                let _sealed = sandbox.seal(walk).unwrap();
+                let held = fs::read(tree.join("below/file")).is_ok()
+                    && fs::read_dir(tree.join("below")).is_ok()
+                    && denied(fs::read(root.path().join("beside")))
+                    && denied(fs::read_dir(root.path()))
+                    && denied(fs::read(outside.path().join("x")))
+                    && denied(File::create(tree.join("new")));
+                exit_now(i32::from(!held))
+            });
+            let walk = walk.unwrap();
+            let walked = waitpid(walk, None) == Ok(WaitStatus::Exited(walk, 0));
+            // The ruleset that all have in common allows no more than before.
+            let _sealed = sandbox.seal(Opened::File(file)).unwrap();
+            vec![
+                ("the tree alone is read", walked),
+                ("another child does not read it", denied(fs::read(tree.join("below/file")))),
+            ]
+        });
     }
 }

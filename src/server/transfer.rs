@@ -1,16 +1,17 @@
-//! A file as messages: META, DATA, DATA, …, END; or FAILURE, as soon as it cannot be finished.
+//! What was opened as messages: META, DATA, DATA, …, END; or FAILURE, as soon as it cannot be finished.
 
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::io;
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::stat::{FileStat, fstat};
 
-use super::admit::Dialect;
 use super::export::Opened;
+use super::file::at_most;
 use super::outbox::{Outbox, Undelivered};
+use super::reply_to::Dialect;
 use super::sandbox::Sealed;
 use crate::sysv::MessageBuffer;
-use crate::wire::{Reply, Trailer};
+use crate::wire::{Meta, Reply, Trailer};
 
 /// A transfer that came to its end.
 #[derive(Debug, Clone, Copy)]
@@ -28,20 +29,62 @@ pub(super) enum Broken {
     Unreadable { text: String, errno: Errno },
 }
 
-/// Sends the opened file's range.
+/// For how long a source may be at work before the client is given a sign of life.
+pub(super) const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Where the bytes of a transfer come from.
+pub(super) trait Source {
+    /// What opens the reply.
+    fn meta(&self) -> Meta;
+
+    /// How many bytes are to come, if that is known.
+    fn length(&self) -> Option<u64> {
+        None
+    }
+
+    /// Writes the next bytes into the room.
+    fn fill(&mut self, room: &mut [u8]) -> Result<Progress, Broken>;
+
+    /// Whether, at its end, it is another than at its beginning.
+    fn has_changed(&mut self) -> Result<bool, Broken> {
+        Ok(false)
+    }
+}
+
+/// How far a source came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// There are bytes in the room, so many.
+    Bytes(usize),
+    /// There will be, but it takes a while.
+    Working,
+    /// There are no more.
+    Ended,
+}
+
+/// Sends what was opened.
 pub(super) fn stream(
-    sealed: Sealed,
+    sealed: Sealed<'_>,
     dialect: Dialect,
     outbox: &mut Outbox,
 ) -> Result<Sent, Broken> {
-    let mut opened = sealed.into_opened();
-    if opened.range.offset > 0 && opened.length() != Some(0) {
-        opened.file.seek(SeekFrom::Start(opened.range.offset)).map_err(unreadable)?;
+    match sealed.into_opened() {
+        Opened::File(mut file) => send_all(&mut file, dialect, outbox),
+        Opened::Listing(mut listing) => send_all(&mut listing, dialect, outbox),
+        Opened::Tree(mut walk) => send_all(&mut *walk, dialect, outbox),
     }
+}
+
+fn send_all(
+    source: &mut impl Source,
+    dialect: Dialect,
+    outbox: &mut Outbox,
+) -> Result<Sent, Broken> {
     if let Dialect::Extended(_) = dialect {
-        outbox.send(&MessageBuffer::with_text(Reply::META, &opened.meta().encode()))?;
+        let meta = MessageBuffer::with_text(Reply::META, &source.meta().encode());
+        outbox.send(&meta)?;
     }
-    let trailer = send_data(&mut opened, outbox)?;
+    let trailer = send_data(source, outbox)?;
     let end = match dialect {
         Dialect::Plain => MessageBuffer::with_text(Reply::END, &[]),
         Dialect::Extended(_) => MessageBuffer::with_text(Reply::END, &trailer.encode()),
@@ -50,54 +93,38 @@ pub(super) fn stream(
     Ok(Sent { changed: trailer.changed })
 }
 
-fn send_data(opened: &mut Opened, outbox: &mut Outbox) -> Result<Trailer, Broken> {
-    let mut left = opened.length();
+fn send_data(source: &mut impl Source, outbox: &mut Outbox) -> Result<Trailer, Broken> {
     let mut checksum = crc32fast::Hasher::new();
-    let mut message = MessageBuffer::with_capacity(outbox.chunk());
-    while left != Some(0) {
-        let most = left.and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX);
-        let read = message
-            .fill(Reply::DATA, |room| {
-                let room_len = room.len().min(most);
-                read_some(&mut opened.file, &mut room[..room_len])
-            })
-            .map_err(unreadable)?;
-        if read == 0 {
-            break;
+    // No more memory than the file takes: each page of it is one to fault in.
+    let mut bytes = MessageBuffer::with_capacity(at_most(source.length(), outbox.batch()));
+    loop {
+        let mut progress = Progress::Ended;
+        bytes.fill(Reply::DATA, |room| {
+            progress = source.fill(room)?;
+            Ok::<_, Broken>(if let Progress::Bytes(count) = progress { count } else { 0 })
+        })?;
+        let count = match progress {
+            Progress::Bytes(count) => count,
+            // A disk may take longer than the client waits for a sign of life.
+            Progress::Working => {
+                outbox.keep_alive()?;
+                continue;
+            }
+            Progress::Ended => break,
+        };
+        for start in (0..count).step_by(outbox.chunk()) {
+            let part = start..count.min(start + outbox.chunk());
+            checksum.update(&bytes.text()[part.clone()]); // while the bytes are in the cache
+            let sent = part.len() as u64;
+            outbox.send(bytes.part(Reply::DATA, part))?;
+            outbox.sent += sent;
         }
-        checksum.update(message.text()); // while the bytes are in the cache
-        outbox.send(&message)?;
-        outbox.sent += read as u64;
-        left = left.map(|left| left - read as u64);
     }
-    let now = fstat(&opened.file).map_err(|errno| unreadable(errno.into()))?;
-    let changed = differ(&opened.stat, &now);
-    // A file that ends early and did not change is one whose size never meant much, as in /sys.
-    if left.is_some_and(|left| left > 0) && changed {
-        let text = "the file shrank while it was read".to_owned();
-        return Err(Broken::Unreadable { text, errno: Errno::EIO });
-    }
+    let changed = source.has_changed()?;
     Ok(Trailer { bytes: outbox.sent, checksum: checksum.finalize(), changed })
 }
 
-fn read_some(file: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match file.read(room) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            outcome => return outcome,
-        }
-    }
-}
-
-fn differ(before: &FileStat, now: &FileStat) -> bool {
-    let of = |stat: &FileStat| {
-        let mtime = (stat.st_mtime, stat.st_mtime_nsec);
-        (stat.st_size, mtime, (stat.st_ctime, stat.st_ctime_nsec))
-    };
-    of(before) != of(now)
-}
-
-fn unreadable(error: io::Error) -> Broken {
+pub(super) fn unreadable(error: io::Error) -> Broken {
     let errno = Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32));
     Broken::Unreadable { text: format!("read: {}", errno.desc()), errno }
 }

@@ -54,13 +54,15 @@ pub enum Object {
     Queue(QueueId),
     /// A semaphore set used by its id.
     Semaphore(i32),
+    /// A segment of shared memory used by its id.
+    SharedMemory(i32),
     /// The IPC namespace as a whole.
     Namespace,
 }
 
 impl Object {
     fn is_id(self) -> bool {
-        matches!(self, Self::Queue(_) | Self::Semaphore(_))
+        matches!(self, Self::Queue(_) | Self::Semaphore(_) | Self::SharedMemory(_))
     }
 }
 
@@ -70,6 +72,7 @@ impl fmt::Display for Object {
             Self::Key(key) => write!(f, "key {key}"),
             Self::Queue(id) => write!(f, "queue {id}"),
             Self::Semaphore(id) => write!(f, "semaphore {id}"),
+            Self::SharedMemory(id) => write!(f, "shared memory {id}"),
             Self::Namespace => f.write_str("this IPC namespace"),
         }
     }

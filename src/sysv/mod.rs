@@ -1,4 +1,5 @@
-//! Typed, safe System V IPC: message queues, and the one semaphore operation that makes a lock.
+//! Typed, safe System V IPC: message queues, the one semaphore operation that makes a lock, and
+//! shared memory to count in.
 //!
 //! Every system call keeps its name in the documentation of the method that makes it; the calls
 //! that multiplex are split (`msgctl` is [`Queue::status`], [`Queue::set`] and [`Queue::remove`]).
@@ -20,8 +21,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Sources: svipc(7), msgget(2), msgop(2), msgctl(2), semget(2), semop(2), semctl(2), ftok(3);
-//! *The Linux Programming Interface* (TLPI), chapters 45 to 47.
+//! Sources: svipc(7), msgget(2), msgop(2), msgctl(2), semget(2), semop(2), semctl(2), shmget(2),
+//! shmop(2), shmctl(2), ftok(3); *The Linux Programming Interface* (TLPI), chapters 45 to 48.
 
 mod error;
 mod key;
@@ -31,13 +32,15 @@ mod message;
 mod queue;
 mod raw;
 mod semaphore;
+mod shared_memory;
 mod status;
 
 pub use error::{Error, Object, ReceiveError, SendError};
 pub use key::{InvalidKey, Key};
 pub use limits::{Limits, Usage};
 pub use list::{Queues, queues, readable_queues};
-pub use message::{MessageBuffer, MessageType};
+pub use message::{Message, MessageBuffer, MessageType};
 pub use queue::{OwnedQueue, Queue, QueueId, Select};
 pub use semaphore::{Acquire, Semaphore, SemaphoreStatus};
+pub use shared_memory::{Attached, AttachedReadOnly, SharedMemory, SharedMemoryStatus};
 pub use status::{Mode, Settings, Status};

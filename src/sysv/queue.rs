@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::unistd::{Pid, getpid};
 
 use super::{
-    Error, Key, Limits, MessageBuffer, MessageType, Mode, Object, ReceiveError, SendError,
+    Error, Key, Limits, Message, MessageBuffer, MessageType, Mode, Object, ReceiveError, SendError,
     Settings, Status, raw,
 };
 
@@ -119,24 +119,24 @@ impl Queue {
     ///
     /// # Errors
     /// Any of [`SendError`] but [`Full`](SendError::Full).
-    pub fn send(self, message: &MessageBuffer) -> Result<(), SendError> {
-        self.send_with(message, 0)
+    pub fn send<'a>(self, message: impl Into<Message<'a>>) -> Result<(), SendError> {
+        self.send_with(message.into(), 0)
     }
 
     /// `msgsnd(id, message, len, IPC_NOWAIT)`: sends a message if the queue has room for it now.
     ///
     /// # Errors
     /// Any of [`SendError`].
-    pub fn try_send(self, message: &MessageBuffer) -> Result<(), SendError> {
-        self.send_with(message, libc::IPC_NOWAIT)
+    pub fn try_send<'a>(self, message: impl Into<Message<'a>>) -> Result<(), SendError> {
+        self.send_with(message.into(), libc::IPC_NOWAIT)
     }
 
-    fn send_with(self, message: &MessageBuffer, flags: c_int) -> Result<(), SendError> {
+    fn send_with(self, message: Message<'_>, flags: c_int) -> Result<(), SendError> {
         raw::msgsnd(self.0.0, message, flags).map_err(|errno| match errno {
             Errno::EIDRM => SendError::Gone,
             // The type is positive, so EINVAL leaves two: no such queue, or a message too large.
             Errno::EINVAL => match Limits::current() {
-                Ok(limits) if message.text().len() > limits.msgmax => SendError::TooBig,
+                Ok(limits) if message.len() > limits.msgmax => SendError::TooBig,
                 _ => SendError::Gone,
             },
             Errno::EAGAIN => SendError::Full,
@@ -150,7 +150,7 @@ impl Queue {
     /// # Errors
     /// Any of [`ReceiveError`] but [`Empty`](ReceiveError::Empty).
     pub fn receive(self, message: &mut MessageBuffer, which: Select) -> Result<(), ReceiveError> {
-        self.receive_with(message, which, 0)
+        self.receive_with(message, 0, which, 0)
     }
 
     /// `msgrcv(id, message, capacity, msgtyp, IPC_NOWAIT)`: receives a message if there is one.
@@ -162,7 +162,7 @@ impl Queue {
         message: &mut MessageBuffer,
         which: Select,
     ) -> Result<(), ReceiveError> {
-        self.receive_with(message, which, libc::IPC_NOWAIT)
+        self.receive_with(message, 0, which, libc::IPC_NOWAIT)
     }
 
     /// `msgrcv(id, message, capacity, msgtyp, MSG_NOERROR)`: receives a message, waiting until
@@ -177,7 +177,7 @@ impl Queue {
         message: &mut MessageBuffer,
         which: Select,
     ) -> Result<(), ReceiveError> {
-        self.receive_with(message, which, libc::MSG_NOERROR)
+        self.receive_with(message, 0, which, libc::MSG_NOERROR)
     }
 
     /// `msgrcv(id, message, capacity, index, MSG_COPY | IPC_NOWAIT)`: copies the message at an
@@ -191,26 +191,45 @@ impl Queue {
         let index = c_long::try_from(index).map_err(|_| ReceiveError::Empty)?;
         // Without MSG_NOERROR: with it, a message larger than the buffer is reported as EINVAL
         // (copy_msg in ipc/msgutil.c), which would read as a queue that is gone.
-        self.receive_raw(message, index, libc::MSG_COPY | libc::IPC_NOWAIT)
+        self.receive_raw(message, 0, index, libc::MSG_COPY | libc::IPC_NOWAIT)
+    }
+
+    /// Receives a message if there is one, like [`try_receive`](Self::try_receive), behind the bytes that
+    /// are in the buffer: its text is then theirs and the message's, its type the message's.
+    ///
+    /// # Errors
+    /// Any of [`ReceiveError`]; the buffer is then as it was.
+    ///
+    /// # Panics
+    /// If there is no [room](MessageBuffer::has_room_behind) behind the text.
+    pub fn receive_behind(
+        self,
+        message: &mut MessageBuffer,
+        which: Select,
+    ) -> Result<(), ReceiveError> {
+        self.receive_with(message, message.text().len(), which, libc::IPC_NOWAIT)
     }
 
     fn receive_with(
         self,
         message: &mut MessageBuffer,
+        at: usize,
         which: Select,
         flags: c_int,
     ) -> Result<(), ReceiveError> {
         let (mtype, except) = which.as_raw();
-        self.receive_raw(message, mtype, flags | except)
+        self.receive_raw(message, at, mtype, flags | except)
     }
 
     fn receive_raw(
         self,
         message: &mut MessageBuffer,
+        at: usize,
         mtype: c_long,
         flags: c_int,
     ) -> Result<(), ReceiveError> {
-        raw::msgrcv(self.0.0, message, mtype, flags).map_err(|errno| match errno {
+        let call = |block: &mut [c_long], room| raw::msgrcv(self.0.0, block, room, mtype, flags);
+        message.receive_at(at, call).map_err(|errno| match errno {
             Errno::EIDRM | Errno::EINVAL => ReceiveError::Gone,
             Errno::ENOMSG => ReceiveError::Empty,
             Errno::E2BIG => ReceiveError::TooBig,

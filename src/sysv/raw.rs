@@ -2,11 +2,13 @@
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
+use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
 
 use libc::{c_int, c_long, c_ushort};
 use nix::errno::Errno;
 
-use super::{Error, MessageBuffer, Object};
+use super::{Error, Message, Object};
 
 /// `MSG_STAT` without the check for read permission (Linux 4.17); not in libc.
 pub(super) const MSG_STAT_ANY: c_int = 13 | (libc::IPC_STAT & 0x100);
@@ -21,24 +23,28 @@ pub(super) fn msgget(key: libc::key_t, flags: c_int) -> Result<c_int, Errno> {
     Errno::result(unsafe { libc::msgget(key, flags) })
 }
 
-pub(super) fn msgsnd(id: c_int, message: &MessageBuffer, flags: c_int) -> Result<(), Errno> {
-    let len = message.text().len();
+// Both without libc's wrappers: these are points of cancellation, which in a process with threads
+// costs as much as a tenth of the call. Source: sysdeps/unix/sysv/linux/msgsnd.c of glibc.
+
+pub(super) fn msgsnd(id: c_int, message: Message<'_>, flags: c_int) -> Result<(), Errno> {
+    let (block, len) = (message.as_ptr(), message.len());
     // SAFETY: message is a msgbuf of len bytes after its mtype and outlives the call; msgop(2).
-    Errno::result(unsafe { libc::msgsnd(id, message.as_ptr(), len, flags) }).map(drop)
+    Errno::result(unsafe { libc::syscall(libc::SYS_msgsnd, id, block, len, flags) }).map(drop)
 }
 
+/// Receives into a msgbuf with room for this many bytes after its mtype; how many came.
 pub(super) fn msgrcv(
     id: c_int,
-    message: &mut MessageBuffer,
+    block: &mut [c_long],
+    room: usize,
     mtype: c_long,
     flags: c_int,
-) -> Result<(), Errno> {
-    let room = message.capacity();
-    // SAFETY: message is a msgbuf with room bytes after its mtype, lent to this call alone;
-    // msgop(2).
-    let len = Errno::result(unsafe { libc::msgrcv(id, message.as_mut_ptr(), room, mtype, flags) })?;
-    message.set_len(len.unsigned_abs());
-    Ok(())
+) -> Result<usize, Errno> {
+    assert!(room <= size_of_val(&block[1..]), "more room than there is");
+    let block = block.as_mut_ptr();
+    // SAFETY: block is a msgbuf with room bytes after its mtype, lent to this call alone; msgop(2).
+    Errno::result(unsafe { libc::syscall(libc::SYS_msgrcv, id, block, room, mtype, flags) })
+        .map(|len| usize::try_from(len).unwrap_or(0))
 }
 
 pub(super) fn msgctl_stat(id: c_int) -> Result<libc::msqid_ds, Errno> {
@@ -113,4 +119,64 @@ pub(super) fn semctl_stat(id: c_int) -> Result<libc::semid_ds, Errno> {
 pub(super) fn semctl_remove(id: c_int) -> Result<(), Errno> {
     // SAFETY: IPC_RMID takes no fourth argument; semctl(2).
     Errno::result(unsafe { libc::semctl(id, 0, libc::IPC_RMID) }).map(drop)
+}
+
+pub(super) fn shmget(key: libc::key_t, size: usize, flags: c_int) -> Result<c_int, Errno> {
+    // SAFETY: takes three integers; shmget(2).
+    Errno::result(unsafe { libc::shmget(key, size, flags) })
+}
+
+pub(super) fn shmctl_stat(id: c_int) -> Result<libc::shmid_ds, Errno> {
+    let mut status = MaybeUninit::<libc::shmid_ds>::zeroed();
+    // SAFETY: status is a shmid_ds for IPC_STAT to fill in; shmctl(2).
+    Errno::result(unsafe { libc::shmctl(id, libc::IPC_STAT, status.as_mut_ptr()) })?;
+    // SAFETY: integers only, of which zero is one; and the kernel filled them in.
+    Ok(unsafe { status.assume_init() })
+}
+
+pub(super) fn shmctl_remove(id: c_int) -> Result<(), Errno> {
+    // SAFETY: IPC_RMID takes no argument; shmctl(2).
+    Errno::result(unsafe { libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()) }).map(drop)
+}
+
+/// A segment in this process's memory, detached with this.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    start: NonNull<AtomicU64>,
+    words: usize,
+}
+
+// SAFETY: it is an address and a length; what lies there is shared with other processes anyway.
+unsafe impl Send for Mapping {}
+// SAFETY: as above, and through a shared reference it gives out nothing but atomics.
+unsafe impl Sync for Mapping {}
+
+/// Attaches a segment where the kernel likes; on failure, the call that failed.
+pub(super) fn shmat(id: c_int, flags: c_int) -> Result<Mapping, (&'static str, Errno)> {
+    // SAFETY: with no address given, no memory in use is replaced; shmat(2).
+    let start = unsafe { libc::shmat(id, std::ptr::null(), flags) };
+    if start.addr() == usize::MAX {
+        return Err(("shmat", Errno::last()));
+    }
+    let start = NonNull::new(start.cast()).ok_or(("shmat", Errno::EINVAL))?;
+    let mut mapping = Mapping { start, words: 0 };
+    // Asked only now: what is attached keeps its id and its size, whatever others do.
+    let status = shmctl_stat(id).map_err(|errno| ("shmctl", errno))?;
+    mapping.words = status.shm_segsz / size_of::<AtomicU64>();
+    Ok(mapping)
+}
+
+impl Mapping {
+    pub(super) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the segment has that many words, at the start of a page and zero at first; it
+        // cannot shrink, and stays until self is dropped. Every access is atomic: shmat(2).
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.words) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: attached by shmat and nobody borrows from it any more; shmdt(2).
+        unsafe { libc::shmdt(self.start.as_ptr().cast()) };
+    }
 }

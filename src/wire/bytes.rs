@@ -16,6 +16,12 @@ impl<'a> Reader<'a> {
         Ok(*field)
     }
 
+    pub(super) fn bytes(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
+        let (field, rest) = self.0.split_at_checked(count).ok_or(Malformed::TooShort)?;
+        self.0 = rest;
+        Ok(field)
+    }
+
     pub(super) fn u16(&mut self) -> Result<u16, Malformed> {
         self.array().map(u16::from_ne_bytes)
     }

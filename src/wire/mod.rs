@@ -5,13 +5,17 @@
 //! ends share one kernel. Decoding is total: any bytes give a value or a [`Malformed`].
 
 mod bytes;
+mod entry;
 mod lease;
 mod reply;
 mod request;
+mod start;
 
+pub use entry::{Entry, Packed};
 pub use lease::{Cookie, Lease, OwnerId};
 pub use reply::{Failure, Kind, Meta, Reply, Trailer};
-pub use request::{Extension, Operation, Range, Request};
+pub use request::{Arrived, Extension, Operation, Range, Request};
+pub use start::{MAX_START, Start};
 
 use crate::sysv::{Key, MessageType, Mode};
 
@@ -37,8 +41,7 @@ pub const fn is_request_queue_mode(mode: Mode) -> bool {
 /// The longest path, in bytes without its NUL: `PATH_MAX` - 1.
 pub const MAX_PATH: usize = 4095;
 
-/// The most bytes of `mtext` in a request that is in order. Of the largest that version 1 writes,
-/// 4,152, the rest is room for extensions to come.
+/// The most bytes of `mtext` in a request that is in order.
 pub const MAX_REQUEST: usize = 8192;
 
 /// The most bytes of `mtext` in a request that every plain server takes: an id and a path of 256 bytes.

@@ -73,25 +73,51 @@ pub struct Meta {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
+    /// It could not be looked at: nothing but its name is known.
+    Unknown,
     /// A regular file.
     Regular,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Link,
+    /// A FIFO.
+    Fifo,
+    /// A UNIX socket.
+    Socket,
+    /// A character device.
+    CharacterDevice,
+    /// A block device.
+    BlockDevice,
+}
+
+impl Kind {
+    /// By their numbers in a META.
+    const ALL: [Kind; 8] = [
+        Self::Unknown,
+        Self::Regular,
+        Self::Directory,
+        Self::Link,
+        Self::Fifo,
+        Self::Socket,
+        Self::CharacterDevice,
+        Self::BlockDevice,
+    ];
 }
 
 impl Meta {
     const MAGIC: &'static [u8; 8] = b"mqfs-met";
     const VERSION: u16 = 1;
-    const REGULAR: u16 = 1;
 
     /// The bytes of `mtext` in a META.
     pub const SIZE: usize = 72;
 
     /// The META as `mtext`, for a message of type [`Reply::META`].
     pub fn encode(&self) -> [u8; Self::SIZE] {
-        let Kind::Regular = self.kind;
         let mut bytes = [0; Self::SIZE];
         bytes[0..8].copy_from_slice(Self::MAGIC);
         bytes[8..10].copy_from_slice(&Self::VERSION.to_ne_bytes());
-        bytes[10..12].copy_from_slice(&Self::REGULAR.to_ne_bytes());
+        bytes[10..12].copy_from_slice(&(self.kind as u16).to_ne_bytes());
         bytes[12..16].copy_from_slice(&self.mode.to_ne_bytes());
         bytes[16..24].copy_from_slice(&self.size.to_ne_bytes());
         bytes[24..32].copy_from_slice(&self.mtime.0.to_ne_bytes());
@@ -103,13 +129,10 @@ impl Meta {
         bytes
     }
 
-    fn decode(text: &[u8]) -> Result<Self, Malformed> {
+    pub(super) fn decode(text: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(text);
         reader.opening(Self::MAGIC, Self::VERSION)?;
-        let kind = match reader.u16()? {
-            Self::REGULAR => Kind::Regular,
-            _ => return Err(Malformed::Field),
-        };
+        let kind = *Kind::ALL.get(usize::from(reader.u16()?)).ok_or(Malformed::Field)?;
         let (mode, size) = (reader.u32()?, reader.u64()?);
         let mtime = (reader.i64()?, reader.u32()?);
         reader.u32()?; // reserved

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::bytes::{Reader, behind_text, end_text};
-use super::{Cookie, MAX_PATH, MAX_REQUEST, Malformed};
+use super::{Cookie, MAX_PATH, MAX_REQUEST, Malformed, Start};
 use crate::sysv::QueueId;
 
 /// A request, as any program can put it into the request queue. Nothing in it is proven.
@@ -32,24 +32,35 @@ pub struct Request<'a> {
     /// What is asked for: any bytes but NUL, at most [`MAX_PATH`] of them, perhaps none.
     pub path: &'a Path,
     /// What a plain request does not have.
-    pub extension: Option<Extension>,
+    pub extension: Option<Extension<'a>>,
 }
 
 /// What an extended request says beyond a plain one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extension {
+pub struct Extension<'a> {
     /// The cookie of the reply queue's lease.
     pub cookie: Cookie,
     /// What is to be done.
-    pub operation: Operation,
+    pub operation: Operation<'a>,
 }
 
 /// What an extended request wants done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Operation {
+pub enum Operation<'a> {
     /// Send a file's bytes.
     Fetch(Range),
+    /// Send the rest of a file's bytes, if what arrived before is still what the file has there.
+    Resume(Range, Arrived),
+    /// Say what something is.
+    Stat {
+        /// Whether of a symbolic link that the path ends in what it leads to is meant.
+        follow: bool,
+    },
+    /// Say what a directory holds.
+    List(Start<'a>),
+    /// Send a directory with all that is below it, or a file.
+    Tree(Start<'a>),
     /// Something that this build does not know: to be refused in words.
     Unknown {
         /// The version of the extension.
@@ -73,27 +84,74 @@ pub struct Range {
 impl Range {
     /// The whole file.
     pub const WHOLE: Range = Range { offset: 0, length: None };
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let (offset, length) = (reader.u64()?, reader.u64()?);
+        Ok(Self { offset, length: (length != u64::MAX).then_some(length) })
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.offset.to_ne_bytes());
+        out.extend_from_slice(&self.length.unwrap_or(u64::MAX).to_ne_bytes());
+    }
 }
 
-impl Extension {
+/// What an interrupted transfer brought, which no END verified: the bytes up to the range that is
+/// asked for next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrived {
+    /// Where they begin in the file; at most where the range does.
+    pub start: u64,
+    /// Their CRC-32.
+    pub checksum: u32,
+}
+
+impl<'a> Extension<'a> {
     const MAGIC: &'static [u8; 8] = b"mqfs-req";
     const VERSION: u16 = 1;
     const FETCH: u16 = 1;
+    const RESUME: u16 = 2;
+    const STAT: u16 = 3;
+    const LIST: u16 = 4;
+    const TREE: u16 = 5;
 
     /// Magic, version, operation, flags and cookie stand where they stand in every version to come:
     /// without the cookie nobody may be told that a version is unknown.
-    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+    fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         if reader.array::<8>()? != *Self::MAGIC {
             return Err(Malformed::Magic);
         }
         let (version, operation, flags) = (reader.u16()?, reader.u16()?, reader.u32()?);
         let cookie = Cookie::new(reader.array()?);
-        let operation = if (version, operation, flags) == (Self::VERSION, Self::FETCH, 0) {
-            let (offset, length) = (reader.u64()?, reader.u64()?);
-            Operation::Fetch(Range { offset, length: (length != u64::MAX).then_some(length) })
-        } else {
-            Operation::Unknown { version, operation, flags }
+        let operation = match (version, operation, flags) {
+            (Self::VERSION, Self::FETCH, 0) => Operation::Fetch(Range::decode(&mut reader)?),
+            (Self::VERSION, Self::RESUME, 0) => {
+                let range = Range::decode(&mut reader)?;
+                let arrived = Arrived { start: reader.u64()?, checksum: reader.u32()? };
+                reader.u32()?; // reserved
+                if arrived.start > range.offset {
+                    return Err(Malformed::Field);
+                }
+                Operation::Resume(range, arrived)
+            }
+            (Self::VERSION, Self::STAT, 0) => {
+                let follow = reader.u32()?;
+                reader.u32()?; // reserved
+                match follow {
+                    0 | 1 => Operation::Stat { follow: follow == 1 },
+                    _ => return Err(Malformed::Field),
+                }
+            }
+            (Self::VERSION, Self::LIST, 0) => {
+                let start = Start::decode(&mut reader)?;
+                if start.arrived.is_some() || start.path.contains(&b'/') {
+                    return Err(Malformed::Field);
+                }
+                Operation::List(start)
+            }
+            (Self::VERSION, Self::TREE, 0) => Operation::Tree(Start::decode(&mut reader)?),
+            _ => Operation::Unknown { version, operation, flags },
         };
         Ok(Self { cookie, operation })
     }
@@ -101,6 +159,10 @@ impl Extension {
     fn encode(&self, out: &mut Vec<u8>) {
         let (version, operation, flags) = match self.operation {
             Operation::Fetch(_) => (Self::VERSION, Self::FETCH, 0),
+            Operation::Resume(..) => (Self::VERSION, Self::RESUME, 0),
+            Operation::Stat { .. } => (Self::VERSION, Self::STAT, 0),
+            Operation::List(_) => (Self::VERSION, Self::LIST, 0),
+            Operation::Tree(_) => (Self::VERSION, Self::TREE, 0),
             Operation::Unknown { version, operation, flags } => (version, operation, flags),
         };
         out.extend_from_slice(Self::MAGIC);
@@ -108,9 +170,20 @@ impl Extension {
         out.extend_from_slice(&operation.to_ne_bytes());
         out.extend_from_slice(&flags.to_ne_bytes());
         out.extend_from_slice(self.cookie.as_bytes());
-        if let Operation::Fetch(range) = self.operation {
-            out.extend_from_slice(&range.offset.to_ne_bytes());
-            out.extend_from_slice(&range.length.unwrap_or(u64::MAX).to_ne_bytes());
+        match self.operation {
+            Operation::Fetch(range) => range.encode(out),
+            Operation::Resume(range, arrived) => {
+                range.encode(out);
+                out.extend_from_slice(&arrived.start.to_ne_bytes());
+                out.extend_from_slice(&arrived.checksum.to_ne_bytes());
+                out.extend_from_slice(&[0; 4]); // reserved
+            }
+            Operation::Stat { follow } => {
+                out.extend_from_slice(&u32::from(follow).to_ne_bytes());
+                out.extend_from_slice(&[0; 4]); // reserved
+            }
+            Operation::List(start) | Operation::Tree(start) => start.encode(out),
+            Operation::Unknown { .. } => {}
         }
     }
 }
@@ -146,7 +219,7 @@ impl<'a> Request<'a> {
     /// The request as `mtext`, as short as it can be.
     ///
     /// # Panics
-    /// If the path holds a NUL or is longer than [`MAX_PATH`].
+    /// If the path holds a NUL or is longer than [`MAX_PATH`], or a [`Start`] is too long.
     pub fn encode(&self) -> Vec<u8> {
         let path = self.path.as_os_str().as_bytes();
         assert!(path.len() <= MAX_PATH && !path.contains(&0), "not a path");

@@ -123,6 +123,12 @@ fn a_caller_has_its_groups_from_the_database_and_none_of_the_servers() {
                 assert!(outcome.stderr.is_empty() || outcome.stderr.contains(DENIED));
             }
         }
+        // Taken out of a group, it is out of it at once.
+        let group = database.0.path().join("group");
+        let without = fs::read_to_string(&group).unwrap().replace(":known", ":");
+        fs::write(&group, without).unwrap();
+        let denied = run(site.client(known).arg(Database::FIRST.to_string()));
+        assert!(denied.stderr.contains(DENIED), "{}", denied.stderr);
         site.stop();
     });
 }

@@ -17,7 +17,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use mqfs::sysv::MessageType;
 use mqfs::wire::{
-    Cookie, Extension, LEASE_TYPE, Lease, MAX_PATH, Malformed, Operation, Reply, Request,
+    Cookie, Entry, Extension, LEASE_TYPE, Lease, MAX_PATH, Malformed, Operation, Packed, Reply,
+    Request,
 };
 use proptest::prelude::*;
 
@@ -39,8 +40,8 @@ fn any_bytes_are_the_request_that_the_protocol_says_or_none() {
         }
         check_beginnings(text, tally, check_request)
     });
-    tally.assert_seen(&["plain", "fetch", "unknown"]);
-    tally.assert_seen(&["too short", "too long", "id", "no NUL"]);
+    tally.assert_seen(&["plain", "fetch", "resume", "stat", "list", "tree", "unknown"]);
+    tally.assert_seen(&["too short", "too long", "id", "no NUL", "field"]);
 }
 
 fn check_request(text: &[u8]) -> Checked {
@@ -53,13 +54,17 @@ fn check_request(text: &[u8]) -> Checked {
     let path = request.path.as_os_str().as_bytes();
     prop_assert!(request.reply_queue.get() >= 0 && path.len() <= MAX_PATH && !path.contains(&0));
     let encoded = request.encode();
-    prop_assert!(encoded.len() <= 4152, "longer than any that version 1 writes");
+    prop_assert!(encoded.len() <= 8192, "longer than any that version 1 writes");
     prop_assert_eq!(Request::decode(&encoded), Ok(request));
     let Some(extension) = request.extension else { return Ok("plain") };
     let frozen = (4 + path.len() + 1).next_multiple_of(8);
     prop_assert_eq!(&text[frozen + 16..frozen + 32], extension.cookie.as_bytes());
     Ok(match extension.operation {
         Operation::Fetch(_) => "fetch",
+        Operation::Resume(..) => "resume",
+        Operation::Stat { .. } => "stat",
+        Operation::List(_) => "list",
+        Operation::Tree(_) => "tree",
         _ => "unknown",
     })
 }
@@ -95,6 +100,35 @@ fn check_reply(mtype: MessageType, text: &[u8]) -> Checked {
     };
     prop_assert_eq!(&Reply::decode(mtype, &encoded), &decoded);
     Ok(seen)
+}
+
+#[test]
+fn any_bytes_are_the_packed_entry_that_the_protocol_says_or_none() {
+    let target = Target { name: "any_bytes_are_the_packed_entry", inputs: 200_000 };
+    let tally = target.run(&changed(messages::entries()), |Bytes(text), tally| {
+        check_beginnings(text, tally, check_entry)
+    });
+    tally.assert_seen(&["entry", "too short", "too long", "magic", "version", "type", "field"]);
+}
+
+fn check_entry(text: &[u8]) -> Checked {
+    let opening = Packed::decode(text);
+    let numbers = opening.map(|packed| (packed.length, packed.mtype.get() as u16));
+    prop_assert_eq!(numbers, reference::packed(text));
+    if let Err(malformed) = opening {
+        return Ok(kind(malformed));
+    }
+    let text = &text[Packed::SIZE..];
+    let decoded = Entry::decode(text);
+    prop_assert_eq!(&decoded, &reference::entry(text));
+    let entry = match decoded {
+        Ok(entry) => entry,
+        Err(malformed) => return Ok(kind(malformed)),
+    };
+    let mut encoded = Vec::new();
+    entry.append(&mut encoded);
+    prop_assert_eq!(&Entry::decode(&encoded[Packed::SIZE..]), &Ok(entry));
+    Ok("entry")
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 mod support;
 
+mod bereaved;
 mod callers;
 mod child;
 mod churn;
@@ -17,9 +18,12 @@ mod floods;
 mod fuzz;
 mod hostile;
 mod limits;
+mod listing;
 mod liveness;
 mod plain;
+mod progress;
 mod races;
+mod ranges;
 mod reaper;
 mod reaper_crowds;
 mod reaper_foreign;
@@ -30,6 +34,9 @@ mod resume;
 mod rogue;
 mod squatters;
 mod start;
+mod stat;
 mod stop;
+mod survive;
+mod tree;
 mod trust;
 mod wire;

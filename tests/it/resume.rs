@@ -1,17 +1,19 @@
 //! Transfers that are interrupted, and what becomes of them.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mqfs::sysv::{Key, Queue};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::support::{
-    Running, Server, Stuck, children_of, in_own_namespace, noise, queue_of, reply_queues,
-    unique_key, wait_until,
+    Running, Server, Stuck, as_root_in_own_pid_namespace, children_of, in_own_namespace, noise,
+    owner_of, queue_of, reply_queues, sleeper, unique_key, wait_until,
 };
 
 /// A folder with 4 MiB under /file, and how to serve it.
@@ -75,7 +77,7 @@ fn a_transfer_whose_child_is_killed_goes_on_where_it_was() {
         assert!(finished.stdout == files.file, "{}", finished.stderr);
         let checksum = crc32fast::hash(&files.file);
         let length = files.file.len();
-        let how = "in 2 parts, the last of them verified";
+        let how = "in 2 parts, verified";
         let expected = format!("{length} bytes, {how} (CRC-32 {checksum:08x})");
         assert!(finished.stderr.contains(&expected), "{}", finished.stderr);
         wait_until("told", || sent(&server).len() == 2);
@@ -189,6 +191,28 @@ fn a_file_that_is_another_one_by_now_is_begun_anew_or_is_an_error() {
 }
 
 #[test]
+fn a_file_that_was_written_to_without_a_trace_is_not_taken_for_the_same() {
+    in_own_namespace(|| {
+        let files = Files::new();
+        let server = files.serve();
+        server.fetch("/file");
+        let stuck = Stuck::start(&mut files.client());
+        let file = fs::OpenOptions::new().write(true).open(files.folder.path().join("file"));
+        let file = file.unwrap();
+        let mtime = file.metadata().unwrap().modified().unwrap();
+        file.write_all_at(b"other", 0).unwrap();
+        file.set_modified(mtime).unwrap();
+        kill_children(&server);
+        let broken = stuck.client.finish();
+        assert_eq!(broken.code(), Some(1), "{}", broken.stderr);
+        let expected =
+            "mqfs-client: /file: incomplete: the file changed while the server was away\n";
+        assert_eq!(broken.stderr, expected);
+        server.stop();
+    });
+}
+
+#[test]
 fn when_no_server_comes_back_the_transfer_fails_at_its_timeout() {
     in_own_namespace(|| {
         let files = Files::new();
@@ -230,4 +254,35 @@ fn while_a_server_lets_its_children_finish_the_next_one_serves() {
         first.make_way(); // the key is the next one's
         next.stop();
     });
+}
+
+#[test]
+fn a_dead_child_is_not_taken_for_the_process_that_has_its_pid_by_now() {
+    as_root_in_own_pid_namespace(
+        "resume::a_dead_child_is_not_taken_for_the_process_that_has_its_pid_by_now",
+        || {
+            let files = Files::new();
+            let server = files.serve();
+            server.fetch("/file");
+            wait_until("it is idle", || children_of(server.pid()).is_empty());
+            let stuck = Stuck::start(&mut files.client());
+            let child = children_of(server.pid())[0];
+            let born = owner_of(child).start_time;
+            // Together, so that nobody tells the client.
+            kill_all(server);
+            waitpid(Pid::from_raw(child), None).unwrap(); // we are process 1 here
+            let mut other = None;
+            wait_until("the pid is another's", || {
+                fs::write("/proc/sys/kernel/ns_last_pid", (child - 1).to_string()).unwrap();
+                let process = sleeper();
+                // Start times are counted in hundredths of a second, and all this may take less.
+                let found = process.pid() == child && owner_of(child).start_time != born;
+                other = Some(process);
+                found
+            });
+            let next = files.serve();
+            assert!(stuck.finish() == files.file);
+            next.stop();
+        },
+    );
 }

@@ -1,12 +1,10 @@
 //! What is printed of a queue: a row of a table, an object, or a line.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::time::SystemTime;
 
-use nix::unistd::{Uid, User};
 use serde_json::{Value, json};
 
+use crate::cli::table::{Names, age_text, columns, now, seconds_since};
 use crate::reaper::{self, Action, Finding};
 use crate::wire::is_request_queue_mode;
 
@@ -96,27 +94,6 @@ impl<'a> Row<'a> {
     }
 }
 
-fn now() -> String {
-    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
-}
-
-/// 0 if the clock was set back since.
-fn seconds_since(time: SystemTime) -> u64 {
-    SystemTime::now().duration_since(time).unwrap_or_default().as_secs()
-}
-
-/// The names of users, each looked up once.
-#[derive(Debug, Default)]
-pub(super) struct Names(HashMap<Uid, String>);
-
-impl Names {
-    fn of(&mut self, uid: Uid) -> &str {
-        self.0.entry(uid).or_insert_with(|| {
-            User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
-        })
-    }
-}
-
 pub(super) fn json_lines(rows: &[Row<'_>]) -> String {
     rows.iter().fold(String::new(), |mut text, row| {
         let _ = writeln!(text, "{}", row.json());
@@ -146,34 +123,5 @@ pub(super) fn table(rows: &[Row<'_>]) -> String {
             row.action(),
         ]
     }));
-    let mut widths = [0; HEADER.len()];
-    for line in &lines {
-        for (width, cell) in widths.iter_mut().zip(line) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let mut text = String::new();
-    for line in &lines {
-        let mut row = String::new();
-        for (column, (cell, width)) in line.iter().zip(widths).enumerate() {
-            let numeric = matches!(column, 0 | 3..=7);
-            let _ = if numeric {
-                write!(row, "{cell:>width$}  ")
-            } else {
-                write!(row, "{cell:<width$}  ")
-            };
-        }
-        let _ = writeln!(text, "{}", row.trim_end());
-    }
-    text
-}
-
-/// The largest unit that leaves at least two of it, as people say ages.
-fn age_text(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds}s"),
-        120..7200 => format!("{}m", seconds / 60),
-        7200..172_800 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86_400),
-    }
+    columns(&lines, |column| matches!(column, 0 | 3..=7))
 }

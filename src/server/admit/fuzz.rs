@@ -85,8 +85,8 @@ fn fate(zoo: &Zoo, server: Server, request: &Request<'_>) -> Fate {
             if extension.cookie.as_bytes() == queue.cookie.as_bytes() =>
         {
             match extension.operation {
-                Operation::Fetch(_) => Fate::Admitted,
                 Operation::Unknown { .. } => Fate::Told,
+                _ => Fate::Admitted,
             }
         }
         _ => Fate::Dropped,
@@ -177,14 +177,14 @@ impl Target {
         prop_assert_eq!(admitted.path, request.path);
         match (request.extension, admitted.reply.dialect) {
             (None, Dialect::Plain) => {
-                prop_assert_eq!(admitted.range, Range::WHOLE);
+                prop_assert_eq!(admitted.operation, Operation::Fetch(Range::WHOLE));
                 prop_assert_ne!(status.mode, Mode::new(0o711));
                 self.count("admitted: plain")
             }
-            (Some(extension), Dialect::Extended(Some(lease))) => {
-                prop_assert_eq!(Operation::Fetch(admitted.range), extension.operation);
+            (Some(extension), Dialect::Extended(Some(cookie))) => {
+                prop_assert_eq!(admitted.operation, extension.operation);
                 prop_assert_eq!(status.mode, Mode::new(0o711));
-                prop_assert_eq!(lease.cookie.as_bytes(), extension.cookie.as_bytes());
+                prop_assert_eq!(cookie.as_bytes(), extension.cookie.as_bytes());
                 self.count("admitted: extended")
             }
             (asked, answer) => Err(TestCaseError::fail(format!("{answer:?} to {asked:?}"))),

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use mqfs::sysv::QueueId;
 use mqfs::wire::{
-    Cookie, Failure, Kind, LEASE_TYPE, Lease, MAX_PATH, MAX_PLAIN_REQUEST, MAX_REPLY, MAX_REQUEST,
-    Meta, OwnerId, Reply, Request, Trailer,
+    Cookie, Entry, Failure, Kind, LEASE_TYPE, Lease, MAX_PATH, MAX_PLAIN_REQUEST, MAX_REPLY,
+    MAX_REQUEST, Meta, OwnerId, Reply, Request, Trailer,
 };
 use nix::errno::Errno;
 use proptest::collection::vec;
@@ -78,7 +78,7 @@ const VALUES: [&[u8]; 23] = [
 
 /// Lengths next to which something else begins.
 const LENGTHS: [usize; 6] =
-    [MAX_PLAIN_REQUEST, 4 + MAX_PATH, 4152, MAX_REQUEST - 1, MAX_REQUEST + 2, MAX_REPLY + 1];
+    [MAX_PLAIN_REQUEST, 4 + MAX_PATH, 4168, MAX_REQUEST - 1, MAX_REQUEST + 2, MAX_REPLY + 1];
 
 fn changes() -> impl Strategy<Value = Change> {
     let place =
@@ -157,6 +157,9 @@ pub fn requests() -> impl Strategy<Value = Vec<u8>> {
         "request-plain-4100.bin",
         "request-plain-short.bin",
         "request-range.bin",
+        "request-stat.bin",
+        "request-list.bin",
+        "request-tree-rest.bin",
         "request-version-9.bin",
         "request-whole.bin",
     ])
@@ -225,10 +228,34 @@ fn trailers() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn metas() -> impl Strategy<Value = Vec<u8>> {
+    meta().prop_map(|meta| meta.encode().to_vec())
+}
+
+pub fn entries() -> impl Strategy<Value = Vec<u8>> {
+    let names = (vec(any::<u8>(), 0..40), vec(any::<u8>(), 0..40));
+    (meta(), any::<(u32, u32, u64, u64)>(), names).prop_map(|(meta, numbers, names)| {
+        let (uid, gid, links, special) = numbers;
+        let mut packed = Vec::new();
+        Entry { meta, uid, gid, links, special, name: &names.0, target: &names.1 }
+            .append(&mut packed);
+        packed
+    })
+}
+
+fn meta() -> impl Strategy<Value = Meta> {
+    let kinds = select(vec![
+        Kind::Unknown,
+        Kind::Regular,
+        Kind::Directory,
+        Kind::Link,
+        Kind::Fifo,
+        Kind::Socket,
+        Kind::CharacterDevice,
+        Kind::BlockDevice,
+    ]);
     let file = (any::<u32>(), any::<u64>(), any::<(i64, u32)>(), any::<u64>(), any::<u64>());
-    (file, any::<u64>(), any::<Option<u64>>()).prop_map(|(file, offset, length)| {
+    (kinds, file, any::<u64>(), any::<Option<u64>>()).prop_map(|(kind, file, offset, length)| {
         let (mode, size, mtime, device, inode) = file;
-        let meta = Meta { kind: Kind::Regular, mode, size, mtime, device, inode, offset, length };
-        meta.encode().to_vec()
+        Meta { kind, mode, size, mtime, device, inode, offset, length }
     })
 }

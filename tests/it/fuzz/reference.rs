@@ -6,8 +6,8 @@ use std::path::Path;
 
 use mqfs::sysv::QueueId;
 use mqfs::wire::{
-    Cookie, Extension, Failure, Kind, Lease, Malformed, Meta, Operation, OwnerId, Range, Reply,
-    Request, Trailer,
+    Arrived, Cookie, Entry, Extension, Failure, Kind, Lease, Malformed, Meta, Operation, OwnerId,
+    Range, Reply, Request, Start, Trailer,
 };
 use nix::errno::Errno;
 
@@ -73,15 +73,84 @@ pub fn request(text: &[u8]) -> Result<Request<'_>, Malformed> {
     })
 }
 
-fn request_extension(text: &[u8]) -> Result<Extension, Malformed> {
+fn request_extension(text: &[u8]) -> Result<Extension<'_>, Malformed> {
     let cookie = Cookie::new(field(text, 16)?); // and so all that stands before it is there
     let operation = match (uint16(text, 8)?, uint16(text, 10)?, uint32(text, 12)?) {
         (1, 1, 0) => {
             Operation::Fetch(Range { offset: uint64(text, 32)?, length: length(text, 40)? })
         }
+        (1, 2, 0) => {
+            let range = Range { offset: uint64(text, 32)?, length: length(text, 40)? };
+            let arrived = Arrived { start: uint64(text, 48)?, checksum: uint32(text, 56)? };
+            field::<4>(text, 60)?;
+            if arrived.start > range.offset {
+                return Err(Malformed::Field);
+            }
+            Operation::Resume(range, arrived)
+        }
+        (1, 3, 0) => {
+            let follow = uint32(text, 32)?;
+            field::<4>(text, 36)?;
+            match follow {
+                0 => Operation::Stat { follow: false },
+                1 => Operation::Stat { follow: true },
+                _ => return Err(Malformed::Field),
+            }
+        }
+        (1, 4, 0) => {
+            let start = start(text)?;
+            if start.arrived.is_some() || start.path.contains(&b'/') {
+                return Err(Malformed::Field);
+            }
+            Operation::List(start)
+        }
+        (1, 5, 0) => Operation::Tree(start(text)?),
         (version, operation, flags) => Operation::Unknown { version, operation, flags },
     };
     Ok(Extension { cookie, operation })
+}
+
+fn start(text: &[u8]) -> Result<Start<'_>, Malformed> {
+    let (bytes, checksum) = (length(text, 32)?, uint32(text, 40)?);
+    let size = usize::from(uint16(text, 44)?);
+    field::<2>(text, 46)?;
+    let path = text.get(48..48 + size).ok_or(Malformed::TooShort)?;
+    let mut names: Vec<_> = path.split(|&byte| byte == b'/').collect();
+    if names.last() == Some(&&b""[..]) {
+        names.pop(); // at the beginning of a directory, or at the very beginning
+    }
+    let is_bad = |name: &&[u8]| [&b""[..], b".", b".."].contains(name) || name.contains(&0);
+    if size > 4032 || names.iter().any(is_bad) {
+        return Err(Malformed::Field);
+    }
+    Ok(Start { path, arrived: bytes.map(|bytes| (bytes, checksum)) })
+}
+
+pub fn packed(text: &[u8]) -> Result<(u32, u16), Malformed> {
+    let (length, mtype) = (uint32(text, 0)?, uint16(text, 4)?);
+    field::<2>(text, 6)?;
+    match mtype {
+        2 => Ok((length, mtype)),
+        1..=4 if length <= 16_384 => Ok((length, mtype)),
+        1..=4 => Err(Malformed::TooLong),
+        _ => Err(Malformed::Type(mtype.into())),
+    }
+}
+
+pub fn entry(text: &[u8]) -> Result<Entry<'_>, Malformed> {
+    let meta = meta(text)?;
+    let (name, target) = (uint16(text, 96)?, uint16(text, 98)?);
+    field::<4>(text, 100)?;
+    let end = 104 + usize::from(name);
+    Ok(Entry {
+        meta,
+        uid: uint32(text, 72)?,
+        gid: uint32(text, 76)?,
+        links: uint64(text, 80)?,
+        special: uint64(text, 88)?,
+        name: text.get(104..end).ok_or(Malformed::TooShort)?,
+        target: text.get(end..end + usize::from(target)).ok_or(Malformed::TooShort)?,
+    })
 }
 
 pub fn lease(mtype: i64, text: &[u8]) -> Result<Lease, Malformed> {
@@ -134,11 +203,19 @@ fn trailer(text: &[u8]) -> Result<Trailer, Malformed> {
 
 fn meta(text: &[u8]) -> Result<Meta, Malformed> {
     opening(text, b"mqfs-met")?;
-    if uint16(text, 10)? != 1 {
-        return Err(Malformed::Field);
-    }
+    let kind = match uint16(text, 10)? {
+        0 => Kind::Unknown,
+        1 => Kind::Regular,
+        2 => Kind::Directory,
+        3 => Kind::Link,
+        4 => Kind::Fifo,
+        5 => Kind::Socket,
+        6 => Kind::CharacterDevice,
+        7 => Kind::BlockDevice,
+        _ => return Err(Malformed::Field),
+    };
     Ok(Meta {
-        kind: Kind::Regular,
+        kind,
         mode: uint32(text, 12)?,
         size: uint64(text, 16)?,
         mtime: (field(text, 24).map(i64::from_ne_bytes)?, uint32(text, 32)?),

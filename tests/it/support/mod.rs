@@ -15,12 +15,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mqfs::process::signals;
-use mqfs::sysv::{Key, Queue, QueueId, Semaphore, Status, queues};
+use mqfs::sysv::{Key, Queue, QueueId, Semaphore, SharedMemory, Status, queues};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
-pub use programs::{Finished, ForEverybody, Running, SOMEBODY, Server, client, program, reap, run};
+pub use programs::{
+    Finished, ForEverybody, Running, SOMEBODY, Server, client, program, reap, run, stat_of,
+};
 pub use queues::{
     QuietServer, Stuck, Verdicts, as_root_in_own_pid_namespace, dead_owner, exists,
     in_dead_process, lease_of_owner, leased, marked_with, owner_of, reply_queues, sleeper,
@@ -39,16 +41,22 @@ thread_local! {
     static FOUND: RefCell<Vec<QueueId>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs a test in an IPC namespace of its own, and fails if a queue or semaphore is left there.
+/// Runs a test in an IPC namespace of its own, and fails if a queue, semaphore or shared memory is
+/// left there.
 ///
 /// A namespace belongs to a thread here; the programs that it starts inherit it. Without the right to
 /// make one, such tests take turns in the namespace that they are in, and look past the queues that
 /// they found there.
 pub fn in_own_namespace(test: impl FnOnce() + Send + 'static) {
     static TURN: Mutex<()> = Mutex::new(());
-    // Under nohup the programs would inherit that it is ignored, and keep to it.
-    static HEED_HANGUPS: Once = Once::new();
-    HEED_HANGUPS.call_once(|| signals::reset(Signal::SIGHUP).unwrap());
+    // Under nohup, and behind a script's "&", the programs would inherit that these are ignored, and
+    // keep to it.
+    static HEED_SIGNALS: Once = Once::new();
+    HEED_SIGNALS.call_once(|| {
+        for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
+            signals::reset(signal).unwrap();
+        }
+    });
     let outcome = thread::spawn(move || {
         let own = geteuid().is_root() && unshare(CloneFlags::CLONE_NEWIPC).is_ok();
         let _turn = (!own).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
@@ -59,6 +67,11 @@ pub fn in_own_namespace(test: impl FnOnce() + Send + 'static) {
             assert_eq!(all_queues(), [], "queues left");
             let semaphores = fs::read_to_string("/proc/sysvipc/sem").unwrap();
             assert_eq!(semaphores.lines().count(), 1, "semaphores left:\n{semaphores}");
+            // A removed segment goes with the last child of a killed server.
+            wait_until("no shared memory is left", || {
+                let memory = fs::read_to_string("/proc/sysvipc/shm").unwrap();
+                memory.lines().count() == 1
+            });
         }
     })
     .join();
@@ -95,13 +108,16 @@ pub fn unique_key() -> Key {
     Key::new(0x4000_0000 | process | NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Removes the queue and the semaphore under a key of the test's own.
+/// Removes queue, semaphore and shared memory under a key of the test's own.
 pub fn clear(key: Key) {
     if let Ok(queue) = Queue::open(key) {
         let _ = queue.remove();
     }
     if let Ok(semaphore) = Semaphore::open(key) {
         let _ = semaphore.remove();
+    }
+    if let Ok(memory) = SharedMemory::open(key) {
+        let _ = memory.remove();
     }
 }
 

@@ -23,6 +23,7 @@ pub fn program(name: &str) -> Command {
         "mqfs-server" => PathBuf::from(env!("CARGO_BIN_EXE_mqfs-server")),
         "mqfs-client" => PathBuf::from(env!("CARGO_BIN_EXE_mqfs-client")),
         "mqfs-reap" => PathBuf::from(env!("CARGO_BIN_EXE_mqfs-reap")),
+        "mqfs-stat" => PathBuf::from(env!("CARGO_BIN_EXE_mqfs-stat")),
         example => example_path(example),
     });
     command.env_remove("MQFS_KEY").stdin(Stdio::null());
@@ -51,7 +52,7 @@ impl ForEverybody {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-        for name in ["mqfs-server", "mqfs-client", "mqfs-reap"] {
+        for name in ["mqfs-server", "mqfs-client", "mqfs-reap", "mqfs-stat"] {
             // By another process: a file that this one has open for writing could be inherited by
             // whatever another test forks just now, and then cannot be run (ETXTBSY).
             let built = program(name);
@@ -219,6 +220,13 @@ pub fn client(key: Key) -> Command {
 #[track_caller]
 pub fn reap(arguments: &[&str]) -> Finished {
     run(program("mqfs-reap").args(arguments))
+}
+
+/// `mqfs-stat -k KEY`, to be told more.
+pub fn stat_of(key: Key) -> Command {
+    let mut command = program("mqfs-stat");
+    command.args(["-k", &key.to_string()]);
+    command
 }
 
 /// A server under a key of its own, which can be asked.

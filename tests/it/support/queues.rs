@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use mqfs::process::{exit_now, fork_child};
@@ -153,7 +154,7 @@ pub fn as_root_in_own_pid_namespace(name: &str, test: impl FnOnce() + Send + 'st
 pub struct QuietServer {
     pub server: Server,
     pub big: Vec<u8>,
-    _root: TempDir,
+    root: TempDir,
 }
 
 impl QuietServer {
@@ -167,7 +168,7 @@ impl QuietServer {
         let server = Server::start(&["--reap-interval", "1h", "--root", folder]);
         // It keeps house before its first request.
         server.fetch("/small");
-        let quiet = Self { server, big, _root: root };
+        let quiet = Self { server, big, root };
         quiet.wait_for_children();
         quiet
     }
@@ -177,6 +178,11 @@ impl QuietServer {
         let mut command = self.server.client();
         command.arg("/big");
         command
+    }
+
+    /// Where a file below its root is kept.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
     }
 
     #[track_caller]

@@ -11,7 +11,7 @@ use proptest::sample::{Index, select};
 use super::zoo::{Member, Zoo};
 use crate::server::PlainPolicy;
 use crate::sysv::{Mode, QueueId};
-use crate::wire::{Cookie, Extension, Operation, Range, Request};
+use crate::wire::{Arrived, Cookie, Extension, Operation, Range, Request, Start};
 
 /// What is asked, of every queue in turn.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ pub(super) struct Server {
 
 #[derive(Debug, Clone)]
 enum Says {
-    Request { path: Vec<u8>, wants: Option<Operation> },
+    Request { path: Vec<u8>, wants: Option<Operation<'static>> },
     Anything(Vec<u8>),
 }
 
@@ -94,14 +94,26 @@ fn servers() -> impl Strategy<Value = Server> {
 }
 
 fn requests() -> impl Strategy<Value = Says> {
-    let ranges = (any::<u64>(), any::<Option<u64>>()).prop_map(|(offset, length)| {
-        Operation::Fetch(Range { offset, length: length.filter(|&length| length != u64::MAX) })
+    let arrived = proptest::option::of((any::<u64>(), any::<u32>()));
+    let ranges = (any::<u64>(), any::<Option<u64>>(), arrived);
+    let ranges = ranges.prop_map(|(offset, length, arrived)| {
+        let range = Range { offset, length: length.filter(|&length| length != u64::MAX) };
+        arrived.map_or(Operation::Fetch(range), |(start, checksum)| {
+            Operation::Resume(range, Arrived { start: start.min(offset), checksum })
+        })
     });
     let unknown = (1..4_u16, 2..4_u16, 0..4_u32)
         .prop_map(|(version, operation, flags)| Operation::Unknown { version, operation, flags });
     let wants = prop_oneof![
         2 => Just(None),
         2 => ranges.prop_map(Some),
+        2 => select(vec![
+            Operation::Stat { follow: false },
+            Operation::List(Start { path: b"name", arrived: None }),
+            Operation::Tree(Start::BEGINNING),
+            Operation::Tree(Start { path: b"a/b", arrived: Some((7, 9)) }),
+        ])
+        .prop_map(Some),
         1 => unknown.prop_map(Some),
     ];
     let paths = prop_oneof![

@@ -1,0 +1,5 @@
+//! `mqfs-stat`: see [`mqfs::cli::stat`].
+
+fn main() -> std::process::ExitCode {
+    mqfs::cli::stat::main()
+}

@@ -1,0 +1,80 @@
+//! Where the bytes go.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+
+use anyhow::{Context, Result, anyhow};
+
+use super::Opts;
+use crate::cli::reason;
+use crate::client::output::{OutputFile, Unfinished};
+use crate::text::printable;
+
+/// Where the bytes go.
+pub(super) enum Sink {
+    Stdout(File),
+    File(OutputFile),
+}
+
+impl Sink {
+    pub(super) fn create(opts: &Opts, unfinished: &Unfinished) -> Result<Self> {
+        match &opts.output {
+            // Not io::stdout(), which looks for line ends in what need not be lines.
+            None => {
+                let stdout = io::stdout().as_fd().try_clone_to_owned();
+                Ok(Self::Stdout(stdout.context("standard output")?.into()))
+            }
+            Some(path) => {
+                let file = match opts.keep_partial || opts.go_on {
+                    true => OutputFile::create_kept(path, opts.go_on, unfinished),
+                    false => OutputFile::create(path, unfinished),
+                };
+                let file =
+                    file.map_err(|error| anyhow!("{}: {}", printable(path), reason(&error)))?;
+                Ok(Self::File(file))
+            }
+        }
+    }
+
+    pub(super) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Stdout(stdout) => stdout.write_all(bytes),
+            Self::File(file) => file.write_all(bytes),
+        }
+    }
+
+    pub(super) fn is_terminal(&self) -> bool {
+        matches!(self, Self::Stdout(stdout) if stdout.is_terminal())
+    }
+
+    /// What is there already, to be gone on with: its length and checksum.
+    pub(super) fn arrived(&self) -> io::Result<(u64, u32)> {
+        match self {
+            Self::Stdout(_) => Ok((0, 0)),
+            Self::File(file) => file.checksum(),
+        }
+    }
+
+    /// How much was written, if it can be taken back.
+    pub(super) fn position(&self) -> Option<u64> {
+        match self {
+            Self::Stdout(_) => None,
+            Self::File(file) => file.position(),
+        }
+    }
+
+    pub(super) fn rewind(&mut self, position: u64) -> io::Result<()> {
+        match self {
+            Self::Stdout(_) => Ok(()),
+            Self::File(file) => file.rewind(position),
+        }
+    }
+
+    pub(super) fn commit(self) -> io::Result<()> {
+        match self {
+            Self::Stdout(_) => Ok(()),
+            Self::File(file) => file.commit(),
+        }
+    }
+}

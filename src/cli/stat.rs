@@ -1,0 +1,93 @@
+//! `mqfs-stat`.
+
+mod json;
+mod look;
+mod rates;
+mod report;
+mod screen;
+mod watch;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+
+use self::look::Look;
+use super::{FAILED, KeyArgs, NOBODY_READS, UNAVAILABLE, complain, interval};
+use crate::sysv::Key;
+
+const PROGRAM: &str = "mqfs-stat";
+
+const EXIT_STATUS: &str = "\
+Keys of --watch on a terminal: q ends it.
+
+Exit status: 0 done; 1 the server of the queue or of the figures is dead; 2 invalid input, or no
+queue under the key; 130 interrupted (--watch); 141 nobody reads the output any more.";
+
+/// Show what mqfs-server does, or any message queue
+///
+/// Shows the queue under a key. If mqfs-server made it, also the server's counters, every reply queue
+/// with its owner and whether that lives, and how much of the kernel's limit on queues is used.
+#[derive(Debug, Parser)]
+#[command(name = "mqfs-stat", version, after_help = EXIT_STATUS)]
+pub(super) struct Opts {
+    #[command(flatten)]
+    key: KeyArgs,
+    /// The same as --key: of mqfs-server, or of any program's queue
+    #[arg(value_name = "KEY", id = "queue", conflicts_with_all = ["key", "key_file"])]
+    queue: Option<Key>,
+    /// Print an object to a line instead of tables
+    #[arg(long)]
+    json: bool,
+    /// Show it again every TIME, with rates: on a terminal in its place, until q or a signal
+    #[arg(long, value_name = "TIME", value_parser = interval)]
+    watch: Option<Duration>,
+}
+
+impl Opts {
+    fn key(&self) -> Result<Key> {
+        match self.queue {
+            Some(key) => {
+                ensure!(!key.is_private(), "key {key}: this is IPC_PRIVATE, which nobody can find");
+                Ok(key)
+            }
+            None => self.key.key(),
+        }
+    }
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    super::exit(PROGRAM, run(&super::parse(PROGRAM)))
+}
+
+fn run(opts: &Opts) -> Result<ExitCode> {
+    let key = opts.key()?;
+    match opts.watch {
+        Some(every) => watch::watch(key, every, opts.json),
+        None => once(key, opts.json),
+    }
+}
+
+fn once(key: Key, json: bool) -> Result<ExitCode> {
+    let look = Look::now(key)?;
+    if look.queue.is_some() || look.figures.snapshot().is_some() {
+        let text = if json { json::line(&look, None) } else { report::tables(&look, None) };
+        match io::stdout().write_all(text.as_bytes()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                return Ok(ExitCode::from(NOBODY_READS));
+            }
+            written => written.context("standard output")?,
+        }
+    }
+    Ok(ExitCode::from(if look.queue.is_none() {
+        complain(PROGRAM, format!("no queue under key {key}"));
+        UNAVAILABLE
+    } else if look.is_of_dead_server() {
+        FAILED
+    } else {
+        0
+    }))
+}

@@ -1,0 +1,119 @@
+//! What is to be seen under a key, at one moment.
+
+use std::fs;
+use std::time::{Instant, SystemTime};
+
+use anyhow::Result;
+use nix::unistd::Pid;
+
+use crate::process::liveness;
+use crate::process::server_lock::{self, ServerState};
+use crate::reaper::{self, Finding};
+use crate::stats::{self, Reading, Snapshot};
+use crate::sysv::{Key, Limits, Queue, Status, Usage};
+use crate::text::printable;
+use crate::wire::{REPLY_QUEUE_MODE, is_request_queue_mode};
+
+/// What was seen.
+pub(super) struct Look {
+    pub(super) key: Key,
+    pub(super) time: SystemTime,
+    pub(super) taken: Instant,
+    pub(super) queue: Option<(Queue, Status)>,
+    /// Of a queue that mqfs made.
+    pub(super) server: Option<ServerState>,
+    /// None: the queue is another program's.
+    pub(super) reply_queues: Option<Vec<Finding>>,
+    pub(super) usage: Usage,
+    pub(super) limits: Limits,
+    pub(super) figures: Figures,
+}
+
+/// The counters under a key, and whose they are.
+pub(super) enum Figures {
+    /// Of the server of the queue.
+    Current(Box<Snapshot>),
+    /// Of a server that does not serve any more.
+    Dead(Box<Snapshot>, &'static str),
+    /// None, or none to be trusted or understood.
+    None(String),
+}
+
+impl Figures {
+    pub(super) fn snapshot(&self) -> Option<&Snapshot> {
+        match self {
+            Self::Current(snapshot) | Self::Dead(snapshot, _) => Some(snapshot),
+            Self::None(_) => None,
+        }
+    }
+}
+
+impl Look {
+    pub(super) fn now(key: Key) -> Result<Self> {
+        let queue = match Queue::open(key).and_then(|queue| Ok((queue, queue.status()?))) {
+            Err(error) if error.is_gone() => None,
+            found => Some(found?),
+        };
+        let is_ours = queue.is_none_or(|(_, status)| is_request_queue_mode(status.mode));
+        let server =
+            queue.filter(|_| is_ours).map(|(_, status)| server_lock::server_state(key, status.uid));
+        let reply_queues = if is_ours { Some(reply_queues()?) } else { None };
+        Ok(Self {
+            key,
+            time: SystemTime::now(),
+            taken: Instant::now(),
+            queue,
+            server,
+            reply_queues,
+            usage: Usage::current()?,
+            limits: Limits::current()?,
+            figures: figures(key, queue, server),
+        })
+    }
+
+    /// Whether what stands under the key is what a dead server left.
+    pub(super) fn is_of_dead_server(&self) -> bool {
+        self.server == Some(ServerState::Dead) || matches!(self.figures, Figures::Dead(..))
+    }
+}
+
+fn reply_queues() -> Result<Vec<Finding>> {
+    let mut findings = reaper::survey()?;
+    findings.retain(|finding| {
+        finding.status.key.is_private() && finding.status.mode == REPLY_QUEUE_MODE
+    });
+    Ok(findings)
+}
+
+/// A segment outlives its makers. So does a queue, but not the lock; and a queue under the key that is
+/// another one than the figures name has another server.
+fn figures(key: Key, queue: Option<(Queue, Status)>, server: Option<ServerState>) -> Figures {
+    let figures = match stats::read(key, queue.map(|(_, status)| status.uid)) {
+        Ok(Reading::Figures(figures)) => figures,
+        Ok(Reading::Absent) => return Figures::None("no server counts under this key".to_owned()),
+        Ok(Reading::NotTrusted(uid)) => {
+            return Figures::None(format!("not trusted: the segment belongs to uid {uid}"));
+        }
+        Ok(Reading::Unknown) => {
+            return Figures::None("the segment under this key holds none known here".to_owned());
+        }
+        Err(error) => return Figures::None(error.to_string()),
+    };
+    match queue {
+        None => Figures::Dead(figures, "there is no queue under the key"),
+        Some((queue, _)) if figures.queue != Some(queue.id()) => {
+            Figures::Dead(figures, "another queue stands under the key")
+        }
+        Some(_) if server == Some(ServerState::Dead) => {
+            Figures::Dead(figures, "nobody holds the server lock")
+        }
+        Some(_) => Figures::Current(figures),
+    }
+}
+
+/// What a process calls itself, which may be anything.
+pub(super) fn name_of(pid: Pid) -> Option<String> {
+    let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    let name = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
+    (!liveness::no_such_process(pid)).then(|| printable(&name).to_string())
+}

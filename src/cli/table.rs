@@ -1,0 +1,77 @@
+//! Tables, and users, ages and sizes as people read them.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::time::SystemTime;
+
+use nix::unistd::{Uid, User};
+
+use crate::text::printable;
+
+/// Lines of cells as a table whose columns are as wide as they must be.
+pub(super) fn columns<const N: usize>(
+    lines: &[[String; N]],
+    is_numeric: impl Fn(usize) -> bool,
+) -> String {
+    let mut widths = [0; N];
+    for line in lines {
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut text = String::new();
+    for line in lines {
+        let mut row = String::new();
+        for (column, (cell, width)) in line.iter().zip(widths).enumerate() {
+            let _ = if is_numeric(column) {
+                write!(row, "{cell:>width$}  ")
+            } else {
+                write!(row, "{cell:<width$}  ")
+            };
+        }
+        let _ = writeln!(text, "{}", row.trim_end());
+    }
+    text
+}
+
+/// The names of users, each looked up once.
+#[derive(Debug, Default)]
+pub(super) struct Names(HashMap<Uid, String>);
+
+impl Names {
+    pub(super) fn of(&mut self, uid: Uid) -> &str {
+        self.0.entry(uid).or_insert_with(|| match User::from_uid(uid) {
+            Ok(Some(user)) => printable(&user.name).to_string(),
+            _ => uid.to_string(),
+        })
+    }
+}
+
+/// The time in UTC, as people compare logs of many machines.
+pub(super) fn now() -> String {
+    utc(SystemTime::now())
+}
+
+pub(super) fn utc(time: SystemTime) -> String {
+    let mut text = String::new();
+    // Beyond the year 9999 there is no such form.
+    match write!(text, "{}", humantime::format_rfc3339_seconds(time)) {
+        Ok(()) => text,
+        Err(_) => "unknown".to_owned(),
+    }
+}
+
+/// 0 if the clock was set back since.
+pub(super) fn seconds_since(time: SystemTime) -> u64 {
+    SystemTime::now().duration_since(time).unwrap_or_default().as_secs()
+}
+
+/// The largest unit that leaves at least two of it, as people say ages.
+pub(super) fn age_text(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7200 => format!("{}m", seconds / 60),
+        7200..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}

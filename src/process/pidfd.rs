@@ -1,0 +1,18 @@
+//! A process by a descriptor, which never comes to mean another one.
+
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+/// A descriptor of a process, which poll(2) finds readable once that process has ended.
+///
+/// # Errors
+/// `ESRCH`: there is no such process. Source: pidfd_open(2).
+pub fn open(pid: Pid) -> Result<OwnedFd, Errno> {
+    // SAFETY: takes two integers; pidfd_open(2).
+    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    let descriptor = RawFd::try_from(Errno::result(descriptor)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the call made it just now, so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}

@@ -1,0 +1,100 @@
+//! What a directory holds, or what one thing is: a packed META for each.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, readlinkat};
+use nix::sys::stat::fstatat;
+
+use super::found::{Found, entry, kind, meta};
+use super::names::Names;
+use super::{Pending, pack_failure};
+use crate::server::transfer::{Broken, PATIENCE, Progress, Source, unreadable};
+use crate::wire::{Entry, Kind, Meta, Start};
+
+/// Says what is there.
+#[derive(Debug)]
+pub(in crate::server) struct Listing {
+    meta: Meta,
+    directory: Option<OwnedFd>,
+    /// Where to begin, until the names were read.
+    behind: Option<Vec<u8>>,
+    names: Names,
+    pending: Pending,
+}
+
+impl Listing {
+    /// Of the one thing.
+    pub(in crate::server) fn of_one(found: &Found) -> Result<Self, Errno> {
+        let meta = meta(&found.stat, 0, Some(0));
+        let mut pending = Pending::default();
+        entry(&found.stat, meta, b"", &found.target()?).append(pending.add());
+        Ok(Self { meta, directory: None, behind: None, names: Names::default(), pending })
+    }
+
+    /// Of what a directory holds.
+    pub(in crate::server) fn of_directory(found: &Found, start: Start<'_>) -> Result<Self, Errno> {
+        Ok(Self {
+            meta: meta(&found.stat, 0, None),
+            directory: Some(found.open_directory()?),
+            behind: Some(start.path.to_vec()),
+            names: Names::default(),
+            pending: Pending::default(),
+        })
+    }
+
+    /// Packs the next entry; false if there is none. One that went since its name was read was never
+    /// there.
+    fn step(&mut self) -> Result<bool, Errno> {
+        let Some(directory) = &self.directory else { return Ok(false) };
+        if let Some(behind) = self.behind.take() {
+            self.names = Names::read(directory, &behind, false, 0)?;
+        }
+        let Some(name) = self.names.next() else {
+            self.behind = self.names.rest().map(<[u8]>::to_vec);
+            return Ok(self.behind.is_some());
+        };
+        let path = OsStr::from_bytes(name);
+        let out = self.pending.add();
+        match fstatat(directory, path, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => {
+                let link = (kind(&stat) == Kind::Link).then(|| readlinkat(directory, path));
+                let target = link.and_then(Result::ok).map(OsStringExt::into_vec);
+                let target = target.unwrap_or_default();
+                entry(&stat, meta(&stat, 0, Some(0)), name, &target).append(out);
+            }
+            Err(Errno::ENOENT) => {}
+            Err(errno) => {
+                Entry::unknown(name).append(out);
+                pack_failure(out, errno.desc(), errno);
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Source for Listing {
+    fn meta(&self) -> Meta {
+        self.meta
+    }
+
+    fn fill(&mut self, room: &mut [u8]) -> Result<Progress, Broken> {
+        let (begin, mut filled) = (Instant::now(), 0);
+        loop {
+            filled += self.pending.take(&mut room[filled..]);
+            if filled == room.len() || (filled > 0 && begin.elapsed() > PATIENCE) {
+                return Ok(Progress::Bytes(filled));
+            }
+            if begin.elapsed() > PATIENCE {
+                return Ok(Progress::Working);
+            }
+            if !self.step().map_err(|errno| unreadable(errno.into()))? {
+                let ended = Progress::Ended;
+                return Ok(if filled > 0 { Progress::Bytes(filled) } else { ended });
+            }
+        }
+    }
+}

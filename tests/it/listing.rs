@@ -1,0 +1,198 @@
+//! What directories hold, and what one thing is.
+
+use std::fs::{self, Permissions};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::process::Command;
+
+use mqfs::wire::Kind;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use serde_json::Value;
+
+use crate::support::{
+    Server, VICTIM, as_root_in_own_namespace, in_own_namespace, public_folder, run,
+};
+
+/// A server of a folder with one of each, and the folder.
+fn server() -> (Server, tempfile::TempDir) {
+    let folder = public_folder();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("file"), "content").unwrap();
+    fs::write(at("Zed"), "").unwrap();
+    fs::create_dir(at("dir")).unwrap();
+    fs::write(at("dir/below"), "").unwrap();
+    symlink("file", at("link")).unwrap();
+    symlink("dir", at("to-dir")).unwrap();
+    mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
+    fs::set_permissions(at("file"), Permissions::from_mode(0o4640)).unwrap();
+    let server = Server::start(&["--root".as_ref(), folder.path()]);
+    (server, folder)
+}
+
+#[test]
+fn a_listing_is_that_of_ls() {
+    in_own_namespace(|| {
+        let (server, folder) = server();
+        let ours = String::from_utf8(run(server.client().args(["-l", "/"])).success()).unwrap();
+        let mut ls = Command::new("ls");
+        ls.env("LC_ALL", "C").arg("-lA").arg(folder.path());
+        let theirs = String::from_utf8(run(&mut ls).success()).unwrap();
+        let words = |text: &str| -> Vec<Vec<String>> {
+            let lines = text.lines().filter(|line| !line.starts_with("total"));
+            lines.map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+        };
+        assert_eq!(words(&ours), words(&theirs));
+        let one = run(server.client().args(["--list", "/file"])).success();
+        assert!(String::from_utf8(one).unwrap().ends_with(" /file\n"));
+        let both = run(server.client().args(["-l", "/dir", "/none", "/to-dir"]));
+        assert_eq!(both.code(), Some(1));
+        assert_eq!(both.stderr, "mqfs-client: /none: No such file or directory\n");
+        let both = String::from_utf8(both.stdout).unwrap();
+        assert!(both.starts_with("/dir:\n-") && both.contains("\n\n/to-dir:\n-"), "{both}");
+        server.stop();
+    });
+}
+
+#[test]
+fn names_are_cleaned_for_a_terminal_and_whole_in_json() {
+    in_own_namespace(|| {
+        let (server, folder) = server();
+        let hostile = std::ffi::OsStr::from_bytes(b"x\x1b[31m\n\xff");
+        fs::write(folder.path().join("dir").join(hostile), "12345").unwrap();
+        symlink("\x1b]0;title\x07", folder.path().join("dir/target")).unwrap();
+        let shown = run(server.client().args(["-l", "/dir"])).success();
+        let shown = String::from_utf8(shown).unwrap();
+        assert!(shown.contains("x\\u{1b}[31m\\n\\xff\n"), "{shown}");
+        assert!(shown.contains("target -> \\u{1b}]0;title\\u{7}\n"), "{shown}");
+        assert_eq!(shown.lines().count(), 3);
+        let lines = run(server.client().args(["-l", "--json", "/dir"])).success();
+        let lines: Vec<Value> = String::from_utf8(lines)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines[0]["name"], "below");
+        assert_eq!(lines[1]["target"], "\x1b]0;title\x07");
+        assert_eq!(lines[2]["name_hex"], "781b5b33316d0aff");
+        assert_eq!((&lines[2]["size"], &lines[2]["kind"]), (&5.into(), &"regular file".into()));
+        server.stop();
+    });
+}
+
+#[test]
+fn stat_shows_what_the_kernel_says_of_the_thing_itself() {
+    in_own_namespace(|| {
+        let (server, folder) = server();
+        for name in ["file", "dir", "link", "fifo", "Zed"] {
+            let path = format!("/{name}");
+            let shown = run(server.client().args(["--stat", "--json", &path])).success();
+            let shown: Value = serde_json::from_slice(&shown).unwrap();
+            let expected = fs::symlink_metadata(folder.path().join(name)).unwrap();
+            assert_eq!(shown["mode"], format!("{:04o}", expected.mode() & 0o7777), "{name}");
+            assert_eq!(shown["size"], expected.size(), "{name}");
+            assert_eq!(shown["inode"], expected.ino(), "{name}");
+            assert_eq!(shown["uid"], expected.uid(), "{name}");
+            assert_eq!(shown["mtime"], expected.mtime(), "{name}");
+        }
+        let shown = run(server.client().args(["--stat", "/link"])).success();
+        let shown = String::from_utf8(shown).unwrap();
+        assert!(shown.starts_with("  File: /link -> file\n  Size: 4  Kind: symbolic link\n"));
+        let missing = run(server.client().args(["--stat", "/none"]));
+        assert_eq!(missing.code(), Some(1));
+        assert_eq!(missing.stderr, "mqfs-client: /none: No such file or directory\n");
+        for bad in
+            [&["-l", "--stat"][..], &["--stat", "-r"], &["-l", "-o", "x"], &["-l", "--plain"]]
+        {
+            assert_eq!(run(server.client().args(bad).arg("/")).code(), Some(2), "{bad:?}");
+        }
+        server.stop();
+    });
+}
+
+#[test]
+fn who_may_not_look_is_told_so() {
+    as_root_in_own_namespace(|| {
+        let site = crate::support::Site::start(&[]);
+        fs::create_dir(site.at("closed")).unwrap();
+        fs::create_dir(site.at("names-only")).unwrap();
+        site.put("closed/file", 0o644, (0, 0), "");
+        site.put("names-only/file", 0o644, (0, 0), "");
+        fs::set_permissions(site.at("closed"), Permissions::from_mode(0o711)).unwrap();
+        fs::set_permissions(site.at("names-only"), Permissions::from_mode(0o744)).unwrap();
+        let denied = run(site.client(VICTIM).args(["-l", "/closed"]));
+        assert_eq!((denied.code(), &denied.stdout[..]), (Some(1), &b""[..]));
+        assert_eq!(denied.stderr, "mqfs-client: /closed: Permission denied\n");
+        assert!(!run(site.client(VICTIM).args(["-l", "/closed/file"])).success().is_empty());
+        let names = run(site.client(VICTIM).args(["-l", "/names-only"])).success();
+        let names = String::from_utf8(names).unwrap();
+        assert_eq!(
+            names.split_whitespace().collect::<Vec<_>>().join(" "),
+            "?????????? ? ? ? ? ? file"
+        );
+        chown(site.at("closed"), Some(VICTIM), Some(VICTIM)).unwrap();
+        assert!(!run(site.client(VICTIM).args(["-l", "/closed"])).success().is_empty());
+        site.stop();
+    });
+}
+
+#[test]
+fn the_library_lists_and_looks_like_std() {
+    in_own_namespace(|| {
+        let (server, _folder) = server();
+        let client = mqfs::Client::connect(server.key).unwrap();
+        let entries: Result<Vec<_>, _> = client.read_dir("/").unwrap().collect();
+        let entries = entries.unwrap();
+        let names: Vec<_> = entries.iter().map(|entry| entry.name().to_str().unwrap()).collect();
+        assert_eq!(names, ["Zed", "dir", "fifo", "file", "link", "to-dir"]);
+        assert!(entries[1].metadata().is_dir() && entries[3].metadata().is_file());
+        assert_eq!(entries[4].target().unwrap().to_str(), Some("file"));
+        assert_eq!(client.metadata("/link").unwrap().len(), 7);
+        let link = client.symlink_metadata("/link").unwrap();
+        assert_eq!((link.metadata().kind(), link.metadata().len()), (Kind::Link, 4));
+        let mut walk = client.walk("/").unwrap();
+        let mut paths = Vec::new();
+        while let Some(mut entry) = walk.next_entry().unwrap() {
+            let mut content = String::new();
+            std::io::Read::read_to_string(&mut entry, &mut content).unwrap();
+            paths.push((entry.depth(), entry.path().to_str().unwrap().to_owned(), content));
+        }
+        let expected = [
+            (0, "", ""),
+            (1, "Zed", ""),
+            (1, "dir", ""),
+            (2, "dir/below", ""),
+            (1, "fifo", ""),
+            (1, "file", "content"),
+            (1, "link", ""),
+            (1, "to-dir", ""),
+        ];
+        assert_eq!(paths, expected.map(|(n, path, text)| (n, path.to_owned(), text.to_owned())));
+        assert!(walk.next_entry().unwrap().is_none());
+        server.stop();
+    });
+}
+
+#[test]
+fn the_examples_print_files_and_copy_trees() {
+    in_own_namespace(|| {
+        let (server, folder) = server();
+        let here = public_folder();
+        let example = |name: &str| {
+            let mut command = crate::support::program(name);
+            command.env("MQFS_KEY", server.key.to_string()).current_dir(here.path());
+            command
+        };
+        let printed = run(example("cat").args(["/file", "/file"])).success();
+        assert_eq!(printed, b"contentcontent");
+        assert_eq!(run(example("cat").arg("/none")).code(), Some(1));
+        let copied = run(example("mirror").args(["/dir", "."])).success();
+        assert_eq!(copied, b"1 files, 0 bytes, 0 missing\n");
+        assert!(here.path().join("dir/below").exists());
+        let incomplete = run(example("mirror").args(["/", "."]));
+        assert_eq!(incomplete.stderr, "mirror: fifo: Is a FIFO, which is not copied\n");
+        assert_eq!(fs::read(here.path().join("file")).unwrap(), b"content");
+        drop(folder);
+        server.stop();
+    });
+}

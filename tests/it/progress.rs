@@ -1,0 +1,294 @@
+//! What a terminal gets to see of a transfer, and what it never does.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::pty::{OpenptyResult, Winsize, openpty};
+use nix::sys::signal::Signal;
+use nix::sys::termios::{FlowArg, tcflow};
+
+use crate::support::{QuietServer, Running, in_own_namespace, run, wait_until};
+
+/// A terminal of 80 columns, and what was written to it.
+struct Terminal {
+    inside: File,
+    written: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Terminal {
+    fn new() -> Self {
+        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        let OpenptyResult { master, slave } = openpty(Some(&size), None).unwrap();
+        let written = Arc::<Mutex<Vec<u8>>>::default();
+        let shared = Arc::clone(&written);
+        thread::spawn(move || {
+            let (mut master, mut buffer) = (File::from(master), [0; 4096]);
+            // EIO: nobody has the other end open any more.
+            while let Ok(read @ 1..) = master.read(&mut buffer) {
+                shared.lock().unwrap().extend_from_slice(&buffer[..read]);
+            }
+        });
+        Self { inside: slave.into(), written }
+    }
+
+    /// Starts a program that has this for its stderr.
+    #[track_caller]
+    fn start(&self, command: &mut Command) -> Running {
+        command.env_remove("NO_COLOR").env("TERM", "xterm");
+        self.start_in_its_own_environment(command)
+    }
+
+    #[track_caller]
+    fn start_in_its_own_environment(&self, command: &mut Command) -> Running {
+        let running = Running::start(command.stderr(self.inside.try_clone().unwrap()));
+        command.stdout(Stdio::null()).stderr(Stdio::null()); // it lets go of this terminal
+        running
+    }
+
+    fn written(&self) -> String {
+        String::from_utf8(self.written.lock().unwrap().clone()).unwrap()
+    }
+
+    #[track_caller]
+    fn wait_for(&self, text: &str) {
+        wait_until(text, || self.written().contains(text));
+    }
+
+    /// All that was written, once nobody writes any more.
+    #[track_caller]
+    fn close(mut self) -> String {
+        // Not the end of the file: others may have been forked with this terminal open.
+        const END: &str = "<end>";
+        self.inside.write_all(END.as_bytes()).unwrap();
+        wait_until("the end arrives", || self.written().ends_with(END));
+        self.written().strip_suffix(END).unwrap().to_owned()
+    }
+}
+
+/// What is left to be seen on a terminal, line by line.
+fn screen(written: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let (mut column, mut rest) = (0, written);
+    while let Some(char) = rest.chars().next() {
+        let line = lines.last_mut().unwrap();
+        if let Some(behind) = rest.strip_prefix("\x1b[2K") {
+            (*line, rest) = (String::new(), behind);
+            continue;
+        }
+        if let Some(sequence) = rest.strip_prefix("\x1b[") {
+            let end = sequence.find('m').expect("an escape sequence that is not known here");
+            rest = &sequence[end + 1..];
+            continue;
+        }
+        rest = &rest[char.len_utf8()..];
+        match char {
+            '\r' => column = 0,
+            '\n' => lines.push(String::new()),
+            char => {
+                let mut chars: Vec<_> = line.chars().collect();
+                chars.resize(chars.len().max(column + 1), ' ');
+                chars[column] = char;
+                *line = chars.into_iter().collect();
+                column += 1;
+                assert!(column <= 80, "a line that does not fit:\n{written}");
+            }
+        }
+    }
+    lines.retain(|line| !line.trim().is_empty());
+    lines
+}
+
+/// A client whose transfer stands still until its output is read.
+#[track_caller]
+fn start(terminal: &Terminal, command: &mut Command) -> Running {
+    terminal.start(command.stdout(Stdio::piped()))
+}
+
+#[test]
+fn a_transfer_that_takes_its_time_has_a_bar_that_leaves_no_trace() {
+    in_own_namespace(|| {
+        let (server, terminal) = (QuietServer::start(), Terminal::new());
+        let client = start(&terminal, server.client().args(["-v", "/none", "/big"]));
+        terminal.wait_for("iB of 4.00 MiB");
+        assert!(client.finish().stdout.len() == server.big.len() * 2);
+        let left = screen(&terminal.close());
+        assert_eq!(left.len(), 4, "{left:?}");
+        assert!(left[0].starts_with("mqfs-client: /big: 4194304 bytes, verified"), "{left:?}");
+        assert_eq!(left[1], "mqfs-client: /none: No such file or directory");
+        assert!(left[3].starts_with("mqfs-client: 2 files, 8388608 bytes in "), "{left:?}");
+        server.stop();
+    });
+}
+
+#[test]
+fn the_files_are_what_they_are_beside_a_bar() {
+    in_own_namespace(|| {
+        let (server, terminal) = (QuietServer::start(), Terminal::new());
+        let client = start(&terminal, server.client().args(["--progress", "always"]));
+        terminal.wait_for("iB of 4.00 MiB");
+        assert!(client.finish().success() == server.big);
+        assert_eq!(screen(&terminal.close()), [""; 0]);
+        let piped = run(server.client().args(["--progress", "always"]));
+        assert!(piped.stderr.contains("1 file done, 4.00 MiB"), "{}", piped.stderr);
+        assert!(!piped.stderr.contains('\x1b'), "{}", piped.stderr);
+        assert!(piped.success() == server.big);
+        server.stop();
+    });
+}
+
+#[test]
+fn of_a_tree_the_files_are_counted() {
+    in_own_namespace(|| {
+        let quiet = QuietServer::start();
+        let folder = tempfile::tempdir().unwrap();
+        let mut client = quiet.server.client();
+        client.args(["--progress", "always", "--recursive", "/", "-C"]).arg(folder.path());
+        // Where there is no terminal the last state stays.
+        let finished = run(&mut client);
+        assert!(finished.status.success(), "{}", finished.stderr);
+        assert!(finished.stderr.contains("2 files done"), "{:?}", finished.stderr);
+        assert!(fs::read(folder.path().join("big")).unwrap() == quiet.big);
+        quiet.stop();
+    });
+}
+
+#[test]
+fn a_bar_is_gone_whatever_signal_ends_the_client() {
+    in_own_namespace(|| {
+        let server = QuietServer::start();
+        let signals =
+            [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1];
+        for signal in signals {
+            let terminal = Terminal::new();
+            let mut client = start(&terminal, &mut server.client());
+            terminal.wait_for("iB of 4.00 MiB");
+            client.signal(signal);
+            assert_eq!(client.wait().code(), Some(130), "{signal}");
+            assert_eq!(screen(&terminal.close()), ["mqfs-client: interrupted"], "{signal}");
+        }
+        server.stop();
+    });
+}
+
+#[test]
+fn a_bar_is_gone_when_nobody_reads_the_output_any_more() {
+    in_own_namespace(|| {
+        let (server, terminal) = (QuietServer::start(), Terminal::new());
+        let mut client = start(&terminal, &mut server.client());
+        terminal.wait_for("iB of 4.00 MiB");
+        drop(client.child().stdout.take());
+        assert_eq!(client.wait().code(), Some(141));
+        assert_eq!(screen(&terminal.close()), [""; 0]);
+        server.stop();
+    });
+}
+
+#[test]
+fn there_is_no_bar_unless_it_is_wanted_and_can_be_drawn() {
+    in_own_namespace(|| {
+        let server = QuietServer::start();
+        let cases: [(&[&str], &str); 4] = [
+            (&["--progress", "never"], "xterm"),
+            (&["--quiet"], "xterm"),
+            (&["--quiet", "--progress", "always"], "xterm"),
+            (&[], "dumb"),
+        ];
+        let clients = cases.map(|(arguments, kind)| {
+            let (terminal, mut command) = (Terminal::new(), server.client());
+            command.args(arguments).env("TERM", kind).stdout(Stdio::piped());
+            (terminal.start_in_its_own_environment(&mut command), terminal)
+        });
+        let mut piped = server.client();
+        let piped = Running::start(piped.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let start = Instant::now();
+        wait_until("a bar would be there", || start.elapsed() > Duration::from_millis(900));
+        for (client, terminal) in clients {
+            assert!(client.finish().success() == server.big);
+            assert_eq!(terminal.close(), "");
+        }
+        let piped = piped.finish();
+        assert_eq!(piped.stderr, "");
+        assert!(piped.success() == server.big);
+        server.stop();
+    });
+}
+
+#[test]
+fn there_is_no_bar_for_a_short_transfer() {
+    in_own_namespace(|| {
+        let (server, terminal) = (QuietServer::start(), Terminal::new());
+        let client = start(&terminal, server.server.client().arg("/small"));
+        assert_eq!(client.finish().success(), b"small");
+        assert_eq!(terminal.close(), "");
+        server.stop();
+    });
+}
+
+#[test]
+fn there_is_no_bar_where_the_file_itself_is_shown() {
+    in_own_namespace(|| {
+        let (server, terminal) = (QuietServer::start(), Terminal::new());
+        let mut command = server.server.client();
+        command.arg("/small").stdout(terminal.inside.try_clone().unwrap());
+        let mut client = terminal.start(&mut command);
+        assert!(client.wait().success());
+        assert_eq!(terminal.close(), "small");
+        server.stop();
+    });
+}
+
+#[test]
+fn colours_follow_no_color() {
+    in_own_namespace(|| {
+        let server = QuietServer::start();
+        for (value, coloured) in [(None, true), (Some(""), true), (Some("1"), false)] {
+            let terminal = Terminal::new();
+            let mut command = server.client();
+            command.env_remove("NO_COLOR").envs(value.map(|value| ("NO_COLOR", value)));
+            command.env("TERM", "xterm").stdout(Stdio::piped());
+            let client = terminal.start_in_its_own_environment(&mut command);
+            terminal.wait_for("iB of 4.00 MiB");
+            client.finish().success();
+            let written = terminal.close();
+            assert_eq!(written.contains("\x1b[36m"), coloured, "NO_COLOR={value:?}: {written:?}");
+        }
+        server.stop();
+    });
+}
+
+#[test]
+fn a_terminal_that_was_stopped_holds_no_transfer_up() {
+    in_own_namespace(|| {
+        let (server, terminal) = (QuietServer::start(), Terminal::new());
+        let client = start(&terminal, &mut server.client());
+        let mut killed = start(&terminal, &mut server.client());
+        terminal.wait_for("iB of 4.00 MiB");
+        tcflow(&terminal.inside, FlowArg::TCOOFF).unwrap(); // as Ctrl-S does
+        assert!(client.finish().success() == server.big);
+        killed.signal(Signal::SIGTERM);
+        assert_eq!(killed.wait().code(), Some(130));
+        tcflow(&terminal.inside, FlowArg::TCOON).unwrap();
+        server.stop();
+    });
+}
+
+#[test]
+fn names_from_elsewhere_command_no_terminal() {
+    in_own_namespace(|| {
+        let (server, terminal) = (QuietServer::start(), Terminal::new());
+        let name = "\u{1b}[31m\u{7}".to_owned() + &"x".repeat(100);
+        fs::write(server.path(&name), &server.big).unwrap();
+        let client = start(&terminal, server.server.client().arg(format!("/{name}")));
+        terminal.wait_for("iB of 4.00 MiB");
+        assert!(client.finish().success() == server.big);
+        let written = terminal.close();
+        assert!(!written.contains("\x1b[31m"), "{written:?}");
+        assert!(written.contains(r"\u{1b}[31m\u{7}xx..."), "{written:?}");
+        assert_eq!(screen(&written), [""; 0]);
+        server.stop();
+    });
+}

@@ -1,0 +1,218 @@
+//! The segment of the counters: whose it is, how long it lives, and what it cannot do.
+
+use std::fs;
+use std::sync::atomic::Ordering::Relaxed;
+
+use mqfs::sysv::{Key, Mode, OwnedQueue, SharedMemory};
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+
+use super::{look, server, text, wait_for};
+use crate::support::{
+    ATTACKER, ForEverybody, OPERATOR, Server, as_root_in_own_namespace, as_user, in_own_namespace,
+    queue_of, run, stat_of, unique_key, wait_until,
+};
+
+/// A segment of the caller's, removed at the end of the test.
+struct Segment(SharedMemory);
+
+impl Segment {
+    fn create(key: Key, mode: u16) -> Self {
+        Self(SharedMemory::create(key, 4096, Mode::new(mode)).unwrap())
+    }
+
+    /// Made by another user.
+    fn of(uid: u32, key: Key, mode: u16) -> Self {
+        let made = as_user(uid, || {
+            SharedMemory::create(key, 4096, Mode::new(mode)).map(drop).map_err(|error| error.errno)
+        });
+        assert_eq!(made, Ok(()));
+        Self(SharedMemory::open(key).unwrap())
+    }
+
+    fn exists(&self) -> bool {
+        self.0.status().is_ok_and(|status| !status.is_removed)
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        let _ = self.0.remove();
+    }
+}
+
+/// Stops a server, and leaves under its key what it leaves.
+pub(super) fn stop_alone(mut server: Server) {
+    server.signal(Signal::SIGTERM);
+    assert!(server.running().wait().success());
+    server.make_way();
+}
+
+#[test]
+fn the_segment_lives_as_long_as_the_server_and_is_for_all_to_read() {
+    in_own_namespace(|| {
+        let (server, _folder) = server();
+        let segment = SharedMemory::open(server.key).unwrap();
+        let status = segment.status().unwrap();
+        assert_eq!((status.mode, status.size), (Mode::new(0o755), 4096));
+        if nix::unistd::geteuid().is_root() {
+            let errno = |outcome: Result<(), mqfs::sysv::Error>| outcome.map_err(|e| e.errno);
+            let write = as_user(ATTACKER, || errno(segment.attach().map(drop)));
+            assert_eq!(write, Err(Errno::EACCES));
+            let read = as_user(ATTACKER, || errno(segment.attach_read_only().map(drop)));
+            assert_eq!(read, Ok(()));
+        }
+        let key = server.key;
+        server.stop();
+        assert!(SharedMemory::open(key).is_err(), "it goes with the server");
+    });
+}
+
+#[test]
+fn after_kill_9_the_figures_are_a_dead_servers_until_the_next_one_replaces_them() {
+    in_own_namespace(|| {
+        let (mut first, folder) = server();
+        first.fetch("/small");
+        wait_for(first.key, "complete", 1);
+        first.signal(Signal::SIGKILL);
+        first.running().wait();
+        let finished = run(&mut stat_of(first.key));
+        assert_eq!(finished.code(), Some(1));
+        let table = String::from_utf8(finished.stdout).unwrap();
+        assert!(table.contains("dead: nobody holds the server lock"), "{table}");
+        assert!(table.contains("COUNTERS of a dead server (nobody holds"), "{table}");
+        let seen = look(first.key);
+        assert_eq!(
+            (&seen["server"], &seen["counters_are_current"]),
+            (&"dead".into(), &false.into())
+        );
+        assert_eq!(seen["counters"]["complete"], 1);
+
+        let next = Server::start_on(first.key, &["--root".as_ref(), folder.path()]);
+        let seen = look(next.key);
+        assert_eq!(seen["counters"]["complete"], 0);
+        assert_eq!(seen["counters"]["server_pid"], next.pid());
+        assert_eq!(seen["counters_are_current"], true);
+        assert!(!next.log().contains("WARN"), "{}", next.log());
+        first.make_way();
+        next.stop();
+    });
+}
+
+#[test]
+fn a_reader_that_finds_another_queue_or_none_says_whose_figures_it_sees() {
+    in_own_namespace(|| {
+        let (mut server, _folder) = server();
+        server.signal(Signal::SIGKILL);
+        server.running().wait();
+        queue_of(server.key).unwrap().remove().unwrap();
+        let finished = run(&mut stat_of(server.key));
+        assert_eq!(finished.code(), Some(2));
+        assert_eq!(finished.stderr, format!("mqfs-stat: no queue under key {}\n", server.key));
+        let table = String::from_utf8(finished.stdout).unwrap();
+        assert!(table.contains("a dead server (there is no queue under the key)"), "{table}");
+
+        let _other = OwnedQueue::create(server.key, Mode::new(0o711)).unwrap();
+        let finished = run(&mut stat_of(server.key));
+        assert_eq!(finished.code(), Some(1));
+        let table = String::from_utf8(finished.stdout).unwrap();
+        assert!(table.contains("a dead server (another queue stands under the key)"), "{table}");
+    });
+}
+
+#[test]
+fn a_request_queue_that_was_made_again_is_named_again() {
+    in_own_namespace(|| {
+        let (server, _folder) = server();
+        server.fetch("/small");
+        wait_for(server.key, "complete", 1);
+        let lost = queue_of(server.key).unwrap();
+        lost.remove().unwrap();
+        wait_until("it has a new queue", || {
+            queue_of(server.key).is_some_and(|queue| queue != lost)
+        });
+        wait_until("the figures are current", || look(server.key)["counters_are_current"] == true);
+        let seen = look(server.key);
+        assert_eq!(seen["counters"]["queue"], queue_of(server.key).unwrap().id().get());
+        assert_eq!(seen["counters"]["complete"], 1, "what was counted stays");
+        server.stop();
+    });
+}
+
+#[test]
+fn nothing_that_stands_in_the_segment_changes_what_the_server_does() {
+    in_own_namespace(|| {
+        let (server, _folder) = server();
+        let memory = SharedMemory::open(server.key).unwrap().attach().unwrap();
+        for value in [u64::MAX, 0, 1 << 63, 64] {
+            for word in memory.words() {
+                word.store(value, Relaxed);
+            }
+            assert_eq!(server.fetch("/small"), b"small");
+            assert_eq!(run(server.client().arg("/none")).code(), Some(1));
+            // Not even the magic is there: nothing is shown as counters.
+            let seen = look(server.key);
+            assert_eq!(seen["counters"], serde_json::Value::Null);
+        }
+        drop(memory);
+        server.stop();
+    });
+}
+
+#[test]
+fn roots_server_removes_a_segment_that_another_user_made() {
+    as_root_in_own_namespace(|| {
+        for mode in [0o644, 0o755, 0o600] {
+            let key = unique_key();
+            let squat = Segment::of(ATTACKER, key, mode);
+            let server = Server::start_on(key, &["--root", "/proc"]);
+            assert!(!squat.exists());
+            assert!(server.log().contains("removed foreign segments"), "{}", server.log());
+            assert_eq!(look(key)["counters"]["requests"], 0);
+            std::mem::forget(squat); // its id may be the server's by now
+            server.stop();
+        }
+    });
+}
+
+#[test]
+fn another_users_server_goes_on_without_a_segment_that_anybody_sees() {
+    as_root_in_own_namespace(|| {
+        let programs = ForEverybody::new();
+        let folder = crate::support::public_folder();
+        fs::write(folder.path().join("file"), "file").unwrap();
+        for mode in [0o755, 0o666, 0o600] {
+            let key = unique_key();
+            let squat = Segment::of(ATTACKER, key, mode);
+            let mut command = programs.server(key, OPERATOR);
+            let server = Server::start_as(key, command.arg("--root").arg(folder.path()));
+            assert!(server.log().contains("nobody can see the figures"), "{}", server.log());
+            let mut client = programs.client(key, OPERATOR);
+            assert_eq!(run(client.arg("/file")).success(), b"file");
+            assert_eq!(squat.0.status().unwrap().attached, 0, "never attached");
+            let seen = look(key);
+            assert_eq!(seen["counters"], serde_json::Value::Null);
+            let note = format!("not trusted: the segment belongs to uid {ATTACKER}");
+            assert_eq!(seen["counters_note"], note);
+            assert!(text(run(&mut stat_of(key))).contains(&format!("COUNTERS: {note}")));
+            stop_alone(server);
+            assert!(squat.exists(), "it is not the server's to remove");
+        }
+    });
+}
+
+#[test]
+fn a_segment_of_another_program_of_the_same_user_is_left_alone() {
+    in_own_namespace(|| {
+        let key = unique_key();
+        let others = Segment::create(key, 0o644);
+        let server = Server::start_on(key, &["--root", "/proc"]);
+        assert!(server.log().contains("is another program's"), "{}", server.log());
+        assert!(!server.fetch("/version").is_empty());
+        assert!(others.exists());
+        let table = text(run(&mut stat_of(key)));
+        assert!(table.contains("COUNTERS: the segment under this key holds none"), "{table}");
+        stop_alone(server);
+        assert!(others.exists());
+    });
+}

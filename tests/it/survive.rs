@@ -1,0 +1,168 @@
+//! What happens to a server besides requests: limits, full disks, signals, queues removed under it,
+//! children killed. It serves on, and nobody's transfer is lost who has time to wait.
+
+mod lost_queue;
+mod shortage;
+mod still;
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use mqfs::process::lease;
+use mqfs::sysv::{Key, MessageBuffer, OwnedQueue, Queue};
+use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::support::{
+    Finished, Running, Server, Stuck, children_of, in_own_namespace, noise, program, queue_of,
+    request, run, state_of, unique_key, wait_until,
+};
+
+/// A folder with 1 MiB under /file, and a server of it under a key of its own.
+struct Place {
+    folder: TempDir,
+    key: Key,
+    file: Vec<u8>,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = noise(1 << 20);
+        fs::write(folder.path().join("file"), &file).unwrap();
+        Self { folder, key: unique_key(), file }
+    }
+
+    /// `mqfs-server`, to be started.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = program("mqfs-server");
+        command.args(["-k", &self.key.to_string(), "--reap-interval", "1h", "--root"]);
+        command.arg(self.folder.path()).args(arguments);
+        command
+    }
+
+    /// A server that has kept house.
+    #[track_caller]
+    fn serve(&self, arguments: &[&str]) -> Server {
+        let server = Server::start_as(self.key, &mut self.command(arguments));
+        self.fetch();
+        wait_until("no child is left", || server.children().is_empty());
+        server
+    }
+
+    fn client(&self) -> Command {
+        let mut command = crate::support::client(self.key);
+        command.arg("/file").stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Fails the test unless the server serves.
+    #[track_caller]
+    fn fetch(&self) {
+        assert!(run(&mut self.client()).success() == self.file);
+    }
+
+    /// Clients that ask for the file at once.
+    fn crowd(&self, size: usize, arguments: &[&str]) -> Crowd {
+        let ask = |_| {
+            let client = Running::start(self.client().args(arguments));
+            thread::spawn(|| client.finish())
+        };
+        Crowd((0..size).map(ask).collect())
+    }
+
+    fn requests(&self) -> Queue {
+        queue_of(self.key).unwrap()
+    }
+
+    /// How many requests nobody has taken yet.
+    fn waiting(&self) -> u64 {
+        queue_of(self.key).and_then(|queue| queue.status().ok()).map_or(0, |s| s.messages)
+    }
+}
+
+/// Clients, each with somebody who reads what it writes.
+struct Crowd(Vec<JoinHandle<Finished>>);
+
+impl Crowd {
+    fn finish(self) -> Vec<Finished> {
+        self.0.into_iter().map(|client| client.join().unwrap()).collect()
+    }
+
+    #[track_caller]
+    fn all_get(self, file: &[u8]) {
+        for client in self.finish() {
+            assert_eq!(client.code(), Some(0), "{}", client.stderr);
+            assert!(client.stdout == file, "{}", client.stderr);
+        }
+    }
+}
+
+fn signal(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).unwrap();
+}
+
+/// A request of this process's, which never reads the answer.
+fn ask_and_never_read(requests: Queue) -> OwnedQueue {
+    let queue = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
+    let lease = lease::new(requests.id()).unwrap();
+    queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease.encode())).unwrap();
+    requests.send(&request(*queue, "/file", lease.cookie)).unwrap();
+    queue
+}
+
+#[test]
+fn a_thousand_children_killed_at_once_are_all_buried_and_the_server_serves_on() {
+    in_own_namespace(|| {
+        const CROWD: usize = 1000;
+        let place = Place::new();
+        let server = place.serve(&["--max-children", &CROWD.to_string()]);
+        let queues: Vec<_> = (0..CROWD).map(|_| ask_and_never_read(place.requests())).collect();
+        wait_until("all are at work", || server.children().len() == CROWD);
+        let next = place.crowd(1, &[]);
+        wait_until("there is no room for another", || place.waiting() == 1);
+        server.freeze(); // so that all end before it sees one
+        let children = server.children();
+        for &child in &children {
+            signal(child, Signal::SIGKILL);
+        }
+        wait_until("all are dead", || children.iter().all(|&pid| state_of(pid) == Some('Z')));
+        server.signal(Signal::SIGCONT);
+        next.all_get(&place.file);
+        wait_until("all are buried", || children_of(server.pid()).is_empty());
+        assert_eq!(server.log().matches("a child was killed").count(), CROWD);
+        drop(queues);
+        place.fetch();
+        server.stop();
+    });
+}
+
+#[test]
+fn a_stop_in_the_midst_of_transfers_ends_in_time_and_the_next_server_brings_the_rest() {
+    in_own_namespace(|| {
+        let place = Place::new();
+        let mut first = place.serve(&["--max-children", "4", "--drain-timeout", "1s"]);
+        let stuck: Vec<_> = (0..4).map(|_| Stuck::start(&mut place.client())).collect();
+        let waiting = place.crowd(8, &[]);
+        wait_until("they wait", || place.waiting() == 8);
+        let children = first.children();
+        let start = Instant::now();
+        first.signal(Signal::SIGTERM);
+        wait_until("it stops", || queue_of(place.key).is_none());
+        let next = place.serve(&[]);
+        assert!(first.running().wait().success());
+        assert!(start.elapsed() >= Duration::from_secs(1), "no earlier, since nobody reads");
+        assert!(start.elapsed() < Duration::from_secs(5), "and not much later");
+        assert!(children.iter().all(|&child| state_of(child).is_none()), "all are ended");
+        first.make_way();
+        waiting.all_get(&place.file);
+        for stuck in stuck {
+            assert!(stuck.finish() == place.file);
+        }
+        next.stop();
+    });
+}

@@ -1,0 +1,108 @@
+//! A server's own request queue removed under it, and its lock.
+
+use std::fs;
+use std::process::Command;
+
+use mqfs::sysv::Semaphore;
+
+use super::Place;
+use crate::support::{
+    Stuck, as_root_in_own_namespace, in_own_namespace, queue_of, run, wait_until,
+};
+
+#[track_caller]
+fn ipcrm(arguments: &[&str]) {
+    run(Command::new("ipcrm").args(arguments)).success();
+}
+
+#[test]
+fn a_request_queue_removed_while_every_child_is_busy_is_made_again_before_one_is_free() {
+    in_own_namespace(|| {
+        let place = Place::new();
+        let server = place.serve(&["--max-children", "2"]);
+        let busy = [Stuck::start(&mut place.client()), Stuck::start(&mut place.client())];
+        let crowd = place.crowd(8, &[]);
+        wait_until("they wait", || place.waiting() == 8);
+        let lost = place.requests();
+        ipcrm(&["-q", &lost.id().to_string()]);
+        wait_until("there is a new one", || queue_of(place.key).is_some_and(|new| new != lost));
+        assert!(server.log().contains("the request queue was removed; made a new one"));
+        wait_until("they have asked again", || place.waiting() == 8);
+        for stuck in busy {
+            assert!(stuck.finish() == place.file);
+        }
+        crowd.all_get(&place.file);
+        server.stop();
+    });
+}
+
+#[test]
+fn a_request_queue_removed_again_and_again_costs_nobody_a_file() {
+    in_own_namespace(|| {
+        let place = Place::new();
+        let server = place.serve(&[]);
+        let crowd = place.crowd(8, &["/file"; 15]);
+        let mut removed = 0;
+        while removed < 20 {
+            if let Some(queue) = queue_of(place.key).filter(|queue| queue.remove().is_ok()) {
+                removed += 1;
+                wait_until("there is a new one", || {
+                    queue_of(place.key).is_some_and(|new| new != queue)
+                });
+            }
+        }
+        crowd.all_get(&place.file.repeat(16));
+        let told = server.log().matches("the request queue was removed; made a new one").count();
+        assert_eq!(told, 20, "{}", server.log());
+        server.stop();
+    });
+}
+
+#[test]
+fn a_request_queue_that_no_room_is_left_for_is_made_as_soon_as_there_is_some() {
+    as_root_in_own_namespace(|| {
+        let place = Place::new();
+        let server = place.serve(&[]);
+        let under_way = Stuck::start(&mut place.client());
+        let limit = "/proc/sys/kernel/msgmni";
+        let normal = fs::read(limit).unwrap();
+        fs::write(limit, "0").unwrap();
+        let lost = place.requests();
+        ipcrm(&["-q", &lost.id().to_string()]);
+        wait_until("told", || server.log().contains("no room for a new one"));
+        assert!(server.log().contains("mqfs-reap"), "{}", server.log());
+        assert!(under_way.finish() == place.file);
+        let patient = place.crowd(1, &[]);
+        let impatient = run(place.client().args(["--timeout", "500ms"]));
+        assert_eq!(impatient.code(), Some(2));
+        let expected =
+            format!("mqfs-client: /file: no server: the one under key {} has no", place.key);
+        assert!(impatient.stderr.starts_with(&expected), "{}", impatient.stderr);
+        fs::write(limit, &normal).unwrap();
+        patient.all_get(&place.file);
+
+        fs::write(limit, "0").unwrap();
+        ipcrm(&["-q", &place.requests().id().to_string()]);
+        wait_until("told", || server.log().matches("no room for a new one").count() == 2);
+        server.stop();
+    });
+}
+
+#[test]
+fn after_ipcrm_all_transfers_go_on_and_the_server_has_its_queue_and_its_lock_again() {
+    as_root_in_own_namespace(|| {
+        let place = Place::new();
+        let server = place.serve(&[]);
+        let stuck: Vec<_> = (0..4).map(|_| Stuck::start(&mut place.client())).collect();
+        let lost = place.requests();
+        ipcrm(&["--all=sem"]);
+        ipcrm(&["--all=msg"]);
+        wait_until("there is a new one", || queue_of(place.key).is_some_and(|new| new != lost));
+        for stuck in stuck {
+            assert!(stuck.finish() == place.file);
+        }
+        place.fetch();
+        assert_eq!(Semaphore::open(place.key).unwrap().is_held(), Ok(true));
+        server.stop();
+    });
+}

@@ -1,0 +1,202 @@
+//! Limits that a server reaches, memory that it does not get, and disks that take no more log.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
+
+use super::{Place, signal};
+use crate::support::{
+    Running, Server, Stuck, as_root_in_own_namespace, children_of, in_own_namespace, queue_of, run,
+    wait_until,
+};
+
+/// `prlimit` on a server, by its own user, to which alone a higher soft limit is open again.
+#[track_caller]
+fn limit(server: &Server, what: &str) {
+    run(Command::new("prlimit").args(["--pid", &server.pid().to_string(), what])).success();
+}
+
+#[test]
+fn a_server_with_too_few_descriptors_says_so_or_its_children_do() {
+    in_own_namespace(|| {
+        let place = Place::new();
+        let mut served = 0;
+        for descriptors in 4..=12 {
+            let mut server = with_descriptors(descriptors, &place.command(&["--quiet"]));
+            if !has_started(&mut server) {
+                // Rather than serve unconfined.
+                let ended = server.finish();
+                assert_eq!(ended.code(), Some(2));
+                let why = "mqfs-server: landlock_create_ruleset: EMFILE: Too many open files\n";
+                assert_eq!(ended.stderr, why);
+                assert_eq!(queue_of(place.key), None);
+                continue;
+            }
+            let client = run(&mut place.client());
+            if client.stdout == place.file {
+                assert_eq!(client.code(), Some(0));
+                served += 1;
+            } else {
+                assert_eq!(client.code(), Some(1));
+                assert_eq!(client.stderr, "mqfs-client: /file: Too many open files\n");
+                assert_eq!(served, 0, "{descriptors} are too few, and fewer were enough");
+            }
+            server.signal(Signal::SIGTERM);
+            assert!(server.finish().status.success());
+        }
+        assert!(served > 0);
+    });
+}
+
+/// A server that may have so many files open at once.
+fn with_descriptors(number: usize, server: &Command) -> Running {
+    let mut command = Command::new("prlimit");
+    command.arg(format!("--nofile={number}:{number}"));
+    command.arg(server.get_program()).args(server.get_args());
+    Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
+}
+
+/// Whether a server came so far that it can be asked; otherwise it has ended.
+fn has_started(server: &mut Running) -> bool {
+    let mut line = String::new();
+    BufReader::new(server.child().stdout.take().unwrap()).read_line(&mut line).unwrap();
+    !line.is_empty()
+}
+
+#[test]
+fn a_server_that_runs_out_of_descriptors_tells_its_clients_and_serves_on_when_it_has_some() {
+    in_own_namespace(|| {
+        let place = Place::new();
+        let server = place.serve(&[]);
+        let under_way = Stuck::start(&mut place.client());
+        limit(&server, "--nofile=3:");
+        for client in place.crowd(8, &[]).finish() {
+            assert_eq!(client.code(), Some(1));
+            assert_eq!(client.stderr, "mqfs-client: /file: Too many open files\n");
+        }
+        assert!(under_way.finish() == place.file, "what is open stays open");
+        limit(&server, "--nofile=100:");
+        place.fetch();
+        server.stop();
+    });
+}
+
+#[test]
+fn a_server_that_gets_no_more_memory_lives_and_serves_on_when_there_is_some() {
+    in_own_namespace(|| {
+        let place = Place::new();
+        let server = place.serve(&[]);
+        let under_way = Stuck::start(&mut place.client());
+        limit(&server, "--as=1:"); // less than it has: not a byte more
+        for client in place.crowd(16, &[]).finish() {
+            // Either what it has is enough, or the child dies of it.
+            assert!(matches!(client.code(), Some(0 | 1)), "{}", client.stderr);
+            assert_eq!(client.code() == Some(0), client.stdout == place.file, "{}", client.stderr);
+        }
+        assert!(under_way.finish() == place.file);
+        limit(&server, "--as=unlimited:");
+        place.fetch();
+        server.stop();
+    });
+}
+
+/// A server with its log elsewhere than where tests read it.
+#[track_caller]
+fn start_with_log(place: &Place, command: &mut Command, log: impl Into<Stdio>) -> Running {
+    let server = Running::start(command.stdout(Stdio::null()).stderr(log));
+    wait_until("it can be asked", || queue_of(place.key).is_some());
+    server
+}
+
+#[test]
+fn a_log_that_cannot_be_written_holds_nobody_up() {
+    in_own_namespace(|| {
+        let place = Place::new();
+        let (_, closed) = std::io::pipe().unwrap();
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let short = File::create(place.folder.path().join("log")).unwrap();
+        for log in [Stdio::from(closed), full.into(), short.into()] {
+            let server = place.command(&["--max-children", "2"]);
+            let mut command = Command::new("prlimit");
+            command.arg("--fsize=100:100").arg(server.get_program()).args(server.get_args());
+            let mut server = start_with_log(&place, &mut command, log);
+            place.crowd(4, &["/file"; 4]).all_get(&place.file.repeat(5));
+            let _stuck = Stuck::start(&mut place.client());
+            let stuck = Stuck::start(&mut place.client());
+            for child in children_of(server.pid()) {
+                signal(child, Signal::SIGKILL); // which is logged by the parent
+            }
+            assert!(stuck.finish() == place.file);
+            server.signal(Signal::SIGTERM);
+            assert!(server.wait().success());
+        }
+    });
+}
+
+/// Mounts a tmpfs of this size for this thread and what it starts alone; false if it may not.
+fn mount_tmpfs(folder: &Path, size: &str) -> bool {
+    let mount = |arguments: &[&str]| {
+        run(Command::new("mount").args(arguments).arg(folder)).code() == Some(0)
+    };
+    unshare(CloneFlags::CLONE_NEWNS).is_ok()
+        && run(Command::new("mount").args(["--make-rprivate", "/"])).code() == Some(0)
+        && mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "none"])
+}
+
+#[test]
+fn a_disk_that_is_full_of_log_holds_nobody_up_and_is_written_to_again_when_it_has_room() {
+    as_root_in_own_namespace(|| {
+        let place = Place::new();
+        let disk = tempfile::tempdir().unwrap();
+        if !mount_tmpfs(disk.path(), "16k") {
+            return eprintln!("skipped: cannot mount");
+        }
+        let path = disk.path().join("log");
+        let log = File::options().create(true).append(true).open(&path).unwrap();
+        let mut server = start_with_log(&place, &mut place.command(&[]), log);
+        let unknown = format!("/{}", "no/such/file/".repeat(200));
+        let fill = || {
+            let before = fs::metadata(&path).unwrap().len();
+            assert_eq!(run(crate::support::client(place.key).arg(&unknown)).code(), Some(1));
+            wait_until("it is logged", || children_of(server.pid()).is_empty());
+            fs::metadata(&path).unwrap().len() > before
+        };
+        wait_until("the disk is full", || !fill());
+        assert!((0..10).all(|_| !fill()));
+        place.fetch();
+        File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        place.fetch();
+        wait_until("it is told", || fs::read_to_string(&path).unwrap().contains(r#"path="/file""#));
+        server.signal(Signal::SIGTERM);
+        assert!(server.wait().success());
+    });
+}
+
+/// What an allocation of the kernel's that fails looks like.
+#[test]
+fn a_server_whose_fork_fails_for_want_of_memory_has_its_clients_try_again() {
+    in_own_namespace(|| {
+        let place = Place::new();
+        let server = place.command(&[]);
+        let mut command = Command::new("strace");
+        // The tracer stands apart (-D), and the first five forks fail: housekeeping's among them.
+        command.args(["-D", "-qq", "-o", "/dev/null", "-e", "trace=clone"]);
+        command.args(["-e", "inject=clone:error=ENOMEM:when=1..5"]);
+        let mut check = Command::new("strace");
+        check.args(["-D", "-qq", "-o", "/dev/null", "true"]);
+        if !check.status().is_ok_and(|status| status.success()) {
+            return eprintln!("skipped: cannot trace");
+        }
+        command.arg(server.get_program()).args(server.get_args());
+        let server = Server::start_as(place.key, &mut command);
+        place.fetch();
+        let log = server.log();
+        assert!(log.contains("housekeeping put off: fork failed errno=ENOMEM"), "{log}");
+        assert!(log.contains(r#"reason="fork failed" detail="ENOMEM"#), "{log}");
+        server.stop();
+    });
+}

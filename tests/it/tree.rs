@@ -1,0 +1,294 @@
+//! Whole trees: what arrives, what does not and is named, and what an interruption leaves.
+
+mod hostile;
+mod interrupted;
+mod odd;
+mod places;
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::mkfifo;
+use tempfile::TempDir;
+
+use crate::support::{
+    Finished, Running, Server, in_own_namespace, noise, public_folder, run, wait_until,
+};
+
+/// A server of a tree, and a folder to write to.
+pub struct Site {
+    pub server: Server,
+    pub folder: TempDir,
+    pub here: TempDir,
+}
+
+impl Site {
+    pub fn start() -> Self {
+        let (folder, here) = (public_folder(), public_folder());
+        let root = folder.path().to_str().unwrap();
+        let server = Server::start(&["--reap-interval", "1h", "--root", root]);
+        Self { server, folder, here }
+    }
+
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn here(&self, name: &str) -> PathBuf {
+        self.here.path().join(name)
+    }
+
+    pub fn put(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::create_dir_all(self.at(name).parent().unwrap()).unwrap();
+        fs::write(self.at(name), content).unwrap();
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.server.client();
+        command.args(arguments).current_dir(self.here.path());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Finished {
+        run(&mut self.command(arguments))
+    }
+
+    /// What is here is what is there: names, content, modes and times.
+    #[track_caller]
+    pub fn assert_same(&self) {
+        let (there, here) = (tree_of(self.folder.path()), tree_of(self.here.path()));
+        let names = |tree: &Tree| tree.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&there), names(&here));
+        for (path, what) in &there {
+            assert!(here[path] == *what, "{}", path.display());
+        }
+    }
+}
+
+/// What a tree is made of: of every path its mode, its time, and its content.
+pub type Tree = BTreeMap<PathBuf, (u32, SystemTime, Vec<u8>)>;
+
+pub fn tree_of(top: &Path) -> Tree {
+    let mut tree = Tree::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(top.join(&folder)).unwrap() {
+            let path = folder.join(entry.unwrap().file_name());
+            let full = top.join(&path);
+            let metadata = fs::symlink_metadata(&full).unwrap();
+            let content = match metadata.file_type() {
+                kind if kind.is_dir() => {
+                    folders.push(path.clone());
+                    Vec::new()
+                }
+                kind if kind.is_symlink() => {
+                    fs::read_link(&full).unwrap().as_os_str().as_bytes().to_vec()
+                }
+                kind if kind.is_file() => fs::read(&full).unwrap(),
+                _ => continue, // what is not copied
+            };
+            tree.insert(path, (metadata.mode(), metadata.modified().unwrap(), content));
+        }
+    }
+    tree
+}
+
+/// A bit of everything.
+fn fill(site: &Site) {
+    site.put("dir/empty", "");
+    site.put("dir/small", "content");
+    site.put("dir/sub/big", noise(3_000_000));
+    site.put("dir/sub/exactly", noise(256 << 10));
+    site.put("dir/sub/one-more", noise((256 << 10) + 1));
+    site.put("dir/größe-名前\n\x1b[31m", "a name for the terminal");
+    fs::create_dir_all(site.at("dir/hollow/below")).unwrap();
+    symlink("../small", site.at("dir/sub/link")).unwrap();
+    symlink("/etc/passwd", site.at("dir/away")).unwrap();
+    symlink("nowhere", site.at("dir/broken")).unwrap();
+    fs::set_permissions(site.at("dir/small"), Permissions::from_mode(0o640)).unwrap();
+    fs::set_permissions(site.at("dir/hollow/below"), Permissions::from_mode(0o1755)).unwrap();
+    fs::set_permissions(site.at("dir/sub"), Permissions::from_mode(0o555)).unwrap();
+    let old = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_789);
+    for name in ["dir/small", "dir/hollow/below", "dir/hollow", "dir/sub", "dir"] {
+        fs::File::open(site.at(name)).unwrap().set_modified(old).unwrap();
+    }
+}
+
+fn open_again(site: &Site) {
+    for name in [site.at("dir/sub"), site.here("dir/sub")] {
+        fs::set_permissions(name, Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+#[test]
+fn a_tree_arrives_as_it_is_in_one_request() {
+    in_own_namespace(|| {
+        let site = Site::start();
+        fill(&site);
+        let told = site.run(&["-v", "-r", "/dir", "-C", "."]);
+        let bytes = 7 + 3_000_000 + 2 * (256 << 10) + 1 + 23;
+        let expected = format!(
+            "mqfs-client: /dir: 6 files, 4 directories, 3 links, {bytes} bytes, verified\n"
+        );
+        assert_eq!((told.code(), told.stderr), (Some(0), expected));
+        site.assert_same();
+        wait_until("told", || site.server.log().contains("outcome="));
+        assert_eq!(site.server.log().matches("outcome=").count(), 1, "one child");
+        // Once more, over what is there.
+        fs::set_permissions(site.here("dir/sub"), Permissions::from_mode(0o755)).unwrap();
+        fs::write(site.here("dir/small"), "other").unwrap();
+        fs::remove_file(site.here("dir/away")).unwrap();
+        fs::write(site.here("dir/away"), "a file in the place of a link").unwrap();
+        site.run(&["--recursive", "/dir", "--directory", "."]).success();
+        site.assert_same();
+        open_again(&site);
+        site.server.stop();
+    });
+}
+
+#[test]
+fn modes_and_times_are_those_of_here_when_asked_and_nobody_runs_as_us() {
+    in_own_namespace(|| {
+        let site = Site::start();
+        site.put("dir/file", "content");
+        fs::set_permissions(site.at("dir/file"), Permissions::from_mode(0o6751)).unwrap();
+        fs::set_permissions(site.at("dir"), Permissions::from_mode(0o2700)).unwrap();
+        site.run(&["-r", "/dir", "-C", "."]).success();
+        let mode = |name| fs::metadata(site.here(name)).unwrap().mode() & 0o7777;
+        assert_eq!((mode("dir/file"), mode("dir")), (0o751, 0o700));
+        fs::remove_dir_all(site.here("dir")).unwrap();
+        let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        fs::File::open(site.at("dir/file")).unwrap().set_modified(old).unwrap();
+        site.run(&["-r", "--no-preserve", "/dir", "-C", "."]).success();
+        let mask = umask(Mode::from_bits_truncate(0o022));
+        umask(mask);
+        assert_eq!(mode("dir/file"), 0o666 & !mask.bits());
+        assert_eq!(mode("dir"), 0o777 & !mask.bits());
+        assert!(fs::metadata(site.here("dir/file")).unwrap().modified().unwrap() > old);
+        site.server.stop();
+    });
+}
+
+#[test]
+fn several_paths_keep_their_base_names() {
+    in_own_namespace(|| {
+        let site = Site::start();
+        site.put("one/a", "in a");
+        site.put("two/b", noise(1 << 20));
+        fs::set_permissions(site.at("two/b"), Permissions::from_mode(0o604)).unwrap();
+        site.run(&["/one/a", "two/b", "-C", "."]).success();
+        assert_eq!(fs::read(site.here("a")).unwrap(), b"in a");
+        assert!(fs::read(site.here("b")).unwrap() == noise(1 << 20));
+        assert_eq!(fs::metadata(site.here("b")).unwrap().mode() & 0o777, 0o604);
+        let missing = site.run(&["/one", "/missing", "/one/a", "-C", "."]);
+        assert_eq!(missing.code(), Some(1));
+        let expected = "mqfs-client: /one: Is a directory\n\
+                        mqfs-client: /missing: No such file or directory\n";
+        assert_eq!(missing.stderr, expected);
+
+        fs::create_dir(site.here("trees")).unwrap();
+        site.run(&["-r", "/one", "/two/", "/two/b", "-C", "trees"]).success();
+        let names: Vec<_> = tree_of(&site.here("trees")).into_keys().collect();
+        assert_eq!(names, ["b", "one", "one/a", "two", "two/b"].map(PathBuf::from));
+        // What has no name of its own is what it holds.
+        fs::remove_dir_all(site.here.path()).unwrap();
+        fs::create_dir(site.here.path()).unwrap();
+        site.run(&["-r", "/", "-C", "."]).success();
+        site.assert_same();
+        site.server.stop();
+    });
+}
+
+#[test]
+fn special_files_and_what_cannot_be_read_are_named_and_counted() {
+    in_own_namespace(|| {
+        let site = Site::start();
+        site.put("dir/a", "before");
+        site.put("dir/z", "behind");
+        mkfifo(&site.at("dir/fifo"), Mode::S_IRWXU).unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind(site.at("dir/socket")).unwrap();
+        let outcome = site.run(&["-r", "/dir", "-C", "."]);
+        assert_eq!(outcome.code(), Some(1));
+        let expected = "mqfs-client: /dir/fifo: Is a FIFO, which is not copied\n\
+                        mqfs-client: /dir/socket: Is a socket, which is not copied\n\
+                        mqfs-client: /dir: incomplete: 2 entries are missing\n";
+        assert_eq!(outcome.stderr, expected);
+        let names: Vec<_> = tree_of(site.here.path()).into_keys().collect();
+        assert_eq!(names, ["dir", "dir/a", "dir/z"].map(PathBuf::from), "the rest is there");
+        let quiet = site.run(&["-q", "-r", "/dir", "-C", "."]);
+        assert_eq!((quiet.code(), &*quiet.stderr), (Some(1), ""));
+        let missing = site.run(&["-r", "/none", "-C", "."]);
+        assert_eq!(missing.stderr, "mqfs-client: /none: No such file or directory\n");
+        for arguments in [&["-r", "/dir"][..], &["-r", "/dir", "-C", "none"], &["--json", "/dir"]] {
+            let refused = site.run(arguments);
+            assert_eq!(refused.code(), Some(2), "{}", refused.stderr);
+            assert_eq!(refused.stderr.lines().count(), 1);
+        }
+        site.server.stop();
+    });
+}
+
+#[test]
+fn a_tree_is_a_tar_archive_too() {
+    in_own_namespace(|| {
+        let site = Site::start();
+        fill(&site);
+        site.put("dir/large", noise((1 << 20) + 1));
+        let archive = site.run(&["--tar", "/dir"]).success();
+        let archive_file = site.here("archive");
+        fs::write(&archive_file, &archive).unwrap();
+        let mut tar = Command::new("tar");
+        run(tar.args(["xpf", "archive"]).current_dir(site.here.path())).success();
+        fs::remove_file(&archive_file).unwrap();
+        let what = |top: &Path| -> Vec<_> {
+            let tree = tree_of(top).into_iter();
+            tree.map(|(path, (mode, _, content))| (path, mode, content)).collect()
+        };
+        assert!(what(site.folder.path()) == what(site.here.path()));
+        assert_eq!(site.run(&["-r", "--tar", "/dir"]).success(), archive, "the same each time");
+
+        mkfifo(&site.at("dir/fifo"), Mode::S_IRWXU).unwrap();
+        let incomplete = site.run(&["--tar", "/dir"]);
+        assert_eq!(incomplete.code(), Some(1));
+        assert!(incomplete.stderr.contains("/dir/fifo: Is a FIFO, which is not copied\n"));
+        open_again(&site);
+        site.server.stop();
+    });
+}
+
+#[test]
+fn what_is_private_in_the_end_is_private_on_its_way() {
+    in_own_namespace(|| {
+        let site = Site::start();
+        site.put("dir/private", "");
+        let private = site.at("dir/private");
+        // Large enough to be caught on its way.
+        fs::File::options().write(true).open(&private).unwrap().set_len(1 << 36).unwrap();
+        fs::set_permissions(&private, Permissions::from_mode(0o600)).unwrap();
+        for (arguments, folder) in [
+            (["-r", "/dir", "-C", "."], site.here("dir")),
+            (["-v", "/dir/private", "-C", "."], site.here(".")),
+        ] {
+            let client = Running::start(&mut site.command(&arguments));
+            let mut mode = None;
+            wait_until("a file is on its way", || {
+                let names = fs::read_dir(&folder).into_iter().flatten().flatten();
+                let mut parts = names.filter(|n| n.file_name().as_bytes().ends_with(b".part"));
+                mode = parts.next().and_then(|part| part.metadata().ok()).map(|part| part.mode());
+                mode.is_some()
+            });
+            client.signal(Signal::SIGTERM);
+            assert_eq!(client.finish().code(), Some(130));
+            assert_eq!(mode.unwrap() & 0o777, 0o600);
+        }
+        site.server.stop();
+    });
+}

@@ -1,0 +1,237 @@
+//! A server that lies: whatever it calls an entry, nothing is written but below the one folder.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::thread;
+
+use mqfs::sysv::{Key, MessageBuffer, Mode, OwnedQueue, Queue, Select};
+use mqfs::wire::{Entry, Kind, Meta, Packed, Reply, Request, Trailer};
+
+use crate::support::{Finished, client, in_own_namespace, public_folder, run, unique_key};
+
+fn meta(kind: Kind) -> Meta {
+    Meta { kind, mode: 0o777, size: 0, mtime: (0, 0), device: 1, inode: 2, offset: 0, length: None }
+}
+
+/// What a hostile server packs.
+#[derive(Default, Clone)]
+struct Lies(Vec<u8>);
+
+impl Lies {
+    fn meta(mut self, kind: Kind, name: impl AsRef<[u8]>, target: &str) -> Self {
+        let (name, target) = (name.as_ref(), target.as_bytes());
+        let entry = Entry { meta: meta(kind), uid: 0, gid: 0, links: 1, special: 0, name, target };
+        entry.append(&mut self.0);
+        self
+    }
+
+    fn dir(self, name: impl AsRef<[u8]>) -> Self {
+        self.meta(Kind::Directory, name, "")
+    }
+
+    fn file(self, name: impl AsRef<[u8]>) -> Self {
+        let mut lies = self.meta(Kind::Regular, name, "");
+        Packed::append(&mut lies.0, Reply::DATA, b"planted");
+        let checksum = crc32fast::hash(b"planted");
+        let trailer = Trailer { bytes: 7, checksum, changed: false };
+        Packed::append(&mut lies.0, Reply::END, &trailer.encode());
+        lies
+    }
+
+    fn link(self, name: impl AsRef<[u8]>, target: &str) -> Self {
+        self.meta(Kind::Link, name, target).end()
+    }
+
+    fn end(mut self) -> Self {
+        let trailer = Trailer { bytes: 0, checksum: 0, changed: false };
+        Packed::append(&mut self.0, Reply::END, &trailer.encode());
+        self
+    }
+
+    fn raw(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// Answers one request on the queue with all of it.
+    fn tell(&self, requests: &Queue) {
+        let mut message = MessageBuffer::with_capacity(65_536);
+        requests.receive(&mut message, Select::Any).unwrap();
+        let request = Request::decode(message.text()).unwrap();
+        let reply = Queue::from_id(request.reply_queue);
+        let send = |mtype, text: &[u8]| {
+            let _ = reply.send(&MessageBuffer::with_text(mtype, text));
+        };
+        send(Reply::META, &meta(Kind::Directory).encode());
+        for part in self.0.chunks(4000) {
+            send(Reply::DATA, part);
+        }
+        let (bytes, checksum) = (self.0.len() as u64, crc32fast::hash(&self.0));
+        send(Reply::END, &Trailer { bytes, checksum, changed: false }.encode());
+    }
+}
+
+/// Has a client copy, list or archive what is told.
+fn ask(key: Key, lies: &Lies, arguments: &[&str], here: &Path) -> Finished {
+    let requests = OwnedQueue::create(key, Mode::new(0o600)).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| lies.tell(&requests));
+        run(client(key).args(arguments).arg("/dir").current_dir(here))
+    })
+}
+
+/// A folder to write to, and beside it what must stay as it is.
+fn copy(lies: &Lies) -> (Finished, Vec<String>) {
+    let outer = public_folder();
+    let here = outer.path().join("here");
+    fs::create_dir(&here).unwrap();
+    fs::write(outer.path().join("victim"), "mine").unwrap();
+    symlink("../victim", here.join("planted-before")).unwrap();
+    let outcome = ask(unique_key(), lies, &["-r", "-C", "."], &here);
+    assert_eq!(fs::read(outer.path().join("victim")).unwrap(), b"mine");
+    assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 2, "nothing is beside it");
+    let dir = fs::read_dir(here.join("dir")).into_iter().flatten();
+    let mut names: Vec<_> =
+        dir.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    (outcome, names)
+}
+
+#[test]
+fn a_name_that_leads_elsewhere_ends_it() {
+    in_own_namespace(|| {
+        let long = "n".repeat(256);
+        for name in [
+            "../victim",
+            "..",
+            ".",
+            "",
+            "/",
+            "/victim",
+            "a/b",
+            "a/../../victim",
+            "\0",
+            "a\0b",
+            &long,
+        ] {
+            for lies in [
+                Lies::default().dir("").file(name).end(),
+                Lies::default().dir("").dir(name).file("victim").end().end(),
+                Lies::default().dir("").link(name, "x").end(),
+                Lies::default().dir("").dir("sub").file(name).end().end(),
+            ] {
+                let (outcome, names) = copy(&lies);
+                assert_eq!(outcome.code(), Some(1), "{name:?}");
+                let expected = "mqfs-client: /dir: incomplete: a name that no entry can have\n";
+                assert_eq!(outcome.stderr, expected, "{name:?}");
+                assert!(names.is_empty() || names == ["sub"], "{name:?}: {names:?}");
+            }
+        }
+        let (outcome, _) = copy(&Lies::default().dir("named"));
+        assert_eq!(outcome.code(), Some(1), "the top has no name");
+    });
+}
+
+#[test]
+fn nothing_is_written_through_a_link() {
+    in_own_namespace(|| {
+        // Under one name a link, then what would go through it: out of order.
+        for then in [Lies::default().file("a"), Lies::default().dir("a").file("victim").end()] {
+            let lies = Lies::default().dir("").link("a", "../..").raw(&then.0).end();
+            let (outcome, names) = copy(&lies);
+            let expected = "mqfs-client: /dir: incomplete: entries that are not in their order\n";
+            assert_eq!((outcome.code(), &*outcome.stderr), (Some(1), expected));
+            assert_eq!(names, ["a"]);
+        }
+        // A link from before, in two requests: it is replaced, or refused, and never followed.
+        let outer = public_folder();
+        let here = outer.path().join("here");
+        fs::create_dir_all(here.join("dir")).unwrap();
+        fs::create_dir(outer.path().join("folder")).unwrap();
+        fs::write(outer.path().join("victim"), "mine").unwrap();
+        symlink("../../folder", here.join("dir/a")).unwrap();
+        symlink("../../victim", here.join("dir/b")).unwrap();
+        let lies = Lies::default().dir("").dir("a").file("x").end().file("b").end();
+        let outcome = ask(unique_key(), &lies, &["-r", "-C", "."], &here);
+        let expected = "mqfs-client: /dir/a: Not a directory\n\
+                        mqfs-client: /dir: incomplete: 1 entry is missing\n";
+        assert_eq!((outcome.code(), &*outcome.stderr), (Some(1), expected));
+        assert_eq!(fs::read_dir(outer.path().join("folder")).unwrap().count(), 0);
+        assert_eq!(fs::read(outer.path().join("victim")).unwrap(), b"mine");
+        assert_eq!(fs::read(here.join("dir/b")).unwrap(), b"planted");
+        assert!(!here.join("dir/b").is_symlink());
+        // Nor is the top, or what a single file is written to.
+        fs::rename(here.join("dir"), here.join("away")).unwrap();
+        symlink("../folder", here.join("dir")).unwrap();
+        let outcome = ask(unique_key(), &lies, &["-r", "-C", "."], &here);
+        assert_eq!(outcome.code(), Some(1));
+        assert_eq!(fs::read_dir(outer.path().join("folder")).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn messages_that_make_no_tree_are_no_tree() {
+    in_own_namespace(|| {
+        let data = |bytes: &[u8]| {
+            let mut packed = Vec::new();
+            Packed::append(&mut packed, Reply::DATA, bytes);
+            packed
+        };
+        let wrong = Trailer { bytes: 7, checksum: 1, changed: false }.encode();
+        let mut wrong_end = Vec::new();
+        Packed::append(&mut wrong_end, Reply::END, &wrong);
+        let dir = || Lies::default().dir("");
+        for (what, lies) in [
+            ("nothing", Lies::default()),
+            ("no end", dir()),
+            ("an end too many", dir().end().end()),
+            ("something behind the end", dir().end().file("a")),
+            ("only an end", Lies::default().end()),
+            ("bytes of a directory", dir().raw(&data(b"bytes"))),
+            ("bytes of a link", dir().meta(Kind::Link, "a", "b").raw(&data(b"bytes"))),
+            ("an entry in a file", dir().meta(Kind::Regular, "a", "").file("b")),
+            ("half a message", dir().raw(&[200, 0, 0])),
+            ("a message that is cut off", dir().raw(&[200, 0, 0, 0, 4, 0, 0, 0])),
+            ("a huge message", dir().raw(&[255, 255, 255, 255, 4, 0, 0, 0])),
+            ("a message of no type", dir().raw(&[0, 0, 0, 0, 9, 0, 0, 0])),
+            ("the same name twice", dir().file("a").file("a").end()),
+            (
+                "a wrong checksum",
+                dir().meta(Kind::Regular, "a", "").raw(&data(b"planted")).raw(&wrong_end),
+            ),
+            ("a tree twice", dir().dir("").end().end()),
+        ] {
+            let (outcome, names) = copy(&lies);
+            assert_eq!(outcome.code(), Some(1), "{what}");
+            assert_eq!(outcome.stderr.lines().count(), 1, "{what}: {}", outcome.stderr);
+            assert!(names.is_empty() || names == ["a"], "{what}: {names:?}");
+            if what == "a wrong checksum" {
+                assert_eq!(names, [""; 0], "what is not verified is not there");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_listing_of_lies_is_cleaned_or_ended() {
+    in_own_namespace(|| {
+        let here = public_folder();
+        let list = |lies: &Lies, how: &[&str]| ask(unique_key(), lies, how, here.path());
+        let bad = Lies::default().meta(Kind::Regular, "a\x1b[31m\r\n", "").meta(
+            Kind::Link,
+            "b",
+            "\x1b]0;title\x07",
+        );
+        let listed = String::from_utf8(list(&bad, &["-l"]).success()).unwrap();
+        assert!(listed.contains(r"a\u{1b}[31m\r\n"), "{listed}");
+        assert!(listed.contains(r"b -> \u{1b}]0;title\u{7}"), "{listed}");
+        assert_eq!(listed.lines().count(), 2);
+        for how in [&["-l"][..], &["-l", "--json"], &["--tar"]] {
+            for name in ["..", "a/b", "/etc/passwd", ""] {
+                let lies = Lies::default().meta(Kind::Directory, name, "").dir(name);
+                assert_eq!(list(&lies, how).code(), Some(1), "{how:?} {name:?}");
+            }
+        }
+    });
+}

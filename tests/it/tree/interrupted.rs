@@ -1,0 +1,193 @@
+//! Servers and children that die while a tree is on its way, and clients that are told to stop.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::Site;
+use crate::support::{Running, Server, in_own_namespace, noise, reply_queues, wait_until};
+
+/// Two large files, and many small ones between them, in folders.
+fn site() -> Site {
+    let site = Site::start();
+    for folder in 0..20 {
+        for file in 0..20 {
+            let content = format!("{folder} {file}").repeat(file * 30);
+            site.put(&format!("dir/m{folder:02}/f{file:02}"), content);
+        }
+    }
+    site.put("dir/a", noise(20 << 20));
+    site.put("dir/z/z", noise(20 << 20));
+    site.server.fetch("/dir/m00/f01"); // after it has kept house
+    site
+}
+
+pub fn kill_children(server: &Server) -> usize {
+    let children = server.children();
+    kill_all(&children);
+    children.len()
+}
+
+fn kill_all(children: &[i32]) {
+    for &child in children {
+        let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
+    }
+}
+
+/// A client in the midst of the first file, where it stands.
+fn frozen_client(site: &Site) -> Running {
+    let client = Running::start(&mut site.command(&["-r", "/dir", "-C", "."]));
+    wait_until("it is in the first file", || {
+        let part = fs::read_dir(site.here("dir")).ok().and_then(|mut entries| entries.next());
+        part.is_some_and(|part| part.unwrap().metadata().is_ok_and(|part| part.len() > 1 << 20))
+    });
+    client.freeze();
+    assert!(!site.here("dir/z").exists(), "it was too fast");
+    client
+}
+
+#[test]
+fn a_tree_whose_child_is_killed_again_and_again_arrives_whole() {
+    in_own_namespace(|| {
+        let site = site();
+        let arguments = ["--retries", "100", "-r", "/dir", "-C", "."];
+        let mut client = Running::start(&mut site.command(&arguments));
+        let mut kills = 0;
+        while !client.has_ended() && kills < 20 {
+            kills += kill_children(&site.server);
+            thread::sleep(Duration::from_millis(15)); // what comes meanwhile differs each time
+        }
+        client.finish().success();
+        assert!(kills > 0, "it was too fast");
+        site.assert_same();
+        assert_eq!(reply_queues(), []);
+        site.server.stop();
+    });
+}
+
+#[test]
+fn a_tree_outlives_its_server_and_goes_on_within_a_file() {
+    in_own_namespace(|| {
+        let mut site = site();
+        let key = site.server.key;
+        let client = frozen_client(&site);
+        let children = site.server.children();
+        site.server.signal(Signal::SIGKILL);
+        kill_all(&children);
+        site.server.running().wait();
+        let root = site.folder.path().to_str().unwrap().to_owned();
+        let next = Server::start_on(key, &["--reap-interval", "1h", "--root", &root]);
+        std::mem::replace(&mut site.server, next).make_way();
+        client.signal(Signal::SIGCONT);
+        client.finish().success();
+        site.assert_same();
+        wait_until("told", || site.server.log().contains("outcome="));
+        let log = site.server.log();
+        let bytes = log.split_once(" bytes=").unwrap().1.split(' ').next().unwrap();
+        assert!(bytes.parse::<u64>().unwrap() < 40 << 20, "{bytes} bytes were sent again");
+        site.server.stop();
+    });
+}
+
+#[test]
+fn a_file_that_is_another_by_then_begins_anew_and_a_folder_that_went_is_not_missed() {
+    in_own_namespace(|| {
+        let site = site();
+        let client = frozen_client(&site);
+        fs::write(site.at("new"), noise(5 << 20)).unwrap();
+        fs::rename(site.at("new"), site.at("dir/a")).unwrap();
+        fs::remove_dir_all(site.at("dir/m07")).unwrap();
+        kill_children(&site.server);
+        client.signal(Signal::SIGCONT);
+        client.finish().success();
+        let mtime = |path| fs::metadata(path).unwrap().modified().unwrap();
+        fs::File::open(site.here("dir")).unwrap().set_modified(mtime(site.at("dir"))).unwrap();
+        site.assert_same();
+        site.server.stop();
+    });
+}
+
+#[test]
+fn a_file_that_went_meanwhile_is_named_and_the_rest_arrives() {
+    in_own_namespace(|| {
+        let site = site();
+        let client = frozen_client(&site);
+        fs::remove_file(site.at("dir/a")).unwrap();
+        kill_children(&site.server);
+        client.signal(Signal::SIGCONT);
+        let outcome = client.finish();
+        assert_eq!(outcome.code(), Some(1));
+        let expected = "mqfs-client: /dir/a: it went while the server was away\n\
+                        mqfs-client: /dir: incomplete: 1 entry is missing\n";
+        assert_eq!(outcome.stderr, expected);
+        let mtime = |path| fs::metadata(path).unwrap().modified().unwrap();
+        fs::File::open(site.here("dir")).unwrap().set_modified(mtime(site.at("dir"))).unwrap();
+        site.assert_same();
+        site.server.stop();
+    });
+}
+
+#[test]
+fn an_archive_goes_on_within_a_file_too() {
+    in_own_namespace(|| {
+        let site = site();
+        let expected = site.run(&["--tar", "/dir"]).success();
+        let stuck = crate::support::Stuck::start(&mut site.command(&["--tar", "/dir"]));
+        kill_children(&site.server);
+        assert!(stuck.finish() == expected);
+        site.server.stop();
+    });
+}
+
+#[test]
+fn an_interrupted_client_leaves_whole_files_alone() {
+    in_own_namespace(|| {
+        let site = site();
+        fs::File::create(site.at("dir/n-sparse")).unwrap().set_len(1 << 36).unwrap();
+        let client = Running::start(&mut site.command(&["-r", "/dir", "-C", "."]));
+        let names = || -> Vec<String> {
+            let entries = fs::read_dir(site.here("dir")).into_iter().flatten();
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        };
+        let has_part = || names().iter().any(|name| name.starts_with(".mqfs-"));
+        wait_until("it is in the large file", || site.here("dir/m19").exists() && has_part());
+        client.signal(Signal::SIGINT);
+        let finished = client.finish();
+        assert_eq!(finished.code(), Some(130), "{}", finished.stderr);
+        assert!(!has_part(), "{:?}", names());
+        assert_eq!(reply_queues(), []);
+        assert!(fs::read(site.here("dir/a")).unwrap() == noise(20 << 20));
+        site.server.stop();
+    });
+}
+
+#[test]
+fn a_file_that_changes_on_its_way_is_told_of_and_one_that_shrinks_is_missing() {
+    in_own_namespace(|| {
+        let site = site();
+        let client = frozen_client(&site);
+        let file = fs::File::options().write(true).open(site.at("dir/a")).unwrap();
+        file.set_len(2 << 20).unwrap();
+        client.signal(Signal::SIGCONT);
+        let outcome = client.finish();
+        assert_eq!(outcome.code(), Some(1));
+        let expected = "mqfs-client: /dir/a: the file shrank while it was read\n\
+                        mqfs-client: /dir: incomplete: 1 entry is missing\n";
+        assert_eq!(outcome.stderr, expected);
+        assert!(!site.here("dir/a").exists() && site.here("dir/z/z").exists());
+
+        file.set_len(20 << 20).unwrap();
+        fs::remove_dir_all(site.here("dir")).unwrap();
+        let client = frozen_client(&site);
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        client.signal(Signal::SIGCONT);
+        let outcome = client.finish();
+        let expected = "mqfs-client: /dir/a: warning: the file changed while it was read\n";
+        assert_eq!((outcome.code(), &*outcome.stderr), (Some(0), expected));
+        assert_eq!(fs::metadata(site.here("dir/a")).unwrap().len(), 20 << 20);
+        site.server.stop();
+    });
+}

@@ -1,0 +1,195 @@
+//! Trees that are very deep, very wide, or not the same from one moment to the next.
+
+use std::fs::{self, File, Permissions};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, open, openat, renameat2};
+use nix::sys::stat::{Mode, mkdirat};
+
+use super::{Site, tree_of};
+use crate::support::{
+    ATTACKER, Attack, Running, VICTIM, as_root_in_own_namespace, in_own_namespace, public_folder,
+    run, wait_until,
+};
+
+/// Makes, or finds, a folder so many levels deep.
+fn deep(top: OwnedFd, name: &str, levels: usize, make: bool) -> Result<OwnedFd, Errno> {
+    (0..levels).try_fold(top, |at, _| {
+        if make {
+            mkdirat(&at, name, Mode::S_IRWXU)?;
+        }
+        openat(&at, name, OFlag::O_DIRECTORY, Mode::empty())
+    })
+}
+
+#[test]
+fn a_tree_deeper_than_any_path_arrives_also_when_it_is_interrupted() {
+    in_own_namespace(|| {
+        const LEVELS: usize = 400; // of 40 bytes: four times PATH_MAX
+        let (site, name) = (Site::start(), "d".repeat(40));
+        fs::create_dir(site.at("dir")).unwrap();
+        let folder = |path| open(&path, OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+        let bottom = deep(folder(site.at("dir")), &name, LEVELS, true).unwrap();
+        let flags = OFlag::O_CREAT | OFlag::O_WRONLY;
+        let file = openat(&bottom, "file", flags, Mode::S_IRWXU).unwrap();
+        File::from(file).set_len(64 << 20).unwrap();
+        let arguments = ["--retries", "100", "-r", "/dir", "-C", "."];
+        let mut client = Running::start(&mut site.command(&arguments));
+        let mut kills = 0;
+        while kills < 20 && !client.has_ended() {
+            kills += site.server.children().len();
+            super::interrupted::kill_children(&site.server);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        client.finish().success();
+        let bottom = deep(folder(site.here("dir")), &name, LEVELS, false).unwrap();
+        let file = openat(&bottom, "file", OFlag::O_RDONLY, Mode::empty()).unwrap();
+        assert_eq!(File::from(file).metadata().unwrap().len(), 64 << 20);
+        for top in [site.at("dir"), site.here("dir")] {
+            run(std::process::Command::new("rm").arg("-rf").arg(top)).success();
+        }
+        site.server.stop();
+    });
+}
+
+#[test]
+fn what_is_too_deep_for_our_descriptors_is_named_and_the_rest_is_there() {
+    in_own_namespace(|| {
+        let site = Site::start();
+        fs::create_dir(site.at("dir")).unwrap();
+        let top = open(&site.at("dir"), OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+        deep(top, "d", 120, true).unwrap();
+        site.put("dir/z", "behind");
+        let client = site.command(&["-r", "/dir", "-C", "."]);
+        let mut limited = std::process::Command::new("sh");
+        limited.args(["-c", "ulimit -n 100; exec \"$0\" \"$@\""]).arg(client.get_program());
+        limited.args(client.get_args()).current_dir(site.here.path());
+        let outcome = run(&mut limited);
+        assert_eq!(outcome.code(), Some(1));
+        assert!(outcome.stderr.contains("d/d/d: Too many open files\n"), "{}", outcome.stderr);
+        assert!(outcome.stderr.ends_with("incomplete: 1 entry is missing\n"), "{}", outcome.stderr);
+        assert_eq!(fs::read(site.here("dir/z")).unwrap(), b"behind");
+        site.server.stop();
+    });
+}
+
+#[test]
+fn a_directory_of_a_hundred_thousand_entries_takes_little_memory() {
+    in_own_namespace(|| {
+        let site = Site::start();
+        fs::create_dir(site.at("dir")).unwrap();
+        let first = site.at("dir/000000");
+        fs::write(&first, "x").unwrap();
+        for n in 1..100_000 {
+            fs::hard_link(&first, site.at(&format!("dir/{n:06}"))).unwrap();
+            if n % 30_000 == 0 {
+                fs::remove_file(&first).unwrap(); // a file has at most 65,000 names
+                fs::write(&first, "x").unwrap();
+            }
+        }
+        let mut client = Running::start(&mut site.command(&["-v", "-r", "/dir", "-C", "."]));
+        let mut most = 0;
+        wait_until("it is done", || {
+            for child in site.server.children() {
+                let status = fs::read_to_string(format!("/proc/{child}/status"));
+                let line = |line: &&str| line.starts_with("RssAnon:");
+                let status = status.unwrap_or_default();
+                let anonymous = status.lines().find(line).and_then(|line| {
+                    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok())
+                });
+                most = most.max(anonymous.unwrap_or(0));
+            }
+            client.has_ended()
+        });
+        let told = client.finish();
+        assert!(told.stderr.contains("100000 files"), "{}", told.stderr);
+        assert!(most < 16 << 10, "{most} KiB");
+        assert_eq!(fs::read_dir(site.here("dir")).unwrap().count(), 100_000);
+        let listed = site.run(&["-l", "/dir", "--json"]).success();
+        assert_eq!(listed.iter().filter(|&&byte| byte == b'\n').count(), 100_000);
+        site.server.stop();
+    });
+}
+
+#[test]
+fn a_tree_that_is_swapped_with_links_leads_nowhere_else() {
+    as_root_in_own_namespace(|| {
+        let (site, outside) = (crate::support::Site::start(&[]), public_folder());
+        let here = public_folder();
+        chown(here.path(), Some(VICTIM), Some(VICTIM)).unwrap();
+        fs::write(outside.path().join("file"), "secret").unwrap();
+        fs::create_dir_all(site.at("moving/folder")).unwrap();
+        chown(site.at("moving"), Some(ATTACKER), Some(ATTACKER)).unwrap();
+        fs::write(site.at("moving/folder/file"), "inside").unwrap();
+        symlink(outside.path(), site.at("moving/link")).unwrap();
+        let (one, other) = (site.at("moving/folder"), site.at("moving/link"));
+        let mut swapping = Attack::start(ATTACKER, || {
+            loop {
+                renameat2(AT_FDCWD, &one, AT_FDCWD, &other, RenameFlags::RENAME_EXCHANGE)?;
+            }
+        });
+        for _ in 0..100 {
+            let mut client = site.client(VICTIM);
+            let outcome = run(client.args(["-r", "/moving", "-C"]).arg(here.path()));
+            let copy = tree_of(here.path());
+            let all = || copy.values().map(|(_, _, content)| content);
+            assert!(all().all(|content| content != b"secret"), "{}", outcome.stderr);
+            let _ = fs::remove_dir_all(here.path().join("moving"));
+        }
+        swapping.stop();
+        site.stop();
+    });
+}
+
+#[test]
+fn a_caller_gets_of_a_tree_what_they_may_read_and_no_more() {
+    as_root_in_own_namespace(|| {
+        let (site, here) = (crate::support::Site::start(&[]), public_folder());
+        chown(here.path(), Some(VICTIM), Some(VICTIM)).unwrap();
+        fs::create_dir_all(site.at("dir/closed")).unwrap();
+        fs::create_dir_all(site.at("dir/names-only")).unwrap();
+        site.put("dir/closed/file", 0o644, (0, 0), "secret");
+        site.put("dir/names-only/file", 0o644, (0, 0), "secret");
+        site.put("dir/mine", 0o600, (VICTIM, VICTIM), "mine");
+        site.put("dir/roots", 0o600, (0, 0), "secret");
+        site.put("dir/z", 0o644, (0, 0), "for all");
+        fs::set_permissions(site.at("dir/closed"), Permissions::from_mode(0o711)).unwrap();
+        fs::set_permissions(site.at("dir/names-only"), Permissions::from_mode(0o744)).unwrap();
+        let outcome = run(site.client(VICTIM).args(["-r", "/dir", "-C"]).arg(here.path()));
+        assert_eq!(outcome.code(), Some(1));
+        let denied = ["dir/closed", "dir/names-only/file", "dir/roots"];
+        let mut expected: String =
+            denied.map(|name| format!("mqfs-client: /{name}: Permission denied\n")).concat();
+        expected.push_str("mqfs-client: /dir: incomplete: 3 entries are missing\n");
+        assert_eq!(outcome.stderr, expected);
+        assert_eq!(fs::read(here.path().join("dir/mine")).unwrap(), b"mine");
+        assert_eq!(fs::read(here.path().join("dir/z")).unwrap(), b"for all");
+        assert!(!here.path().join("dir/roots").exists());
+        site.stop();
+    });
+}
+
+#[test]
+fn a_tree_of_proc_tells_nothing_of_the_child_that_walks_it() {
+    in_own_namespace(|| {
+        let (server, here) =
+            (crate::support::Server::start::<&str>(&["--root", "/"]), public_folder());
+        for path in ["/proc/self", "/proc/self/fd", "/proc/self/map_files", "/proc/self/task"] {
+            for how in [&["-l"][..], &["--tar"]] {
+                let refused = run(server.client().args(how).arg(path).current_dir(here.path()));
+                assert_eq!(refused.code(), Some(1), "{how:?} {path}");
+                assert!(refused.stdout.iter().all(|&byte| byte == 0), "{how:?} {path}");
+                assert!(refused.stderr.ends_with(": Permission denied\n"), "{}", refused.stderr);
+            }
+        }
+        for link in ["/proc/self/exe", "/proc/self/cwd", "/proc/self/root", "/proc/self/fd/2"] {
+            let refused = run(server.client().args(["--stat", link]));
+            assert_eq!((refused.code(), &refused.stdout[..]), (Some(1), &b""[..]), "{link}");
+        }
+        assert!(!run(server.client().args(["-l", "/proc/self/net"])).success().is_empty());
+        server.stop();
+    });
+}
