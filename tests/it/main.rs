@@ -38,5 +38,6 @@ mod stat;
 mod stop;
 mod survive;
 mod tree;
+mod trials;
 mod trust;
 mod wire;
