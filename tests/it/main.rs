@@ -11,6 +11,7 @@ mod bereaved;
 mod callers;
 mod child;
 mod churn;
+mod classic;
 mod client;
 mod confine;
 mod files;

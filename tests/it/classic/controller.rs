@@ -1,0 +1,155 @@
+use std::fs;
+use std::path::Path;
+
+use mqfs::sysv::{MessageBuffer, MessageType, Mode, OwnedQueue};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use super::{Service, assert_nothing_left, on};
+use crate::support::{Running, in_own_namespace, queue_of, run, unique_key, wait_until};
+
+/// An LED as the kernel shows one, as far as a file can.
+fn led() -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("max_brightness"), "255\n").unwrap();
+    let file = folder.path().join("brightness");
+    fs::write(&file, "17\n").unwrap();
+    let name = file.to_str().unwrap().to_owned();
+    (folder, name)
+}
+
+#[track_caller]
+fn wait_for(led: &str, brightness: &str) {
+    wait_until(&format!("the brightness is {brightness}"), || {
+        fs::read_to_string(led).unwrap() == format!("{brightness}\n")
+    });
+}
+
+#[test]
+fn commands_switch_the_led_and_exit_leaves_it_as_it_was() {
+    in_own_namespace(|| {
+        let (_folder, led) = led();
+        let controller = Service::start("controller", &["--led", &led]);
+        let send = |command| run(on(controller.key, "controller").arg(command)).success();
+        for (command, brightness) in [("on", "255"), ("off", "0"), ("on", "255")] {
+            assert_eq!(send(command), b"");
+            wait_for(&led, brightness);
+        }
+        send("exit");
+        assert_eq!(controller.ended(), "");
+        wait_for(&led, "17");
+    });
+}
+
+#[test]
+fn commands_are_messages_of_two_types_carried_out_in_order() {
+    in_own_namespace(|| {
+        let (_folder, led) = led();
+        let controller = Service::start("controller", &["--led", &led, "--verbose"]);
+        let queue = queue_of(controller.key).unwrap();
+        for (mtype, text) in [(1, "on"), (1, "\x1b[2Jon"), (3, "on"), (1, "off\0"), (2, "exit")] {
+            let mtype = MessageType::new(mtype).unwrap();
+            queue.send(&MessageBuffer::with_text(mtype, text.as_bytes())).unwrap();
+        }
+        assert_eq!(
+            controller.ended(),
+            "controller: on\n\
+             controller: no command: type 1, \"\\u{1b}[2Jon\"\n\
+             controller: no command: type 3, \"on\"\n\
+             controller: off\n"
+        );
+        wait_for(&led, "17");
+    });
+}
+
+#[test]
+fn a_signal_ends_the_controller_and_leaves_the_led_as_it_was() {
+    in_own_namespace(|| {
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            let (_folder, led) = led();
+            let controller = Service::start("controller", &["--led", &led]);
+            run(on(controller.key, "controller").arg("on")).success();
+            wait_for(&led, "255");
+            controller.signal(signal);
+            assert_eq!(controller.ended(), "");
+            wait_for(&led, "17");
+        }
+    });
+}
+
+#[test]
+fn an_led_without_max_brightness_is_switched_to_1() {
+    in_own_namespace(|| {
+        let (folder, led) = led();
+        fs::remove_file(folder.path().join("max_brightness")).unwrap();
+        let controller = Service::start("controller", &["--led", &led]);
+        run(on(controller.key, "controller").arg("on")).success();
+        wait_for(&led, "1");
+        controller.stop();
+    });
+}
+
+#[test]
+fn a_command_without_a_controller_fails_at_once() {
+    in_own_namespace(|| {
+        let key = unique_key();
+        let none = run(on(key, "controller").arg("on"));
+        assert_eq!(none.code(), Some(2));
+        let told = format!("controller: no controller: no queue has key {key}\n");
+        assert_eq!(none.stderr, told);
+
+        let (_folder, led) = led();
+        let mut killed = Service::start("controller", &["--led", &led]);
+        killed.kill();
+        let dead = run(on(killed.key, "controller").arg("on"));
+        assert_eq!(dead.code(), Some(2));
+        let told = format!("controller: no controller: the one of key {} is dead\n", killed.key);
+        assert_eq!(dead.stderr, told);
+    });
+}
+
+#[test]
+fn a_key_in_use_and_a_missing_led_are_told() {
+    in_own_namespace(|| {
+        let (_folder, led) = led();
+        let start = |key, led: &str| {
+            let refused = run(on(key, "controller").args(["--led", led]));
+            assert_eq!((refused.code(), refused.stdout), (Some(2), vec![]));
+            refused.stderr
+        };
+        let first = Service::start("controller", &["--led", &led]);
+        let (key, pid) = (first.key, first.pid());
+        let told = format!("key {key} is in use: a server runs there already, pid {pid}");
+        assert_eq!(start(key, &led), format!("controller: {told}\n"));
+        first.stop();
+
+        let key = unique_key();
+        let foreign = OwnedQueue::create(key, Mode::new(0o600)).unwrap();
+        let told = format!("key {key} is taken, and not by a controller that lives");
+        let told = format!("controller: {told}; if it is nobody's: ipcrm -Q {key}\n");
+        assert_eq!(start(key, &led), told);
+        drop(foreign);
+        let told = "controller: /no/such/led: No such file or directory (os error 2)\n";
+        assert_eq!(start(key, "/no/such/led"), told);
+        assert!(!Path::new("/no").exists(), "a missing file is not made");
+        assert_nothing_left(key);
+    });
+}
+
+#[test]
+fn a_command_does_not_wait_for_a_controller_that_does_not_keep_up() {
+    in_own_namespace(|| {
+        let (_folder, led) = led();
+        let controller = Service::start("controller", &["--led", &led]);
+        controller.freeze();
+        let queue = queue_of(controller.key).unwrap();
+        let on_message = MessageBuffer::with_text(MessageType::new(1).unwrap(), b"on");
+        while queue.try_send(&on_message).is_ok() {}
+        let mut late = on(controller.key, "controller");
+        let late = Running::start(late.arg("off").stderr(std::process::Stdio::piped())).finish();
+        assert_eq!(late.code(), Some(1));
+        assert_eq!(late.stderr, "controller: msgsnd: the queue is full\n");
+        controller.signal(Signal::SIGCONT);
+        controller.stop();
+    });
+}

@@ -1,0 +1,211 @@
+//! One queue for everything: what is answered, and to whom.
+
+use std::process::{Command, Stdio};
+
+use mqfs::sysv::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select};
+use nix::sys::signal::Signal;
+
+use super::{Service, assert_nothing_left, on};
+use crate::support::{Finished, Running, in_own_namespace, queue_of, run, unique_key, wait_until};
+
+pub const REQUEST: MessageType = MessageType::new(1).unwrap();
+
+/// The three designs that the programs can be: arguments of the server, and of its clients.
+const DESIGNS: [&str; 3] = ["one queue", "two queues", "a queue per client"];
+
+fn arguments(design: &str, reply_key: Key) -> Vec<String> {
+    match design {
+        "two queues" => vec!["--reply-key".to_owned(), reply_key.to_string()],
+        "a queue per client" => vec!["--per-client".to_owned()],
+        _ => vec![],
+    }
+}
+
+pub fn server(arguments: &[&str]) -> Service {
+    Service::start("single_queue_server", arguments)
+}
+
+pub fn client(key: Key) -> Command {
+    on(key, "single_queue_client")
+}
+
+/// A request by hand.
+pub fn request(id: i32, body: &[u8]) -> MessageBuffer {
+    let mtext = [&id.to_ne_bytes()[..], body].concat();
+    MessageBuffer::with_text(REQUEST, &mtext)
+}
+
+/// The answer to an id, by hand.
+#[track_caller]
+pub fn answer(queue: Queue, id: i64) -> Vec<u8> {
+    let mut message = MessageBuffer::with_capacity(8192);
+    let which = Select::Type(MessageType::new(id).unwrap());
+    wait_until("there is an answer", || queue.try_receive(&mut message, which).is_ok());
+    message.text().to_vec()
+}
+
+/// `N requests in … s (… a second), N answered, …`
+#[track_caller]
+pub fn assert_report(client: &Finished, asked: u64, answered: u64) {
+    let report = client.stderr.lines().last().unwrap_or_default();
+    let begin = format!("single_queue_client: {asked} requests in ");
+    assert!(report.starts_with(&begin), "{}", client.stderr);
+    assert!(report.contains(&format!(" a second), {answered} answered, each in ")), "{report}");
+}
+
+#[test]
+fn the_answer_to_an_id_is_its_body() {
+    in_own_namespace(|| {
+        let server = server(&[]);
+        let answered = run(client(server.key).args(["--id", "42", "--msg", "hello"]));
+        assert_report(&answered, 1, 1);
+        assert_eq!(answered.stderr.lines().count(), 1);
+        assert_eq!(answered.success(), b"hello\n");
+        let report = server.stop();
+        assert!(report.starts_with("single_queue_server: 1 requests in "), "{report}");
+        let end = " s, 0 malformed; 1 answers sent, 0 waited for room, 0 dropped \
+                   (0 of them: no such process)\n";
+        assert!(report.ends_with(end), "{report}");
+    });
+}
+
+#[test]
+fn a_request_is_the_id_and_the_body_and_a_nul() {
+    in_own_namespace(|| {
+        let key = unique_key();
+        let queue = OwnedQueue::create(key, Mode::new(0o600)).unwrap();
+        for id in [None, Some("42")] {
+            let mut command = client(key);
+            command.args(id.map(|id| ["--id", id]).iter().flatten()).args(["--msg", "hello"]);
+            let client = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+            let id = id.map_or(client.pid(), |id| id.parse().unwrap());
+            let asked = answer(*queue, 1);
+            assert_eq!(asked, [&id.to_ne_bytes()[..], b"hello\0"].concat());
+            let answer = [&0_i32.to_ne_bytes()[..], b"hello\0"].concat();
+            let mtype = MessageType::new(id.into()).unwrap();
+            queue.send(&MessageBuffer::with_text(mtype, &answer)).unwrap();
+            assert_eq!(client.finish().success(), b"hello\n");
+        }
+    });
+}
+
+#[test]
+fn an_answer_is_a_status_and_the_body_and_a_nul() {
+    in_own_namespace(|| {
+        let server = server(&[]);
+        let queue = queue_of(server.key).unwrap();
+        queue.send(&request(42, b"hello\0")).unwrap();
+        assert_eq!(answer(queue, 42), [&0_i32.to_ne_bytes()[..], b"hello\0"].concat());
+        server.stop();
+    });
+}
+
+#[test]
+fn ten_thousand_requests_from_eight_clients_are_answered_without_a_loss() {
+    in_own_namespace(|| {
+        for (design, nonblock) in
+            [(DESIGNS[0], false), (DESIGNS[0], true), (DESIGNS[1], false), (DESIGNS[2], false)]
+        {
+            let mut options = arguments(design, unique_key());
+            if nonblock {
+                options.push("--nonblock".to_owned());
+            }
+            let server = server(&options.iter().map(String::as_str).collect::<Vec<_>>());
+            let start = |n| {
+                let mut command = client(server.key);
+                command.args(["--msg", &format!("client {n}"), "--count", "1250"]).args(&options);
+                Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
+            };
+            let clients: Vec<_> = (0..8).map(start).collect();
+            for client in clients {
+                let client = client.finish();
+                assert_report(&client, 1250, 1250);
+                assert_eq!(client.success(), b"");
+            }
+            let report = server.stop();
+            assert!(report.contains(" 10000 requests in "), "{design}: {report}");
+            assert!(report.contains("; 10000 answers sent, "), "{design}: {report}");
+            assert!(report.contains(" 0 dropped "), "{design}: {report}");
+        }
+    });
+}
+
+#[test]
+fn more_clients_than_the_queue_holds_requests_are_answered_without_a_loss() {
+    in_own_namespace(|| {
+        let server = server(&["--keep", "30s"]);
+        // So that all of them have asked, or wait for room, before the first is answered.
+        server.freeze();
+        let body = "x".repeat(250);
+        let start = |_| {
+            let mut command = client(server.key);
+            command.args(["--msg", &body, "--count", "20", "--timeout", "30s"]);
+            Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
+        };
+        let clients: Vec<_> = (0..80).map(start).collect();
+        let queue = queue_of(server.key).unwrap();
+        wait_until("the queue is full", || {
+            queue.status().is_ok_and(|status| status.bytes + 260 > status.max_bytes)
+        });
+        server.signal(Signal::SIGCONT);
+        for client in clients {
+            let client = client.finish();
+            assert_report(&client, 20, 20);
+            client.success();
+        }
+        let report = server.stop();
+        assert!(report.contains(" 1600 requests in "), "{report}");
+        assert!(report.contains(" 0 dropped "), "{report}");
+    });
+}
+
+#[test]
+fn verbose_clients_tell_where_they_ask_and_what_is_answered() {
+    in_own_namespace(|| {
+        let server = server(&[]);
+        let id = queue_of(server.key).unwrap().id();
+        let options = ["-v", "--id", "42", "-m", "hello", "-c", "2"];
+        let told = run(client(server.key).args(options));
+        let first = format!("single_queue_client: asks queue {id} as 42, answers in {id}\n");
+        assert!(told.stderr.starts_with(&first), "{}", told.stderr);
+        assert_eq!(told.success(), b"hello 1\nhello 2\n");
+        server.stop();
+    });
+}
+
+#[test]
+fn a_signal_ends_a_waiting_client_with_a_report_and_without_its_queue() {
+    in_own_namespace(|| {
+        for design in DESIGNS {
+            let (reply_key, signal) = (unique_key(), Signal::SIGINT);
+            let options = arguments(design, reply_key);
+            let server = server(&options.iter().map(String::as_str).collect::<Vec<_>>());
+            server.freeze();
+            let mut command = client(server.key);
+            command.args(["--msg", "hello"]).args(&options);
+            let client = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+            let queue = queue_of(server.key).unwrap();
+            wait_until("it has asked", || queue.status().unwrap().messages == 1);
+            client.signal(signal);
+            let ended = client.finish();
+            assert_eq!(ended.code(), Some(130));
+            assert!(ended.stderr.starts_with("single_queue_client: interrupted\n"));
+            assert_report(&ended, 1, 0);
+            server.signal(Signal::SIGCONT);
+            server.stop();
+            assert_nothing_left(reply_key);
+        }
+    });
+}
+
+#[test]
+fn any_of_the_usual_signals_stops_the_server_with_a_report() {
+    in_own_namespace(|| {
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            let server = server(&[]);
+            server.signal(signal);
+            let report = server.ended();
+            assert!(report.starts_with("single_queue_server: 0 requests in "), "{report}");
+        }
+    });
+}
