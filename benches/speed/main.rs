@@ -1,0 +1,74 @@
+//! How fast mqfs is, beside what else there is: every figure in the same run as its anchors, in
+//! interleaved pairs, as the median of the pairs' ratios with their spread.
+//!
+//! ```text
+//! cargo bench --bench speed -- [--quick] [--only SECTION,…] [--runs N] [--size MIB] [--write DIR]
+//! ```
+//!
+//! This process only starts programs and looks at the clock. All that is measured runs in processes
+//! of their own: mqfs's programs, the textbook pair of `examples/`, other people's programs, and
+//! [`workers`] of this one. Started by root, it puts them into IPC namespaces of their own and lets
+//! them run as a user without privileges; otherwise it says what it has to leave out.
+
+#![allow(missing_docs)]
+
+mod aggregate;
+mod bulk;
+mod contender;
+mod idle;
+mod latency;
+mod neighbours;
+mod options;
+mod plot;
+mod report;
+mod requests;
+mod servers;
+mod sizes;
+mod spread;
+mod stage;
+mod tree;
+mod workers;
+
+use std::process::ExitCode;
+
+use options::{Options, Section};
+use report::Report;
+use stage::Stage;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1).peekable();
+    if arguments.next_if_eq("worker").is_some() {
+        return workers::main(arguments);
+    }
+    let options = match Options::parse(arguments) {
+        Ok(options) => options,
+        Err(why) => {
+            eprintln!("speed: {why}\n{}", options::USAGE);
+            return ExitCode::from(2);
+        }
+    };
+    let stage = Stage::set(&options);
+    let mut report = Report::new(&stage, &options);
+    for &section in &options.sections {
+        eprintln!("speed: {section}");
+        match section {
+            Section::Bulk => bulk::measure(&stage, &options, &mut report),
+            Section::Raised => bulk::measure_raised(&stage, &options, &mut report),
+            Section::Requests => requests::measure(&stage, &options, &mut report),
+            Section::Latency => latency::measure(&stage, &options, &mut report),
+            Section::Sizes => sizes::measure(&stage, &options, &mut report),
+            Section::Aggregate => aggregate::measure(&stage, &options, &mut report),
+            Section::Tree => tree::measure(&stage, &options, &mut report),
+            Section::Idle => idle::measure(&stage, &mut report),
+        }
+    }
+    report.end();
+    println!("{}", report.to_text());
+    if let Some(folder) = &options.write
+        && let Err(error) = report.write(folder)
+    {
+        eprintln!("speed: {}: {error}", folder.display());
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}

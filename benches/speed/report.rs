@@ -1,0 +1,200 @@
+//! The figures beside their anchors and targets, as a table, and the plots.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::{fmt, fs, io};
+
+use nix::sys::utsname::uname;
+
+use crate::neighbours::Neighbours;
+use crate::options::Options;
+use crate::plot::Plot;
+use crate::spread::Spread;
+use crate::stage::Stage;
+
+/// What a figure counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    MegabytesPerSecond,
+    SecondsPerGigabyte,
+    RequestsPerSecond,
+    Milliseconds,
+    Mebibytes,
+}
+
+/// What issue 5 wants of a ratio, or of a figure that has no anchor.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Target {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+/// One line of the table.
+#[derive(Debug)]
+pub(crate) struct Figure {
+    what: String,
+    unit: Unit,
+    ours: f64,
+    /// What it is compared with, that one's figure, and ours in proportion to it.
+    anchor: Option<(String, f64, Spread)>,
+    target: Option<Target>,
+}
+
+impl Figure {
+    /// From our figures, the anchor's, and their ratios.
+    pub(crate) fn new(
+        what: &str,
+        unit: Unit,
+        anchor: &str,
+        (ours, others, ratios): (Spread, Spread, Spread),
+        target: Option<Target>,
+    ) -> Self {
+        let anchor = Some((anchor.to_owned(), others.median, ratios));
+        Self { what: what.to_owned(), unit, ours: ours.median, anchor, target }
+    }
+
+    /// One that stands for itself.
+    pub(crate) fn alone(what: &str, unit: Unit, ours: f64, target: Option<Target>) -> Self {
+        Self { what: what.to_owned(), unit, ours, anchor: None, target }
+    }
+
+    fn is_met(&self) -> Option<bool> {
+        let value = self.anchor.as_ref().map_or(self.ours, |(_, _, ratios)| ratios.median);
+        self.target.map(|target| match target {
+            Target::AtLeast(least) => value >= least,
+            Target::AtMost(most) => value <= most,
+        })
+    }
+
+    fn cells(&self) -> [String; 6] {
+        let (anchor, ratio) = match &self.anchor {
+            Some((name, value, ratios)) => {
+                (format!("{name}: {}", self.unit.show(*value)), ratios.to_string())
+            }
+            None => (String::new(), String::new()),
+        };
+        let target = self.target.map_or(String::new(), |target| target.to_string());
+        let met = self.is_met().map_or("", |met| if met { "met" } else { "**missed**" });
+        [self.what.clone(), self.unit.show(self.ours), anchor, ratio, target, met.to_owned()]
+    }
+}
+
+impl Unit {
+    fn show(self, value: f64) -> String {
+        let digits = match value {
+            value if value >= 100.0 => 0,
+            value if value >= 10.0 => 1,
+            value if value >= 1.0 => 2,
+            _ => 3,
+        };
+        let unit = match self {
+            Self::MegabytesPerSecond => "MB/s",
+            Self::SecondsPerGigabyte => "s/GB",
+            Self::RequestsPerSecond => "/s",
+            Self::Milliseconds => "ms",
+            Self::Mebibytes => "MiB",
+        };
+        let space = if self == Self::RequestsPerSecond { "" } else { " " };
+        format!("{value:.digits$}{space}{unit}")
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtLeast(least) => write!(f, "≥ {least}"),
+            Self::AtMost(most) => write!(f, "≤ {}", (most * 100.0).round() / 100.0),
+        }
+    }
+}
+
+/// All that was measured.
+#[derive(Debug)]
+pub(crate) struct Report {
+    circumstances: String,
+    neighbours: Neighbours,
+    figures: Vec<Figure>,
+    plots: Vec<Plot>,
+}
+
+impl Report {
+    const BEGIN: &str = "<!-- what benches/compare.sh wrote -->";
+    const END: &str = "<!-- end -->";
+    const HEAD: [&str; 6] = ["figure", "ours", "anchor", "ratio (min–max)", "target", ""];
+
+    pub(crate) fn new(stage: &Stage, options: &Options) -> Self {
+        let kernel = uname().map_or(String::new(), |uname| uname.release().display().to_string());
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut circumstances = format!(
+            "Linux {kernel}, {cores} cores; at most {} pairs to a figure, {} MiB in bulk; the programs ran {}.",
+            options.runs,
+            options.size >> 20,
+            stage.description()
+        );
+        if options.quick {
+            circumstances.push_str(" Quick: the figures mean nothing.");
+        }
+        let neighbours = Neighbours::watch();
+        Self { circumstances, neighbours, figures: Vec::new(), plots: Vec::new() }
+    }
+
+    pub(crate) fn add(&mut self, figure: Figure) {
+        eprintln!("speed: {}", figure.cells().join(" | "));
+        self.figures.push(figure);
+    }
+
+    pub(crate) fn plot(&mut self, plot: Plot) {
+        self.plots.push(plot);
+    }
+
+    /// Says how quiet it was, once all is measured.
+    pub(crate) fn end(&mut self) {
+        let share = self.neighbours.share() * 100.0;
+        let verdict = if share > 5.0 { ": too much for figures to rely on" } else { "" };
+        let _ = write!(
+            self.circumstances,
+            " Other programs took {share:.0} % of the CPU time meanwhile{verdict}."
+        );
+    }
+
+    /// The table, as Markdown.
+    pub(crate) fn to_text(&self) -> String {
+        let mut text = format!("{}\n\n", self.circumstances);
+        let mut line = |cells: &[String]| {
+            let _ = writeln!(text, "| {} |", cells.join(" | "));
+        };
+        line(&Self::HEAD.map(str::to_owned));
+        line(&Self::HEAD.map(|_| "---".to_owned()));
+        for figure in &self.figures {
+            line(&figure.cells());
+        }
+        text
+    }
+
+    /// Writes performance.md and the plots. What people wrote around the table stays.
+    pub(crate) fn write(&self, folder: &Path) -> io::Result<()> {
+        fs::create_dir_all(folder)?;
+        let page = folder.join("performance.md");
+        let before = fs::read_to_string(&page).unwrap_or_else(|_| Self::blank_page());
+        let mut body = self.to_text();
+        for plot in &self.plots {
+            let name = format!("performance-{}.svg", plot.name);
+            fs::write(folder.join(&name), plot.to_svg())?;
+            let _ = write!(body, "\n![{}]({name})\n", plot.title);
+        }
+        let (Some(begin), Some(end)) = (before.find(Self::BEGIN), before.find(Self::END)) else {
+            let why = format!("{}: no {} and {}", page.display(), Self::BEGIN, Self::END);
+            return Err(io::Error::other(why));
+        };
+        let head = &before[..begin + Self::BEGIN.len()];
+        fs::write(&page, format!("{head}\n\n{body}\n{}", &before[end..]))
+    }
+
+    fn blank_page() -> String {
+        format!(
+            "# Performance\n\nWritten by `benches/compare.sh`, which repeats it.\n\n{}\n{}\n",
+            Self::BEGIN,
+            Self::END
+        )
+    }
+}

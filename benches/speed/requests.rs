@@ -1,0 +1,74 @@
+//! Requests per second for a small file, by the number of clients.
+
+use crate::contender::in_turns;
+use crate::options::Options;
+use crate::plot::{Curve, Plot};
+use crate::report::{Figure, Report, Target, Unit};
+use crate::servers::Server;
+use crate::spread::Spread;
+use crate::stage::{SMALL, Stage};
+
+pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
+    let mqfs = Server::mqfs(stage);
+    let textbook = Server::textbook(stage);
+    let nginx = Server::nginx(stage);
+    let counts: &[usize] = if options.quick { &[1, 8] } else { &[1, 8, 64, 256] };
+    let mut curves = [Curve::new("mqfs"), Curve::new("textbook"), Curve::new("HTTP from nginx")];
+    for &clients in counts {
+        let target = match clients {
+            8 => Some(Target::AtLeast(1.3)),
+            64 => Some(Target::AtLeast(2.5)),
+            _ => None,
+        };
+        let ours = format!("mqfs,{},/small", mqfs.key());
+        let small = stage.file("small");
+        let theirs = format!("textbook,{},{}", textbook.key(), small.display());
+        let http = nginx.as_ref().map(|nginx| format!("http,{},/small", nginx.socket().display()));
+        let what = format!("requests, {clients} at once, {SMALL} bytes");
+        let compared = pairs(stage, options, clients, [&ours, &theirs], options.runs);
+        curves[0].add(clients as f64, compared.0.median);
+        curves[1].add(clients as f64, compared.1.median);
+        report.add(Figure::new(&what, Unit::RequestsPerSecond, "textbook pair", compared, target));
+        if let Some(http) = http {
+            let runs = options.runs.div_ceil(2);
+            let compared = pairs(stage, options, clients, [&ours, &http], runs);
+            curves[2].add(clients as f64, compared.1.median);
+            report.add(Figure::new(
+                &what,
+                Unit::RequestsPerSecond,
+                "HTTP from nginx",
+                compared,
+                None,
+            ));
+        }
+    }
+    report.plot(Plot {
+        name: "clients",
+        title: "Requests for a small file, by clients at once",
+        x: "clients at once",
+        y: "requests per second",
+        curves: curves.into(),
+    });
+}
+
+fn pairs(
+    stage: &Stage,
+    options: &Options,
+    clients: usize,
+    [ours, theirs]: [&String; 2],
+    runs: usize,
+) -> (Spread, Spread, Spread) {
+    let once = |source| rate(stage, options, clients, source);
+    let pairs: Vec<_> =
+        (0..runs).map(|run| in_turns(run, || once(ours), || once(theirs))).collect();
+    let each = |of: fn(&(f64, f64)) -> f64| Spread::of(pairs.iter().map(of));
+    (each(|pair| pair.0), each(|pair| pair.1), each(|pair| pair.0 / pair.1))
+}
+
+fn rate(stage: &Stage, options: &Options, clients: usize, source: &str) -> f64 {
+    let mut worker = stage.worker("clients");
+    worker.args([clients.to_string(), options.window.as_millis().to_string()]);
+    let answered = stage.output_of(worker.arg(source));
+    let answered: f64 = answered.trim().parse().expect("a number");
+    answered.max(1.0) / options.window.as_secs_f64()
+}

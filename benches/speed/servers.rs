@@ -1,0 +1,232 @@
+//! Servers, each an own instance that ends with its handle: mqfs's, the textbook's, and others'.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::chown;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mqfs::sysv::Key;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::neighbours::ticks_per_second;
+use crate::stage::{Stage, installed};
+
+/// How long a server may take to start, to end, or to see that a child ended.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) at: Address,
+}
+
+/// Where a server is to be asked.
+#[derive(Debug, Clone)]
+pub(crate) enum Address {
+    Key(Key),
+    Socket(PathBuf),
+    Port(u16),
+}
+
+impl Server {
+    pub(crate) fn mqfs(stage: &Stage) -> Self {
+        let key = stage.key();
+        let mut command = stage.command("mqfs-server");
+        command.args(["--quiet", "--key", &key.to_string(), "--root"]).arg(stage.data());
+        Self::ready_by_line(&mut command, Address::Key(key))
+    }
+
+    pub(crate) fn textbook(stage: &Stage) -> Self {
+        let key = stage.key();
+        let mut command = stage.command("textbook_server");
+        command.args(["--key", &key.to_string()]); // blocking, 8,192 bytes, requests of 4,100
+        Self::ready_by_line(&mut command, Address::Key(key))
+    }
+
+    /// nginx as one process, with sendfile, on a UNIX socket.
+    pub(crate) fn nginx(stage: &Stage) -> Option<Self> {
+        let program = wanted("nginx")?;
+        wanted("curl")?;
+        let folder = own_folder(stage, "nginx");
+        let data = stage.data();
+        let configuration = format!(
+            "daemon off; master_process off; pid {0}/pid; error_log {0}/error.log;\n\
+             events {{ worker_connections 1024; }}\n\
+             http {{ access_log off; sendfile on; tcp_nopush on; default_type text/plain;\n\
+             client_body_temp_path {0}/b; proxy_temp_path {0}/p; fastcgi_temp_path {0}/f;\n\
+             uwsgi_temp_path {0}/u; scgi_temp_path {0}/s; open_file_cache max=16;\n\
+             server {{ listen unix:{0}/socket backlog=1024; root {1}; }} }}\n",
+            folder.display(),
+            data.display()
+        );
+        fs::write(folder.join("nginx.conf"), configuration).expect("our own folder");
+        let mut command = stage.command(program);
+        command.arg("-p").arg(&folder).arg("-e").arg(folder.join("error.log"));
+        command.arg("-c").arg(folder.join("nginx.conf"));
+        Some(Self::ready_by_socket(&mut command, &folder.join("socket")))
+    }
+
+    /// socat, which forks for every connection and copies 64 KiB at a time.
+    pub(crate) fn socat(stage: &Stage, file: &Path) -> Option<Self> {
+        let program = wanted("socat")?;
+        let socket = own_folder(stage, "socat").join("socket");
+        let mut command = stage.command(program);
+        command.args(["-b", "65536", "-U"]);
+        command.arg(format!("UNIX-LISTEN:{},fork", socket.display()));
+        command.arg(format!("OPEN:{},rdonly", file.display()));
+        command.stderr(Stdio::null()); // of the connection that only looked whether it is there
+        Some(Self::ready_by_socket(&mut command, &socket))
+    }
+
+    /// The rsync daemon, on a port of the loopback interface.
+    pub(crate) fn rsync(stage: &Stage) -> Option<Self> {
+        let program = wanted("rsync")?;
+        let folder = own_folder(stage, "rsync");
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+        let port = port.ok()?.port();
+        let configuration = format!(
+            "use chroot = no\npid file = {0}/pid\nlog file = {0}/log\n[data]\npath = {1}\n",
+            folder.display(),
+            stage.data().display()
+        );
+        fs::write(folder.join("rsyncd.conf"), configuration).expect("our own folder");
+        let mut command = stage.command(program);
+        command.args(["--daemon", "--no-detach", "--address=127.0.0.1"]);
+        command.arg(format!("--port={port}")).arg("--config").arg(folder.join("rsyncd.conf"));
+        let server =
+            Self { child: command.spawn().expect("rsync starts"), at: Address::Port(port) };
+        wait_until("rsync answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Some(server)
+    }
+
+    fn ready_by_line(command: &mut Command, at: Address) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the server starts");
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        stdout.read_line(&mut line).expect("a line");
+        let server = Self { child, at };
+        assert!(line.contains("ready"), "{command:?} said {line:?}");
+        server
+    }
+
+    fn ready_by_socket(command: &mut Command, socket: &Path) -> Self {
+        let child = command.spawn().expect("the server starts");
+        let server = Self { child, at: Address::Socket(socket.to_owned()) };
+        wait_until("the server answers", || UnixStream::connect(socket).is_ok());
+        server
+    }
+
+    /// # Panics
+    /// If it has none.
+    pub(crate) fn key(&self) -> String {
+        match self.at {
+            Address::Key(key) => key.to_string(),
+            _ => panic!("a server without a key"),
+        }
+    }
+
+    /// # Panics
+    /// If it has none.
+    pub(crate) fn socket(&self) -> &Path {
+        match &self.at {
+            Address::Socket(path) => path,
+            _ => panic!("a server without a socket"),
+        }
+    }
+
+    /// # Panics
+    /// If it has none.
+    pub(crate) fn port(&self) -> u16 {
+        match self.at {
+            Address::Port(port) => port,
+            _ => panic!("a server without a port"),
+        }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    /// The CPU seconds of the server and of its children, which must have ended.
+    pub(crate) fn cpu(&self) -> f64 {
+        wait_until("the server's children ended", || children_of(self.pid()).is_empty());
+        // utime, stime, cutime, cstime.
+        cpu(self.pid(), 4).expect("the server still runs")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = kill(self.pid(), Signal::SIGTERM);
+        let start = Instant::now();
+        while start.elapsed() < DEADLINE {
+            if matches!(self.child.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The CPU seconds of a process alone.
+pub(crate) fn own_cpu(pid: Pid) -> Option<f64> {
+    cpu(pid, 2)
+}
+
+/// The sum of some fields from utime on, 14 in proc_pid_stat(5): the twelfth behind the name.
+fn cpu(pid: Pid, fields: usize) -> Option<f64> {
+    let times = stat(pid)?.into_iter().skip(11).take(fields);
+    let ticks: f64 = times.filter_map(|time| time.parse::<f64>().ok()).sum();
+    Some(ticks / ticks_per_second())
+}
+
+/// The pids of a process's children.
+pub(crate) fn children_of(parent: Pid) -> Vec<Pid> {
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.map(Pid::from_raw)
+        .filter(|&pid| stat(pid).is_some_and(|fields| fields[1] == parent.to_string()))
+        .collect()
+}
+
+/// What /proc/PID/stat says behind the name, which may hold anything.
+fn stat(pid: Pid) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
+}
+
+/// # Panics
+/// If it takes too long.
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < DEADLINE, "in vain: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn own_folder(stage: &Stage, name: &str) -> PathBuf {
+    let folder = stage.path(name);
+    fs::create_dir_all(&folder).expect("our own folder");
+    if let Some(uid) = stage.uid() {
+        chown(&folder, Some(uid), Some(uid)).expect("our own folder");
+    }
+    folder
+}
+
+/// The program, or a word that it is missing.
+fn wanted(name: &str) -> Option<PathBuf> {
+    let found = installed(name);
+    if found.is_none() {
+        eprintln!("speed: without {name}, which is not installed");
+    }
+    found
+}

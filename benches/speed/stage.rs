@@ -1,0 +1,266 @@
+//! Where it all happens: a folder on tmpfs with programs and files, a user without privileges, and
+//! IPC namespaces with default and with raised limits.
+
+use std::cell::Cell;
+use std::ffi::OsStr;
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio, exit};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mqfs::sysv::{Key, Limits};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::statvfs::statvfs;
+use nix::unistd::{geteuid, getpid};
+use tempfile::TempDir;
+
+use crate::options::Options;
+
+/// Whom root's programs run as: neither root nor anybody.
+pub(crate) const SOMEBODY: u32 = 65_532;
+
+/// The bytes of the small file.
+pub(crate) const SMALL: u64 = 100;
+
+const RAISED_MSGMNB: usize = 1 << 20;
+const RAISED_MSGMAX: usize = 64 << 10;
+
+#[derive(Debug)]
+pub(crate) struct Stage {
+    folder: TempDir,
+    /// Whom the programs run as, if not as whom this one does.
+    uid: Option<u32>,
+    spaces: Option<Spaces>,
+    keys: Cell<i32>,
+}
+
+/// IPC namespaces that go with this process.
+#[derive(Debug)]
+struct Spaces {
+    default: File,
+    raised: File,
+}
+
+/// Which limits on queues hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Space {
+    Default,
+    Raised,
+}
+
+static STOPPED: AtomicBool = AtomicBool::new(false);
+
+impl Stage {
+    pub(crate) fn set(options: &Options) -> Self {
+        ctrlc::set_handler(|| STOPPED.store(true, Ordering::Relaxed)).expect("a signal handler");
+        let uid = geteuid().is_root().then_some(SOMEBODY);
+        let spaces = match geteuid().is_root().then(Spaces::make) {
+            Some(Ok(spaces)) => Some(spaces),
+            Some(Err(error)) => {
+                eprintln!("speed: no IPC namespaces of its own: {error}");
+                None
+            }
+            None => None,
+        };
+        let stage = Self { folder: folder_for(options.size), uid, spaces, keys: Cell::new(0) };
+        stage.open_to_somebody(stage.folder.path());
+        build_examples();
+        stage.fill(options.size).expect("the programs, examples too, and room for the files");
+        stage
+    }
+
+    /// Copies of the programs, which the user may run wherever they were built, and the files.
+    fn fill(&self, size: u64) -> io::Result<()> {
+        for name in ["bin", "data", "out"] {
+            fs::create_dir(self.path(name))?;
+            self.open_to_somebody(&self.path(name));
+        }
+        if let Some(uid) = self.uid {
+            std::os::unix::fs::chown(self.path("out"), Some(uid), Some(uid))?;
+        }
+        let built = Path::new(env!("CARGO_BIN_EXE_mqfs-server")).parent().expect("a folder");
+        for name in
+            ["mqfs-server", "mqfs-client", "examples/textbook_server", "examples/textbook_client"]
+        {
+            let name_alone = Path::new(name).file_name().expect("a name");
+            fs::copy(built.join(name), self.path("bin").join(name_alone))?;
+        }
+        fs::copy(std::env::current_exe()?, self.path("bin/speed"))?;
+        self.make_file("big", size)?;
+        self.make_file("small", SMALL)
+    }
+
+    /// A file to be served, of this size.
+    pub(crate) fn make_file(&self, name: &str, size: u64) -> io::Result<()> {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let block: Vec<u8> = std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_ne_bytes()
+        })
+        .take(1 << 17)
+        .flatten()
+        .collect();
+        let mut file = File::create(self.file(name))?;
+        let mut left = size;
+        while left > 0 {
+            let now = left.min(block.len() as u64);
+            file.write_all(&block[..now as usize])?;
+            left -= now;
+        }
+        Ok(())
+    }
+
+    fn open_to_somebody(&self, folder: &Path) {
+        if self.uid.is_some() {
+            fs::set_permissions(folder, Permissions::from_mode(0o755)).expect("our own folder");
+        }
+    }
+
+    /// Whom the programs run as, if not as whom this one does.
+    pub(crate) fn uid(&self) -> Option<u32> {
+        self.uid
+    }
+
+    /// The path of something on this stage.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The path of a file to be served.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path("data").join(name)
+    }
+
+    /// The folder of the files to be served.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.path("data")
+    }
+
+    /// A key that nothing else here has.
+    pub(crate) fn key(&self) -> Key {
+        self.keys.set(self.keys.get() + 1);
+        Key::new(0x5300_0000 | ((getpid().as_raw() * 32 + self.keys.get()) & 0xff_ffff))
+    }
+
+    /// A program, one of mqfs's or of the examples by name alone, to be run as the user. What it
+    /// writes to standard output is thrown away.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        if STOPPED.load(Ordering::Relaxed) {
+            eprintln!("speed: stopped");
+            resume_unwind(Box::new("stopped")); // so that servers end, and the folder goes
+        }
+        let own = self.path("bin").join(program.as_ref());
+        let mut command = if own.exists() { Command::new(own) } else { Command::new(program) };
+        // A signal from the terminal is for this process alone, which then ends the others in order.
+        command.env_remove("MQFS_KEY").process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        if let Some(uid) = self.uid {
+            command.uid(uid).gid(uid);
+        }
+        command
+    }
+
+    /// One of this program's workers.
+    pub(crate) fn worker(&self, role: &str) -> Command {
+        let mut command = self.command("speed");
+        command.args(["worker", role]);
+        command
+    }
+
+    /// What a worker prints.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub(crate) fn output_of(&self, worker: &mut Command) -> String {
+        let output =
+            worker.stdout(Stdio::piped()).spawn().and_then(|child| child.wait_with_output());
+        let output = output.expect("the worker starts");
+        assert!(output.status.success(), "{worker:?}: {}", output.status);
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// Runs `work` such that what it starts is in this namespace. None: there is no such namespace.
+    pub(crate) fn within<T>(&self, space: Space, work: impl FnOnce() -> T) -> Option<T> {
+        let Some(spaces) = &self.spaces else { return (space == Space::Default).then(work) };
+        if space == Space::Default {
+            return Some(work());
+        }
+        setns(&spaces.raised, CloneFlags::CLONE_NEWIPC).expect("our own namespace");
+        let outcome = work();
+        setns(&spaces.default, CloneFlags::CLONE_NEWIPC).expect("our own namespace");
+        Some(outcome)
+    }
+
+    /// Who runs the programs, and where, in words.
+    pub(crate) fn description(&self) -> String {
+        let limits = Limits::current().expect("limits");
+        let who = match self.uid {
+            Some(uid) => format!("as uid {uid} without privileges, started by root"),
+            None => format!("as uid {}", geteuid()),
+        };
+        let space = match self.spaces {
+            Some(_) => "in IPC namespaces of their own",
+            None => "in the IPC namespace of all others",
+        };
+        let Limits { msgmnb, msgmax, .. } = limits;
+        format!("{who}, {space}, with msgmnb {msgmnb} and msgmax {msgmax}")
+    }
+}
+
+impl Spaces {
+    fn make() -> io::Result<Self> {
+        unshare(CloneFlags::CLONE_NEWIPC)?;
+        let default = File::open("/proc/thread-self/ns/ipc")?;
+        unshare(CloneFlags::CLONE_NEWIPC)?;
+        let raised = File::open("/proc/thread-self/ns/ipc")?;
+        fs::write("/proc/sys/kernel/msgmnb", RAISED_MSGMNB.to_string())?;
+        fs::write("/proc/sys/kernel/msgmax", RAISED_MSGMAX.to_string())?;
+        setns(&default, CloneFlags::CLONE_NEWIPC)?;
+        Ok(Self { default, raised })
+    }
+}
+
+/// A folder on tmpfs, if there is one with room for three large files.
+fn folder_for(size: u64) -> TempDir {
+    let shm = Path::new("/dev/shm");
+    let room = statvfs(shm).map_or(0, |stat| stat.blocks_available() * stat.fragment_size());
+    if room > 3 * size + (64 << 20)
+        && let Ok(folder) = TempDir::with_prefix_in("mqfs-speed.", shm)
+    {
+        return folder;
+    }
+    eprintln!("speed: not on tmpfs, for want of room in {}", shm.display());
+    TempDir::with_prefix("mqfs-speed.").expect("a folder")
+}
+
+/// Cargo builds no examples for a benchmark.
+fn build_examples() {
+    let Some(cargo) = std::env::var_os("CARGO") else { return };
+    let target = Path::new(env!("CARGO_BIN_EXE_mqfs-server")).ancestors().nth(2).expect("target/");
+    let built = Command::new(cargo)
+        .args(["build", "--quiet", "--release", "--manifest-path"])
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(target)
+        .args(["--example", "textbook_server", "--example", "textbook_client"])
+        .status();
+    if !built.is_ok_and(|status| status.success()) {
+        eprintln!("speed: the examples cannot be built");
+        exit(1);
+    }
+}
+
+/// Whether a program is installed here, where users find programs or where daemons are.
+pub(crate) fn installed(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|folder| folder.join(name))
+        .find(|program| program.is_file())
+}

@@ -1,0 +1,36 @@
+//! What this program does as a process of its own, as the user whose cost is measured.
+//!
+//! ```text
+//! speed worker raw POLICY CHUNK SIZE [FILE]          a raw pair, with a file's work or without
+//! speed worker clients N WINDOW_MS SOURCE            closed-loop clients: prints requests
+//! speed worker turns ROUNDS SOURCE…                  requests in turns: prints the median of each, in µs
+//! speed worker spin                                  keeps a core busy until it is ended
+//! ```
+
+mod clients;
+mod raw;
+mod source;
+mod turns;
+
+use std::process::ExitCode;
+
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+
+/// # Panics
+/// If the arguments make no sense or what is asked fails: whoever started it sees the exit status.
+pub(crate) fn main(mut arguments: impl Iterator<Item = String>) -> ExitCode {
+    set_pdeathsig(Signal::SIGTERM).expect("prctl");
+    let role = arguments.next().expect("a role");
+    let arguments: Vec<String> = arguments.collect();
+    match &*role {
+        "raw" => raw::main(&arguments),
+        "clients" => clients::main(&arguments),
+        "turns" => turns::main(&arguments),
+        "spin" => loop {
+            std::hint::spin_loop();
+        },
+        _ => panic!("{role}: no such role"),
+    }
+    ExitCode::SUCCESS
+}
