@@ -1,0 +1,194 @@
+//! What a package installs beside the programs: manual pages and completions are made from the
+//! programs' own definitions, and never stale.
+//!
+//! To write them anew: `MQFS_WRITE_DIST=1 cargo test --test it dist::`
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use clap_complete::Shell;
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
+
+use crate::support::run;
+
+fn dist(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("dist").join(name)
+}
+
+/// The manual page of a program. What its definition does not know, as examples, stands in
+/// `dist/man/text`.
+fn manual_page(program: &clap::Command, section: u8) -> String {
+    let name = program.get_name();
+    let man = Man::new(program.clone()).section(section.to_string()).manual("mqfs");
+    let mut page = b".\\\" Made from the program's options: see tests/it/dist.rs\n".to_vec();
+    man.render_title(&mut page).unwrap();
+    man.render_name_section(&mut page).unwrap();
+    page.extend(synopsis(program).into_bytes());
+    man.render_description_section(&mut page).unwrap();
+    man.render_options_section(&mut page).unwrap();
+    let mut page = String::from_utf8(page).unwrap();
+    page += &exit_status(program);
+    page += &environment(program);
+    let text = dist(&format!("man/text/{name}.roff"));
+    page += &fs::read_to_string(&text).unwrap_or_else(|error| {
+        panic!("{}: {error}: the page wants examples", text.display());
+    });
+    page += &see_also(name);
+    page
+}
+
+/// The usage, as `--help` has it.
+fn synopsis(program: &clap::Command) -> String {
+    let usage = program.clone().render_usage().to_string();
+    let rest = usage.trim_start_matches("Usage: ").trim_start_matches(program.get_name());
+    let mut roff = Roff::new();
+    roff.control("SH", ["SYNOPSIS"]).text([bold(program.get_name()), roman(rest)]);
+    roff.to_roff()
+}
+
+/// From the words at the end of its `--help`: `Exit status: 0 done; 1 ...; 2 .... More.`
+fn exit_status(program: &clap::Command) -> String {
+    let text = program.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let text = text.split_once("Exit status: ").expect("--help ends with the exit status").1;
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (list, more) = text.split_once(". ").unwrap_or((text.trim_end_matches('.'), ""));
+    let mut roff = Roff::new();
+    roff.control("SH", ["EXIT STATUS"]);
+    for status in list.split("; ") {
+        let (number, meaning) = status.split_once(' ').unwrap();
+        assert!(number.parse::<u8>().is_ok(), "not an exit status: {status:?}");
+        roff.control("TP", []).text([bold(number)]).text([roman(meaning)]);
+    }
+    if !more.is_empty() {
+        roff.control("PP", []).text([roman(more)]);
+    }
+    roff.to_roff()
+}
+
+/// Of each option that a variable is about.
+fn environment(program: &clap::Command) -> String {
+    let has = |option: &str| program.get_arguments().any(|argument| argument.get_id() == option);
+    let mut roff = Roff::new();
+    let variables = [
+        ("key", "MQFS_KEY", "Stands in for --key, where neither that nor --key-file is given."),
+        ("progress", "NO_COLOR", "Set, and not empty: no colours. See https://no-color.org."),
+        (
+            "progress",
+            "TERM",
+            "dumb, or not set: shows no progress, since it could not be taken back.",
+        ),
+    ];
+    let variables = variables.into_iter().filter(|(option, ..)| has(option));
+    for (index, (_, variable, meaning)) in variables.enumerate() {
+        if index == 0 {
+            roff.control("SH", ["ENVIRONMENT"]);
+        }
+        roff.control("TP", []).text([bold(variable)]).text([roman(meaning)]);
+    }
+    roff.to_roff()
+}
+
+fn see_also(name: &str) -> String {
+    let mut pages: Vec<_> = mqfs::cli::programs()
+        .iter()
+        .map(|(program, section)| (program.get_name().to_owned(), *section))
+        .filter(|(other, _)| other != name)
+        .collect();
+    pages.extend([("ipcs", 1), ("ipcrm", 1), ("sysvipc", 7)].map(|(p, s)| (p.to_owned(), s)));
+    let mut text = ".SH \"SEE ALSO\"\n".to_owned();
+    for (index, (page, section)) in pages.iter().enumerate() {
+        let comma = if index + 1 < pages.len() { " ," } else { "" };
+        writeln!(text, ".BR {} ({section}){comma}", page.replace('-', "\\-")).unwrap();
+    }
+    text
+}
+
+/// Every file that is made, with what it is to hold.
+fn made() -> Vec<(PathBuf, String)> {
+    let mut files = Vec::new();
+    for (program, section) in mqfs::cli::programs() {
+        let name = program.get_name().to_owned();
+        let page = dist(&format!("man/{name}.{section}"));
+        files.push((page, manual_page(&program, section)));
+        let shells = [
+            (Shell::Bash, format!("bash/{name}")),
+            (Shell::Zsh, format!("zsh/_{name}")),
+            (Shell::Fish, format!("fish/{name}.fish")),
+        ];
+        for (shell, path) in shells {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut program.clone(), &name, &mut text);
+            let path = dist("completions").join(path);
+            files.push((path, String::from_utf8(text).unwrap()));
+        }
+    }
+    files
+}
+
+#[test]
+fn manual_pages_and_completions_are_what_the_programs_say() {
+    let write = std::env::var_os("MQFS_WRITE_DIST").is_some();
+    for (path, text) in made() {
+        if write {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, &text).unwrap();
+        }
+        let found = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            found == text,
+            "{} is stale: MQFS_WRITE_DIST=1 cargo test --test it dist::",
+            path.display()
+        );
+    }
+}
+
+/// Whether a program that a test wants is there; if it is not, says so.
+fn has(tool: &str) -> bool {
+    let mut command = Command::new(tool);
+    let found = command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if found.is_err() {
+        eprintln!("skipped: {tool} is not installed");
+    }
+    found.is_ok()
+}
+
+#[test]
+fn manual_pages_are_in_order() {
+    if !has("groff") {
+        return;
+    }
+    for (program, section) in mqfs::cli::programs() {
+        let page = dist(&format!("man/{}.{section}", program.get_name()));
+        let set = run(Command::new("groff").args(["-man", "-Tascii", "-P-cbou", "-ww"]).arg(&page));
+        assert_eq!(set.stderr, "", "{}", page.display());
+        let text = String::from_utf8(set.success()).unwrap();
+        for heading in ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXIT STATUS", "EXAMPLES"] {
+            assert!(text.contains(heading), "{}: {heading}", page.display());
+        }
+    }
+}
+
+#[test]
+fn bash_completes_options_and_their_values() {
+    if !has("bash") {
+        return;
+    }
+    let complete = |program: &str, words: &str| {
+        let script = format!(
+            r#"source {}; COMP_WORDS=({program} {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+            read -r _ _ function _ < <(complete -p {program} | sed 's/.* -F/complete -F/')
+            $function {program} "${{COMP_WORDS[COMP_CWORD]}}" "${{COMP_WORDS[COMP_CWORD - 1]}}"
+            echo "${{COMPREPLY[@]}}""#,
+            dist("completions/bash").join(program).display()
+        );
+        let told = run(Command::new("bash").args(["--norc", "-c", &script]));
+        String::from_utf8(told.success()).unwrap()
+    };
+    assert_eq!(complete("mqfs-client", "--prog"), "--progress\n");
+    assert_eq!(complete("mqfs-client", "--progress a"), "auto always\n");
+    assert_eq!(complete("mqfs-server", "--plain o"), "owner\n");
+    assert_eq!(complete("mqfs-reap", "--dry"), "--dry-run\n");
+}

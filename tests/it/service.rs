@@ -1,0 +1,135 @@
+//! The server and a service manager, and the units that a package installs.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::support::{
+    DEADLINE, Server, in_own_namespace, noise, program, run, stuck_client, unique_key, wait_until,
+};
+
+/// A service manager's end of sd_notify(3).
+struct Manager {
+    socket: UnixDatagram,
+    folder: TempDir,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        Self { socket, folder }
+    }
+
+    /// A server with these arguments, which is to tell it.
+    #[track_caller]
+    fn start<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Server {
+        let key = unique_key();
+        let mut command = program("mqfs-server");
+        command.args(["-k", &key.to_string()]).args(arguments);
+        Server::start_as(key, command.env("NOTIFY_SOCKET", self.folder.path().join("notify")))
+    }
+
+    #[track_caller]
+    fn told(&self) -> Vec<String> {
+        let mut message = [0; 4096];
+        let length = self.socket.recv(&mut message).expect("it is told in time");
+        let text = std::str::from_utf8(&message[..length]).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+#[test]
+fn a_service_manager_is_told_when_the_server_can_be_asked_and_when_it_stops() {
+    in_own_namespace(|| {
+        let (manager, root) = (Manager::new(), tempfile::tempdir().unwrap());
+        fs::write(root.path().join("big"), noise(4 << 20)).unwrap();
+        let root = root.path().to_str().unwrap();
+        let mut server = manager.start(&["--root", root, "--drain-timeout", "7s"]);
+        let ready = manager.told();
+        assert_eq!(ready[0], "READY=1");
+        assert!(ready[1].starts_with(&format!("STATUS=ready: key {}, ", server.key)), "{ready:?}");
+        let client = stuck_client(&server, "/big");
+        server.signal(Signal::SIGTERM);
+        let stopping = manager.told();
+        assert_eq!(stopping[0], "STOPPING=1");
+        assert_eq!(stopping[1], "STATUS=stopping: transfers under way may finish");
+        assert_eq!(stopping[2], "EXTEND_TIMEOUT_USEC=12000000");
+        client.finish().success();
+        assert!(server.running().wait().success());
+    });
+}
+
+#[test]
+fn a_server_whose_service_manager_does_not_listen_serves_all_the_same() {
+    in_own_namespace(|| {
+        let Manager { socket, folder } = Manager::new();
+        drop(socket);
+        let key = unique_key();
+        let mut command = program("mqfs-server");
+        command.args(["-k", &key.to_string(), "--root"]).arg(folder.path());
+        fs::write(folder.path().join("file"), "text").unwrap();
+        command.env("NOTIFY_SOCKET", folder.path().join("notify"));
+        let server = Server::start_as(key, &mut command);
+        assert_eq!(server.fetch("/file"), b"text");
+        wait_until("it says so", || server.log().contains("the service manager was not told"));
+        server.stop();
+    });
+}
+
+const UNITS: [&str; 3] = ["mqfs-server.service", "mqfs-reap.service", "mqfs-reap.timer"];
+
+/// The units in a folder of their own, with programs that are there.
+fn units() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for unit in UNITS {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/systemd").join(unit);
+        let text = fs::read_to_string(path).unwrap();
+        let programs = PathBuf::from(env!("CARGO_BIN_EXE_mqfs-server"));
+        let start = format!("ExecStart={}/mqfs-", programs.parent().unwrap().display());
+        fs::write(folder.path().join(unit), text.replace("ExecStart=mqfs-", &start)).unwrap();
+    }
+    folder
+}
+
+/// None, and a word, where there is no systemd.
+fn systemd_analyze(arguments: &[&str]) -> Option<Command> {
+    let found = Command::new("systemd-analyze").arg("--version").stdout(Stdio::null()).status();
+    if found.is_err() {
+        eprintln!("skipped: systemd-analyze is not installed");
+        return None;
+    }
+    let mut command = Command::new("systemd-analyze");
+    command.args(arguments).stdin(Stdio::null());
+    Some(command)
+}
+
+#[test]
+fn systemd_finds_nothing_wrong_with_the_units() {
+    let Some(mut verify) = systemd_analyze(&["verify", "--man=no"]) else { return };
+    let folder = units();
+    let verified = run(verify.args(UNITS.map(|unit| folder.path().join(unit))));
+    let words: Vec<_> = verified.stderr.lines().filter(|line| line.contains("mqfs")).collect();
+    assert_eq!((verified.code(), words), (Some(0), vec![]), "{}", verified.stderr);
+}
+
+#[test]
+fn the_units_are_as_confined_as_they_were() {
+    for (unit, exposure) in [("mqfs-server.service", "32"), ("mqfs-reap.service", "20")] {
+        let arguments = ["security", "--offline=true", "--threshold", exposure];
+        let Some(mut security) = systemd_analyze(&arguments) else { return };
+        let folder = units();
+        let judged = run(security.arg(folder.path().join(unit)));
+        if judged.stderr.contains("offline") {
+            return eprintln!("skipped: this systemd-analyze cannot: {}", judged.stderr);
+        }
+        let words = String::from_utf8_lossy(&judged.stdout).into_owned();
+        assert_eq!(judged.code(), Some(0), "{unit}: {words}{}", judged.stderr);
+    }
+}
