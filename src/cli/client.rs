@@ -174,9 +174,7 @@ fn concatenate(opts: &Opts, client: &Client, unfinished: &Unfinished) -> Result<
         opts.complain_of(opts.output_name(), reason(&error));
         status = FAILED;
     }
-    if let Some(summary) = progress.summary().filter(|_| opts.verbose) {
-        complain(PROGRAM, summary);
-    }
+    opts.tell_of_all(&progress);
     Ok(ExitCode::from(status))
 }
 
@@ -252,6 +250,12 @@ impl Opts {
                 let why = "unverified (the plain protocol has no checksum)";
                 complain(PROGRAM, format!("{path}: {bytes} bytes, {why}"));
             }
+        }
+    }
+
+    fn tell_of_all(&self, progress: &Progress) {
+        if let Some(summary) = progress.summary().filter(|_| self.verbose) {
+            complain(PROGRAM, summary);
         }
     }
 }

@@ -145,14 +145,37 @@ fn of_a_tree_the_files_are_counted() {
     in_own_namespace(|| {
         let quiet = QuietServer::start();
         let folder = tempfile::tempdir().unwrap();
-        let mut client = quiet.server.client();
-        client.args(["--progress", "always", "--recursive", "/", "-C"]).arg(folder.path());
-        // Where there is no terminal the last state stays.
-        let finished = run(&mut client);
-        assert!(finished.status.success(), "{}", finished.stderr);
-        assert!(finished.stderr.contains("2 files done"), "{:?}", finished.stderr);
+        let client = |arguments: &[&str]| {
+            let mut client = quiet.server.client();
+            client.args(["--verbose", "--progress", "always"]).args(arguments);
+            client.current_dir(folder.path());
+            // Where there is no terminal the last state stays.
+            let finished = run(&mut client);
+            assert!(finished.status.success(), "{}", finished.stderr);
+            assert!(finished.stderr.contains("2 files done, 4.00 MiB"), "{:?}", finished.stderr);
+            let summary = "mqfs-client: 2 files, 4194309 bytes in ";
+            assert!(finished.stderr.contains(summary), "{:?}", finished.stderr);
+            finished.stdout
+        };
+        client(&["-C", ".", "/big", "/small"]);
+        fs::remove_file(folder.path().join("big")).unwrap();
+        client(&["--recursive", "/", "-C", "."]);
         assert!(fs::read(folder.path().join("big")).unwrap() == quiet.big);
+        assert!(client(&["--tar", "/"]).len() > quiet.big.len());
         quiet.stop();
+    });
+}
+
+#[test]
+fn an_archive_is_not_written_to_a_terminal() {
+    in_own_namespace(|| {
+        let (server, terminal) = (QuietServer::start(), Terminal::new());
+        let mut command = server.server.client();
+        command.args(["--tar", "/"]).stdout(terminal.inside.try_clone().unwrap());
+        assert_eq!(terminal.start(&mut command).wait().code(), Some(2));
+        let refused = "mqfs-client: --tar does not write an archive to a terminal";
+        assert_eq!(screen(&terminal.close()), [refused]);
+        server.stop();
     });
 }
 

@@ -138,7 +138,9 @@ fn a_tree_arrives_as_it_is_in_one_request() {
         let expected = format!(
             "mqfs-client: /dir: 6 files, 4 directories, 3 links, {bytes} bytes, verified\n"
         );
-        assert_eq!((told.code(), told.stderr), (Some(0), expected));
+        let summary = told.stderr.strip_prefix(&expected).expect(&told.stderr);
+        assert!(summary.starts_with(&format!("mqfs-client: 6 files, {bytes} bytes in ")));
+        assert_eq!(told.code(), Some(0));
         site.assert_same();
         wait_until("told", || site.server.log().contains("outcome="));
         assert_eq!(site.server.log().matches("outcome=").count(), 1, "one child");

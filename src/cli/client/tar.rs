@@ -2,17 +2,18 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tar::{Builder, EntryType, Header};
 
 use super::tree::{base_name, joined, missing};
 use super::{Opts, Stop};
 use crate::cli::FAILED;
+use crate::cli::progress::Progress;
 use crate::client::{Client, Error, Metadata, WalkEntry};
 use crate::text::printable;
 use crate::wire::Kind;
@@ -23,14 +24,26 @@ const SMALL: u64 = 1 << 20;
 /// How large a file may be whose size nobody knows before its end, such as those of /proc.
 const MOST_UNKNOWN: u64 = 64 << 20;
 
-type Archive = Builder<BufWriter<File>>;
+/// An archive that is being written.
+struct Packer<'a> {
+    opts: &'a Opts,
+    progress: &'a Progress,
+    archive: Builder<BufWriter<File>>,
+}
 
 pub(super) fn run(opts: &Opts, client: &Client) -> Result<ExitCode> {
+    // It would be garbage there, and could be commands: tar(1) refuses, too.
+    ensure!(!io::stdout().is_terminal(), "--tar does not write an archive to a terminal");
     let stdout = io::stdout().as_fd().try_clone_to_owned().context("standard output")?;
-    let mut archive = Builder::new(BufWriter::with_capacity(64 << 10, File::from(stdout)));
+    let progress = Progress::start(opts.progress(), false);
+    let archive = Builder::new(BufWriter::with_capacity(64 << 10, File::from(stdout)));
+    let mut packer = Packer { opts, progress: &progress, archive };
     let mut status = 0;
     for path in &opts.paths {
-        match append_tree(opts, client, path, &mut archive) {
+        progress.begin(path, None);
+        let outcome = packer.append_tree(client, path);
+        progress.end();
+        match outcome {
             Ok(0) => {}
             Ok(problems) => {
                 opts.complain_of(printable(path), missing(problems));
@@ -43,102 +56,102 @@ pub(super) fn run(opts: &Opts, client: &Client) -> Result<ExitCode> {
             Err(Stop::Sink(error)) => return Ok(opts.sink_failed(&error)),
         }
     }
-    match archive.into_inner().and_then(|mut out| out.flush()) {
-        Ok(()) => Ok(ExitCode::from(status)),
-        Err(error) => Ok(opts.sink_failed(&error)),
+    if let Err(error) = packer.archive.into_inner().and_then(|mut out| out.flush()) {
+        return Ok(opts.sink_failed(&error));
     }
+    opts.tell_of_all(&progress);
+    Ok(ExitCode::from(status))
 }
 
-/// Appends a tree, and says how many of its entries are missing.
-fn append_tree(
-    opts: &Opts,
-    client: &Client,
-    path: &OsStr,
-    archive: &mut Archive,
-) -> Result<u64, Stop> {
-    let mut problems = 0;
-    let top = base_name(path).map(PathBuf::from).unwrap_or_default();
-    let mut walk = client.walk(path).map_err(Stop::Source)?;
-    while let Some(mut entry) = walk.next_entry().map_err(Stop::Source)? {
-        let below = entry.path().to_owned();
-        let name = if below.as_os_str().is_empty() { top.clone() } else { top.join(&below) };
-        let why = match entry.error() {
-            Some(error) => Some(error.to_string()),
-            None => append(opts, &mut entry, &name, archive).map_err(Stop::Sink)?,
-        };
-        let path = joined(path, below.as_os_str());
-        if entry.has_changed() {
-            opts.complain_of(printable(&path), "warning: the file changed while it was read");
-        }
-        if let Some(why) = why {
-            opts.complain_of(printable(&path), why);
-            problems += 1;
-        }
-    }
-    Ok(problems)
-}
-
-/// Appends an entry, or says why it is missing.
-fn append(
-    opts: &Opts,
-    entry: &mut WalkEntry<'_>,
-    name: &Path,
-    archive: &mut Archive,
-) -> io::Result<Option<String>> {
-    let metadata = *entry.metadata();
-    let mut header = header(&metadata, opts.no_preserve);
-    if name.as_os_str().is_empty() {
-        return Ok(None); // the root itself
-    }
-    match metadata.kind() {
-        Kind::Regular => return append_file(&mut header, entry, name, archive),
-        Kind::Directory => {
-            header.set_entry_type(EntryType::Directory);
-            archive.append_data(&mut header, name, io::empty())?;
-        }
-        Kind::Link => {
-            let target = entry.target().unwrap_or(Path::new(""));
-            if !target.as_os_str().is_empty() {
-                header.set_entry_type(EntryType::Symlink);
-                archive.append_link(&mut header, name, target)?;
+impl Packer<'_> {
+    /// Appends a tree, and says how many of its entries are missing.
+    fn append_tree(&mut self, client: &Client, path: &OsStr) -> Result<u64, Stop> {
+        let mut problems = 0;
+        let top = base_name(path).map(PathBuf::from).unwrap_or_default();
+        let mut walk = client.walk(path).map_err(Stop::Source)?;
+        while let Some(mut entry) = walk.next_entry().map_err(Stop::Source)? {
+            let below = entry.path().to_owned();
+            let name = if below.as_os_str().is_empty() { top.clone() } else { top.join(&below) };
+            let why = match entry.error() {
+                Some(error) => Some(error.to_string()),
+                None => self.append(&mut entry, &name).map_err(Stop::Sink)?,
+            };
+            let path = joined(path, below.as_os_str());
+            if entry.has_changed() {
+                let warning = "warning: the file changed while it was read";
+                self.opts.complain_of(printable(&path), warning);
+            }
+            if let Some(why) = why {
+                self.opts.complain_of(printable(&path), why);
+                problems += 1;
             }
         }
-        Kind::Unknown => {} // why comes behind it
-        kind => {
-            let kind = format!("{kind:?}").replace("Device", " device").to_lowercase();
-            return Ok(Some(format!("Is a {}, which is not copied", kind.replace("fifo", "FIFO"))));
-        }
+        Ok(problems)
     }
-    Ok(None)
-}
 
-fn append_file(
-    header: &mut Header,
-    entry: &mut WalkEntry<'_>,
-    name: &Path,
-    archive: &mut Archive,
-) -> io::Result<Option<String>> {
-    let known = entry.metadata().len();
-    if known > SMALL {
-        header.set_size(known);
-        let mut padded = Padded { entry, left: known, why: None };
-        archive.append_data(header, name, &mut padded)?;
-        return Ok(padded
-            .why
-            .map(|why| format!("{why} (the archive has zeros in place of the rest)")));
+    /// Appends an entry, or says why it is missing.
+    fn append(&mut self, entry: &mut WalkEntry<'_>, name: &Path) -> io::Result<Option<String>> {
+        let metadata = *entry.metadata();
+        let mut header = header(&metadata, self.opts.no_preserve);
+        if name.as_os_str().is_empty() {
+            return Ok(None); // the root itself
+        }
+        match metadata.kind() {
+            Kind::Regular => return self.append_file(&mut header, entry, name),
+            Kind::Directory => {
+                header.set_entry_type(EntryType::Directory);
+                self.archive.append_data(&mut header, name, io::empty())?;
+            }
+            Kind::Link => {
+                let target = entry.target().unwrap_or(Path::new(""));
+                if !target.as_os_str().is_empty() {
+                    header.set_entry_type(EntryType::Symlink);
+                    self.archive.append_link(&mut header, name, target)?;
+                }
+            }
+            Kind::Unknown => {} // why comes behind it
+            kind => {
+                let kind = format!("{kind:?}").replace("Device", " device").to_lowercase();
+                let kind = kind.replace("fifo", "FIFO");
+                return Ok(Some(format!("Is a {kind}, which is not copied")));
+            }
+        }
+        Ok(None)
     }
-    let mut content = Vec::new();
-    if let Err(error) = entry.take(MOST_UNKNOWN + 1).read_to_end(&mut content) {
-        // One that changed while the server was away comes again.
-        let changed = is_changed(&error);
-        return Ok((!changed).then(|| error.to_string()));
+
+    fn append_file(
+        &mut self,
+        header: &mut Header,
+        entry: &mut WalkEntry<'_>,
+        name: &Path,
+    ) -> io::Result<Option<String>> {
+        let known = entry.metadata().len();
+        if known > SMALL {
+            header.set_size(known);
+            let mut padded = Padded { entry, progress: self.progress, left: known, why: None };
+            self.archive.append_data(header, name, &mut padded)?;
+            let why = padded.why;
+            if why.is_none() {
+                self.progress.count_file();
+            }
+            return Ok(why.map(|why| format!("{why} (the archive has zeros in place of the rest)")));
+        }
+        let mut content = Vec::new();
+        if let Err(error) = entry.take(MOST_UNKNOWN + 1).read_to_end(&mut content) {
+            // One that changed while the server was away comes again.
+            let changed = is_changed(&error);
+            return Ok((!changed).then(|| error.to_string()));
+        }
+        if content.len() as u64 > MOST_UNKNOWN {
+            let why = "its size is not known, and too large to wait for its end";
+            return Ok(Some(why.to_owned()));
+        }
+        header.set_size(content.len() as u64);
+        self.archive.append_data(header, name, &content[..])?;
+        self.progress.advance(content.len());
+        self.progress.count_file();
+        Ok(None)
     }
-    if content.len() as u64 > MOST_UNKNOWN {
-        return Ok(Some("its size is not known, and too large to wait for its end".to_owned()));
-    }
-    header.set_size(content.len() as u64);
-    archive.append_data(header, name, &content[..])?;
-    Ok(None)
 }
 
 fn is_changed(error: &io::Error) -> bool {
@@ -165,6 +178,7 @@ fn header(metadata: &Metadata, no_preserve: bool) -> Header {
 /// A file of which the archive was promised so many bytes.
 struct Padded<'a, 'b> {
     entry: &'a mut WalkEntry<'b>,
+    progress: &'a Progress,
     left: u64,
     why: Option<String>,
 }
@@ -177,6 +191,7 @@ impl Read for Padded<'_, '_> {
             match self.entry.read(room) {
                 Ok(0) => self.why = Some("the file is shorter than it was to be".to_owned()),
                 Ok(read) => {
+                    self.progress.advance(read);
                     self.left -= read as u64;
                     return Ok(read);
                 }

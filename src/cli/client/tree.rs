@@ -43,6 +43,7 @@ pub(super) fn run(
             },
         }
     }
+    opts.tell_of_all(&progress);
     Ok(ExitCode::from(status))
 }
 
@@ -72,7 +73,12 @@ fn copy(
         let mut transfer = client.open(path)?;
         match write_file(&mut transfer, folder, name, options, &mut on_event) {
             Err(Error::FileChanged) if tries > 0 => tries -= 1, // begins anew
-            outcome => return outcome,
+            Err(error) => return Err(error),
+            Ok(report) => {
+                progress.count_file();
+                opts.tell_of(path, &transfer);
+                return Ok(report);
+            }
         }
     }
 }
@@ -83,7 +89,7 @@ fn tell(opts: &Opts, top: &OsStr, event: &Event<'_>) {
         Event::Problem { path, why } => {
             opts.complain_of(printable(&joined(top, path.as_os_str())), why);
         }
-        Event::Changed { path } => {
+        Event::Changed { path } if opts.recursive => {
             let path = joined(top, path.as_os_str());
             opts.complain_of(printable(&path), "warning: the file changed while it was read");
         }
@@ -93,19 +99,18 @@ fn tell(opts: &Opts, top: &OsStr, event: &Event<'_>) {
 
 impl Opts {
     fn tell_of_tree(&self, path: &OsStr, report: &Report) {
-        let Report { files, directories, links, bytes, .. } = report;
-        if self.verbose && self.recursive {
-            let path = printable(path);
-            complain(
-                PROGRAM,
-                format!(
-                    "{path}: {files} files, {directories} directories, {links} links, \
-                     {bytes} bytes, verified"
-                ),
-            );
-        } else if self.verbose {
-            complain(PROGRAM, format!("{}: {bytes} bytes", printable(path)));
+        if !self.verbose || !self.recursive {
+            return;
         }
+        let Report { files, directories, links, bytes, .. } = report;
+        let path = printable(path);
+        complain(
+            PROGRAM,
+            format!(
+                "{path}: {files} files, {directories} directories, {links} links, \
+                 {bytes} bytes, verified"
+            ),
+        );
     }
 }
 
