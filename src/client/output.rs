@@ -10,13 +10,15 @@ use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg};
 use nix::unistd::{UnlinkatFlags, getpid, linkat, unlinkat};
+
+use crate::text::printable;
 
 /// A file being written that takes its name only when it is [complete](OutputFile::commit). Until
 /// then an older file of that name stays as it is, and dropping this leaves nothing.
@@ -54,8 +56,8 @@ enum State {
     Unnamed,
     /// A file with a name of its own beside the target.
     Named(PathBuf),
-    /// The same, which stays when it is not completed.
-    Kept(PathBuf),
+    /// The same, which stays when it is not completed, and which nobody else writes meanwhile.
+    Kept(PathBuf, Option<Flock<File>>),
 }
 
 /// What would stay behind if the process ended now; shared with whatever ends it.
@@ -133,7 +135,8 @@ impl OutputFile {
     /// with `.part` behind it. What has that name is written over, or gone on with.
     ///
     /// # Errors
-    /// Those of [`create`](Self::create); what has the name is no regular file.
+    /// Those of [`create`](Self::create); what has the name is no regular file; another process is
+    /// writing it this way ([`WouldBlock`](io::ErrorKind::WouldBlock), flock(2)).
     pub fn create_kept(target: &Path, go_on: bool, unfinished: &Unfinished) -> io::Result<Self> {
         let path = match follow(target)? {
             Place::Path(path) if fs::metadata(&path).map_or(true, |target| target.is_file()) => {
@@ -143,19 +146,12 @@ impl OutputFile {
         };
         let mut part = path.clone().into_os_string();
         part.push(".part");
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(!go_on)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .mode(0o666)
-            .open(&part)?;
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other("what is to be gone on with is no regular file"));
+        let (mut file, lock) = locked(Path::new(&part))?;
+        if !go_on {
+            file.set_len(0)?;
         }
         file.seek(SeekFrom::End(0))?;
-        let state = State::Kept(part.into());
+        let state = State::Kept(part.into(), lock);
         Ok(Self { file, target: path, state, unfinished: unfinished.clone() })
     }
 
@@ -183,7 +179,7 @@ impl OutputFile {
     pub fn position(&self) -> Option<u64> {
         match self.state {
             State::InPlace => None,
-            State::Unnamed | State::Named(_) | State::Kept(_) => {
+            State::Unnamed | State::Named(_) | State::Kept(..) => {
                 (&self.file).stream_position().ok()
             }
         }
@@ -206,7 +202,7 @@ impl OutputFile {
         match std::mem::replace(&mut self.state, State::InPlace) {
             State::InPlace => Ok(()),
             State::Named(path) => self.rename(path),
-            State::Kept(path) => {
+            State::Kept(path, _lock) => {
                 if let Ok(existing) = fs::metadata(&self.target) {
                     self.file.set_permissions(existing.permissions())?;
                 }
@@ -264,10 +260,42 @@ impl Drop for OutputFile {
     fn drop(&mut self) {
         match &self.state {
             State::Named(_) => self.unfinished.discard(),
-            State::Kept(path) if self.file.metadata().is_ok_and(|file| file.len() == 0) => {
+            State::Kept(path, _) if self.file.metadata().is_ok_and(|file| file.len() == 0) => {
                 let _ = fs::remove_file(path);
             }
             _ => {}
+        }
+    }
+}
+
+/// A file to go on with, which is nobody else's as long as it is open.
+fn locked(path: &Path) -> io::Result<(File, Option<Flock<File>>)> {
+    loop {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .mode(0o666)
+            .open(path)?;
+        let opened = file.metadata()?;
+        if !opened.is_file() {
+            return Err(io::Error::other("what is to be gone on with is no regular file"));
+        }
+        let lock = match Flock::lock(file.try_clone()?, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Some(lock),
+            Err((_, Errno::EWOULDBLOCK)) => {
+                let text = format!("another process is writing {}", printable(path));
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
+            }
+            Err(_) => None, // a file system that knows no locks
+        };
+        // Whoever had the lock may have given the file its name meanwhile: then it is complete.
+        let is_there =
+            |there: fs::Metadata| (there.dev(), there.ino()) == (opened.dev(), opened.ino());
+        if fs::symlink_metadata(path).is_ok_and(is_there) {
+            return Ok((file, lock));
         }
     }
 }

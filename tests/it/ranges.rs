@@ -118,6 +118,15 @@ fn what_is_left_of_an_interrupted_download_is_finished() {
         let part = site.here("copy.part");
         let has_begun = || fs::metadata(&part).is_ok_and(|part| part.len() > 0);
         wait_until("something arrived", has_begun);
+        client.freeze();
+        let arrived = fs::metadata(&part).unwrap().len();
+        for option in ["--continue", "--keep-partial"] {
+            let refused = site.run(&[option, "--output", "copy", "/file"]);
+            assert_eq!(refused.code(), Some(2));
+            let said = refused.stderr;
+            assert!(said.starts_with("mqfs-client: copy: another process is writing "), "{said}");
+        }
+        assert_eq!(fs::metadata(&part).unwrap().len(), arrived, "it is left alone");
         client.signal(Signal::SIGKILL);
         client.finish();
         for queue in reply_queues() {
