@@ -111,18 +111,19 @@ impl Metadata {
 }
 
 /// An entry of a directory, like [`std::fs::DirEntry`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct DirEntry {
     name: OsString,
     metadata: Metadata,
     target: Option<PathBuf>,
+    error: Option<Error>,
 }
 
 impl DirEntry {
     pub(super) fn of(entry: &Entry<'_>) -> Self {
         let path = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
         let target = (entry.meta.kind == Kind::Link).then(|| PathBuf::from(path(entry.target)));
-        Self { name: path(entry.name), metadata: Metadata::of(entry), target }
+        Self { name: path(entry.name), metadata: Metadata::of(entry), target, error: None }
     }
 
     /// What is known by its name alone.
@@ -146,6 +147,11 @@ impl DirEntry {
     pub fn target(&self) -> Option<&Path> {
         self.target.as_deref()
     }
+
+    /// Why nothing is known of it but its name: its [kind](Metadata::kind) is then unknown.
+    pub fn error(&self) -> Option<&Error> {
+        self.error.as_ref()
+    }
 }
 
 /// The entries of a directory, sorted by the bytes of their names; like [`std::fs::ReadDir`].
@@ -159,27 +165,36 @@ pub struct ReadDir {
 }
 
 impl ReadDir {
-    /// The next entry; what failed of it alone is left out.
     fn take_next(&mut self) -> Result<Option<DirEntry>, Error> {
-        loop {
-            let Some(packed) = self.stream.opening()? else { return Ok(None) };
-            if packed.mtype == Reply::DATA {
-                return Err(Error::Corrupt("bytes of a file in a listing"));
-            }
-            self.stream.text(packed, &mut self.text)?;
-            if packed.mtype != Reply::META {
-                continue;
-            }
-            let entry = Entry::decode(&self.text)?;
-            let is_itself = self.stream.meta.kind != Kind::Directory;
-            if is_itself != entry.name.is_empty() || !(is_itself || is_name(entry.name)) {
-                return Err(Error::Corrupt("a name that no entry can have"));
-            }
-            if !is_itself && entry.name <= &self.last[..] {
-                return Err(Error::Corrupt("entries that are not in their order"));
-            }
-            self.last = entry.name.to_vec();
-            return Ok(Some(DirEntry::of(&entry)));
+        let Some(packed) = self.stream.opening()? else { return Ok(None) };
+        if packed.mtype != Reply::META {
+            return Err(Error::Corrupt("no entry where one begins"));
+        }
+        self.stream.text(packed, &mut self.text)?;
+        let entry = Entry::decode(&self.text)?;
+        let is_itself = self.stream.meta.kind != Kind::Directory;
+        if is_itself != entry.name.is_empty() || !(is_itself || is_name(entry.name)) {
+            return Err(Error::Corrupt("a name that no entry can have"));
+        }
+        if !is_itself && entry.name <= &self.last[..] {
+            return Err(Error::Corrupt("entries that are not in their order"));
+        }
+        let (last, mut entry) = (entry.name.to_vec(), DirEntry::of(&entry));
+        if entry.metadata.kind() == Kind::Unknown {
+            entry.error = Some(self.take_failure()?);
+        }
+        self.last = last;
+        Ok(Some(entry))
+    }
+
+    /// What stands behind an entry of which nothing is known.
+    fn take_failure(&mut self) -> Result<Error, Error> {
+        const MISSING: Error = Error::Corrupt("an entry without a word why it is unknown");
+        let packed = self.stream.opening()?.ok_or(MISSING)?;
+        self.stream.text(packed, &mut self.text)?;
+        match Reply::decode(packed.mtype, &self.text)? {
+            Reply::Failure(failure) => Ok(failed(failure)),
+            _ => Err(MISSING),
         }
     }
 }

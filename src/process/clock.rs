@@ -2,16 +2,46 @@
 
 use std::mem::MaybeUninit;
 
-/// How far local time is ahead of UTC at a moment, in seconds; 0 if nobody knows.
-///
-/// `localtime_r(time, tm)`, of which tm_gmtoff.
-pub fn local_offset(time: i64) -> i64 {
-    let mut tm = MaybeUninit::<libc::tm>::zeroed();
-    // SAFETY: reads a time, and fills in a tm, both of which outlive the call; localtime_r(3).
-    let filled = unsafe { libc::localtime_r(&raw const time, tm.as_mut_ptr()) };
-    if filled.is_null() {
-        return 0;
+/// A moment by the local clock, in the Gregorian calendar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Local {
+    /// The year.
+    pub year: i64,
+    /// The month: 0 to 11.
+    pub month: usize,
+    /// The day of the month, from 1.
+    pub day: i32,
+    /// The hour: 0 to 23.
+    pub hour: i32,
+    /// The minute: 0 to 59.
+    pub minute: i32,
+    /// The second: 0 to 60.
+    pub second: i32,
+    /// How far the clock is ahead of UTC, in seconds.
+    pub offset: i64,
+}
+
+impl Local {
+    /// A moment, in seconds since the epoch. None: its year is beyond all numbering.
+    ///
+    /// Source: localtime_r(3).
+    pub fn at(time: i64) -> Option<Self> {
+        let mut tm = MaybeUninit::<libc::tm>::zeroed();
+        // SAFETY: reads a time, and fills in a tm, both of which outlive the call; localtime_r(3).
+        let filled = unsafe { libc::localtime_r(&raw const time, tm.as_mut_ptr()) };
+        if filled.is_null() {
+            return None;
+        }
+        // SAFETY: it was filled in.
+        let tm = unsafe { tm.assume_init() };
+        Some(Self {
+            year: i64::from(tm.tm_year) + 1900,
+            month: usize::try_from(tm.tm_mon).ok()?,
+            day: tm.tm_mday,
+            hour: tm.tm_hour,
+            minute: tm.tm_min,
+            second: tm.tm_sec,
+            offset: tm.tm_gmtoff,
+        })
     }
-    // SAFETY: it was filled in.
-    unsafe { tm.assume_init() }.tm_gmtoff
 }

@@ -124,12 +124,17 @@ fn who_may_not_look_is_told_so() {
         assert_eq!((denied.code(), &denied.stdout[..]), (Some(1), &b""[..]));
         assert_eq!(denied.stderr, "mqfs-client: /closed: Permission denied\n");
         assert!(!run(site.client(VICTIM).args(["-l", "/closed/file"])).success().is_empty());
-        let names = run(site.client(VICTIM).args(["-l", "/names-only"])).success();
-        let names = String::from_utf8(names).unwrap();
+        let names = run(site.client(VICTIM).args(["-l", "/names-only"]));
+        assert_eq!(names.code(), Some(1));
+        assert_eq!(names.stderr, "mqfs-client: /names-only/file: Permission denied\n");
+        let names = String::from_utf8(names.stdout).unwrap();
         assert_eq!(
             names.split_whitespace().collect::<Vec<_>>().join(" "),
             "?????????? ? ? ? ? ? file"
         );
+        let names = run(site.client(VICTIM).args(["-l", "--json", "/names-only"])).stdout;
+        let shown: serde_json::Value = serde_json::from_slice(&names).unwrap();
+        assert_eq!(shown["error"], "Permission denied");
         chown(site.at("closed"), Some(VICTIM), Some(VICTIM)).unwrap();
         assert!(!run(site.client(VICTIM).args(["-l", "/closed"])).success().is_empty());
         site.stop();

@@ -12,27 +12,33 @@ use nix::sys::stat::{major, minor};
 use nix::unistd::{Gid, Group, Uid, User};
 use serde_json::{Value, json};
 
+use super::tree::joined;
 use super::{Opts, Stop};
 use crate::cli::FAILED;
-use crate::client::{Client, DirEntry, Error, Metadata};
-use crate::process::clock::local_offset;
+use crate::client::{Client, DirEntry, Metadata};
+use crate::process::clock::Local;
 use crate::text::printable;
 use crate::wire::Kind;
 
 pub(super) fn run(opts: &Opts, client: &Client) -> ExitCode {
     let (mut status, mut names) = (0, Names::default());
     for (i, path) in opts.paths.iter().enumerate() {
-        let shown = match opts.stat {
-            true => {
-                client.symlink_metadata(path).map(|entry| opts.show_one(&entry, path, &mut names))
-            }
-            false => opts.list(client, path, i, &mut names),
+        let entries = match opts.stat {
+            true => client.symlink_metadata(path).map(|entry| vec![entry]),
+            false => client.read_dir(path).and_then(Iterator::collect),
         };
-        let shown = shown
-            .map_err(Stop::Source)
-            .and_then(|text| io::stdout().lock().write_all(text.as_bytes()).map_err(Stop::Sink));
+        let shown = entries.map_err(Stop::Source).and_then(|entries| {
+            let text = opts.show(&entries, path, i, &mut names);
+            io::stdout().lock().write_all(text.as_bytes()).map_err(Stop::Sink)?;
+            Ok(entries)
+        });
         match shown {
-            Ok(()) => {}
+            Ok(entries) => {
+                for (entry, why) in entries.iter().filter_map(|e| Some((e, e.error()?))) {
+                    opts.complain_of(printable(&joined(path, entry.name())), why);
+                    status = FAILED;
+                }
+            }
             Err(Stop::Sink(error)) => return opts.sink_failed(&error),
             Err(Stop::Source(error)) => match opts.failed(path, &error) {
                 Some(exit) => return exit,
@@ -44,27 +50,19 @@ pub(super) fn run(opts: &Opts, client: &Client) -> ExitCode {
 }
 
 impl Opts {
-    fn show_one(&self, entry: &DirEntry, path: &OsStr, names: &mut Names) -> String {
-        if self.json { format!("{}\n", to_json(entry, path)) } else { details(entry, path, names) }
-    }
-
-    fn list(
-        &self,
-        client: &Client,
-        path: &OsStr,
-        index: usize,
-        names: &mut Names,
-    ) -> Result<String, Error> {
-        let entries = client.read_dir(path)?.collect::<Result<Vec<_>, _>>()?;
+    fn show(&self, entries: &[DirEntry], path: &OsStr, i: usize, names: &mut Names) -> String {
         let mut text = String::new();
-        if self.json {
-            for entry in &entries {
-                let _ = writeln!(text, "{}", to_json(entry, path));
-            }
-            return Ok(text);
+        for entry in entries.iter().filter(|_| self.json) {
+            let _ = writeln!(text, "{}", to_json(entry, path));
+        }
+        for entry in entries.iter().filter(|_| self.stat && !self.json) {
+            text += &details(entry, path, names);
+        }
+        if self.json || self.stat {
+            return text;
         }
         if self.paths.len() > 1 {
-            let _ = writeln!(text, "{}{}:", if index > 0 { "\n" } else { "" }, printable(path));
+            let _ = writeln!(text, "{}{}:", if i > 0 { "\n" } else { "" }, printable(path));
         }
         let rows: Vec<_> = entries.iter().map(|entry| row(entry, path, names)).collect();
         let mut widths = [0; COLUMNS];
@@ -80,7 +78,7 @@ impl Opts {
                 "{a:mode$} {b:>links$} {c:user$} {d:group$} {e:>size$} {f:>time$} {name}"
             );
         }
-        Ok(text)
+        text
     }
 }
 
@@ -161,6 +159,9 @@ fn to_json(entry: &DirEntry, path: &OsStr) -> Value {
     if entry.name().to_str().is_none() {
         object["name_hex"] = json!(hex(entry.name().as_bytes())); // JSON has text alone
     }
+    if let Some(why) = entry.error() {
+        object["error"] = json!(why.to_string());
+    }
     if let Some(target) = entry.target() {
         object["target"] = json!(lossy(target.as_os_str()));
     }
@@ -237,22 +238,6 @@ impl Names {
     }
 }
 
-/// Year, month from 1, day, hour, minute, second; in the Gregorian calendar.
-fn civil(time: i64) -> (i64, usize, i64, i64, i64, i64) {
-    let (days, second) = (time.div_euclid(86_400), time.rem_euclid(86_400));
-    // From 0000-03-01 on, in eras of 400 years: Howard Hinnant, "chrono-Compatible Low-Level Date
-    // Algorithms".
-    let days = days + 719_468;
-    let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day_of_month = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year + era * 400 + i64::from(month <= 2);
-    (year, month as usize, day_of_month, second / 3600, second / 60 % 60, second % 60)
-}
-
 /// `Nov 21 10:07`, or `Nov 21  2025` of what is half a year away, as ls(1).
 fn short_time(time: i64) -> String {
     const MONTHS: [&str; 12] =
@@ -260,26 +245,22 @@ fn short_time(time: i64) -> String {
     const HALF_A_YEAR: i64 = 31_556_952 / 2;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let (year, month, day, hour, minute, _) = civil(local(time).0);
-    let month = MONTHS[month - 1];
+    let Some(Local { year, month, day, hour, minute, .. }) = Local::at(time) else {
+        return format!("@{time}"); // as date(1) reads it
+    };
+    let month = MONTHS[month];
     match now.saturating_sub(time) {
         0..HALF_A_YEAR => format!("{month} {day:2} {hour:02}:{minute:02}"),
         _ => format!("{month} {day:2} {year:5}"),
     }
 }
 
-/// A moment by the local clock, and how far that is ahead of UTC. A server may say any number.
-fn local(time: i64) -> (i64, i64) {
-    const LARGEST: i64 = 1 << 50;
-    let time = time.clamp(-LARGEST, LARGEST);
-    let offset = local_offset(time);
-    (time + offset, offset)
-}
-
 /// `2026-11-21 10:07:20.000000000 +0000`.
 fn long_time((seconds, nanoseconds): (i64, u32)) -> String {
-    let (time, offset) = local(seconds);
-    let (year, month, day, hour, minute, second) = civil(time);
+    let Some(Local { year, month, day, hour, minute, second, offset }) = Local::at(seconds) else {
+        return format!("@{seconds}.{nanoseconds:09}");
+    };
+    let month = month + 1;
     let sign = if offset < 0 { '-' } else { '+' };
     let (hours, minutes) = (offset.abs() / 3600, offset.abs() / 60 % 60);
     format!(
@@ -290,23 +271,15 @@ fn long_time((seconds, nanoseconds): (i64, u32)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{long_time, short_time};
 
     #[test]
-    fn dates_are_those_of_the_calendar() {
-        for (time, date) in [
-            (0, (1970, 1, 1, 0, 0, 0)),
-            (951_782_400, (2000, 2, 29, 0, 0, 0)),
-            (1_700_000_000, (2023, 11, 14, 22, 13, 20)),
-            (-1, (1969, 12, 31, 23, 59, 59)),
-            (-62_135_596_800, (1, 1, 1, 0, 0, 0)),
-            (253_402_300_799, (9999, 12, 31, 23, 59, 59)),
-        ] {
-            assert_eq!(civil(time), date);
+    fn any_time_that_a_server_may_say_can_be_shown() {
+        for time in [i64::MIN, -62_135_596_800, -1, 0, 253_402_300_799, 1 << 55, i64::MAX] {
+            assert!(!short_time(time).is_empty());
+            assert!(!long_time((time, u32::MAX)).is_empty());
         }
-        for time in [i64::MIN, i64::MAX] {
-            short_time(time);
-            long_time((time, u32::MAX));
-        }
+        assert_eq!(long_time((i64::MAX, 7)), "@9223372036854775807.000000007");
+        assert!(long_time((1_000_000_000, 0)).starts_with("2001-09-0"));
     }
 }
