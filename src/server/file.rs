@@ -112,6 +112,8 @@ impl OpenedFile {
 /// alone. An mtime would not do, since writes within a tick of the clock, or through mmap, may leave it
 /// as it was.
 impl Source for OpenedFile {
+    const IS_QUICK: bool = true;
+
     fn meta(&self) -> Meta {
         let length = if self.stat.st_size == 0 { None } else { self.left };
         entries::meta(&self.stat, self.range.offset, length)

@@ -108,12 +108,15 @@ impl<'f> Outbox<'f> {
         self.chunk
     }
 
-    /// How many bytes to read at once: whole DATA, several of them, since reading them one by one takes
-    /// a seventh longer in all.
-    pub(super) fn batch(&self) -> usize {
+    /// How many bytes to take from a source at once: whole DATA. Of a quick one several, since reading
+    /// them one by one takes a seventh longer in all; of others no more than the queue takes, or the
+    /// client would wait meanwhile.
+    pub(super) fn batch(&self, is_quick: bool) -> usize {
+        let queue = usize::try_from(self.reply.max_bytes).unwrap_or(Self::MAX_BATCH);
+        let most = if is_quick { Self::MAX_BATCH } else { queue.min(Self::MAX_BATCH) };
         // The type of a message takes the place of the bytes before it, which must be aligned.
         let aligned = self.chunk.is_multiple_of(MessageBuffer::ALIGNMENT);
-        self.chunk * if aligned { (Self::MAX_BATCH / self.chunk).max(1) } else { 1 }
+        self.chunk * if aligned { (most / self.chunk).max(1) } else { 1 }
     }
 
     /// Sends a message: tries for a while, then waits, looking after the client now and then.

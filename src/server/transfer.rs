@@ -34,6 +34,9 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Where the bytes of a transfer come from.
 pub(super) trait Source {
+    /// Whether bytes come about as fast as they are copied.
+    const IS_QUICK: bool = false;
+
     /// What opens the reply.
     fn meta(&self) -> Meta;
 
@@ -93,10 +96,11 @@ fn send_all(
     Ok(Sent { changed: trailer.changed })
 }
 
-fn send_data(source: &mut impl Source, outbox: &mut Outbox) -> Result<Trailer, Broken> {
+fn send_data<S: Source>(source: &mut S, outbox: &mut Outbox) -> Result<Trailer, Broken> {
     let mut checksum = crc32fast::Hasher::new();
     // No more memory than the file takes: each page of it is one to fault in.
-    let mut bytes = MessageBuffer::with_capacity(at_most(source.length(), outbox.batch()));
+    let most = at_most(source.length(), outbox.batch(S::IS_QUICK));
+    let mut bytes = MessageBuffer::with_capacity(most);
     loop {
         let mut progress = Progress::Ended;
         bytes.fill(Reply::DATA, |room| {
