@@ -297,7 +297,7 @@ fn fetch(
     let mut transfer = opts.open(client, path, sink)?;
     progress.begin(path, transfer.meta().and_then(|meta| meta.length));
     loop {
-        let bytes = transfer.fill_buf().map_err(|error| Stop::Source(transfer_error(error)))?;
+        let bytes = transfer.fill_buf().map_err(|error| Stop::Source(Error::of_read(error)))?;
         if bytes.is_empty() {
             progress.finish();
             return Ok(transfer);
@@ -307,9 +307,4 @@ fn fetch(
         progress.advance(written);
         transfer.consume(written);
     }
-}
-
-/// A transfer's reads fail with nothing but the client's own errors.
-fn transfer_error(error: io::Error) -> Error {
-    error.downcast().unwrap_or(Error::Corrupt("an error without a name"))
 }

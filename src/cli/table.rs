@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
-use nix::unistd::{Uid, User};
+use nix::unistd::{Gid, Group, Uid, User};
 
 use crate::text::printable;
 
@@ -34,15 +34,25 @@ pub(super) fn columns<const N: usize>(
     text
 }
 
-/// The names of users, each looked up once.
+/// The names of users and groups, each looked up once.
 #[derive(Debug, Default)]
-pub(super) struct Names(HashMap<Uid, String>);
+pub(super) struct Names {
+    users: HashMap<Uid, String>,
+    groups: HashMap<Gid, String>,
+}
 
 impl Names {
     pub(super) fn of(&mut self, uid: Uid) -> &str {
-        self.0.entry(uid).or_insert_with(|| match User::from_uid(uid) {
+        self.users.entry(uid).or_insert_with(|| match User::from_uid(uid) {
             Ok(Some(user)) => printable(&user.name).to_string(),
             _ => uid.to_string(),
+        })
+    }
+
+    pub(super) fn of_group(&mut self, gid: Gid) -> &str {
+        self.groups.entry(gid).or_insert_with(|| match Group::from_gid(gid) {
+            Ok(Some(group)) => printable(&group.name).to_string(),
+            _ => gid.to_string(),
         })
     }
 }

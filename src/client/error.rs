@@ -156,6 +156,11 @@ impl Error {
         )
     }
 
+    /// What a transfer's read failed with: it fails with nothing but errors of ours.
+    pub(crate) fn of_read(error: io::Error) -> Self {
+        error.downcast().unwrap_or(Self::Corrupt("an error without a name"))
+    }
+
     /// Whether an answer got lost on the way, and another request may bring it.
     pub(super) fn is_passing(&self) -> bool {
         matches!(self, Self::ServerDied | Self::ChildDied | Self::QueueRemoved)
@@ -180,6 +185,8 @@ impl Error {
         match self {
             // Not WouldBlock, which tells of a reader that does not wait.
             Self::Failed { errno: Some(Errno::EAGAIN), .. } => io::ErrorKind::ResourceBusy,
+            // Not Interrupted, upon which readers try again, for ever.
+            Self::Failed { errno: Some(Errno::EINTR), .. } => io::ErrorKind::Other,
             Self::Failed { errno: Some(errno), .. } => io::Error::from(*errno).kind(),
             Self::TimedOut(_) | Self::PlainUnanswered(_) => io::ErrorKind::TimedOut,
             Self::EmptyPath | Self::LongPath | Self::NulInPath => io::ErrorKind::InvalidInput,

@@ -160,6 +160,8 @@ pub struct ReadDir {
     stream: Stream,
     /// The name that came last.
     last: Vec<u8>,
+    /// Whether the one thing came that is no directory.
+    has_itself: bool,
     text: Vec<u8>,
     has_ended: bool,
 }
@@ -176,6 +178,9 @@ impl ReadDir {
         if is_itself != entry.name.is_empty() || !(is_itself || is_name(entry.name)) {
             return Err(Error::Corrupt("a name that no entry can have"));
         }
+        if self.has_itself {
+            return Err(Error::Corrupt("more than was asked for"));
+        }
         if !is_itself && entry.name <= &self.last[..] {
             return Err(Error::Corrupt("entries that are not in their order"));
         }
@@ -183,7 +188,7 @@ impl ReadDir {
         if entry.metadata.kind() == Kind::Unknown {
             entry.error = Some(self.take_failure()?);
         }
-        self.last = last;
+        (self.last, self.has_itself) = (last, is_itself);
         Ok(Some(entry))
     }
 
@@ -204,13 +209,11 @@ impl Iterator for ReadDir {
 
     fn next(&mut self) -> Option<Self::Item> {
         while !self.has_ended {
-            let outcome = self.take_next();
-            let lost = match outcome {
+            let lost = match self.take_next() {
                 Ok(Some(entry)) => return Some(Ok(entry)),
-                Ok(None) => {
-                    self.has_ended = true;
-                    return None;
-                }
+                Ok(None) => break,
+                // What gets lost now would have said no more.
+                Err(error) if self.has_itself && error.is_passing() => break,
                 Err(error) => error,
             };
             let start = Start { path: &self.last, arrived: None };
@@ -219,6 +222,7 @@ impl Iterator for ReadDir {
                 return Some(Err(error));
             }
         }
+        self.has_ended = true;
         None
     }
 }
@@ -239,7 +243,8 @@ impl Client {
     /// Any of [`Error`]; [`Error::Failed`] if the caller may not list it.
     pub fn read_dir(&self, path: impl AsRef<Path>) -> Result<ReadDir, Error> {
         let stream = Stream::open(self, path.as_ref().to_owned(), Wanted::List)?;
-        Ok(ReadDir { stream, last: Vec::new(), text: Vec::new(), has_ended: false })
+        let (last, text) = (Vec::new(), Vec::new());
+        Ok(ReadDir { stream, last, has_itself: false, text, has_ended: false })
     }
 
     /// What something is. Links are followed.

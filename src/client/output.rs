@@ -68,7 +68,7 @@ pub struct Unfinished(Arc<Mutex<Option<Temporary>>>);
 #[derive(Debug)]
 enum Temporary {
     At(PathBuf),
-    Below(OwnedFd, String),
+    Below(Arc<OwnedFd>, String),
 }
 
 impl Unfinished {
@@ -126,7 +126,7 @@ impl OutputFile {
             Err(errno) => return Err(errno.into()),
         };
         if let Some(existing) = existing {
-            file.set_permissions(Permissions::from_mode(existing.permissions().mode() & 0o777))?;
+            pass_on_permissions(&existing, &file)?;
         }
         Ok(Self { file, target, state, unfinished: unfinished.clone() })
     }
@@ -151,6 +151,9 @@ impl OutputFile {
             file.set_len(0)?;
         }
         file.seek(SeekFrom::End(0))?;
+        if let Ok(existing) = fs::metadata(&path) {
+            pass_on_permissions(&existing, &file)?;
+        }
         let state = State::Kept(part.into(), lock);
         Ok(Self { file, target: path, state, unfinished: unfinished.clone() })
     }
@@ -202,12 +205,7 @@ impl OutputFile {
         match std::mem::replace(&mut self.state, State::InPlace) {
             State::InPlace => Ok(()),
             State::Named(path) => self.rename(path),
-            State::Kept(path, _lock) => {
-                if let Ok(existing) = fs::metadata(&self.target) {
-                    self.file.set_permissions(existing.permissions())?;
-                }
-                fs::rename(path, &self.target)
-            }
+            State::Kept(path, _lock) => fs::rename(path, &self.target),
             State::Unnamed => match link(&self.file, &self.target) {
                 Ok(()) => Ok(()),
                 Err(Errno::EEXIST) => {
@@ -266,6 +264,11 @@ impl Drop for OutputFile {
             _ => {}
         }
     }
+}
+
+/// Not to run as its owner: what was right for the old content need not be for the new one.
+fn pass_on_permissions(existing: &fs::Metadata, file: &File) -> io::Result<()> {
+    file.set_permissions(Permissions::from_mode(existing.permissions().mode() & 0o777))
 }
 
 /// A file to go on with, which is nobody else's as long as it is open.

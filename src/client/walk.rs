@@ -137,7 +137,7 @@ impl Walk {
     fn step(&mut self) -> Result<Next, Error> {
         loop {
             if let State::InEntry(_) = self.state {
-                match self.fill_content().map(<[u8]>::len) {
+                match self.fill_content() {
                     Ok(count) => {
                         self.consume_content(count);
                         continue;
@@ -147,9 +147,11 @@ impl Walk {
                 }
             }
             if let State::Ended = self.state {
-                return match self.stream.opening()? {
-                    None => Ok(None),
-                    Some(_) => Err(Error::Corrupt("something behind the end of the tree")),
+                return match self.stream.opening() {
+                    Ok(Some(_)) => Err(Error::Corrupt("something behind the end of the tree")),
+                    // What gets lost now would have said no more of the tree than its entries did.
+                    Err(error) if !error.is_passing() => Err(error),
+                    _ => Ok(None),
                 };
             }
             let mtype = match self.held.take() {
@@ -246,13 +248,13 @@ impl Walk {
         Ok(())
     }
 
-    /// The bytes that are there of the entry; none at its end. An error leaves the state as it is if it
+    /// How many bytes are there of the entry; none at its end. An error leaves the state as it is if it
     /// is fatal, and is then taken down; otherwise it is this entry's alone, which has ended with it.
-    fn fill_content(&mut self) -> Result<&[u8], Error> {
+    fn fill_content(&mut self) -> Result<usize, Error> {
         loop {
             let is_within = |walk: &Self| matches!(walk.state, State::InEntry(_));
             match self.try_fill_content() {
-                Ok(there) => return Ok(&self.stream.bytes()[..there]),
+                Ok(there) => return Ok(there),
                 Err(error) if !is_within(self) => return Err(error),
                 Err(error) => self.go_on(error),
             }
@@ -457,7 +459,13 @@ impl BufRead for WalkEntry<'_> {
         if let Some(error) = &self.error {
             return Err(error.clone().into());
         }
-        Ok(self.walk.fill_content()?)
+        match self.walk.fill_content() {
+            Ok(there) => Ok(&self.walk.stream.bytes()[..there]),
+            Err(error) => {
+                self.error = Some(error.clone()); // whoever reads on gets it again
+                Err(error.into())
+            }
+        }
     }
 
     fn consume(&mut self, amount: usize) {

@@ -20,5 +20,14 @@ pub mod server_lock;
 pub mod signals;
 pub mod terminal;
 
+use std::io;
+
+use nix::errno::Errno;
+
 pub use fork::{exit_now, fork_child, keep_heap_at_hand, share_one_arena};
 pub use patience::Patience;
+
+/// The errno of a system call that std made; `EIO` for an error that std made up.
+pub(crate) fn errno_of(error: &io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32))
+}

@@ -47,7 +47,7 @@ pub(super) enum OpenError {
     #[error("Is a directory")]
     Directory,
     #[error("Is a {0}, not a regular file")]
-    Special(&'static str),
+    Special(Kind),
 }
 
 impl OpenError {
@@ -135,11 +135,7 @@ fn check_regular(kind: Kind) -> Result<(), OpenError> {
     match kind {
         Kind::Regular => Ok(()),
         Kind::Directory => Err(OpenError::Directory),
-        Kind::Fifo => Err(OpenError::Special("FIFO")),
-        Kind::Socket => Err(OpenError::Special("socket")),
-        Kind::CharacterDevice => Err(OpenError::Special("character device")),
-        Kind::BlockDevice => Err(OpenError::Special("block device")),
-        _ => Err(OpenError::Special("special file")),
+        kind => Err(OpenError::Special(kind)),
     }
 }
 

@@ -20,11 +20,11 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat};
 use nix::unistd::{Pid, UnlinkatFlags, getpid, getppid, unlinkat};
 
 use super::{Error, sandbox};
-use crate::process::{self, credentials, pidfd};
+use crate::process::{self, credentials, errno_of, pidfd};
 use crate::stats::{self, Figures};
 use crate::sysv::Key;
 
@@ -108,10 +108,6 @@ fn first_word(mut line: &UnixStream) -> std::io::Result<i32> {
     let mut word = [0; size_of::<i32>()];
     line.read_exact(&mut word)?;
     Ok(i32::from_ne_bytes(word))
-}
-
-fn errno_of(error: &std::io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32))
 }
 
 /// The process itself.
@@ -242,6 +238,7 @@ impl Writer {
         let file = openat(&self.folder, self.unfinished.as_os_str(), flags, mode)?;
         let mut file = File::from(file);
         file.write_all(text.as_bytes()).map_err(|error| errno_of(&error))?;
+        fchmod(&file, mode)?; // whoever collects it is another user, whatever the umask
         let (from, to) = (self.unfinished.as_os_str(), self.name.as_os_str());
         renameat(&self.folder, from, &self.folder, to)?;
         Ok(file)

@@ -10,6 +10,7 @@ use super::file::at_most;
 use super::outbox::{Outbox, Undelivered};
 use super::reply_to::Dialect;
 use super::sandbox::Sealed;
+use crate::process::errno_of;
 use crate::sysv::MessageBuffer;
 use crate::wire::{Meta, Reply, Trailer};
 
@@ -129,6 +130,6 @@ fn send_data<S: Source>(source: &mut S, outbox: &mut Outbox) -> Result<Trailer, 
 }
 
 pub(super) fn unreadable(error: io::Error) -> Broken {
-    let errno = Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32));
+    let errno = errno_of(&error);
     Broken::Unreadable { text: format!("read: {}", errno.desc()), errno }
 }

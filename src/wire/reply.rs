@@ -1,5 +1,7 @@
 //! What a server answers: META, DATA and END, or FAILURE.
 
+use std::fmt;
+
 use nix::errno::Errno;
 
 use super::bytes::{Reader, behind_text, end_text};
@@ -89,6 +91,21 @@ pub enum Kind {
     CharacterDevice,
     /// A block device.
     BlockDevice,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Unknown => "unknown",
+            Self::Regular => "regular file",
+            Self::Directory => "directory",
+            Self::Link => "symbolic link",
+            Self::Fifo => "FIFO",
+            Self::Socket => "socket",
+            Self::CharacterDevice => "character device",
+            Self::BlockDevice => "block device",
+        })
+    }
 }
 
 impl Kind {

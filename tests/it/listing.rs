@@ -61,11 +61,13 @@ fn names_are_cleaned_for_a_terminal_and_whole_in_json() {
         let hostile = std::ffi::OsStr::from_bytes(b"x\x1b[31m\n\xff");
         fs::write(folder.path().join("dir").join(hostile), "12345").unwrap();
         symlink("\x1b]0;title\x07", folder.path().join("dir/target")).unwrap();
+        let no_text = std::ffi::OsStr::from_bytes(b"\xfe");
+        symlink(no_text, folder.path().join("dir/where")).unwrap();
         let shown = run(server.client().args(["-l", "/dir"])).success();
         let shown = String::from_utf8(shown).unwrap();
         assert!(shown.contains("x\\u{1b}[31m\\n\\xff\n"), "{shown}");
         assert!(shown.contains("target -> \\u{1b}]0;title\\u{7}\n"), "{shown}");
-        assert_eq!(shown.lines().count(), 3);
+        assert_eq!(shown.lines().count(), 4);
         let lines = run(server.client().args(["-l", "--json", "/dir"])).success();
         let lines: Vec<Value> = String::from_utf8(lines)
             .unwrap()
@@ -74,8 +76,10 @@ fn names_are_cleaned_for_a_terminal_and_whole_in_json() {
             .collect();
         assert_eq!(lines[0]["name"], "below");
         assert_eq!(lines[1]["target"], "\x1b]0;title\x07");
-        assert_eq!(lines[2]["name_hex"], "781b5b33316d0aff");
-        assert_eq!((&lines[2]["size"], &lines[2]["kind"]), (&5.into(), &"regular file".into()));
+        assert_eq!(lines[1].get("target_hex"), None);
+        assert_eq!(lines[2]["target_hex"], "fe");
+        assert_eq!(lines[3]["name_hex"], "781b5b33316d0aff");
+        assert_eq!((&lines[3]["size"], &lines[3]["kind"]), (&5.into(), &"regular file".into()));
         server.stop();
     });
 }

@@ -1,7 +1,7 @@
 //! Parts of files, and the rest of one of which the beginning is there.
 
-use std::fs;
-use std::os::unix::fs::FileExt;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -227,6 +227,22 @@ fn the_library_opens_parts_and_rests() {
         served.unwrap().write_all_at(b"changed", 0).unwrap();
         let changed = client.open_rest("/file", 1000, checksum).unwrap();
         assert!(read(changed).is_err());
+        site.server.stop();
+    });
+}
+
+#[test]
+fn what_is_kept_may_be_read_by_those_who_may_read_the_file_and_runs_as_nobody() {
+    in_own_namespace(|| {
+        let site = Site::start();
+        fs::write(site.here("copy"), "old").unwrap();
+        let mode = |name| fs::metadata(site.here(name)).unwrap().mode() & 0o7777;
+        fs::set_permissions(site.here("copy"), Permissions::from_mode(0o4710)).unwrap();
+        let both = site.run(&["--keep-partial", "-o", "copy", "/file", "/missing"]);
+        assert_eq!(both.code(), Some(1));
+        assert_eq!((mode("copy.part"), mode("copy")), (0o710, 0o4710));
+        site.run(&["-c", "-o", "copy", "/file"]).success();
+        assert_eq!(mode("copy"), 0o710);
         site.server.stop();
     });
 }

@@ -294,3 +294,28 @@ fn what_is_private_in_the_end_is_private_on_its_way() {
         site.server.stop();
     });
 }
+
+#[test]
+fn a_tree_is_written_over_itself_where_its_folders_may_not_be_written_to() {
+    in_own_namespace(|| {
+        let site = Site::start();
+        site.put("dir/sub/file", "first");
+        let allow = |folder: PathBuf, mode| {
+            fs::set_permissions(folder, Permissions::from_mode(mode)).unwrap();
+        };
+        let mode = || fs::metadata(site.here("dir/sub")).unwrap().mode() & 0o7777;
+        allow(site.at("dir/sub"), 0o555);
+        site.run(&["-r", "/dir", "-C", "."]).success();
+        for (content, arguments) in [("second", &[][..]), ("third", &["--no-preserve"])] {
+            allow(site.at("dir/sub"), 0o755);
+            site.put("dir/sub/file", content);
+            allow(site.at("dir/sub"), 0o555);
+            site.run(&[&["-r", "/dir", "-C", "."], arguments].concat()).success();
+            assert_eq!(fs::read_to_string(site.here("dir/sub/file")).unwrap(), content);
+            assert_eq!(mode(), 0o555, "{arguments:?}");
+        }
+        allow(site.at("dir/sub"), 0o755);
+        allow(site.here("dir/sub"), 0o755);
+        site.server.stop();
+    });
+}

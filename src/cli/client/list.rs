@@ -1,21 +1,22 @@
 //! What a directory holds, and what one thing is: for people, and as JSON.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::stat::{major, minor};
-use nix::unistd::{Gid, Group, Uid, User};
+use nix::unistd::{Gid, Uid};
 use serde_json::{Value, json};
 
+use super::Opts;
 use super::tree::joined;
-use super::{Opts, Stop};
 use crate::cli::FAILED;
-use crate::client::{Client, DirEntry, Metadata};
+use crate::cli::table::Names;
+use crate::client::{Client, DirEntry, Error, Metadata};
 use crate::process::clock::Local;
 use crate::text::printable;
 use crate::wire::Kind;
@@ -23,30 +24,38 @@ use crate::wire::Kind;
 pub(super) fn run(opts: &Opts, client: &Client) -> ExitCode {
     let (mut status, mut names) = (0, Names::default());
     for (i, path) in opts.paths.iter().enumerate() {
-        let entries = match opts.stat {
-            true => client.symlink_metadata(path).map(|entry| vec![entry]),
-            false => client.read_dir(path).and_then(Iterator::collect),
-        };
-        let shown = entries.map_err(Stop::Source).and_then(|entries| {
+        let (entries, failed) = look(opts, client, path);
+        if failed.is_none() || !entries.is_empty() {
             let text = opts.show(&entries, path, i, &mut names);
-            io::stdout().lock().write_all(text.as_bytes()).map_err(Stop::Sink)?;
-            Ok(entries)
-        });
-        match shown {
-            Ok(entries) => {
-                for (entry, why) in entries.iter().filter_map(|e| Some((e, e.error()?))) {
-                    opts.complain_of(printable(&joined(path, entry.name())), why);
-                    status = FAILED;
-                }
+            if let Err(error) = io::stdout().lock().write_all(text.as_bytes()) {
+                return opts.sink_failed(&error);
             }
-            Err(Stop::Sink(error)) => return opts.sink_failed(&error),
-            Err(Stop::Source(error)) => match opts.failed(path, &error) {
-                Some(exit) => return exit,
-                None => status = FAILED,
-            },
+        }
+        for (entry, why) in entries.iter().filter_map(|e| Some((e, e.error()?))) {
+            opts.complain_of(printable(&joined(path, entry.name())), why);
+            status = FAILED;
+        }
+        match failed.map(|error| opts.failed(path, &error)) {
+            None => {}
+            Some(Some(exit)) => return exit,
+            Some(None) => status = FAILED,
         }
     }
     ExitCode::from(status)
+}
+
+/// What there is to be shown, as far as it came, and why no more did.
+fn look(opts: &Opts, client: &Client, path: &OsStr) -> (Vec<DirEntry>, Option<Error>) {
+    let (mut entries, mut failed) = (Vec::new(), None);
+    let found = match opts.stat {
+        true => client.symlink_metadata(path).map(|entry| entries.push(entry)),
+        false => client.read_dir(path).map(|listing| {
+            let came = listing.map_while(|entry| entry.map_err(|error| failed = Some(error)).ok());
+            entries.extend(came);
+        }),
+    };
+    let failed = found.err().or(failed);
+    (entries, failed)
 }
 
 impl Opts {
@@ -107,8 +116,8 @@ fn row(entry: &DirEntry, path: &OsStr, names: &mut Names) -> ([String; COLUMNS],
     let cells = [
         mode_letters(metadata),
         metadata.nlink().to_string(),
-        names.user(metadata.uid()),
-        names.group(metadata.gid()),
+        names.of(Uid::from_raw(metadata.uid())).to_owned(),
+        names.of_group(Gid::from_raw(metadata.gid())).to_owned(),
         size,
         short_time(metadata.mtime().0),
     ];
@@ -123,13 +132,14 @@ fn details(entry: &DirEntry, path: &OsStr, names: &mut Names) -> String {
         let _ = write!(file, " -> {}", printable(target));
     }
     let (uid, gid) = (metadata.uid(), metadata.gid());
-    let (user, group) = (names.user(uid), names.group(gid));
+    let user = names.of(Uid::from_raw(uid)).to_owned();
+    let group = names.of_group(Gid::from_raw(gid));
     let (device, inode) = (metadata.dev(), metadata.ino());
     format!(
         "  File: {file}\n  Size: {}  Kind: {}\n  Mode: {:04o} ({})  Uid: {uid} ({user})  \
          Gid: {gid} ({group})\n  Device: {},{}  Inode: {inode}  Links: {}\n  Modified: {}\n",
         metadata.len(),
-        kind_name(metadata.kind()),
+        metadata.kind(),
         metadata.mode() & 0o7777,
         mode_letters(metadata),
         major(device),
@@ -145,7 +155,7 @@ fn to_json(entry: &DirEntry, path: &OsStr) -> Value {
     let mut object = json!({
         "path": lossy(path),
         "name": lossy(entry.name()),
-        "kind": kind_name(metadata.kind()),
+        "kind": metadata.kind().to_string(),
         "mode": format!("{:04o}", metadata.mode() & 0o7777),
         "uid": metadata.uid(),
         "gid": metadata.gid(),
@@ -156,14 +166,18 @@ fn to_json(entry: &DirEntry, path: &OsStr) -> Value {
         "device": metadata.dev(),
         "inode": metadata.ino(),
     });
-    if entry.name().to_str().is_none() {
-        object["name_hex"] = json!(hex(entry.name().as_bytes())); // JSON has text alone
+    if let Some(target) = entry.target() {
+        object["target"] = json!(lossy(target.as_os_str()));
+    }
+    // JSON has text alone.
+    let target = entry.target().map_or(OsStr::new(""), Path::as_os_str);
+    for (key, bytes) in [("name_hex", entry.name()), ("target_hex", target)] {
+        if bytes.to_str().is_none() {
+            object[key] = json!(hex(bytes.as_bytes()));
+        }
     }
     if let Some(why) = entry.error() {
         object["error"] = json!(why.to_string());
-    }
-    if let Some(target) = entry.target() {
-        object["target"] = json!(lossy(target.as_os_str()));
     }
     object
 }
@@ -173,19 +187,6 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(hex, "{byte:02x}");
         hex
     })
-}
-
-fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Regular => "regular file",
-        Kind::Directory => "directory",
-        Kind::Link => "symbolic link",
-        Kind::Fifo => "FIFO",
-        Kind::Socket => "socket",
-        Kind::CharacterDevice => "character device",
-        Kind::BlockDevice => "block device",
-        Kind::Unknown => "unknown",
-    }
 }
 
 /// `drwxr-xr-x`.
@@ -211,31 +212,6 @@ fn mode_letters(metadata: &Metadata) -> String {
         });
     }
     letters
-}
-
-/// Names of users and groups, looked up once.
-#[derive(Debug, Default)]
-struct Names {
-    users: HashMap<u32, String>,
-    groups: HashMap<u32, String>,
-}
-
-impl Names {
-    fn user(&mut self, uid: u32) -> String {
-        let look_up = || match User::from_uid(Uid::from_raw(uid)) {
-            Ok(Some(user)) => printable(&user.name).to_string(),
-            _ => uid.to_string(),
-        };
-        self.users.entry(uid).or_insert_with(look_up).clone()
-    }
-
-    fn group(&mut self, gid: u32) -> String {
-        let look_up = || match Group::from_gid(Gid::from_raw(gid)) {
-            Ok(Some(group)) => printable(&group.name).to_string(),
-            _ => gid.to_string(),
-        };
-        self.groups.entry(gid).or_insert_with(look_up).clone()
-    }
 }
 
 /// `Nov 21 10:07`, or `Nov 21  2025` of what is half a year away, as ls(1).

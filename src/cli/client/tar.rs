@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::io::{self, BufRead, BufWriter, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -73,7 +73,7 @@ impl Packer<'_> {
             let below = entry.path().to_owned();
             let name = if below.as_os_str().is_empty() { top.clone() } else { top.join(&below) };
             let why = match entry.error() {
-                Some(error) => Some(error.to_string()),
+                Some(error) => missing_for(error),
                 None => self.append(&mut entry, &name).map_err(Stop::Sink)?,
             };
             let path = joined(path, below.as_os_str());
@@ -110,11 +110,7 @@ impl Packer<'_> {
                 }
             }
             Kind::Unknown => {} // why comes behind it
-            kind => {
-                let kind = format!("{kind:?}").replace("Device", " device").to_lowercase();
-                let kind = kind.replace("fifo", "FIFO");
-                return Ok(Some(format!("Is a {kind}, which is not copied")));
-            }
+            kind => return Ok(Some(format!("Is a {kind}, which is not copied"))),
         }
         Ok(None)
     }
@@ -130,17 +126,23 @@ impl Packer<'_> {
             header.set_size(known);
             let mut padded = Padded { entry, progress: self.progress, left: known, why: None };
             self.archive.append_data(header, name, &mut padded)?;
-            let why = padded.why;
-            if why.is_none() {
-                self.progress.count_file();
+            if let Some(error) = padded.why {
+                let zeros = "the archive has zeros in place of the rest";
+                return Ok(missing_for(&error).map(|why| format!("{why} ({zeros})")));
             }
-            return Ok(why.map(|why| format!("{why} (the archive has zeros in place of the rest)")));
+            // How it ended stands behind its last byte.
+            return Ok(match entry.fill_buf().map(<[u8]>::is_empty) {
+                Ok(true) => {
+                    self.progress.count_file();
+                    None
+                }
+                Ok(false) => Some("the file is longer than it was to be".to_owned()),
+                Err(error) => missing_for(&Error::of_read(error)),
+            });
         }
         let mut content = Vec::new();
         if let Err(error) = entry.take(MOST_UNKNOWN + 1).read_to_end(&mut content) {
-            // One that changed while the server was away comes again.
-            let changed = is_changed(&error);
-            return Ok((!changed).then(|| error.to_string()));
+            return Ok(missing_for(&Error::of_read(error)));
         }
         if content.len() as u64 > MOST_UNKNOWN {
             let why = "its size is not known, and too large to wait for its end";
@@ -154,9 +156,10 @@ impl Packer<'_> {
     }
 }
 
-fn is_changed(error: &io::Error) -> bool {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-    matches!(inner, Some(Error::FileChanged))
+/// Why an entry is missing whose bytes did not come. One that changed while the server was away comes
+/// again.
+fn missing_for(error: &Error) -> Option<String> {
+    (!matches!(error, Error::FileChanged)).then(|| error.to_string())
 }
 
 fn header(metadata: &Metadata, no_preserve: bool) -> Header {
@@ -180,7 +183,7 @@ struct Padded<'a, 'b> {
     entry: &'a mut WalkEntry<'b>,
     progress: &'a Progress,
     left: u64,
-    why: Option<String>,
+    why: Option<Error>,
 }
 
 impl Read for Padded<'_, '_> {
@@ -189,13 +192,13 @@ impl Read for Padded<'_, '_> {
         let room = &mut buffer[..most];
         if self.why.is_none() && most > 0 {
             match self.entry.read(room) {
-                Ok(0) => self.why = Some("the file is shorter than it was to be".to_owned()),
+                Ok(0) => self.why = Some(Error::Corrupt("the file is shorter than it was to be")),
                 Ok(read) => {
                     self.progress.advance(read);
                     self.left -= read as u64;
                     return Ok(read);
                 }
-                Err(error) => self.why = Some(error.to_string()),
+                Err(error) => self.why = Some(Error::of_read(error)),
             }
         }
         room.fill(0);

@@ -71,6 +71,8 @@ fn copy(
     let mut tries = opts.retries;
     loop {
         let mut transfer = client.open(path)?;
+        // Nothing but a directory is without one, and that could not be opened.
+        let name = name.ok_or_else(|| Error::Output("no name to write it under".to_owned()))?;
         match write_file(&mut transfer, folder, name, options, &mut on_event) {
             Err(Error::FileChanged) if tries > 0 => tries -= 1, // begins anew
             Err(error) => return Err(error),

@@ -9,18 +9,20 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, renameat};
-use nix::sys::stat::{Mode, UtimensatFlags, fchmod, futimens, mkdirat, utimensat};
+use nix::sys::stat::{Mode, UtimensatFlags, fchmod, fstat, futimens, mkdirat, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{UnlinkatFlags, getpid, symlinkat, unlinkat};
+use nix::unistd::{UnlinkatFlags, geteuid, getpid, symlinkat, unlinkat};
 
 use super::{Temporary, Unfinished};
+use crate::process::errno_of;
 
-/// A folder to write below.
-#[derive(Debug)]
-pub struct Folder(OwnedFd);
+/// A folder to write below. Clones have one descriptor in common.
+#[derive(Debug, Clone)]
+pub struct Folder(Arc<OwnedFd>);
 
 /// What is kept of what something was; None: nothing, so it becomes what is usual here.
 #[derive(Debug, Clone, Copy)]
@@ -46,66 +48,48 @@ impl Folder {
     /// Those of open(2).
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        Ok(Self(open(path.as_ref(), flags, Mode::empty())?))
+        Ok(Self(Arc::new(open(path.as_ref(), flags, Mode::empty())?)))
     }
 
-    pub(super) fn try_clone(&self) -> io::Result<Self> {
-        self.0.try_clone().map(Self)
-    }
-
-    /// Makes a folder, or finds the one that is there.
-    pub(super) fn make_folder(&self, name: &OsStr, mode: Mode) -> Result<Self, Errno> {
+    /// Makes a folder, or finds the one that is there. If that is ours and cannot be written to, it can
+    /// now: then with the mode that it had.
+    pub(super) fn make_folder(
+        &self,
+        name: &OsStr,
+        mode: Mode,
+    ) -> Result<(Self, Option<Mode>), Errno> {
         check(name)?;
-        match mkdirat(&self.0, name, mode) {
-            Ok(()) | Err(Errno::EEXIST) => {}
+        let is_new = match mkdirat(&self.0, name, mode) {
+            Ok(()) => true,
+            Err(Errno::EEXIST) => false,
             Err(errno) => return Err(errno),
-        }
+        };
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-        match self.open_below(name, flags, Mode::empty()) {
-            Err(Errno::ELOOP) => Err(Errno::ENOTDIR), // a link, which is not followed
-            outcome => outcome.map(Self),
+        let folder = match self.open_below(name, flags, Mode::empty()) {
+            Err(Errno::ELOOP) => return Err(Errno::ENOTDIR), // a link, which is not followed
+            folder => Self(Arc::new(folder?)),
+        };
+        let before = if is_new { None } else { folder.make_writable()? };
+        Ok((folder, before))
+    }
+
+    fn make_writable(&self) -> Result<Option<Mode>, Errno> {
+        let stat = fstat(&self.0)?;
+        let mode = Mode::from_bits_truncate(stat.st_mode);
+        if stat.st_uid != geteuid().as_raw() || mode.contains(Mode::S_IRWXU) {
+            return Ok(None);
         }
+        Ok(self.set_mode(mode | Mode::S_IRWXU).ok().map(|()| mode))
+    }
+
+    pub(super) fn set_mode(&self, mode: Mode) -> Result<(), Errno> {
+        fchmod(&self.0, mode)
     }
 
     /// Gives the folder itself what is to be kept.
     pub(super) fn keep(&self, kept: &Kept) -> Result<(), Errno> {
         fchmod(&self.0, kept.mode)?;
         futimens(&self.0, &TimeSpec::UTIME_OMIT, &kept.mtime)
-    }
-
-    /// Writes a file that is there as a whole.
-    pub(super) fn write_file(
-        &self,
-        name: &OsStr,
-        content: &[u8],
-        kept: Option<&Kept>,
-        unfinished: &Unfinished,
-    ) -> Result<(), Errno> {
-        check(name)?;
-        let _held = unfinished.hold(); // a signal ends the program before this, or behind it
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
-        let mode = kept.map_or(Mode::from_bits_truncate(0o666), |kept| kept.mode);
-        let write = |file: OwnedFd| {
-            let mut file = File::from(file);
-            file.write_all(content).map_err(errno_of)?;
-            kept.map_or(Ok(()), |kept| keep(&file, kept))
-        };
-        let (temporary, file) = match self.open_below(name, flags, mode) {
-            Err(Errno::EEXIST) => {
-                let (temporary, file) = self.temporary(mode)?;
-                (Some(temporary), file)
-            }
-            file => (None, file?),
-        };
-        let now = temporary.as_deref().map_or(name, OsStr::new);
-        let written = write(file).and_then(|()| match now == name {
-            true => Ok(()),
-            false => renameat(&self.0, now, &self.0, name),
-        });
-        if written.is_err() {
-            let _ = unlinkat(&self.0, now, UnlinkatFlags::NoRemoveDir);
-        }
-        written
     }
 
     /// Begins a file, which takes its name when it is complete.
@@ -118,10 +102,9 @@ impl Folder {
         check(name)?;
         // What is to be private in the end is private from the beginning.
         let mode = kept.map_or(Mode::from_bits_truncate(0o666), |_| Mode::S_IRUSR | Mode::S_IWUSR);
-        let copy = self.0.try_clone().map_err(errno_of)?;
         let mut held = unfinished.hold();
         let (temporary, file) = self.temporary(mode)?;
-        *held = Some(Temporary::Below(copy, temporary.clone()));
+        *held = Some(Temporary::Below(Arc::clone(&self.0), temporary.clone()));
         drop(held);
         let (file, unfinished) = (Some(File::from(file)), unfinished.clone());
         Ok(NewFile { folder: self, name, temporary, file, unfinished })
@@ -189,7 +172,7 @@ impl AsFd for Folder {
 impl NewFile<'_> {
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Errno> {
         let file = self.file.as_mut().ok_or(Errno::EBADF)?;
-        file.write_all(bytes).map_err(errno_of)
+        file.write_all(bytes).map_err(|error| errno_of(&error))
     }
 
     /// Gives it its name, in the place of whatever has it, unless that is a folder.
@@ -229,8 +212,4 @@ fn check(name: &OsStr) -> Result<(), Errno> {
 fn keep(file: &File, kept: &Kept) -> Result<(), Errno> {
     fchmod(file, kept.mode)?;
     futimens(file, &TimeSpec::UTIME_OMIT, &kept.mtime)
-}
-
-fn errno_of(error: io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32))
 }

@@ -82,9 +82,8 @@ pub fn write_tree(
     options: &Options,
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<Report, Error> {
-    let folder = folder.try_clone().map_err(|error| Error::Output(error.to_string()))?;
     let mut writer = Writer {
-        folder,
+        folder: folder.clone(),
         name,
         options,
         on_event,
@@ -92,11 +91,9 @@ pub fn write_tree(
         buffer: Vec::new(),
         report: Report::default(),
     };
-    while let Some(entry) = walk.next_entry()? {
-        writer.write(entry)?;
-    }
-    writer.leave(0);
-    Ok(writer.report)
+    let outcome = writer.write_all(walk);
+    writer.leave(0); // the directories that it was in are as they are to be, if not all is in them
+    outcome.map(|()| writer.report)
 }
 
 /// Writes a file below a folder, under a name.
@@ -106,20 +103,16 @@ pub fn write_tree(
 pub fn write_file(
     transfer: &mut Transfer,
     folder: &Folder,
-    name: Option<&OsStr>,
+    name: &OsStr,
     options: &Options,
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<Report, Error> {
     let failed = |errno: Errno| Error::Output(errno.desc().to_owned());
-    let name = name.ok_or(Errno::EISDIR).map_err(failed)?;
     let kept = transfer.meta().map(|meta| kept(meta.mode, meta.mtime));
     let kept = kept.filter(|_| !options.no_preserve);
     let mut file = folder.begin_file(name, kept.as_ref(), &options.unfinished).map_err(failed)?;
     loop {
-        let bytes = transfer.fill_buf().map_err(|error| match error.downcast() {
-            Ok(error) => error,
-            Err(_) => Error::Corrupt("an error without a name"),
-        })?;
+        let bytes = transfer.fill_buf().map_err(Error::of_read)?;
         if bytes.is_empty() {
             break;
         }
@@ -158,6 +151,8 @@ struct Level {
     /// None: it could not be made, so nothing in it can.
     folder: Option<Folder>,
     kept: Option<Kept>,
+    /// What mode it had before it was made writable.
+    before: Option<Mode>,
 }
 
 /// Why an entry is not written.
@@ -168,7 +163,7 @@ enum Trouble {
     Errno(Errno),
     /// Nobody is to be told: it comes again, or was told of before.
     Known,
-    Special(&'static str),
+    Special(Kind),
 }
 
 impl From<Errno> for Trouble {
@@ -178,8 +173,15 @@ impl From<Errno> for Trouble {
 }
 
 impl Writer<'_> {
-    /// A file of at most so many bytes is written once it is there, and verified.
+    /// A file of at most so many bytes is begun once it is there, and verified.
     const SMALL: usize = 256 << 10;
+
+    fn write_all(&mut self, walk: &mut Walk) -> Result<(), Error> {
+        while let Some(entry) = walk.next_entry()? {
+            self.write(entry)?;
+        }
+        Ok(())
+    }
 
     fn write(&mut self, mut entry: WalkEntry<'_>) -> Result<(), Error> {
         self.leave(entry.depth());
@@ -197,7 +199,7 @@ impl Writer<'_> {
                 return Err(Error::Output(errno.desc().to_owned()));
             }
             Err(Trouble::Errno(errno)) => errno.desc().to_owned(),
-            Err(Trouble::Special(what)) => format!("Is a {what}, which is not copied"),
+            Err(Trouble::Special(kind)) => format!("Is a {kind}, which is not copied"),
         };
         self.report.problems += 1;
         (self.on_event)(Event::Problem { path: entry.path(), why });
@@ -207,10 +209,14 @@ impl Writer<'_> {
     /// Closes the directories from this depth on, which are complete now.
     fn leave(&mut self, depth: usize) {
         while self.levels.len() > depth {
-            let Some(Level { folder: Some(folder), kept: Some(kept) }) = self.levels.pop() else {
+            let Some(Level { folder: Some(folder), kept, before }) = self.levels.pop() else {
                 continue;
             };
-            let _ = folder.keep(&kept); // not ours, perhaps: then it stays as it was
+            let _ = match (kept, before) {
+                (Some(kept), _) => folder.keep(&kept), // not ours, perhaps: then it stays as it was
+                (None, Some(before)) => folder.set_mode(before),
+                (None, None) => Ok(()),
+            };
         }
     }
 
@@ -222,8 +228,8 @@ impl Writer<'_> {
         };
         match (metadata.kind(), name) {
             (Kind::Directory, None) => {
-                let folder = self.folder.try_clone().map_err(|_| Errno::EMFILE)?;
-                self.levels.push(Level { folder: Some(folder), kept: None });
+                let folder = Some(self.folder.clone());
+                self.levels.push(Level { folder, kept: None, before: None });
                 return Ok(());
             }
             (_, None) => return Err(Errno::EISDIR.into()),
@@ -268,11 +274,11 @@ impl Writer<'_> {
             Some(parent) => parent.make_folder(name, mode).map_err(Trouble::Errno),
             None => Err(Trouble::Known),
         };
-        let (folder, outcome) = match made {
-            Ok(folder) => (Some(folder), Ok(())),
-            Err(trouble) => (None, Err(trouble)),
+        let (folder, before, outcome) = match made {
+            Ok((folder, before)) => (Some(folder), before, Ok(())),
+            Err(trouble) => (None, None, Err(trouble)),
         };
-        self.levels.push(Level { folder, kept });
+        self.levels.push(Level { folder, kept, before });
         self.report.directories += u64::from(outcome.is_ok());
         outcome
     }
@@ -286,30 +292,26 @@ impl Writer<'_> {
         let (kept, unfinished) = (self.kept(metadata), self.options.unfinished.clone());
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        let is_whole = self.read_small(entry, &mut buffer)?;
+        self.read_small(entry, &mut buffer)?;
         let folder = match self.levels.last() {
             None => &self.folder,
             Some(level) => level.folder.as_ref().ok_or(Trouble::Known)?,
         };
         let mut bytes = buffer.len() as u64;
-        if is_whole {
-            folder.write_file(name, &buffer, kept.as_ref(), &unfinished)?;
-        } else {
-            let mut file = folder.begin_file(name, kept.as_ref(), &unfinished)?;
-            file.write(&buffer)?;
-            loop {
-                let next = entry.fill_buf().map_err(Trouble::source)?;
-                if next.is_empty() {
-                    break;
-                }
-                file.write(next)?;
-                let count = next.len();
-                entry.consume(count);
-                bytes += count as u64;
-                (self.on_event)(Event::Bytes(count));
+        let mut file = folder.begin_file(name, kept.as_ref(), &unfinished)?;
+        file.write(&buffer)?;
+        loop {
+            let next = entry.fill_buf().map_err(Trouble::source)?;
+            if next.is_empty() {
+                break;
             }
-            file.commit(kept.as_ref())?;
+            file.write(next)?;
+            let count = next.len();
+            entry.consume(count);
+            bytes += count as u64;
+            (self.on_event)(Event::Bytes(count));
         }
+        file.commit(kept.as_ref())?;
         self.buffer = buffer;
         self.report.files += 1;
         self.report.bytes += bytes;
@@ -324,37 +326,33 @@ impl Writer<'_> {
         &mut self,
         entry: &mut WalkEntry<'_>,
         buffer: &mut Vec<u8>,
-    ) -> Result<bool, Trouble> {
+    ) -> Result<(), Trouble> {
         while buffer.len() <= Self::SMALL {
             let next = entry.fill_buf().map_err(Trouble::source)?;
             if next.is_empty() {
-                return Ok(true);
+                break;
             }
             buffer.extend_from_slice(next);
             let count = next.len();
             entry.consume(count);
             (self.on_event)(Event::Bytes(count));
         }
-        Ok(false)
+        Ok(())
     }
 }
 
 impl Trouble {
     fn source(error: std::io::Error) -> Self {
-        match error.downcast() {
-            Ok(Error::FileChanged) => Self::Known,
-            Ok(error) => Self::Source(error),
-            Err(_) => Self::Errno(Errno::EINVAL),
+        match Error::of_read(error) {
+            Error::FileChanged => Self::Known,
+            error => Self::Source(error),
         }
     }
 
     fn special(kind: Kind) -> Self {
         match kind {
-            Kind::Fifo => Self::Special("FIFO"),
-            Kind::Socket => Self::Special("socket"),
-            Kind::CharacterDevice => Self::Special("character device"),
-            Kind::BlockDevice => Self::Special("block device"),
-            _ => Self::Known, // why comes behind it
+            Kind::Unknown => Self::Known, // why comes behind it
+            kind => Self::Special(kind),
         }
     }
 }

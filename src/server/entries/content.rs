@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
 
 use super::{pack_end, pack_failure};
+use crate::process::errno_of;
 use crate::server::file::{at_most, differ, read_some};
 use crate::wire::{Packed, Reply, Trailer};
 
@@ -25,7 +26,7 @@ impl Content {
     /// The rest of an open file.
     pub(super) fn new(mut file: File, offset: u64) -> Result<Self, Errno> {
         let stat = fstat(&file)?;
-        file.seek(SeekFrom::Start(offset)).map_err(errno_of)?;
+        file.seek(SeekFrom::Start(offset)).map_err(|error| errno_of(&error))?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         // Empty, or a file of /proc, which does not know: reading tells.
         let left = (size > 0).then(|| size.saturating_sub(offset));
@@ -61,7 +62,7 @@ impl Content {
                 return Some(Packed::SIZE + read);
             }
             Err(error) => {
-                let errno = errno_of(error);
+                let errno = errno_of(&error);
                 pack_failure(end, &format!("read: {}", errno.desc()), errno);
             }
         }
@@ -76,8 +77,4 @@ impl Content {
         let checksum = self.checksum.clone().finalize();
         pack_end(end, &Trailer { bytes: self.sent, checksum, changed });
     }
-}
-
-fn errno_of(error: std::io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32))
 }

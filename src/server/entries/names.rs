@@ -7,6 +7,8 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
 
+use crate::process::errno_of;
+
 /// Names of a directory, sorted by their bytes: all, or as many of the first as the budget allows.
 #[derive(Debug, Default)]
 pub(super) struct Names {
@@ -48,9 +50,7 @@ impl Names {
         // Both descriptors have one place to read at.
         lseek(directory, 0, Whence::SeekSet)?;
         let copy = directory.as_fd().try_clone_to_owned();
-        let mut stream = Dir::from_fd(copy.map_err(|error| {
-            Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EMFILE as i32))
-        })?)?;
+        let mut stream = Dir::from_fd(copy.map_err(|error| errno_of(&error))?)?;
         for entry in stream.iter() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
@@ -77,9 +77,12 @@ impl Names {
         self.bytes.len() + self.places.len() * Self::PLACE
     }
 
+    /// In their order, each once: what is removed and made again meanwhile may be read twice,
+    /// readdir(3).
     fn sort(&mut self) {
-        let bytes = &self.bytes;
-        self.places.sort_unstable_by(|&one, &other| at(bytes, one).cmp(at(bytes, other)));
+        let name = |&place: &(u32, u16)| at(&self.bytes, place);
+        self.places.sort_unstable_by(|one, other| name(one).cmp(name(other)));
+        self.places.dedup_by(|one, other| name(one) == name(other));
     }
 
     /// Forgets all but the first, and gives the last of those.
@@ -119,6 +122,17 @@ mod tests {
     use std::fs::File;
 
     use super::*;
+
+    #[test]
+    fn a_name_that_is_read_twice_comes_once() {
+        let mut names = Names::default();
+        [&b"b"[..], b"a", b"b", b"ab", b"a"].into_iter().for_each(|name| names.add(name));
+        names.sort();
+        for expected in [b"a".as_slice(), b"ab", b"b"] {
+            assert_eq!(names.next(), Some(expected));
+        }
+        assert_eq!(names.next(), None);
+    }
 
     #[test]
     fn names_come_sorted_by_their_bytes_whatever_fits_into_memory() {

@@ -3,6 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
+use std::process::Command;
 
 use mqfs::sysv::{Key, Mode, Semaphore, SharedMemory};
 use nix::sys::signal::{Signal, kill};
@@ -71,6 +72,21 @@ impl Place {
 fn writer(server: &Server) -> i32 {
     let [writer] = children_of(server.pid())[..] else { panic!("it is not at rest") };
     writer
+}
+
+#[test]
+fn whoever_collects_it_may_read_it_whatever_the_umask() {
+    in_own_namespace(|| {
+        let (place, key) = (Place::new(), unique_key());
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "umask 077; exec \"$0\" \"$@\""])
+            .arg(program("mqfs-server").get_program());
+        command.args(["-k", &key.to_string(), "--root"]).arg(place.root.path());
+        let server = Server::start_as(key, command.arg("--metrics-file").arg(place.file()));
+        assert_eq!(fs::metadata(place.file()).unwrap().mode() & 0o777, 0o644);
+        server.stop();
+    });
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! A server that lies: whatever it calls an entry, nothing is written but below the one folder.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::thread;
 
-use mqfs::sysv::{Key, MessageBuffer, Mode, OwnedQueue, Queue, Select};
-use mqfs::wire::{Entry, Kind, Meta, Packed, Reply, Request, Trailer};
+use mqfs::sysv::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select};
+use mqfs::wire::{Entry, Failure, Kind, Meta, Packed, Reply, Request, Trailer};
+use nix::errno::Errno;
 
 use crate::support::{Finished, client, in_own_namespace, public_folder, run, unique_key};
 
@@ -54,8 +56,20 @@ impl Lies {
         self
     }
 
+    fn failure(mut self, errno: Errno) -> Self {
+        let failure = Failure { text: b"not now".to_vec(), errno: Some(errno) };
+        Packed::append(&mut self.0, Reply::FAILURE, &failure.encode());
+        self
+    }
+
     /// Answers one request on the queue with all of it.
     fn tell(&self, requests: &Queue) {
+        let (bytes, checksum) = (self.0.len() as u64, crc32fast::hash(&self.0));
+        let end = Trailer { bytes, checksum, changed: false }.encode();
+        self.tell_of(Kind::Directory, requests, (Reply::END, &end));
+    }
+
+    fn tell_of(&self, top: Kind, requests: &Queue, (end, last): (MessageType, &[u8])) {
         let mut message = MessageBuffer::with_capacity(65_536);
         requests.receive(&mut message, Select::Any).unwrap();
         let request = Request::decode(message.text()).unwrap();
@@ -63,12 +77,11 @@ impl Lies {
         let send = |mtype, text: &[u8]| {
             let _ = reply.send(&MessageBuffer::with_text(mtype, text));
         };
-        send(Reply::META, &meta(Kind::Directory).encode());
+        send(Reply::META, &meta(top).encode());
         for part in self.0.chunks(4000) {
             send(Reply::DATA, part);
         }
-        let (bytes, checksum) = (self.0.len() as u64, crc32fast::hash(&self.0));
-        send(Reply::END, &Trailer { bytes, checksum, changed: false }.encode());
+        send(end, last);
     }
 }
 
@@ -233,5 +246,78 @@ fn a_listing_of_lies_is_cleaned_or_ended() {
                 assert_eq!(list(&lies, how).code(), Some(1), "{how:?} {name:?}");
             }
         }
+    });
+}
+
+#[test]
+fn a_read_that_was_interrupted_there_is_not_tried_again_here_for_ever() {
+    in_own_namespace(|| {
+        let mut lies = Lies::default().dir("").meta(Kind::Regular, "a", "");
+        Packed::append(&mut lies.0, Reply::DATA, b"part");
+        let lies = lies.failure(Errno::EINTR).file("b").end();
+        for arguments in [&["-r", "--tar"][..], &["-r", "-C", "."]] {
+            let here = public_folder();
+            let outcome = ask(unique_key(), &lies, arguments, here.path());
+            let expected = "mqfs-client: /dir/a: not now\n\
+                            mqfs-client: /dir: incomplete: 1 entry is missing\n";
+            assert_eq!((outcome.code(), &*outcome.stderr), (Some(1), expected), "{arguments:?}");
+        }
+        let key = unique_key();
+        let requests = OwnedQueue::create(key, Mode::new(0o600)).unwrap();
+        let failure = Failure { text: b"not now".to_vec(), errno: Some(Errno::EINTR) };
+        let error = thread::scope(|scope| {
+            let tell = || {
+                let end = (Reply::FAILURE, &failure.encode()[..]);
+                Lies::default().raw(b"part").tell_of(Kind::Regular, &requests, end);
+            };
+            scope.spawn(tell);
+            let mut transfer = mqfs::Client::connect(key).unwrap().open("/file").unwrap();
+            io::copy(&mut transfer, &mut io::sink()).unwrap_err()
+        });
+        assert_eq!(error.to_string(), "not now");
+    });
+}
+
+#[test]
+fn what_is_all_there_but_for_the_last_word_is_not_asked_for_again() {
+    in_own_namespace(|| {
+        let tree = Lies::default().dir("").file("a").end();
+        let file = Lies::default().file("");
+        let one = Lies::default().meta(Kind::Regular, "", "");
+        for (top, lies, arguments, lines) in [
+            (Kind::Directory, tree, &["-r", "-C", "."][..], 0),
+            (Kind::Regular, file, &["-r", "-C", "."], 0),
+            (Kind::Regular, one, &["-l"], 1),
+        ] {
+            let (key, here) = (unique_key(), public_folder());
+            let requests = OwnedQueue::create(key, Mode::new(0o600)).unwrap();
+            let outcome = thread::scope(|scope| {
+                let died = Failure { text: Vec::new(), errno: Some(Errno::EOWNERDEAD) }.encode();
+                let lies = &lies;
+                let requests = &requests;
+                scope.spawn(move || lies.tell_of(top, requests, (Reply::FAILURE, &died)));
+                let mut command = client(key);
+                command.args(["--timeout", "2s"]).args(arguments);
+                run(command.arg("/top").current_dir(here.path()))
+            });
+            assert_eq!((outcome.code(), &*outcome.stderr), (Some(0), ""), "{arguments:?}");
+            let shown = String::from_utf8(outcome.stdout).unwrap();
+            assert_eq!(shown.lines().count(), lines, "{shown}");
+        }
+    });
+}
+
+#[test]
+fn a_listing_that_breaks_off_shows_what_came() {
+    in_own_namespace(|| {
+        let lies = Lies::default().meta(Kind::Regular, "a", "").meta(Kind::Regular, "b", "");
+        let lies = lies.meta(Kind::Regular, "b", "");
+        let here = public_folder();
+        let outcome = ask(unique_key(), &lies, &["-l"], here.path());
+        let expected = "mqfs-client: /dir: incomplete: entries that are not in their order\n";
+        assert_eq!((outcome.code(), &*outcome.stderr), (Some(1), expected));
+        let shown = String::from_utf8(outcome.stdout).unwrap();
+        let names: Vec<_> = shown.lines().filter_map(|line| line.rsplit(' ').next()).collect();
+        assert_eq!(names, ["a", "b"]);
     });
 }

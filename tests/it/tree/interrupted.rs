@@ -1,14 +1,17 @@
 //! Servers and children that die while a tree is on its way, and clients that are told to stop.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::Site;
-use crate::support::{Running, Server, in_own_namespace, noise, reply_queues, wait_until};
+use crate::support::{Running, Server, Stuck, in_own_namespace, noise, reply_queues, wait_until};
 
 /// Two large files, and many small ones between them, in folders.
 fn site() -> Site {
@@ -188,6 +191,71 @@ fn a_file_that_changes_on_its_way_is_told_of_and_one_that_shrinks_is_missing() {
         let expected = "mqfs-client: /dir/a: warning: the file changed while it was read\n";
         assert_eq!((outcome.code(), &*outcome.stderr), (Some(0), expected));
         assert_eq!(fs::metadata(site.here("dir/a")).unwrap().len(), 20 << 20);
+        site.server.stop();
+    });
+}
+
+#[test]
+fn an_archive_tells_of_a_large_file_that_changed_and_holds_one_that_came_again() {
+    in_own_namespace(|| {
+        let mut site = site();
+        let key = site.server.key;
+        let stuck = |site: &Site| {
+            let mut command = site.command(&["-r", "--tar", "/dir"]);
+            let mut stuck = Stuck::start(&mut command);
+            stuck.wait_for_its_output();
+            stuck
+        };
+        let change = |time: u64| {
+            let file = fs::File::options().write(true).open(site.at("dir/a")).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(time)).unwrap();
+            file
+        };
+        let client = stuck(&site);
+        change(1);
+        let outcome = client.client.finish();
+        let expected = "mqfs-client: /dir/a: warning: the file changed while it was read\n";
+        assert_eq!((outcome.code(), &*outcome.stderr), (Some(0), expected));
+
+        let client = stuck(&site);
+        change(2).write_all_at(b"another beginning", 0).unwrap();
+        let children = site.server.children();
+        site.server.signal(Signal::SIGKILL);
+        kill_all(&children);
+        site.server.running().wait();
+        let root = site.folder.path().to_str().unwrap();
+        site.server = Server::start_on(key, &["--reap-interval", "1h", "--root", root]);
+        let outcome = client.client.finish();
+        assert_eq!((outcome.code(), &*outcome.stderr), (Some(0), ""));
+        fs::write(site.here("archive"), outcome.stdout).unwrap();
+        let mut tar = Command::new("tar");
+        assert!(
+            tar.args(["-xf", "archive"]).current_dir(site.here.path()).status().unwrap().success()
+        );
+        assert!(fs::read(site.here("dir/a")).unwrap() == fs::read(site.at("dir/a")).unwrap());
+        site.server.stop();
+    });
+}
+
+#[test]
+fn the_folders_of_a_tree_that_breaks_off_are_as_they_are_to_be() {
+    in_own_namespace(|| {
+        let site = site();
+        fs::set_permissions(site.at("dir"), Permissions::from_mode(0o751)).unwrap();
+        let mut command = site.command(&["--retries", "0", "-r", "/dir", "-C", "."]);
+        let client = Running::start(&mut command);
+        wait_until("it is in the last folder", || site.here("dir/z").exists());
+        client.freeze();
+        kill_children(&site.server);
+        client.signal(Signal::SIGCONT);
+        let outcome = client.finish();
+        assert_eq!(outcome.code(), Some(1), "{}", outcome.stderr);
+        for folder in ["dir", "dir/z"] {
+            let metadata = |path: PathBuf| fs::metadata(path).unwrap();
+            let (there, here) = (metadata(site.at(folder)), metadata(site.here(folder)));
+            assert_eq!(here.permissions(), there.permissions(), "{folder}");
+            assert_eq!(here.modified().unwrap(), there.modified().unwrap(), "{folder}");
+        }
         site.server.stop();
     });
 }
