@@ -17,14 +17,7 @@ pub struct Held {
 impl Held {
     /// Holds back these signals.
     pub fn new(signals: SigSet) -> Self {
-        let mut before = SigSet::empty();
-        // Fails only for a bad `how`: pthread_sigmask(3).
-        let _ = nix::sys::signal::pthread_sigmask(
-            SigmaskHow::SIG_BLOCK,
-            Some(&signals),
-            Some(&mut before),
-        );
-        Self { before }
+        Self { before: change_mask(SigmaskHow::SIG_BLOCK, &signals) }
     }
 }
 
@@ -32,6 +25,22 @@ impl Drop for Held {
     fn drop(&mut self) {
         let _ = self.before.thread_set_mask();
     }
+}
+
+/// Lets a signal in that is [held back](Held), while `body` runs.
+pub fn letting_in<T>(signal: Signal, body: impl FnOnce() -> T) -> T {
+    let before = change_mask(SigmaskHow::SIG_UNBLOCK, &signal.into());
+    let outcome = body();
+    let _ = before.thread_set_mask();
+    outcome
+}
+
+/// Changes which signals are held back from this thread, and gives those that were.
+fn change_mask(how: SigmaskHow, signals: &SigSet) -> SigSet {
+    let mut before = SigSet::empty();
+    // Fails only for a bad `how`: pthread_sigmask(3).
+    let _ = nix::sys::signal::pthread_sigmask(how, Some(signals), Some(&mut before));
+    before
 }
 
 /// Waits for one of some signals, which the caller must [hold back](Held), for at most `timeout`,

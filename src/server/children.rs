@@ -79,14 +79,20 @@ impl Children {
                 continue; // or adopted, by a server that is process 1 of a pid namespace
             };
             let pid = ended.pid.as_raw();
-            match (ended.code(), ended.signal()) {
+            let died = match (ended.code(), ended.signal()) {
                 (Some(0), _) => continue,
-                (Some(GAVE_UP), _) => {} // and said so
-                (Some(code), _) => tracing::error!(pid, code, "a child failed"),
-                (_, signal) => tracing::warn!(pid, signal, "a child was killed"),
-            }
+                (Some(GAVE_UP), _) => false, // it said so, and counted it
+                (Some(code), _) => {
+                    tracing::error!(pid, code, "a child failed");
+                    true
+                }
+                (_, signal) => {
+                    tracing::warn!(pid, signal, "a child was killed");
+                    true
+                }
+            };
             if let Task::Request(caller, reply) = task {
-                self.died += 1;
+                self.died += u64::from(died);
                 self.obituaries.tell(caller, reply);
             }
         }

@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
 
 use super::reply_to::{Dialect, ReplyTo};
+use crate::process::Patience;
 use crate::process::liveness::{Dead, Life, Observer};
-use crate::process::{Patience, signals};
+use crate::process::signals::{self, Held};
 use crate::stats::Figures;
 use crate::sysv::{self, Limits, Message, MessageBuffer, SendError};
 use crate::wire::{Lease, MAX_PLAIN_REPLY, MAX_REPLY, Reply};
@@ -18,7 +20,8 @@ pub(super) struct Outbox<'a> {
     stall_timeout: Duration,
     chunk: usize,
     patience: Patience,
-    ticking: bool,
+    /// Keeps the tick from calls other than the wait for room: not all are taken up again of themselves.
+    ticks: Option<Held>,
     /// When the last message was about to be sent, or the request received.
     last_sent: Instant,
     /// Since when nothing was taken of what is there, and when something was before that.
@@ -72,7 +75,7 @@ impl<'f> Outbox<'f> {
             stall_timeout,
             chunk,
             patience,
-            ticking: false,
+            ticks: None,
             last_sent,
             unread: None,
             sent: 0,
@@ -175,13 +178,13 @@ impl<'f> Outbox<'f> {
     }
 
     fn send_waiting(&mut self, message: Message<'_>) -> Result<(), Undelivered> {
-        if !self.ticking {
+        if self.ticks.is_none() {
+            self.ticks = Some(Held::new(Signal::SIGALRM.into()));
             signals::tick_every(Self::TICK).map_err(Undelivered::NoTimer)?;
-            self.ticking = true;
         }
         let since = Instant::now();
         loop {
-            match self.reply.queue.send(message) {
+            match signals::letting_in(Signal::SIGALRM, || self.reply.queue.send(message)) {
                 Err(SendError::Interrupted) => {}
                 outcome => return outcome.map_err(undelivered),
             }

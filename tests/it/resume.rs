@@ -265,7 +265,8 @@ fn a_dead_child_is_not_taken_for_the_process_that_has_its_pid_by_now() {
             let server = files.serve();
             server.fetch("/file");
             wait_until("it is idle", || children_of(server.pid()).is_empty());
-            let stuck = Stuck::start(&mut files.client());
+            let mut stuck = Stuck::start(&mut files.client());
+            stuck.wait_for_its_output(); // by then it has looked at who sends
             let child = children_of(server.pid())[0];
             let born = owner_of(child).start_time;
             // Together, so that nobody tells the client.

@@ -25,11 +25,16 @@ use crate::support::{
 
 /// A server of a small file and one of 1 MiB, which keeps house once.
 fn server() -> (Server, TempDir) {
+    server_with(&[])
+}
+
+fn server_with(arguments: &[&str]) -> (Server, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("small"), "small").unwrap();
     fs::write(folder.path().join("big"), noise(1 << 20)).unwrap();
     let root = folder.path().to_str().unwrap().to_owned();
-    (Server::start(&["--root", &root, "--reap-interval", "1h"]), folder)
+    let usual = ["--root", &root, "--reap-interval", "1h"];
+    (Server::start(&[&usual[..], arguments].concat()), folder)
 }
 
 /// What `mqfs-stat --json` shows, whatever its exit status.
@@ -117,6 +122,21 @@ fn children_under_way_clients_that_left_and_children_that_died_are_counted() {
         wait_for(server.key, "clients_gone", 1);
         wait_for(server.key, "children", 0);
         assert_eq!(look(server.key)["counters"]["children_peak"], 2);
+        server.stop();
+    });
+}
+
+#[test]
+fn a_client_that_stalled_is_counted_as_that_and_as_nothing_else() {
+    in_own_namespace(|| {
+        let (server, _folder) = server_with(&["--stall-timeout", "1s"]);
+        wait_until("it has kept house", || children_of(server.pid()).is_empty());
+        let client = stuck_client_without_retries(&server, "/big");
+        wait_for(server.key, "failed/stalled", 1);
+        wait_for(server.key, "children", 0);
+        let failed = &look(server.key)["counters"]["failed"];
+        assert_eq!(failed["child_died"], 0, "{failed}");
+        drop(client);
         server.stop();
     });
 }

@@ -1,6 +1,7 @@
 //! Queues made by hand, processes to own them, and what `mqfs-reap` says of them.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -244,6 +245,19 @@ impl Stuck {
             found.is_some()
         });
         found.unwrap()
+    }
+
+    /// Waits until it has written more than its first messages to the pipe that nobody reads.
+    #[track_caller]
+    #[allow(unsafe_code)]
+    pub fn wait_for_its_output(&mut self) {
+        let pipe = self.client.child().stdout.as_ref().unwrap().as_raw_fd();
+        wait_until("it has written", || {
+            let mut unread: libc::c_int = 0;
+            // SAFETY: the pipe is open, and the number outlives the call; ioctl_pipe(2).
+            let asked = unsafe { libc::ioctl(pipe, libc::FIONREAD, &raw mut unread) };
+            asked == 0 && unread > 16 << 10
+        });
     }
 
     /// `kill -9`, dead and buried.
