@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg};
-use nix::unistd::{UnlinkatFlags, getpid, linkat, unlinkat};
+use nix::unistd::{UnlinkatFlags, geteuid, getpid, linkat, unlinkat};
 
 use crate::text::printable;
 
@@ -56,8 +56,9 @@ enum State {
     Unnamed,
     /// A file with a name of its own beside the target.
     Named(PathBuf),
-    /// The same, which stays when it is not completed, and which nobody else writes meanwhile.
-    Kept(PathBuf, Option<Flock<File>>),
+    /// The same, which stays when it is not completed. Until then nobody else may read it, and
+    /// nobody writes it.
+    Kept { path: PathBuf, mode: u32, _lock: Option<Flock<File>> },
 }
 
 /// What would stay behind if the process ended now; shared with whatever ends it.
@@ -112,9 +113,11 @@ impl OutputFile {
             Place::Descriptor(number) => return in_place(descriptor(number)?, target.to_owned()),
             Place::Path(path) => path,
         };
-        let existing = fs::metadata(&target).ok();
+        let existing = fs::symlink_metadata(&target).ok();
         if existing.as_ref().is_some_and(|existing| !existing.is_file()) {
-            return in_place(OpenOptions::new().write(true).open(&target)?, target);
+            let flags = libc::O_NOFOLLOW; // what is a link by now was none before
+            let file = OpenOptions::new().write(true).custom_flags(flags).open(&target)?;
+            return in_place(file, target);
         }
         let (file, state) = match unnamed(folder_of(&target)) {
             Ok(file) => (file, State::Unnamed),
@@ -126,7 +129,8 @@ impl OutputFile {
             Err(errno) => return Err(errno.into()),
         };
         if let Some(existing) = existing {
-            pass_on_permissions(&existing, &file)?;
+            let usual = file.metadata()?.mode();
+            file.set_permissions(Permissions::from_mode(mode_after(&existing, usual)))?;
         }
         Ok(Self { file, target, state, unfinished: unfinished.clone() })
     }
@@ -135,27 +139,27 @@ impl OutputFile {
     /// with `.part` behind it. What has that name is written over, or gone on with.
     ///
     /// # Errors
-    /// Those of [`create`](Self::create); what has the name is no regular file; another process is
-    /// writing it this way ([`WouldBlock`](io::ErrorKind::WouldBlock), flock(2)).
+    /// Those of [`create`](Self::create); what has the name is no regular file, or not the caller's
+    /// alone; another process is writing it this way ([`WouldBlock`](io::ErrorKind::WouldBlock),
+    /// flock(2)).
     pub fn create_kept(target: &Path, go_on: bool, unfinished: &Unfinished) -> io::Result<Self> {
-        let path = match follow(target)? {
-            Place::Path(path) if fs::metadata(&path).map_or(true, |target| target.is_file()) => {
-                path
-            }
+        let existing = |path: &Path| fs::symlink_metadata(path).ok();
+        let target = match follow(target)? {
+            Place::Path(path) if existing(&path).is_none_or(|existing| existing.is_file()) => path,
             _ => return Self::create(target, unfinished), // nothing that can be kept
         };
-        let mut part = path.clone().into_os_string();
-        part.push(".part");
-        let (mut file, lock) = locked(Path::new(&part))?;
+        let mut path = target.clone().into_os_string();
+        path.push(".part");
+        let path = PathBuf::from(path);
+        let (mut file, _lock) = locked(&path)?;
         if !go_on {
             file.set_len(0)?;
         }
         file.seek(SeekFrom::End(0))?;
-        if let Ok(existing) = fs::metadata(&path) {
-            pass_on_permissions(&existing, &file)?;
-        }
-        let state = State::Kept(part.into(), lock);
-        Ok(Self { file, target: path, state, unfinished: unfinished.clone() })
+        let usual = 0o666 & !umask();
+        let mode = existing(&target).map_or(usual, |existing| mode_after(&existing, usual));
+        let state = State::Kept { path, mode, _lock };
+        Ok(Self { file, target, state, unfinished: unfinished.clone() })
     }
 
     /// How long what is there by now is, and its CRC-32.
@@ -182,7 +186,7 @@ impl OutputFile {
     pub fn position(&self) -> Option<u64> {
         match self.state {
             State::InPlace => None,
-            State::Unnamed | State::Named(_) | State::Kept(..) => {
+            State::Unnamed | State::Named(_) | State::Kept { .. } => {
                 (&self.file).stream_position().ok()
             }
         }
@@ -205,7 +209,10 @@ impl OutputFile {
         match std::mem::replace(&mut self.state, State::InPlace) {
             State::InPlace => Ok(()),
             State::Named(path) => self.rename(path),
-            State::Kept(path, _lock) => fs::rename(path, &self.target),
+            State::Kept { path, mode, _lock } => {
+                self.file.set_permissions(Permissions::from_mode(mode))?;
+                fs::rename(path, &self.target)
+            }
             State::Unnamed => match link(&self.file, &self.target) {
                 Ok(()) => Ok(()),
                 Err(Errno::EEXIST) => {
@@ -258,7 +265,7 @@ impl Drop for OutputFile {
     fn drop(&mut self) {
         match &self.state {
             State::Named(_) => self.unfinished.discard(),
-            State::Kept(path, _) if self.file.metadata().is_ok_and(|file| file.len() == 0) => {
+            State::Kept { path, .. } if self.file.metadata().is_ok_and(|file| file.len() == 0) => {
                 let _ = fs::remove_file(path);
             }
             _ => {}
@@ -266,26 +273,37 @@ impl Drop for OutputFile {
     }
 }
 
-/// Not to run as its owner: what was right for the old content need not be for the new one.
-fn pass_on_permissions(existing: &fs::Metadata, file: &File) -> io::Result<()> {
-    file.set_permissions(Permissions::from_mode(existing.permissions().mode() & 0o777))
+/// The mode of what takes a file's place. It runs as nobody else, whatever that one did; and of one that
+/// is not ours it passes on no right that is not usual, since its owner chose those.
+fn mode_after(existing: &fs::Metadata, usual: u32) -> u32 {
+    let allowed = if existing.uid() == geteuid().as_raw() { 0o777 } else { usual & 0o777 };
+    existing.mode() & allowed
 }
 
-/// A file to go on with, which is nobody else's as long as it is open.
+/// What new files are not given. Setting it is the only call that reads it: umask(2); proc(5).
+fn umask() -> u32 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    umask.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok()).unwrap_or(0o077)
+}
+
+/// A file to go on with, which nobody else can read or write, and no other process of ours writes as
+/// long as it is open.
 fn locked(path: &Path) -> io::Result<(File, Option<Flock<File>>)> {
+    const PRIVATE: u32 = 0o600;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).mode(PRIVATE);
     loop {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .mode(0o666)
-            .open(path)?;
+        let file = match options.clone().create_new(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                match options.open(path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    file => file.and_then(|file| check_is_ours(&file).map(|()| file))?,
+                }
+            }
+            file => file?,
+        };
         let opened = file.metadata()?;
-        if !opened.is_file() {
-            return Err(io::Error::other("what is to be gone on with is no regular file"));
-        }
         let lock = match Flock::lock(file.try_clone()?, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Some(lock),
             Err((_, Errno::EWOULDBLOCK)) => {
@@ -298,9 +316,25 @@ fn locked(path: &Path) -> io::Result<(File, Option<Flock<File>>)> {
         let is_there =
             |there: fs::Metadata| (there.dev(), there.ino()) == (opened.dev(), opened.ino());
         if fs::symlink_metadata(path).is_ok_and(is_there) {
+            file.set_permissions(Permissions::from_mode(PRIVATE))?;
             return Ok((file, lock));
         }
     }
+}
+
+/// What somebody else made, or can reach by another name, may hold anything, and tell them everything.
+fn check_is_ours(file: &File) -> io::Result<()> {
+    let there = file.metadata()?;
+    let trouble = if !there.is_file() {
+        "is no regular file"
+    } else if there.uid() != geteuid().as_raw() {
+        "is another user's"
+    } else if there.nlink() > 1 {
+        "has another name too"
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::other(format!("what is to be gone on with {trouble}")))
 }
 
 /// Where an output leads.
@@ -315,13 +349,13 @@ enum Place {
 /// Follows links to where they lead, also if nothing is there.
 fn follow(target: &Path) -> io::Result<Place> {
     const MOST_LINKS: usize = 40; // as the kernel: path_resolution(7)
-    let descriptors = fs::canonicalize("/proc/self/fd").ok();
+    let descriptors = resolve(Path::new("/proc/self/fd")).ok();
     let mut path = target.to_owned();
     for _ in 0..MOST_LINKS {
         let Some(name) = path.file_name().map(OsStr::to_owned) else {
             return Ok(Place::Path(path)); // ".." or "/": a folder
         };
-        let folder = fs::canonicalize(folder_of(&path))?;
+        let folder = resolve(folder_of(&path))?;
         if Some(&folder) == descriptors.as_ref()
             && let Some(Ok(number)) = name.to_str().map(str::parse)
         {
@@ -329,11 +363,33 @@ fn follow(target: &Path) -> io::Result<Place> {
         }
         path = folder.join(name);
         match fs::read_link(&path) {
-            Ok(link) => path = folder.join(link),
+            Ok(link) => {
+                check_may_follow(&path, &folder)?;
+                path = folder.join(link);
+            }
             Err(_) => return Ok(Place::Path(path)),
         }
     }
     Err(Errno::ELOOP.into())
+}
+
+/// A folder's path without links, which the kernel follows, as far as it lets us.
+fn resolve(folder: &Path) -> io::Result<PathBuf> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(folder)?;
+    fs::read_link(fd_path(&opened)).or_else(|_| fs::canonicalize(folder)) // without /proc
+}
+
+/// In a folder where everybody may make links, those of others lead nobody: `protected_symlinks`,
+/// proc_sys_fs(5), whatever it is set to here.
+fn check_may_follow(link: &Path, folder: &Path) -> io::Result<()> {
+    const EVERYBODYS: u32 = 0o1002;
+    let (link, folder) = (fs::symlink_metadata(link)?, fs::metadata(folder)?);
+    let is_trusted = link.uid() == geteuid().as_raw() || link.uid() == folder.uid();
+    if folder.mode() & EVERYBODYS == EVERYBODYS && !is_trusted {
+        return Err(Errno::EACCES.into());
+    }
+    Ok(())
 }
 
 fn descriptor(number: i32) -> io::Result<File> {

@@ -1,15 +1,16 @@
 //! Parts of files, and the rest of one of which the beginning is there.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::support::{
-    Finished, Running, Server, in_own_namespace, noise, reply_queues, run, unique_key, wait_until,
+    Finished, Running, SOMEBODY, Server, as_root_in_own_namespace, in_own_namespace, noise,
+    reply_queues, run, unique_key, wait_until,
 };
 
 /// A server of `/file`, of 4 MiB, and a folder to write to.
@@ -195,7 +196,7 @@ fn what_arrived_is_kept_only_when_asked_and_replaces_no_file() {
         site.run(&["-c", "-o", "copy", "/file"]).success();
         assert!(fs::read(site.here("copy")).unwrap() == site.file);
 
-        std::os::unix::fs::symlink("elsewhere", site.here("link.part")).unwrap();
+        symlink("elsewhere", site.here("link.part")).unwrap();
         let refused = site.run(&["-c", "-o", "link", "/file"]);
         assert_eq!(refused.code(), Some(2), "{}", refused.stderr);
         assert!(!site.here("elsewhere").exists());
@@ -232,7 +233,7 @@ fn the_library_opens_parts_and_rests() {
 }
 
 #[test]
-fn what_is_kept_may_be_read_by_those_who_may_read_the_file_and_runs_as_nobody() {
+fn what_is_kept_is_private_until_it_is_complete_and_then_runs_as_nobody() {
     in_own_namespace(|| {
         let site = Site::start();
         fs::write(site.here("copy"), "old").unwrap();
@@ -240,9 +241,69 @@ fn what_is_kept_may_be_read_by_those_who_may_read_the_file_and_runs_as_nobody() 
         fs::set_permissions(site.here("copy"), Permissions::from_mode(0o4710)).unwrap();
         let both = site.run(&["--keep-partial", "-o", "copy", "/file", "/missing"]);
         assert_eq!(both.code(), Some(1));
-        assert_eq!((mode("copy.part"), mode("copy")), (0o710, 0o4710));
+        assert_eq!((mode("copy.part"), mode("copy")), (0o600, 0o4710));
         site.run(&["-c", "-o", "copy", "/file"]).success();
         assert_eq!(mode("copy"), 0o710);
+        let new = "umask 027; exec \"$0\" \"$@\"";
+        let client = site.server.client();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", new]).arg(client.get_program()).args(client.get_args());
+        shell.args(["--keep-partial", "-o", "new", "/file"]).current_dir(site.here.path());
+        run(&mut shell).success();
+        assert_eq!(mode("new"), 0o640);
+        site.server.stop();
+    });
+}
+
+#[test]
+fn what_others_made_or_can_reach_is_not_gone_on_with() {
+    as_root_in_own_namespace(|| {
+        let site = Site::start();
+        let part = site.here("copy.part");
+        let refused = |why: &str| {
+            for option in ["--keep-partial", "-c"] {
+                let refused = site.run(&[option, "-o", "copy", "/file"]);
+                let expected = format!("mqfs-client: copy: what is to be gone on with {why}\n");
+                assert_eq!((refused.code(), &*refused.stderr), (Some(2), &*expected));
+            }
+            assert_eq!(fs::read(&part).unwrap(), b"theirs");
+            assert!(!site.here("copy").exists());
+        };
+        fs::write(&part, "theirs").unwrap();
+        chown(&part, Some(SOMEBODY), None).unwrap();
+        refused("is another user's");
+        chown(&part, Some(0), None).unwrap();
+        fs::hard_link(&part, site.here("other name")).unwrap();
+        refused("has another name too");
+        site.server.stop();
+    });
+}
+
+#[test]
+fn links_that_others_made_where_everybody_may_lead_nobody() {
+    as_root_in_own_namespace(|| {
+        let site = Site::start();
+        let shared = site.here("shared");
+        fs::create_dir(&shared).unwrap();
+        fs::set_permissions(&shared, Permissions::from_mode(0o1777)).unwrap();
+        symlink("../victim", shared.join("link")).unwrap();
+        lchown(shared.join("link"), Some(SOMEBODY), None).unwrap();
+        for option in [&[][..], &["--keep-partial"]] {
+            let refused = site.run(&[&["-o", "shared/link", "/file"], option].concat());
+            let expected = "mqfs-client: shared/link: Permission denied\n";
+            assert_eq!((refused.code(), &*refused.stderr), (Some(2), expected));
+            assert!(!site.here("victim").exists());
+        }
+        // One's own, and those of whoever owns the folder, lead where they lead.
+        lchown(shared.join("link"), Some(0), None).unwrap();
+        site.run(&["-o", "shared/link", "/file"]).success();
+        assert!(fs::read(site.here("victim")).unwrap() == site.file);
+        // What is replaced was another's, who opened it wide.
+        fs::set_permissions(site.here("victim"), Permissions::from_mode(0o666)).unwrap();
+        chown(site.here("victim"), Some(SOMEBODY), None).unwrap();
+        site.run(&["-o", "victim", "/file"]).success();
+        let metadata = fs::metadata(site.here("victim")).unwrap();
+        assert_eq!((metadata.uid(), metadata.mode() & 0o7777 & 0o022), (0, 0));
         site.server.stop();
     });
 }
