@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, BufWriter, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -106,13 +107,29 @@ impl Packer<'_> {
                 let target = entry.target().unwrap_or(Path::new(""));
                 if !target.as_os_str().is_empty() {
                     header.set_entry_type(EntryType::Symlink);
-                    self.archive.append_link(&mut header, name, target)?;
+                    self.set_target(&mut header, target)?;
+                    self.archive.append_data(&mut header, name, io::empty())?;
                 }
             }
             Kind::Unknown => {} // why comes behind it
             kind => return Ok(Some(format!("Is a {kind}, which is not copied"))),
         }
         Ok(None)
+    }
+
+    /// As it is: `append_link` would tidy it up.
+    fn set_target(&mut self, header: &mut Header, target: &Path) -> io::Result<()> {
+        let target = target.as_os_str().as_bytes();
+        if header.set_link_name_literal(target).is_ok() {
+            return Ok(());
+        }
+        // What is longer than its field stands in an entry before it: tar(5), GNU tar archives.
+        let mut long = Header::new_gnu();
+        long.set_path("@LongLink")?;
+        long.set_entry_type(EntryType::GNULongLink);
+        long.set_size(target.len() as u64 + 1);
+        long.set_cksum();
+        self.archive.append(&long, target.chain(&b"\0"[..]))
     }
 
     fn append_file(
@@ -123,8 +140,13 @@ impl Packer<'_> {
     ) -> io::Result<Option<String>> {
         let known = entry.metadata().len();
         if known > SMALL {
+            // Nothing is promised of what does not come at all: the caller may not read it, say.
+            if let Err(error) = entry.fill_buf() {
+                return Ok(missing_for(&Error::of_read(error)));
+            }
             header.set_size(known);
-            let mut padded = Padded { entry, progress: self.progress, left: known, why: None };
+            let progress = self.progress;
+            let mut padded = Padded { entry, name, progress, left: known, why: None };
             self.archive.append_data(header, name, &mut padded)?;
             if let Some(error) = padded.why {
                 let zeros = "the archive has zeros in place of the rest";
@@ -181,9 +203,15 @@ fn header(metadata: &Metadata, no_preserve: bool) -> Header {
 /// A file of which the archive was promised so many bytes.
 struct Padded<'a, 'b> {
     entry: &'a mut WalkEntry<'b>,
+    name: &'a Path,
     progress: &'a Progress,
     left: u64,
     why: Option<Error>,
+}
+
+impl Padded<'_, '_> {
+    /// How many zeros may stand for what is missing, in bytes.
+    const MOST: u64 = 1 << 30;
 }
 
 impl Read for Padded<'_, '_> {
@@ -200,6 +228,11 @@ impl Read for Padded<'_, '_> {
                 }
                 Err(error) => self.why = Some(Error::of_read(error)),
             }
+        }
+        if let Some(why) = self.why.as_ref().filter(|_| self.left > Self::MOST) {
+            let (name, left) = (printable(self.name), self.left);
+            let end = format!("{name}: {why}: {left} bytes are missing, so the archive ends here");
+            return Err(io::Error::other(end));
         }
         room.fill(0);
         self.left -= most as u64;

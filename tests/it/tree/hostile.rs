@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 
 use mqfs::sysv::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select};
@@ -24,6 +25,14 @@ impl Lies {
     fn meta(mut self, kind: Kind, name: impl AsRef<[u8]>, target: &str) -> Self {
         let (name, target) = (name.as_ref(), target.as_bytes());
         let entry = Entry { meta: meta(kind), uid: 0, gid: 0, links: 1, special: 0, name, target };
+        entry.append(&mut self.0);
+        self
+    }
+
+    /// A file that is said to be so large.
+    fn large(mut self, name: impl AsRef<[u8]>, size: u64) -> Self {
+        let (meta, name) = (Meta { size, ..meta(Kind::Regular) }, name.as_ref());
+        let entry = Entry { meta, uid: 0, gid: 0, links: 1, special: 0, name, target: b"" };
         entry.append(&mut self.0);
         self
     }
@@ -319,5 +328,50 @@ fn a_listing_that_breaks_off_shows_what_came() {
         let shown = String::from_utf8(outcome.stdout).unwrap();
         let names: Vec<_> = shown.lines().filter_map(|line| line.rsplit(' ').next()).collect();
         assert_eq!(names, ["a", "b"]);
+    });
+}
+
+#[test]
+fn no_more_is_written_than_comes_whatever_size_is_said() {
+    in_own_namespace(|| {
+        let here = public_folder();
+        let arguments = ["-r", "--tar"];
+        let denied = Lies::default().dir("").large("a", u64::MAX).failure(Errno::EACCES);
+        let outcome = ask(unique_key(), &denied.file("b").end(), &arguments, here.path());
+        let expected = "mqfs-client: /dir/a: not now\n\
+                        mqfs-client: /dir: incomplete: 1 entry is missing\n";
+        assert_eq!((outcome.code(), &*outcome.stderr), (Some(1), expected));
+        assert!(outcome.stdout.len() < 20_000, "{}", outcome.stdout.len());
+
+        let mut broken = Lies::default().dir("").large("a", 1 << 50);
+        Packed::append(&mut broken.0, Reply::DATA, b"part");
+        let broken = broken.failure(Errno::EIO).file("b").end();
+        let outcome = ask(unique_key(), &broken, &arguments, here.path());
+        let expected = "mqfs-client: standard output: dir/a: not now: 1125899906842620 bytes are \
+                        missing, so the archive ends here\n";
+        assert_eq!((outcome.code(), &*outcome.stderr), (Some(1), expected));
+        assert!(outcome.stdout.len() < 100_000, "{}", outcome.stdout.len());
+    });
+}
+
+#[test]
+fn links_stand_in_an_archive_as_they_are() {
+    in_own_namespace(|| {
+        let long = format!("{}//./end/", "a".repeat(99));
+        let long_name = "n".repeat(200);
+        let targets = ["a//b/./c/", "//abs//x/", "http://x/", &long, &long];
+        let names = ["1", "2", "3", "4", &long_name];
+        let links = names.iter().zip(targets);
+        let lies =
+            links.fold(Lies::default().dir(""), |lies, (name, target)| lies.link(name, target));
+        let here = public_folder();
+        let archive = ask(unique_key(), &lies.end(), &["-r", "--tar"], here.path()).success();
+        fs::write(here.path().join("archive"), archive).unwrap();
+        let mut tar = Command::new("tar");
+        assert!(tar.args(["-xf", "archive"]).current_dir(here.path()).status().unwrap().success());
+        for (name, target) in names.iter().zip(targets) {
+            let found = fs::read_link(here.path().join("dir").join(name)).unwrap();
+            assert_eq!(found.as_os_str(), target);
+        }
     });
 }
