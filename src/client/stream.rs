@@ -36,6 +36,8 @@ pub(super) struct Stream {
     /// What the first request was told of the top.
     pub(super) meta: Meta,
     tries: u32,
+    /// Where the last request was to begin.
+    began: (Vec<u8>, Option<(u64, u32)>),
     /// How many requests it took.
     pub(super) requests: u32,
 }
@@ -45,14 +47,19 @@ impl Stream {
         let mut tries = client.retries();
         let attempt = client.begin(&path, wanted.from(Start::BEGINNING), &mut tries)?;
         let meta = attempt.meta.ok_or(Error::PlainServer)?;
-        let client = client.clone();
-        Ok(Self { client, path, wanted, attempt, taken: 0, meta, tries, requests: 1 })
+        let (client, began) = (client.clone(), (Vec::new(), None));
+        Ok(Self { client, path, wanted, attempt, taken: 0, meta, tries, began, requests: 1 })
     }
 
     /// Asks for the rest, after an answer was lost.
     pub(super) fn go_on(&mut self, start: Start<'_>, lost: Error) -> Result<(), Error> {
         if !lost.is_passing() {
             return Err(lost);
+        }
+        // Whoever came further earns another full number of tries.
+        if (&self.began.0[..], self.began.1) != (start.path, start.arrived) {
+            self.tries = self.client.retries();
+            self.began = (start.path.to_vec(), start.arrived);
         }
         let operation = self.wanted.from(start);
         let attempt = self.client.ask_again(&self.path, operation, lost, &mut self.tries)?;
@@ -70,9 +77,6 @@ impl Stream {
         while self.taken >= self.attempt.bytes().len() && !self.attempt.is_over() {
             self.taken = 0;
             self.attempt.advance()?;
-            if !self.attempt.bytes().is_empty() {
-                self.tries = self.client.retries(); // whatever arrives earns another full number
-            }
         }
         Ok(self.bytes())
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use mqfs::sysv::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select};
@@ -372,6 +373,35 @@ fn links_stand_in_an_archive_as_they_are() {
         for (name, target) in names.iter().zip(targets) {
             let found = fs::read_link(here.path().join("dir").join(name)).unwrap();
             assert_eq!(found.as_os_str(), target);
+        }
+    });
+}
+
+#[test]
+fn the_same_bytes_again_and_again_earn_no_more_tries() {
+    in_own_namespace(|| {
+        let died = Failure { text: Vec::new(), errno: Some(Errno::EOWNERDEAD) }.encode();
+        for option in ["--stat", "-l"] {
+            let key = unique_key();
+            let requests = OwnedQueue::create(key, Mode::new(0o600)).unwrap();
+            let asked = AtomicU32::new(0);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    while asked.load(Ordering::Relaxed) < 3 {
+                        Lies::default().raw(b"x").tell_of(
+                            Kind::Directory,
+                            &requests,
+                            (Reply::FAILURE, &died),
+                        );
+                        asked.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+                let outcome = run(client(key).args(["--retries", "2", option, "/dir"]));
+                let expected =
+                    "mqfs-client: /dir: incomplete: the server's child died on the way\n";
+                assert_eq!((outcome.code(), &*outcome.stderr), (Some(1), expected), "{option}");
+            });
+            assert_eq!(requests.status().unwrap().messages, 0, "it asked thrice");
         }
     });
 }
