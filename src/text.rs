@@ -1,5 +1,7 @@
 //! Text from elsewhere, made fit for a terminal and a log.
 
+#[cfg(feature = "cli")]
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -60,9 +62,43 @@ impl fmt::Display for Printable<'_> {
     }
 }
 
+/// JSON that says the same, with what is no printable character escaped: `\u009b`. JSON itself escapes
+/// ASCII's control characters and no others, and terminals heed more.
+#[cfg(feature = "cli")]
+pub(crate) fn printable_json(json: &str) -> Cow<'_, str> {
+    let is_printable = |char: char| char <= '~' || char.escape_debug().len() == 1;
+    if json.chars().all(is_printable) {
+        return Cow::Borrowed(json);
+    }
+    let mut clean = String::with_capacity(json.len() + 16);
+    for char in json.chars() {
+        match is_printable(char) {
+            true => clean.push(char),
+            // Outside the basic plane, JSON writes a pair.
+            false => {
+                for unit in char.encode_utf16(&mut [0; 2]) {
+                    clean.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+        }
+    }
+    Cow::Owned(clean)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "cli")]
+    #[test]
+    fn json_commands_no_terminal_and_says_the_same() {
+        let hostile = "a\u{9b}2J\u{7f}\u{202e}\u{2028}\u{e0001}\u{1b}\n\"é日";
+        let json = serde_json::to_string(hostile).unwrap();
+        let clean = printable_json(&json);
+        let expected = "\"a\\u009b2J\\u007f\\u202e\\u2028\\udb40\\udc01\\u001b\\n\\\"é日\"";
+        assert_eq!(clean, expected);
+        assert_eq!(serde_json::from_str::<String>(&clean).unwrap(), hostile);
+    }
 
     #[test]
     fn a_logged_path_is_short_also_when_it_is_escaped() {

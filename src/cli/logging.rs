@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use tracing::Level;
 
 use crate::process::nowait;
+use crate::text::printable_json;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -26,7 +27,27 @@ pub(super) fn init(format: LogFormat, level: Level) {
         .log_internal_errors(false);
     match format {
         LogFormat::Text => builder.with_ansi(false).init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_ansi(false).init(),
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_ansi(false);
+            builder.with_writer(|| Printable(Stderr)).init();
+        }
+    }
+}
+
+/// For JSON, a line to a write.
+struct Printable(Stderr);
+
+impl Write for Printable {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match str::from_utf8(line) {
+            Ok(json) => self.0.write_all(printable_json(json).as_bytes())?,
+            Err(_) => self.0.write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 

@@ -68,17 +68,18 @@ fn names_are_cleaned_for_a_terminal_and_whole_in_json() {
         assert!(shown.contains("x\\u{1b}[31m\\n\\xff\n"), "{shown}");
         assert!(shown.contains("target -> \\u{1b}]0;title\\u{7}\n"), "{shown}");
         assert_eq!(shown.lines().count(), 4);
+        fs::write(folder.path().join("dir/z\u{9b}2J"), "").unwrap();
         let lines = run(server.client().args(["-l", "--json", "/dir"])).success();
-        let lines: Vec<Value> = String::from_utf8(lines)
-            .unwrap()
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
+        let lines = String::from_utf8(lines).unwrap();
+        assert!(!lines.contains('\u{9b}'), "{lines}");
+        let lines: Vec<Value> =
+            lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines[0]["name"], "below");
         assert_eq!(lines[1]["target"], "\x1b]0;title\x07");
         assert_eq!(lines[1].get("target_hex"), None);
         assert_eq!(lines[2]["target_hex"], "fe");
         assert_eq!(lines[3]["name_hex"], "781b5b33316d0aff");
+        assert_eq!(lines[4]["name"], "z\u{9b}2J");
         assert_eq!((&lines[3]["size"], &lines[3]["kind"]), (&5.into(), &"regular file".into()));
         server.stop();
     });

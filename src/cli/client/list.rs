@@ -2,7 +2,8 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
+use std::iter;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,76 +13,91 @@ use nix::sys::stat::{major, minor};
 use nix::unistd::{Gid, Uid};
 use serde_json::{Value, json};
 
-use super::Opts;
 use super::tree::joined;
+use super::{Opts, Stop};
 use crate::cli::FAILED;
 use crate::cli::table::Names;
 use crate::client::{Client, DirEntry, Error, Metadata};
 use crate::process::clock::Local;
-use crate::text::printable;
+use crate::text::{printable, printable_json};
 use crate::wire::Kind;
 
 pub(super) fn run(opts: &Opts, client: &Client) -> ExitCode {
     let (mut status, mut names) = (0, Names::default());
     for (i, path) in opts.paths.iter().enumerate() {
-        let (entries, failed) = look(opts, client, path);
-        if failed.is_none() || !entries.is_empty() {
-            let text = opts.show(&entries, path, i, &mut names);
-            if let Err(error) = io::stdout().lock().write_all(text.as_bytes()) {
-                return opts.sink_failed(&error);
-            }
-        }
-        for (entry, why) in entries.iter().filter_map(|e| Some((e, e.error()?))) {
-            opts.complain_of(printable(&joined(path, entry.name())), why);
-            status = FAILED;
-        }
-        match failed.map(|error| opts.failed(path, &error)) {
-            None => {}
-            Some(Some(exit)) => return exit,
-            Some(None) => status = FAILED,
+        match opts.show(client, path, i, &mut names) {
+            Ok(true) => {}
+            Ok(false) => status = FAILED,
+            Err(Stop::Sink(error)) => return opts.sink_failed(&error),
+            Err(Stop::Source(error)) => match opts.failed(path, &error) {
+                Some(exit) => return exit,
+                None => status = FAILED,
+            },
         }
     }
     ExitCode::from(status)
 }
 
-/// What there is to be shown, as far as it came, and why no more did.
-fn look(opts: &Opts, client: &Client, path: &OsStr) -> (Vec<DirEntry>, Option<Error>) {
-    let (mut entries, mut failed) = (Vec::new(), None);
-    let found = match opts.stat {
-        true => client.symlink_metadata(path).map(|entry| entries.push(entry)),
-        false => client.read_dir(path).map(|listing| {
-            let came = listing.map_while(|entry| entry.map_err(|error| failed = Some(error)).ok());
-            entries.extend(came);
-        }),
-    };
-    let failed = found.err().or(failed);
-    (entries, failed)
-}
+type Entries = Box<dyn Iterator<Item = Result<DirEntry, Error>>>;
 
 impl Opts {
-    fn show(&self, entries: &[DirEntry], path: &OsStr, i: usize, names: &mut Names) -> String {
+    fn look(&self, client: &Client, path: &OsStr) -> Result<Entries, Error> {
+        Ok(match self.stat {
+            true => Box::new(iter::once(Ok(client.symlink_metadata(path)?))),
+            false => Box::new(client.read_dir(path)?),
+        })
+    }
+
+    /// Shows what there is, as far as it comes; false if of some of it nothing is known.
+    fn show(
+        &self,
+        client: &Client,
+        path: &OsStr,
+        i: usize,
+        names: &mut Names,
+    ) -> Result<bool, Stop> {
+        let mut out = BufWriter::new(io::stdout().lock());
+        let (mut rows, mut all_known) = (Vec::new(), true);
+        let mut entries = self.look(client, path).map_err(Stop::Source)?;
+        let outcome = entries.try_for_each(|entry| {
+            let entry = entry.map_err(Stop::Source)?;
+            if let Some(why) = entry.error() {
+                self.complain_of(printable(&joined(path, entry.name())), why);
+                all_known = false;
+            }
+            match (self.json, self.stat) {
+                (true, _) => {
+                    let object = to_json(&entry, path).to_string();
+                    writeln!(out, "{}", printable_json(&object)).map_err(Stop::Sink)?;
+                }
+                (false, true) => {
+                    out.write_all(details(&entry, path, names).as_bytes()).map_err(Stop::Sink)?;
+                }
+                (false, false) => rows.push(row(&entry, path, names)),
+            }
+            Ok(())
+        });
+        // A table is as wide as what is widest in it, so it has to wait.
+        if !self.json && !self.stat && (outcome.is_ok() || !rows.is_empty()) {
+            out.write_all(self.table(&rows, path, i).as_bytes()).map_err(Stop::Sink)?;
+        }
+        out.flush().map_err(Stop::Sink)?;
+        outcome.map(|()| all_known)
+    }
+
+    fn table(&self, rows: &[Row], path: &OsStr, i: usize) -> String {
         let mut text = String::new();
-        for entry in entries.iter().filter(|_| self.json) {
-            let _ = writeln!(text, "{}", to_json(entry, path));
-        }
-        for entry in entries.iter().filter(|_| self.stat && !self.json) {
-            text += &details(entry, path, names);
-        }
-        if self.json || self.stat {
-            return text;
-        }
         if self.paths.len() > 1 {
             let _ = writeln!(text, "{}{}:", if i > 0 { "\n" } else { "" }, printable(path));
         }
-        let rows: Vec<_> = entries.iter().map(|entry| row(entry, path, names)).collect();
         let mut widths = [0; COLUMNS];
-        for (cells, _) in &rows {
+        for (cells, _) in rows {
             for (width, cell) in widths.iter_mut().zip(cells) {
                 *width = cell.chars().count().max(*width);
             }
         }
         let [mode, links, user, group, size, time] = widths;
-        for ([a, b, c, d, e, f], name) in &rows {
+        for ([a, b, c, d, e, f], name) in rows {
             let _ = writeln!(
                 text,
                 "{a:mode$} {b:>links$} {c:user$} {d:group$} {e:>size$} {f:>time$} {name}"
@@ -93,8 +109,11 @@ impl Opts {
 
 const COLUMNS: usize = 6;
 
+/// What stands before the name, and the name.
+type Row = ([String; COLUMNS], String);
+
 /// A line of `ls -l`.
-fn row(entry: &DirEntry, path: &OsStr, names: &mut Names) -> ([String; COLUMNS], String) {
+fn row(entry: &DirEntry, path: &OsStr, names: &mut Names) -> Row {
     let metadata = entry.metadata();
     let name = if entry.name().is_empty() { path } else { entry.name() };
     let mut shown = printable(name).to_string();
