@@ -20,8 +20,6 @@ use crate::wire::{Entry, Kind, Meta, Start};
 pub(in crate::server) struct Listing {
     meta: Meta,
     directory: Option<OwnedFd>,
-    /// Where to begin, until the names were read.
-    behind: Option<Vec<u8>>,
     names: Names,
     pending: Pending,
 }
@@ -32,7 +30,7 @@ impl Listing {
         let meta = meta(&found.stat, 0, Some(0));
         let mut pending = Pending::default();
         entry(&found.stat, meta, b"", &found.target()?).append(pending.add());
-        Ok(Self { meta, directory: None, behind: None, names: Names::default(), pending })
+        Ok(Self { meta, directory: None, names: Names::all(), pending })
     }
 
     /// Of what a directory holds.
@@ -40,23 +38,19 @@ impl Listing {
         Ok(Self {
             meta: meta(&found.stat, 0, None),
             directory: Some(found.open_directory()?),
-            behind: Some(start.path.to_vec()),
-            names: Names::default(),
+            names: Names::behind(start.path),
             pending: Pending::default(),
         })
     }
 
-    /// Packs the next entry; false if there is none. One that went since its name was read was never
+    /// Does the next thing: packs an entry, or reads names; false if there is none. One that went since its name was read was never
     /// there.
     fn step(&mut self) -> Result<bool, Errno> {
         let Some(directory) = &self.directory else { return Ok(false) };
-        if let Some(behind) = self.behind.take() {
-            self.names = Names::read(directory, &behind, false, 0)?;
+        if self.names.read_some(directory, 0)? {
+            return Ok(true);
         }
-        let Some(name) = self.names.next() else {
-            self.behind = self.names.rest().map(<[u8]>::to_vec);
-            return Ok(self.behind.is_some());
-        };
+        let Some(name) = self.names.next() else { return Ok(self.names.go_on()) };
         let path = OsStr::from_bytes(name);
         let out = self.pending.add();
         match fstatat(directory, path, AtFlags::AT_SYMLINK_NOFOLLOW) {

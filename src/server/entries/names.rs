@@ -1,9 +1,9 @@
 //! The names in a directory in their order, in no more memory than a fixed amount, however many there
-//! are.
+//! are; read a few at a time, since a directory may take longer than a client waits for a sign of life.
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::dir::Dir;
+use nix::dir::{Dir, OwningIter};
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
 
@@ -19,6 +19,25 @@ pub(super) struct Names {
     next: usize,
     /// Whether there are others behind these.
     more: bool,
+    /// What comes before this name is left out, and that one too unless it is `with_from`.
+    from: Vec<u8>,
+    with_from: bool,
+    state: State,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Unread,
+    Reading(Scan),
+    Read,
+}
+
+#[derive(Debug)]
+struct Scan {
+    stream: OwningIter,
+    /// The last of the names that are kept, since there are too many.
+    last: Option<Vec<u8>>,
 }
 
 impl Names {
@@ -28,44 +47,68 @@ impl Names {
     /// What a name takes beside its bytes.
     const PLACE: usize = size_of::<(u32, u16)>();
 
-    /// Reads the names behind a name, or that one, too; the fewer at once, the more directories are open
-    /// above this one.
-    pub(super) fn read(
-        directory: &OwnedFd,
-        from: &[u8],
-        and_it: bool,
-        depth: usize,
-    ) -> Result<Self, Errno> {
-        Self::read_within(Self::BUDGET >> depth.min(4), directory, from, and_it)
+    /// How many are read at once.
+    const AT_ONCE: usize = 1024;
+
+    /// All names.
+    pub(super) fn all() -> Self {
+        Self::default()
     }
 
-    fn read_within(
-        budget: usize,
-        directory: &OwnedFd,
-        from: &[u8],
-        and_it: bool,
-    ) -> Result<Self, Errno> {
-        let mut names = Self::default();
-        let mut last = None;
-        // Both descriptors have one place to read at.
-        lseek(directory, 0, Whence::SeekSet)?;
-        let copy = directory.as_fd().try_clone_to_owned();
-        let mut stream = Dir::from_fd(copy.map_err(|error| errno_of(&error))?)?;
-        for entry in stream.iter() {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            let is_before = if and_it { name < from } else { name <= from };
-            let is_behind = last.as_ref().is_some_and(|last: &Vec<u8>| name > &last[..]);
-            names.more |= is_behind;
-            if !matches!(name, b"." | b"..") && !is_before && !is_behind {
-                names.add(name);
+    /// The names behind one.
+    pub(super) fn behind(name: &[u8]) -> Self {
+        Self { from: name.to_vec(), ..Self::default() }
+    }
+
+    /// A name and those behind it.
+    pub(super) fn beginning_with(name: &[u8]) -> Self {
+        Self { from: name.to_vec(), with_from: true, ..Self::default() }
+    }
+
+    /// Reads some of them; false once there are names to be [taken](Self::next), or none. The fewer are
+    /// kept, the more directories are open above this one.
+    pub(super) fn read_some(&mut self, directory: &OwnedFd, depth: usize) -> Result<bool, Errno> {
+        self.read_within(Self::BUDGET >> depth.min(4), directory)
+    }
+
+    fn read_within(&mut self, budget: usize, directory: &OwnedFd) -> Result<bool, Errno> {
+        let mut scan = match std::mem::take(&mut self.state) {
+            State::Unread => {
+                // Both descriptors have one place to read at.
+                lseek(directory, 0, Whence::SeekSet)?;
+                let copy = directory.as_fd().try_clone_to_owned();
+                let stream = Dir::from_fd(copy.map_err(|error| errno_of(&error))?)?;
+                Scan { stream: stream.into_iter(), last: None }
             }
-            if names.size() > 2 * budget {
-                last = Some(names.keep_first(budget));
+            State::Reading(scan) => scan,
+            State::Read => {
+                self.state = State::Read;
+                return Ok(false);
+            }
+        };
+        for _ in 0..Self::AT_ONCE {
+            let Some(entry) = scan.stream.next() else {
+                self.sort();
+                self.state = State::Read;
+                return Ok(false);
+            };
+            self.take_up(entry?.file_name().to_bytes(), scan.last.as_deref());
+            if self.size() > 2 * budget {
+                scan.last = Some(self.keep_first(budget));
             }
         }
-        names.sort();
-        Ok(names)
+        self.state = State::Reading(scan);
+        Ok(true)
+    }
+
+    fn take_up(&mut self, name: &[u8], last: Option<&[u8]>) {
+        let from = &self.from[..];
+        let is_before = if self.with_from { name < from } else { name <= from };
+        let is_behind = last.is_some_and(|last| name > last);
+        self.more |= is_behind;
+        if !matches!(name, b"." | b"..") && !is_before && !is_behind {
+            self.add(name);
+        }
     }
 
     fn add(&mut self, name: &[u8]) {
@@ -73,7 +116,8 @@ impl Names {
         self.bytes.extend_from_slice(name);
     }
 
-    fn size(&self) -> usize {
+    /// How many bytes they take, about.
+    pub(super) fn size(&self) -> usize {
         self.bytes.len() + self.places.len() * Self::PLACE
     }
 
@@ -88,14 +132,17 @@ impl Names {
     /// Forgets all but the first, and gives the last of those.
     fn keep_first(&mut self, budget: usize) -> Vec<u8> {
         self.sort();
-        let mut first = Self { more: true, ..Self::default() };
-        for &place in &self.places {
-            if first.size() > budget {
+        let (mut bytes, mut places) = (Vec::new(), Vec::new());
+        let all = std::mem::take(self);
+        for &place in &all.places {
+            if bytes.len() + places.len() * Self::PLACE > budget {
                 break;
             }
-            first.add(at(&self.bytes, place));
+            let name = at(&all.bytes, place);
+            places.push((bytes.len() as u32, name.len() as u16));
+            bytes.extend_from_slice(name);
         }
-        *self = first;
+        *self = Self { bytes, places, more: true, ..all };
         self.places.last().map_or_else(Vec::new, |&last| at(&self.bytes, last).to_vec())
     }
 
@@ -106,10 +153,25 @@ impl Names {
         Some(at(&self.bytes, place))
     }
 
-    /// The last name, behind which there are others to be read; None if there are none.
-    pub(super) fn rest(&self) -> Option<&[u8]> {
-        let last = self.places.last().filter(|_| self.more && self.next == self.places.len())?;
-        Some(at(&self.bytes, *last))
+    /// Once all that were kept were taken: whether there are others, to be read now.
+    pub(super) fn go_on(&mut self) -> bool {
+        let more = self.more;
+        if more {
+            self.forget();
+        }
+        more
+    }
+
+    /// Forgets all that were not taken, to be read again.
+    pub(super) fn forget(&mut self) {
+        *self = match self.next.checked_sub(1) {
+            Some(taken) => Self::behind(at(&self.bytes, self.places[taken])),
+            None => Self {
+                from: std::mem::take(&mut self.from),
+                with_from: self.with_from,
+                ..Self::default()
+            },
+        };
     }
 }
 
@@ -143,22 +205,29 @@ mod tests {
         }
         expected.sort();
         let directory = OwnedFd::from(File::open(folder.path()).unwrap());
-        for budget in [1, 50, 1000, 1 << 20] {
-            let mut names = Names::read_within(budget, &directory, b"", false).unwrap();
-            let mut found = Vec::new();
+        for (budget, forgetful) in
+            [1, 50, 1000, 1 << 20].map(|budget| [(budget, false), (budget, true)]).concat()
+        {
+            let (mut names, mut found) = (Names::all(), Vec::new());
             loop {
+                while names.read_within(budget, &directory).unwrap() {}
+                assert!(names.size() <= 2 * budget + 64, "{budget}");
                 while let Some(name) = names.next() {
                     found.push(String::from_utf8(name.to_vec()).unwrap());
+                    if forgetful && found.len() % 7 == 0 {
+                        names.forget();
+                        while names.read_within(budget, &directory).unwrap() {}
+                    }
                 }
-                let Some(last) = names.rest() else { break };
-                assert!(names.size() <= 2 * budget + 64, "{budget}");
-                names = Names::read_within(budget, &directory, last, false).unwrap();
+                if !names.go_on() {
+                    break;
+                }
             }
             assert_eq!(found, expected, "{budget}");
         }
         let from = expected[250].as_bytes();
-        for (and_it, index) in [(true, 250), (false, 251)] {
-            let mut names = Names::read(&directory, from, and_it, 0).unwrap();
+        for (mut names, index) in [(Names::beginning_with(from), 250), (Names::behind(from), 251)] {
+            while names.read_some(&directory, 0).unwrap() {}
             assert_eq!(names.next(), Some(expected[index].as_bytes()));
         }
     }

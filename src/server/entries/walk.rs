@@ -1,8 +1,8 @@
 //! A tree from its top down: each entry with its META, and its DATA, and its END; the END of a
 //! directory behind those of its entries.
 //!
-//! However deep it is, a level takes a descriptor and no stack; however many entries a directory has,
-//! their names take no more memory than [`Names`] allows.
+//! However deep it is, a level takes a descriptor and no stack; however many entries its directories have,
+//! their names take no more memory than [`Names`] and [`Walk::MOST_NAMES`] allow.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -68,6 +68,9 @@ impl<'a> Walk<'a> {
     /// Descriptors for all else that a child does.
     const RESERVE: u64 = 64;
 
+    /// How many bytes of names to keep, about, of all directories that it is in.
+    const MOST_NAMES: usize = 16 << 20;
+
     /// The least room worth a packed DATA.
     const WORTHWHILE: usize = 512;
 
@@ -119,8 +122,7 @@ impl<'a> Walk<'a> {
                 entry(&found.stat, self.meta, b"", b"").append(self.pending.add());
                 let directory = directory.as_fd().try_clone_to_owned();
                 let directory = directory.map_err(|_| Errno::EMFILE)?;
-                let names = Names::read(&directory, b"", false, 0)?;
-                self.levels.push(Level { directory, names });
+                self.levels.push(Level { directory, names: Names::all() });
             }
             Top::File { file } => {
                 let file = file.take().ok_or(Errno::EBADF)?;
@@ -144,21 +146,22 @@ impl<'a> Walk<'a> {
         for (i, next) in entered.enumerate() {
             match Found::below(&directory, next).and_then(|found| found.open_directory()) {
                 Ok(below) => {
-                    let names = Names::read(&directory, next, false, i)?;
-                    self.levels.push(Level { directory, names });
+                    self.levels.push(Level { directory, names: Names::behind(next) });
                     directory = below;
                 }
                 Err(errno) => {
                     (i + 1..depth).for_each(|_| pack_end(self.pending.add(), &NO_BYTES));
                     pack_failure(self.pending.add(), "it went while the server was away", errno);
-                    let names = Names::read(&directory, next, false, i)?;
-                    self.levels.push(Level { directory, names });
+                    self.levels.push(Level { directory, names: Names::behind(next) });
                     self.start.arrived = None;
                     return Ok(());
                 }
             }
         }
-        let names = Names::read(&directory, name, self.start.arrived.is_some(), depth)?;
+        let names = match self.start.arrived {
+            Some(_) => Names::beginning_with(name),
+            None => Names::behind(name),
+        };
         self.levels.push(Level { directory, names });
         Ok(())
     }
@@ -166,18 +169,19 @@ impl<'a> Walk<'a> {
     fn next_entry(&mut self) -> bool {
         let depth = self.levels.len();
         let Some(level) = self.levels.last_mut() else { return false };
+        match level.names.read_some(&level.directory, depth - 1) {
+            Ok(false) => {}
+            Ok(true) => return true,
+            Err(errno) => {
+                self.levels.pop();
+                pack_failure(self.pending.add(), errno.desc(), errno);
+                return true;
+            }
+        }
         let Some(name) = level.names.next() else {
-            let rest = level.names.rest();
-            match rest.map(|last| Names::read(&level.directory, last, false, depth)) {
-                Some(Ok(names)) => level.names = names,
-                Some(Err(errno)) => {
-                    self.levels.pop();
-                    pack_failure(self.pending.add(), errno.desc(), errno);
-                }
-                None => {
-                    self.levels.pop();
-                    pack_end(self.pending.add(), &NO_BYTES);
-                }
+            if !level.names.go_on() {
+                self.levels.pop();
+                pack_end(self.pending.add(), &NO_BYTES);
             }
             return true;
         };
@@ -208,7 +212,7 @@ impl<'a> Walk<'a> {
             Kind::Directory => {
                 entry(&found.stat, meta, &name, b"").append(self.pending.add());
                 match self.enter(&found) {
-                    Ok(level) => self.levels.push(level),
+                    Ok(()) => {}
                     Err(errno) => pack_failure(self.pending.add(), errno.desc(), errno),
                 }
             }
@@ -224,13 +228,22 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn enter(&self, found: &Found) -> Result<Level, Errno> {
+    fn enter(&mut self, found: &Found) -> Result<(), Errno> {
         if self.levels.len() >= self.most_levels {
             return Err(Errno::EMFILE);
         }
         let directory = found.open_directory()?;
-        let names = Names::read(&directory, b"", false, self.levels.len())?;
-        Ok(Level { directory, names })
+        let mut kept: usize = self.levels.iter().map(|level| level.names.size()).sum();
+        // Of those that it comes back to last.
+        for level in &mut self.levels {
+            if kept <= Self::MOST_NAMES {
+                break;
+            }
+            kept -= level.names.size();
+            level.names.forget();
+        }
+        self.levels.push(Level { directory, names: Names::all() });
+        Ok(())
     }
 
     fn begin_file(&mut self, file: File, name: Vec<u8>, arrived: Option<(u64, u32)>) {

@@ -11,8 +11,8 @@ use nix::sys::stat::{Mode, mkdirat};
 
 use super::{Site, tree_of};
 use crate::support::{
-    ATTACKER, Attack, Running, VICTIM, as_root_in_own_namespace, in_own_namespace, public_folder,
-    run, wait_until,
+    ATTACKER, Attack, Running, Stuck, VICTIM, as_root_in_own_namespace, in_own_namespace,
+    public_folder, run, wait_until,
 };
 
 /// Makes, or finds, a folder so many levels deep.
@@ -76,6 +76,40 @@ fn what_is_too_deep_for_our_descriptors_is_named_and_the_rest_is_there() {
     });
 }
 
+/// In KiB; 0 of a process that has gone.
+fn anonymous_memory(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn many_directories_of_many_entries_within_each_other_take_little_memory() {
+    in_own_namespace(|| {
+        const LEVELS: usize = 60; // of half a megabyte of names
+        let (site, long) = (Site::start(), "n".repeat(240));
+        let mut folder = site.at("dir");
+        for _ in 0..LEVELS {
+            fs::create_dir(&folder).unwrap();
+            let first = folder.join(&long);
+            fs::write(&first, "x").unwrap();
+            for n in 1..2000 {
+                fs::hard_link(&first, folder.join(format!("{long}{n:04}"))).unwrap();
+            }
+            folder = folder.join("a"); // which comes first
+        }
+        let mut stuck = Stuck::start(&mut site.command(&["-r", "--tar", "/dir"]));
+        stuck.wait_for_its_output();
+        let most = anonymous_memory(site.server.children()[0]);
+        assert!((14 << 10..22 << 10).contains(&most), "{most} KiB");
+        // What was forgotten meanwhile comes nevertheless.
+        let archive = stuck.finish();
+        let mut archive = tar::Archive::new(&archive[..]);
+        assert_eq!(archive.entries().unwrap().count(), LEVELS * 2001);
+        site.server.stop();
+    });
+}
+
 #[test]
 fn a_directory_of_a_hundred_thousand_entries_takes_little_memory() {
     in_own_namespace(|| {
@@ -94,13 +128,7 @@ fn a_directory_of_a_hundred_thousand_entries_takes_little_memory() {
         let mut most = 0;
         wait_until("it is done", || {
             for child in site.server.children() {
-                let status = fs::read_to_string(format!("/proc/{child}/status"));
-                let line = |line: &&str| line.starts_with("RssAnon:");
-                let status = status.unwrap_or_default();
-                let anonymous = status.lines().find(line).and_then(|line| {
-                    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok())
-                });
-                most = most.max(anonymous.unwrap_or(0));
+                most = most.max(anonymous_memory(child));
             }
             client.has_ended()
         });
