@@ -187,10 +187,10 @@ impl Builder {
         Canceller(self.watch.clone())
     }
 
-    /// Finds the server.
+    /// Finds the server. One that has lost its queue at present, and will make another, is found too.
     ///
     /// # Errors
-    /// [`Error::NoServer`], [`Error::Untrusted`].
+    /// [`Error::NoServer`], [`Error::ServerDead`], [`Error::Untrusted`], [`Error::Ipc`].
     pub fn connect(self) -> Result<Client, Error> {
         match ServerQueue::find(self.key, self.server_uid) {
             Ok(_) | Err(Error::ServerAway { .. }) => Ok(Client { options: self }),
@@ -203,7 +203,7 @@ impl Client {
     /// Finds the server under a key.
     ///
     /// # Errors
-    /// [`Error::NoServer`], [`Error::Untrusted`].
+    /// Those of [`Builder::connect`].
     pub fn connect(key: Key) -> Result<Self, Error> {
         Self::builder().key(key).connect()
     }
