@@ -81,7 +81,7 @@ pub(super) struct Opts {
     /// Fail when nothing came for this long
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     timeout: Duration,
-    /// Ask again this often in a row when a server dies and nothing arrived since the last time
+    /// Ask again this often in a row when a server dies and nothing new arrived since the last time
     #[arg(long, value_name = "N", default_value = "3")]
     retries: u32,
     /// Speak the protocol of other programs only: nothing is proven or verified

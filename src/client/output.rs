@@ -1,23 +1,25 @@
 //! Files that appear complete or not at all, and whole trees of them.
 
 mod below;
+mod place;
 mod tree;
+mod unfinished;
 
 pub use below::Folder;
 pub use tree::{Event, Options, Report, write_file, write_tree};
+pub use unfinished::Unfinished;
 
-use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg};
-use nix::unistd::{UnlinkatFlags, geteuid, getpid, linkat, unlinkat};
+use nix::unistd::{geteuid, getpid, linkat};
 
+use self::place::{Place, folder_of, follow};
 use crate::text::printable;
 
 /// A file being written that takes its name only when it is [complete](OutputFile::commit). Until
@@ -59,43 +61,6 @@ enum State {
     /// The same, which stays when it is not completed. Until then nobody else may read it, and
     /// nobody writes it.
     Kept { path: PathBuf, mode: u32, _lock: Option<Flock<File>> },
-}
-
-/// What would stay behind if the process ended now; shared with whatever ends it.
-#[derive(Debug, Clone, Default)]
-pub struct Unfinished(Arc<Mutex<Option<Temporary>>>);
-
-/// A file with a name of our making.
-#[derive(Debug)]
-enum Temporary {
-    At(PathBuf),
-    Below(Arc<OwnedFd>, String),
-}
-
-impl Unfinished {
-    /// Removes the file, if there is one.
-    pub fn discard(&self) {
-        match self.hold().take() {
-            Some(Temporary::At(path)) => drop(fs::remove_file(path)),
-            Some(Temporary::Below(folder, name)) => {
-                let _ = unlinkat(folder, name.as_str(), UnlinkatFlags::NoRemoveDir);
-            }
-            None => {}
-        }
-    }
-
-    /// Keeps whoever wants to [`discard`](Self::discard) waiting, for what is over in a moment.
-    fn hold(&self) -> MutexGuard<'_, Option<Temporary>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set(&self, path: &Path) {
-        *self.hold() = Some(Temporary::At(path.to_owned()));
-    }
-
-    fn forget(&self) {
-        *self.hold() = None;
-    }
 }
 
 impl OutputFile {
@@ -151,12 +116,13 @@ impl OutputFile {
         let mut path = target.clone().into_os_string();
         path.push(".part");
         let path = PathBuf::from(path);
-        let (mut file, _lock) = locked(&path)?;
+        let usual = usual_in(folder_of(&target))?;
+        let (mut file, _lock) = locked(&path, &usual)?;
         if !go_on {
             file.set_len(0)?;
         }
         file.seek(SeekFrom::End(0))?;
-        let usual = 0o666 & !umask();
+        let usual = usual.mode() & 0o777;
         let mode = existing(&target).map_or(usual, |existing| mode_after(&existing, usual));
         let state = State::Kept { path, mode, _lock };
         Ok(Self { file, target, state, unfinished: unfinished.clone() })
@@ -210,7 +176,8 @@ impl OutputFile {
             State::InPlace => Ok(()),
             State::Named(path) => self.rename(path),
             State::Kept { path, mode, _lock } => {
-                self.file.set_permissions(Permissions::from_mode(mode))?;
+                // Fails where a file system knows no modes: there it is as usual.
+                let _ = self.file.set_permissions(Permissions::from_mode(mode));
                 fs::rename(path, &self.target)
             }
             State::Unnamed => match link(&self.file, &self.target) {
@@ -264,7 +231,7 @@ impl Write for OutputFile {
 impl Drop for OutputFile {
     fn drop(&mut self) {
         match &self.state {
-            State::Named(_) => self.unfinished.discard(),
+            State::Named(_) => self.unfinished.remove_temporary(),
             State::Kept { path, .. } if self.file.metadata().is_ok_and(|file| file.len() == 0) => {
                 let _ = fs::remove_file(path);
             }
@@ -280,16 +247,21 @@ fn mode_after(existing: &fs::Metadata, usual: u32) -> u32 {
     existing.mode() & allowed
 }
 
-/// What new files are not given. Setting it is the only call that reads it: umask(2); proc(5).
-fn umask() -> u32 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
-    umask.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok()).unwrap_or(0o077)
+/// What files that are made in the folder get: whose they are, on file systems that say so, and their mode,
+/// by the umask or the folder's access control list.
+fn usual_in(folder: &Path) -> io::Result<fs::Metadata> {
+    if let Ok(file) = unnamed(folder) {
+        return file.metadata();
+    }
+    let (file, path) = named(&folder.join("usual"))?;
+    let usual = file.metadata();
+    let _ = fs::remove_file(path);
+    usual
 }
 
 /// A file to go on with, which nobody else can read or write, and no other process of ours writes as
 /// long as it is open.
-fn locked(path: &Path) -> io::Result<(File, Option<Flock<File>>)> {
+fn locked(path: &Path, usual: &fs::Metadata) -> io::Result<(File, Option<Flock<File>>)> {
     const PRIVATE: u32 = 0o600;
     let mut options = OpenOptions::new();
     options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).mode(PRIVATE);
@@ -298,7 +270,7 @@ fn locked(path: &Path) -> io::Result<(File, Option<Flock<File>>)> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 match options.open(path) {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                    file => file.and_then(|file| check_is_ours(&file).map(|()| file))?,
+                    file => file.and_then(|file| check_is_ours(&file, usual).map(|()| file))?,
                 }
             }
             file => file?,
@@ -313,21 +285,21 @@ fn locked(path: &Path) -> io::Result<(File, Option<Flock<File>>)> {
             Err(_) => None, // a file system that knows no locks
         };
         // Whoever had the lock may have given the file its name meanwhile: then it is complete.
-        let is_there =
-            |there: fs::Metadata| (there.dev(), there.ino()) == (opened.dev(), opened.ino());
+        let is_there = |there: fs::Metadata| is_same(&there, &opened);
         if fs::symlink_metadata(path).is_ok_and(is_there) {
-            file.set_permissions(Permissions::from_mode(PRIVATE))?;
+            // It is, but where a file system knows no modes, or one made it that knew no better.
+            let _ = file.set_permissions(Permissions::from_mode(PRIVATE));
             return Ok((file, lock));
         }
     }
 }
 
 /// What somebody else made, or can reach by another name, may hold anything, and tell them everything.
-fn check_is_ours(file: &File) -> io::Result<()> {
+fn check_is_ours(file: &File, usual: &fs::Metadata) -> io::Result<()> {
     let there = file.metadata()?;
     let trouble = if !there.is_file() {
         "is no regular file"
-    } else if there.uid() != geteuid().as_raw() {
+    } else if there.uid() != usual.uid() {
         "is another user's"
     } else if there.nlink() > 1 {
         "has another name too"
@@ -337,59 +309,8 @@ fn check_is_ours(file: &File) -> io::Result<()> {
     Err(io::Error::other(format!("what is to be gone on with {trouble}")))
 }
 
-/// Where an output leads.
-enum Place {
-    /// A path whose last component is no link.
-    Path(PathBuf),
-    /// One of our own descriptors, by way of /dev/stdout, /dev/fd/N or /proc/self/fd/N: what it is
-    /// open on has its own place to write at, and perhaps no name.
-    Descriptor(i32),
-}
-
-/// Follows links to where they lead, also if nothing is there.
-fn follow(target: &Path) -> io::Result<Place> {
-    const MOST_LINKS: usize = 40; // as the kernel: path_resolution(7)
-    let descriptors = resolve(Path::new("/proc/self/fd")).ok();
-    let mut path = target.to_owned();
-    for _ in 0..MOST_LINKS {
-        let Some(name) = path.file_name().map(OsStr::to_owned) else {
-            return Ok(Place::Path(path)); // ".." or "/": a folder
-        };
-        let folder = resolve(folder_of(&path))?;
-        if Some(&folder) == descriptors.as_ref()
-            && let Some(Ok(number)) = name.to_str().map(str::parse)
-        {
-            return Ok(Place::Descriptor(number));
-        }
-        path = folder.join(name);
-        match fs::read_link(&path) {
-            Ok(link) => {
-                check_may_follow(&path, &folder)?;
-                path = folder.join(link);
-            }
-            Err(_) => return Ok(Place::Path(path)),
-        }
-    }
-    Err(Errno::ELOOP.into())
-}
-
-/// A folder's path without links, which the kernel follows, as far as it lets us.
-fn resolve(folder: &Path) -> io::Result<PathBuf> {
-    let flags = libc::O_PATH | libc::O_DIRECTORY;
-    let opened = OpenOptions::new().read(true).custom_flags(flags).open(folder)?;
-    fs::read_link(fd_path(&opened)).or_else(|_| fs::canonicalize(folder)) // without /proc
-}
-
-/// In a folder where everybody may make links, those of others lead nobody: `protected_symlinks`,
-/// proc_sys_fs(5), whatever it is set to here.
-fn check_may_follow(link: &Path, folder: &Path) -> io::Result<()> {
-    const EVERYBODYS: u32 = 0o1002;
-    let (link, folder) = (fs::symlink_metadata(link)?, fs::metadata(folder)?);
-    let is_trusted = link.uid() == geteuid().as_raw() || link.uid() == folder.uid();
-    if folder.mode() & EVERYBODYS == EVERYBODYS && !is_trusted {
-        return Err(Errno::EACCES.into());
-    }
-    Ok(())
+fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
 fn descriptor(number: i32) -> io::Result<File> {
@@ -397,13 +318,6 @@ fn descriptor(number: i32) -> io::Result<File> {
         1 => Ok(io::stdout().as_fd().try_clone_to_owned()?.into()),
         2 => Ok(io::stderr().as_fd().try_clone_to_owned()?.into()),
         _ => OpenOptions::new().append(true).open(format!("/proc/self/fd/{number}")),
-    }
-}
-
-fn folder_of(target: &Path) -> &Path {
-    match target.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
     }
 }
 

@@ -111,7 +111,8 @@ impl Client {
 }
 
 impl Walk {
-    /// The next entry; None at the end, when all of it was verified.
+    /// The next entry; None at the end, when all of it was verified: of what several servers sent, or
+    /// one that died with nothing but the very end to send, each file by itself.
     ///
     /// # Errors
     /// What is fatal to the rest of the tree. What is not stands in its [entry](WalkEntry::error).

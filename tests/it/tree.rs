@@ -314,8 +314,22 @@ fn a_tree_is_written_over_itself_where_its_folders_may_not_be_written_to() {
             assert_eq!(fs::read_to_string(site.here("dir/sub/file")).unwrap(), content);
             assert_eq!(mode(), 0o555, "{arguments:?}");
         }
-        allow(site.at("dir/sub"), 0o755);
-        allow(site.here("dir/sub"), 0o755);
+        // Nor does it stay open when a signal ends it.
+        site.put("dir/z", "");
+        allow(site.at("dir"), 0o555);
+        site.run(&["-r", "/dir", "-C", "."]).success();
+        // More than can be written until it is told to end.
+        fs::File::options().write(true).open(site.at("dir/z")).unwrap().set_len(1 << 30).unwrap();
+        let client = Running::start(&mut site.command(&["-r", "/dir", "-C", "."]));
+        let top = || fs::metadata(site.here("dir")).unwrap().mode() & 0o7777;
+        wait_until("it writes", || top() == 0o755);
+        client.signal(Signal::SIGTERM);
+        assert_eq!(client.finish().code(), Some(130));
+        assert_eq!(top(), 0o555);
+        for folder in ["dir", "dir/sub"] {
+            allow(site.at(folder), 0o755);
+            allow(site.here(folder), 0o755);
+        }
         site.server.stop();
     });
 }

@@ -5,7 +5,7 @@ complete -c mqfs-client -s C -l directory -d 'Write below the folder DIR, under 
 complete -c mqfs-client -l offset -d 'Begin at this byte, the first being 0: 4096, 64K, 1M' -r
 complete -c mqfs-client -l length -d 'Fetch at most so many bytes' -r
 complete -c mqfs-client -l timeout -d 'Fail when nothing came for this long' -r
-complete -c mqfs-client -l retries -d 'Ask again this often in a row when a server dies and nothing arrived since the last time' -r
+complete -c mqfs-client -l retries -d 'Ask again this often in a row when a server dies and nothing new arrived since the last time' -r
 complete -c mqfs-client -l server-uid -d 'Trust a server of this user, besides root\'s and your own' -r
 complete -c mqfs-client -l progress -d 'Show on standard error how far it is' -r -f -a "auto\t'On a terminal, after half a second, unless the files go to a terminal themselves'
 always\t'From the beginning, and whatever standard error is'

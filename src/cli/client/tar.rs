@@ -25,6 +25,16 @@ const SMALL: u64 = 1 << 20;
 /// How large a file may be whose size nobody knows before its end, such as those of /proc.
 const MOST_UNKNOWN: u64 = 64 << 20;
 
+/// What became of an entry.
+enum Outcome {
+    There,
+    /// It is there, but was written to meanwhile.
+    Changed,
+    /// It comes again.
+    Later,
+    Missing(String),
+}
+
 /// An archive that is being written.
 struct Packer<'a> {
     opts: &'a Opts,
@@ -73,16 +83,16 @@ impl Packer<'_> {
         while let Some(mut entry) = walk.next_entry().map_err(Stop::Source)? {
             let below = entry.path().to_owned();
             let name = if below.as_os_str().is_empty() { top.clone() } else { top.join(&below) };
-            let why = match entry.error() {
+            let outcome = match entry.error() {
                 Some(error) => missing_for(error),
                 None => self.append(&mut entry, &name).map_err(Stop::Sink)?,
             };
             let path = joined(path, below.as_os_str());
-            if entry.has_changed() {
+            if entry.has_changed() || matches!(outcome, Outcome::Changed) {
                 let warning = "warning: the file changed while it was read";
                 self.opts.complain_of(printable(&path), warning);
             }
-            if let Some(why) = why {
+            if let Outcome::Missing(why) = outcome {
                 self.opts.complain_of(printable(&path), why);
                 problems += 1;
             }
@@ -91,11 +101,11 @@ impl Packer<'_> {
     }
 
     /// Appends an entry, or says why it is missing.
-    fn append(&mut self, entry: &mut WalkEntry<'_>, name: &Path) -> io::Result<Option<String>> {
+    fn append(&mut self, entry: &mut WalkEntry<'_>, name: &Path) -> io::Result<Outcome> {
         let metadata = *entry.metadata();
         let mut header = header(&metadata, self.opts.no_preserve);
         if name.as_os_str().is_empty() {
-            return Ok(None); // the root itself
+            return Ok(Outcome::There); // the root itself
         }
         match metadata.kind() {
             Kind::Regular => return self.append_file(&mut header, entry, name),
@@ -112,9 +122,9 @@ impl Packer<'_> {
                 }
             }
             Kind::Unknown => {} // why comes behind it
-            kind => return Ok(Some(format!("Is a {kind}, which is not copied"))),
+            kind => return Ok(Outcome::Missing(format!("Is a {kind}, which is not copied"))),
         }
-        Ok(None)
+        Ok(Outcome::There)
     }
 
     /// As it is: `append_link` would tidy it up.
@@ -137,7 +147,7 @@ impl Packer<'_> {
         header: &mut Header,
         entry: &mut WalkEntry<'_>,
         name: &Path,
-    ) -> io::Result<Option<String>> {
+    ) -> io::Result<Outcome> {
         let known = entry.metadata().len();
         if known > SMALL {
             // Nothing is promised of what does not come at all: the caller may not read it, say.
@@ -150,17 +160,19 @@ impl Packer<'_> {
             self.archive.append_data(header, name, &mut padded)?;
             if let Some(error) = padded.why {
                 let zeros = "the archive has zeros in place of the rest";
-                return Ok(missing_for(&error).map(|why| format!("{why} ({zeros})")));
+                return Ok(match missing_for(&error) {
+                    Outcome::Missing(why) => Outcome::Missing(format!("{why} ({zeros})")),
+                    outcome => outcome,
+                });
             }
             // How it ended stands behind its last byte.
-            return Ok(match entry.fill_buf().map(<[u8]>::is_empty) {
-                Ok(true) => {
-                    self.progress.count_file();
-                    None
-                }
-                Ok(false) => Some("the file is longer than it was to be".to_owned()),
-                Err(error) => missing_for(&Error::of_read(error)),
-            });
+            let is_over = match entry.fill_buf() {
+                Ok(rest) => rest.is_empty(),
+                Err(error) => return Ok(missing_for(&Error::of_read(error))),
+            };
+            self.progress.count_file();
+            // It grew while another server took over, which sends what there is by now.
+            return Ok(if is_over { Outcome::There } else { Outcome::Changed });
         }
         let mut content = Vec::new();
         if let Err(error) = entry.take(MOST_UNKNOWN + 1).read_to_end(&mut content) {
@@ -168,20 +180,23 @@ impl Packer<'_> {
         }
         if content.len() as u64 > MOST_UNKNOWN {
             let why = "its size is not known, and too large to wait for its end";
-            return Ok(Some(why.to_owned()));
+            return Ok(Outcome::Missing(why.to_owned()));
         }
         header.set_size(content.len() as u64);
         self.archive.append_data(header, name, &content[..])?;
         self.progress.advance(content.len());
         self.progress.count_file();
-        Ok(None)
+        Ok(Outcome::There)
     }
 }
 
-/// Why an entry is missing whose bytes did not come. One that changed while the server was away comes
+/// What becomes of an entry whose bytes do not come. One that changed while the server was away comes
 /// again.
-fn missing_for(error: &Error) -> Option<String> {
-    (!matches!(error, Error::FileChanged)).then(|| error.to_string())
+fn missing_for(error: &Error) -> Outcome {
+    match error {
+        Error::FileChanged => Outcome::Later,
+        error => Outcome::Missing(error.to_string()),
+    }
 }
 
 fn header(metadata: &Metadata, no_preserve: bool) -> Header {

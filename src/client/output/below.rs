@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, UtimensatFlags, fchmod, fstat, futimens, mkdirat, uti
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, geteuid, getpid, symlinkat, unlinkat};
 
-use super::{Temporary, Unfinished};
+use super::unfinished::{Temporary, Unfinished};
 use crate::process::errno_of;
 
 /// A folder to write below. Clones have one descriptor in common.
@@ -52,12 +52,13 @@ impl Folder {
     }
 
     /// Makes a folder, or finds the one that is there. If that is ours and cannot be written to, it can
-    /// now: then with the mode that it had.
+    /// be until it is [closed](Self::close).
     pub(super) fn make_folder(
         &self,
         name: &OsStr,
         mode: Mode,
-    ) -> Result<(Self, Option<Mode>), Errno> {
+        unfinished: &Unfinished,
+    ) -> Result<Self, Errno> {
         check(name)?;
         let is_new = match mkdirat(&self.0, name, mode) {
             Ok(()) => true,
@@ -69,27 +70,25 @@ impl Folder {
             Err(Errno::ELOOP) => return Err(Errno::ENOTDIR), // a link, which is not followed
             folder => Self(Arc::new(folder?)),
         };
-        let before = if is_new { None } else { folder.make_writable()? };
-        Ok((folder, before))
-    }
-
-    fn make_writable(&self) -> Result<Option<Mode>, Errno> {
-        let stat = fstat(&self.0)?;
+        let stat = fstat(&folder.0)?;
         let mode = Mode::from_bits_truncate(stat.st_mode);
-        if stat.st_uid != geteuid().as_raw() || mode.contains(Mode::S_IRWXU) {
-            return Ok(None);
+        if !is_new && stat.st_uid == geteuid().as_raw() && !mode.contains(Mode::S_IRWXU) {
+            unfinished.hold().open(&folder.0, mode);
         }
-        Ok(self.set_mode(mode | Mode::S_IRWXU).ok().map(|()| mode))
+        Ok(folder)
     }
 
-    pub(super) fn set_mode(&self, mode: Mode) -> Result<(), Errno> {
-        fchmod(&self.0, mode)
-    }
-
-    /// Gives the folder itself what is to be kept.
-    pub(super) fn keep(&self, kept: &Kept) -> Result<(), Errno> {
-        fchmod(&self.0, kept.mode)?;
-        futimens(&self.0, &TimeSpec::UTIME_OMIT, &kept.mtime)
+    /// Gives the folder itself what is to be kept, or the mode that it had. One that is not ours stays as
+    /// it was.
+    pub(super) fn close(&self, kept: Option<&Kept>, unfinished: &Unfinished) {
+        let mut held = unfinished.hold();
+        let before = held.close(&self.0);
+        if let Some(mode) = kept.map(|kept| kept.mode).or(before) {
+            let _ = fchmod(&self.0, mode);
+        }
+        if let Some(kept) = kept {
+            let _ = futimens(&self.0, &TimeSpec::UTIME_OMIT, &kept.mtime);
+        }
     }
 
     /// Begins a file, which takes its name when it is complete.
@@ -104,7 +103,7 @@ impl Folder {
         let mode = kept.map_or(Mode::from_bits_truncate(0o666), |_| Mode::S_IRUSR | Mode::S_IWUSR);
         let mut held = unfinished.hold();
         let (temporary, file) = self.temporary(mode)?;
-        *held = Some(Temporary::Below(Arc::clone(&self.0), temporary.clone()));
+        held.temporary = Some(Temporary::Below(Arc::clone(&self.0), temporary.clone()));
         drop(held);
         let (file, unfinished) = (Some(File::from(file)), unfinished.clone());
         Ok(NewFile { folder: self, name, temporary, file, unfinished })
@@ -190,7 +189,7 @@ impl NewFile<'_> {
 impl Drop for NewFile<'_> {
     fn drop(&mut self) {
         if self.file.is_some() {
-            self.unfinished.discard();
+            self.unfinished.remove_temporary();
         }
     }
 }

@@ -151,8 +151,6 @@ struct Level {
     /// None: it could not be made, so nothing in it can.
     folder: Option<Folder>,
     kept: Option<Kept>,
-    /// What mode it had before it was made writable.
-    before: Option<Mode>,
 }
 
 /// Why an entry is not written.
@@ -209,14 +207,9 @@ impl Writer<'_> {
     /// Closes the directories from this depth on, which are complete now.
     fn leave(&mut self, depth: usize) {
         while self.levels.len() > depth {
-            let Some(Level { folder: Some(folder), kept, before }) = self.levels.pop() else {
-                continue;
-            };
-            let _ = match (kept, before) {
-                (Some(kept), _) => folder.keep(&kept), // not ours, perhaps: then it stays as it was
-                (None, Some(before)) => folder.set_mode(before),
-                (None, None) => Ok(()),
-            };
+            if let Some(Level { folder: Some(folder), kept }) = self.levels.pop() {
+                folder.close(kept.as_ref(), &self.options.unfinished);
+            }
         }
     }
 
@@ -229,7 +222,7 @@ impl Writer<'_> {
         match (metadata.kind(), name) {
             (Kind::Directory, None) => {
                 let folder = Some(self.folder.clone());
-                self.levels.push(Level { folder, kept: None, before: None });
+                self.levels.push(Level { folder, kept: None });
                 return Ok(());
             }
             (_, None) => return Err(Errno::EISDIR.into()),
@@ -271,14 +264,16 @@ impl Writer<'_> {
         // Whatever it is to be, it has to be written to first.
         let mode = kept.map_or(Mode::from_bits_truncate(0o777), |_| Mode::S_IRWXU);
         let made = match self.parent() {
-            Some(parent) => parent.make_folder(name, mode).map_err(Trouble::Errno),
+            Some(parent) => {
+                parent.make_folder(name, mode, &self.options.unfinished).map_err(Trouble::Errno)
+            }
             None => Err(Trouble::Known),
         };
-        let (folder, before, outcome) = match made {
-            Ok((folder, before)) => (Some(folder), before, Ok(())),
-            Err(trouble) => (None, None, Err(trouble)),
+        let (folder, outcome) = match made {
+            Ok(folder) => (Some(folder), Ok(())),
+            Err(trouble) => (None, Err(trouble)),
         };
-        self.levels.push(Level { folder, kept, before });
+        self.levels.push(Level { folder, kept });
         self.report.directories += u64::from(outcome.is_ok());
         outcome
     }

@@ -1,6 +1,7 @@
 //! Servers and children that die while a tree is on its way, and clients that are told to stop.
 
 use std::fs::{self, Permissions};
+use std::io::Write;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::Command;
@@ -242,6 +243,9 @@ fn the_folders_of_a_tree_that_breaks_off_are_as_they_are_to_be() {
     in_own_namespace(|| {
         let site = site();
         fs::set_permissions(site.at("dir"), Permissions::from_mode(0o751)).unwrap();
+        // More than can be written until it is frozen.
+        let last = fs::File::options().write(true).open(site.at("dir/z/z")).unwrap();
+        last.set_len(1 << 30).unwrap();
         let mut command = site.command(&["--retries", "0", "-r", "/dir", "-C", "."]);
         let client = Running::start(&mut command);
         wait_until("it is in the last folder", || site.here("dir/z").exists());
@@ -256,6 +260,31 @@ fn the_folders_of_a_tree_that_breaks_off_are_as_they_are_to_be() {
             assert_eq!(here.permissions(), there.permissions(), "{folder}");
             assert_eq!(here.modified().unwrap(), there.modified().unwrap(), "{folder}");
         }
+        site.server.stop();
+    });
+}
+
+#[test]
+fn an_archive_has_of_a_file_that_grew_while_the_server_was_away_what_it_was() {
+    in_own_namespace(|| {
+        let mut site = site();
+        let key = site.server.key;
+        let mut stuck = Stuck::start(&mut site.command(&["-r", "--tar", "/dir"]));
+        stuck.wait_for_its_output();
+        let mut file = fs::File::options().append(true).open(site.at("dir/a")).unwrap();
+        file.write_all(b"more").unwrap();
+        let children = site.server.children();
+        site.server.signal(Signal::SIGKILL);
+        kill_all(&children);
+        site.server.running().wait();
+        let root = site.folder.path().to_str().unwrap();
+        site.server = Server::start_on(key, &["--reap-interval", "1h", "--root", root]);
+        let outcome = stuck.client.finish();
+        let expected = "mqfs-client: /dir/a: warning: the file changed while it was read\n";
+        assert_eq!((outcome.code(), &*outcome.stderr), (Some(0), expected));
+        let mut archive = tar::Archive::new(&outcome.stdout[..]);
+        let sizes = archive.entries().unwrap().map(|entry| entry.unwrap().size());
+        assert_eq!(sizes.filter(|&size| size == 20 << 20).count(), 2);
         site.server.stop();
     });
 }
