@@ -17,7 +17,14 @@ pub struct Held {
 impl Held {
     /// Holds back these signals.
     pub fn new(signals: SigSet) -> Self {
-        Self { before: change_mask(SigmaskHow::SIG_BLOCK, &signals) }
+        let mut before = SigSet::empty();
+        // Fails only for a bad `how`: pthread_sigmask(3).
+        let _ = nix::sys::signal::pthread_sigmask(
+            SigmaskHow::SIG_BLOCK,
+            Some(&signals),
+            Some(&mut before),
+        );
+        Self { before }
     }
 }
 
@@ -25,22 +32,6 @@ impl Drop for Held {
     fn drop(&mut self) {
         let _ = self.before.thread_set_mask();
     }
-}
-
-/// Lets a signal in that is [held back](Held), while `body` runs.
-pub fn letting_in<T>(signal: Signal, body: impl FnOnce() -> T) -> T {
-    let before = change_mask(SigmaskHow::SIG_UNBLOCK, &signal.into());
-    let outcome = body();
-    let _ = before.thread_set_mask();
-    outcome
-}
-
-/// Changes which signals are held back from this thread, and gives those that were.
-fn change_mask(how: SigmaskHow, signals: &SigSet) -> SigSet {
-    let mut before = SigSet::empty();
-    // Fails only for a bad `how`: pthread_sigmask(3).
-    let _ = nix::sys::signal::pthread_sigmask(how, Some(signals), Some(&mut before));
-    before
 }
 
 /// Waits for one of some signals, which the caller must [hold back](Held), for at most `timeout`,
@@ -92,14 +83,15 @@ pub fn tick_every(interval: Duration) -> Result<(), Errno> {
 /// if `first` is zero.
 ///
 /// Repeated, because one that comes just before the wait begins interrupts nothing. Forked children
-/// do not inherit the timer: setitimer(2).
+/// do not inherit the timer: setitimer(2). Calls that read files go on by themselves, which those two never
+/// do: signal(7), SA_RESTART.
 ///
 /// # Errors
 /// None are known.
 pub fn tick(first: Duration, interval: Duration) -> Result<(), Errno> {
     extern "C" fn nothing(_: libc::c_int) {}
     // SAFETY: the handler does nothing.
-    unsafe { on(Signal::SIGALRM, SaFlags::empty(), nothing) }?;
+    unsafe { on(Signal::SIGALRM, SaFlags::SA_RESTART, nothing) }?;
     let timer = libc::itimerval { it_interval: timeval(interval), it_value: timeval(first) };
     let mut before = MaybeUninit::uninit();
     // SAFETY: both structures outlive the call; setitimer(2).

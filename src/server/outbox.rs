@@ -3,12 +3,10 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
 
 use super::reply_to::{Dialect, ReplyTo};
-use crate::process::Patience;
 use crate::process::liveness::{Dead, Life, Observer};
-use crate::process::signals::{self, Held};
+use crate::process::{Patience, signals};
 use crate::stats::Figures;
 use crate::sysv::{self, Limits, Message, MessageBuffer, SendError};
 use crate::wire::{Lease, MAX_PLAIN_REPLY, MAX_REPLY, Reply};
@@ -20,8 +18,7 @@ pub(super) struct Outbox<'a> {
     stall_timeout: Duration,
     chunk: usize,
     patience: Patience,
-    /// Keeps the tick from calls other than the wait for room: not all are taken up again of themselves.
-    ticks: Option<Held>,
+    ticking: bool,
     /// When the last message was about to be sent, or the request received.
     last_sent: Instant,
     /// Since when nothing was taken of what is there, and when something was before that.
@@ -75,7 +72,7 @@ impl<'f> Outbox<'f> {
             stall_timeout,
             chunk,
             patience,
-            ticks: None,
+            ticking: false,
             last_sent,
             unread: None,
             sent: 0,
@@ -178,13 +175,13 @@ impl<'f> Outbox<'f> {
     }
 
     fn send_waiting(&mut self, message: Message<'_>) -> Result<(), Undelivered> {
-        if self.ticks.is_none() {
-            self.ticks = Some(Held::new(Signal::SIGALRM.into()));
+        if !self.ticking {
             signals::tick_every(Self::TICK).map_err(Undelivered::NoTimer)?;
+            self.ticking = true;
         }
         let since = Instant::now();
         loop {
-            match signals::letting_in(Signal::SIGALRM, || self.reply.queue.send(message)) {
+            match self.reply.queue.send(message) {
                 Err(SendError::Interrupted) => {}
                 outcome => return outcome.map_err(undelivered),
             }
