@@ -48,6 +48,7 @@ fn queue_of_a_client_killed_together_with_its_child_is_removed() {
     as_root_in_own_namespace(|| {
         let quiet = QuietServer::start();
         let mut stuck = Stuck::start(&mut quiet.client());
+        stuck.client.freeze(); // or it would ask again, once its child is dead
         let _stopped = quiet.stop_children();
         for child in children_of(quiet.server.pid()) {
             kill(Pid::from_raw(child), Signal::SIGKILL).unwrap();
@@ -162,6 +163,9 @@ fn reaper_at_work_all_the_time_disturbs_no_transfer() {
 fn request_queue_of_a_server_killed_at_rest_is_removed() {
     as_root_in_own_namespace(|| {
         let mut server = Server::start::<&str>(&[]);
+        // After it has kept house, which it does before its first request.
+        server.fetch("/etc/passwd");
+        wait_until("it is at rest", || server.children().is_empty());
         let queue = queue_of(server.key).unwrap();
         assert_eq!(Verdicts::now().on(queue), ["alive", "its server is running", "kept"]);
         server.signal(Signal::SIGKILL);
