@@ -41,6 +41,17 @@ fn kill_all(children: &[i32]) {
     }
 }
 
+/// Kills the server together with its children, and starts another one.
+fn replace_server(site: &mut Site) {
+    let (key, children) = (site.server.key, site.server.children());
+    site.server.signal(Signal::SIGKILL);
+    kill_all(&children);
+    site.server.running().wait();
+    let root = site.folder.path().to_str().unwrap();
+    let next = Server::start_on(key, &["--reap-interval", "1h", "--root", root]);
+    std::mem::replace(&mut site.server, next).make_way();
+}
+
 /// A client in the midst of the first file, where it stands.
 fn frozen_client(site: &Site) -> Running {
     let client = Running::start(&mut site.command(&["-r", "/dir", "-C", "."]));
@@ -76,15 +87,8 @@ fn a_tree_whose_child_is_killed_again_and_again_arrives_whole() {
 fn a_tree_outlives_its_server_and_goes_on_within_a_file() {
     in_own_namespace(|| {
         let mut site = site();
-        let key = site.server.key;
         let client = frozen_client(&site);
-        let children = site.server.children();
-        site.server.signal(Signal::SIGKILL);
-        kill_all(&children);
-        site.server.running().wait();
-        let root = site.folder.path().to_str().unwrap().to_owned();
-        let next = Server::start_on(key, &["--reap-interval", "1h", "--root", &root]);
-        std::mem::replace(&mut site.server, next).make_way();
+        replace_server(&mut site);
         client.signal(Signal::SIGCONT);
         client.finish().success();
         site.assert_same();
@@ -200,7 +204,6 @@ fn a_file_that_changes_on_its_way_is_told_of_and_one_that_shrinks_is_missing() {
 fn an_archive_tells_of_a_large_file_that_changed_and_holds_one_that_came_again() {
     in_own_namespace(|| {
         let mut site = site();
-        let key = site.server.key;
         let stuck = |site: &Site| {
             let mut command = site.command(&["-r", "--tar", "/dir"]);
             let mut stuck = Stuck::start(&mut command);
@@ -220,12 +223,7 @@ fn an_archive_tells_of_a_large_file_that_changed_and_holds_one_that_came_again()
 
         let client = stuck(&site);
         change(2).write_all_at(b"another beginning", 0).unwrap();
-        let children = site.server.children();
-        site.server.signal(Signal::SIGKILL);
-        kill_all(&children);
-        site.server.running().wait();
-        let root = site.folder.path().to_str().unwrap();
-        site.server = Server::start_on(key, &["--reap-interval", "1h", "--root", root]);
+        replace_server(&mut site);
         let outcome = client.client.finish();
         assert_eq!((outcome.code(), &*outcome.stderr), (Some(0), ""));
         fs::write(site.here("archive"), outcome.stdout).unwrap();
@@ -268,17 +266,11 @@ fn the_folders_of_a_tree_that_breaks_off_are_as_they_are_to_be() {
 fn an_archive_has_of_a_file_that_grew_while_the_server_was_away_what_it_was() {
     in_own_namespace(|| {
         let mut site = site();
-        let key = site.server.key;
         let mut stuck = Stuck::start(&mut site.command(&["-r", "--tar", "/dir"]));
         stuck.wait_for_its_output();
         let mut file = fs::File::options().append(true).open(site.at("dir/a")).unwrap();
         file.write_all(b"more").unwrap();
-        let children = site.server.children();
-        site.server.signal(Signal::SIGKILL);
-        kill_all(&children);
-        site.server.running().wait();
-        let root = site.folder.path().to_str().unwrap();
-        site.server = Server::start_on(key, &["--reap-interval", "1h", "--root", root]);
+        replace_server(&mut site);
         let outcome = stuck.client.finish();
         let expected = "mqfs-client: /dir/a: warning: the file changed while it was read\n";
         assert_eq!((outcome.code(), &*outcome.stderr), (Some(0), expected));
