@@ -20,6 +20,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg};
 use nix::unistd::{geteuid, getpid, linkat};
 
 use self::place::{Place, folder_of, follow};
+use self::unfinished::Temporary;
 use crate::text::printable;
 
 /// A file being written that takes its name only when it is [complete](OutputFile::commit). Until
@@ -87,8 +88,9 @@ impl OutputFile {
         let (file, state) = match unnamed(folder_of(&target)) {
             Ok(file) => (file, State::Unnamed),
             Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::ENOENT | Errno::EINVAL) => {
+                let mut held = unfinished.hold(); // a signal ends the program before this, or behind it
                 let (file, path) = named(&target)?;
-                unfinished.set(&path);
+                held.temporary = Some(Temporary::At(path.clone()));
                 (file, State::Named(path))
             }
             Err(errno) => return Err(errno.into()),
@@ -116,7 +118,7 @@ impl OutputFile {
         let mut path = target.clone().into_os_string();
         path.push(".part");
         let path = PathBuf::from(path);
-        let usual = usual_in(folder_of(&target))?;
+        let usual = usual_in(folder_of(&target), unfinished)?;
         let (mut file, _lock) = locked(&path, &usual)?;
         if !go_on {
             file.set_len(0)?;
@@ -249,10 +251,11 @@ fn mode_after(existing: &fs::Metadata, usual: u32) -> u32 {
 
 /// What files that are made in the folder get: whose they are, on file systems that say so, and their mode,
 /// by the umask or the folder's access control list.
-fn usual_in(folder: &Path) -> io::Result<fs::Metadata> {
+fn usual_in(folder: &Path, unfinished: &Unfinished) -> io::Result<fs::Metadata> {
     if let Ok(file) = unnamed(folder) {
         return file.metadata();
     }
+    let _held = unfinished.hold(); // until it has gone again
     let (file, path) = named(&folder.join("usual"))?;
     let usual = file.metadata();
     let _ = fs::remove_file(path);
