@@ -8,8 +8,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use mqfs::process::{exit_now, fork_child, lease};
-use mqfs::sysv::{Key, MessageBuffer, MessageType, OwnedQueue, Queue, SendError};
+use mqfs::ownership::lease;
+use mqfs::sys::{exit_now, fork_child};
 use mqfs::wire::{
     Extension, LEASE_TYPE, NORMAL_PRIORITY, Operation, REPLY_QUEUE_MODE, Range, Request,
 };
@@ -17,6 +17,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, Uid, geteuid, setresuid};
+use sysv_ipc::{Key, MessageBuffer, MessageType, OwnedQueue, Queue, SendError};
 
 const FLOODER: Uid = Uid::from_raw(65_532);
 const ROUNDS: usize = 400;

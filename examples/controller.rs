@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
 use mqfs::nix::errno::Errno;
-use mqfs::sysv::{Key, MessageBuffer, MessageType, Mode, Queue, ReceiveError, Select};
+use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, Queue, ReceiveError, Select};
 
 use classic::{PROGRAM, Stop, complain, is_stopping, own, say};
 

@@ -10,9 +10,7 @@ use std::fs;
 use clap::Parser;
 use mqfs::nix::sched::{CloneFlags, unshare};
 use mqfs::nix::unistd::{getgid, getuid};
-use mqfs::sysv::{
-    Key, Limits, MessageBuffer, MessageType, Mode, Queue, SendError, Settings, Usage,
-};
+use sysv_ipc::{Key, Limits, MessageBuffer, MessageType, Mode, Queue, SendError, Settings, Usage};
 
 use classic::{Stop, own, say};
 

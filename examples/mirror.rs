@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use mqfs::client::output::{Event, Folder, Options, write_tree};
+use mqfs::client::save::{Event, Folder, Options, write_tree};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(Into::into).collect();
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = Folder::open(to)?;
     let tell = &mut |event: Event<'_>| {
         if let Event::Problem { path, why } = event {
-            eprintln!("mirror: {}: {why}", mqfs::text::printable(path));
+            eprintln!("mirror: {}: {why}", mqfs::escape::escape(path));
         }
     };
     let report = write_tree(&mut walk, &folder, from.file_name(), &Options::default(), tell)?;

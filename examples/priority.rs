@@ -8,7 +8,7 @@
 mod classic;
 
 use clap::Parser;
-use mqfs::sysv::{Key, MessageBuffer, MessageType, Mode, Queue, ReceiveError, Select, SendError};
+use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, Queue, ReceiveError, Select, SendError};
 
 use classic::{Stop, own, say};
 

@@ -23,7 +23,7 @@ use mqfs::nix::sys::prctl::set_pdeathsig;
 use mqfs::nix::sys::signal::{Signal, kill};
 use mqfs::nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use mqfs::nix::unistd::{Pid, getpid, gettid};
-use mqfs::sysv::{
+use sysv_ipc::{
     AttachedReadOnly, Error, Key, MessageBuffer, MessageType, Mode, Queue, ReceiveError, Select,
     Semaphore, SharedMemory,
 };

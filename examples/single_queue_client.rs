@@ -19,7 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use mqfs::sysv::{Key, MessageBuffer, Mode, Queue, ReceiveError, Select, SendError};
+use sysv_ipc::{Key, MessageBuffer, Mode, Queue, ReceiveError, Select, SendError};
 
 use classic::{Stop, complain, duration, own, say};
 use single_queue::{BODY, LARGEST, OK, Queues, REQUEST, answer_type, decode, message};

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use mqfs::nix::{errno::Errno, unistd::Pid};
-use mqfs::sysv::{
+use sysv_ipc::{
     Key, MessageBuffer, MessageType, Mode, Queue, QueueId, ReceiveError, Select, SendError,
 };
 

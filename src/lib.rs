@@ -31,7 +31,7 @@
 //! use std::time::Duration;
 //!
 //! let client = mqfs::Client::builder()
-//!     .key(mqfs::sysv::Key::new(0x4d51_0001)) // another server than the usual
+//!     .key(sysv_ipc::Key::new(0x4d51_0001)) // another server than the usual
 //!     .timeout(Duration::from_secs(5)) // for anything to come
 //!     .retries(10) // when servers die on the way
 //!     .connect()?;
@@ -49,7 +49,7 @@
 //! if client.metadata("/var/log")?.is_dir() {
 //!     for entry in client.read_dir("/var/log")? {
 //!         let entry = entry?;
-//!         println!("{:>12} {}", entry.metadata().len(), mqfs::text::printable(entry.name()));
+//!         println!("{:>12} {}", entry.metadata().len(), mqfs::escape::escape(entry.name()));
 //!     }
 //! }
 //! # Ok::<(), mqfs::Error>(())
@@ -58,11 +58,11 @@
 //! # Whole trees
 //!
 //! [`walk`](Client::walk) brings a directory with all that is below it in one request, which is what
-//! makes many small files fast. [`write_tree`](client::output::write_tree) writes what comes below a
+//! makes many small files fast. [`write_tree`](client::save::write_tree) writes what comes below a
 //! folder, and nowhere else, whatever the server calls it.
 //!
 //! ```no_run
-//! use mqfs::client::output::{Folder, Options, write_tree};
+//! use mqfs::client::save::{Folder, Options, write_tree};
 //!
 //! let mut walk = mqfs::Client::connect(mqfs::DEFAULT_KEY)?.walk("/srv/site")?;
 //! let (folder, name) = (Folder::open("/tmp")?, Some("site".as_ref()));
@@ -102,19 +102,21 @@ compile_error!(
 #[doc(hidden)] // for the programs: no part of the library's promise
 pub mod cli;
 pub mod client;
-#[allow(unsafe_code)]
+pub mod counters;
+pub mod escape;
 #[doc(hidden)] // for the programs and the tests: no part of the library's promise
-pub mod process;
+pub mod ownership;
 pub mod reaper;
 pub mod server;
-pub mod stats;
 #[allow(unsafe_code)]
-pub mod sysv;
-pub mod text;
+#[doc(hidden)] // for the programs and the tests: no part of the library's promise
+pub mod sys;
 pub mod wire;
 
 /// The crate whose types for errnos, uids and pids stand in this one's signatures.
 pub use nix;
+/// Typed, safe System V IPC.
+pub use sysv_ipc;
 
 pub use client::{Client, DirEntry, Error, Metadata, ReadDir, Transfer, Walk, WalkEntry};
 pub use wire::DEFAULT_KEY;

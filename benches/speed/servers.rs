@@ -10,9 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mqfs::sysv::Key;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sysv_ipc::Key;
 
 use crate::neighbours::ticks_per_second;
 use crate::stage::{Stage, installed};

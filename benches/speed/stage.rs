@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio, exit};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use mqfs::sysv::{Key, Limits};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{geteuid, getpid};
+use sysv_ipc::{Key, Limits};
 use tempfile::TempDir;
 
 use crate::options::Options;

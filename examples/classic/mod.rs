@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use mqfs::nix::{errno::Errno, sys::signal::kill, unistd::Pid};
-use mqfs::sysv::{Acquire, Error, Key, Mode, Queue, ReceiveError, Semaphore, SendError};
+use sysv_ipc::{Acquire, Error, Key, Mode, Queue, ReceiveError, Semaphore, SendError};
 
 /// The program's name, for its messages.
 pub(super) const PROGRAM: &str = env!("CARGO_BIN_NAME");

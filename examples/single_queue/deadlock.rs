@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mqfs::nix::unistd::{Pid, gettid};
-use mqfs::sysv::{Key, MessageBuffer, MessageType, Mode, Queue, QueueId, ReceiveError, Select};
+use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, Queue, QueueId, ReceiveError, Select};
 
 use crate::classic::{Stop, is_asleep, own, say, wait_until};
 use crate::single_queue::{BODY, LARGEST, OK, REQUEST, answer_type, decode, message};

@@ -6,7 +6,7 @@
 //! and a queue per client, where the id is that of a queue which the client made for its answers.
 
 use clap::Args;
-use mqfs::sysv::{Key, MessageBuffer, MessageType};
+use sysv_ipc::{Key, MessageBuffer, MessageType};
 
 /// The type of a request.
 pub(super) const REQUEST: MessageType = MessageType::new(1).unwrap();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::Args;
 use mqfs::Client;
-use mqfs::sysv::Key;
+use sysv_ipc::Key;
 
 use crate::support::{
     DEADLINE, Report, Server, Site, anonymous_kib, descriptors, noise, virtual_kib, zombies_of,

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use mqfs::sysv::Limits;
 use nix::sys::signal::Signal;
+use sysv_ipc::Limits;
 
 use crate::support::{
     DEADLINE, Process, Report, Server, Site, bytes_read, bytes_written, end_of, size, wait_for,

@@ -19,10 +19,10 @@ use nix::unistd::Uid;
 
 use super::progress::{self, Progress};
 use super::{FAILED, KeyArgs, NOBODY_READS, UNAVAILABLE, complain, duration, reason, size};
-use crate::client::output::Unfinished;
+use crate::client::save::Unfinished;
 use crate::client::{Client, Error, Transfer};
-use crate::process;
-use crate::text::printable;
+use crate::escape::escape;
+use crate::sys;
 use crate::wire::MAX_PATH;
 use signals::{clean_up_on_signals, wait_for_the_end};
 use sink::Sink;
@@ -115,7 +115,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(opts: &Opts) -> Result<ExitCode> {
-    process::share_one_arena();
+    sys::share_one_arena();
     for path in &opts.paths {
         let length = path.len();
         ensure!(length > 0, "invalid path: a path must not be empty");
@@ -157,7 +157,7 @@ fn concatenate(opts: &Opts, client: &Client, unfinished: &Unfinished) -> Result<
             Err(Stop::Source(Error::OtherFile)) => {
                 let part = format!("{}.part", opts.output_name());
                 let way_out = "remove it, or leave out --continue, to begin anew";
-                let path = printable(path);
+                let path = escape(path);
                 opts.complain_of(part, format!("not the beginning of {path} ({way_out})"));
                 status = FAILED;
             }
@@ -203,7 +203,7 @@ impl Opts {
     }
 
     fn output_name(&self) -> String {
-        let named = self.output.as_ref().map(|path| printable(path).to_string());
+        let named = self.output.as_ref().map(|path| escape(path).to_string());
         named.unwrap_or_else(|| "standard output".to_owned())
     }
 
@@ -212,7 +212,7 @@ impl Opts {
         if let Error::Cancelled = error {
             wait_for_the_end();
         }
-        self.complain_of(printable(path), error);
+        self.complain_of(escape(path), error);
         error.is_before_request().then(|| ExitCode::from(UNAVAILABLE))
     }
 
@@ -226,7 +226,7 @@ impl Opts {
     }
 
     fn tell_of(&self, path: &OsStr, transfer: &Transfer) {
-        let (path, bytes) = (printable(path), transfer.received());
+        let (path, bytes) = (escape(path), transfer.received());
         let trailer = transfer.trailer();
         if trailer.is_some_and(|trailer| trailer.changed) && !self.quiet {
             complain(PROGRAM, format!("{path}: warning: the file changed while it was read"));

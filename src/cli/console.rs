@@ -11,7 +11,7 @@ use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::{complain, reason};
-use crate::process::signals::Held;
+use crate::sys::signals::Held;
 
 /// What ended a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use clap::ValueEnum;
 use nix::errno::Errno;
 use tracing::Level;
 
-use crate::process::nowait;
-use crate::text::printable_json;
+use crate::escape::escape_json;
+use crate::sys::nonblocking_write;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -40,7 +40,7 @@ struct Printable(Stderr);
 impl Write for Printable {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match str::from_utf8(line) {
-            Ok(json) => self.0.write_all(printable_json(json).as_bytes())?,
+            Ok(json) => self.0.write_all(escape_json(json).as_bytes())?,
             Err(_) => self.0.write_all(line)?,
         }
         Ok(line.len())
@@ -58,7 +58,7 @@ pub(super) struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match nowait::write(io::stderr(), bytes) {
+        match nonblocking_write::write(io::stderr(), bytes) {
             Err(Errno::EAGAIN) => Ok(bytes.len()),
             outcome => Ok(outcome?),
         }

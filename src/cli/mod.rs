@@ -19,9 +19,9 @@ use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Args, CommandFactory, Parser};
 use nix::errno::Errno;
 
-use crate::sysv::Key;
-use crate::text::printable;
+use crate::escape::escape;
 use crate::wire::DEFAULT_KEY;
+use sysv_ipc::Key;
 
 /// The request failed, or what arrived is incomplete.
 const FAILED: u8 = 1;
@@ -59,7 +59,7 @@ impl KeyArgs {
     fn key(&self) -> Result<Key> {
         let key = match (&self.key_file, self.key) {
             (Some(path), _) => Key::from_path(path, b'm')
-                .map_err(|errno| anyhow!("--key-file {}: {}", printable(path), errno.desc()))?,
+                .map_err(|errno| anyhow!("--key-file {}: {}", escape(path), errno.desc()))?,
             (None, Some(key)) => key,
             // Read here, not by clap: a variable stands back behind either option.
             (None, None) => match std::env::var("MQFS_KEY") {
@@ -122,7 +122,7 @@ fn parse<T: Parser>(program: &str) -> T {
         let end = rest.iter().filter_map(|rest| text.find(rest)).min().unwrap_or(text.len());
         let wrong = text[..end].trim_start_matches("error: ").split_whitespace();
         let wrong = wrong.collect::<Vec<_>>().join(" ");
-        complain(program, format!("{} (see {program} --help)", printable(&wrong)));
+        complain(program, format!("{} (see {program} --help)", escape(&wrong)));
         std::process::exit(UNAVAILABLE.into())
     })
 }

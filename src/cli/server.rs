@@ -13,11 +13,11 @@ use tracing::Level;
 
 use super::logging::{self, LogFormat};
 use super::{KeyArgs, duration};
-use crate::process;
-use crate::process::signals::{self, Held};
 use crate::reaper;
 use crate::server::{Config, Housekeeping, PlainPolicy, Server};
-use crate::sysv::Mode;
+use crate::sys;
+use crate::sys::signals::{self, Held};
+use sysv_ipc::Mode;
 
 const PROGRAM: &str = "mqfs-server";
 
@@ -61,9 +61,6 @@ pub(super) struct Opts {
     /// Which plain requests to answer: those of other programs, which prove nothing
     #[arg(long, value_name = "WHICH", default_value = "owner")]
     plain: Plain,
-    /// Write figures for Prometheus' textfile collector to PATH, every 10s and at the end
-    #[arg(long, value_name = "PATH")]
-    metrics_file: Option<PathBuf>,
     /// Log more
     #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
@@ -117,7 +114,6 @@ impl Opts {
                 Plain::Any => PlainPolicy::Any,
             },
             housekeeping: Some(housekeeping),
-            metrics_file: self.metrics_file.clone(),
         })
     }
 
@@ -136,8 +132,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(opts: &Opts) -> Result<ExitCode> {
-    process::share_one_arena();
-    process::keep_heap_at_hand();
+    sys::share_one_arena();
+    sys::keep_heap_at_hand();
     logging::init(opts.log_format, opts.level());
     // Until there is a handler that removes it, no signal may end the owner of a queue. ctrlc's
     // thread keeps them back for good, so that they wake the thread that waits.

@@ -16,7 +16,7 @@ use clap::Parser;
 
 use self::look::Look;
 use super::{FAILED, KeyArgs, NOBODY_READS, UNAVAILABLE, complain, interval};
-use crate::sysv::Key;
+use sysv_ipc::Key;
 
 const PROGRAM: &str = "mqfs-stat";
 

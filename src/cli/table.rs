@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use nix::unistd::{Gid, Group, Uid, User};
 
-use crate::text::printable;
+use crate::escape::escape;
 
 /// Lines of cells as a table whose columns are as wide as they must be.
 pub(super) fn columns<const N: usize>(
@@ -44,14 +44,14 @@ pub(super) struct Names {
 impl Names {
     pub(super) fn of(&mut self, uid: Uid) -> &str {
         self.users.entry(uid).or_insert_with(|| match User::from_uid(uid) {
-            Ok(Some(user)) => printable(&user.name).to_string(),
+            Ok(Some(user)) => escape(&user.name).to_string(),
             _ => uid.to_string(),
         })
     }
 
     pub(super) fn of_group(&mut self, gid: Gid) -> &str {
         self.groups.entry(gid).or_insert_with(|| match Group::from_gid(gid) {
-            Ok(Some(group)) => printable(&group.name).to_string(),
+            Ok(Some(group)) => escape(&group.name).to_string(),
             _ => gid.to_string(),
         })
     }

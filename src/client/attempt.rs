@@ -4,9 +4,9 @@ use nix::errno::Errno;
 
 use super::reply_queue::ReplyQueue;
 use super::{Error, failed};
-use crate::process::Patience;
-use crate::sysv::{Limits, MessageBuffer};
+use crate::sys::AdaptiveSpin;
 use crate::wire::{Failure, MAX_REPLY, Meta, Reply, Trailer};
+use sysv_ipc::{Limits, MessageBuffer};
 
 /// What one request brings.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) struct Attempt {
     pub(super) trailer: Option<Trailer>,
     pub(super) received: u64,
     pub(super) checksum: crc32fast::Hasher,
-    patience: Patience,
+    patience: AdaptiveSpin,
 }
 
 impl Attempt {
@@ -44,7 +44,7 @@ impl Attempt {
             trailer: None,
             received: 0,
             checksum: crc32fast::Hasher::new(),
-            patience: Patience::default(),
+            patience: AdaptiveSpin::default(),
         };
         attempt.advance()?;
         Ok(attempt)

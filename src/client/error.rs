@@ -6,9 +6,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::unistd::Uid;
 
-use crate::sysv::{self, Key};
-use crate::text::printable;
+use crate::escape::escape;
 use crate::wire::{MAX_PATH, Malformed};
+use sysv_ipc::{self, Key};
 
 /// Why a client could not ask, or did not get what it asked for.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -75,7 +75,7 @@ pub enum Error {
     QueueTooSmall,
     /// Another call on a queue failed, before anything was asked.
     #[error(transparent)]
-    Ipc(#[from] sysv::Error),
+    Ipc(#[from] sysv_ipc::Error),
     /// The request is larger than `kernel.msgmax` or what the request queue holds.
     #[error("the request is too long for the request queue")]
     RequestTooBig,
@@ -83,7 +83,7 @@ pub enum Error {
     #[error("getrandom: {0}")]
     NoRandom(String),
     /// The server says no, or cannot go on.
-    #[error("{}", printable(.text))]
+    #[error("{}", escape(.text))]
     Failed {
         /// Why, in its words.
         text: String,
@@ -104,7 +104,7 @@ pub enum Error {
     ChildDied,
     /// A call on the reply queue failed on the way.
     #[error("incomplete: {0}")]
-    Broken(sysv::Error),
+    Broken(sysv_ipc::Error),
     /// Somebody removed the reply queue.
     #[error("incomplete: the reply queue was removed")]
     QueueRemoved,

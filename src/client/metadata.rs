@@ -132,7 +132,7 @@ impl DirEntry {
     }
 
     /// Its name, which may hold any byte but NUL and the slash: clean it before a terminal sees it
-    /// ([`mqfs::text::printable`](crate::text::printable)). Empty where what was to be listed is no
+    /// ([`mqfs::escape::escape`](crate::escape::escape)). Empty where what was to be listed is no
     /// directory: then this is that thing itself.
     pub fn name(&self) -> &OsStr {
         &self.name
@@ -234,7 +234,7 @@ impl Client {
     /// ```no_run
     /// for entry in mqfs::Client::connect(mqfs::DEFAULT_KEY)?.read_dir("/etc")? {
     ///     let entry = entry?;
-    ///     println!("{:>9} {}", entry.metadata().len(), mqfs::text::printable(entry.name()));
+    ///     println!("{:>9} {}", entry.metadata().len(), mqfs::escape::escape(entry.name()));
     /// }
     /// # Ok::<(), mqfs::Error>(())
     /// ```

@@ -8,8 +8,8 @@ mod attempt;
 mod backoff;
 mod error;
 mod metadata;
-pub mod output;
 mod reply_queue;
+pub mod save;
 mod stream;
 mod transfer;
 mod walk;
@@ -22,13 +22,13 @@ use std::time::Duration;
 
 use nix::unistd::{Uid, geteuid};
 
-use crate::process::Patience;
-use crate::process::server_lock::{self, ServerState};
-use crate::sysv::{Key, MessageBuffer, Queue, SendError};
+use crate::ownership::server_lock::{self, ServerState};
+use crate::sys::AdaptiveSpin;
 use crate::wire::{
     Arrived, DEFAULT_KEY, Extension, Failure, MAX_PATH, MAX_PLAIN_REQUEST, NORMAL_PRIORITY,
     Operation, Range, Request, is_request_queue_mode,
 };
+use sysv_ipc::{Key, MessageBuffer, Queue, SendError};
 
 pub use error::Error;
 pub use metadata::{DirEntry, Metadata, ReadDir};
@@ -106,7 +106,7 @@ pub(crate) struct ServerQueue {
 
 impl ServerQueue {
     fn find(key: Key, trusted: Option<Uid>) -> Result<Self, Error> {
-        let no_server = |error: crate::sysv::Error| match error {
+        let no_server = |error: sysv_ipc::Error| match error {
             error if !error.is_gone() => error.into(),
             // It is about to make its queue, perhaps again.
             _ if server_runs(key, trusted) => Error::ServerAway { key },
@@ -362,7 +362,7 @@ impl Client {
             Err(SendError::Full | SendError::Interrupted) => None,
             outcome => Some(outcome),
         };
-        let sent = match Patience::default().attempt(try_send) {
+        let sent = match AdaptiveSpin::default().attempt(try_send) {
             Some(sent) => sent,
             // Never fits, however long it waits: msgop(2).
             None if request_exceeds(server.queue, &message) => return Err(Error::RequestTooBig),

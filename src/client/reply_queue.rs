@@ -7,11 +7,11 @@ use nix::unistd::{Uid, geteuid};
 
 use super::watch::{Peer, WatchHandle, Watched};
 use super::{Error, ServerQueue};
-use crate::process::lease;
-use crate::sysv::{
+use crate::ownership::lease;
+use crate::wire::{Cookie, LEASE_TYPE, Lease, REPLY_QUEUE_MODE};
+use sysv_ipc::{
     self, Limits, MessageBuffer, Mode, OwnedQueue, Queue, QueueId, Select, SendError, Usage,
 };
-use crate::wire::{Cookie, LEASE_TYPE, Lease, REPLY_QUEUE_MODE};
 
 /// A queue for one attempt at a transfer, never used again.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl ReplyQueue {
 
 /// Whether a message of the largest size would not fit into a new queue beside a lease. An mqfs server
 /// makes its messages smaller; another one would wait for ever.
-fn lease_is_in_the_way() -> Result<bool, sysv::Error> {
+fn lease_is_in_the_way() -> Result<bool, sysv_ipc::Error> {
     let limits = Limits::current()?;
     Ok(limits.msgmnb < limits.msgmax + Lease::SIZE)
 }
@@ -101,7 +101,7 @@ fn put_lease(queue: Queue, lease: &Lease) -> Result<(), Error> {
 
 /// Makes the server's uid the owner. The creator keeps its rights, the server gains them, nobody
 /// else does.
-fn hand_over(queue: Queue, server: Uid) -> Result<(), sysv::Error> {
+fn hand_over(queue: Queue, server: Uid) -> Result<(), sysv_ipc::Error> {
     let mut settings = queue.status()?.settings();
     settings.uid = server;
     // IPC_SET compares msg_qbytes with msgmnb even where it does not change; and msgmnb may have
@@ -110,13 +110,13 @@ fn hand_over(queue: Queue, server: Uid) -> Result<(), sysv::Error> {
     queue.set(&settings)
 }
 
-fn gone_is_removed(error: sysv::Error) -> Error {
+fn gone_is_removed(error: sysv_ipc::Error) -> Error {
     if error.is_gone() { Error::QueueRemoved } else { error.into() }
 }
 
 fn with_remedy(error: Error) -> Error {
     match error {
-        Error::Ipc(sysv::Error { errno: Errno::ENOSPC, .. }) => Error::NoQueueLeft {
+        Error::Ipc(sysv_ipc::Error { errno: Errno::ENOSPC, .. }) => Error::NoQueueLeft {
             in_use: Usage::current().map_or(0, |usage| usage.queues),
             limit: Limits::current().map_or(0, |limits| limits.msgmni),
         },

@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use super::metadata::{DirEntry, Metadata};
 use super::stream::{Stream, Wanted, is_name};
 use super::{Client, Error, failed};
-use crate::sysv::MessageType;
 use crate::wire::{Entry, Kind, MAX_START, Reply, Start, Trailer};
+use sysv_ipc::MessageType;
 
 /// A directory with all that is below it, in one request.
 ///
@@ -26,7 +26,7 @@ use crate::wire::{Entry, Kind, MAX_START, Reply, Start, Trailer};
 /// while let Some(mut entry) = walk.next_entry()? {
 ///     let mut content = Vec::new();
 ///     entry.read_to_end(&mut content)?; // nothing, but of a file
-///     println!("{}: {} bytes", mqfs::text::printable(entry.path()), content.len());
+///     println!("{}: {} bytes", mqfs::escape::escape(entry.path()), content.len());
 /// }
 /// # Ok::<(), std::io::Error>(())
 /// ```

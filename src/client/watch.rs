@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use nix::unistd::{Pid, Uid, getpid};
 
 use super::Error;
-use crate::process::liveness::{Observer, Seen};
-use crate::process::server_lock::{self, ServerState};
-use crate::sysv::{self, Key, MessageBuffer, OwnedQueue, Queue, ReceiveError, Select, Status};
+use crate::ownership::liveness::{Observer, Seen};
+use crate::ownership::server_lock::{self, ServerState};
+use sysv_ipc::{self, Key, MessageBuffer, OwnedQueue, Queue, ReceiveError, Select, Status};
 
 /// How often waits are looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -139,7 +139,7 @@ impl WatchHandle {
     /// Makes a reply queue. Nothing comes between making it and knowing of it.
     pub(super) fn open(
         &self,
-        make: impl FnOnce() -> Result<OwnedQueue, sysv::Error>,
+        make: impl FnOnce() -> Result<OwnedQueue, sysv_ipc::Error>,
         peer: Peer,
         timeout: Duration,
     ) -> Result<Watched, Error> {

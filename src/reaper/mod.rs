@@ -10,7 +10,7 @@
 //!     println!("{id}: {}: {}", finding.verdict.name(), finding.verdict);
 //!     mqfs::reaper::remove(&finding); // only if it is an orphan, and still the same queue
 //! }
-//! # Ok::<(), mqfs::sysv::Error>(())
+//! # Ok::<(), sysv_ipc::Error>(())
 //! ```
 
 mod removal;

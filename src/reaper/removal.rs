@@ -6,10 +6,10 @@ use nix::unistd::Pid;
 
 use super::survey::{Finding, last_used, never_used, survey};
 use super::verdict::{Proof, Verdict};
-use crate::process::lease::{self, Head};
-use crate::process::liveness::{self, Observer};
-use crate::process::server_lock::{self, ServerState};
-use crate::sysv::{self, Status};
+use crate::ownership::lease::{self, Head};
+use crate::ownership::liveness::{self, Observer};
+use crate::ownership::server_lock::{self, ServerState};
+use sysv_ipc::{self, Status};
 
 /// What was done about a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub enum Action {
     /// It is an orphan, but not the caller's to remove.
     NotPermitted,
     /// It is an orphan, and the removal failed.
-    Failed(sysv::Error),
+    Failed(sysv_ipc::Error),
 }
 
 impl fmt::Display for Action {

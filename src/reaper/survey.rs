@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 use nix::unistd::{Pid, Uid};
 
 use super::verdict::{Doubt, Proof, Stranger, Verdict};
-use crate::process::lease::{self, Head};
-use crate::process::liveness::{Life, Observer};
-use crate::process::server_lock::{self, ServerState};
-use crate::sysv::{self, Queue, Status, queues};
+use crate::ownership::lease::{self, Head};
+use crate::ownership::liveness::{Life, Observer};
+use crate::ownership::server_lock::{self, ServerState};
 use crate::wire::{OwnerId, REPLY_QUEUE_MODE, is_request_queue_mode};
+use sysv_ipc::{self, Queue, Status, queues};
 
 /// What was found of one queue.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +39,7 @@ pub struct Finding {
 /// let policy = Policy { older_than: Some(Duration::from_secs(3600)), ..Policy::default() };
 /// let orphans = policy.survey()?.into_iter().filter(|finding| finding.verdict.is_orphan());
 /// println!("{} queues were left behind an hour ago or earlier", orphans.count());
-/// # Ok::<(), mqfs::sysv::Error>(())
+/// # Ok::<(), sysv_ipc::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -64,7 +64,7 @@ impl Policy {
     ///
     /// # Errors
     /// None are known.
-    pub fn survey(&self) -> Result<Vec<Finding>, sysv::Error> {
+    pub fn survey(&self) -> Result<Vec<Finding>, sysv_ipc::Error> {
         let seen: Vec<_> = queues()?
             .filter(|(_, status)| self.uid.is_none_or(|uid| uid == status.cuid))
             .map(|(queue, status)| {
@@ -94,7 +94,7 @@ impl Policy {
 ///
 /// # Errors
 /// None are known.
-pub fn survey() -> Result<Vec<Finding>, sysv::Error> {
+pub fn survey() -> Result<Vec<Finding>, sysv_ipc::Error> {
     Policy::default().survey()
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::process::liveness::{Alive, Dead};
+use crate::ownership::liveness::{Alive, Dead};
 use crate::wire::Lease;
 
 /// Whether a queue is an orphan, and why.

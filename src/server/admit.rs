@@ -12,11 +12,11 @@ use nix::unistd::{Gid, Uid, geteuid};
 use super::refusals::Refusal;
 use super::reply_to::{Dialect, ReplyTo};
 use super::{Config, PlainPolicy};
-use crate::process::credentials;
-use crate::process::groups::Groups;
-use crate::process::lease::{self, Head};
-use crate::sysv::{Queue, QueueId, Status};
+use crate::ownership::lease::{self, Head};
+use crate::server::confine::group_cache::Groups;
+use crate::sys::credentials;
 use crate::wire::{Cookie, Operation, REPLY_QUEUE_MODE, Range, Request};
+use sysv_ipc::{Queue, QueueId, Status};
 
 /// Who asks: the creator of the reply queue, as the kernel recorded it.
 #[derive(Debug, Clone, Copy)]
@@ -179,7 +179,9 @@ impl<'a> Admitted<'a> {
             (true, true) => {}
             (true, false) => {
                 let groups = groups.ok_or(Errno::EPERM)?;
-                credentials::become_user(self.caller.uid, self.caller.gid, groups)?;
+                let found = groups.of(self.caller.uid, self.caller.gid)?;
+                drop(groups);
+                credentials::become_user(self.caller.uid, self.caller.gid, &found)?;
             }
             (false, _) => credentials::drop_capabilities()?,
         }

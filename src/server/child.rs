@@ -11,10 +11,10 @@ use super::export::Export;
 use super::outbox::{Outbox, Undelivered};
 use super::sandbox::Sandbox;
 use super::transfer::{self, Broken, Sent};
-use crate::process::exit_now;
-use crate::process::groups::Groups;
-use crate::stats::{Failure, Figures};
-use crate::text::loggable;
+use crate::counters::{Failure, Writer};
+use crate::escape::loggable;
+use crate::server::confine::group_cache::Groups;
+use crate::sys::exit_now;
 
 /// What every child needs.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) struct Service {
     /// None if this server can become nobody else.
     pub(super) groups: RefCell<Option<Groups>>,
     pub(super) stall_timeout: Duration,
-    pub(super) figures: Figures,
+    pub(super) figures: Writer,
 }
 
 /// The exit status of a child whose client may still be there, and knows nothing.

@@ -9,7 +9,7 @@ use nix::unistd::{Pid, Uid};
 use super::child::GAVE_UP;
 use super::obituaries::Obituaries;
 use super::reply_to::ReplyTo;
-use crate::process::children::{is_stopped, take_ended, wait_unless};
+use crate::sys::child_exits::{is_stopped, take_ended, wait_unless};
 
 /// What a child was forked for.
 #[derive(Debug, Clone, Copy)]
@@ -26,8 +26,6 @@ pub(super) struct Children {
     obituaries: Obituaries,
     /// How many ended before they were done.
     died: u64,
-    /// Who writes the metrics file: a child, too, but none that anybody waits for.
-    writer: Option<Pid>,
     bound: usize,
     stall_timeout: Duration,
 }
@@ -39,7 +37,7 @@ impl Children {
     pub(super) fn new(bound: usize, stall_timeout: Duration) -> Self {
         let obituaries = Obituaries::default();
         let running = HashMap::with_capacity(bound + 1);
-        Self { running, obituaries, died: 0, writer: None, bound, stall_timeout }
+        Self { running, obituaries, died: 0, bound, stall_timeout }
     }
 
     pub(super) fn started(&mut self, pid: Pid, caller: Uid, reply: ReplyTo) {
@@ -56,10 +54,6 @@ impl Children {
         self.running.insert(pid, (Task::Housekeeping, Instant::now()));
     }
 
-    pub(super) fn started_writer(&mut self, pid: Pid) {
-        self.writer = Some(pid);
-    }
-
     pub(super) fn keeps_house(&self) -> bool {
         self.running.values().any(|(task, _)| matches!(task, Task::Housekeeping))
     }
@@ -73,9 +67,6 @@ impl Children {
     pub(super) fn settle(&mut self) {
         for ended in take_ended() {
             let Some((task, _)) = self.running.remove(&ended.pid) else {
-                if self.writer.take_if(|writer| *writer == ended.pid).is_some() {
-                    tracing::error!("the metrics file is not written any more: its process ended");
-                }
                 continue; // or adopted, by a server that is process 1 of a pid namespace
             };
             let pid = ended.pid.as_raw();

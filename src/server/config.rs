@@ -6,8 +6,8 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 
 use super::Error;
-use crate::sysv::{Key, Mode};
 use crate::wire::{DEFAULT_KEY, MARK, is_request_queue_mode};
+use sysv_ipc::{Key, Mode};
 
 /// How a server is to run.
 #[derive(Debug, Clone)]
@@ -35,9 +35,6 @@ pub struct Config {
     pub plain: PlainPolicy,
     /// What a child of its own does at the start and then every so often.
     pub housekeeping: Option<Housekeeping>,
-    /// Where a process of its own writes the server's figures for Prometheus' textfile collector:
-    /// every 10 s, and when the server ends.
-    pub metrics_file: Option<PathBuf>,
 }
 
 /// Work that a server has done beside serving: the same every time.
@@ -74,7 +71,6 @@ impl Default for Config {
             drain_timeout: Duration::from_secs(10),
             plain: PlainPolicy::Owner,
             housekeeping: None,
-            metrics_file: None,
         }
     }
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use nix::unistd::Uid;
 
-use crate::process::server_lock::LockError;
-use crate::sysv::{self, Key, Mode, QueueId};
+use crate::ownership::server_lock::LockError;
+use sysv_ipc::{self, Key, Mode, QueueId};
 
 /// Why a server did not start, or did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -46,18 +46,10 @@ pub enum Error {
         uid: Uid,
     },
     /// The root cannot be served.
-    #[error("root {}: {errno}", crate::text::printable(.root))]
+    #[error("root {}: {errno}", crate::escape::escape(.root))]
     Root {
         /// The root.
         root: PathBuf,
-        /// Why.
-        errno: Errno,
-    },
-    /// The metrics file cannot be written.
-    #[error("metrics file {}: {}", crate::text::printable(.path), .errno.desc())]
-    Metrics {
-        /// The file.
-        path: PathBuf,
         /// Why.
         errno: Errno,
     },
@@ -66,10 +58,10 @@ pub enum Error {
     NoProc,
     /// The namespace has no queue left (`ENOSPC`).
     #[error("{0} (mqfs-reap removes orphaned queues; raising kernel.msgmni makes room)")]
-    NoQueueLeft(sysv::Error),
+    NoQueueLeft(sysv_ipc::Error),
     /// A call on the queue failed.
     #[error(transparent)]
-    Ipc(#[from] sysv::Error),
+    Ipc(#[from] sysv_ipc::Error),
     /// Another call failed.
     #[error("{call}: {errno}")]
     Os {

@@ -9,11 +9,11 @@ mod admit;
 mod child;
 mod children;
 mod config;
+pub(crate) mod confine;
 mod entries;
 mod error;
 mod export;
 mod file;
-mod metrics;
 mod obituaries;
 mod outbox;
 mod refusals;
@@ -31,12 +31,12 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::{geteuid, getpid};
 
-use crate::process::groups::Groups;
-use crate::process::server_lock::ServerLock;
-use crate::process::{self, children as ended, signals};
-use crate::stats::Figures;
-use crate::sysv::{MessageBuffer, MessageType, ReceiveError, Select};
+use crate::counters::Writer;
+use crate::ownership::server_lock::ServerLock;
+use crate::server::confine::group_cache::Groups;
+use crate::sys::{self, child_exits as ended, signals};
 use crate::wire::{MAX_REQUEST, Request};
+use sysv_ipc::{MessageBuffer, MessageType, ReceiveError, Select};
 
 pub use config::{Config, Housekeeping, PlainPolicy};
 pub use error::Error;
@@ -45,7 +45,6 @@ use admit::{Admitted, Policy, Refused};
 use child::Service;
 use children::Children;
 use export::Export;
-use metrics::Metrics;
 use refusals::{Refusal, Refusals};
 use request_queue::{RequestQueue, Stopping};
 use room::Room;
@@ -94,7 +93,6 @@ pub struct Server {
     children: Children,
     room: Room,
     refusals: Refusals,
-    metrics: Option<Metrics>,
     last_housekeeping: Option<Instant>,
     alarm: Option<Alarm>,
     /// What holds the thread that it started on must hold the one that it runs on.
@@ -123,7 +121,7 @@ impl Stopper {
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (key, queue) = (self.config.key, self.queue.id());
-        let root = crate::text::printable(self.config.root());
+        let root = crate::escape::escape(self.config.root());
         write!(f, "ready: key {key}, queue {queue}, root {root}, pid {}", getpid())
     }
 }
@@ -147,13 +145,8 @@ impl Server {
         // The first checksum looks at what the processor can do, which in a virtual machine takes as
         // long as half a fork: once here, not in every child.
         let _ = crc32fast::Hasher::new();
-        let figures = Figures::publish(config.key, queue.id(), config.max_children());
-        let metrics = config.metrics_file.as_deref();
-        let metrics = metrics.map(|path| Metrics::start(path, config.key, &figures)).transpose()?;
-        let mut children = Children::new(config.max_children(), config.stall_timeout);
-        if let Some(metrics) = &metrics {
-            children.started_writer(metrics.pid());
-        }
+        let figures = Writer::publish(config.key, queue.id(), config.max_children());
+        let children = Children::new(config.max_children(), config.stall_timeout);
         let sandbox = Sandbox::enter(&export)
             .map_err(|errno| Error::Os { call: "landlock_create_ruleset", errno })?;
         let groups = geteuid().is_root().then(Groups::new).transpose();
@@ -173,7 +166,6 @@ impl Server {
             children,
             room: Room::new(config.max_children(), config.max_per_user()),
             refusals: Refusals::default(),
-            metrics,
             config,
             stopping,
             last_housekeeping: None,
@@ -201,9 +193,6 @@ impl Server {
         drop(self.lock); // the next server need not wait for children that finish
         self.children.drain(self.config.drain_timeout, || self.stopping.is_urgent());
         self.service.figures.children(self.children.requests(), self.children.died());
-        if let Some(metrics) = self.metrics {
-            metrics.finish();
-        }
         served
     }
 
@@ -308,13 +297,7 @@ impl Server {
             return Err(admitted.refuse(Refusal::UserBusy(caller)));
         }
         self.room.give(caller, &mut admitted.reply);
-        let answer = || {
-            if let Some(metrics) = &self.metrics {
-                metrics.let_go();
-            }
-            self.service.answer(admitted, received)
-        };
-        let pid = process::fork_child(answer)
+        let pid = sys::fork_child(|| self.service.answer(admitted, received))
             .map_err(|errno| admitted.refuse(Refusal::ForkFailed(errno)))?;
         self.children.started(pid, caller, admitted.reply);
         self.service.figures.children(self.children.requests(), self.children.died());
@@ -330,9 +313,9 @@ impl Server {
         self.last_housekeeping = Some(Instant::now());
         let work = || {
             task();
-            process::exit_now(0)
+            sys::exit_now(0)
         };
-        match process::fork_child(work) {
+        match sys::fork_child(work) {
             Ok(pid) => self.children.started_housekeeping(pid),
             Err(errno) => tracing::warn!(%errno, "housekeeping put off: fork failed"),
         }

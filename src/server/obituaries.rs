@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::unistd::Uid;
 
 use super::reply_to::ReplyTo;
-use crate::sysv::SendError;
+use sysv_ipc::SendError;
 
 /// Who has not been told yet, for want of room in the queue.
 #[derive(Debug, Default)]

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::errno::Errno;
 
 use super::reply_to::{Dialect, ReplyTo};
-use crate::process::liveness::{Dead, Life, Observer};
-use crate::process::{Patience, signals};
-use crate::stats::Figures;
-use crate::sysv::{self, Limits, Message, MessageBuffer, SendError};
+use crate::counters::Writer;
+use crate::ownership::liveness::{Dead, Life, Observer};
+use crate::sys::{AdaptiveSpin, signals};
 use crate::wire::{Lease, MAX_PLAIN_REPLY, MAX_REPLY, Reply};
+use sysv_ipc::{self, Limits, Message, MessageBuffer, SendError};
 
 /// The way to one client.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(super) struct Outbox<'a> {
     reply: ReplyTo,
     stall_timeout: Duration,
     chunk: usize,
-    patience: Patience,
+    patience: AdaptiveSpin,
     ticking: bool,
     /// When the last message was about to be sent, or the request received.
     last_sent: Instant,
@@ -26,7 +26,7 @@ pub(super) struct Outbox<'a> {
     /// Bytes of the file that were sent.
     pub(super) sent: u64,
     /// Where they are counted, how many were, and when.
-    figures: Option<&'a Figures>,
+    figures: Option<&'a Writer>,
     counted: u64,
     last_counted: Instant,
 }
@@ -43,7 +43,7 @@ pub(super) enum Undelivered {
     #[error("setitimer: {0}")]
     NoTimer(Errno),
     #[error(transparent)]
-    Os(sysv::Error),
+    Os(sysv_ipc::Error),
 }
 
 impl Undelivered {
@@ -66,7 +66,7 @@ impl<'f> Outbox<'f> {
 
     /// For a queue that was admitted after this moment.
     pub(super) fn new(reply: ReplyTo, stall_timeout: Duration, last_sent: Instant) -> Self {
-        let (chunk, patience) = (chunk_for(&reply), Patience::default());
+        let (chunk, patience) = (chunk_for(&reply), AdaptiveSpin::default());
         Self {
             reply,
             stall_timeout,
@@ -83,7 +83,7 @@ impl<'f> Outbox<'f> {
     }
 
     /// From now on, what is sent is counted there.
-    pub(super) fn counts_in(&mut self, figures: &'f Figures) {
+    pub(super) fn counts_in(&mut self, figures: &'f Writer) {
         self.figures = Some(figures);
     }
 

@@ -5,9 +5,9 @@ use std::time::SystemTime;
 use nix::errno::Errno;
 use nix::unistd::Uid;
 
-use crate::process::lease::{self, Head};
-use crate::sysv::{MessageBuffer, Queue, SendError, Status};
+use crate::ownership::lease::{self, Head};
 use crate::wire::{Cookie, Failure, Lease, Reply};
+use sysv_ipc::{MessageBuffer, Queue, SendError, Status};
 
 /// Where an admitted request is to be answered.
 #[derive(Debug, Clone, Copy)]

@@ -11,9 +11,9 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Pid, geteuid, getpid};
 
 use super::Error;
-use crate::process::liveness;
-use crate::sysv::{Key, Mode, Queue, QueueId};
+use crate::ownership::liveness;
 use crate::wire::{MARK, is_request_queue_mode};
+use sysv_ipc::{Key, Mode, Queue, QueueId};
 
 /// The request queue of a server that holds the server lock. Removed when this goes.
 #[derive(Debug)]

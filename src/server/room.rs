@@ -4,7 +4,7 @@ use nix::errno::Errno;
 use nix::unistd::{Uid, geteuid};
 
 use super::reply_to::{Dialect, ReplyTo};
-use crate::sysv::{Queue, Settings};
+use sysv_ipc::{Queue, Settings};
 
 /// The reply queues that were given more room, as far as they may still be there.
 #[derive(Debug)]

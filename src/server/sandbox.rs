@@ -3,7 +3,6 @@
 
 use std::cell::RefCell;
 use std::ffi::OsString;
-use std::os::fd::AsFd;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus,
@@ -15,7 +14,7 @@ use nix::sys::prctl;
 use nix::unistd::geteuid;
 
 use super::export::{Export, Opened};
-use crate::process::credentials;
+use crate::sys::credentials;
 
 /// The newest version that the library knows.
 const NEWEST: ABI = ABI::V9;
@@ -169,25 +168,6 @@ fn sealed() -> Result<RulesetCreated, RulesetError> {
         .add_rules(path_beneath_rules(PROCESSES, READ))
 }
 
-/// Gives up all files, but for writing in one folder; for a process that serves nobody.
-///
-/// # Errors
-/// As for [`Sandbox::enter`].
-pub(super) fn confine_to_writing_in(folder: impl AsFd) -> Result<(), Errno> {
-    let write = make_bitflags!(AccessFs::{MakeReg | WriteFile | RemoveFile});
-    let confine = || {
-        everything()?
-            .handle_access(AccessNet::from_all(NEWEST))?
-            .create()?
-            .add_rule(PathBeneath::new(folder, write))?
-            .restrict_self()
-    };
-    // What the kernel lacks the server itself tells of.
-    confine()
-        .map(drop)
-        .or_else(|error| do_without("the metrics file's writer is not confined", error))
-}
-
 /// A ruleset that denies all that this kernel can deny, and that is not allowed by a rule: files;
 /// signals and abstract sockets beyond the server and its children. Source: landlock(7).
 fn everything() -> Result<Ruleset, RulesetError> {
@@ -209,9 +189,9 @@ mod tests {
     use nix::unistd::{Uid, User, execv};
 
     use super::*;
-    use crate::process::{exit_now, fork_child};
     use crate::server::entries::{Found, Walk};
     use crate::server::file::OpenedFile;
+    use crate::sys::{exit_now, fork_child};
     use crate::wire::{Range, Start};
 
     /// Runs checks in a child of its own, and fails for the first that does not hold.
@@ -269,30 +249,6 @@ mod tests {
                 ("the file is read", opened.file.read(&mut [0; 9]).is_ok_and(|read| read == 4)),
             ]);
             checks
-        });
-    }
-
-    #[test]
-    fn the_metrics_files_writer_writes_in_its_folder_and_does_nothing_elsewhere() {
-        let (folder, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (file, other) = (folder.path().join("file"), outside.path().join("other"));
-        fs::write(&other, "other").unwrap();
-        if Option::<OwnedFd>::from(sealed().unwrap()).is_none() {
-            return eprintln!("skipped: this kernel has no Landlock");
-        }
-        in_child(|| {
-            confine_to_writing_in(File::open(folder.path()).unwrap()).unwrap();
-            vec![
-                ("a file is made", fs::write(&file, "file").is_ok()),
-                ("it is renamed", fs::rename(&file, folder.path().join("renamed")).is_ok()),
-                ("nothing is read there", denied(fs::read(folder.path().join("renamed")))),
-                ("no folder is made", denied(fs::create_dir(folder.path().join("new")))),
-                ("nothing else is read", denied(fs::read(&other))),
-                ("or written", denied(fs::write(&other, ""))),
-                ("or made", denied(File::create(outside.path().join("new")))),
-                ("or removed", denied(fs::remove_file(&other))),
-                ("no process is seen", denied(fs::read("/proc/self/stat"))),
-            ]
         });
     }
 

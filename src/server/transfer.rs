@@ -10,9 +10,9 @@ use super::file::at_most;
 use super::outbox::{Outbox, Undelivered};
 use super::reply_to::Dialect;
 use super::sandbox::Sealed;
-use crate::process::errno_of;
-use crate::sysv::MessageBuffer;
+use crate::sys::errno_of;
 use crate::wire::{Meta, Reply, Trailer};
+use sysv_ipc::MessageBuffer;
 
 /// A transfer that came to its end.
 #[derive(Debug, Clone, Copy)]

@@ -3,7 +3,7 @@
 
 use super::bytes::Reader;
 use super::{Kind, Malformed, Meta, Reply, mtype};
-use crate::sysv::MessageType;
+use sysv_ipc::MessageType;
 
 /// The opening of a packed message: how long it is, and its type, which is that of a [`Reply`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use subtle::ConstantTimeEq;
 
 use super::bytes::Reader;
 use super::{LEASE_TYPE, Malformed};
-use crate::sysv::{MessageType, QueueId};
+use sysv_ipc::{MessageType, QueueId};
 
 /// 16 random bytes that a lease and its owner's request share, and nobody else can read.
 ///

@@ -17,7 +17,7 @@ pub use reply::{Failure, Kind, Meta, Reply, Trailer};
 pub use request::{Arrived, Extension, Operation, Range, Request};
 pub use start::{MAX_START, Start};
 
-use crate::sysv::{Key, MessageType, Mode};
+use sysv_ipc::{Key, MessageType, Mode};
 
 /// The key of the request queue unless told otherwise, that of TLPI's file server.
 pub const DEFAULT_KEY: Key = Key::new(0x1aaa_aaa1);

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::bytes::{Reader, behind_text, end_text};
 use super::{Malformed, mtype};
-use crate::sysv::MessageType;
+use sysv_ipc::MessageType;
 
 /// One message of a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use super::bytes::{Reader, behind_text, end_text};
 use super::{Cookie, MAX_PATH, MAX_REQUEST, Malformed, Start};
-use crate::sysv::QueueId;
+use sysv_ipc::QueueId;
 
 /// A request, as any program can put it into the request queue. Nothing in it is proven.
 ///
 /// ```
-/// use mqfs::sysv::QueueId;
+/// use sysv_ipc::QueueId;
 /// use mqfs::wire::Request;
 ///
 /// // What TLPI's client sends: an int, and a path in a field of a fixed size.

@@ -3,8 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
-use mqfs::process::{exit_now, fork_child, lease};
-use mqfs::sysv::{MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select};
+use mqfs::ownership::lease;
+use mqfs::sys::{exit_now, fork_child};
 use mqfs::wire::{
     Arrived, Cookie, Extension, Failure, LEASE_TYPE, MAX_REPLY, NORMAL_PRIORITY, Operation,
     REPLY_QUEUE_MODE, Range, Reply, Request,
@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use sysv_ipc::{MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select};
 use tempfile::TempDir;
 
 use crate::support::{Server, children_of, in_own_namespace, noise, queue_of, wait_until};

@@ -6,13 +6,13 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use mqfs::process::lease;
-use mqfs::sysv::{Limits, MessageBuffer, OwnedQueue};
+use mqfs::ownership::lease;
 use mqfs::wire::{
     Extension, LEASE_TYPE, NORMAL_PRIORITY, Operation, REPLY_QUEUE_MODE, Range, Request,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sysv_ipc::{Limits, MessageBuffer, OwnedQueue};
 use tempfile::TempDir;
 
 use crate::support::{

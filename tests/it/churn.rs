@@ -5,11 +5,11 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use mqfs::process::lease;
-use mqfs::sysv::{MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select, Settings};
+use mqfs::ownership::lease;
 use mqfs::wire::{Cookie, LEASE_TYPE, Lease, REPLY_QUEUE_MODE};
 use nix::errno::Errno;
 use nix::unistd::Uid;
+use sysv_ipc::{MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select, Settings};
 
 use crate::support::{
     ATTACKER, Attack, OPERATOR, Site, VICTIM, all_queues, as_root_in_own_namespace, noise, request,

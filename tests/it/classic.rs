@@ -11,8 +11,8 @@ mod single_queue_faults;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use mqfs::sysv::{Key, Semaphore, SharedMemory};
 use nix::sys::signal::Signal;
+use sysv_ipc::{Key, Semaphore, SharedMemory};
 
 use crate::support::{
     Finished, Running, all_queues, clear, in_own_namespace, program, queue_of, run, unique_key,

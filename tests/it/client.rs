@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use mqfs::sysv::{Mode, OwnedQueue};
 use nix::sys::signal::Signal;
+use sysv_ipc::{Mode, OwnedQueue};
 use tempfile::TempDir;
 
 use crate::support::{
@@ -221,7 +221,7 @@ fn the_key_comes_from_the_environment_or_a_file_too() {
         assert!(!run(command.arg("/version")).success().is_empty());
         server.stop();
 
-        let key = mqfs::sysv::Key::from_path(folder.path(), b'm').unwrap();
+        let key = sysv_ipc::Key::from_path(folder.path(), b'm').unwrap();
         let mut command = crate::support::program("mqfs-server");
         command.args(["--root", "/proc", "--key-file"]).arg(folder.path());
         let server = Server::start_as(key, &mut command);

@@ -4,14 +4,15 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::thread;
 
-use mqfs::process::{exit_now, fork_child, lease};
-use mqfs::sysv::{Limits, MessageBuffer, MessageType, OwnedQueue, Queue, SendError};
+use mqfs::ownership::lease;
+use mqfs::sys::{exit_now, fork_child};
 use mqfs::wire::{
     Cookie, Extension, LEASE_TYPE, NORMAL_PRIORITY, Operation, REPLY_QUEUE_MODE, Range, Request,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, Uid, setresuid};
+use sysv_ipc::{Limits, MessageBuffer, MessageType, OwnedQueue, Queue, SendError};
 use tempfile::TempDir;
 
 use crate::support::{

@@ -15,12 +15,12 @@ mod target;
 use std::fmt::Debug;
 use std::os::unix::ffi::OsStrExt;
 
-use mqfs::sysv::MessageType;
 use mqfs::wire::{
     Cookie, Entry, Extension, LEASE_TYPE, Lease, MAX_PATH, Malformed, Operation, Packed, Reply,
     Request,
 };
 use proptest::prelude::*;
+use sysv_ipc::MessageType;
 
 use messages::{Bytes, beginnings, changed};
 use target::{Tally, Target};

@@ -7,11 +7,11 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use mqfs::sysv::{MessageBuffer, Mode, OwnedQueue, QueueId, Select, Semaphore};
 use mqfs::wire::{NORMAL_PRIORITY, REPLY_QUEUE_MODE};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use sysv_ipc::{MessageBuffer, Mode, OwnedQueue, QueueId, Select, Semaphore};
 
 use crate::support::{
     ForEverybody, Running, SOMEBODY, Server, as_root_in_own_namespace, children_of,

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
-use mqfs::process::{exit_now, fork_child};
+use mqfs::sys::{exit_now, fork_child};
 use mqfs::wire::OwnerId;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use crate::support::{
     Running, Server, as_root_in_own_namespace, client, in_own_namespace, noise, run,
 };
-use mqfs::sysv::{Key, MessageType, Mode, OwnedQueue, Queue};
+use sysv_ipc::{Key, MessageType, Mode, OwnedQueue, Queue};
 
 use textbook::{
     SIZES, TextbookServer, ask, noise_file, path_of_length, receive_plain, reply_queue, request,

@@ -8,11 +8,11 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mqfs::process::lease;
-use mqfs::sysv::{Key, MessageBuffer, Mode, OwnedQueue, Queue, QueueId};
+use mqfs::ownership::lease;
 use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, getpid, setuid};
+use sysv_ipc::{Key, MessageBuffer, Mode, OwnedQueue, Queue, QueueId};
 
 use crate::support::{
     ForEverybody, QuietServer, Running, SOMEBODY, Server, Stuck, Verdicts, all_queues,

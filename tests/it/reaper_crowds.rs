@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mqfs::sysv::{Limits, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, QueueId, Select};
 use mqfs::wire::OwnerId;
 use nix::sys::signal::kill;
 use nix::unistd::getpid;
+use sysv_ipc::{Limits, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, QueueId, Select};
 
 use crate::support::{
     Running, Verdicts, all_queues, as_root_in_own_namespace, dead_owner, exists, in_dead_process,

@@ -5,13 +5,13 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mqfs::process::{exit_now, fork_child};
 use mqfs::reaper::{Action, Policy, remove};
-use mqfs::sysv::{MessageBuffer, MessageType, Mode, OwnedQueue, Queue, ReceiveError, Select};
+use mqfs::sys::{exit_now, fork_child};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getpid};
+use sysv_ipc::{MessageBuffer, MessageType, Mode, OwnedQueue, Queue, ReceiveError, Select};
 
 use crate::support::{
     ForEverybody, SOMEBODY, Verdicts, as_root_in_own_namespace, as_root_in_own_pid_namespace,

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use mqfs::sysv::{
-    Acquire, Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select, Semaphore,
-};
 use mqfs::wire::{Lease, OwnerId, REPLY_QUEUE_MODE};
 use nix::sys::signal::Signal;
 use nix::unistd::{Uid, getpid, setuid};
+use sysv_ipc::{
+    Acquire, Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select, Semaphore,
+};
 
 use crate::support::{
     QuietServer, Stuck, Verdicts, all_queues, as_root_in_own_namespace, dead_owner, exists,

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use mqfs::reaper::{Action, Policy, remove};
-use mqfs::sysv::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Semaphore};
 use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE};
 use nix::unistd::{Uid, getpid, setuid};
+use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Semaphore};
 
 use crate::support::{
     ForEverybody, SOMEBODY, Verdicts, all_queues, as_root_in_own_namespace, dead_owner, exists,

@@ -5,9 +5,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use mqfs::sysv::{MessageBuffer, MessageType, Mode, OwnedQueue, Select};
 use nix::sys::signal::Signal;
 use nix::unistd::getpid;
+use sysv_ipc::{MessageBuffer, MessageType, Mode, OwnedQueue, Select};
 
 use crate::support::{
     ForEverybody, Running, SOMEBODY, Verdicts, as_root_in_own_namespace, dead_owner, exists,

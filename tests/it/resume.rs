@@ -5,10 +5,10 @@ use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use mqfs::sysv::{Key, Queue};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
+use sysv_ipc::{Key, Queue};
 use tempfile::TempDir;
 
 use crate::support::{

@@ -4,10 +4,10 @@
 
 use std::process::Stdio;
 
-use mqfs::sysv::{Key, MessageBuffer, Mode, OwnedQueue, Queue, Select, Settings};
 use mqfs::wire::{LEASE_TYPE, Request};
 use nix::errno::Errno;
 use nix::unistd::Uid;
+use sysv_ipc::{Key, MessageBuffer, Mode, OwnedQueue, Queue, Select, Settings};
 
 use crate::support::{
     ATTACKER, Attack, Running, Site, VICTIM, as_root_in_own_namespace, clear, queue_of, received,

@@ -4,10 +4,10 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use mqfs::sysv::{Key, MessageBuffer, Mode, OwnedQueue, Queue, Select, Semaphore, Settings};
 use mqfs::wire::NORMAL_PRIORITY;
 use nix::errno::Errno;
 use nix::unistd::Uid;
+use sysv_ipc::{Key, MessageBuffer, Mode, OwnedQueue, Queue, Select, Semaphore, Settings};
 
 use crate::support::{
     ATTACKER, Attack, Finished, ForEverybody, OPERATOR, Site, VICTIM, as_root_in_own_namespace,

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
-use mqfs::sysv::{Key, MessageBuffer, Mode, OwnedQueue, Queue, Select, Semaphore};
 use mqfs::wire::NORMAL_PRIORITY;
 use nix::sys::signal::Signal;
+use sysv_ipc::{Key, MessageBuffer, Mode, OwnedQueue, Queue, Select, Semaphore};
 
 use crate::support::{
     ForEverybody, Running, Server, all_queues, as_root_in_own_namespace, children_of,

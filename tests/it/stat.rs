@@ -7,14 +7,14 @@ mod watch;
 use std::fs;
 use std::process::{Command, Stdio};
 
-use mqfs::process::{exit_now, fork_child};
-use mqfs::sysv::{Key, MessageBuffer, MessageType, Mode, OwnedQueue};
+use mqfs::sys::{exit_now, fork_child};
 use mqfs::wire::NORMAL_PRIORITY;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getpid, pause};
 use serde_json::Value;
+use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, OwnedQueue};
 use tempfile::TempDir;
 
 use crate::support::{

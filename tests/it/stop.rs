@@ -5,10 +5,10 @@ use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use mqfs::sysv::MessageBuffer;
 use mqfs::wire::NORMAL_PRIORITY;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use sysv_ipc::MessageBuffer;
 use tempfile::TempDir;
 
 use crate::support::{
@@ -44,7 +44,7 @@ fn a_server_at_rest_leaves_nothing_after_any_signal() {
             server.signal(signal);
             assert!(server.running().wait().success(), "{signal}");
             assert_eq!(queue_of(server.key), None, "{signal}");
-            assert!(mqfs::sysv::Semaphore::open(server.key).is_err(), "{signal}");
+            assert!(sysv_ipc::Semaphore::open(server.key).is_err(), "{signal}");
         }
     });
 }

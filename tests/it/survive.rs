@@ -10,11 +10,11 @@ use std::process::{Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use mqfs::process::lease;
-use mqfs::sysv::{Key, MessageBuffer, OwnedQueue, Queue};
+use mqfs::ownership::lease;
 use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sysv_ipc::{Key, MessageBuffer, OwnedQueue, Queue};
 use tempfile::TempDir;
 
 use crate::support::{

@@ -4,14 +4,14 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use mqfs::process::lease;
-use mqfs::sysv::{MessageBuffer, Mode, Queue, QueueId, Select, Semaphore, Settings, queues};
+use mqfs::ownership::lease;
 use mqfs::wire::{
     Cookie, Extension, LEASE_TYPE, NORMAL_PRIORITY, Operation, REPLY_QUEUE_MODE, Request,
 };
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid};
+use sysv_ipc::{MessageBuffer, Mode, Queue, QueueId, Select, Semaphore, Settings, queues};
 
 use crate::support::{
     ATTACKER, Attack, Idle, OPERATOR, Site, Stuck, VICTIM, all_queues, as_root_in_own_namespace,

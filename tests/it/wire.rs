@@ -5,7 +5,6 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use mqfs::sysv::QueueId;
 use mqfs::wire::{
     Arrived, Cookie, Entry, Extension, Failure, Kind, LEASE_TYPE, Lease, MAX_PATH, MAX_REQUEST,
     MAX_START, Malformed, Meta, Operation, OwnerId, Packed, Range, Reply, Request, Start, Trailer,
@@ -14,6 +13,7 @@ use nix::errno::Errno;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
+use sysv_ipc::QueueId;
 
 pub fn golden(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/wire").join(name);

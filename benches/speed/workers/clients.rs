@@ -3,7 +3,7 @@
 use std::io::{Read, Write, pipe};
 use std::time::{Duration, Instant};
 
-use mqfs::process::{exit_now, fork_child};
+use mqfs::sys::{exit_now, fork_child};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 

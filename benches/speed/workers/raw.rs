@@ -6,11 +6,11 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::thread;
 
-use mqfs::process::{Patience, exit_now, fork_child};
-use mqfs::sysv::{
+use mqfs::sys::{AdaptiveSpin, exit_now, fork_child};
+use nix::sys::wait::waitpid;
+use sysv_ipc::{
     MessageBuffer, MessageType, Mode, OwnedQueue, Queue, ReceiveError, Select, SendError,
 };
-use nix::sys::wait::waitpid;
 
 /// How to wait for room, or for a message.
 #[derive(Debug, Clone)]
@@ -20,7 +20,7 @@ enum Policy {
     /// Never: trying, and yielding in between, until it works.
     Try,
     /// As mqfs does.
-    Adapt(Patience),
+    Adapt(AdaptiveSpin),
 }
 
 const DATA: MessageType = MessageType::new(2).unwrap();
@@ -33,7 +33,7 @@ pub(super) fn main(arguments: &[String]) {
     let policy = match &**policy {
         "block" => Policy::Block,
         "try" => Policy::Try,
-        "adapt" => Policy::Adapt(Patience::default()),
+        "adapt" => Policy::Adapt(AdaptiveSpin::default()),
         _ => panic!("{policy}: no such policy"),
     };
     let (chunk, size) = (chunk.parse().expect("bytes"), size.parse().expect("bytes"));

@@ -3,8 +3,8 @@
 use std::io::{BufRead, Read, Write};
 use std::os::unix::net::UnixStream;
 
-use mqfs::sysv::{Key, MessageBuffer, Mode, OwnedQueue, Queue, Select};
 use mqfs::wire::{NORMAL_PRIORITY, Reply};
+use sysv_ipc::{Key, MessageBuffer, Mode, OwnedQueue, Queue, Select};
 
 /// The textbook's sizes: `REQ_MSG_SIZE` and `RESP_MSG_SIZE`.
 const TEXTBOOK_REQUEST: usize = 4 + 4096;

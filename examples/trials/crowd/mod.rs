@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use mqfs::sysv::{Queue, Status, queues};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
+use sysv_ipc::{Queue, Status, queues};
 
 use crate::support::{
     DEADLINE, Report, Server, Site, anonymous_kib, descriptors, lease_of, noise, wait_for,

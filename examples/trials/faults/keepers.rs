@@ -9,10 +9,10 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use mqfs::sysv::Queue;
 use mqfs::wire::Lease;
 use mqfs::{Client, Transfer};
 use nix::sys::signal::Signal;
+use sysv_ipc::Queue;
 
 use crate::support::{
     DEADLINE, Process, Report, Site, end_of, lease_of, noise, queues_of, wait_for,

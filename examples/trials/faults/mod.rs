@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use mqfs::sysv::{Queue, queues};
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
+use sysv_ipc::{Queue, queues};
 
 use crate::support::{DEADLINE, Report, Site, descriptors, lease_of, zombies_of};
 use clients::Clients;

@@ -4,8 +4,8 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use mqfs::sysv::Semaphore;
 use nix::sys::signal::Signal;
+use sysv_ipc::Semaphore;
 
 use crate::support::{DEADLINE, Process, Server, Site, children_of, descriptors, end_of, wait_for};
 

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use mqfs::sysv::Queue;
 use mqfs::wire::Lease;
 use nix::sys::signal::Signal;
+use sysv_ipc::Queue;
 
 use crate::support::{Process, lease_of, queues_of};
 

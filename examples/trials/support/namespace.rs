@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::fs;
 
 use anyhow::Result;
-use mqfs::process::lease::{self, Head};
+use mqfs::ownership::lease::{self, Head};
 use mqfs::reaper::{self, Finding};
-use mqfs::sysv::{Key, Queue, QueueId, queues};
 use mqfs::wire::Lease;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::geteuid;
+use sysv_ipc::{Key, Queue, QueueId, queues};
 
 use super::Process;
 

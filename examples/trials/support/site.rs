@@ -9,12 +9,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use mqfs::process::exit_now;
-use mqfs::sysv::{Queue, Semaphore, SharedMemory};
+use mqfs::sys::exit_now;
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
+use sysv_ipc::{Queue, Semaphore, SharedMemory};
 use tempfile::TempDir;
 
 use super::{DEADLINE, Namespace, Process, Programs, Report, Server, children_of, wait_for};

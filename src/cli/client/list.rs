@@ -18,8 +18,8 @@ use super::{Opts, Stop};
 use crate::cli::FAILED;
 use crate::cli::table::Names;
 use crate::client::{Client, DirEntry, Error, Metadata};
-use crate::process::clock::Local;
-use crate::text::{printable, printable_json};
+use crate::escape::{escape, escape_json};
+use crate::sys::local_time::Local;
 use crate::wire::Kind;
 
 pub(super) fn run(opts: &Opts, client: &Client) -> ExitCode {
@@ -62,13 +62,13 @@ impl Opts {
         let outcome = entries.try_for_each(|entry| {
             let entry = entry.map_err(Stop::Source)?;
             if let Some(why) = entry.error() {
-                self.complain_of(printable(&joined(path, entry.name())), why);
+                self.complain_of(escape(&joined(path, entry.name())), why);
                 all_known = false;
             }
             match (self.json, self.stat) {
                 (true, _) => {
                     let object = to_json(&entry, path).to_string();
-                    writeln!(out, "{}", printable_json(&object)).map_err(Stop::Sink)?;
+                    writeln!(out, "{}", escape_json(&object)).map_err(Stop::Sink)?;
                 }
                 (false, true) => {
                     out.write_all(details(&entry, path, names).as_bytes()).map_err(Stop::Sink)?;
@@ -88,7 +88,7 @@ impl Opts {
     fn table(&self, rows: &[Row], path: &OsStr, i: usize) -> String {
         let mut text = String::new();
         if self.paths.len() > 1 {
-            let _ = writeln!(text, "{}{}:", if i > 0 { "\n" } else { "" }, printable(path));
+            let _ = writeln!(text, "{}{}:", if i > 0 { "\n" } else { "" }, escape(path));
         }
         let mut widths = [0; COLUMNS];
         for (cells, _) in rows {
@@ -116,9 +116,9 @@ type Row = ([String; COLUMNS], String);
 fn row(entry: &DirEntry, path: &OsStr, names: &mut Names) -> Row {
     let metadata = entry.metadata();
     let name = if entry.name().is_empty() { path } else { entry.name() };
-    let mut shown = printable(name).to_string();
+    let mut shown = escape(name).to_string();
     if let Some(target) = entry.target() {
-        let _ = write!(shown, " -> {}", printable(target));
+        let _ = write!(shown, " -> {}", escape(target));
     }
     if metadata.kind() == Kind::Unknown {
         return (
@@ -146,9 +146,9 @@ fn row(entry: &DirEntry, path: &OsStr, names: &mut Names) -> Row {
 /// What stat(1) would show.
 fn details(entry: &DirEntry, path: &OsStr, names: &mut Names) -> String {
     let metadata = entry.metadata();
-    let mut file = printable(path).to_string();
+    let mut file = escape(path).to_string();
     if let Some(target) = entry.target() {
-        let _ = write!(file, " -> {}", printable(target));
+        let _ = write!(file, " -> {}", escape(target));
     }
     let (uid, gid) = (metadata.uid(), metadata.gid());
     let user = names.of(Uid::from_raw(uid)).to_owned();

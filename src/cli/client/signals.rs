@@ -11,9 +11,9 @@ use crate::cli::INTERRUPTED;
 use crate::cli::logging::Stderr;
 use crate::cli::progress;
 use crate::client::Canceller;
-use crate::client::output::Unfinished;
-use crate::process::signals::Held;
-use crate::process::{self, signals};
+use crate::client::save::Unfinished;
+use crate::sys::signals::Held;
+use crate::sys::{self, signals};
 
 /// Leaves the last word, and the exit, to the thread that handles the signal.
 pub(super) fn wait_for_the_end() -> ! {
@@ -39,7 +39,7 @@ pub(super) fn clean_up_on_signals(
             // Never waits: whoever was to read it may be gone, or be who sent the signal.
             let _ = Stderr.write_all(format!("{PROGRAM}: interrupted\n").as_bytes());
         }
-        process::exit_now(INTERRUPTED.into());
+        sys::exit_now(INTERRUPTED.into());
     })
     .context("cannot handle signals")?;
     if under_nohup {

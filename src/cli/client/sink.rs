@@ -8,8 +8,8 @@ use anyhow::{Context, Result, anyhow};
 
 use super::Opts;
 use crate::cli::reason;
-use crate::client::output::{OutputFile, Unfinished};
-use crate::text::printable;
+use crate::client::save::{OutputFile, Unfinished};
+use crate::escape::escape;
 
 /// Where the bytes go.
 pub(super) enum Sink {
@@ -30,8 +30,7 @@ impl Sink {
                     true => OutputFile::create_kept(path, opts.go_on, unfinished),
                     false => OutputFile::create(path, unfinished),
                 };
-                let file =
-                    file.map_err(|error| anyhow!("{}: {}", printable(path), reason(&error)))?;
+                let file = file.map_err(|error| anyhow!("{}: {}", escape(path), reason(&error)))?;
                 Ok(Self::File(file))
             }
         }

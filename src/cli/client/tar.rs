@@ -16,7 +16,7 @@ use super::{Opts, Stop};
 use crate::cli::FAILED;
 use crate::cli::progress::Progress;
 use crate::client::{Client, Error, Metadata, WalkEntry};
-use crate::text::printable;
+use crate::escape::escape;
 use crate::wire::Kind;
 
 /// A file of at most so many bytes is written once it is there: then its size is known for certain.
@@ -57,7 +57,7 @@ pub(super) fn run(opts: &Opts, client: &Client) -> Result<ExitCode> {
         match outcome {
             Ok(0) => {}
             Ok(problems) => {
-                opts.complain_of(printable(path), missing(problems));
+                opts.complain_of(escape(path), missing(problems));
                 status = FAILED;
             }
             Err(Stop::Source(error)) => match opts.failed(path, &error) {
@@ -90,10 +90,10 @@ impl Packer<'_> {
             let path = joined(path, below.as_os_str());
             if entry.has_changed() || matches!(outcome, Outcome::Changed) {
                 let warning = "warning: the file changed while it was read";
-                self.opts.complain_of(printable(&path), warning);
+                self.opts.complain_of(escape(&path), warning);
             }
             if let Outcome::Missing(why) = outcome {
-                self.opts.complain_of(printable(&path), why);
+                self.opts.complain_of(escape(&path), why);
                 problems += 1;
             }
         }
@@ -245,7 +245,7 @@ impl Read for Padded<'_, '_> {
             }
         }
         if let Some(why) = self.why.as_ref().filter(|_| self.left > Self::MOST) {
-            let (name, left) = (printable(self.name), self.left);
+            let (name, left) = (escape(self.name), self.left);
             let end = format!("{name}: {why}: {left} bytes are missing, so the archive ends here");
             return Err(io::Error::other(end));
         }

@@ -10,9 +10,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use super::{Opts, PROGRAM};
 use crate::cli::progress::Progress;
 use crate::cli::{FAILED, complain, reason};
-use crate::client::output::{Event, Folder, Options, Report, Unfinished, write_file, write_tree};
+use crate::client::save::{Event, Folder, Options, Report, Unfinished, write_file, write_tree};
 use crate::client::{Client, Error};
-use crate::text::printable;
+use crate::escape::escape;
 
 pub(super) fn run(
     opts: &Opts,
@@ -20,7 +20,7 @@ pub(super) fn run(
     folder: &Path,
     unfinished: &Unfinished,
 ) -> Result<ExitCode> {
-    let failed = |error| anyhow!("{}: {}", printable(folder), reason(&error));
+    let failed = |error| anyhow!("{}: {}", escape(folder), reason(&error));
     let folder = Folder::open(folder).map_err(failed)?;
     let options = Options { no_preserve: opts.no_preserve, unfinished: unfinished.clone() };
     let progress = Progress::start(opts.progress(), false);
@@ -34,7 +34,7 @@ pub(super) fn run(
             Ok(report) if report.problems == 0 => opts.tell_of_tree(path, &report),
             Ok(report) => {
                 opts.tell_of_tree(path, &report);
-                opts.complain_of(printable(path), missing(report.problems));
+                opts.complain_of(escape(path), missing(report.problems));
                 status = FAILED;
             }
             Err(error) => match opts.failed(path, &error) {
@@ -89,11 +89,11 @@ fn copy(
 fn tell(opts: &Opts, top: &OsStr, event: &Event<'_>) {
     match event {
         Event::Problem { path, why } => {
-            opts.complain_of(printable(&joined(top, path.as_os_str())), why);
+            opts.complain_of(escape(&joined(top, path.as_os_str())), why);
         }
         Event::Changed { path } if opts.recursive => {
             let path = joined(top, path.as_os_str());
-            opts.complain_of(printable(&path), "warning: the file changed while it was read");
+            opts.complain_of(escape(&path), "warning: the file changed while it was read");
         }
         _ => {}
     }
@@ -105,7 +105,7 @@ impl Opts {
             return;
         }
         let Report { files, directories, links, bytes, .. } = report;
-        let path = printable(path);
+        let path = escape(path);
         complain(
             PROGRAM,
             format!(

@@ -10,7 +10,7 @@ use indicatif::{
 };
 
 use super::{PATIENCE, Tally, lock, terminal};
-use crate::text::printable;
+use crate::escape::escape;
 
 /// A file with its bar, or all files so far:
 ///
@@ -86,7 +86,7 @@ impl Line {
 /// A file's name in few columns. Source: `printable`, which lets no control character through.
 fn name(name: &std::ffi::OsStr) -> String {
     const LONGEST: usize = 20;
-    let name = printable(name).to_string();
+    let name = escape(name).to_string();
     match name.char_indices().nth(LONGEST) {
         None => name,
         Some(_) => name.chars().take(LONGEST - 3).chain("...".chars()).collect(),

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use nix::unistd::{getpgrp, tcgetpgrp};
 use terminal_size::{Width, terminal_size_of};
 
-use crate::process::nowait;
+use crate::sys::nonblocking_write;
 
 /// To the beginning of the line, and everything on it gone: console_codes(4).
 const CLEAR: &str = "\r\x1b[2K";
@@ -49,5 +49,5 @@ pub(super) fn clear() {
 fn write(text: &str) -> bool {
     let stderr = io::stderr();
     let is_others = tcgetpgrp(&stderr).is_ok_and(|foreground| foreground != getpgrp());
-    !is_others && nowait::write(stderr, text.as_bytes()).is_ok()
+    !is_others && nonblocking_write::write(stderr, text.as_bytes()).is_ok()
 }

@@ -12,8 +12,8 @@ use super::{Opts, PROGRAM};
 use crate::cli::console::{Console, Event};
 use crate::cli::table::Names;
 use crate::cli::{NOBODY_READS, complain};
-use crate::process::signals;
 use crate::reaper::{Action, Policy};
+use crate::sys::signals;
 
 /// Does it every so often, until there is a reason to end.
 pub(super) fn watch(opts: &Opts, every: Duration) -> Result<ExitCode> {

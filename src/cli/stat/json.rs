@@ -8,10 +8,10 @@ use serde_json::{Map, Value, json};
 use super::look::{Figures, Look, name_of};
 use super::rates::Since;
 use crate::cli::table::{seconds_since, utc};
-use crate::process::server_lock::ServerState;
+use crate::counters::{BOUNDS, Snapshot};
+use crate::ownership::server_lock::ServerState;
 use crate::reaper::Finding;
-use crate::stats::{BOUNDS, Snapshot};
-use crate::sysv::{Queue, Status};
+use sysv_ipc::{Queue, Status};
 
 /// The object, on a line of its own.
 pub(super) fn line(look: &Look, since: Option<Since<'_>>) -> String {

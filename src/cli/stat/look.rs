@@ -6,13 +6,13 @@ use std::time::{Instant, SystemTime};
 use anyhow::Result;
 use nix::unistd::Pid;
 
-use crate::process::liveness;
-use crate::process::server_lock::{self, ServerState};
+use crate::counters::{self, Lookup, Snapshot};
+use crate::escape::escape;
+use crate::ownership::liveness;
+use crate::ownership::server_lock::{self, ServerState};
 use crate::reaper::{self, Finding};
-use crate::stats::{self, Reading, Snapshot};
-use crate::sysv::{Key, Limits, Queue, Status, Usage};
-use crate::text::printable;
 use crate::wire::{REPLY_QUEUE_MODE, is_request_queue_mode};
+use sysv_ipc::{Key, Limits, Queue, Status, Usage};
 
 /// What was seen.
 pub(super) struct Look {
@@ -88,13 +88,13 @@ fn reply_queues() -> Result<Vec<Finding>> {
 /// A segment outlives its makers. So does a queue, but not the lock; and a queue under the key that is
 /// another one than the figures name has another server.
 fn figures(key: Key, queue: Option<(Queue, Status)>, server: Option<ServerState>) -> Figures {
-    let figures = match stats::read(key, queue.map(|(_, status)| status.uid)) {
-        Ok(Reading::Figures(figures)) => figures,
-        Ok(Reading::Absent) => return Figures::None("no server counts under this key".to_owned()),
-        Ok(Reading::NotTrusted(uid)) => {
+    let figures = match counters::read(key, queue.map(|(_, status)| status.uid)) {
+        Ok(Lookup::Found(figures)) => figures,
+        Ok(Lookup::Absent) => return Figures::None("no server counts under this key".to_owned()),
+        Ok(Lookup::NotTrusted(uid)) => {
             return Figures::None(format!("not trusted: the segment belongs to uid {uid}"));
         }
-        Ok(Reading::Unknown) => {
+        Ok(Lookup::Unknown) => {
             return Figures::None("the segment under this key holds none known here".to_owned());
         }
         Err(error) => return Figures::None(error.to_string()),
@@ -115,5 +115,5 @@ fn figures(key: Key, queue: Option<(Queue, Status)>, server: Option<ServerState>
 pub(super) fn name_of(pid: Pid) -> Option<String> {
     let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
     let name = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
-    (!liveness::no_such_process(pid)).then(|| printable(&name).to_string())
+    (!liveness::no_such_process(pid)).then(|| escape(&name).to_string())
 }

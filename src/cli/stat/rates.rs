@@ -1,7 +1,7 @@
 //! How fast the counters went up between two looks.
 
 use super::look::Look;
-use crate::stats::Snapshot;
+use crate::counters::Snapshot;
 
 /// A second look at the same server's figures.
 #[derive(Clone, Copy)]

@@ -8,10 +8,10 @@ use nix::unistd::Pid;
 use super::look::{Figures, Look, name_of};
 use super::rates::Since;
 use crate::cli::table::{Names, age_text, columns, seconds_since, utc};
-use crate::process::server_lock::ServerState;
+use crate::counters::{BOUNDS, Snapshot};
+use crate::ownership::server_lock::ServerState;
 use crate::reaper::Finding;
-use crate::stats::{BOUNDS, Snapshot};
-use crate::sysv::{Queue, Status};
+use sysv_ipc::{Queue, Status};
 
 /// All of it, a blank line between the parts.
 pub(super) fn tables(look: &Look, since: Option<Since<'_>>) -> String {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
-use crate::process::terminal::{self, Keys};
+use crate::sys::terminal::{self, Keys};
 
 /// The alternate screen, for as long as this lives. Source: "xterm Control Sequences".
 #[derive(Debug)]

@@ -14,8 +14,8 @@ use super::{PROGRAM, json, report};
 use crate::cli::console::{Console, Event};
 use crate::cli::table::utc;
 use crate::cli::{INTERRUPTED, NOBODY_READS};
-use crate::process::signals;
-use crate::sysv::Key;
+use crate::sys::signals;
+use sysv_ipc::Key;
 
 /// Shows it every so often: in its place on a terminal, else one after the other.
 pub(super) fn watch(key: Key, every: Duration, json: bool) -> Result<ExitCode> {

@@ -20,9 +20,9 @@ use proptest::test_runner::{RngSeed, TestRunner};
 use super::{Admitted, Dialect, Policy, Refused};
 use crate::server::refusals::Refusal;
 use crate::server::{Config, PlainPolicy};
-use crate::sysv::Mode;
 use crate::wire::{Operation, Range, Request};
 use case::{Case, Server};
+use sysv_ipc::Mode;
 use zoo::{Welcome, Zoo};
 
 /// Inputs at least, in a run of usual length.

@@ -7,8 +7,8 @@ use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
 
 use super::{pack_end, pack_failure};
-use crate::process::errno_of;
 use crate::server::file::{at_most, differ, read_some};
+use crate::sys::errno_of;
 use crate::wire::{Packed, Reply, Trailer};
 
 /// A file that is being sent.

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 
-use crate::process::introspection;
+use crate::server::confine::own_proc_files;
 use crate::wire::{Entry, Kind, Meta};
 
 /// What a path, or a name, led to: by a descriptor that can do nothing (`O_PATH`).
@@ -66,7 +66,7 @@ impl Found {
     }
 
     fn check_tells_nothing(&self) -> Result<(), Errno> {
-        match introspection::may_tell_of_this_process(&self.descriptor, self.stat.st_dev) {
+        match own_proc_files::may_tell_of_this_process(&self.descriptor, self.stat.st_dev) {
             true => Err(Errno::EACCES),
             false => Ok(()),
         }

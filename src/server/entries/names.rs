@@ -7,7 +7,7 @@ use nix::dir::{Dir, OwningIter};
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
 
-use crate::process::errno_of;
+use crate::sys::errno_of;
 
 /// Names of a directory, sorted by their bytes: all, or as many of the first as the budget allows.
 #[derive(Debug, Default)]

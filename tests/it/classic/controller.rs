@@ -1,8 +1,8 @@
 use std::fs;
 use std::path::Path;
 
-use mqfs::sysv::{MessageBuffer, MessageType, Mode, OwnedQueue};
 use nix::sys::signal::Signal;
+use sysv_ipc::{MessageBuffer, MessageType, Mode, OwnedQueue};
 use tempfile::TempDir;
 
 use super::{Service, assert_nothing_left, on};

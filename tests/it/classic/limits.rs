@@ -1,4 +1,4 @@
-use mqfs::sysv::Limits;
+use sysv_ipc::Limits;
 
 use crate::support::{Finished, in_own_namespace, program, run};
 

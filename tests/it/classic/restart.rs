@@ -2,9 +2,9 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
-use mqfs::sysv::{Acquire, Mode, OwnedQueue, Semaphore, SharedMemory};
 use nix::sys::signal::Signal;
 use nix::unistd::getpid;
+use sysv_ipc::{Acquire, Mode, OwnedQueue, Semaphore, SharedMemory};
 
 use super::{assert_nothing_left, on};
 use crate::support::{Running, clear, exists, in_own_namespace, run, unique_key, wait_until};

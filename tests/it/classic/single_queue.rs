@@ -2,8 +2,8 @@
 
 use std::process::{Command, Stdio};
 
-use mqfs::sysv::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select};
 use nix::sys::signal::Signal;
+use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select};
 
 use super::{Service, assert_nothing_left, on};
 use crate::support::{Finished, Running, in_own_namespace, queue_of, run, unique_key, wait_until};

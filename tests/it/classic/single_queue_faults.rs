@@ -2,8 +2,8 @@
 
 use std::process::Stdio;
 
-use mqfs::sysv::{MessageBuffer, MessageType, Mode, OwnedQueue};
 use nix::sys::signal::Signal;
+use sysv_ipc::{MessageBuffer, MessageType, Mode, OwnedQueue};
 
 use super::single_queue::{REQUEST, answer, assert_report, client, request, server};
 use super::{Service, assert_nothing_left, on};

@@ -5,7 +5,6 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use mqfs::sysv::QueueId;
 use mqfs::wire::{
     Cookie, Entry, Failure, Kind, LEASE_TYPE, Lease, MAX_PATH, MAX_PLAIN_REQUEST, MAX_REPLY,
     MAX_REQUEST, Meta, OwnerId, Reply, Request, Trailer,
@@ -14,6 +13,7 @@ use nix::errno::Errno;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
+use sysv_ipc::QueueId;
 
 use crate::wire::{extensions, golden};
 

@@ -4,12 +4,12 @@ use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use mqfs::sysv::QueueId;
 use mqfs::wire::{
     Arrived, Cookie, Entry, Extension, Failure, Kind, Lease, Malformed, Meta, Operation, OwnerId,
     Range, Reply, Request, Start, Trailer,
 };
 use nix::errno::Errno;
+use sysv_ipc::QueueId;
 
 /// The bytes of a field, if the message has them all.
 fn field<const N: usize>(text: &[u8], offset: usize) -> Result<[u8; N], Malformed> {

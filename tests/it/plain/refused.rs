@@ -3,10 +3,10 @@
 
 use std::fs;
 
-use mqfs::sysv::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue};
 use mqfs::wire::{LEASE_TYPE, OwnerId, REPLY_QUEUE_MODE};
 use nix::sys::signal::Signal;
 use nix::unistd::getpid;
+use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue};
 use tempfile::TempDir;
 
 use super::textbook::{

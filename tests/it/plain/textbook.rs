@@ -7,8 +7,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use mqfs::sysv::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select};
 use nix::sys::signal::Signal;
+use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select};
 
 use crate::support::{Running, clear, noise, program, queue_of, unique_key, wait_until};
 

@@ -5,9 +5,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::Command;
 
-use mqfs::sysv::{Key, Mode, Semaphore, SharedMemory};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sysv_ipc::{Key, Mode, Semaphore, SharedMemory};
 use tempfile::TempDir;
 
 use super::segment::stop_alone;

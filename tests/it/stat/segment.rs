@@ -3,9 +3,9 @@
 use std::fs;
 use std::sync::atomic::Ordering::Relaxed;
 
-use mqfs::sysv::{Key, Mode, OwnedQueue, SharedMemory};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use sysv_ipc::{Key, Mode, OwnedQueue, SharedMemory};
 
 use super::{look, server, text, wait_for};
 use crate::support::{
@@ -56,7 +56,7 @@ fn the_segment_lives_as_long_as_the_server_and_is_for_all_to_read() {
         let status = segment.status().unwrap();
         assert_eq!((status.mode, status.size), (Mode::new(0o755), 4096));
         if nix::unistd::geteuid().is_root() {
-            let errno = |outcome: Result<(), mqfs::sysv::Error>| outcome.map_err(|e| e.errno);
+            let errno = |outcome: Result<(), sysv_ipc::Error>| outcome.map_err(|e| e.errno);
             let write = as_user(ATTACKER, || errno(segment.attach().map(drop)));
             assert_eq!(write, Err(Errno::EACCES));
             let read = as_user(ATTACKER, || errno(segment.attach_read_only().map(drop)));

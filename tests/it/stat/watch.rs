@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mqfs::sysv::{Key, MessageBuffer, Queue};
 use mqfs::wire::NORMAL_PRIORITY;
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::Signal;
 use nix::sys::termios::{Termios, tcgetattr};
 use serde_json::Value;
+use sysv_ipc::{Key, MessageBuffer, Queue};
 
 use super::{others_queue, server, wait_for};
 use crate::support::{

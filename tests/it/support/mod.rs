@@ -14,11 +14,11 @@ use std::sync::{Mutex, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mqfs::process::signals;
-use mqfs::sysv::{Key, Queue, QueueId, Semaphore, SharedMemory, Status, queues};
+use mqfs::sys::signals;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
+use sysv_ipc::{Key, Queue, QueueId, Semaphore, SharedMemory, Status, queues};
 
 pub use programs::{
     Finished, ForEverybody, Running, SOMEBODY, Server, client, program, reap, run, stat_of,

@@ -10,9 +10,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mqfs::sysv::Key;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sysv_ipc::Key;
 use tempfile::TempDir;
 
 use super::{DEADLINE, children_of, clear, state_of, unique_key, wait_until};

@@ -6,13 +6,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use mqfs::process::{exit_now, fork_child};
-use mqfs::sysv::{Key, MessageBuffer, Mode, OwnedQueue, Queue, QueueId};
+use mqfs::sys::{exit_now, fork_child};
 use mqfs::wire::{Cookie, LEASE_TYPE, Lease, OwnerId, REPLY_QUEUE_MODE};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use serde_json::Value;
+use sysv_ipc::{Key, MessageBuffer, Mode, OwnedQueue, Queue, QueueId};
 use tempfile::TempDir;
 
 use super::{

@@ -6,9 +6,8 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use mqfs::process::lease::{self, Head};
-use mqfs::process::{exit_now, fork_child};
-use mqfs::sysv::{Key, MessageBuffer, Queue, ReceiveError, SendError, Settings, Status};
+use mqfs::ownership::lease::{self, Head};
+use mqfs::sys::{exit_now, fork_child};
 use mqfs::wire::{
     Cookie, Extension, LEASE_TYPE, Lease, NORMAL_PRIORITY, Operation, REPLY_QUEUE_MODE, Range,
     Request,
@@ -18,6 +17,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
+use sysv_ipc::{Key, MessageBuffer, Queue, ReceiveError, SendError, Settings, Status};
 use tempfile::TempDir;
 
 use super::{

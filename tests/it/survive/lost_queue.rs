@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use mqfs::sysv::Semaphore;
+use sysv_ipc::Semaphore;
 
 use super::Place;
 use crate::support::{

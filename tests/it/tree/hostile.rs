@@ -8,9 +8,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-use mqfs::sysv::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select};
 use mqfs::wire::{Entry, Failure, Kind, Meta, Packed, Reply, Request, Trailer};
 use nix::errno::Errno;
+use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select};
 
 use crate::support::{Finished, client, in_own_namespace, public_folder, run, unique_key};
 

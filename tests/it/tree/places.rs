@@ -4,13 +4,13 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use mqfs::process::lease;
-use mqfs::sysv::{MessageBuffer, Mode, OwnedQueue, Select};
+use mqfs::ownership::lease;
 use mqfs::wire::{
     Extension, LEASE_TYPE, NORMAL_PRIORITY, Operation, Reply, Request, Start, Trailer,
 };
 use nix::sys::stat::Mode as FileMode;
 use nix::unistd::mkfifo;
+use sysv_ipc::{MessageBuffer, Mode, OwnedQueue, Select};
 
 use super::Site;
 use crate::support::{in_own_namespace, queue_of};

@@ -10,8 +10,8 @@ use proptest::sample::{Index, select};
 
 use super::zoo::{Member, Zoo};
 use crate::server::PlainPolicy;
-use crate::sysv::{Mode, QueueId};
 use crate::wire::{Arrived, Cookie, Extension, Operation, Range, Request, Start};
+use sysv_ipc::{Mode, QueueId};
 
 /// What is asked, of every queue in turn.
 #[derive(Debug, Clone)]

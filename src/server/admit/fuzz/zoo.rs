@@ -7,12 +7,12 @@ use nix::errno::Errno;
 use nix::unistd::{Uid, geteuid};
 use proptest::prelude::*;
 
-use crate::process::lease;
-use crate::sysv::{
+use crate::ownership::lease;
+use crate::wire::{Cookie, LEASE_TYPE, Lease, Reply};
+use sysv_ipc::{
     Error, Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, QueueId, Select, SendError,
     Settings, Status,
 };
-use crate::wire::{Cookie, LEASE_TYPE, Lease, Reply};
 
 /// Whose requests may be answered into a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
