@@ -105,7 +105,7 @@ fn fetch_repeatedly(key: Key, rounds: usize) -> Vec<f64> {
 }
 
 fn start_flooder(flood: Flood, key: Key) -> Pid {
-    fork_child(|| {
+    let pid = fork_child(|| {
         if geteuid().is_root() {
             setresuid(FLOODER, FLOODER, FLOODER).unwrap();
         }
@@ -125,7 +125,8 @@ fn start_flooder(flood: Flood, key: Key) -> Pid {
             }
         }
     })
-    .unwrap()
+    .unwrap();
+    Pid::from_raw(pid.as_raw())
 }
 
 /// A request in order, and the queue that it names: nobody reads the answers.

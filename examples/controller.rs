@@ -15,7 +15,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
-use mqfs::nix::errno::Errno;
 use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, Queue, ReceiveError, Select};
 
 use classic::{PROGRAM, Stop, complain, is_stopping, own, say};
@@ -98,8 +97,8 @@ fn control(opts: &Opts, file: &Path) -> Result<(), Stop> {
 
 /// What lies under the key is another program's, or a killed controller's: that is not for us to say.
 fn make_queue(key: Key) -> Result<Queue, Stop> {
-    Queue::create(key, Mode::new(0o600)).map_err(|error| match error.errno {
-        Errno::EEXIST => Stop::unavailable(format!(
+    Queue::create(key, Mode::new(0o600)).map_err(|error| match error {
+        error if error.already_exists() => Stop::unavailable(format!(
             "key {key} is taken, and not by a controller that lives; \
              if it is nobody's: ipcrm -Q {key}"
         )),

@@ -230,7 +230,7 @@ fn state_of(server: Pid, key: Key) -> Result<String, Stop> {
     Ok(match lock.last_pid()? {
         // The kernel took the 1 back when the server died: SEM_UNDO.
         _ if !lock.is_held()? => "it is dead, nobody holds the lock".to_owned(),
-        Some(pid) if pid != server => format!("it is another one now, {pid}"),
+        Some(pid) if pid.as_raw() != server.as_raw() => format!("it is another one now, {pid}"),
         _ => "it lives, and holds the lock".to_owned(),
     })
 }

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use mqfs::nix::{errno::Errno, unistd::Pid};
+use mqfs::nix::unistd::Pid;
 use sysv_ipc::{
     Key, MessageBuffer, MessageType, Mode, Queue, QueueId, ReceiveError, Select, SendError,
 };
@@ -79,15 +79,15 @@ fn run() -> Result<(), Stop> {
 /// A new queue under a key; if there is one already, what is known of it.
 fn make_queue(key: Key) -> Result<Queue, Stop> {
     let error = match Queue::create(key, Mode::new(0o600)) {
-        Err(error) if error.errno == Errno::EEXIST => error,
+        Err(error) if error.already_exists() => error,
         made => return Ok(made?),
     };
     let Ok(queue) = Queue::open(key) else { return Err(error.into()) };
     let status = queue.status()?;
-    let users: Vec<Pid> =
+    let users: Vec<sysv_ipc::Pid> =
         [status.last_sender, status.last_receiver].into_iter().flatten().collect();
     let (id, messages) = (queue.id(), status.messages);
-    let why = match users.iter().find(|&&pid| is_alive(pid)) {
+    let why = match users.iter().find(|&&pid| is_alive(Pid::from_raw(pid.as_raw()))) {
         Some(pid) => format!("in use: process {pid} uses queue {id}; choose another key"),
         None if users.is_empty() => {
             let uid = status.cuid;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
-use nix::unistd::Uid;
+use sysv_ipc::Uid;
 
 use super::progress::{self, Progress};
 use super::{FAILED, KeyArgs, NOBODY_READS, UNAVAILABLE, complain, duration, reason, size};

@@ -59,7 +59,7 @@ impl KeyArgs {
     fn key(&self) -> Result<Key> {
         let key = match (&self.key_file, self.key) {
             (Some(path), _) => Key::from_path(path, b'm')
-                .map_err(|errno| anyhow!("--key-file {}: {}", escape(path), errno.desc()))?,
+                .map_err(|error| anyhow!("--key-file {}: {}", escape(path), reason(&error)))?,
             (None, Some(key)) => key,
             // Read here, not by clap: a variable stands back behind either option.
             (None, None) => match std::env::var("MQFS_KEY") {

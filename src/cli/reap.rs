@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use nix::unistd::{Uid, User};
+use nix::unistd::User;
+use sysv_ipc::Uid;
 
 use self::report::Row;
 use super::{FAILED, NOBODY_READS, duration, interval};
@@ -67,7 +68,7 @@ fn uid(text: &str) -> Result<Uid, String> {
         Ok(u32::MAX) => Err("not a user".to_owned()),
         Ok(number) => Ok(Uid::from_raw(number)),
         Err(_) => match User::from_name(text) {
-            Ok(Some(user)) => Ok(user.uid),
+            Ok(Some(user)) => Ok(Uid::from_raw(user.uid.as_raw())),
             Ok(None) => Err("no such user".to_owned()),
             Err(errno) => Err(errno.desc().to_owned()),
         },

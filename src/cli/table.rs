@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
-use nix::unistd::{Gid, Group, Uid, User};
+use nix::unistd::{Group, User};
+use sysv_ipc::{Gid, Uid};
 
 use crate::escape::escape;
 
@@ -43,14 +44,14 @@ pub(super) struct Names {
 
 impl Names {
     pub(super) fn of(&mut self, uid: Uid) -> &str {
-        self.users.entry(uid).or_insert_with(|| match User::from_uid(uid) {
+        self.users.entry(uid).or_insert_with(|| match User::from_uid(uid.as_raw().into()) {
             Ok(Some(user)) => escape(&user.name).to_string(),
             _ => uid.to_string(),
         })
     }
 
     pub(super) fn of_group(&mut self, gid: Gid) -> &str {
-        self.groups.entry(gid).or_insert_with(|| match Group::from_gid(gid) {
+        self.groups.entry(gid).or_insert_with(|| match Group::from_gid(gid.as_raw().into()) {
             Ok(Some(group)) => escape(&group.name).to_string(),
             _ => gid.to_string(),
         })

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::unistd::Uid;
+use sysv_ipc::Uid;
 
 use crate::escape::escape;
 use crate::wire::{MAX_PATH, Malformed};

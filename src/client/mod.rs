@@ -20,7 +20,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::unistd::{Uid, geteuid};
+use crate::sys::geteuid;
+use sysv_ipc::Uid;
 
 use crate::ownership::server_lock::{self, ServerState};
 use crate::sys::AdaptiveSpin;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::unistd::{Uid, geteuid};
+use crate::sys::geteuid;
+use sysv_ipc::Uid;
 
 use super::watch::{Peer, WatchHandle, Watched};
 use super::{Error, ServerQueue};
@@ -116,7 +116,7 @@ fn gone_is_removed(error: sysv_ipc::Error) -> Error {
 
 fn with_remedy(error: Error) -> Error {
     match error {
-        Error::Ipc(sysv_ipc::Error { errno: Errno::ENOSPC, .. }) => Error::NoQueueLeft {
+        Error::Ipc(error) if error.is_out_of_space() => Error::NoQueueLeft {
             in_use: Usage::current().map_or(0, |usage| usage.queues),
             limit: Limits::current().map_or(0, |limits| limits.msgmni),
         },

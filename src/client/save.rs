@@ -15,9 +15,10 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::sys::{geteuid, getpid};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg};
-use nix::unistd::{geteuid, getpid, linkat};
+use nix::unistd::linkat;
 
 use self::place::{Place, folder_of, follow};
 use self::unfinished::Temporary;

@@ -10,7 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::unistd::{Pid, Uid, getpid};
+use crate::sys::getpid;
+use sysv_ipc::{Pid, Uid};
 
 use super::Error;
 use crate::ownership::liveness::{Observer, Seen};

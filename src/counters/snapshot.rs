@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use nix::unistd::{Pid, Uid, geteuid};
+use crate::sys::geteuid;
+use sysv_ipc::{Pid, Uid};
 
 use super::layout::{BOUNDS, Failure, MAGIC, NO_QUEUE, Refused, VERSION, word};
 use sysv_ipc::{AttachedReadOnly, Error, Key, QueueId, SharedMemory, SharedMemoryStatus};
@@ -163,7 +164,7 @@ mod tests {
     use super::*;
 
     fn own_key(number: i32) -> Key {
-        let process = nix::unistd::getpid().as_raw() & 0xf_ffff;
+        let process = crate::sys::getpid().as_raw() & 0xf_ffff;
         Key::new(0x5d00_0000 | process << 4 | number)
     }
 
@@ -192,7 +193,7 @@ mod tests {
         }
         let seen = figures(key);
         assert_eq!(Some(&seen), counting.snapshot().as_ref());
-        assert_eq!((seen.queue, seen.server), (Some(QueueId::new(7)), Some(nix::unistd::getpid())));
+        assert_eq!((seen.queue, seen.server), (Some(QueueId::new(7)), Some(crate::sys::getpid())));
         assert_eq!((seen.requests, seen.bytes, seen.clients_gone), (1, 4096, 1));
         assert_eq!((seen.children, seen.most_children, seen.most_allowed), (2, 3, 64));
         assert_eq!((seen.all_refused(), seen.all_failures()), (1, 2));

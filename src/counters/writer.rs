@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::{Duration, SystemTime};
 
-use nix::errno::Errno;
-use nix::unistd::{Pid, Uid, geteuid, getpid};
+use crate::sys::{geteuid, getpid};
+use sysv_ipc::{Pid, Uid};
 
 use super::layout::{BOUNDS, Failure, MAGIC, MODE, NO_QUEUE, Refused, SIZE, VERSION, word};
 use super::snapshot::Snapshot;
@@ -177,7 +177,7 @@ fn create_by_rules(key: Key) -> Result<SharedMemory, Obstacle> {
                 }
                 return Ok(segment);
             }
-            Err(error) if error.errno == Errno::EEXIST => {
+            Err(error) if error.already_exists() => {
                 removed += usize::from(remove_predecessor(key)?);
             }
             Err(error) => return Err(error.into()),

@@ -29,7 +29,7 @@ pub(super) fn current_process() -> OwnerId {
 
 fn look() -> OwnerId {
     OwnerId {
-        pid: nix::unistd::getpid().as_raw(),
+        pid: crate::sys::getpid().as_raw(),
         start_time: Stat::read("self").map_or(0, |stat| stat.start_time),
         pid_namespace: proc::namespace("self", "pid").unwrap_or(0),
         time_namespace: proc::namespace("self", "time").unwrap_or(0),
@@ -104,11 +104,10 @@ impl Page {
 
 #[cfg(test)]
 mod tests {
-    use nix::sys::wait::{WaitStatus, waitpid};
-    use nix::unistd::getpid;
+    use crate::sys::getpid;
 
     use super::*;
-    use crate::sys::{exit_now, fork_child};
+    use crate::sys::{exit_now, exit_status, fork_child};
 
     #[test]
     fn a_process_is_what_it_was_and_its_child_another() {
@@ -122,7 +121,7 @@ mod tests {
             exit_now(if right { 0 } else { 1 })
         });
         let pid = child.unwrap();
-        assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
+        assert_eq!(exit_status(pid), Some(0));
         assert_eq!(current_process(), first);
     }
 }

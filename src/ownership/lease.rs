@@ -3,6 +3,7 @@
 use nix::errno::Errno;
 
 use super::identity::current_process;
+use crate::sys::errno_of_ipc;
 use crate::wire::{Cookie, Lease, Malformed};
 use sysv_ipc::{MessageBuffer, Queue, QueueId, ReceiveError};
 
@@ -45,7 +46,7 @@ pub fn peek(queue: Queue) -> Head {
         },
         Err(ReceiveError::Empty) => Head::Nothing,
         Err(ReceiveError::Gone) => Head::Gone,
-        Err(ReceiveError::Os(error)) => Head::Unreadable(error.errno),
+        Err(ReceiveError::Os(error)) => Head::Unreadable(errno_of_ipc(error)),
         Err(_) => Head::Other,
     }
 }

@@ -10,9 +10,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 
+use crate::sys::kill;
 use nix::errno::Errno;
-use nix::sys::signal::kill;
-use nix::unistd::Pid;
+use sysv_ipc::Pid;
 
 use super::procfs::{self as proc, Stat, Waiting};
 use crate::wire::OwnerId;
@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn census_finds_a_process_of_another_pid_namespace_by_its_number_in_there() {
-        if !nix::unistd::geteuid().is_root() {
+        if !crate::sys::geteuid().is_root() {
             return eprintln!("skipped: needs root");
         }
         let mut shell = Command::new("unshare")

@@ -4,7 +4,8 @@
 //! holder dies, however it dies; forked children do not inherit it; every client, in whatever pid
 //! namespace, can ask. A semaphore made by a uid that is not trusted counts for nothing.
 
-use nix::unistd::{Pid, Uid, geteuid, getpid};
+use crate::sys::{geteuid, getpid};
+use sysv_ipc::{Pid, Uid};
 
 use sysv_ipc::{Acquire, Error, Key, Mode, Semaphore};
 

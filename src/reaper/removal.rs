@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use nix::unistd::Pid;
+use sysv_ipc::Pid;
 
 use super::survey::{Finding, last_used, never_used, survey};
 use super::verdict::{Proof, Verdict};

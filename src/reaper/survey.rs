@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use nix::unistd::{Pid, Uid};
+use sysv_ipc::{Pid, Uid};
 
 use super::verdict::{Doubt, Proof, Stranger, Verdict};
 use crate::ownership::lease::{self, Head};

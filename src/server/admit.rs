@@ -6,8 +6,9 @@ mod fuzz;
 
 use std::path::Path;
 
+use crate::sys::geteuid;
 use nix::errno::Errno;
-use nix::unistd::{Gid, Uid, geteuid};
+use sysv_ipc::{Gid, Uid};
 
 use super::refusals::Refusal;
 use super::reply_to::{Dialect, ReplyTo};

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, Uid};
+use crate::sys::kill;
+use nix::sys::signal::Signal;
+use sysv_ipc::{Pid, Uid};
 
 use super::child::GAVE_UP;
 use super::obituaries::Obituaries;
@@ -113,7 +114,7 @@ impl Children {
         for (&pid, (_, started)) in &self.running {
             if started.elapsed() > self.stall_timeout && is_stopped(pid) {
                 tracing::warn!(pid = pid.as_raw(), "ending a child that somebody stopped");
-                let _ = kill(pid, Signal::SIGKILL);
+                let _ = kill(pid, Some(Signal::SIGKILL));
             }
         }
     }
@@ -138,7 +139,7 @@ impl Children {
             "ending children: the time to finish is over"
         );
         for &pid in self.running.keys() {
-            let _ = kill(pid, Signal::SIGKILL);
+            let _ = kill(pid, Some(Signal::SIGKILL));
         }
         // SIGKILL is certain, but what waits for a disk waits on.
         self.wait_for_all(Self::ROUND, &|| false);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::unistd::geteuid;
+use crate::sys::geteuid;
 
 use super::Error;
 use crate::wire::{DEFAULT_KEY, MARK, is_request_queue_mode};

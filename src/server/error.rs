@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use nix::errno::Errno;
-use nix::unistd::Uid;
+use sysv_ipc::Uid;
 
 use crate::ownership::server_lock::LockError;
 use sysv_ipc::{self, Key, Mode, QueueId};

@@ -29,7 +29,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::unistd::{geteuid, getpid};
+use crate::sys::{geteuid, getpid};
 
 use crate::counters::Writer;
 use crate::ownership::server_lock::ServerLock;

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::unistd::Uid;
+use sysv_ipc::Uid;
 
 use super::reply_to::ReplyTo;
 use sysv_ipc::SendError;

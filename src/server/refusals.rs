@@ -5,7 +5,7 @@ use std::mem::{Discriminant, discriminant};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::unistd::Uid;
+use sysv_ipc::Uid;
 
 use crate::counters::Refused;
 use crate::escape::loggable;

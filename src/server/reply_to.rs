@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use nix::errno::Errno;
-use nix::unistd::Uid;
+use sysv_ipc::Uid;
 
 use crate::ownership::lease::{self, Head};
 use crate::wire::{Cookie, Failure, Lease, Reply};

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
-use nix::errno::Errno;
+use crate::sys::{geteuid, getpid};
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, geteuid, getpid};
+use sysv_ipc::Pid;
 
 use super::Error;
 use crate::ownership::liveness;
@@ -72,11 +72,11 @@ fn create_by_rules(key: Key, mode: Mode) -> Result<Queue, Error> {
                 }
                 return Ok(queue);
             }
-            Err(error) if error.errno == Errno::EEXIST => {
+            Err(error) if error.already_exists() => {
                 remove_predecessor(key)?;
                 removed += 1;
             }
-            Err(error) if error.errno == Errno::ENOSPC => return Err(Error::NoQueueLeft(error)),
+            Err(error) if error.is_out_of_space() => return Err(Error::NoQueueLeft(error)),
             Err(error) => return Err(error.into()),
         }
     }

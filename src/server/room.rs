@@ -1,9 +1,11 @@
 //! More room in reply queues, where the server may give it: a deeper queue has both ends sleep less.
 
+use crate::sys::geteuid;
 use nix::errno::Errno;
-use nix::unistd::{Uid, geteuid};
+use sysv_ipc::Uid;
 
 use super::reply_to::{Dialect, ReplyTo};
+use crate::sys::errno_of_ipc;
 use sysv_ipc::{Queue, Settings};
 
 /// The reply queues that were given more room, as far as they may still be there.
@@ -56,8 +58,8 @@ impl Room {
 }
 
 fn deepen(queue: Queue) -> Result<(), Errno> {
-    let settings = queue.status().map_err(|error| error.errno)?.settings();
-    queue.set(&Settings { max_bytes: Room::BYTES, ..settings }).map_err(|error| error.errno)
+    let settings = queue.status().map_err(errno_of_ipc)?.settings();
+    queue.set(&Settings { max_bytes: Room::BYTES, ..settings }).map_err(errno_of_ipc)
 }
 
 fn is_ours(queue: Queue) -> bool {

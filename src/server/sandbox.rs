@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::ffi::OsString;
 
+use crate::sys::geteuid;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus,
     PathBeneath, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
@@ -11,7 +12,6 @@ use landlock::{
 };
 use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::unistd::geteuid;
 
 use super::export::{Export, Opened};
 use crate::sys::credentials;
@@ -185,13 +185,12 @@ mod tests {
     use std::os::fd::OwnedFd;
     use std::path::Path;
 
-    use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::{Uid, User, execv};
 
     use super::*;
     use crate::server::entries::{Found, Walk};
     use crate::server::file::OpenedFile;
-    use crate::sys::{exit_now, fork_child};
+    use crate::sys::{exit_now, exit_status, fork_child};
     use crate::wire::{Range, Start};
 
     /// Runs checks in a child of its own, and fails for the first that does not hold.
@@ -204,7 +203,7 @@ mod tests {
             exit_now(failed.map_or(0, |_| 1))
         });
         let child = child.unwrap();
-        assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+        assert_eq!(exit_status(child), Some(0));
     }
 
     fn denied<T>(outcome: io::Result<T>) -> bool {
@@ -285,7 +284,7 @@ mod tests {
                 exit_now(i32::from(!held))
             });
             let walk = walk.unwrap();
-            let walked = waitpid(walk, None) == Ok(WaitStatus::Exited(walk, 0));
+            let walked = exit_status(walk) == Some(0);
             // The ruleset that all have in common allows no more than before.
             let _sealed = sandbox.seal(Opened::File(file)).unwrap();
             vec![

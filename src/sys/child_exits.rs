@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigSet, Signal};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::Pid;
+use sysv_ipc::Pid;
 
 use super::signals::{self, Held};
 
@@ -107,7 +107,7 @@ pub fn take_ended() -> Vec<Ended> {
 /// children that run as another user.
 pub fn is_stopped(child: Pid) -> bool {
     let look = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    matches!(waitid(Id::Pid(child), look), Ok(WaitStatus::Stopped(..)))
+    matches!(waitid(Id::Pid(super::nix_pid(child)), look), Ok(WaitStatus::Stopped(..)))
 }
 
 /// Waits until a child ends, `SIGCHLD` is sent, or the time is up; `done` is asked first, and

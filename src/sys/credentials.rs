@@ -4,9 +4,10 @@ use std::ffi::CString;
 
 use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::unistd::{
-    Gid, Uid, User, getegid, geteuid, getgrouplist, setgroups, setresgid, setresuid,
-};
+use nix::unistd::{User, getgrouplist, setgroups, setresgid, setresuid};
+use sysv_ipc::{Gid, Uid};
+
+use super::{getegid, geteuid};
 
 /// Becomes another user, irrevocably: supplementary groups, then group, then user, since each needs
 /// a right that the next takes away; then no capability is left, and no process of that user may
@@ -15,17 +16,24 @@ use nix::unistd::{
 /// # Errors
 /// `EPERM`: the process is not privileged. Anything may be half done then: end the process.
 pub fn become_user(uid: Uid, gid: Gid, groups: &[Gid]) -> Result<(), Errno> {
-    setgroups(groups)?;
-    setresgid(gid, gid, gid)?;
-    setresuid(uid, uid, uid)?;
+    let groups: Vec<_> = groups.iter().map(|&gid| nix_gid(gid)).collect();
+    setgroups(&groups)?;
+    let (new_gid, new_uid) = (nix_gid(gid), nix::unistd::Uid::from_raw(uid.as_raw()));
+    setresgid(new_gid, new_gid, new_gid)?;
+    setresuid(new_uid, new_uid, new_uid)?;
     // What another uid means for this flag is for fs.suid_dumpable to say: proc_sys_fs(5).
     close_memory()?;
     drop_capabilities()?;
     // Never serve with rights that were to be given up: setuid(2), NOTES.
-    if geteuid() != uid || (!uid.is_root() && setresuid(Uid::from_raw(0), uid, uid).is_ok()) {
+    let root = nix::unistd::Uid::from_raw(0);
+    if geteuid() != uid || (!uid.is_root() && setresuid(root, new_uid, new_uid).is_ok()) {
         return Err(Errno::EPERM);
     }
     Ok(())
+}
+
+fn nix_gid(gid: Gid) -> nix::unistd::Gid {
+    nix::unistd::Gid::from_raw(gid.as_raw())
 }
 
 /// Loads what the C library looks users up with, so that no child has to: nss(5).
@@ -35,7 +43,7 @@ pub fn load_name_services() {
 
 /// The user's groups by the group database, with `gid`; just that where the user is unknown.
 pub fn groups_of(uid: Uid, gid: Gid) -> Result<Vec<Gid>, Errno> {
-    let user = match User::from_uid(uid) {
+    let user = match User::from_uid(uid.as_raw().into()) {
         // A root folder without a user database knows nobody: getpwuid(3), ERRORS.
         Err(Errno::ENOENT | Errno::ESRCH | Errno::ENOTDIR) => None,
         found => found?,
@@ -43,7 +51,8 @@ pub fn groups_of(uid: Uid, gid: Gid) -> Result<Vec<Gid>, Errno> {
     match user {
         Some(user) => {
             let name = CString::new(user.name).map_err(|_| Errno::EINVAL)?;
-            getgrouplist(&name, gid)
+            let groups = getgrouplist(&name, nix_gid(gid))?;
+            Ok(groups.iter().map(|gid| Gid::from_raw(gid.as_raw())).collect())
         }
         None => Ok(vec![gid]),
     }

@@ -5,7 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{ForkResult, Pid, fork};
+use nix::unistd::{ForkResult, fork};
+use sysv_ipc::Pid;
 
 use super::signals::{self, Held};
 
@@ -26,7 +27,7 @@ pub fn fork_child(body: impl FnOnce() -> Infallible) -> Result<Pid, Errno> {
     // memory half changed that it uses: glibc makes malloc usable in the child, and a server's only
     // other thread is ctrlc's, which holds nothing while it waits; fork(2), malloc(3).
     match unsafe { fork() }? {
-        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Parent { child } => Ok(Pid::from_raw(child.as_raw())),
         ForkResult::Child => {
             for signal in [Signal::SIGCHLD, Signal::SIGALRM] {
                 let _ = signals::reset(signal);

@@ -14,9 +14,53 @@ pub mod terminal;
 use std::io;
 
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use sysv_ipc::{Gid, Pid, Uid};
 
 pub use adaptive_spin::AdaptiveSpin;
 pub use fork::{exit_now, fork_child, keep_heap_at_hand, share_one_arena};
+
+/// The effective uid of this process.
+pub fn geteuid() -> Uid {
+    Uid::from_raw(nix::unistd::geteuid().as_raw())
+}
+
+/// The effective gid of this process.
+pub fn getegid() -> Gid {
+    Gid::from_raw(nix::unistd::getegid().as_raw())
+}
+
+/// The pid of this process.
+pub fn getpid() -> Pid {
+    Pid::current()
+}
+
+/// `kill(pid, signal)`: sends a signal, or with None only checks that it could be sent.
+///
+/// # Errors
+/// `ESRCH`: no process has this pid. `EPERM`: it is another user's.
+pub fn kill(pid: Pid, signal: Option<Signal>) -> Result<(), Errno> {
+    nix::sys::signal::kill(nix_pid(pid), signal)
+}
+
+fn nix_pid(pid: Pid) -> nix::unistd::Pid {
+    nix::unistd::Pid::from_raw(pid.as_raw())
+}
+
+/// The errno of a System V IPC call.
+pub(crate) fn errno_of_ipc(error: sysv_ipc::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error())
+}
+
+/// Waits for a child of a test, and says what it exited with.
+#[cfg(test)]
+pub(crate) fn exit_status(child: Pid) -> Option<i32> {
+    use nix::sys::wait::{WaitStatus, waitpid};
+    match waitpid(nix_pid(child), None) {
+        Ok(WaitStatus::Exited(_, status)) => Some(status),
+        _ => None,
+    }
+}
 
 /// The errno of a system call that std made; `EIO` for an error that std made up.
 pub(crate) fn errno_of(error: &io::Error) -> Errno {

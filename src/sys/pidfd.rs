@@ -3,7 +3,7 @@
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::unistd::Pid;
+use sysv_ipc::Pid;
 
 /// A descriptor of a process, which poll(2) finds readable once that process has ended.
 ///

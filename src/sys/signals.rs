@@ -141,7 +141,7 @@ pub fn end_on_every_signal(except: &[Signal]) -> Result<(), Errno> {
         // SAFETY: takes two integers, and is async-signal-safe: signal-safety(7).
         unsafe { libc::kill(me, libc::SIGTERM) };
     }
-    PARENT.store(nix::unistd::getpid().as_raw(), Ordering::Relaxed);
+    PARENT.store(crate::sys::getpid().as_raw(), Ordering::Relaxed);
     ignore(Signal::SIGXFSZ)?;
     for number in libc::SIGRTMIN()..=libc::SIGRTMAX() {
         on_real_time(number, terminate)?;

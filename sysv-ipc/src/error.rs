@@ -1,6 +1,7 @@
 //! What can go wrong, split into what a program must expect and what it cannot do anything about.
 
 use std::fmt;
+use std::io;
 
 use nix::errno::Errno;
 
@@ -16,19 +17,35 @@ use super::{Key, QueueId};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{call}: {object}: {errno}")]
-#[non_exhaustive]
 pub struct Error {
-    /// The system call, as its man page spells it.
-    pub call: &'static str,
-    /// What the call was about.
-    pub object: Object,
-    /// Why it failed.
-    pub errno: Errno,
+    call: &'static str,
+    object: Object,
+    errno: Errno,
 }
 
 impl Error {
-    pub(super) fn new(call: &'static str, object: Object, errno: Errno) -> Self {
+    pub(crate) fn new(call: &'static str, object: Object, errno: Errno) -> Self {
         Self { call, object, errno }
+    }
+
+    /// The system call, as its man page spells it.
+    pub fn call(&self) -> &'static str {
+        self.call
+    }
+
+    /// What the call was about.
+    pub fn object(&self) -> Object {
+        self.object
+    }
+
+    /// Why it failed: an errno, such as `libc::ENOSPC`.
+    pub fn raw_os_error(&self) -> i32 {
+        self.errno as i32
+    }
+
+    /// Why it failed, as the standard library sorts errnos.
+    pub fn kind(&self) -> io::ErrorKind {
+        io::Error::from(self.errno).kind()
     }
 
     /// Whether the object does not exist, or no longer does: `ENOENT` where it was looked up by
@@ -38,9 +55,26 @@ impl Error {
             || (self.errno == Errno::EINVAL && self.object.is_id())
     }
 
+    /// Whether an object of that key exists already: `EEXIST`.
+    pub fn already_exists(&self) -> bool {
+        self.errno == Errno::EEXIST
+    }
+
+    /// Whether the namespace has no object left of the kind: `ENOSPC`.
+    pub fn is_out_of_space(&self) -> bool {
+        self.errno == Errno::ENOSPC
+    }
+
     /// Whether the caller lacks the permission: `EACCES` or `EPERM`.
     pub fn is_denied(&self) -> bool {
         matches!(self.errno, Errno::EACCES | Errno::EPERM)
+    }
+}
+
+/// An error of the same kind, with this one inside.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        Self::new(error.kind(), error)
     }
 }
 

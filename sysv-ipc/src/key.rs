@@ -1,11 +1,10 @@
 //! The names under which unrelated processes find the same object.
 
 use std::fmt;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::str::FromStr;
-
-use nix::errno::Errno;
 
 use super::syscalls;
 
@@ -42,10 +41,9 @@ impl Key {
     /// The file cannot be examined, as for stat(2), or the path holds a NUL (`EINVAL`).
     ///
     /// Source: ftok(3), TLPI section 45.2.
-    pub fn from_path(path: &Path, project: u8) -> Result<Self, Errno> {
-        let path =
-            std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
-        syscalls::ftok(&path, project).map(Self)
+    pub fn from_path(path: &Path, project: u8) -> io::Result<Self> {
+        let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+        Ok(Self(syscalls::ftok(&path, project)?))
     }
 
     /// Whether this is [`Key::PRIVATE`].

@@ -25,6 +25,7 @@
 //! shmop(2), shmctl(2), ftok(3); *The Linux Programming Interface* (TLPI), chapters 45 to 48.
 
 mod error;
+mod ids;
 mod key;
 mod limits;
 mod list;
@@ -38,6 +39,7 @@ mod status;
 mod syscalls;
 
 pub use error::{Error, Object, ReceiveError, SendError};
+pub use ids::{Gid, Pid, Uid};
 pub use key::{InvalidKey, Key};
 pub use limits::{Limits, Usage};
 pub use list::{Queues, queues, readable_queues};

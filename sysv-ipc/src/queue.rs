@@ -3,9 +3,9 @@
 use std::fmt;
 use std::ops::Deref;
 
+use crate::Pid;
 use libc::{c_int, c_long};
 use nix::errno::Errno;
-use nix::unistd::{Pid, getpid};
 
 use super::{
     Error, Key, Limits, Message, MessageBuffer, MessageType, Mode, Object, ReceiveError, SendError,
@@ -329,7 +329,7 @@ impl OwnedQueue {
     /// # Errors
     /// As for [`Queue::create`].
     pub fn create(key: Key, mode: Mode) -> Result<Self, Error> {
-        Ok(Self { queue: Queue::create(key, mode)?, maker: getpid() })
+        Ok(Self { queue: Queue::create(key, mode)?, maker: Pid::current() })
     }
 
     /// Gives the queue up without removing it.
@@ -350,7 +350,7 @@ impl Deref for OwnedQueue {
 
 impl Drop for OwnedQueue {
     fn drop(&mut self) {
-        if getpid() == self.maker {
+        if Pid::current() == self.maker {
             // Somebody else may have removed it already, which is as good.
             let _ = self.queue.remove();
         }

@@ -1,7 +1,7 @@
 //! A semaphore as a lock that the kernel releases when its holder dies, however it dies.
 
+use crate::{Pid, Uid};
 use nix::errno::Errno;
-use nix::unistd::{Pid, Uid};
 
 use super::{Error, Key, Mode, Object, syscalls};
 
@@ -11,12 +11,12 @@ use super::{Error, Key, Mode, Object, syscalls};
 /// initialising. Children do not inherit what the kernel will take back (semop(2), `SEM_UNDO`).
 ///
 /// ```
-/// use sysv_ipc::{Acquire, Key, Mode, Semaphore};
+/// use sysv_ipc::{Acquire, Key, Mode, Pid, Semaphore};
 ///
 /// let lock = Semaphore::open_or_create(Key::PRIVATE, Mode::new(0o644))?;
 /// assert!(matches!(lock.try_acquire()?, Acquire::Acquired));
 /// assert!(lock.is_held()?);
-/// assert_eq!(lock.last_pid()?, Some(nix::unistd::getpid()));
+/// assert_eq!(lock.last_pid()?, Some(Pid::current()));
 /// assert!(matches!(lock.try_acquire()?, Acquire::Held));
 /// lock.remove()?;
 /// assert!(lock.is_held().unwrap_err().is_gone());

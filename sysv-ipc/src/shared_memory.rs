@@ -3,9 +3,9 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::{Pid, Uid};
 use libc::c_int;
 use nix::errno::Errno;
-use nix::unistd::{Pid, Uid};
 
 use super::syscalls::Mapping;
 use super::{Error, Key, Mode, Object, syscalls};
@@ -207,7 +207,7 @@ mod tests {
     }
 
     fn own_key() -> Key {
-        Key::new(0x5e00_0000 | nix::unistd::getpid().as_raw() & 0x00ff_ffff)
+        Key::new(0x5e00_0000 | Pid::current().as_raw() & 0x00ff_ffff)
     }
 
     #[test]
@@ -216,11 +216,12 @@ mod tests {
         let own = Own::new(key, 100, 0o640);
         assert_eq!(SharedMemory::open(key), Ok(own.0));
         let again = SharedMemory::create(key, 100, Mode::new(0o640)).unwrap_err();
-        assert_eq!((again.call, again.errno), ("shmget", Errno::EEXIST));
+        assert_eq!(again.call(), "shmget");
+        assert!(again.already_exists());
         let status = own.0.status().unwrap();
         assert_eq!((status.key, status.size, status.mode), (key, 100, Mode::new(0o640)));
         assert_eq!((status.attached, status.is_removed), (0, false));
-        assert_eq!(status.maker, Some(nix::unistd::getpid()));
+        assert_eq!(status.maker, Some(Pid::current()));
         own.0.remove().unwrap();
         assert!(SharedMemory::open(key).unwrap_err().is_gone());
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use nix::unistd::{Gid, Pid, Uid};
+use crate::{Gid, Pid, Uid};
 
 use super::Key;
 

@@ -3,8 +3,9 @@
 use std::fs;
 use std::time::Duration;
 
+use crate::support::fork_child;
 use mqfs::ownership::lease;
-use mqfs::sys::{exit_now, fork_child};
+use mqfs::sys::exit_now;
 use mqfs::wire::{
     Arrived, Cookie, Extension, Failure, LEASE_TYPE, MAX_REPLY, NORMAL_PRIORITY, Operation,
     REPLY_QUEUE_MODE, Range, Reply, Request,

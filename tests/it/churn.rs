@@ -8,7 +8,6 @@ use std::time::Duration;
 use mqfs::ownership::lease;
 use mqfs::wire::{Cookie, LEASE_TYPE, Lease, REPLY_QUEUE_MODE};
 use nix::errno::Errno;
-use nix::unistd::Uid;
 use sysv_ipc::{MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select, Settings};
 
 use crate::support::{
@@ -64,7 +63,7 @@ const TRICKS: [fn(Queue, &Lease); 14] = [
     |queue, _| change(queue, |to| to.max_bytes = 0),
     |queue, _| change(queue, |to| to.max_bytes = 1),
     |queue, _| change(queue, |to| to.max_bytes = 200),
-    |queue, _| change(queue, |to| to.uid = Uid::from_raw(VICTIM)),
+    |queue, _| change(queue, |to| to.uid = sysv_ipc::Uid::from_raw(VICTIM)),
     |queue, _| (0..9).for_each(|_| take(queue)),
     |queue, _| {
         // Whoever is next has the place in the kernel's table, if not the id.
@@ -82,10 +81,10 @@ fn trick_around(requests: Queue, operator: u32, rounds: usize) -> Result<(), Err
         let mut cookie = *lease.cookie.as_bytes();
         cookie[..8].copy_from_slice(&round.to_ne_bytes());
         lease.cookie = Cookie::new(cookie);
-        let own = OwnedQueue::private(REPLY_QUEUE_MODE).map_err(|e| e.errno)?;
+        let own = OwnedQueue::private(REPLY_QUEUE_MODE).map_err(crate::support::errno_of)?;
         put(*own, &lease);
         if operator != 0 {
-            change(*own, |to| to.uid = Uid::from_raw(operator));
+            change(*own, |to| to.uid = sysv_ipc::Uid::from_raw(operator));
         }
         let (trick, variant) = (TRICKS[round % TRICKS.len()], round / TRICKS.len());
         let path = ["/big", "/big", "/missing", "/"][variant % 4];

@@ -166,5 +166,8 @@ fn a_reader_that_goes_away_ends_them_without_a_word() {
 /// Queues that this test's programs made: others' may come and go where there is no own namespace.
 fn own_queues() -> usize {
     let own = nix::unistd::geteuid();
-    all_queues().iter().filter(|(_, status)| status.cuid == own && own.is_root()).count()
+    all_queues()
+        .iter()
+        .filter(|(_, status)| status.cuid.as_raw() == own.as_raw() && own.is_root())
+        .count()
 }

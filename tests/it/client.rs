@@ -324,7 +324,7 @@ fn a_queue_of_another_user_under_the_key_is_told_nothing() {
         for owner in [64_131, 0] {
             // Whoever made it can still read it when root is its owner.
             let mut settings = queue.status().unwrap().settings();
-            settings.uid = nix::unistd::Uid::from_raw(owner);
+            settings.uid = sysv_ipc::Uid::from_raw(owner);
             queue.set(&settings).unwrap();
             let refused = run(programs.client(key, 64_130).arg("/f"));
             assert_eq!(refused.code(), Some(2));

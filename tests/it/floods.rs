@@ -4,8 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::thread;
 
+use crate::support::fork_child;
 use mqfs::ownership::lease;
-use mqfs::sys::{exit_now, fork_child};
+use mqfs::sys::exit_now;
 use mqfs::wire::{
     Cookie, Extension, LEASE_TYPE, NORMAL_PRIORITY, Operation, REPLY_QUEUE_MODE, Range, Request,
 };

@@ -5,11 +5,12 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
-use mqfs::sys::{exit_now, fork_child};
+use crate::support::fork_child;
+use mqfs::sys::exit_now;
 use mqfs::wire::OwnerId;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
-use nix::unistd::{Pid, Uid, getpid};
+use nix::unistd::{Pid, getpid};
 
 use crate::support::{
     ForEverybody, QuietServer, Running, SOMEBODY, Stuck, Verdicts, as_root_in_own_namespace,
@@ -274,7 +275,7 @@ fn where_proc_hides_other_users_nothing_alive_is_judged_dead() {
     as_root_in_own_namespace(|| {
         let living = leased(owner_of(getpid().as_raw()));
         let mut settings = living.status().unwrap().settings();
-        settings.uid = Uid::from_raw(SOMEBODY);
+        settings.uid = sysv_ipc::Uid::from_raw(SOMEBODY);
         living.set(&settings).unwrap();
         let programs = ForEverybody::new();
         let hide = r#"mount -t proc -o hidepid=2 proc /proc && test -e /proc/1 &&

@@ -260,7 +260,7 @@ fn unprivileged_user_removes_only_what_is_theirs() {
         // A server that runs as this user was given it.
         let given = leased(dead_owner());
         let mut settings = given.status().unwrap().settings();
-        settings.uid = Uid::from_raw(SOMEBODY);
+        settings.uid = sysv_ipc::Uid::from_raw(SOMEBODY);
         given.set(&settings).unwrap();
         in_dead_process(|| {
             setuid(Uid::from_raw(SOMEBODY)).unwrap();

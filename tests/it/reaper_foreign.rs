@@ -5,12 +5,13 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::fork_child;
 use mqfs::reaper::{Action, Policy, remove};
-use mqfs::sys::{exit_now, fork_child};
+use mqfs::sys::exit_now;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
-use nix::unistd::{Pid, getpid};
+use nix::unistd::Pid;
 use sysv_ipc::{MessageBuffer, MessageType, Mode, OwnedQueue, Queue, ReceiveError, Select};
 
 use crate::support::{
@@ -136,7 +137,7 @@ fn queue_whose_last_receiver_is_a_living_thread_is_kept() {
         let handle = *queue;
         let thread = thread::spawn(move || {
             handle.receive(&mut MessageBuffer::with_capacity(8), Select::Any).unwrap();
-            received.send(nix::unistd::gettid()).unwrap();
+            received.send(sysv_ipc::Pid::from_raw(nix::unistd::gettid().as_raw())).unwrap();
             let _ = go_on.recv();
         });
         // Only who waits already is recorded as a thread: pipelined_send in ipc/msg.c.
@@ -148,7 +149,7 @@ fn queue_whose_last_receiver_is_a_living_thread_is_kept() {
         in_dead_process(|| send(handle));
         let id = told.recv().unwrap();
         assert_eq!(queue.status().unwrap().last_receiver, Some(id));
-        assert_ne!(id, getpid());
+        assert_ne!(id, sysv_ipc::Pid::current());
         let running = ["foreign", "not made by mqfs, its last receiver is running", "kept"];
         assert_eq!(judged().on(*queue), running);
         drop(end);
@@ -265,7 +266,7 @@ fn queue_used_in_a_pid_namespace_below_is_kept_while_its_user_lives() {
         let recorded = queue.status().unwrap().last_receiver;
         kill(Pid::from_raw(inner), Signal::SIGKILL).unwrap();
         waitpid(outer, None).unwrap();
-        assert_eq!(recorded, Some(Pid::from_raw(inner)), "its number out here");
+        assert_eq!(recorded, Some(sysv_ipc::Pid::from_raw(inner)), "its number out here");
         let running = ["foreign", "not made by mqfs, its last sender is running", "kept"];
         assert_eq!(living.on(handle), running);
         assert_eq!(judged().on(handle), ["orphan", GONE, "would remove"]);

@@ -138,7 +138,7 @@ fn only_queues_that_the_user_made_are_looked_at() {
         // It was given to that user, who did not make it.
         let given = leased(dead_owner());
         let mut settings = given.status().unwrap().settings();
-        settings.uid = Uid::from_raw(SOMEBODY);
+        settings.uid = sysv_ipc::Uid::from_raw(SOMEBODY);
         given.set(&settings).unwrap();
         let theirs = orphan_of(SOMEBODY);
         let others = orphan_of(SOMEBODY - 1);

@@ -180,7 +180,7 @@ fn watch_says_once_of_each_orphan_what_it_may_not_remove() {
         // One that it may remove, found in a later pass, which finds the first again.
         let theirs = leased(dead_owner());
         let mut settings = theirs.status().unwrap().settings();
-        settings.uid = nix::unistd::Uid::from_raw(SOMEBODY);
+        settings.uid = sysv_ipc::Uid::from_raw(SOMEBODY);
         theirs.set(&settings).unwrap();
         let second = line();
         assert!(second.contains(&format!("queue {}: removed: ", theirs.id())), "{second}");

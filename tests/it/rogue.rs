@@ -6,7 +6,6 @@ use std::process::Stdio;
 
 use mqfs::wire::{LEASE_TYPE, Request};
 use nix::errno::Errno;
-use nix::unistd::Uid;
 use sysv_ipc::{Key, MessageBuffer, Mode, OwnedQueue, Queue, Select, Settings};
 
 use crate::support::{
@@ -22,7 +21,7 @@ struct Rogue {
 
 impl Rogue {
     fn listen(key: Key) -> Result<Self, Errno> {
-        let own = OwnedQueue::create(key, Mode::new(0o733)).map_err(|e| e.errno)?;
+        let own = OwnedQueue::create(key, Mode::new(0o733)).map_err(crate::support::errno_of)?;
         Ok(Self { own, message: MessageBuffer::with_capacity(65_536) })
     }
 
@@ -100,8 +99,8 @@ fn a_server_that_gives_the_queue_back_does_not_have_the_client_take_its_own_file
     as_root_in_own_namespace(|| {
         let give_back = |rogue: &mut Rogue, requests: Queue| {
             let (reply, request) = rogue.rewrite()?;
-            let status = reply.status().map_err(|e| e.errno)?;
-            let client: Uid = status.cuid;
+            let status = reply.status().map_err(crate::support::errno_of)?;
+            let client = status.cuid;
             set(reply, &Settings { uid: client, ..status.settings() })?;
             sent(requests.send(&request))
         };

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use mqfs::wire::NORMAL_PRIORITY;
 use nix::errno::Errno;
-use nix::unistd::Uid;
 use sysv_ipc::{Key, MessageBuffer, Mode, OwnedQueue, Queue, Select, Semaphore, Settings};
 
 use crate::support::{
@@ -26,7 +25,7 @@ impl Squatter {
     #[track_caller]
     fn start(key: Key, mode: u16, then: impl FnOnce(Queue) -> Result<(), Errno>) -> Self {
         let process = Attack::start(ATTACKER, || {
-            then(Queue::create(key, Mode::new(mode)).map_err(|e| e.errno)?)?;
+            then(Queue::create(key, Mode::new(mode)).map_err(crate::support::errno_of)?)?;
             loop {
                 thread::sleep(Duration::from_secs(1));
             }
@@ -82,8 +81,12 @@ fn a_squatters_queue_gets_no_request() {
             // Given away, it is still its creator's to read.
             for owner in [0, VICTIM] {
                 let given = as_user(ATTACKER, || {
-                    let settings = squatter.queue.status().map_err(|e| e.errno)?.settings();
-                    set(squatter.queue, &Settings { uid: Uid::from_raw(owner), ..settings })
+                    let settings =
+                        squatter.queue.status().map_err(crate::support::errno_of)?.settings();
+                    set(
+                        squatter.queue,
+                        &Settings { uid: sysv_ipc::Uid::from_raw(owner), ..settings },
+                    )
                 });
                 assert_eq!(given, Ok(()));
                 assert!(ask(VICTIM, &[]).contains(&format!("belongs to uid {ATTACKER}")));
@@ -160,7 +163,7 @@ fn another_users_server_names_the_squatter_and_leaves_it_alone() {
         assert!(said.contains(&format!("it belongs to uid {ATTACKER}")), "{said}");
         assert!(exists(squatter.queue));
         let squat = || Semaphore::open_or_create(key, Mode::new(0o666)).map(drop);
-        assert_eq!(as_user(ATTACKER, || squat().map_err(|e| e.errno)), Ok(()));
+        assert_eq!(as_user(ATTACKER, || squat().map_err(crate::support::errno_of)), Ok(()));
         let said = start();
         assert!(said.contains(&format!("its semaphore belongs to uid {ATTACKER}")), "{said}");
     });
@@ -179,7 +182,7 @@ fn a_squatter_who_comes_again_and_again_does_not_keep_roots_server_from_starting
         wait_until("it squats", || queue_of(key).is_some());
         for _ in 0..5 {
             let site = Site::start_on(key, 0, &[]);
-            assert_eq!(site.requests().status().unwrap().cuid, Uid::from_raw(0));
+            assert_eq!(site.requests().status().unwrap().cuid, sysv_ipc::Uid::ROOT);
             site.stop();
         }
         assert!(squatter.goes_on());

@@ -7,7 +7,8 @@ mod watch;
 use std::fs;
 use std::process::{Command, Stdio};
 
-use mqfs::sys::{exit_now, fork_child};
+use crate::support::fork_child;
+use mqfs::sys::exit_now;
 use mqfs::wire::NORMAL_PRIORITY;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};

@@ -10,7 +10,7 @@ use mqfs::wire::{
 };
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Gid, Pid, Uid};
+use nix::unistd::Pid;
 use sysv_ipc::{MessageBuffer, Mode, Queue, QueueId, Select, Semaphore, Settings, queues};
 
 use crate::support::{
@@ -92,7 +92,7 @@ fn who_guesses_a_cookie_gets_nothing_into_another_users_transfer() {
             let requests = site.requests();
             let mut guessing = Attack::start(ATTACKER, || {
                 loop {
-                    for (queue, _) in queues().map_err(|e| e.errno)? {
+                    for (queue, _) in queues().map_err(crate::support::errno_of)? {
                         let guess = request(queue, "/file", Cookie::new([0; 16]));
                         sent(requests.send(&guess))?;
                     }
@@ -148,13 +148,16 @@ fn assert_closed(queue: Queue, uid: u32) {
         assert_eq!(as_user(uid, || received(queue.peek(&mut room(), index))), Err(Errno::EACCES));
     }
     assert_eq!(as_user(uid, || stat(queue)), Err(Errno::EACCES));
-    let (owner, gid) = (Uid::from_raw(uid), Gid::from_raw(uid));
+    let (owner, gid) = (sysv_ipc::Uid::from_raw(uid), sysv_ipc::Gid::from_raw(uid));
     for (mode, max_bytes) in [(0o777, 16_384), (0o711, 1), (0, 0)] {
         let settings = Settings { uid: owner, gid, mode: Mode::new(mode), max_bytes };
         assert_eq!(as_user(uid, || set(queue, &settings)), Err(Errno::EPERM));
     }
-    assert_eq!(as_user(uid, || queue.remove().map_err(|e| e.errno)), Err(Errno::EPERM));
-    let status = || queue.status().map(drop).map_err(|e| e.errno);
+    assert_eq!(
+        as_user(uid, || queue.remove().map_err(crate::support::errno_of)),
+        Err(Errno::EPERM)
+    );
+    let status = || queue.status().map(drop).map_err(crate::support::errno_of);
     assert_eq!(as_user(uid, status), Ok(()), "what MSG_STAT_ANY says is for everybody");
 }
 
@@ -166,9 +169,9 @@ fn write(queue: Queue, uid: u32) -> Result<(), Errno> {
 #[track_caller]
 fn assert_lock_is_closed(site: &Site, uid: u32) {
     let lock = Semaphore::open(site.server.key).unwrap();
-    let take = || lock.try_acquire().map(drop).map_err(|e| e.errno);
+    let take = || lock.try_acquire().map(drop).map_err(crate::support::errno_of);
     assert_eq!(as_user(uid, take), Err(Errno::EACCES));
-    assert_eq!(as_user(uid, || lock.remove().map_err(|e| e.errno)), Err(Errno::EPERM));
+    assert_eq!(as_user(uid, || lock.remove().map_err(crate::support::errno_of)), Err(Errno::EPERM));
 }
 
 #[test]

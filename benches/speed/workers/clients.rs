@@ -4,7 +4,7 @@ use std::io::{Read, Write, pipe};
 use std::time::{Duration, Instant};
 
 use mqfs::sys::{exit_now, fork_child};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 
 use super::source;
@@ -36,14 +36,14 @@ pub(super) fn main(arguments: &[String]) {
         let mut count = [0; 8];
         if results.read_exact(&mut count).is_err() {
             for pid in pids {
-                let _ = kill(pid, Signal::SIGKILL);
+                let _ = mqfs::sys::kill(pid, Some(Signal::SIGKILL));
             }
             panic!("a client fell");
         }
         total += u64::from_ne_bytes(count);
     }
     for pid in pids {
-        waitpid(pid, None).expect("our child");
+        waitpid(nix::unistd::Pid::from_raw(pid.as_raw()), None).expect("our child");
     }
     println!("{total}");
 }

@@ -47,7 +47,8 @@ pub(super) fn main(arguments: &[String]) {
         None => receive_nothing(*queue, policy, chunk),
     };
     assert_eq!(received, size, "as many bytes as were sent");
-    waitpid(sender.expect("a child"), None).expect("our child");
+    waitpid(nix::unistd::Pid::from_raw(sender.expect("a child").as_raw()), None)
+        .expect("our child");
 }
 
 fn send_nothing(queue: Queue, mut policy: Policy, chunk: usize, size: u64) -> Infallible {

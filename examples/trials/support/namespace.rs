@@ -55,7 +55,8 @@ impl Namespace {
     }
 
     fn is_ours(&self, finding: &Finding) -> bool {
-        let new = !self.found.contains(&finding.queue.id()) && finding.status.cuid == geteuid();
+        let new = !self.found.contains(&finding.queue.id())
+            && finding.status.cuid.as_raw() == geteuid().as_raw();
         new && (finding.verdict.is_orphan() || finding.status.key == self.key)
     }
 

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::stat::{major, minor};
-use nix::unistd::{Gid, Uid};
 use serde_json::{Value, json};
+use sysv_ipc::{Gid, Uid};
 
 use super::tree::joined;
 use super::{Opts, Stop};

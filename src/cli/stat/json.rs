@@ -2,8 +2,8 @@
 
 use std::time::SystemTime;
 
-use nix::unistd::Pid;
 use serde_json::{Map, Value, json};
+use sysv_ipc::Pid;
 
 use super::look::{Figures, Look, name_of};
 use super::rates::Since;

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Instant, SystemTime};
 
 use anyhow::Result;
-use nix::unistd::Pid;
+use sysv_ipc::Pid;
 
 use crate::counters::{self, Lookup, Snapshot};
 use crate::escape::escape;

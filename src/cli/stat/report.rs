@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use nix::unistd::Pid;
+use sysv_ipc::Pid;
 
 use super::look::{Figures, Look, name_of};
 use super::rates::Since;

@@ -6,8 +6,8 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::sys::geteuid;
 use nix::errno::Errno;
-use nix::unistd::geteuid;
 
 use super::{fd_path, is_same};
 

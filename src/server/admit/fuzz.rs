@@ -12,10 +12,11 @@ use std::panic::resume_unwind;
 use std::thread;
 use std::time::Instant;
 
+use crate::sys::{getegid, geteuid};
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{Uid, getegid, geteuid};
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
+use sysv_ipc::Uid;
 
 use super::{Admitted, Dialect, Policy, Refused};
 use crate::server::refusals::Refusal;

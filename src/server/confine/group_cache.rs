@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use nix::sys::stat::stat;
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::{Gid, Uid};
+use sysv_ipc::{Gid, Uid};
 
 use crate::sys::credentials::groups_of;
 
@@ -146,10 +146,9 @@ impl Slot {
 
 #[cfg(test)]
 mod tests {
-    use nix::sys::wait::{WaitStatus, waitpid};
 
     use super::*;
-    use crate::sys::{exit_now, fork_child};
+    use crate::sys::{exit_now, exit_status, fork_child};
 
     const USER: (Uid, Gid) = (Uid::from_raw(70_000), Gid::from_raw(70_001));
 
@@ -169,7 +168,7 @@ mod tests {
             exit_now(0)
         });
         let pid = child.unwrap();
-        assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
+        assert_eq!(exit_status(pid), Some(0));
         assert_eq!(slot(&groups).read(USER.0, USER.1, 7, 99).as_deref(), Some(&found[..]));
         assert_eq!(slot(&groups).read(USER.0, USER.1, 7, 100), None);
         assert_eq!(slot(&groups).read(USER.0, USER.1, 8, 99), None, "the database changed");

@@ -103,7 +103,7 @@ fn a_plain_request_that_names_a_leased_queue_is_sent_nothing_at_all() {
             for (queue, leases) in &queues {
                 let status = queue.status().unwrap();
                 assert_eq!(status.messages, *leases);
-                assert_eq!(status.last_sender, (*leases > 0).then(getpid));
+                assert_eq!(status.last_sender, (*leases > 0).then(sysv_ipc::Pid::current));
             }
         }
     });

@@ -24,7 +24,9 @@ impl Segment {
     /// Made by another user.
     fn of(uid: u32, key: Key, mode: u16) -> Self {
         let made = as_user(uid, || {
-            SharedMemory::create(key, 4096, Mode::new(mode)).map(drop).map_err(|error| error.errno)
+            SharedMemory::create(key, 4096, Mode::new(mode))
+                .map(drop)
+                .map_err(crate::support::errno_of)
         });
         assert_eq!(made, Ok(()));
         Self(SharedMemory::open(key).unwrap())
@@ -56,7 +58,8 @@ fn the_segment_lives_as_long_as_the_server_and_is_for_all_to_read() {
         let status = segment.status().unwrap();
         assert_eq!((status.mode, status.size), (Mode::new(0o755), 4096));
         if nix::unistd::geteuid().is_root() {
-            let errno = |outcome: Result<(), sysv_ipc::Error>| outcome.map_err(|e| e.errno);
+            let errno =
+                |outcome: Result<(), sysv_ipc::Error>| outcome.map_err(crate::support::errno_of);
             let write = as_user(ATTACKER, || errno(segment.attach().map(drop)));
             assert_eq!(write, Err(Errno::EACCES));
             let read = as_user(ATTACKER, || errno(segment.attach_read_only().map(drop)));

@@ -187,3 +187,15 @@ fn stuck(server: &Server, client: &mut Command) -> Running {
     });
     stuck.client
 }
+
+/// Why a System V IPC call failed.
+pub fn errno_of(error: sysv_ipc::Error) -> nix::errno::Errno {
+    nix::errno::Errno::from_raw(error.raw_os_error())
+}
+
+/// Forks a child that runs `body` and never returns from it.
+pub fn fork_child(
+    body: impl FnOnce() -> std::convert::Infallible,
+) -> nix::Result<nix::unistd::Pid> {
+    mqfs::sys::fork_child(body).map(|child| nix::unistd::Pid::from_raw(child.as_raw()))
+}

@@ -6,7 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use mqfs::sys::{exit_now, fork_child};
+use crate::support::fork_child;
+use mqfs::sys::exit_now;
 use mqfs::wire::{Cookie, LEASE_TYPE, Lease, OwnerId, REPLY_QUEUE_MODE};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;

@@ -6,8 +6,9 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use crate::support::fork_child;
 use mqfs::ownership::lease::{self, Head};
-use mqfs::sys::{exit_now, fork_child};
+use mqfs::sys::exit_now;
 use mqfs::wire::{
     Cookie, Extension, LEASE_TYPE, Lease, NORMAL_PRIORITY, Operation, REPLY_QUEUE_MODE, Range,
     Request,
@@ -140,7 +141,7 @@ pub fn set(queue: Queue, settings: &Settings) -> Result<(), Errno> {
 
 pub fn sent(outcome: Result<(), SendError>) -> Result<(), Errno> {
     outcome.map_err(|error| match error {
-        SendError::Os(error) => error.errno,
+        SendError::Os(error) => crate::support::errno_of(error),
         SendError::Full => Errno::EAGAIN,
         SendError::Interrupted => Errno::EINTR,
         _ => Errno::EINVAL,
@@ -149,7 +150,7 @@ pub fn sent(outcome: Result<(), SendError>) -> Result<(), Errno> {
 
 pub fn received(outcome: Result<(), ReceiveError>) -> Result<(), Errno> {
     outcome.map_err(|error| match error {
-        ReceiveError::Os(error) => error.errno,
+        ReceiveError::Os(error) => crate::support::errno_of(error),
         ReceiveError::Empty => Errno::ENOMSG,
         ReceiveError::TooBig => Errno::E2BIG,
         ReceiveError::Interrupted => Errno::EINTR,
@@ -195,10 +196,11 @@ impl Idle {
         let lease = lease::new(requests.id()).unwrap(); // in the name of the test, which lives
         let before = reply_queues();
         let made = as_user(uid, || {
-            let queue = Queue::create(Key::PRIVATE, REPLY_QUEUE_MODE).map_err(|e| e.errno)?;
+            let queue =
+                Queue::create(Key::PRIVATE, REPLY_QUEUE_MODE).map_err(crate::support::errno_of)?;
             sent(queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease.encode())))?;
-            let settings = queue.status().map_err(|e| e.errno)?.settings();
-            set(queue, &Settings { uid: Uid::from_raw(handed_to), ..settings })
+            let settings = queue.status().map_err(crate::support::errno_of)?.settings();
+            set(queue, &Settings { uid: sysv_ipc::Uid::from_raw(handed_to), ..settings })
         });
         assert_eq!(made, Ok(()));
         let queue = reply_queues().into_iter().find(|queue| !before.contains(queue)).unwrap();

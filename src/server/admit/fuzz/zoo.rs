@@ -3,9 +3,10 @@
 use std::cell::Cell;
 use std::fmt;
 
+use crate::sys::geteuid;
 use nix::errno::Errno;
-use nix::unistd::{Uid, geteuid};
 use proptest::prelude::*;
+use sysv_ipc::Uid;
 
 use crate::ownership::lease;
 use crate::wire::{Cookie, LEASE_TYPE, Lease, Reply};
