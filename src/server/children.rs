@@ -7,9 +7,9 @@ use crate::sys::kill;
 use nix::sys::signal::Signal;
 use sysv_ipc::{Pid, Uid};
 
-use super::child::GAVE_UP;
-use super::obituaries::Obituaries;
-use super::reply_to::ReplyTo;
+use super::admission::reply_to::ReplyTo;
+use super::child_death_notices::ChildDeathNotices;
+use super::request_handler::GAVE_UP;
 use crate::sys::child_exits::{is_stopped, take_ended, wait_unless};
 
 /// What a child was forked for.
@@ -22,9 +22,9 @@ enum Task {
 
 /// The children that were started and have not been seen to end.
 #[derive(Debug)]
-pub(super) struct Children {
+pub(crate) struct Children {
     running: HashMap<Pid, (Task, Instant)>,
-    obituaries: Obituaries,
+    death_notices: ChildDeathNotices,
     /// How many ended before they were done.
     died: u64,
     bound: usize,
@@ -33,39 +33,39 @@ pub(super) struct Children {
 
 impl Children {
     /// How often they are looked after.
-    pub(super) const ROUND: Duration = Duration::from_secs(1);
+    pub(crate) const ROUND: Duration = Duration::from_secs(1);
 
-    pub(super) fn new(bound: usize, stall_timeout: Duration) -> Self {
-        let obituaries = Obituaries::default();
+    pub(crate) fn new(bound: usize, stall_timeout: Duration) -> Self {
+        let death_notices = ChildDeathNotices::default();
         let running = HashMap::with_capacity(bound + 1);
-        Self { running, obituaries, died: 0, bound, stall_timeout }
+        Self { running, death_notices, died: 0, bound, stall_timeout }
     }
 
-    pub(super) fn started(&mut self, pid: Pid, caller: Uid, reply: ReplyTo) {
+    pub(crate) fn started(&mut self, pid: Pid, caller: Uid, reply: ReplyTo) {
         self.running.insert(pid, (Task::Request(caller, reply), Instant::now()));
     }
 
     /// How many answer this user.
-    pub(super) fn answering(&self, caller: Uid) -> usize {
+    pub(crate) fn answering(&self, caller: Uid) -> usize {
         let for_caller = |task: &Task| matches!(task, Task::Request(uid, _) if *uid == caller);
         self.running.values().filter(|(task, _)| for_caller(task)).count()
     }
 
-    pub(super) fn started_housekeeping(&mut self, pid: Pid) {
+    pub(crate) fn started_housekeeping(&mut self, pid: Pid) {
         self.running.insert(pid, (Task::Housekeeping, Instant::now()));
     }
 
-    pub(super) fn keeps_house(&self) -> bool {
+    pub(crate) fn keeps_house(&self) -> bool {
         self.running.values().any(|(task, _)| matches!(task, Task::Housekeeping))
     }
 
     /// Whether something may happen to them that no signal tells of in time.
-    pub(super) fn need_looking_after(&self) -> bool {
-        !(self.running.is_empty() && self.obituaries.is_empty())
+    pub(crate) fn need_looking_after(&self) -> bool {
+        !(self.running.is_empty() && self.death_notices.is_empty())
     }
 
     /// Takes note of the children that ended, and tells the clients of those that did not end well.
-    pub(super) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         for ended in take_ended() {
             let Some((task, _)) = self.running.remove(&ended.pid) else {
                 continue; // or adopted, by a server that is process 1 of a pid namespace
@@ -85,19 +85,19 @@ impl Children {
             };
             if let Task::Request(caller, reply) = task {
                 self.died += u64::from(died);
-                self.obituaries.tell(caller, reply);
+                self.death_notices.tell(caller, reply);
             }
         }
-        self.obituaries.tell_rest();
+        self.death_notices.tell_rest();
     }
 
     /// Whether there are as many children as there may be.
-    pub(super) fn are_too_many(&self) -> bool {
+    pub(crate) fn are_too_many(&self) -> bool {
         self.requests() >= self.bound
     }
 
     /// Waits for a round, or less: until there is room for a child, or the server is to stop.
-    pub(super) fn wait_for_room(&mut self, is_stopping: impl Fn() -> bool) {
+    pub(crate) fn wait_for_room(&mut self, is_stopping: impl Fn() -> bool) {
         self.end_stopped();
         wait_unless(
             || {
@@ -120,16 +120,16 @@ impl Children {
     }
 
     /// How many of those that answered requests ended before they were done.
-    pub(super) fn died(&self) -> u64 {
+    pub(crate) fn died(&self) -> u64 {
         self.died
     }
 
-    pub(super) fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.running.len() - usize::from(self.keeps_house())
     }
 
     /// Waits until every child has ended: for `timeout` of itself, then by force.
-    pub(super) fn drain(&mut self, timeout: Duration, is_urgent: impl Fn() -> bool) {
+    pub(crate) fn drain(&mut self, timeout: Duration, is_urgent: impl Fn() -> bool) {
         self.wait_for_all(timeout, &is_urgent);
         if self.running.is_empty() {
             return;

@@ -5,23 +5,16 @@
 //! the request queue and the server lock and removes both; a reply queue belongs to its client. In
 //! the manner of TLPI section 46.8.
 
-mod admit;
-mod child;
+mod admission;
+mod child_death_notices;
 mod children;
 mod config;
-pub(crate) mod confine;
-mod entries;
+mod confine;
 mod error;
-mod export;
-mod file;
-mod obituaries;
-mod outbox;
-mod refusals;
-mod reply_to;
-mod request_queue;
-mod room;
-mod sandbox;
-mod transfer;
+mod request_handler;
+mod resolve;
+mod send;
+mod takeover;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -41,14 +34,14 @@ use sysv_ipc::{MessageBuffer, MessageType, ReceiveError, Select};
 pub use config::{Config, Housekeeping, PlainPolicy};
 pub use error::Error;
 
-use admit::{Admitted, Policy, Refused};
-use child::Service;
+use admission::refusal_log::{Refusal, Refusals};
+use admission::{Admitted, Policy, Refused};
 use children::Children;
-use export::Export;
-use refusals::{Refusal, Refusals};
-use request_queue::{RequestQueue, Stopping};
-use room::Room;
-use sandbox::Sandbox;
+use confine::sandbox::Sandbox;
+use request_handler::RequestHandler;
+use resolve::export::Export;
+use send::queue_capacity::QueueCapacity;
+use takeover::request_queue::{RequestQueue, StopRequest};
 
 /// A server that holds its lock and has its request queue, and can be asked.
 ///
@@ -86,12 +79,12 @@ pub struct Server {
     // Dropped in this order: the lock must outlive the queue that it guards.
     queue: RequestQueue,
     lock: ServerLock,
-    service: Service,
+    handler: RequestHandler,
     config: Config,
-    stopping: Arc<Stopping>,
+    stopping: Arc<StopRequest>,
     policy: Policy,
     children: Children,
-    room: Room,
+    room: QueueCapacity,
     refusals: Refusals,
     last_housekeeping: Option<Instant>,
     alarm: Option<Alarm>,
@@ -108,7 +101,7 @@ enum Alarm {
 
 /// Stops a server, from another thread than the one that it runs on.
 #[derive(Debug, Clone)]
-pub struct Stopper(Arc<Stopping>);
+pub struct Stopper(Arc<StopRequest>);
 
 impl Stopper {
     /// Removes the request queue and lets children finish. Called again, ends them at once.
@@ -138,7 +131,7 @@ impl Server {
         policy.warn();
         let export = Export::open_root(config.root())?;
         let lock = ServerLock::take(config.key)?;
-        let stopping = Arc::new(Stopping::new(config.key));
+        let stopping = Arc::new(StopRequest::new(config.key));
         let queue = RequestQueue::create(config.key, config.mode, Arc::clone(&stopping))?;
         ended::collect(config.max_children() + 2)
             .map_err(|errno| Error::Os { call: "sigaction", errno })?;
@@ -155,7 +148,7 @@ impl Server {
         Ok(Self {
             queue,
             lock,
-            service: Service {
+            handler: RequestHandler {
                 export,
                 sandbox,
                 groups,
@@ -164,7 +157,7 @@ impl Server {
             },
             policy,
             children,
-            room: Room::new(config.max_children(), config.max_per_user()),
+            room: QueueCapacity::new(config.max_children(), config.max_per_user()),
             refusals: Refusals::default(),
             config,
             stopping,
@@ -189,17 +182,17 @@ impl Server {
         let mut message = MessageBuffer::with_capacity(MAX_REQUEST + 1);
         let served = self.serve(&mut message);
         self.stopping.remove_queue();
-        self.service.figures.withdraw();
+        self.handler.figures.withdraw();
         drop(self.lock); // the next server need not wait for children that finish
         self.children.drain(self.config.drain_timeout, || self.stopping.is_urgent());
-        self.service.figures.children(self.children.requests(), self.children.died());
+        self.handler.figures.children(self.children.requests(), self.children.died());
         served
     }
 
     fn serve(&mut self, message: &mut MessageBuffer) -> Result<(), Error> {
         loop {
             self.children.settle();
-            self.service.figures.children(self.children.requests(), self.children.died());
+            self.handler.figures.children(self.children.requests(), self.children.died());
             self.housekeep();
             self.set_alarm()?;
             if self.stopping.is_stopping() {
@@ -251,7 +244,7 @@ impl Server {
             self.lock.hold_on()?;
             match self.queue.recreate() {
                 Ok(()) => {
-                    self.service.figures.name_queue(self.queue.id());
+                    self.handler.figures.name_queue(self.queue.id());
                     let queue = self.queue.id().get();
                     tracing::warn!(queue, "the request queue was removed; made a new one");
                     break;
@@ -273,7 +266,7 @@ impl Server {
     /// decode → admit → fork
     fn answer(&mut self, text: &[u8]) {
         let received = Instant::now();
-        self.service.figures.received();
+        self.handler.figures.received();
         let request = match Request::decode(text) {
             Ok(request) => request,
             Err(malformed) => return self.count(Refusal::Malformed(malformed), None),
@@ -286,7 +279,7 @@ impl Server {
     }
 
     fn count(&mut self, refusal: Refusal, request: Option<&Request<'_>>) {
-        self.service.figures.refused(refusal.into());
+        self.handler.figures.refused(refusal.into());
         self.refusals.count(refusal, request);
     }
 
@@ -297,10 +290,10 @@ impl Server {
             return Err(admitted.refuse(Refusal::UserBusy(caller)));
         }
         self.room.give(caller, &mut admitted.reply);
-        let pid = sys::fork_child(|| self.service.answer(admitted, received))
+        let pid = sys::fork_child(|| self.handler.answer(admitted, received))
             .map_err(|errno| admitted.refuse(Refusal::ForkFailed(errno)))?;
         self.children.started(pid, caller, admitted.reply);
-        self.service.figures.children(self.children.requests(), self.children.died());
+        self.handler.figures.children(self.children.requests(), self.children.died());
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //! all their beginnings, and bytes that never were a message.
 //!
 //! Every run tries others, and a failure prints what repeats it. `cargo test` stops soon; this goes on
-//! a thousand times longer, with admission (src/server/admit/fuzz.rs) as well:
+//! a thousand times longer, with admission (src/server/admission/fuzz.rs) as well:
 //!
 //! ```sh
 //! MQFS_FUZZ_TIMES=1000 cargo test --release fuzz -- --nocapture

@@ -3,3 +3,4 @@
 #[allow(unsafe_code)]
 pub(crate) mod group_cache;
 pub(crate) mod own_proc_files;
+pub(crate) mod sandbox;

@@ -5,24 +5,24 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::export::Opened;
 use super::file::at_most;
 use super::outbox::{Outbox, Undelivered};
-use super::reply_to::Dialect;
-use super::sandbox::Sealed;
+use crate::server::admission::reply_to::Dialect;
+use crate::server::confine::sandbox::Sealed;
+use crate::server::resolve::export::Opened;
 use crate::sys::errno_of;
 use crate::wire::{Meta, Reply, Trailer};
 use sysv_ipc::MessageBuffer;
 
 /// A transfer that came to its end.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sent {
-    pub(super) changed: bool,
+pub(crate) struct Sent {
+    pub(crate) changed: bool,
 }
 
 /// A transfer that did not.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Broken {
+pub(crate) enum SendFailure {
     #[error(transparent)]
     Undelivered(#[from] Undelivered),
     /// To be told to the client.
@@ -31,10 +31,10 @@ pub(super) enum Broken {
 }
 
 /// For how long a source may be at work before the client is given a sign of life.
-pub(super) const PATIENCE: Duration = Duration::from_millis(500);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Where the bytes of a transfer come from.
-pub(super) trait Source {
+pub(crate) trait Source {
     /// Whether bytes come about as fast as they are copied.
     const IS_QUICK: bool = false;
 
@@ -47,17 +47,17 @@ pub(super) trait Source {
     }
 
     /// Writes the next bytes into the room.
-    fn fill(&mut self, room: &mut [u8]) -> Result<Progress, Broken>;
+    fn fill(&mut self, room: &mut [u8]) -> Result<Progress, SendFailure>;
 
     /// Whether, at its end, it is another than at its beginning.
-    fn has_changed(&mut self) -> Result<bool, Broken> {
+    fn has_changed(&mut self) -> Result<bool, SendFailure> {
         Ok(false)
     }
 }
 
 /// How far a source came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(crate) enum Progress {
     /// There are bytes in the room, so many.
     Bytes(usize),
     /// There will be, but it takes a while.
@@ -67,11 +67,11 @@ pub(super) enum Progress {
 }
 
 /// Sends what was opened.
-pub(super) fn stream(
+pub(crate) fn stream(
     sealed: Sealed<'_>,
     dialect: Dialect,
     outbox: &mut Outbox,
-) -> Result<Sent, Broken> {
+) -> Result<Sent, SendFailure> {
     match sealed.into_opened() {
         Opened::File(mut file) => send_all(&mut file, dialect, outbox),
         Opened::Listing(mut listing) => send_all(&mut listing, dialect, outbox),
@@ -83,7 +83,7 @@ fn send_all(
     source: &mut impl Source,
     dialect: Dialect,
     outbox: &mut Outbox,
-) -> Result<Sent, Broken> {
+) -> Result<Sent, SendFailure> {
     if let Dialect::Extended(_) = dialect {
         let meta = MessageBuffer::with_text(Reply::META, &source.meta().encode());
         outbox.send(&meta)?;
@@ -97,7 +97,7 @@ fn send_all(
     Ok(Sent { changed: trailer.changed })
 }
 
-fn send_data<S: Source>(source: &mut S, outbox: &mut Outbox) -> Result<Trailer, Broken> {
+fn send_data<S: Source>(source: &mut S, outbox: &mut Outbox) -> Result<Trailer, SendFailure> {
     let mut checksum = crc32fast::Hasher::new();
     // No more memory than the file takes: each page of it is one to fault in.
     let most = at_most(source.length(), outbox.batch(S::IS_QUICK));
@@ -106,7 +106,7 @@ fn send_data<S: Source>(source: &mut S, outbox: &mut Outbox) -> Result<Trailer, 
         let mut progress = Progress::Ended;
         bytes.fill(Reply::DATA, |room| {
             progress = source.fill(room)?;
-            Ok::<_, Broken>(if let Progress::Bytes(count) = progress { count } else { 0 })
+            Ok::<_, SendFailure>(if let Progress::Bytes(count) = progress { count } else { 0 })
         })?;
         let count = match progress {
             Progress::Bytes(count) => count,
@@ -129,7 +129,7 @@ fn send_data<S: Source>(source: &mut S, outbox: &mut Outbox) -> Result<Trailer, 
     Ok(Trailer { bytes: outbox.sent, checksum: checksum.finalize(), changed })
 }
 
-pub(super) fn unreadable(error: io::Error) -> Broken {
+pub(crate) fn unreadable(error: io::Error) -> SendFailure {
     let errno = errno_of(&error);
-    Broken::Unreadable { text: format!("read: {}", errno.desc()), errno }
+    SendFailure::Unreadable { text: format!("read: {}", errno.desc()), errno }
 }

@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use super::zoo::{Member, Zoo};
+use super::queue_samples::{Member, QueueSamples};
 use crate::server::PlainPolicy;
 use crate::wire::{Arrived, Cookie, Extension, Operation, Range, Request, Start};
 use sysv_ipc::{Mode, QueueId};
@@ -128,9 +128,9 @@ fn requests() -> impl Strategy<Value = Says> {
 
 impl Case {
     /// The request that names a queue; with what its owner knows; cut; and gone astray.
-    pub(super) fn texts(&self, zoo: &Zoo, queue: &Member) -> [Vec<u8>; 4] {
+    pub(super) fn texts(&self, samples: &QueueSamples, queue: &Member) -> [Vec<u8>; 4] {
         let id = queue.queue.id();
-        let cookie = self.knows.of(zoo, queue.cookie);
+        let cookie = self.knows.of(samples, queue.cookie);
         let text = self.text(id, cookie);
         let cut = text[..self.cut.index(text.len() + 1)].to_vec();
         let astray = QueueId::new((id.get() ^ self.astray) & i32::MAX);
@@ -158,7 +158,7 @@ impl Case {
 }
 
 impl Knows {
-    fn of(self, zoo: &Zoo, cookie: Cookie) -> Cookie {
+    fn of(self, samples: &QueueSamples, cookie: Cookie) -> Cookie {
         match self {
             Self::All => cookie,
             Self::AllButBit(bit) => {
@@ -166,7 +166,7 @@ impl Knows {
                 bytes[bit / 8] ^= 1 << (bit % 8);
                 Cookie::new(bytes)
             }
-            Self::AnotherQueues(queue) => queue.get(&zoo.queues).cookie,
+            Self::AnotherQueues(queue) => queue.get(&samples.queues).cookie,
             Self::Nothing(bytes) => Cookie::new(bytes),
         }
     }

@@ -6,14 +6,14 @@ use std::io::{Seek, SeekFrom};
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
 
-use super::{pack_end, pack_failure};
-use crate::server::file::{at_most, differ, read_some};
+use super::file::{at_most, differ, read_some};
+use super::packed::{pack_end, pack_failure};
 use crate::sys::errno_of;
 use crate::wire::{Packed, Reply, Trailer};
 
 /// A file that is being sent.
 #[derive(Debug)]
-pub(super) struct Content {
+pub(crate) struct Content {
     file: File,
     stat: FileStat,
     /// What is still to come; None: to its end.
@@ -24,7 +24,7 @@ pub(super) struct Content {
 
 impl Content {
     /// The rest of an open file.
-    pub(super) fn new(mut file: File, offset: u64) -> Result<Self, Errno> {
+    pub(crate) fn new(mut file: File, offset: u64) -> Result<Self, Errno> {
         let stat = fstat(&file)?;
         file.seek(SeekFrom::Start(offset)).map_err(|error| errno_of(&error))?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
@@ -33,18 +33,18 @@ impl Content {
         Ok(Self { file, stat, left, sent: 0, checksum: crc32fast::Hasher::new() })
     }
 
-    pub(super) fn stat(&self) -> &FileStat {
+    pub(crate) fn stat(&self) -> &FileStat {
         &self.stat
     }
 
     /// The bytes to come; None if that is not known.
-    pub(super) fn left(&self) -> Option<u64> {
+    pub(crate) fn left(&self) -> Option<u64> {
         self.left
     }
 
     /// Packs some bytes into the room, and says how much of it they take; or packs the file's end
     /// elsewhere, and says None.
-    pub(super) fn pack(&mut self, room: &mut [u8], end: &mut Vec<u8>) -> Option<usize> {
+    pub(crate) fn pack(&mut self, room: &mut [u8], end: &mut Vec<u8>) -> Option<usize> {
         let (opening, room) = room.split_at_mut(Packed::SIZE);
         let most = at_most(self.left, room.len());
         let read = match most {

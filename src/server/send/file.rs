@@ -6,14 +6,14 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
 
-use super::entries;
-use super::transfer::{Broken, Progress, Source, unreadable};
+use super::transfer::{Progress, SendFailure, Source, unreadable};
+use crate::server::resolve;
 use crate::wire::{Arrived, Meta, Range};
 
 /// A regular file, opened with the caller's rights, and the part of it to send.
 #[derive(Debug)]
-pub(super) struct OpenedFile {
-    pub(super) file: File,
+pub(crate) struct OpenedFile {
+    pub(crate) file: File,
     stat: FileStat,
     range: Range,
     /// What is still to come; None where the file's size is unknown: it is then read to its end.
@@ -32,7 +32,7 @@ enum Ahead {
 
 /// The beginning of a file, which is to have a checksum.
 #[derive(Debug)]
-pub(super) struct Unverified {
+pub(crate) struct Unverified {
     left: u64,
     wanted: u32,
     checksum: crc32fast::Hasher,
@@ -43,12 +43,12 @@ impl Unverified {
     const AT_ONCE: usize = 256 << 10;
 
     /// So many bytes from where the file is to be read next.
-    pub(super) fn new(bytes: u64, wanted: u32) -> Self {
+    pub(crate) fn new(bytes: u64, wanted: u32) -> Self {
         Self { left: bytes, wanted, checksum: crc32fast::Hasher::new() }
     }
 
     /// Reads some of them. None: there are more to be read. Otherwise whether they are the same.
-    pub(super) fn read(&mut self, file: &mut File) -> io::Result<Option<bool>> {
+    pub(crate) fn read(&mut self, file: &mut File) -> io::Result<Option<bool>> {
         let mut bytes = vec![0; at_most(Some(self.left), Self::AT_ONCE)];
         let read = read_some(file, &mut bytes)?;
         self.checksum.update(&bytes[..read]);
@@ -61,7 +61,7 @@ impl Unverified {
 }
 
 impl OpenedFile {
-    pub(super) fn new(file: File, range: Range, arrived: Option<Arrived>) -> Result<Self, Errno> {
+    pub(crate) fn new(file: File, range: Range, arrived: Option<Arrived>) -> Result<Self, Errno> {
         let stat = fstat(&file)?;
         let left = match u64::try_from(stat.st_size).unwrap_or(0) {
             // Empty, or a file of /proc, which does not know: reading tells.
@@ -80,7 +80,7 @@ impl OpenedFile {
     }
 
     /// Takes a step towards the first byte; false if nothing is ahead of it.
-    fn step(&mut self) -> Result<bool, Broken> {
+    fn step(&mut self) -> Result<bool, SendFailure> {
         let seek = |file: &mut File, to| file.seek(SeekFrom::Start(to)).map_err(unreadable);
         match &mut self.ahead {
             Ahead::Nothing => return Ok(false),
@@ -99,7 +99,7 @@ impl OpenedFile {
                     Some(true) => self.ahead = Ahead::Nothing,
                     Some(false) => {
                         let text = "the file changed since its beginning arrived".to_owned();
-                        return Err(Broken::Unreadable { text, errno: Errno::ESTALE });
+                        return Err(SendFailure::Unreadable { text, errno: Errno::ESTALE });
                     }
                 }
             }
@@ -116,14 +116,14 @@ impl Source for OpenedFile {
 
     fn meta(&self) -> Meta {
         let length = if self.stat.st_size == 0 { None } else { self.left };
-        entries::meta(&self.stat, self.range.offset, length)
+        resolve::meta(&self.stat, self.range.offset, length)
     }
 
     fn length(&self) -> Option<u64> {
         self.left
     }
 
-    fn fill(&mut self, room: &mut [u8]) -> Result<Progress, Broken> {
+    fn fill(&mut self, room: &mut [u8]) -> Result<Progress, SendFailure> {
         if self.step()? {
             return Ok(Progress::Working);
         }
@@ -140,23 +140,23 @@ impl Source for OpenedFile {
         }
     }
 
-    fn has_changed(&mut self) -> Result<bool, Broken> {
+    fn has_changed(&mut self) -> Result<bool, SendFailure> {
         let now = fstat(&self.file).map_err(|errno| unreadable(errno.into()))?;
         let changed = differ(&self.stat, &now);
         // A file that ends early and did not change is one whose size never meant much, as in /sys.
         if self.left.is_some_and(|left| left > 0) && changed {
             let text = "the file shrank while it was read".to_owned();
-            return Err(Broken::Unreadable { text, errno: Errno::EIO });
+            return Err(SendFailure::Unreadable { text, errno: Errno::EIO });
         }
         Ok(changed)
     }
 }
 
-pub(super) fn at_most(left: Option<u64>, room: usize) -> usize {
+pub(crate) fn at_most(left: Option<u64>, room: usize) -> usize {
     left.and_then(|left| usize::try_from(left).ok()).map_or(room, |left| left.min(room))
 }
 
-pub(super) fn read_some(file: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn read_some(file: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
     loop {
         match file.read(room) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -165,7 +165,7 @@ pub(super) fn read_some(file: &mut impl Read, room: &mut [u8]) -> io::Result<usi
     }
 }
 
-pub(super) fn differ(before: &FileStat, now: &FileStat) -> bool {
+pub(crate) fn differ(before: &FileStat, now: &FileStat) -> bool {
     let of = |stat: &FileStat| {
         let mtime = (stat.st_mtime, stat.st_mtime_nsec);
         (stat.st_size, mtime, (stat.st_ctime, stat.st_ctime_nsec))

@@ -4,13 +4,13 @@ use crate::sys::geteuid;
 use nix::errno::Errno;
 use sysv_ipc::Uid;
 
-use super::reply_to::{Dialect, ReplyTo};
+use crate::server::admission::reply_to::{Dialect, ReplyTo};
 use crate::sys::errno_of_ipc;
 use sysv_ipc::{Queue, Settings};
 
 /// The reply queues that were given more room, as far as they may still be there.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(crate) struct QueueCapacity {
     given: Vec<(Uid, Queue)>,
     /// How many there may be, and how many of one user. What is in a queue is the kernel's memory,
     /// also after its child has given up.
@@ -20,16 +20,16 @@ pub(super) struct Room {
     may: bool,
 }
 
-impl Room {
+impl QueueCapacity {
     /// What a queue is to hold, in bytes. Four times as much makes next to no difference any more.
     const BYTES: u64 = 64 << 10;
 
-    pub(super) fn new(bound: usize, bound_per_user: usize) -> Self {
+    pub(crate) fn new(bound: usize, bound_per_user: usize) -> Self {
         Self { given: Vec::new(), bound, bound_per_user, may: true }
     }
 
     /// Gives the queue more room, if it is proven to be this user's.
-    pub(super) fn give(&mut self, user: Uid, reply: &mut ReplyTo) {
+    pub(crate) fn give(&mut self, user: Uid, reply: &mut ReplyTo) {
         let Dialect::Extended(Some(_)) = reply.dialect else { return };
         if !self.may || reply.max_bytes >= Self::BYTES || !self.is_left_for(user) {
             return;
@@ -59,7 +59,7 @@ impl Room {
 
 fn deepen(queue: Queue) -> Result<(), Errno> {
     let settings = queue.status().map_err(errno_of_ipc)?.settings();
-    queue.set(&Settings { max_bytes: Room::BYTES, ..settings }).map_err(errno_of_ipc)
+    queue.set(&Settings { max_bytes: QueueCapacity::BYTES, ..settings }).map_err(errno_of_ipc)
 }
 
 fn is_ours(queue: Queue) -> bool {
@@ -68,5 +68,7 @@ fn is_ours(queue: Queue) -> bool {
 
 /// Nobody but us made it so, whatever has become of its lease.
 fn is_deep(queue: Queue, user: Uid) -> bool {
-    queue.status().is_ok_and(|status| status.cuid == user && status.max_bytes >= Room::BYTES)
+    queue
+        .status()
+        .is_ok_and(|status| status.cuid == user && status.max_bytes >= QueueCapacity::BYTES)
 }

@@ -11,7 +11,7 @@ use crate::sys::errno_of;
 
 /// Names of a directory, sorted by their bytes: all, or as many of the first as the budget allows.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(crate) struct Names {
     /// The names one behind the other, in the order in which they were read.
     bytes: Vec<u8>,
     /// Where each is, and how long, in their order.
@@ -51,23 +51,23 @@ impl Names {
     const AT_ONCE: usize = 1024;
 
     /// All names.
-    pub(super) fn all() -> Self {
+    pub(crate) fn all() -> Self {
         Self::default()
     }
 
     /// The names behind one.
-    pub(super) fn behind(name: &[u8]) -> Self {
+    pub(crate) fn behind(name: &[u8]) -> Self {
         Self { from: name.to_vec(), ..Self::default() }
     }
 
     /// A name and those behind it.
-    pub(super) fn beginning_with(name: &[u8]) -> Self {
+    pub(crate) fn beginning_with(name: &[u8]) -> Self {
         Self { from: name.to_vec(), with_from: true, ..Self::default() }
     }
 
     /// Reads some of them; false once there are names to be [taken](Self::next), or none. The fewer are
     /// kept, the more directories are open above this one.
-    pub(super) fn read_some(&mut self, directory: &OwnedFd, depth: usize) -> Result<bool, Errno> {
+    pub(crate) fn read_some(&mut self, directory: &OwnedFd, depth: usize) -> Result<bool, Errno> {
         self.read_within(Self::BUDGET >> depth.min(4), directory)
     }
 
@@ -117,7 +117,7 @@ impl Names {
     }
 
     /// How many bytes they take, about.
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.bytes.len() + self.places.len() * Self::PLACE
     }
 
@@ -147,14 +147,14 @@ impl Names {
     }
 
     /// Takes the next name.
-    pub(super) fn next(&mut self) -> Option<&[u8]> {
+    pub(crate) fn next(&mut self) -> Option<&[u8]> {
         let place = *self.places.get(self.next)?;
         self.next += 1;
         Some(at(&self.bytes, place))
     }
 
     /// Once all that were kept were taken: whether there are others, to be read now.
-    pub(super) fn go_on(&mut self) -> bool {
+    pub(crate) fn go_on(&mut self) -> bool {
         let more = self.more;
         if more {
             self.forget();
@@ -163,7 +163,7 @@ impl Names {
     }
 
     /// Forgets all that were not taken, to be read again.
-    pub(super) fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         *self = match self.next.checked_sub(1) {
             Some(taken) => Self::behind(at(&self.bytes, self.places[taken])),
             None => Self {

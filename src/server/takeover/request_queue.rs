@@ -10,22 +10,22 @@ use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
 use sysv_ipc::Pid;
 
-use super::Error;
 use crate::ownership::liveness;
+use crate::server::Error;
 use crate::wire::{MARK, is_request_queue_mode};
 use sysv_ipc::{Key, Mode, Queue, QueueId};
 
 /// The request queue of a server that holds the server lock. Removed when this goes.
 #[derive(Debug)]
-pub(super) struct RequestQueue {
+pub(crate) struct RequestQueue {
     queue: Queue,
     key: Key,
     mode: Mode,
-    stopping: Arc<Stopping>,
+    stopping: Arc<StopRequest>,
 }
 
 impl RequestQueue {
-    pub(super) fn create(key: Key, mode: Mode, stopping: Arc<Stopping>) -> Result<Self, Error> {
+    pub(crate) fn create(key: Key, mode: Mode, stopping: Arc<StopRequest>) -> Result<Self, Error> {
         let mode = mode.with(MARK);
         let queue = create_by_rules(key, mode)?;
         stopping.watch(queue);
@@ -33,12 +33,12 @@ impl RequestQueue {
     }
 
     /// Whether the id still means this queue: not once it was removed, and the id used again.
-    pub(super) fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         self.stopping.is_ours(self.queue)
     }
 
     /// Makes the queue again that somebody removed. Only for who still holds the server lock.
-    pub(super) fn recreate(&mut self) -> Result<(), Error> {
+    pub(crate) fn recreate(&mut self) -> Result<(), Error> {
         self.queue = create_by_rules(self.key, self.mode)?;
         self.stopping.watch(self.queue);
         Ok(())
@@ -109,7 +109,7 @@ fn remove_predecessor(key: Key) -> Result<(), Error> {
 
 /// The wish that the server stop, shared with the threads that may have it.
 #[derive(Debug)]
-pub(super) struct Stopping {
+pub(crate) struct StopRequest {
     key: Key,
     maker: Pid,
     wishes: AtomicU32,
@@ -117,11 +117,11 @@ pub(super) struct Stopping {
     thread: OnceLock<Pthread>,
 }
 
-impl Stopping {
+impl StopRequest {
     /// No id is negative.
     const NO_QUEUE: i32 = -1;
 
-    pub(super) fn new(key: Key) -> Self {
+    pub(crate) fn new(key: Key) -> Self {
         Self {
             key,
             maker: getpid(),
@@ -141,7 +141,7 @@ impl Stopping {
 
     /// Removes the queue, which wakes the receive with `EIDRM`. Once and no more: the id may soon be
     /// somebody else's.
-    pub(super) fn remove_queue(&self) {
+    pub(crate) fn remove_queue(&self) {
         let queue = self.queue.swap(Self::NO_QUEUE, Ordering::SeqCst);
         let queue = Queue::from_id(QueueId::new(queue));
         if queue.id().get() != Self::NO_QUEUE && getpid() == self.maker && self.is_ours(queue) {
@@ -154,11 +154,11 @@ impl Stopping {
     }
 
     /// Says which thread waits, for a queue or for children.
-    pub(super) fn runs_here(&self) {
+    pub(crate) fn runs_here(&self) {
         self.thread.get_or_init(pthread_self);
     }
 
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.wishes.fetch_add(1, Ordering::SeqCst);
         self.remove_queue();
         if let Some(&thread) = self.thread.get() {
@@ -167,12 +167,12 @@ impl Stopping {
         }
     }
 
-    pub(super) fn is_stopping(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         self.wishes.load(Ordering::SeqCst) > 0
     }
 
     /// Whether the stop was asked for more than once.
-    pub(super) fn is_urgent(&self) -> bool {
+    pub(crate) fn is_urgent(&self) -> bool {
         self.wishes.load(Ordering::SeqCst) > 1
     }
 }

@@ -149,29 +149,29 @@ impl Member {
 
 /// Queues that are removed with it.
 #[derive(Default)]
-pub(super) struct Zoo {
+pub(super) struct QueueSamples {
     pub(super) queues: Vec<Member>,
     owned: Vec<OwnedQueue>,
 }
 
-impl Zoo {
+impl QueueSamples {
     pub(super) fn new() -> Self {
-        let mut zoo = Self::default();
+        let mut samples = Self::default();
         for plan in PRIVATE {
-            zoo.add(Key::PRIVATE, plan);
+            samples.add(Key::PRIVATE, plan);
         }
         for (key, plan) in (0..).zip(KEYED) {
             // Not one of tests/it, nor of another process.
             let own = 0x2000_0000 | (std::process::id() as i32 & 0xff_ffff) << 4;
-            zoo.add(Key::new(own | key), plan);
+            samples.add(Key::new(own | key), plan);
         }
-        zoo.add(Key::PRIVATE, &("removed", 0o711, leased, Nobodys));
-        let removed = zoo.owned.pop().unwrap();
+        samples.add(Key::PRIVATE, &("removed", 0o711, leased, Nobodys));
+        let removed = samples.owned.pop().unwrap();
         removed.release().remove().unwrap();
-        for member in &zoo.queues {
+        for member in &samples.queues {
             member.left.set(member.queue.status().ok());
         }
-        zoo
+        samples
     }
 
     fn add(&mut self, key: Key, &(name, mode, messages, welcome): &Plan) {

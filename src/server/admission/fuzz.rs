@@ -4,7 +4,7 @@
 //! tests/it/fuzz.rs says how to go on for longer.
 
 mod case;
-mod zoo;
+mod queue_samples;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -18,13 +18,14 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 use sysv_ipc::Uid;
 
-use super::{Admitted, Dialect, Policy, Refused};
-use crate::server::refusals::Refusal;
+use super::refusal_log::Refusal;
+use super::reply_to::Dialect;
+use super::{Admitted, Policy, Refused};
 use crate::server::{Config, PlainPolicy};
 use crate::wire::{Operation, Range, Request};
 use case::{Case, Server};
+use queue_samples::{QueueSamples, Welcome};
 use sysv_ipc::Mode;
-use zoo::{Welcome, Zoo};
 
 /// Inputs at least, in a run of usual length.
 const INPUTS: u64 = 150_000;
@@ -39,7 +40,8 @@ fn whatever_is_asked_only_who_may_be_answered_is_admitted() {
         if geteuid().is_root() {
             let _ = unshare(CloneFlags::CLONE_NEWIPC);
         }
-        let target = Target { zoo: RefCell::new(Zoo::new()), tally: RefCell::default() };
+        let target =
+            Target { samples: RefCell::new(QueueSamples::new()), tally: RefCell::default() };
         target.run("whatever_is_asked");
         target.check_tally();
     });
@@ -75,8 +77,8 @@ enum Fate {
 }
 
 /// Step 4 of "The life of a transfer" in docs/protocol.md.
-fn fate(zoo: &Zoo, server: Server, request: &Request<'_>) -> Fate {
-    let Some(queue) = zoo.find(request.reply_queue) else { return Fate::Dropped };
+fn fate(samples: &QueueSamples, server: Server, request: &Request<'_>) -> Fate {
+    let Some(queue) = samples.find(request.reply_queue) else { return Fate::Dropped };
     if server.we_are_unknown {
         return Fate::Dropped;
     }
@@ -96,7 +98,7 @@ fn fate(zoo: &Zoo, server: Server, request: &Request<'_>) -> Fate {
 
 /// The queues, and how many inputs came to what.
 struct Target {
-    zoo: RefCell<Zoo>,
+    samples: RefCell<QueueSamples>,
     tally: RefCell<BTreeMap<String, u64>>,
 }
 
@@ -127,14 +129,14 @@ impl Target {
 
     fn check(&self, case: &Case) -> Checked {
         // Or this case is to be a smaller one than one that failed, and that changed a queue.
-        if self.zoo.borrow().is_spent() || self.zoo.borrow().check_untouched().is_err() {
-            drop(self.zoo.take());
-            self.zoo.replace(Zoo::new());
+        if self.samples.borrow().is_spent() || self.samples.borrow().check_untouched().is_err() {
+            drop(self.samples.take());
+            self.samples.replace(QueueSamples::new());
         }
-        let (zoo, policy) = (self.zoo.borrow(), case.server.policy());
-        for queue in &zoo.queues {
-            for text in case.texts(&zoo, queue) {
-                self.ask(&zoo, case.server, &policy, &text).map_err(|error| {
+        let (samples, policy) = (self.samples.borrow(), case.server.policy());
+        for queue in &samples.queues {
+            for text in case.texts(&samples, queue) {
+                self.ask(&samples, case.server, &policy, &text).map_err(|error| {
                     let text = text.escape_ascii();
                     TestCaseError::fail(format!("{error}\nqueue: {queue:?}\nrequest: b\"{text}\""))
                 })?;
@@ -143,16 +145,16 @@ impl Target {
         Ok(())
     }
 
-    fn ask(&self, zoo: &Zoo, server: Server, policy: &Policy, text: &[u8]) -> Checked {
+    fn ask(&self, samples: &QueueSamples, server: Server, policy: &Policy, text: &[u8]) -> Checked {
         let request = match Request::decode(text) {
             Ok(request) => request,
             Err(malformed) => return self.count(&format!("malformed: {malformed}")),
         };
-        let outcome = policy.admit(&request, zoo::ASKED);
-        zoo.check_untouched()?;
-        let expected = fate(zoo, server, &request);
+        let outcome = policy.admit(&request, queue_samples::ASKED);
+        samples.check_untouched()?;
+        let expected = fate(samples, server, &request);
         match outcome {
-            Ok(admitted) if zoo.find(request.reply_queue).is_none() => {
+            Ok(admitted) if samples.find(request.reply_queue).is_none() => {
                 // Outside a namespace of our own: another program's queue, of which this knows nothing.
                 prop_assert!(request.extension.is_none() && server.takes_plain(), "{:?}", admitted);
                 self.count("admitted: not ours")
@@ -163,7 +165,7 @@ impl Target {
             }
             Err(refused) => {
                 prop_assert_ne!(expected, Fate::Admitted, "refused: {}", refused.reason);
-                self.check_refused(zoo, &request, &refused, expected)
+                self.check_refused(samples, &request, &refused, expected)
             }
         }
     }
@@ -195,18 +197,18 @@ impl Target {
     /// Only who knew the cookie is told anything, and only if there is room.
     fn check_refused(
         &self,
-        zoo: &Zoo,
+        samples: &QueueSamples,
         request: &Request<'_>,
         refused: &Refused,
         expected: Fate,
     ) -> Checked {
         refused.tell_caller();
-        if let (Fate::Told, Some(queue)) = (expected, zoo.find(request.reply_queue))
+        if let (Fate::Told, Some(queue)) = (expected, samples.find(request.reply_queue))
             && !queue.is_full()
         {
             queue.take_failure()?;
         }
-        zoo.check_untouched()?;
+        samples.check_untouched()?;
         self.count(&refused.reason.to_string())
     }
 

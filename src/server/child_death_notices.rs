@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use sysv_ipc::Uid;
 
-use super::reply_to::ReplyTo;
+use super::admission::reply_to::ReplyTo;
 use sysv_ipc::SendError;
 
 /// Who has not been told yet, for want of room in the queue.
 #[derive(Debug, Default)]
-pub(super) struct Obituaries {
+pub(crate) struct ChildDeathNotices {
     untold: Vec<Untold>,
     tried: Option<Instant>,
 }
@@ -23,7 +23,7 @@ struct Untold {
     since: Instant,
 }
 
-impl Obituaries {
+impl ChildDeathNotices {
     const TEXT: &str = "the server's child died on the way";
 
     /// What nothing else fails with: the client may ask for the rest.
@@ -40,7 +40,7 @@ impl Obituaries {
     const PATIENCE: Duration = Duration::from_secs(3600);
 
     /// Tells a client now, or else later.
-    pub(super) fn tell(&mut self, caller: Uid, reply: ReplyTo) {
+    pub(crate) fn tell(&mut self, caller: Uid, reply: ReplyTo) {
         let of_caller = |untold: &&Untold| untold.caller == caller;
         if !needs_no_more(&reply)
             && self.untold.len() < Self::MOST
@@ -51,7 +51,7 @@ impl Obituaries {
     }
 
     /// Tries again, now and then.
-    pub(super) fn tell_rest(&mut self) {
+    pub(crate) fn tell_rest(&mut self) {
         let recently = |tried: Instant| tried.elapsed() < Self::RETRY_EVERY;
         if self.untold.is_empty() || self.tried.is_some_and(recently) {
             return;
@@ -62,12 +62,13 @@ impl Obituaries {
         });
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.untold.is_empty()
     }
 }
 
 /// Tells a client, if it is there and has room. Whether there is nothing to tell it any more.
 fn needs_no_more(reply: &ReplyTo) -> bool {
-    !reply.is_there() || reply.try_fail(Obituaries::TEXT, Obituaries::ERRNO) != Err(SendError::Full)
+    !reply.is_there()
+        || reply.try_fail(ChildDeathNotices::TEXT, ChildDeathNotices::ERRNO) != Err(SendError::Full)
 }

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::admit::Admitted;
-use super::export::Export;
-use super::outbox::{Outbox, Undelivered};
-use super::sandbox::Sandbox;
-use super::transfer::{self, Broken, Sent};
+use super::admission::Admitted;
+use super::confine::sandbox::Sandbox;
+use super::resolve::export::Export;
+use super::send::outbox::{Outbox, Undelivered};
+use super::send::transfer::{self, SendFailure, Sent};
 use crate::counters::{Failure, Writer};
 use crate::escape::loggable;
 use crate::server::confine::group_cache::Groups;
@@ -18,25 +18,25 @@ use crate::sys::exit_now;
 
 /// What every child needs.
 #[derive(Debug)]
-pub(super) struct Service {
-    pub(super) export: Export,
-    pub(super) sandbox: Sandbox,
+pub(crate) struct RequestHandler {
+    pub(crate) export: Export,
+    pub(crate) sandbox: Sandbox,
     /// None if this server can become nobody else.
-    pub(super) groups: RefCell<Option<Groups>>,
-    pub(super) stall_timeout: Duration,
-    pub(super) figures: Writer,
+    pub(crate) groups: RefCell<Option<Groups>>,
+    pub(crate) stall_timeout: Duration,
+    pub(crate) figures: Writer,
 }
 
 /// The exit status of a child whose client may still be there, and knows nothing.
-pub(super) const GAVE_UP: i32 = 75; // EX_TEMPFAIL, sysexits(3head)
+pub(crate) const GAVE_UP: i32 = 75; // EX_TEMPFAIL, sysexits(3head)
 
-impl Service {
+impl RequestHandler {
     /// Answers one request. Runs in a child of its own, and ends it.
-    pub(super) fn answer(&self, admitted: Admitted<'_>, received: Instant) -> Infallible {
+    pub(crate) fn answer(&self, admitted: Admitted<'_>, received: Instant) -> Infallible {
         let mut outbox = Outbox::new(admitted.reply, self.stall_timeout, received);
         outbox.counts_in(&self.figures);
         let outcome = self.send(admitted, &mut outbox);
-        if let Err(Broken::Unreadable { text, errno }) = &outcome {
+        if let Err(SendFailure::Unreadable { text, errno }) = &outcome {
             // The client may be gone by now; the line in the log tells why it was to be told.
             let _ = outbox.send(&admitted.reply.failure(text, *errno));
         }
@@ -44,20 +44,23 @@ impl Service {
         self.count(&outcome, received);
         log(admitted, &outcome, outbox.sent, received);
         exit_now(match outcome {
-            Err(Broken::Undelivered(why)) if !why.is_for_good() => GAVE_UP,
+            Err(SendFailure::Undelivered(why)) if !why.is_for_good() => GAVE_UP,
             _ => 0,
         })
     }
 
-    fn send(&self, admitted: Admitted<'_>, outbox: &mut Outbox) -> Result<Sent, Broken> {
+    fn send(&self, admitted: Admitted<'_>, outbox: &mut Outbox) -> Result<Sent, SendFailure> {
         let confined = admitted.become_caller(self.groups.take()).map_err(|errno: Errno| {
-            Broken::Unreadable { text: "the server cannot act for this user".to_owned(), errno }
+            SendFailure::Unreadable {
+                text: "the server cannot act for this user".to_owned(),
+                errno,
+            }
         })?;
-        let opened = self.export.open(&confined).map_err(|error| Broken::Unreadable {
+        let opened = self.export.open(&confined).map_err(|error| SendFailure::Unreadable {
             text: error.to_string(),
             errno: error.errno(),
         })?;
-        let sealed = self.sandbox.seal(opened).map_err(|errno| Broken::Unreadable {
+        let sealed = self.sandbox.seal(opened).map_err(|errno| SendFailure::Unreadable {
             text: "the server has no room to confine itself".to_owned(),
             errno,
         })?;
@@ -65,21 +68,23 @@ impl Service {
     }
 
     /// After the last message: the first touch of the figures' memory in a child is a page fault.
-    fn count(&self, outcome: &Result<Sent, Broken>, received: Instant) {
+    fn count(&self, outcome: &Result<Sent, SendFailure>, received: Instant) {
         match outcome {
             Ok(_) => self.figures.completed(received.elapsed()),
-            Err(Broken::Undelivered(Undelivered::Gone | Undelivered::Dead(_))) => {
+            Err(SendFailure::Undelivered(Undelivered::Gone | Undelivered::Dead(_))) => {
                 self.figures.client_gone();
             }
-            Err(Broken::Undelivered(Undelivered::Stalled)) => self.figures.failed(Failure::Stalled),
-            Err(Broken::Undelivered(_)) => self.figures.failed(Failure::Other),
-            Err(Broken::Unreadable { errno, .. }) => self.figures.failed((*errno).into()),
+            Err(SendFailure::Undelivered(Undelivered::Stalled)) => {
+                self.figures.failed(Failure::Stalled)
+            }
+            Err(SendFailure::Undelivered(_)) => self.figures.failed(Failure::Other),
+            Err(SendFailure::Unreadable { errno, .. }) => self.figures.failed((*errno).into()),
         }
     }
 }
 
 /// One line for every request.
-fn log(admitted: Admitted<'_>, outcome: &Result<Sent, Broken>, bytes: u64, received: Instant) {
+fn log(admitted: Admitted<'_>, outcome: &Result<Sent, SendFailure>, bytes: u64, received: Instant) {
     let uid = admitted.caller.uid.as_raw();
     let queue = admitted.reply.queue.id().get();
     let path = loggable(admitted.path);

@@ -4,16 +4,16 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
 
-use super::reply_to::{Dialect, ReplyTo};
 use crate::counters::Writer;
 use crate::ownership::liveness::{Dead, Life, Observer};
+use crate::server::admission::reply_to::{Dialect, ReplyTo};
 use crate::sys::{AdaptiveSpin, signals};
 use crate::wire::{Lease, MAX_PLAIN_REPLY, MAX_REPLY, Reply};
 use sysv_ipc::{self, Limits, Message, MessageBuffer, SendError};
 
 /// The way to one client.
 #[derive(Debug)]
-pub(super) struct Outbox<'a> {
+pub(crate) struct Outbox<'a> {
     reply: ReplyTo,
     stall_timeout: Duration,
     chunk: usize,
@@ -24,7 +24,7 @@ pub(super) struct Outbox<'a> {
     /// Since when nothing was taken of what is there, and when something was before that.
     unread: Option<(Instant, Option<SystemTime>)>,
     /// Bytes of the file that were sent.
-    pub(super) sent: u64,
+    pub(crate) sent: u64,
     /// Where they are counted, how many were, and when.
     figures: Option<&'a Writer>,
     counted: u64,
@@ -33,7 +33,7 @@ pub(super) struct Outbox<'a> {
 
 /// Why the client did not get a message. The first three are nobody's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Undelivered {
+pub(crate) enum Undelivered {
     #[error("client gone")]
     Gone,
     #[error("client dead: {0}")]
@@ -48,7 +48,7 @@ pub(super) enum Undelivered {
 
 impl Undelivered {
     /// Whether nobody is left whom it would matter to.
-    pub(super) fn is_for_good(self) -> bool {
+    pub(crate) fn is_for_good(self) -> bool {
         matches!(self, Self::Gone | Self::Dead(_))
     }
 }
@@ -65,7 +65,7 @@ impl<'f> Outbox<'f> {
     const TICK: Duration = Duration::from_secs(1);
 
     /// For a queue that was admitted after this moment.
-    pub(super) fn new(reply: ReplyTo, stall_timeout: Duration, last_sent: Instant) -> Self {
+    pub(crate) fn new(reply: ReplyTo, stall_timeout: Duration, last_sent: Instant) -> Self {
         let (chunk, patience) = (chunk_for(&reply), AdaptiveSpin::default());
         Self {
             reply,
@@ -83,12 +83,12 @@ impl<'f> Outbox<'f> {
     }
 
     /// From now on, what is sent is counted there.
-    pub(super) fn counts_in(&mut self, figures: &'f Writer) {
+    pub(crate) fn counts_in(&mut self, figures: &'f Writer) {
         self.figures = Some(figures);
     }
 
     /// Counts what was not counted yet.
-    pub(super) fn count_rest(&mut self) {
+    pub(crate) fn count_rest(&mut self) {
         if let (Some(figures), true) = (self.figures, self.sent > self.counted) {
             figures.sent(self.sent - self.counted);
             self.counted = self.sent;
@@ -104,14 +104,14 @@ impl<'f> Outbox<'f> {
     }
 
     /// The most bytes that a DATA should carry.
-    pub(super) fn chunk(&self) -> usize {
+    pub(crate) fn chunk(&self) -> usize {
         self.chunk
     }
 
     /// How many bytes to take from a source at once: whole DATA. Of a quick one several, since reading
     /// them one by one takes a seventh longer in all; of others no more than the queue takes, or the
     /// client would wait meanwhile.
-    pub(super) fn batch(&self, is_quick: bool) -> usize {
+    pub(crate) fn batch(&self, is_quick: bool) -> usize {
         let queue = usize::try_from(self.reply.max_bytes).unwrap_or(Self::MAX_BATCH);
         let most = if is_quick { Self::MAX_BATCH } else { queue.min(Self::MAX_BATCH) };
         // The type of a message takes the place of the bytes before it, which must be aligned.
@@ -124,7 +124,7 @@ impl<'f> Outbox<'f> {
     /// Ids come round again, in seconds at best; reading a file may take as long. So after a pause
     /// the queue is looked at before anything is sent. Between two messages that follow each other
     /// sooner a queue can go, which the next one finds out, but not come again.
-    pub(super) fn send<'a>(&mut self, message: impl Into<Message<'a>>) -> Result<(), Undelivered> {
+    pub(crate) fn send<'a>(&mut self, message: impl Into<Message<'a>>) -> Result<(), Undelivered> {
         let now = Instant::now();
         if now.duration_since(self.last_sent) >= Self::TICK {
             self.check_is_there()?;
@@ -137,7 +137,7 @@ impl<'f> Outbox<'f> {
 
     /// Tells a client that there is nothing new, once a second: by a DATA without bytes. Looks after the
     /// client meanwhile, as a wait for room would: one that does not read has stalled.
-    pub(super) fn keep_alive(&mut self) -> Result<(), Undelivered> {
+    pub(crate) fn keep_alive(&mut self) -> Result<(), Undelivered> {
         if self.last_sent.elapsed() < Self::TICK {
             return Ok(());
         }

@@ -13,7 +13,7 @@ use landlock::{
 use nix::errno::Errno;
 use nix::sys::prctl;
 
-use super::export::{Export, Opened};
+use crate::server::resolve::export::{Export, Opened};
 use crate::sys::credentials;
 
 /// The newest version that the library knows.
@@ -41,7 +41,7 @@ const PROCESSES: [&str; 1] = ["/proc"];
 
 /// What this thread, and whatever it starts, is held to, for good.
 #[derive(Debug)]
-pub(super) struct Sandbox {
+pub(crate) struct Sandbox {
     /// For a child that has its file open. Made once: making it costs more than entering it.
     sealed: RefCell<Option<RulesetCreated>>,
 }
@@ -49,14 +49,14 @@ pub(super) struct Sandbox {
 /// What is open in a process that can open nothing else, but for files of /proc, and of a tree what
 /// lies below it.
 #[derive(Debug)]
-pub(super) struct Sealed<'a>(Opened<'a>);
+pub(crate) struct Sealed<'a>(Opened<'a>);
 
 impl Sandbox {
     /// Gives up what a server and its children have no need of.
     ///
     /// # Errors
     /// `EMFILE`, `ENFILE`, `ENOMEM`. A kernel without Landlock is told of in the log.
-    pub(super) fn enter(export: &Export) -> Result<Self, Errno> {
+    pub(crate) fn enter(export: &Export) -> Result<Self, Errno> {
         if geteuid().is_root() {
             prepare_to_become_others();
         }
@@ -82,7 +82,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// `EMFILE`, `ENFILE`, `ENOMEM`: there is no room for that just now.
-    pub(super) fn seal<'a>(&self, opened: Opened<'a>) -> Result<Sealed<'a>, Errno> {
+    pub(crate) fn seal<'a>(&self, opened: Opened<'a>) -> Result<Sealed<'a>, Errno> {
         let (common, not_sealed) = (self.sealed.take(), "a child is not sealed");
         let sealed = match opened.walked() {
             Some(directory) => {
@@ -102,7 +102,7 @@ impl Sandbox {
 }
 
 impl<'a> Sealed<'a> {
-    pub(super) fn into_opened(self) -> Opened<'a> {
+    pub(crate) fn into_opened(self) -> Opened<'a> {
         self.0
     }
 }
@@ -188,8 +188,9 @@ mod tests {
     use nix::unistd::{Uid, User, execv};
 
     use super::*;
-    use crate::server::entries::{Found, Walk};
-    use crate::server::file::OpenedFile;
+    use crate::server::resolve::PathFd;
+    use crate::server::send::Walk;
+    use crate::server::send::file::OpenedFile;
     use crate::sys::{exit_now, exit_status, fork_child};
     use crate::wire::{Range, Start};
 
@@ -272,7 +273,7 @@ mod tests {
             let sandbox = Sandbox::enter(&export).unwrap();
             let file = open(&root.path().join("beside"));
             let walk = fork_child(|| {
-                let found = Found::new(File::open(&tree).unwrap().into()).unwrap();
+                let found = PathFd::new(File::open(&tree).unwrap().into()).unwrap();
                 let walk = Opened::Tree(Box::new(Walk::open(found, Start::BEGINNING).unwrap()));
                 let _sealed = sandbox.seal(walk).unwrap();
                 let held = fs::read(tree.join("below/file")).is_ok()

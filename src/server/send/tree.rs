@@ -11,17 +11,17 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::content::Content;
-use super::found::{Found, entry, meta};
+use super::file::Unverified;
 use super::names::Names;
-use super::{NO_BYTES, Pending, pack_end, pack_failure};
-use crate::server::file::Unverified;
-use crate::server::transfer::{Broken, PATIENCE, Progress, Source, unreadable};
+use super::packed::{NO_BYTES, Pending, pack_end, pack_failure};
+use super::transfer::{PATIENCE, Progress, SendFailure, Source, unreadable};
+use super::tree_file::Content;
+use crate::server::resolve::{PathFd, entry, meta};
 use crate::wire::{Entry, Kind, Meta, Start};
 
 /// Sends a tree.
 #[derive(Debug)]
-pub(in crate::server) struct Walk<'a> {
+pub(crate) struct Walk<'a> {
     top: Top,
     meta: Meta,
     start: Start<'a>,
@@ -34,9 +34,9 @@ pub(in crate::server) struct Walk<'a> {
 /// What was asked for, opened before the child was sealed.
 #[derive(Debug)]
 enum Top {
-    Directory { found: Found, directory: OwnedFd },
+    Directory { found: PathFd, directory: OwnedFd },
     File { file: Option<File> },
-    Other { found: Found },
+    Other { found: PathFd },
 }
 
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl<'a> Walk<'a> {
     /// The least room worth a packed DATA.
     const WORTHWHILE: usize = 512;
 
-    pub(in crate::server) fn open(found: Found, start: Start<'a>) -> Result<Self, Errno> {
+    pub(crate) fn open(found: PathFd, start: Start<'a>) -> Result<Self, Errno> {
         let meta = meta(&found.stat, 0, None);
         let top = match found.kind() {
             Kind::Directory => Top::Directory { directory: found.open_directory()?, found },
@@ -86,7 +86,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The directory below which this goes on opening, if it is one.
-    pub(in crate::server) fn directory(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn directory(&self) -> Option<BorrowedFd<'_>> {
         match &self.top {
             Top::Directory { directory, .. } => Some(directory.as_fd()),
             _ => None,
@@ -144,7 +144,7 @@ impl<'a> Walk<'a> {
         let depth = entered.clone().count();
         let mut directory = top;
         for (i, next) in entered.enumerate() {
-            match Found::below(&directory, next).and_then(|found| found.open_directory()) {
+            match PathFd::below(&directory, next).and_then(|found| found.open_directory()) {
                 Ok(below) => {
                     self.levels.push(Level { directory, names: Names::behind(next) });
                     directory = below;
@@ -186,7 +186,7 @@ impl<'a> Walk<'a> {
             return true;
         };
         let name = name.to_vec();
-        match Found::below(&level.directory, &name) {
+        match PathFd::below(&level.directory, &name) {
             Ok(found) => self.pack_entry(found, name),
             // One that went since its name was read was never there.
             Err(Errno::ENOENT) => {}
@@ -198,7 +198,7 @@ impl<'a> Walk<'a> {
         true
     }
 
-    fn pack_entry(&mut self, found: Found, name: Vec<u8>) {
+    fn pack_entry(&mut self, found: PathFd, name: Vec<u8>) {
         let arrived = self.start.arrived.take().filter(|_| self.start.parts().1 == name);
         let meta = meta(&found.stat, 0, None);
         match found.kind() {
@@ -228,7 +228,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn enter(&mut self, found: &Found) -> Result<(), Errno> {
+    fn enter(&mut self, found: &PathFd) -> Result<(), Errno> {
         if self.levels.len() >= self.most_levels {
             return Err(Errno::EMFILE);
         }
@@ -298,7 +298,7 @@ impl Source for Walk<'_> {
         self.meta
     }
 
-    fn fill(&mut self, room: &mut [u8]) -> Result<Progress, Broken> {
+    fn fill(&mut self, room: &mut [u8]) -> Result<Progress, SendFailure> {
         let (begin, mut filled) = (Instant::now(), 0);
         loop {
             filled += self.pending.take(&mut room[filled..]);

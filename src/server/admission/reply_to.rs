@@ -11,32 +11,32 @@ use sysv_ipc::{MessageBuffer, Queue, SendError, Status};
 
 /// Where an admitted request is to be answered.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ReplyTo {
-    pub(super) queue: Queue,
+pub(crate) struct ReplyTo {
+    pub(crate) queue: Queue,
     /// What the queue holds at most, in bytes of `mtext`.
-    pub(super) max_bytes: u64,
-    pub(super) dialect: Dialect,
+    pub(crate) max_bytes: u64,
+    pub(crate) dialect: Dialect,
     /// Who made it, and when it was last changed, as of the admission.
     seen: (Uid, SystemTime),
 }
 
 /// Which protocol the client speaks.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Dialect {
+pub(crate) enum Dialect {
     Plain,
     /// With the cookie of the lease, unless the kernel cannot show it.
     Extended(Option<Cookie>),
 }
 
 impl ReplyTo {
-    pub(super) fn new(queue: Queue, status: &Status, dialect: Dialect) -> Self {
+    pub(crate) fn new(queue: Queue, status: &Status, dialect: Dialect) -> Self {
         let seen = (status.cuid, status.changed_at);
         Self { queue, max_bytes: status.max_bytes, dialect, seen }
     }
 
     /// Whether it still is the client's. Another queue may have the id by now; nor is one the client's
     /// that can no longer be read.
-    pub(super) fn is_there(&self) -> bool {
+    pub(crate) fn is_there(&self) -> bool {
         match self.dialect {
             Dialect::Extended(Some(_)) => self.lease().is_some(),
             // A later queue of the same user that nobody has sent to was changed later. A second is what
@@ -49,7 +49,7 @@ impl ReplyTo {
     }
 
     /// The lease at the head of the queue, if it is the one that it was admitted for.
-    pub(super) fn lease(&self) -> Option<Lease> {
+    pub(crate) fn lease(&self) -> Option<Lease> {
         let Dialect::Extended(Some(cookie)) = self.dialect else { return None };
         match lease::peek(self.queue) {
             Head::Lease(lease) if lease.cookie == cookie => Some(lease),
@@ -58,7 +58,7 @@ impl ReplyTo {
     }
 
     /// A FAILURE in the client's own dialect.
-    pub(super) fn failure(&self, text: &str, errno: Errno) -> MessageBuffer {
+    pub(crate) fn failure(&self, text: &str, errno: Errno) -> MessageBuffer {
         let errno = match self.dialect {
             Dialect::Plain => None,
             Dialect::Extended(_) => Some(errno),
@@ -68,7 +68,7 @@ impl ReplyTo {
     }
 
     /// Sends a FAILURE, if there is room for it.
-    pub(super) fn try_fail(&self, text: &str, errno: Errno) -> Result<(), SendError> {
+    pub(crate) fn try_fail(&self, text: &str, errno: Errno) -> Result<(), SendError> {
         self.queue.try_send(&self.failure(text, errno))
     }
 }

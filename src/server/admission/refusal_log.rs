@@ -13,7 +13,7 @@ use crate::wire::{Malformed, Request};
 
 /// Why a request was not given to a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     #[error("malformed")]
     Malformed(Malformed),
     #[error("the reply queue does not exist")]
@@ -54,7 +54,7 @@ pub(super) enum Refusal {
 
 impl Refusal {
     /// What a caller that is proven to own the reply queue is told.
-    pub(super) fn answer(self) -> Option<(&'static str, Errno)> {
+    pub(crate) fn answer(self) -> Option<(&'static str, Errno)> {
         match self {
             Self::Unsupported => Some((
                 "the server does not know this operation, or this version of the protocol",
@@ -97,7 +97,7 @@ impl From<Refusal> for Refused {
 
 /// How often each reason came up.
 #[derive(Debug, Default)]
-pub(super) struct Refusals(HashMap<Discriminant<Refusal>, Tally>);
+pub(crate) struct Refusals(HashMap<Discriminant<Refusal>, Tally>);
 
 #[derive(Debug, Default)]
 struct Tally {
@@ -110,7 +110,7 @@ impl Refusals {
     /// Each reason is told at most this often, with the number that came since.
     const TELL_EVERY: Duration = Duration::from_secs(1);
 
-    pub(super) fn count(&mut self, reason: Refusal, request: Option<&Request<'_>>) {
+    pub(crate) fn count(&mut self, reason: Refusal, request: Option<&Request<'_>>) {
         let tally = self.0.entry(discriminant(&reason)).or_default();
         tally.total += 1;
         tally.untold += 1;

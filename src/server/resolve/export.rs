@@ -9,21 +9,22 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::Mode;
 
-use super::Error;
-use super::admit::Confined;
-use super::entries::{Found, Listing, Walk, itself};
-use super::file::OpenedFile;
+use super::{PathFd, itself};
+use crate::server::Error;
+use crate::server::admission::Confined;
+use crate::server::send::file::OpenedFile;
+use crate::server::send::{Listing, Walk};
 use crate::wire::{Kind, Operation};
 
 /// The folder whose content is served.
 #[derive(Debug)]
-pub(super) struct Export {
+pub(crate) struct Export {
     root: OwnedFd,
 }
 
 /// What was asked for, opened with the caller's rights, and what is to be sent of it.
 #[derive(Debug)]
-pub(super) enum Opened<'a> {
+pub(crate) enum Opened<'a> {
     File(OpenedFile),
     Listing(Listing),
     Tree(Box<Walk<'a>>),
@@ -31,7 +32,7 @@ pub(super) enum Opened<'a> {
 
 impl Opened<'_> {
     /// The directory below which more is to be opened.
-    pub(super) fn walked(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn walked(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Tree(walk) => walk.directory(),
             Self::File(_) | Self::Listing(_) => None,
@@ -41,7 +42,7 @@ impl Opened<'_> {
 
 /// Why there is nothing to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum OpenError {
+pub(crate) enum OpenError {
     #[error("{}", .0.desc())]
     Os(#[from] Errno),
     #[error("Is a directory")]
@@ -51,7 +52,7 @@ pub(super) enum OpenError {
 }
 
 impl OpenError {
-    pub(super) fn errno(self) -> Errno {
+    pub(crate) fn errno(self) -> Errno {
         match self {
             Self::Os(errno) => errno,
             Self::Directory => Errno::EISDIR,
@@ -65,7 +66,7 @@ impl Export {
     const TRIES: usize = 32;
 
     /// Opens the root, by the same call that will resolve every path below it.
-    pub(super) fn open_root(root: &Path) -> Result<Self, Error> {
+    pub(crate) fn open_root(root: &Path) -> Result<Self, Error> {
         let failed = |errno| Error::Root { root: root.to_owned(), errno };
         let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC);
         let root = openat2(AT_FDCWD, root, how).map_err(failed)?;
@@ -76,9 +77,9 @@ impl Export {
     }
 
     /// Opens what an admitted caller asked for.
-    pub(super) fn open<'a>(&self, request: &Confined<'a>) -> Result<Opened<'a>, OpenError> {
+    pub(crate) fn open<'a>(&self, request: &Confined<'a>) -> Result<Opened<'a>, OpenError> {
         let find = |flags| {
-            Found::new(self.resolve(request.path(), OFlag::O_PATH | OFlag::O_CLOEXEC | flags)?)
+            PathFd::new(self.resolve(request.path(), OFlag::O_PATH | OFlag::O_CLOEXEC | flags)?)
         };
         let file = |range, arrived| {
             // Looked at before it is opened: opening a FIFO lets its writer go on, and a device may
@@ -155,7 +156,7 @@ mod tests {
         fs::write(&path, "found").unwrap();
         let export = Export::open_root(root.path()).unwrap();
         let name = Path::new("/name");
-        let found = Found::new(export.resolve(name, OFlag::O_PATH).unwrap()).unwrap();
+        let found = PathFd::new(export.resolve(name, OFlag::O_PATH).unwrap()).unwrap();
         fs::remove_file(&path).unwrap();
         mkfifo(&path, Mode::S_IRWXU).unwrap();
         let mut content = String::new();

@@ -9,15 +9,15 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, readlinkat};
 use nix::sys::stat::fstatat;
 
-use super::found::{Found, entry, kind, meta};
 use super::names::Names;
-use super::{Pending, pack_failure};
-use crate::server::transfer::{Broken, PATIENCE, Progress, Source, unreadable};
+use super::packed::{Pending, pack_failure};
+use super::transfer::{PATIENCE, Progress, SendFailure, Source, unreadable};
+use crate::server::resolve::{PathFd, entry, kind, meta};
 use crate::wire::{Entry, Kind, Meta, Start};
 
 /// Says what is there.
 #[derive(Debug)]
-pub(in crate::server) struct Listing {
+pub(crate) struct Listing {
     meta: Meta,
     directory: Option<OwnedFd>,
     names: Names,
@@ -26,7 +26,7 @@ pub(in crate::server) struct Listing {
 
 impl Listing {
     /// Of the one thing.
-    pub(in crate::server) fn of_one(found: &Found) -> Result<Self, Errno> {
+    pub(crate) fn of_one(found: &PathFd) -> Result<Self, Errno> {
         let meta = meta(&found.stat, 0, Some(0));
         let mut pending = Pending::default();
         entry(&found.stat, meta, b"", &found.target()?).append(pending.add());
@@ -34,7 +34,7 @@ impl Listing {
     }
 
     /// Of what a directory holds.
-    pub(in crate::server) fn of_directory(found: &Found, start: Start<'_>) -> Result<Self, Errno> {
+    pub(crate) fn of_directory(found: &PathFd, start: Start<'_>) -> Result<Self, Errno> {
         Ok(Self {
             meta: meta(&found.stat, 0, None),
             directory: Some(found.open_directory()?),
@@ -75,7 +75,7 @@ impl Source for Listing {
         self.meta
     }
 
-    fn fill(&mut self, room: &mut [u8]) -> Result<Progress, Broken> {
+    fn fill(&mut self, room: &mut [u8]) -> Result<Progress, SendFailure> {
         let (begin, mut filled) = (Instant::now(), 0);
         loop {
             filled += self.pending.take(&mut room[filled..]);

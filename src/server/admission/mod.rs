@@ -3,6 +3,8 @@
 
 #[cfg(test)]
 mod fuzz;
+pub(crate) mod refusal_log;
+pub(crate) mod reply_to;
 
 use std::path::Path;
 
@@ -10,46 +12,46 @@ use crate::sys::geteuid;
 use nix::errno::Errno;
 use sysv_ipc::{Gid, Uid};
 
-use super::refusals::Refusal;
-use super::reply_to::{Dialect, ReplyTo};
 use super::{Config, PlainPolicy};
 use crate::ownership::lease::{self, Head};
 use crate::server::confine::group_cache::Groups;
 use crate::sys::credentials;
 use crate::wire::{Cookie, Operation, REPLY_QUEUE_MODE, Range, Request};
+use refusal_log::Refusal;
+use reply_to::{Dialect, ReplyTo};
 use sysv_ipc::{Queue, QueueId, Status};
 
 /// Who asks: the creator of the reply queue, as the kernel recorded it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Caller {
-    pub(super) uid: Uid,
-    pub(super) gid: Gid,
+pub(crate) struct Caller {
+    pub(crate) uid: Uid,
+    pub(crate) gid: Gid,
 }
 
 /// A request whose caller is known and may be answered.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Admitted<'a> {
-    pub(super) caller: Caller,
-    pub(super) path: &'a Path,
-    pub(super) operation: Operation<'a>,
-    pub(super) reply: ReplyTo,
+pub(crate) struct Admitted<'a> {
+    pub(crate) caller: Caller,
+    pub(crate) path: &'a Path,
+    pub(crate) operation: Operation<'a>,
+    pub(crate) reply: ReplyTo,
 }
 
 /// An admitted request in a process that has the caller's rights and no others, as far as the
 /// server's own rights go.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Confined<'a>(Admitted<'a>);
+pub(crate) struct Confined<'a>(Admitted<'a>);
 
 /// A request that is not answered, or only with a FAILURE to a caller that proved itself.
 #[derive(Debug)]
-pub(super) struct Refused {
-    pub(super) reason: Refusal,
+pub(crate) struct Refused {
+    pub(crate) reason: Refusal,
     answer: Option<ReplyTo>,
 }
 
 /// What a server's configuration says on whom to admit.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Policy {
+pub(crate) struct Policy {
     plain: bool,
     server: Uid,
     overflow: Uid,
@@ -57,7 +59,7 @@ pub(super) struct Policy {
 }
 
 impl Policy {
-    pub(super) fn of(config: &Config) -> Self {
+    pub(crate) fn of(config: &Config) -> Self {
         Self {
             plain: match config.plain {
                 PlainPolicy::Never => false,
@@ -71,7 +73,7 @@ impl Policy {
     }
 
     /// Says what is likely not meant.
-    pub(super) fn warn(&self) {
+    pub(crate) fn warn(&self) {
         if self.server == self.overflow {
             let uid = self.server.as_raw();
             tracing::warn!(
@@ -82,7 +84,7 @@ impl Policy {
     }
 
     /// Admits a request that came to the queue `asked`, or says why not.
-    pub(super) fn admit<'a>(
+    pub(crate) fn admit<'a>(
         &self,
         request: &Request<'a>,
         asked: QueueId,
@@ -169,13 +171,13 @@ impl Policy {
 
 impl<'a> Admitted<'a> {
     /// Gives it back, to be told why.
-    pub(super) fn refuse(&self, reason: Refusal) -> Refused {
+    pub(crate) fn refuse(&self, reason: Refusal) -> Refused {
         Refused { reason, answer: Some(self.reply) }
     }
 
     /// Becomes the caller, if this process can become anybody, and lets go of what was found of others.
     /// Only root keeps capabilities, for root.
-    pub(super) fn become_caller(self, groups: Option<Groups>) -> Result<Confined<'a>, Errno> {
+    pub(crate) fn become_caller(self, groups: Option<Groups>) -> Result<Confined<'a>, Errno> {
         match (geteuid().is_root(), self.caller.uid.is_root()) {
             (true, true) => {}
             (true, false) => {
@@ -191,11 +193,11 @@ impl<'a> Admitted<'a> {
 }
 
 impl<'a> Confined<'a> {
-    pub(super) fn path(&self) -> &'a Path {
+    pub(crate) fn path(&self) -> &'a Path {
         self.0.path
     }
 
-    pub(super) fn operation(&self) -> Operation<'a> {
+    pub(crate) fn operation(&self) -> Operation<'a> {
         self.0.operation
     }
 }
@@ -203,7 +205,7 @@ impl<'a> Confined<'a> {
 impl Refused {
     /// Sends a FAILURE from the parent, which never waits: a client that lets its queue fill up is
     /// told nothing.
-    pub(super) fn tell_caller(&self) {
+    pub(crate) fn tell_caller(&self) {
         if let (Some(reply), Some((text, errno))) = (&self.answer, self.reason.answer()) {
             let _ = reply.try_fail(text, errno);
         }

@@ -15,31 +15,31 @@ use crate::wire::{Entry, Kind, Meta};
 
 /// What a path, or a name, led to: by a descriptor that can do nothing (`O_PATH`).
 #[derive(Debug)]
-pub(in crate::server) struct Found {
+pub(crate) struct PathFd {
     descriptor: OwnedFd,
-    pub(in crate::server) stat: FileStat,
+    pub(crate) stat: FileStat,
 }
 
-impl Found {
-    pub(in crate::server) fn new(descriptor: OwnedFd) -> Result<Self, Errno> {
+impl PathFd {
+    pub(crate) fn new(descriptor: OwnedFd) -> Result<Self, Errno> {
         let stat = fstat(&descriptor)?;
         Ok(Self { descriptor, stat })
     }
 
     /// What has this name in a directory; of a link, the link itself.
-    pub(in crate::server) fn below(directory: impl AsFd, name: &[u8]) -> Result<Self, Errno> {
+    pub(crate) fn below(directory: impl AsFd, name: &[u8]) -> Result<Self, Errno> {
         let inside = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let how = OpenHow::new().flags(flags).mode(Mode::empty()).resolve(inside);
         Self::new(openat2(directory, OsStr::from_bytes(name), how)?)
     }
 
-    pub(in crate::server) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         kind(&self.stat)
     }
 
     /// Opens the file that was found, whatever its path leads to by now.
-    pub(in crate::server) fn open_file(&self) -> Result<File, Errno> {
+    pub(crate) fn open_file(&self) -> Result<File, Errno> {
         if self.stat.st_size == 0 {
             self.check_tells_nothing()?;
         }
@@ -47,7 +47,7 @@ impl Found {
     }
 
     /// Opens the directory that was found, to be read.
-    pub(in crate::server) fn open_directory(&self) -> Result<OwnedFd, Errno> {
+    pub(crate) fn open_directory(&self) -> Result<OwnedFd, Errno> {
         self.check_tells_nothing()?;
         self.open(OFlag::O_DIRECTORY)
     }
@@ -57,7 +57,7 @@ impl Found {
     }
 
     /// Where the link that was found leads; of anything else, nowhere.
-    pub(in crate::server) fn target(&self) -> Result<Vec<u8>, Errno> {
+    pub(crate) fn target(&self) -> Result<Vec<u8>, Errno> {
         if self.kind() != Kind::Link {
             return Ok(Vec::new());
         }
@@ -74,11 +74,11 @@ impl Found {
 }
 
 /// What a descriptor is open on, as a path: proc_pid_fd(5).
-pub(in crate::server) fn itself(descriptor: &OwnedFd) -> String {
+pub(crate) fn itself(descriptor: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", descriptor.as_raw_fd())
 }
 
-pub(in crate::server) fn kind(stat: &FileStat) -> Kind {
+pub(crate) fn kind(stat: &FileStat) -> Kind {
     match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
         SFlag::S_IFREG => Kind::Regular,
         SFlag::S_IFDIR => Kind::Directory,
@@ -92,7 +92,7 @@ pub(in crate::server) fn kind(stat: &FileStat) -> Kind {
 }
 
 /// What is to be said of it, of which these bytes are to come.
-pub(in crate::server) fn meta(stat: &FileStat, offset: u64, length: Option<u64>) -> Meta {
+pub(crate) fn meta(stat: &FileStat, offset: u64, length: Option<u64>) -> Meta {
     Meta {
         kind: kind(stat),
         mode: stat.st_mode,
@@ -106,7 +106,7 @@ pub(in crate::server) fn meta(stat: &FileStat, offset: u64, length: Option<u64>)
 }
 
 /// The same, and whose it is.
-pub(super) fn entry<'a>(
+pub(crate) fn entry<'a>(
     stat: &FileStat,
     meta: Meta,
     name: &'a [u8],

@@ -1,0 +1,3 @@
+//! Taking over from a dead predecessor.
+
+pub(crate) mod request_queue;
