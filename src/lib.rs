@@ -22,8 +22,7 @@
 //! ```
 //!
 //! A [`Client`] may be shared between threads, each with transfers of its own; each takes a queue for
-//! as long as it lasts. [`open_range`](Client::open_range) brings a part of a file,
-//! [`open_rest`](Client::open_rest) what is missing of one that is half there.
+//! as long as it lasts. [`open_range`](Client::open_range) brings a part of a file.
 //!
 //! # Options
 //!

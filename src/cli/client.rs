@@ -66,12 +66,6 @@ pub(super) struct Opts {
     /// Show it as JSON, an object a line
     #[arg(long)]
     json: bool,
-    /// Keep what arrived as FILE.part when it is not complete
-    #[arg(long, requires = "output")]
-    keep_partial: bool,
-    /// Go on with FILE.part if there is one, and if the file begins with it; keeps it, too
-    #[arg(short = 'c', long = "continue", requires = "output", conflicts_with_all = ["offset", "length", "plain"])]
-    go_on: bool,
     /// Begin at this byte, the first being 0: 4096, 64K, 1M
     #[arg(long, value_name = "N", default_value = "0", value_parser = size, conflicts_with = "plain")]
     offset: u64,
@@ -126,7 +120,6 @@ fn run(opts: &Opts) -> Result<ExitCode> {
         "--recursive needs to be told where to: --directory DIR, or --tar"
     );
     ensure!(!opts.json || opts.list || opts.stat, "--json is for --list and --stat");
-    ensure!(!opts.go_on || opts.paths.len() == 1, "--continue goes on with one file, not several");
     let builder = Client::builder()
         .key(opts.key.key()?)
         .timeout(opts.timeout)
@@ -154,13 +147,6 @@ fn concatenate(opts: &Opts, client: &Client, unfinished: &Unfinished) -> Result<
     for path in &opts.paths {
         match fetch_whole(client, opts, path, &mut sink, &progress) {
             Ok(transfer) => opts.tell_of(path, &transfer),
-            Err(Stop::Source(Error::OtherFile)) => {
-                let part = format!("{}.part", opts.output_name());
-                let way_out = "remove it, or leave out --continue, to begin anew";
-                let path = escape(path);
-                opts.complain_of(part, format!("not the beginning of {path} ({way_out})"));
-                status = FAILED;
-            }
             Err(Stop::Source(error)) => match opts.failed(path, &error) {
                 Some(exit) => return Ok(exit),
                 None => status = FAILED,
@@ -191,15 +177,9 @@ impl Opts {
     }
 
     /// Asks for what is wanted of a file.
-    fn open(&self, client: &Client, path: &OsStr, sink: &Sink) -> Result<Transfer, Stop> {
-        let transfer = if self.go_on {
-            let (length, checksum) = sink.arrived().map_err(Stop::Sink)?;
-            client.open_rest(path, length, checksum)
-        } else {
-            let end = self.length.map(|length| self.offset.saturating_add(length));
-            client.open_range(path, (Included(self.offset), end.map_or(Unbounded, Excluded)))
-        };
-        transfer.map_err(Stop::Source)
+    fn open(&self, client: &Client, path: &OsStr) -> Result<Transfer, Error> {
+        let end = self.length.map(|length| self.offset.saturating_add(length));
+        client.open_range(path, (Included(self.offset), end.map_or(Unbounded, Excluded)))
     }
 
     fn output_name(&self) -> String {
@@ -278,7 +258,7 @@ fn fetch_whole(
     let (begin, mut tries) = (sink.position(), opts.retries);
     loop {
         match (fetch(client, opts, path, sink, progress), begin) {
-            (Err(Stop::Source(Error::FileChanged)), Some(begin)) if !opts.go_on && tries > 0 => {
+            (Err(Stop::Source(Error::FileChanged)), Some(begin)) if tries > 0 => {
                 tries -= 1;
                 sink.rewind(begin).map_err(Stop::Sink)?;
             }
@@ -294,7 +274,7 @@ fn fetch(
     sink: &mut Sink,
     progress: &Progress,
 ) -> Result<Transfer, Stop> {
-    let mut transfer = opts.open(client, path, sink)?;
+    let mut transfer = opts.open(client, path).map_err(Stop::Source)?;
     progress.begin(path, transfer.meta().and_then(|meta| meta.length));
     loop {
         let bytes = transfer.fill_buf().map_err(|error| Stop::Source(Error::of_read(error)))?;

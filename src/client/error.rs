@@ -112,9 +112,6 @@ pub enum Error {
     /// beginning of the earlier one.
     #[error("incomplete: the file changed while the server was away")]
     FileChanged,
-    /// What was to be gone on with is not the beginning of the file that is there now.
-    #[error("what arrived earlier is not the beginning of this file")]
-    OtherFile,
     /// The server speaks the plain protocol alone, which has whole files and nothing else.
     #[error("the server knows nothing but whole files")]
     PlainServer,

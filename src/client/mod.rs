@@ -26,8 +26,8 @@ use sysv_ipc::Uid;
 use crate::ownership::server_lock::{self, ServerState};
 use crate::sys::AdaptiveSpin;
 use crate::wire::{
-    Arrived, DEFAULT_KEY, Extension, Failure, MAX_PATH, MAX_PLAIN_REQUEST, NORMAL_PRIORITY,
-    Operation, Range, Request, is_request_queue_mode,
+    DEFAULT_KEY, Extension, Failure, MAX_PATH, MAX_PLAIN_REQUEST, NORMAL_PRIORITY, Operation,
+    Range, Request, is_request_queue_mode,
 };
 use sysv_ipc::{Key, MessageBuffer, Queue, SendError};
 
@@ -228,7 +228,7 @@ impl Client {
     /// # Errors
     /// Any of [`Error`]; [`Error::Failed`] if the server cannot open the file.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Transfer, Error> {
-        self.fetch(path.as_ref(), Range::WHOLE, None)
+        self.fetch(path.as_ref(), Range::WHOLE)
     }
 
     /// Asks for a part of a file, in bytes. Of a part that begins or ends behind the file's end,
@@ -259,38 +259,13 @@ impl Client {
             Bound::Unbounded => None,
         };
         let length = end.map(|end| end.saturating_sub(offset));
-        self.fetch(path.as_ref(), Range { offset, length }, None)
+        self.fetch(path.as_ref(), Range { offset, length })
     }
 
-    /// Asks for what follows the first `length` bytes of a file, of which the caller has a copy with
-    /// this CRC-32. The server compares that with the file before it sends the rest: unless it is the
-    /// same, the first read fails with [`Error::OtherFile`].
-    ///
-    /// # Errors
-    /// Those of [`open_range`](Self::open_range).
-    pub fn open_rest(
-        &self,
-        path: impl AsRef<Path>,
-        length: u64,
-        checksum: u32,
-    ) -> Result<Transfer, Error> {
-        let arrived = (length > 0).then_some(Arrived { start: 0, checksum });
-        self.fetch(path.as_ref(), Range { offset: length, length: None }, arrived)
-    }
-
-    fn fetch(
-        &self,
-        path: &Path,
-        range: Range,
-        arrived: Option<Arrived>,
-    ) -> Result<Transfer, Error> {
-        let operation = match arrived {
-            None => Operation::Fetch(range),
-            Some(arrived) => Operation::Resume(range, arrived),
-        };
+    fn fetch(&self, path: &Path, range: Range) -> Result<Transfer, Error> {
         let mut tries = self.options.retries;
-        let attempt = self.begin(path, operation, &mut tries)?;
-        Transfer::new(self.clone(), path.to_owned(), (range, arrived), attempt, tries)
+        let attempt = self.begin(path, Operation::Fetch(range), &mut tries)?;
+        Transfer::new(self.clone(), path.to_owned(), range, attempt, tries)
     }
 
     /// Asks for the first time, and until there is an answer.

@@ -12,17 +12,16 @@ pub use unfinished::Unfinished;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::sys::{geteuid, getpid};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg};
+use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::linkat;
 
 use self::place::{Place, folder_of, follow};
 use self::unfinished::Temporary;
-use crate::escape::escape;
 
 /// A file being written that takes its name only when it is [complete](OutputFile::commit). Until
 /// then an older file of that name stays as it is, and dropping this leaves nothing.
@@ -60,9 +59,6 @@ enum State {
     Unnamed,
     /// A file with a name of its own beside the target.
     Named(PathBuf),
-    /// The same, which stays when it is not completed. Until then nobody else may read it, and
-    /// nobody writes it.
-    Kept { path: PathBuf, mode: u32, _lock: Option<Flock<File>> },
 }
 
 impl OutputFile {
@@ -103,61 +99,11 @@ impl OutputFile {
         Ok(Self { file, target, state, unfinished: unfinished.clone() })
     }
 
-    /// Begins a file that stays when it is not completed, not even by `SIGKILL`: as the target's name
-    /// with `.part` behind it. What has that name is written over, or gone on with.
-    ///
-    /// # Errors
-    /// Those of [`create`](Self::create); what has the name is no regular file, or not the caller's
-    /// alone; another process is writing it this way ([`WouldBlock`](io::ErrorKind::WouldBlock),
-    /// flock(2)).
-    pub fn create_kept(target: &Path, go_on: bool, unfinished: &Unfinished) -> io::Result<Self> {
-        let existing = |path: &Path| fs::symlink_metadata(path).ok();
-        let target = match follow(target)? {
-            Place::Path(path) if existing(&path).is_none_or(|existing| existing.is_file()) => path,
-            _ => return Self::create(target, unfinished), // nothing that can be kept
-        };
-        let mut path = target.clone().into_os_string();
-        path.push(".part");
-        let path = PathBuf::from(path);
-        let usual = usual_in(folder_of(&target), unfinished)?;
-        let (mut file, _lock) = locked(&path, &usual)?;
-        if !go_on {
-            file.set_len(0)?;
-        }
-        file.seek(SeekFrom::End(0))?;
-        let usual = usual.mode() & 0o777;
-        let mode = existing(&target).map_or(usual, |existing| mode_after(&existing, usual));
-        let state = State::Kept { path, mode, _lock };
-        Ok(Self { file, target, state, unfinished: unfinished.clone() })
-    }
-
-    /// How long what is there by now is, and its CRC-32.
-    ///
-    /// # Errors
-    /// Those of read(2).
-    pub fn checksum(&self) -> io::Result<(u64, u32)> {
-        let Some(length) = self.position() else { return Ok((0, 0)) };
-        let (mut at, mut checksum) = (0, crc32fast::Hasher::new());
-        let mut bytes = vec![0; 256 << 10];
-        while at < length {
-            match self.file.read_at(&mut bytes, at)? {
-                0 => break,
-                read => {
-                    checksum.update(&bytes[..read]);
-                    at += read as u64;
-                }
-            }
-        }
-        Ok((at, checksum.finalize()))
-    }
-
     /// How many bytes were written; None where they cannot be taken back: in place.
     pub fn position(&self) -> Option<u64> {
         match self.state {
             State::InPlace => None,
-            State::Unnamed | State::Named(_) | State::Kept { .. } => {
-                (&self.file).stream_position().ok()
-            }
+            State::Unnamed | State::Named(_) => (&self.file).stream_position().ok(),
         }
     }
 
@@ -178,11 +124,6 @@ impl OutputFile {
         match std::mem::replace(&mut self.state, State::InPlace) {
             State::InPlace => Ok(()),
             State::Named(path) => self.rename(path),
-            State::Kept { path, mode, _lock } => {
-                // Fails where a file system knows no modes: there it is as usual.
-                let _ = self.file.set_permissions(Permissions::from_mode(mode));
-                fs::rename(path, &self.target)
-            }
             State::Unnamed => match link(&self.file, &self.target) {
                 Ok(()) => Ok(()),
                 Err(Errno::EEXIST) => {
@@ -233,12 +174,8 @@ impl Write for OutputFile {
 
 impl Drop for OutputFile {
     fn drop(&mut self) {
-        match &self.state {
-            State::Named(_) => self.unfinished.remove_temporary(),
-            State::Kept { path, .. } if self.file.metadata().is_ok_and(|file| file.len() == 0) => {
-                let _ = fs::remove_file(path);
-            }
-            _ => {}
+        if let State::Named(_) = self.state {
+            self.unfinished.remove_temporary();
         }
     }
 }
@@ -248,69 +185,6 @@ impl Drop for OutputFile {
 fn mode_after(existing: &fs::Metadata, usual: u32) -> u32 {
     let allowed = if existing.uid() == geteuid().as_raw() { 0o777 } else { usual & 0o777 };
     existing.mode() & allowed
-}
-
-/// What files that are made in the folder get: whose they are, on file systems that say so, and their mode,
-/// by the umask or the folder's access control list.
-fn usual_in(folder: &Path, unfinished: &Unfinished) -> io::Result<fs::Metadata> {
-    if let Ok(file) = unnamed(folder) {
-        return file.metadata();
-    }
-    let _held = unfinished.hold(); // until it has gone again
-    let (file, path) = named(&folder.join("usual"))?;
-    let usual = file.metadata();
-    let _ = fs::remove_file(path);
-    usual
-}
-
-/// A file to go on with, which nobody else can read or write, and no other process of ours writes as
-/// long as it is open.
-fn locked(path: &Path, usual: &fs::Metadata) -> io::Result<(File, Option<Flock<File>>)> {
-    const PRIVATE: u32 = 0o600;
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).mode(PRIVATE);
-    loop {
-        let file = match options.clone().create_new(true).open(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                match options.open(path) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                    file => file.and_then(|file| check_is_ours(&file, usual).map(|()| file))?,
-                }
-            }
-            file => file?,
-        };
-        let opened = file.metadata()?;
-        let lock = match Flock::lock(file.try_clone()?, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Some(lock),
-            Err((_, Errno::EWOULDBLOCK)) => {
-                let text = format!("another process is writing {}", escape(path));
-                return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
-            }
-            Err(_) => None, // a file system that knows no locks
-        };
-        // Whoever had the lock may have given the file its name meanwhile: then it is complete.
-        let is_there = |there: fs::Metadata| is_same(&there, &opened);
-        if fs::symlink_metadata(path).is_ok_and(is_there) {
-            // It is, but where a file system knows no modes, or one made it that knew no better.
-            let _ = file.set_permissions(Permissions::from_mode(PRIVATE));
-            return Ok((file, lock));
-        }
-    }
-}
-
-/// What somebody else made, or can reach by another name, may hold anything, and tell them everything.
-fn check_is_ours(file: &File, usual: &fs::Metadata) -> io::Result<()> {
-    let there = file.metadata()?;
-    let trouble = if !there.is_file() {
-        "is no regular file"
-    } else if there.uid() != usual.uid() {
-        "is another user's"
-    } else if there.nlink() > 1 {
-        "has another name too"
-    } else {
-        return Ok(());
-    };
-    Err(io::Error::other(format!("what is to be gone on with {trouble}")))
 }
 
 fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {

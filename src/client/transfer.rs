@@ -27,8 +27,6 @@ pub struct Transfer {
     meta: Option<Meta>,
     /// What was asked for.
     range: Range,
-    /// What the caller had before the range, as far as no server has verified it yet.
-    earlier: Option<Arrived>,
     /// What earlier attempts brought.
     before: u64,
     checksum_before: crc32fast::Hasher,
@@ -44,12 +42,11 @@ impl Transfer {
     pub(super) fn new(
         client: Client,
         path: PathBuf,
-        asked: (Range, Option<Arrived>),
+        range: Range,
         attempt: Attempt,
         tries: u32,
     ) -> Result<Self, Error> {
         let meta = attempt.meta;
-        let (range, earlier) = asked;
         match meta {
             Some(meta) if meta.kind != Kind::Regular => {
                 return Err(Error::Corrupt("not a regular file"));
@@ -66,7 +63,6 @@ impl Transfer {
             consumed: 0,
             meta,
             range,
-            earlier,
             before: 0,
             checksum_before,
             unverified: None,
@@ -109,9 +105,6 @@ impl Transfer {
     fn advance(&mut self) -> Result<(), Error> {
         self.consumed = 0;
         let outcome = self.attempt.advance().or_else(|error| match error {
-            Error::Failed { errno: Some(Errno::ESTALE), .. } if self.earlier.is_some() => {
-                Err(Error::OtherFile)
-            }
             Error::Failed { errno: Some(Errno::ESTALE), .. } if self.before > 0 => {
                 Err(Error::FileChanged)
             }
@@ -135,7 +128,6 @@ impl Transfer {
         if received > 0 {
             // Of what came before, the server was content before it sent any of this.
             self.unverified = Some((self.range.offset + self.before, checksum.clone()));
-            self.earlier = None;
             self.attempts += 1;
         }
         self.before += received;
@@ -160,13 +152,12 @@ impl Transfer {
         let Range { offset, length } = self.range;
         let length = length.map(|length| length.saturating_sub(self.before));
         let range = Range { offset: offset + self.before, length };
-        match (&self.unverified, self.earlier) {
-            (Some((start, checksum)), _) => {
+        match &self.unverified {
+            Some((start, checksum)) => {
                 let checksum = checksum.clone().finalize();
                 Operation::Resume(range, Arrived { start: *start, checksum })
             }
-            (None, Some(earlier)) => Operation::Resume(range, earlier),
-            (None, None) => Operation::Fetch(range),
+            None => Operation::Fetch(range),
         }
     }
 

@@ -16,8 +16,6 @@ complete -c mqfs-client -l no-preserve -d 'Do not keep modes and times of what i
 complete -c mqfs-client -s l -l list -d 'List what directories hold, like ls -l'
 complete -c mqfs-client -l stat -d 'Show what something is, like stat'
 complete -c mqfs-client -l json -d 'Show it as JSON, an object a line'
-complete -c mqfs-client -l keep-partial -d 'Keep what arrived as FILE.part when it is not complete'
-complete -c mqfs-client -s c -l continue -d 'Go on with FILE.part if there is one, and if the file begins with it; keeps it, too'
 complete -c mqfs-client -l plain -d 'Speak the protocol of other programs only: nothing is proven or verified'
 complete -c mqfs-client -s v -l verbose -d 'Say what arrived, whether it was verified, and how long it all took'
 complete -c mqfs-client -s q -l quiet -d 'Say nothing; the exit status tells'

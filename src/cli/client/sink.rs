@@ -26,10 +26,7 @@ impl Sink {
                 Ok(Self::Stdout(stdout.context("standard output")?.into()))
             }
             Some(path) => {
-                let file = match opts.keep_partial || opts.go_on {
-                    true => OutputFile::create_kept(path, opts.go_on, unfinished),
-                    false => OutputFile::create(path, unfinished),
-                };
+                let file = OutputFile::create(path, unfinished);
                 let file = file.map_err(|error| anyhow!("{}: {}", escape(path), reason(&error)))?;
                 Ok(Self::File(file))
             }
@@ -45,14 +42,6 @@ impl Sink {
 
     pub(super) fn is_terminal(&self) -> bool {
         matches!(self, Self::Stdout(stdout) if stdout.is_terminal())
-    }
-
-    /// What is there already, to be gone on with: its length and checksum.
-    pub(super) fn arrived(&self) -> io::Result<(u64, u32)> {
-        match self {
-            Self::Stdout(_) => Ok((0, 0)),
-            Self::File(file) => file.checksum(),
-        }
     }
 
     /// How much was written, if it can be taken back.
