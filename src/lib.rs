@@ -90,14 +90,14 @@
 //! | `process` | forking, credentials, signals, and who is alive |
 //! | [`stats`] | a server's figures, in shared memory |
 //! | [`client`], [`server`], [`reaper`] | the three programs, as a library |
-//! | `cli` | their arguments, wording and exit codes (feature `cli`) |
+//! | `cli` | their arguments, wording and exit codes (feature `programs`) |
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!(
     "mqfs is for 64-bit Linux: it stands on that kernel's message queues (MSG_COPY, MSG_STAT_ANY)"
 );
 
-#[cfg(feature = "cli")]
+#[cfg(feature = "programs")]
 #[doc(hidden)] // for the programs: no part of the library's promise
 pub mod cli;
 pub mod client;
@@ -106,6 +106,7 @@ pub mod escape;
 #[doc(hidden)] // for the programs and the tests: no part of the library's promise
 pub mod ownership;
 pub mod reaper;
+#[cfg(feature = "server")]
 pub mod server;
 #[allow(unsafe_code)]
 #[doc(hidden)] // for the programs and the tests: no part of the library's promise

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use nix::errno::Errno;
 use tracing::Level;
 
-use crate::escape::escape_json;
+use super::json::escape_json;
 use crate::sys::nonblocking_write;
 
 /// How log lines look.

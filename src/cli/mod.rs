@@ -2,6 +2,7 @@
 
 pub mod client;
 mod console;
+mod json;
 mod logging;
 mod progress;
 pub mod reap;

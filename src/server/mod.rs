@@ -11,6 +11,7 @@ mod children;
 mod config;
 mod confine;
 mod error;
+mod loggable;
 mod request_handler;
 mod resolve;
 mod send;

@@ -8,11 +8,11 @@ use nix::errno::Errno;
 
 use super::admission::Admitted;
 use super::confine::sandbox::Sandbox;
+use super::loggable::loggable;
 use super::resolve::export::Export;
 use super::send::outbox::{Outbox, Undelivered};
 use super::send::transfer::{self, SendFailure, Sent};
 use crate::counters::{Failure, Writer};
-use crate::escape::loggable;
 use crate::server::confine::group_cache::Groups;
 use crate::sys::exit_now;
 

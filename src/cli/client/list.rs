@@ -16,9 +16,10 @@ use sysv_ipc::{Gid, Uid};
 use super::tree::joined;
 use super::{Opts, Stop};
 use crate::cli::FAILED;
+use crate::cli::json::escape_json;
 use crate::cli::table::Names;
 use crate::client::{Client, DirEntry, Error, Metadata};
-use crate::escape::{escape, escape_json};
+use crate::escape::escape;
 use crate::sys::local_time::Local;
 use crate::wire::Kind;
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use sysv_ipc::Uid;
 
+use super::super::loggable::loggable;
 use crate::counters::Refused;
-use crate::escape::loggable;
 use crate::wire::{Malformed, Request};
 
 /// Why a request was not given to a child.

@@ -1,0 +1,41 @@
+//! Paths in log lines.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// A path for a log line: invalid UTF-8 is replaced, and a very long path is cut, so that the line
+/// fits into a pipe's atomic write (`PIPE_BUF`, 4096). The log's format escapes the rest.
+pub(super) fn loggable(path: &Path) -> String {
+    const LONGEST: usize = 3000;
+    let mut escaped = 0;
+    let mut loggable = String::new();
+    for char in String::from_utf8_lossy(path.as_os_str().as_bytes()).chars() {
+        // JSON writes four digits where Rust may write one.
+        escaped +=
+            if char.is_control() { 6 } else { char.escape_debug().map(char::len_utf8).sum() };
+        if escaped > LONGEST {
+            loggable.push('…');
+            break;
+        }
+        loggable.push(char);
+    }
+    loggable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_logged_path_is_short_also_when_it_is_escaped() {
+        for char in ["a", "\u{1}", "\u{7f}", "\u{202e}", "\u{10ffff}", "\"", "\\", "é"] {
+            let long = char.repeat(4095);
+            let cut = loggable(Path::new(&long));
+            let json = serde_json::to_string(&cut).unwrap();
+            assert!(format!("{cut:?}").len() < 3100, "{char:?} in text");
+            assert!(json.len() < 3100, "{char:?} in JSON: {}", json.len());
+            assert!(cut.ends_with('…'));
+        }
+        assert_eq!(loggable(Path::new("/etc/hostname")), "/etc/hostname");
+    }
+}
