@@ -41,6 +41,9 @@ pub(super) struct Opts {
     /// Print an object to a line instead of tables
     #[arg(long)]
     json: bool,
+    /// Print metrics in the text format of Prometheus
+    #[arg(long, conflicts_with_all = ["json", "watch"])]
+    prometheus: bool,
     /// Show it again every TIME, with rates: on a terminal in its place, until q or a signal
     #[arg(long, value_name = "TIME", value_parser = interval)]
     watch: Option<Duration>,
@@ -67,14 +70,19 @@ fn run(opts: &Opts) -> Result<ExitCode> {
     let key = opts.key()?;
     match opts.watch {
         Some(every) => watch::watch(key, every, opts.json),
-        None => once(key, opts.json),
+        None => once(key, opts),
     }
 }
 
-fn once(key: Key, json: bool) -> Result<ExitCode> {
-    let look = Look::now(key)?;
-    if look.queue.is_some() || look.figures.snapshot().is_some() {
-        let text = if json { json::line(&look, None) } else { report::tables(&look, None) };
+fn once(key: Key, opts: &Opts) -> Result<ExitCode> {
+    let look = if opts.prometheus { Look::without_reply_queues(key)? } else { Look::now(key)? };
+    // A collector wants `mqfs_up 0` where there is nothing.
+    if opts.prometheus || look.queue.is_some() || look.figures.snapshot().is_some() {
+        let text = match opts {
+            Opts { prometheus: true, .. } => look.exposition(),
+            Opts { json: true, .. } => json::line(&look, None),
+            _ => report::tables(&look, None),
+        };
         match io::stdout().write_all(text.as_bytes()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 return Ok(ExitCode::from(NOBODY_READS));

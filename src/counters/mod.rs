@@ -46,8 +46,7 @@ mod snapshot;
 mod writer;
 
 pub use layout::{BOUNDS, Failure, Refused};
-#[doc(hidden)] // for the server
-pub use prometheus::exposition;
+pub use prometheus::Metrics;
 pub use snapshot::{Lookup, Snapshot, read};
 #[doc(hidden)] // for the server
 pub use writer::Writer;

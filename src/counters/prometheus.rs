@@ -1,123 +1,144 @@
-//! The figures in the text format of Prometheus, version 0.0.4.
+//! Metrics in the text exposition format of Prometheus, version 0.0.4.
 
-use std::fmt::{self, Display, Write};
+use std::fmt::{self, Display};
 use std::time::SystemTime;
 
 use super::layout::BOUNDS;
 use super::snapshot::Snapshot;
-use sysv_ipc::{Key, Limits, Queue, Usage};
+use sysv_ipc::{Key, Limits, Status, Usage};
 
-/// What a server's metrics file says. Every sample bears the key, so that the files of several servers
-/// can lie in one folder.
-pub fn exposition(key: Key, figures: &Snapshot, is_up: bool) -> String {
-    let mut page = Page { key, text: String::new() };
-    page.gauge("mqfs_up", "Whether the server runs.", u64::from(is_up));
-    let started = figures.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    page.gauge("mqfs_start_time_seconds", "When the server started.", started.as_secs());
-    page.counter("mqfs_requests_total", "Requests received.", figures.requests);
-    page.counter("mqfs_bytes_sent_total", "Bytes of files sent.", figures.bytes);
-    let gone = "Clients that left before they had everything.";
-    page.counter("mqfs_clients_gone_total", gone, figures.clients_gone);
-    page.reasons(
-        "mqfs_failures_total",
-        "Requests that a child could not answer with what was asked for.",
-        figures.failures().map(|(reason, count)| (reason.name(), count)),
-    );
-    page.reasons(
-        "mqfs_refused_total",
-        "Requests that no child was forked for.",
-        figures.refused().map(|(reason, count)| (reason.name(), count)),
-    );
-    page.gauge("mqfs_children", "Children that answer requests.", figures.children);
-    let most = "The most children that answered requests at once.";
-    page.gauge("mqfs_children_peak", most, figures.most_children);
-    let allowed = "The most children that there may be (--max-children).";
-    page.gauge("mqfs_children_limit", allowed, figures.most_allowed);
-    page.histogram(figures);
-    page.queues(figures);
-    page.text
+/// What [`Metrics`] are made of: the state under one key at one moment.
+///
+/// Every sample has the label `key`, so that one collector can read the metrics of several servers.
+///
+/// Source: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
+#[derive(Debug)]
+pub struct Metrics<'a> {
+    /// The server's key.
+    pub key: Key,
+    /// Whether the server runs.
+    pub is_up: bool,
+    /// The server's counters, if there are any.
+    pub counters: Option<&'a Snapshot>,
+    /// The state of the request queue, if there is one.
+    pub request_queue: Option<&'a Status>,
+    /// What the IPC namespace holds.
+    pub usage: Usage,
+    /// What the IPC namespace can hold.
+    pub limits: Limits,
 }
 
-struct Page {
+impl Display for Metrics<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut page = Page { key: self.key, out: f };
+        page.gauge("mqfs_up", "Whether the server runs.", u64::from(self.is_up))?;
+        if let Some(counters) = self.counters {
+            page.counters(counters)?;
+        }
+        if let Some(status) = self.request_queue {
+            page.request_queue(status)?;
+        }
+        let queues = "Message queues in the IPC namespace.";
+        page.gauge("mqfs_namespace_queues", queues, self.usage.queues as u64)?;
+        let limit = "Most message queues that the IPC namespace can hold (kernel.msgmni).";
+        page.gauge("mqfs_namespace_queues_limit", limit, self.limits.msgmni as u64)
+    }
+}
+
+struct Page<'a, 'b> {
     key: Key,
-    text: String,
+    out: &'a mut fmt::Formatter<'b>,
 }
 
-impl Page {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        self.line(format_args!("# HELP {name} {help}"));
-        self.line(format_args!("# TYPE {name} {kind}"));
+impl Page<'_, '_> {
+    fn family(&mut self, name: &str, kind: &str, help: &str) -> fmt::Result {
+        writeln!(self.out, "# HELP {name} {help}")?;
+        writeln!(self.out, "# TYPE {name} {kind}")
     }
 
-    fn line(&mut self, line: fmt::Arguments<'_>) {
-        // A String takes everything.
-        let _ = writeln!(self.text, "{line}");
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.family(name, "gauge", help)?;
+        self.sample(name, None, value)
     }
 
-    fn gauge(&mut self, name: &str, help: &str, value: u64) {
-        self.family(name, "gauge", help);
-        self.sample(name, None, value);
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.family(name, "counter", help)?;
+        self.sample(name, None, value)
     }
 
-    fn counter(&mut self, name: &str, help: &str, value: u64) {
-        self.family(name, "counter", help);
-        self.sample(name, None, value);
-    }
-
-    fn reasons(
+    fn by_reason(
         &mut self,
         name: &str,
         help: &str,
         counts: impl Iterator<Item = (&'static str, u64)>,
-    ) {
-        self.family(name, "counter", help);
+    ) -> fmt::Result {
+        self.family(name, "counter", help)?;
         for (reason, count) in counts {
-            self.sample(name, Some(("reason", &reason)), count);
+            self.sample(name, Some(("reason", &reason)), count)?;
         }
+        Ok(())
     }
 
-    fn sample(&mut self, name: &str, label: Option<(&str, &dyn Display)>, value: impl Display) {
+    fn sample(
+        &mut self,
+        name: &str,
+        label: Option<(&str, &dyn Display)>,
+        value: impl Display,
+    ) -> fmt::Result {
         let key = self.key;
         match label {
             Some((label, of)) => {
-                self.line(format_args!("{name}{{{label}=\"{of}\",key=\"{key}\"}} {value}"));
+                writeln!(self.out, "{name}{{{label}=\"{of}\",key=\"{key}\"}} {value}")
             }
-            None => self.line(format_args!("{name}{{key=\"{key}\"}} {value}")),
+            None => writeln!(self.out, "{name}{{key=\"{key}\"}} {value}"),
         }
     }
 
-    fn histogram(&mut self, figures: &Snapshot) {
-        let name = "mqfs_transfer_seconds";
-        let help = "How long complete transfers took, from the request's arrival.";
-        self.family(name, "histogram", help);
+    fn counters(&mut self, counters: &Snapshot) -> fmt::Result {
+        let started = counters.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let help = "When the server started, in seconds since 1970.";
+        self.gauge("mqfs_start_time_seconds", help, started.as_secs())?;
+        self.counter("mqfs_requests_total", "Requests received.", counters.requests)?;
+        self.counter("mqfs_bytes_sent_total", "Bytes of files sent.", counters.bytes)?;
+        let gone = "Clients that left before they had everything.";
+        self.counter("mqfs_clients_gone_total", gone, counters.clients_gone)?;
+        self.by_reason(
+            "mqfs_failures_total",
+            "Requests that a child could not fulfil.",
+            counters.failures().map(|(reason, count)| (reason.name(), count)),
+        )?;
+        self.by_reason(
+            "mqfs_refused_total",
+            "Requests that the server refused without a child.",
+            counters.refused().map(|(reason, count)| (reason.name(), count)),
+        )?;
+        self.gauge("mqfs_children", "Children that serve requests.", counters.children)?;
+        let peak = "Most children that served requests at once.";
+        self.gauge("mqfs_children_peak", peak, counters.most_children)?;
+        let limit = "Most children allowed at once (--max-children).";
+        self.gauge("mqfs_children_limit", limit, counters.most_allowed)?;
+        self.transfer_times(counters)
+    }
+
+    fn transfer_times(&mut self, counters: &Snapshot) -> fmt::Result {
+        let help = "Seconds from a request's arrival to the end of its complete transfer.";
+        self.family("mqfs_transfer_seconds", "histogram", help)?;
+        let bucket = "mqfs_transfer_seconds_bucket";
         let mut so_far = 0_u64;
-        let bucket = format!("{name}_bucket");
-        for (bound, count) in BOUNDS.into_iter().zip(figures.times) {
+        for (bound, count) in BOUNDS.into_iter().zip(counters.times) {
             so_far = so_far.wrapping_add(count);
-            self.sample(&bucket, Some(("le", &bound.as_secs_f64())), so_far);
+            self.sample(bucket, Some(("le", &bound.as_secs_f64())), so_far)?;
         }
-        self.sample(&bucket, Some(("le", &"+Inf")), figures.completed());
-        self.sample(&format!("{name}_sum"), None, figures.time.as_secs_f64());
-        self.sample(&format!("{name}_count"), None, figures.completed());
+        self.sample(bucket, Some(("le", &"+Inf")), counters.completed())?;
+        self.sample("mqfs_transfer_seconds_sum", None, counters.time.as_secs_f64())?;
+        self.sample("mqfs_transfer_seconds_count", None, counters.completed())
     }
 
-    /// What the kernel says of the request queue and of the namespace.
-    fn queues(&mut self, figures: &Snapshot) {
-        let queue = figures.queue.map(Queue::from_id);
-        // An id comes round again, a key does not belong to two.
-        let status = queue.and_then(|queue| queue.status().ok()).filter(|s| s.key == self.key);
-        if let Some(status) = status {
-            let messages = "Messages in the request queue.";
-            self.gauge("mqfs_queue_messages", messages, status.messages);
-            self.gauge("mqfs_queue_bytes", "Bytes in the request queue.", status.bytes);
-            let room = "Bytes that the request queue takes.";
-            self.gauge("mqfs_queue_capacity_bytes", room, status.max_bytes);
-        }
-        if let (Ok(usage), Ok(limits)) = (Usage::current(), Limits::current()) {
-            let queues = "Message queues in the IPC namespace.";
-            self.gauge("mqfs_namespace_queues", queues, usage.queues as u64);
-            let limit = "Message queues that there may be in the IPC namespace (kernel.msgmni).";
-            self.gauge("mqfs_namespace_queues_limit", limit, limits.msgmni as u64);
-        }
+    fn request_queue(&mut self, status: &Status) -> fmt::Result {
+        let messages = "Messages in the request queue.";
+        self.gauge("mqfs_queue_messages", messages, status.messages)?;
+        self.gauge("mqfs_queue_bytes", "Bytes in the request queue.", status.bytes)?;
+        let capacity = "Most bytes that the request queue can hold.";
+        self.gauge("mqfs_queue_capacity_bytes", capacity, status.max_bytes)
     }
 }

@@ -7,7 +7,6 @@ use crate::sys::{geteuid, getpid};
 use sysv_ipc::{Pid, Uid};
 
 use super::layout::{BOUNDS, Failure, MAGIC, MODE, NO_QUEUE, Refused, SIZE, VERSION, word};
-use super::snapshot::Snapshot;
 use sysv_ipc::{Attached, Error, Key, QueueId, SharedMemory};
 
 /// The counters of a server that holds the server lock, in shared memory that forked children have in
@@ -41,20 +40,13 @@ impl Writer {
     /// Puts new counters under a key, for the server of this request queue. Only for who holds the
     /// server lock.
     ///
-    /// What stands in the way is told to the log: a server can do without. It then counts where only
-    /// its own processes see it.
+    /// A server can do without: what stands in the way goes to the log, and nothing is counted.
     pub fn publish(key: Key, queue: QueueId, most_allowed: usize) -> Self {
-        let segment = create_by_rules(key).and_then(|segment| attach(segment, true));
-        let segment = segment.or_else(|obstacle| {
-            tracing::warn!(%key, reason = obstacle.to_string(), "nobody can see the figures");
-            // Nobody finds it, and it goes with the last process that has it.
-            let private = SharedMemory::create(Key::PRIVATE, SIZE, MODE)?;
-            let attached = attach(private, false);
-            let _ = private.remove();
-            attached
-        });
+        let segment = create_by_rules(key).and_then(attach);
         let segment = segment
-            .inspect_err(|error| tracing::warn!(reason = error.to_string(), "nothing is counted"))
+            .inspect_err(|obstacle| {
+                tracing::warn!(%key, reason = obstacle.to_string(), "nothing is counted");
+            })
             .ok();
         let figures = Self { segment, maker: getpid() };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -115,12 +107,6 @@ impl Writer {
         self.add(word::GONE, 1);
     }
 
-    /// The figures as they are now, for whoever shows them. None: nothing is counted.
-    pub fn snapshot(&self) -> Option<Snapshot> {
-        let (_, memory) = self.segment.as_ref()?;
-        Snapshot::of(|index| Some(memory.words().get(index)?.load(Relaxed)))
-    }
-
     /// Takes the segment from under the key. Whoever has it attached counts on.
     pub fn withdraw(&self) {
         if let Some((segment, _)) = &self.segment
@@ -152,13 +138,11 @@ impl Drop for Writer {
     }
 }
 
-fn attach(segment: SharedMemory, remove: bool) -> Result<(SharedMemory, Attached), Obstacle> {
+fn attach(segment: SharedMemory) -> Result<(SharedMemory, Attached), Obstacle> {
     match segment.attach() {
         Ok(attached) => Ok((segment, attached)),
         Err(error) => {
-            if remove {
-                let _ = segment.remove();
-            }
+            let _ = segment.remove();
             Err(error.into())
         }
     }

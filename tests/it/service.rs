@@ -83,7 +83,13 @@ fn a_server_whose_service_manager_does_not_listen_serves_all_the_same() {
     });
 }
 
-const UNITS: [&str; 3] = ["mqfs-server.service", "mqfs-reap.service", "mqfs-reap.timer"];
+const UNITS: [&str; 5] = [
+    "mqfs-server.service",
+    "mqfs-reap.service",
+    "mqfs-reap.timer",
+    "mqfs-metrics.service",
+    "mqfs-metrics.timer",
+];
 
 /// The units in a folder of their own, with programs that are there.
 fn units() -> TempDir {
@@ -121,7 +127,9 @@ fn systemd_finds_nothing_wrong_with_the_units() {
 
 #[test]
 fn the_units_are_as_confined_as_they_were() {
-    for (unit, exposure) in [("mqfs-server.service", "32"), ("mqfs-reap.service", "20")] {
+    for (unit, exposure) in
+        [("mqfs-server.service", "32"), ("mqfs-reap.service", "20"), ("mqfs-metrics.service", "20")]
+    {
         let arguments = ["security", "--offline=true", "--threshold", exposure];
         let Some(mut security) = systemd_analyze(&arguments) else { return };
         let folder = units();

@@ -1,6 +1,6 @@
 //! `mqfs-stat`: what it shows of a server and of any queue, and how it ends.
 
-mod metrics;
+mod prometheus;
 mod segment;
 mod watch;
 
@@ -293,13 +293,19 @@ fn it_exits_with_141_when_nobody_reads_and_with_2_when_nothing_can_be_written() 
 }
 
 #[test]
-fn help_names_every_option_of_both_programs() {
+fn help_names_every_option() {
     let help = |name| text(run(program(name).arg("--help")));
-    for flag in ["-k, --key <KEY>", "--key-file <PATH>", "[KEY]", "--json", "--watch <TIME>"] {
+    for flag in [
+        "-k, --key <KEY>",
+        "--key-file <PATH>",
+        "[KEY]",
+        "--json",
+        "--prometheus",
+        "--watch <TIME>",
+    ] {
         assert!(help("mqfs-stat").contains(flag), "{flag}");
     }
     assert!(help("mqfs-stat").contains("Exit status"));
-    assert!(help("mqfs-server").contains("--metrics-file <PATH>"));
 }
 
 #[test]

@@ -10,7 +10,6 @@ complete -c mqfs-server -l reap-interval -d 'How often to remove the queues of d
 complete -c mqfs-server -l plain -d 'Which plain requests to answer: those of other programs, which prove nothing' -r -f -a "never\t'None'
 owner\t'All, while --mode lets nobody but the owner ask'
 any\t'All, though whoever may ask can then name anybody\'s queue'"
-complete -c mqfs-server -l metrics-file -d 'Write figures for Prometheus\' textfile collector to PATH, every 10s and at the end' -r -F
 complete -c mqfs-server -l log-format -d 'How log lines look' -r -f -a "text\t'Time, level, message and name=value'
 json\t'An object to a line'"
 complete -c mqfs-server -s v -l verbose -d 'Log more'

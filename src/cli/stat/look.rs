@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 use anyhow::Result;
 use sysv_ipc::Pid;
 
-use crate::counters::{self, Lookup, Snapshot};
+use crate::counters::{self, Lookup, Metrics, Snapshot};
 use crate::escape::escape;
 use crate::ownership::liveness;
 use crate::ownership::server_lock::{self, ServerState};
@@ -49,26 +49,53 @@ impl Figures {
 }
 
 impl Look {
+    /// Everything, with the reply queues.
     pub(super) fn now(key: Key) -> Result<Self> {
+        let mut look = Self::without_reply_queues(key)?;
+        if look.is_servers() {
+            look.reply_queues = Some(reply_queues()?);
+        }
+        Ok(look)
+    }
+
+    pub(super) fn without_reply_queues(key: Key) -> Result<Self> {
         let queue = match Queue::open(key).and_then(|queue| Ok((queue, queue.status()?))) {
             Err(error) if error.is_gone() => None,
             found => Some(found?),
         };
-        let is_ours = queue.is_none_or(|(_, status)| is_request_queue_mode(status.mode));
-        let server =
-            queue.filter(|_| is_ours).map(|(_, status)| server_lock::server_state(key, status.uid));
-        let reply_queues = if is_ours { Some(reply_queues()?) } else { None };
+        let server = queue
+            .filter(|(_, status)| is_request_queue_mode(status.mode))
+            .map(|(_, status)| server_lock::server_state(key, status.uid));
         Ok(Self {
             key,
             time: SystemTime::now(),
             taken: Instant::now(),
             queue,
             server,
-            reply_queues,
+            reply_queues: None,
             usage: Usage::current()?,
             limits: Limits::current()?,
             figures: figures(key, queue, server),
         })
+    }
+
+    /// Metrics for Prometheus.
+    pub(super) fn exposition(&self) -> String {
+        let queue = self.queue.as_ref().filter(|_| self.server.is_some());
+        let metrics = Metrics {
+            key: self.key,
+            is_up: self.server == Some(ServerState::Running),
+            counters: self.figures.snapshot(),
+            request_queue: queue.map(|(_, status)| status),
+            usage: self.usage,
+            limits: self.limits,
+        };
+        metrics.to_string()
+    }
+
+    /// Whether the key is free or a server's, and not another program's.
+    fn is_servers(&self) -> bool {
+        self.queue.is_none() || self.server.is_some()
     }
 
     /// Whether what stands under the key is what a dead server left.
