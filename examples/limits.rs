@@ -10,7 +10,9 @@ use std::fs;
 use clap::Parser;
 use mqfs::nix::sched::{CloneFlags, unshare};
 use mqfs::nix::unistd::{getgid, getuid};
-use sysv_ipc::{Key, Limits, MessageBuffer, MessageType, Mode, Queue, SendError, Settings, Usage};
+use sysv_ipc::{
+    Key, MessageBuffer, MessageType, Mode, Queue, QueueLimits, QueueSettings, QueueUsage, SendError,
+};
 
 use classic::{Stop, own, say};
 
@@ -43,8 +45,8 @@ fn run() -> Result<(), Stop> {
     classic::end_on_signals()?;
     say(if alone { "in an IPC namespace of its own" } else { "in the IPC namespace of others" });
 
-    let limits = Limits::current()?;
-    let usage = Usage::current()?;
+    let limits = QueueLimits::current()?;
+    let usage = QueueUsage::current()?;
     say("limit        /proc    msgctl  in use (MSG_INFO)");
     tell("msgmni", limits.msgmni, &format!("{} queues", usage.queues))?;
     tell("msgmax", limits.msgmax, "")?;
@@ -84,7 +86,7 @@ fn new_queue() -> Result<Queue, Stop> {
     own(|| Queue::create(Key::PRIVATE, Mode::new(0o600)), Queue::remove)
 }
 
-fn number_of_queues(limits: Limits, most: usize) -> Result<(), Stop> {
+fn number_of_queues(limits: QueueLimits, most: usize) -> Result<(), Stop> {
     let mut made = 0;
     let refused = loop {
         if made == most {
@@ -105,7 +107,7 @@ fn number_of_queues(limits: Limits, most: usize) -> Result<(), Stop> {
     Ok(())
 }
 
-fn size_of_a_message(limits: Limits) -> Result<(), Stop> {
+fn size_of_a_message(limits: QueueLimits) -> Result<(), Stop> {
     if limits.msgmax > BEARABLE {
         say("msgmax: too large to be tried");
         return Ok(());
@@ -119,12 +121,12 @@ fn size_of_a_message(limits: Limits) -> Result<(), Stop> {
     Ok(())
 }
 
-fn size_of_a_queue(limits: Limits) -> Result<(), Stop> {
+fn size_of_a_queue(limits: QueueLimits) -> Result<(), Stop> {
     let room = limits.msgmnb.min(BEARABLE);
     for size in [1024, 0] {
         let queue = new_queue()?;
         let settings = queue.status()?.settings();
-        queue.set(&Settings { max_bytes: room as u64, ..settings })?;
+        queue.set(&QueueSettings { max_bytes: room as u64, ..settings })?;
         let message = MessageBuffer::with_text(ANY, &vec![0; size]);
         let (mut sent, mut last) = (0, Ok(()));
         while last.is_ok() {
@@ -138,7 +140,7 @@ fn size_of_a_queue(limits: Limits) -> Result<(), Stop> {
     let queue = new_queue()?;
     let settings = queue.status()?.settings();
     for max_bytes in [limits.msgmnb as u64 / 2, limits.msgmnb as u64 + 1] {
-        let set = queue.set(&Settings { max_bytes, ..settings });
+        let set = queue.set(&QueueSettings { max_bytes, ..settings });
         let set = set.map_or_else(|error| error.to_string(), |()| "done".to_owned());
         say(format!("msgmnb: a queue for {max_bytes} bytes (IPC_SET): {set}"));
     }

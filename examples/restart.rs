@@ -24,8 +24,8 @@ use mqfs::nix::sys::signal::{Signal, kill};
 use mqfs::nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use mqfs::nix::unistd::{Pid, getpid, gettid};
 use sysv_ipc::{
-    AttachedReadOnly, Error, Key, MessageBuffer, MessageType, Mode, Queue, ReceiveError, Select,
-    Semaphore, SharedMemory,
+    AttachedReadOnly, Error, Key, Lock, MessageBuffer, MessageType, Mode, Queue, ReceiveError,
+    Select, SharedMemory,
 };
 
 use classic::{Stop, is_asleep, is_stopping, own, say, wait_until};
@@ -105,13 +105,13 @@ fn serve(key: Key) -> Result<(), Stop> {
 fn remove_stale(key: Key) -> Result<(), Stop> {
     let foreign = || Stop::unavailable(format!("key {key} is in use by another program"));
     if let Ok(queue) = Queue::open(key) {
-        if !queue.status()?.mode.contains(MARK) {
+        if !queue.status()?.permissions.mode.contains(MARK) {
             return Err(foreign());
         }
         queue.remove()?;
     }
     if let Ok(memory) = SharedMemory::open(key) {
-        if !memory.status()?.mode.contains(MARK) {
+        if !memory.status()?.permissions.mode.contains(MARK) {
             return Err(foreign());
         }
         memory.remove()?;
@@ -156,8 +156,7 @@ fn end(server: Pid, signal: Signal) {
 
 /// `kill -9`: the server removes nothing. What it leaves is ours to remove, if no next one does.
 fn kill_hard(server: Pid, key: Key) -> Result<(), Stop> {
-    let left =
-        || Ok::<_, Error>((Queue::open(key)?, SharedMemory::open(key)?, Semaphore::open(key)?));
+    let left = || Ok::<_, Error>((Queue::open(key)?, SharedMemory::open(key)?, Lock::open(key)?));
     own(left, move |(queue, memory, lock)| {
         end(server, Signal::SIGTERM);
         let _ = (queue.remove(), memory.remove());
@@ -226,7 +225,7 @@ fn receive_never(queue: Queue) -> Errno {
 
 /// What the semaphore says of a server.
 fn state_of(server: Pid, key: Key) -> Result<String, Stop> {
-    let lock = Semaphore::open(key)?;
+    let lock = Lock::open(key)?;
     Ok(match lock.last_pid()? {
         // The kernel took the 1 back when the server died: SEM_UNDO.
         _ if !lock.is_held()? => "it is dead, nobody holds the lock".to_owned(),
@@ -274,8 +273,7 @@ fn show_memory(key: Key, second: Pid) -> Result<(), Stop> {
     say(format!("  the client detaches the old one, as the last: {gone}"));
 
     end(third, Signal::SIGTERM);
-    let left =
-        [Queue::open(key).is_ok(), SharedMemory::open(key).is_ok(), Semaphore::open(key).is_ok()];
+    let left = [Queue::open(key).is_ok(), SharedMemory::open(key).is_ok(), Lock::open(key).is_ok()];
     let left = left.iter().filter(|&&left| left).count();
     say(format!("server {third} is asked to stop; left: {left}"));
     if left == 0 { Ok(()) } else { Err(Stop::failed("the server left something")) }

@@ -90,7 +90,7 @@ fn make_queue(key: Key) -> Result<Queue, Stop> {
     let why = match users.iter().find(|&&pid| is_alive(Pid::from_raw(pid.as_raw()))) {
         Some(pid) => format!("in use: process {pid} uses queue {id}; choose another key"),
         None if users.is_empty() => {
-            let uid = status.cuid;
+            let uid = status.permissions.cuid;
             format!("taken: queue {id}, never used, was made by uid {uid}; choose another key")
         }
         None => format!(

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{geteuid, getpid};
-use sysv_ipc::{Key, Limits};
+use sysv_ipc::{Key, QueueLimits};
 use tempfile::TempDir;
 
 use crate::options::Options;
@@ -199,7 +199,7 @@ impl Stage {
 
     /// Who runs the programs, and where, in words.
     pub(crate) fn description(&self) -> String {
-        let limits = Limits::current().expect("limits");
+        let limits = QueueLimits::current().expect("limits");
         let who = match self.uid {
             Some(uid) => format!("as uid {uid} without privileges, started by root"),
             None => format!("as uid {}", geteuid()),
@@ -208,7 +208,7 @@ impl Stage {
             Some(_) => "in IPC namespaces of their own",
             None => "in the IPC namespace of all others",
         };
-        let Limits { msgmnb, msgmax, .. } = limits;
+        let QueueLimits { msgmnb, msgmax, .. } = limits;
         format!("{who}, {space}, with msgmnb {msgmnb} and msgmax {msgmax}")
     }
 }

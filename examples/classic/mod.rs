@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use mqfs::nix::{errno::Errno, sys::signal::kill, unistd::Pid};
-use sysv_ipc::{Acquire, Error, Key, Mode, Queue, ReceiveError, Semaphore, SendError};
+use sysv_ipc::{Acquire, Error, Key, Lock, Mode, Queue, ReceiveError, SendError};
 
 /// The program's name, for its messages.
 pub(super) const PROGRAM: &str = env!("CARGO_BIN_NAME");
@@ -177,9 +177,9 @@ fn on_signals(handler: impl FnMut() + Send + 'static) -> Result<(), Stop> {
 
 /// Takes the lock of a key's server: a semaphore under the same key. The kernel gives it back when
 /// its holder dies, however it dies (`SEM_UNDO`), so a lock that is held tells of a server that lives.
-pub(super) fn lock(key: Key) -> Result<Semaphore, Stop> {
+pub(super) fn lock(key: Key) -> Result<Lock, Stop> {
     let take = || loop {
-        let semaphore = Semaphore::open_or_create(key, Mode::new(0o644))?;
+        let semaphore = Lock::open_or_create(key, Mode::new(0o644))?;
         match semaphore.try_acquire() {
             Ok(Acquire::Acquired) => return Ok(semaphore),
             Ok(_) => {
@@ -192,7 +192,7 @@ pub(super) fn lock(key: Key) -> Result<Semaphore, Stop> {
             Err(error) => return Err(error.into()),
         }
     };
-    own(take, Semaphore::remove)
+    own(take, Lock::remove)
 }
 
 /// The queue of a server that lives. Nobody waits at the queue of one that was killed.
@@ -201,7 +201,7 @@ pub(super) fn find(server: &str, key: Key) -> Result<Queue, Stop> {
         Err(error) if error.is_gone() => {
             Err(Stop::unavailable(format!("no {server}: no queue has key {key}")))
         }
-        Ok(_) if Semaphore::open(key).and_then(Semaphore::is_held) == Ok(false) => {
+        Ok(_) if Lock::open(key).and_then(Lock::is_held) == Ok(false) => {
             Err(Stop::unavailable(format!("no {server}: the one of key {key} is dead")))
         }
         found => Ok(found?),

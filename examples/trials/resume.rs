@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use nix::sys::signal::Signal;
-use sysv_ipc::Limits;
+use sysv_ipc::QueueLimits;
 
 use crate::support::{
     DEADLINE, Process, Report, Server, Site, bytes_read, bytes_written, end_of, size, wait_for,
@@ -167,7 +167,7 @@ impl Tally {
             return Ok(());
         };
         let more = (read + sent).saturating_sub(opts.size);
-        let in_flight = opts.kills * (Limits::current()?.msgmnb as u64 + READ_AT_ONCE);
+        let in_flight = opts.kills * (QueueLimits::current()?.msgmnb as u64 + READ_AT_ONCE);
         report.row("read to be sent by all servers' children", format!("{} bytes", read + sent));
         report.row("of these, more than once", format!("{more} bytes"));
         report.row("what queues and children can have in flight", format!("{in_flight} bytes"));

@@ -6,7 +6,7 @@ use super::reply_queue::ReplyQueue;
 use super::{Error, failed};
 use crate::sys::AdaptiveSpin;
 use crate::wire::{Failure, MAX_REPLY, Meta, Reply, Trailer};
-use sysv_ipc::{Limits, MessageBuffer};
+use sysv_ipc::{MessageBuffer, QueueLimits};
 
 /// What one request brings.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Attempt {
 
     /// Waits for the first message, so that what cannot be opened fails here.
     pub(super) fn begin(queue: ReplyQueue) -> Result<Self, Error> {
-        let msgmax = Limits::current()?.msgmax;
+        let msgmax = QueueLimits::current()?.msgmax;
         let mut attempt = Self {
             queue: Some(queue),
             bytes: MessageBuffer::with_capacity(msgmax.clamp(MAX_REPLY, Self::MAX_MESSAGE)),

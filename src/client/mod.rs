@@ -116,13 +116,17 @@ impl ServerQueue {
         let queue = Queue::open(key).map_err(no_server)?;
         let status = queue.status().map_err(no_server)?;
         // The creator keeps the right to read whatever owner IPC_SET gives the queue.
-        for uid in [status.uid, status.cuid] {
+        for uid in [status.permissions.uid, status.permissions.cuid] {
             if !uid.is_root() && uid != geteuid() && Some(uid) != trusted {
                 return Err(Error::Untrusted { key, uid });
             }
         }
-        let server =
-            Self { key, queue, owner: status.uid, marked: is_request_queue_mode(status.mode) };
+        let server = Self {
+            key,
+            queue,
+            owner: status.permissions.uid,
+            marked: is_request_queue_mode(status.permissions.mode),
+        };
         if server_lock::server_state(key, server.owner) == ServerState::Dead && server.marked {
             return Err(Error::ServerDead { key });
         }

@@ -10,7 +10,8 @@ use super::{Error, ServerQueue};
 use crate::ownership::lease;
 use crate::wire::{Cookie, LEASE_TYPE, Lease, REPLY_QUEUE_MODE};
 use sysv_ipc::{
-    self, Limits, MessageBuffer, Mode, OwnedQueue, Queue, QueueId, Select, SendError, Usage,
+    self, MessageBuffer, Mode, OwnedQueue, Queue, QueueId, QueueLimits, QueueUsage, Select,
+    SendError,
 };
 
 /// A queue for one attempt at a transfer, never used again.
@@ -81,7 +82,7 @@ impl ReplyQueue {
 /// Whether a message of the largest size would not fit into a new queue beside a lease. An mqfs server
 /// makes its messages smaller; another one would wait for ever.
 fn lease_is_in_the_way() -> Result<bool, sysv_ipc::Error> {
-    let limits = Limits::current()?;
+    let limits = QueueLimits::current()?;
     Ok(limits.msgmnb < limits.msgmax + Lease::SIZE)
 }
 
@@ -106,7 +107,7 @@ fn hand_over(queue: Queue, server: Uid) -> Result<(), sysv_ipc::Error> {
     settings.uid = server;
     // IPC_SET compares msg_qbytes with msgmnb even where it does not change; and msgmnb may have
     // been lowered since the queue was made.
-    settings.max_bytes = settings.max_bytes.min(Limits::current()?.msgmnb as u64);
+    settings.max_bytes = settings.max_bytes.min(QueueLimits::current()?.msgmnb as u64);
     queue.set(&settings)
 }
 
@@ -117,8 +118,8 @@ fn gone_is_removed(error: sysv_ipc::Error) -> Error {
 fn with_remedy(error: Error) -> Error {
     match error {
         Error::Ipc(error) if error.is_out_of_space() => Error::NoQueueLeft {
-            in_use: Usage::current().map_or(0, |usage| usage.queues),
-            limit: Limits::current().map_or(0, |limits| limits.msgmni),
+            in_use: QueueUsage::current().map_or(0, |usage| usage.queues),
+            limit: QueueLimits::current().map_or(0, |limits| limits.msgmni),
         },
         other => other,
     }

@@ -16,7 +16,7 @@ use sysv_ipc::{Pid, Uid};
 use super::Error;
 use crate::ownership::liveness::{Observer, Seen};
 use crate::ownership::server_lock::{self, ServerState};
-use sysv_ipc::{self, Key, MessageBuffer, OwnedQueue, Queue, ReceiveError, Select, Status};
+use sysv_ipc::{self, Key, MessageBuffer, OwnedQueue, Queue, QueueStatus, ReceiveError, Select};
 
 /// How often waits are looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -341,7 +341,7 @@ impl Entry {
     }
 
     /// Who answers, as first seen: while nobody reads, its pid may become another's.
-    fn child(&self, status: &Status) -> Option<&Seen> {
+    fn child(&self, status: &QueueStatus) -> Option<&Seen> {
         let sender = status.last_sender.filter(|&pid| pid != getpid())?;
         Some(self.child.get_or_init(|| Seen::now(sender)))
     }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::layout::BOUNDS;
 use super::snapshot::Snapshot;
-use sysv_ipc::{Key, Limits, Status, Usage};
+use sysv_ipc::{Key, QueueLimits, QueueStatus, QueueUsage};
 
 /// What [`Metrics`] are made of: the state under one key at one moment.
 ///
@@ -21,11 +21,11 @@ pub struct Metrics<'a> {
     /// The server's counters, if there are any.
     pub counters: Option<&'a Snapshot>,
     /// The state of the request queue, if there is one.
-    pub request_queue: Option<&'a Status>,
+    pub request_queue: Option<&'a QueueStatus>,
     /// What the IPC namespace holds.
-    pub usage: Usage,
+    pub usage: QueueUsage,
     /// What the IPC namespace can hold.
-    pub limits: Limits,
+    pub limits: QueueLimits,
 }
 
 impl Display for Metrics<'_> {
@@ -134,7 +134,7 @@ impl Page<'_, '_> {
         self.sample("mqfs_transfer_seconds_count", None, counters.completed())
     }
 
-    fn request_queue(&mut self, status: &Status) -> fmt::Result {
+    fn request_queue(&mut self, status: &QueueStatus) -> fmt::Result {
         let messages = "Messages in the request queue.";
         self.gauge("mqfs_queue_messages", messages, status.messages)?;
         self.gauge("mqfs_queue_bytes", "Bytes in the request queue.", status.bytes)?;

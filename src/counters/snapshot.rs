@@ -77,7 +77,9 @@ pub fn read(key: Key, owner: Option<Uid>) -> Result<Lookup, Error> {
 }
 
 fn stranger(status: &SharedMemoryStatus, owner: Uid) -> Option<Uid> {
-    [status.uid, status.cuid].into_iter().find(|&uid| !uid.is_root() && uid != owner)
+    [status.permissions.uid, status.permissions.cuid]
+        .into_iter()
+        .find(|&uid| !uid.is_root() && uid != owner)
 }
 
 impl Lookup {

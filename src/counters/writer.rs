@@ -179,10 +179,11 @@ fn remove_predecessor(key: Key) -> Result<bool, Obstacle> {
         Err(error) if error.is_denied() => return Err(Obstacle::Foreign(None)),
         Err(error) => return Err(error.into()),
     };
-    let foreign = [status.uid, status.cuid].into_iter().find(|uid| *uid != geteuid());
+    let foreign =
+        [status.permissions.uid, status.permissions.cuid].into_iter().find(|uid| *uid != geteuid());
     match foreign {
         Some(uid) if !geteuid().is_root() => return Err(Obstacle::Foreign(Some(uid))),
-        None if status.mode != MODE => return Err(Obstacle::AnotherPrograms),
+        None if status.permissions.mode != MODE => return Err(Obstacle::AnotherPrograms),
         _ => {}
     }
     match segment.remove() {

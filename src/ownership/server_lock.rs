@@ -7,7 +7,7 @@
 use crate::sys::{geteuid, getpid};
 use sysv_ipc::{Pid, Uid};
 
-use sysv_ipc::{Acquire, Error, Key, Mode, Semaphore};
+use sysv_ipc::{Acquire, Error, Key, Lock, Mode};
 
 /// Anyone may ask, only the owner may take.
 const MODE: Mode = Mode::new(0o644);
@@ -16,7 +16,7 @@ const MODE: Mode = Mode::new(0o644);
 #[derive(Debug)]
 pub struct ServerLock {
     key: Key,
-    semaphore: Semaphore,
+    semaphore: Lock,
     holder: Pid,
 }
 
@@ -80,17 +80,19 @@ impl ServerLock {
     /// None: a foreign semaphore was in the way, and is not any more.
     fn try_take(key: Key) -> Result<Option<Self>, LockError> {
         // Looked up with no flags first: with a mode, semget refuses one that grants less.
-        let semaphore = match Semaphore::open(key) {
-            Err(error) if error.is_gone() => Semaphore::open_or_create(key, MODE)?,
+        let semaphore = match Lock::open(key) {
+            Err(error) if error.is_gone() => Lock::open_or_create(key, MODE)?,
             found => found?,
         };
         let status = match semaphore.status() {
             Err(error) if error.is_denied() => return Err(LockError::Foreign { key, uid: None }),
             status => status?,
         };
-        if !is_trusted(status.uid, geteuid()) || !is_trusted(status.cuid, geteuid()) {
+        if !is_trusted(status.permissions.uid, geteuid())
+            || !is_trusted(status.permissions.cuid, geteuid())
+        {
             if !geteuid().is_root() {
-                return Err(LockError::Foreign { key, uid: Some(status.cuid) });
+                return Err(LockError::Foreign { key, uid: Some(status.permissions.cuid) });
             }
             semaphore.remove()?;
             return Ok(None);
@@ -99,7 +101,7 @@ impl ServerLock {
             Ok(Acquire::Acquired) => Ok(Some(Self { key, semaphore, holder: getpid() })),
             Ok(Acquire::Held) => Err(LockError::Held { key, pid: semaphore.last_pid()? }),
             Err(error) if error.is_denied() => {
-                Err(LockError::Foreign { key, uid: Some(status.cuid) })
+                Err(LockError::Foreign { key, uid: Some(status.permissions.cuid) })
             }
             Err(error) => Err(error.into()),
         }
@@ -118,8 +120,8 @@ impl ServerLock {
     }
 
     fn is_held_by_us(&self) -> bool {
-        let same = |found: Semaphore| found == self.semaphore;
-        Semaphore::open(self.key).is_ok_and(same)
+        let same = |found: Lock| found == self.semaphore;
+        Lock::open(self.key).is_ok_and(same)
             && self.semaphore.is_held() == Ok(true)
             && self.semaphore.last_pid() == Ok(Some(self.holder))
     }
@@ -148,9 +150,10 @@ pub enum ServerState {
 /// Asks the lock of a key, whose request queue belongs to `owner`.
 pub fn server_state(key: Key, owner: Uid) -> ServerState {
     let ask = || {
-        let semaphore = Semaphore::open(key)?;
+        let semaphore = Lock::open(key)?;
         let status = semaphore.status()?;
-        if !is_trusted(status.uid, owner) || !is_trusted(status.cuid, owner) {
+        if !is_trusted(status.permissions.uid, owner) || !is_trusted(status.permissions.cuid, owner)
+        {
             return Ok(ServerState::NoLock);
         }
         let held = semaphore.is_held()?;

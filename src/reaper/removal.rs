@@ -9,7 +9,7 @@ use super::verdict::{Proof, Verdict};
 use crate::ownership::lease::{self, Head};
 use crate::ownership::liveness::{self, Observer};
 use crate::ownership::server_lock::{self, ServerState};
-use sysv_ipc::{self, Status};
+use sysv_ipc::{self, QueueStatus};
 
 /// What was done about a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,25 +60,29 @@ pub fn remove(finding: &Finding) -> Action {
 /// Ids come round again after some millions of queues: is this one the one that was judged, and does
 /// what proved it an orphan still hold? A dead owner stays dead, so the same lease proves the same
 /// as before. Returns what the kernel says of it now.
-fn look_again(finding: &Finding, proof: Proof) -> Option<Status> {
+fn look_again(finding: &Finding, proof: Proof) -> Option<QueueStatus> {
     let now = finding.queue.status().ok()?;
     let then = &finding.status;
-    if (now.key, now.cuid, now.mode) != (then.key, then.cuid, then.mode) {
+    if (now.permissions.key, now.permissions.cuid, now.permissions.mode)
+        != (then.permissions.key, then.permissions.cuid, then.permissions.mode)
+    {
         return None;
     }
     let is_same = match proof {
         Proof::Owner(lease, _) => lease::peek(finding.queue) == Head::Lease(lease),
         Proof::NeverUsed => never_used(&now) && now.changed_at == then.changed_at,
         Proof::NoServer => {
-            server_lock::server_state(now.key, now.uid) == ServerState::Dead
+            server_lock::server_state(now.permissions.key, now.permissions.uid) == ServerState::Dead
                 && now.last_receiver == then.last_receiver
         }
-        Proof::LastUsers => (now.cgid, now.changed_at) == (then.cgid, then.changed_at),
+        Proof::LastUsers => {
+            (now.permissions.cgid, now.changed_at) == (then.permissions.cgid, then.changed_at)
+        }
     };
     is_same.then_some(now)
 }
 
-fn is_still_unused(finding: &Finding, proof: Proof, now: &Status) -> bool {
+fn is_still_unused(finding: &Finding, proof: Proof, now: &QueueStatus) -> bool {
     match proof {
         // No lease names it: everything must be as it was. Its last users are asked about again,
         // since a queue that came in its place may look the same but for who lives.
@@ -103,7 +107,7 @@ pub fn sweep() {
     };
     for finding in findings.iter().filter(|finding| finding.verdict.is_orphan()) {
         let queue = finding.queue.id().get();
-        let (reason, uid) = (finding.verdict, finding.status.cuid.as_raw());
+        let (reason, uid) = (finding.verdict, finding.status.permissions.cuid.as_raw());
         match remove(finding) {
             Action::Removed => {
                 tracing::info!(queue, uid, reason = reason.to_string(), "removed an orphaned queue")

@@ -10,7 +10,7 @@ use crate::ownership::lease::{self, Head};
 use crate::ownership::liveness::{Life, Observer};
 use crate::ownership::server_lock::{self, ServerState};
 use crate::wire::{OwnerId, REPLY_QUEUE_MODE, is_request_queue_mode};
-use sysv_ipc::{self, Queue, Status, queues};
+use sysv_ipc::{self, Queue, QueueStatus, queues};
 
 /// What was found of one queue.
 #[derive(Debug, Clone, Copy)]
@@ -19,7 +19,7 @@ pub struct Finding {
     /// The queue.
     pub queue: Queue,
     /// What the kernel said of it.
-    pub status: Status,
+    pub status: QueueStatus,
     /// Who its lease says that it belongs to.
     pub owner: Option<OwnerId>,
     /// Whether it is an orphan.
@@ -66,7 +66,7 @@ impl Policy {
     /// None are known.
     pub fn survey(&self) -> Result<Vec<Finding>, sysv_ipc::Error> {
         let seen: Vec<_> = queues()?
-            .filter(|(_, status)| self.uid.is_none_or(|uid| uid == status.cuid))
+            .filter(|(_, status)| self.uid.is_none_or(|uid| uid == status.permissions.cuid))
             .map(|(queue, status)| {
                 let head = is_reply_queue(&status).then(|| lease::peek(queue));
                 (queue, status, head)
@@ -105,13 +105,13 @@ impl Finding {
     }
 }
 
-pub(super) fn last_used(status: &Status) -> SystemTime {
+pub(super) fn last_used(status: &QueueStatus) -> SystemTime {
     let times = [status.sent_at, status.received_at];
     times.into_iter().flatten().fold(status.changed_at, SystemTime::max)
 }
 
-fn is_reply_queue(status: &Status) -> bool {
-    status.key.is_private() && status.mode == REPLY_QUEUE_MODE
+fn is_reply_queue(status: &QueueStatus) -> bool {
+    status.permissions.key.is_private() && status.permissions.mode == REPLY_QUEUE_MODE
 }
 
 /// How old a marked queue that was never used must be. Should a clock that jumped make it look
@@ -139,10 +139,12 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn finding(&mut self, queue: Queue, status: Status, head: Option<Head>) -> Finding {
+    fn finding(&mut self, queue: Queue, status: QueueStatus, head: Option<Head>) -> Finding {
         let verdict = match head {
             Some(head) => self.judge_reply_queue(&status, head),
-            None if !status.key.is_private() && is_request_queue_mode(status.mode) => {
+            None if !status.permissions.key.is_private()
+                && is_request_queue_mode(status.permissions.mode) =>
+            {
                 self.judge_request_queue(&status)
             }
             None => self.judge_stranger(queue, &status),
@@ -163,7 +165,7 @@ impl<'a> Judge<'a> {
         Finding { queue, status, owner, verdict, must_stay_unused }
     }
 
-    fn is_unused_for(&self, age: Duration, status: &Status) -> bool {
+    fn is_unused_for(&self, age: Duration, status: &QueueStatus) -> bool {
         // The kernel keeps whole seconds: it may have been used up to one later. A time in the
         // future is no age.
         const SECOND: Duration = Duration::from_secs(1);
@@ -172,7 +174,7 @@ impl<'a> Judge<'a> {
             .is_ok_and(|unused| unused > age.saturating_add(SECOND))
     }
 
-    fn judge_reply_queue(&mut self, status: &Status, head: Head) -> Verdict {
+    fn judge_reply_queue(&mut self, status: &QueueStatus, head: Head) -> Verdict {
         if never_used(status) {
             // A time in the future is no age.
             let age = self.now.duration_since(status.changed_at).unwrap_or_default();
@@ -193,8 +195,8 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn judge_request_queue(&mut self, status: &Status) -> Verdict {
-        match server_lock::server_state(status.key, status.uid) {
+    fn judge_request_queue(&mut self, status: &QueueStatus) -> Verdict {
+        match server_lock::server_state(status.permissions.key, status.permissions.uid) {
             ServerState::Running => Verdict::Alive(Doubt::Serving),
             ServerState::NoLock => Verdict::Alive(Doubt::NoLock),
             // The lock alone would do, were it not that other software could have made such a queue
@@ -210,10 +212,10 @@ impl<'a> Judge<'a> {
     /// not in it (`pid_vnr` in kernel/pid.c), wherever that process recorded it. So a number that is
     /// there and that nobody has any more was the number of a process that is dead, in whatever
     /// namespace this one runs; without the number nothing is known.
-    fn judge_stranger(&mut self, queue: Queue, status: &Status) -> Verdict {
+    fn judge_stranger(&mut self, queue: Queue, status: &QueueStatus) -> Verdict {
         let reason = if !self.policy.foreign {
             Stranger::NotAsked
-        } else if !status.key.is_private() {
+        } else if !status.permissions.key.is_private() {
             Stranger::HasKey
         } else {
             match (status.last_sender, status.last_receiver) {
@@ -238,7 +240,7 @@ impl<'a> Judge<'a> {
     }
 }
 
-pub(super) fn never_used(status: &Status) -> bool {
+pub(super) fn never_used(status: &QueueStatus) -> bool {
     // Times as well as pids: a process that this pid namespace cannot see reads as pid 0.
     status.messages == 0
         && (status.last_sender, status.last_receiver) == (None, None)

@@ -6,13 +6,13 @@ use super::{Error, syscalls};
 /// proc_sys_kernel(5).
 ///
 /// ```
-/// let limits = sysv_ipc::Limits::current()?;
+/// let limits = sysv_ipc::QueueLimits::current()?;
 /// assert!(limits.msgmax > 0 && limits.msgmnb > 0 && limits.msgmni > 0);
 /// # Ok::<(), sysv_ipc::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Limits {
+pub struct QueueLimits {
     /// The most bytes of `mtext` in one message (`kernel.msgmax`; 8192 by default).
     pub msgmax: usize,
     /// The `msg_qbytes` of a new queue (`kernel.msgmnb`; 16384 by default).
@@ -21,7 +21,7 @@ pub struct Limits {
     pub msgmni: usize,
 }
 
-impl Limits {
+impl QueueLimits {
     /// The limits as they are now.
     ///
     /// # Errors
@@ -39,7 +39,7 @@ impl Limits {
 /// How much of the namespace's limits is in use. Source: `msgctl(MSG_INFO)`, msgctl(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Usage {
+pub struct QueueUsage {
     /// Queues in use.
     pub queues: usize,
     /// Messages in all of them.
@@ -48,7 +48,7 @@ pub struct Usage {
     pub bytes: usize,
 }
 
-impl Usage {
+impl QueueUsage {
     /// The usage as it is now.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Every queue of the IPC namespace, one after the other.
 
-use super::{Error, Queue, QueueId, Status, syscalls};
+use super::{Error, Queue, QueueId, QueueStatus, syscalls};
 
 /// Every queue of this IPC namespace with its status, whoever may read it (`MSG_STAT_ANY`).
 ///
@@ -13,7 +13,7 @@ use super::{Error, Queue, QueueId, Status, syscalls};
 /// use sysv_ipc::{Mode, OwnedQueue, queues};
 ///
 /// let mine = OwnedQueue::private(Mode::new(0o600))?;
-/// assert!(queues()?.any(|(queue, status)| queue.id() == mine.id() && status.key.is_private()));
+/// assert!(queues()?.any(|(queue, status)| queue.id() == mine.id() && status.permissions.key.is_private()));
 /// # Ok::<(), sysv_ipc::Error>(())
 /// ```
 pub fn queues() -> Result<Queues, Error> {
@@ -45,7 +45,7 @@ impl Queues {
 }
 
 impl Iterator for Queues {
-    type Item = (Queue, Status);
+    type Item = (Queue, QueueStatus);
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.next <= self.last {
@@ -53,7 +53,7 @@ impl Iterator for Queues {
             self.next += 1;
             // An index that is not in use, or whose queue is not for us to see, is passed over.
             if let Ok((id, raw)) = syscalls::msgctl_stat_index(index, self.command) {
-                return Some((Queue::from_id(QueueId::new(id)), Status::from_raw(&raw)));
+                return Some((Queue::from_id(QueueId::new(id)), QueueStatus::from_raw(&raw)));
             }
         }
         None

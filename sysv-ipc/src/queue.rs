@@ -1,15 +1,13 @@
 //! Message queues: a handle that anyone may copy, and an owner that removes.
 
 use std::fmt;
-use std::ops::Deref;
 
-use crate::Pid;
 use libc::{c_int, c_long};
 use nix::errno::Errno;
 
 use super::{
-    Error, Key, Limits, Message, MessageBuffer, MessageType, Mode, Object, ReceiveError, SendError,
-    Settings, Status, syscalls,
+    Error, IpcObject, Key, Message, MessageBuffer, MessageType, Mode, Object, QueueLimits,
+    QueueSettings, QueueStatus, ReceiveError, SendError, owned::sealed, syscalls,
 };
 
 /// The id of a queue, `msqid`: what the calls take once a key has been looked up. 0 is valid.
@@ -89,7 +87,7 @@ impl Queue {
     ///
     /// # Errors
     /// `EACCES`: there is one, whose mode does not let the caller do what `mode` says.
-    /// `ENOSPC`: the namespace has no queue left, [`Limits::msgmni`].
+    /// `ENOSPC`: the namespace has no queue left, [`QueueLimits::msgmni`].
     pub fn open_or_create(key: Key, mode: Mode) -> Result<Self, Error> {
         Self::get(key, libc::IPC_CREAT | c_int::from(mode.bits()))
     }
@@ -99,7 +97,7 @@ impl Queue {
     ///
     /// # Errors
     /// `EEXIST`: there is one already. `ENOSPC`: the namespace has no queue left,
-    /// [`Limits::msgmni`].
+    /// [`QueueLimits::msgmni`].
     pub fn create(key: Key, mode: Mode) -> Result<Self, Error> {
         Self::get(key, libc::IPC_CREAT | libc::IPC_EXCL | c_int::from(mode.bits()))
     }
@@ -135,7 +133,7 @@ impl Queue {
         syscalls::msgsnd(self.0.0, message, flags).map_err(|errno| match errno {
             Errno::EIDRM => SendError::Gone,
             // The type is positive, so EINVAL leaves two: no such queue, or a message too large.
-            Errno::EINVAL => match Limits::current() {
+            Errno::EINVAL => match QueueLimits::current() {
                 Ok(limits) if message.len() > limits.msgmax => SendError::TooBig,
                 _ => SendError::Gone,
             },
@@ -244,15 +242,15 @@ impl Queue {
     ///
     /// # Errors
     /// [Gone](Error::is_gone): there is no such queue.
-    pub fn status(self) -> Result<Status, Error> {
+    pub fn status(self) -> Result<QueueStatus, Error> {
         match syscalls::msgctl_stat(self.0.0) {
-            Ok(status) => Ok(Status::from_raw(&status)),
+            Ok(status) => Ok(QueueStatus::from_raw(&status)),
             Err(Errno::EACCES) => self.status_unread(),
             Err(errno) => Err(self.error("msgctl", errno)),
         }
     }
 
-    fn status_unread(self) -> Result<Status, Error> {
+    fn status_unread(self) -> Result<QueueStatus, Error> {
         // MSG_STAT_ANY takes an index, which is the low bits of the id: 15 of them, or 24 if the
         // kernel was started with ipcmni_extend (ipc/util.h).
         for index_bits in [15, 24] {
@@ -260,7 +258,7 @@ impl Queue {
             if let Ok((id, status)) = syscalls::msgctl_stat_index(index, syscalls::MSG_STAT_ANY)
                 && id == self.0.0
             {
-                return Ok(Status::from_raw(&status));
+                return Ok(QueueStatus::from_raw(&status));
             }
         }
         Err(self.error("msgctl", Errno::EINVAL))
@@ -270,9 +268,9 @@ impl Queue {
     ///
     /// # Errors
     /// `EPERM`: the caller is neither owner nor creator nor privileged, or `max_bytes` exceeds
-    /// [`Limits::msgmnb`] and the caller lacks `CAP_SYS_RESOURCE`.
+    /// [`QueueLimits::msgmnb`] and the caller lacks `CAP_SYS_RESOURCE`.
     /// [Gone](Error::is_gone): there is no such queue.
-    pub fn set(self, settings: &Settings) -> Result<(), Error> {
+    pub fn set(self, settings: &QueueSettings) -> Result<(), Error> {
         let mut status =
             syscalls::msgctl_stat(self.0.0).map_err(|errno| self.error("msgctl", errno))?;
         status.msg_perm.uid = settings.uid.as_raw();
@@ -297,62 +295,10 @@ impl Queue {
     }
 }
 
-/// A queue that is removed when its owner goes out of scope, in the process that made it and in no
-/// other: a forked child that drops its copy removes nothing.
-///
-/// ```
-/// use sysv_ipc::{Mode, OwnedQueue};
-///
-/// let queue = OwnedQueue::private(Mode::new(0o600))?;
-/// let handle = *queue;
-/// drop(queue);
-/// assert!(handle.status().unwrap_err().is_gone());
-/// # Ok::<(), sysv_ipc::Error>(())
-/// ```
-#[derive(Debug)]
-pub struct OwnedQueue {
-    queue: Queue,
-    maker: Pid,
-}
+impl sealed::Sealed for Queue {}
 
-impl OwnedQueue {
-    /// A new queue under `IPC_PRIVATE`, which no key finds.
-    ///
-    /// # Errors
-    /// As for [`Queue::create`].
-    pub fn private(mode: Mode) -> Result<Self, Error> {
-        Self::create(Key::PRIVATE, mode)
-    }
-
-    /// A new queue under a key.
-    ///
-    /// # Errors
-    /// As for [`Queue::create`].
-    pub fn create(key: Key, mode: Mode) -> Result<Self, Error> {
-        Ok(Self { queue: Queue::create(key, mode)?, maker: Pid::current() })
-    }
-
-    /// Gives the queue up without removing it.
-    pub fn release(self) -> Queue {
-        let queue = self.queue;
-        std::mem::forget(self);
-        queue
-    }
-}
-
-impl Deref for OwnedQueue {
-    type Target = Queue;
-
-    fn deref(&self) -> &Queue {
-        &self.queue
-    }
-}
-
-impl Drop for OwnedQueue {
-    fn drop(&mut self) {
-        if Pid::current() == self.maker {
-            // Somebody else may have removed it already, which is as good.
-            let _ = self.queue.remove();
-        }
+impl IpcObject for Queue {
+    fn remove(self) -> Result<(), Error> {
+        Queue::remove(self)
     }
 }

@@ -3,18 +3,18 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::{Pid, Uid};
+use crate::Pid;
 use libc::c_int;
 use nix::errno::Errno;
 
 use super::syscalls::Mapping;
-use super::{Error, Key, Mode, Object, syscalls};
+use super::{Error, IpcObject, Key, Mode, Object, Permissions, owned::sealed, syscalls};
 
 /// A segment of shared memory, by its id. Copying or dropping the handle does nothing to it.
 ///
 /// A segment outlives the processes that made and used it, and a removed one lives on until the
 /// last process has detached it. So nothing in it can tell whether its maker still lives: pair it
-/// with an object that tells, such as a [`Semaphore`](super::Semaphore) used as a lock.
+/// with an object that tells, such as a [`Semaphore`](super::Lock) used as a lock.
 ///
 /// ```
 /// use std::sync::atomic::Ordering::Relaxed;
@@ -38,14 +38,8 @@ pub struct SharedMemory(c_int);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SharedMemoryStatus {
-    /// The key it was made under; [`Key::PRIVATE`] if none, or once it is removed.
-    pub key: Key,
-    /// The owner.
-    pub uid: Uid,
-    /// Who made it. Set by the kernel, never changed.
-    pub cuid: Uid,
-    /// The permission bits.
-    pub mode: Mode,
+    /// Whose the segment is, and who may use it. Its key is [`Key::PRIVATE`] once it is removed.
+    pub permissions: Permissions,
     /// The size it was made with, in bytes.
     pub size: usize,
     /// How often it is attached: more than once by a process that attached it more than once.
@@ -124,10 +118,7 @@ impl SharedMemory {
         let perm = &raw.shm_perm;
         let pid = |raw| (raw != 0).then(|| Pid::from_raw(raw));
         Ok(SharedMemoryStatus {
-            key: Key::new(perm.__key),
-            uid: Uid::from_raw(perm.uid),
-            cuid: Uid::from_raw(perm.cuid),
-            mode: Mode::from_raw(perm.mode),
+            permissions: Permissions::from_raw(perm),
             size: raw.shm_segsz,
             attached: raw.shm_nattch,
             maker: pid(raw.shm_cpid),
@@ -148,6 +139,14 @@ impl SharedMemory {
 
     fn error(self, call: &'static str, errno: Errno) -> Error {
         Error::new(call, Object::SharedMemory(self.0), errno)
+    }
+}
+
+impl sealed::Sealed for SharedMemory {}
+
+impl IpcObject for SharedMemory {
+    fn remove(self) -> Result<(), Error> {
+        SharedMemory::remove(self)
     }
 }
 
@@ -219,7 +218,9 @@ mod tests {
         assert_eq!(again.call(), "shmget");
         assert!(again.already_exists());
         let status = own.0.status().unwrap();
-        assert_eq!((status.key, status.size, status.mode), (key, 100, Mode::new(0o640)));
+        let permissions = status.permissions;
+        assert_eq!((permissions.key, permissions.mode), (key, Mode::new(0o640)));
+        assert_eq!(status.size, 100);
         assert_eq!((status.attached, status.is_removed), (0, false));
         assert_eq!(status.maker, Some(Pid::current()));
         own.0.remove().unwrap();

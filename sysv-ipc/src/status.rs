@@ -65,24 +65,48 @@ impl fmt::Debug for Mode {
     }
 }
 
+/// Whose an object is, and who may use it: `struct ipc_perm`, svipc(7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Permissions {
+    /// The key that the object was made under; [`Key::PRIVATE`] if none.
+    pub key: Key,
+    /// The owner. `IPC_SET` changes it.
+    pub uid: Uid,
+    /// The owner's group. `IPC_SET` changes it.
+    pub gid: Gid,
+    /// The effective user of the process that made the object. Never changes.
+    pub cuid: Uid,
+    /// The effective group of the process that made the object. Never changes.
+    pub cgid: Gid,
+    /// The permission bits. `IPC_SET` changes them.
+    pub mode: Mode,
+    /// Counts the objects that had this place in the kernel's table; a part of the id.
+    pub seq: u32,
+}
+
+impl Permissions {
+    pub(super) fn from_raw(raw: &libc::ipc_perm) -> Self {
+        Self {
+            key: Key::new(raw.__key),
+            uid: Uid::from_raw(raw.uid),
+            gid: Gid::from_raw(raw.gid),
+            cuid: Uid::from_raw(raw.cuid),
+            cgid: Gid::from_raw(raw.cgid),
+            mode: Mode::from_raw(raw.mode),
+            seq: u32::from(raw.__seq),
+        }
+    }
+}
+
 /// A snapshot of a queue, taken under the kernel's lock: all its fields belong together.
 ///
 /// Source: msgctl(2), `struct msqid_ds`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Status {
-    /// The key it was made under; [`Key::PRIVATE`] if none.
-    pub key: Key,
-    /// The owner, who may be changed by `IPC_SET`.
-    pub uid: Uid,
-    /// The owner's group, likewise.
-    pub gid: Gid,
-    /// Who made it. Set by the kernel, never changed.
-    pub cuid: Uid,
-    /// The effective group of who made it. Set by the kernel, never changed.
-    pub cgid: Gid,
-    /// The permission bits.
-    pub mode: Mode,
+pub struct QueueStatus {
+    /// Whose the queue is, and who may use it.
+    pub permissions: Permissions,
     /// Messages in the queue.
     pub messages: u64,
     /// Bytes of `mtext` in the queue.
@@ -101,16 +125,10 @@ pub struct Status {
     pub changed_at: SystemTime,
 }
 
-impl Status {
+impl QueueStatus {
     pub(super) fn from_raw(raw: &libc::msqid_ds) -> Self {
-        let perm = &raw.msg_perm;
         Self {
-            key: Key::new(perm.__key),
-            uid: Uid::from_raw(perm.uid),
-            gid: Gid::from_raw(perm.gid),
-            cuid: Uid::from_raw(perm.cuid),
-            cgid: Gid::from_raw(perm.cgid),
-            mode: Mode::from_raw(perm.mode),
+            permissions: Permissions::from_raw(&raw.msg_perm),
             messages: raw.msg_qnum,
             bytes: raw.__msg_cbytes,
             max_bytes: raw.msg_qbytes,
@@ -123,14 +141,15 @@ impl Status {
     }
 
     /// The part that [`Queue::set`](super::Queue::set) can change, as it is now.
-    pub fn settings(&self) -> Settings {
-        Settings { uid: self.uid, gid: self.gid, mode: self.mode, max_bytes: self.max_bytes }
+    pub fn settings(&self) -> QueueSettings {
+        let Permissions { uid, gid, mode, .. } = self.permissions;
+        QueueSettings { uid, gid, mode, max_bytes: self.max_bytes }
     }
 }
 
 /// What `IPC_SET` changes: all four at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
+pub struct QueueSettings {
     /// The new owner. The creator keeps its rights beside it.
     pub uid: Uid,
     /// The new owner's group.

@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use libc::{c_int, c_long, c_ushort};
 use nix::errno::Errno;
@@ -179,4 +179,47 @@ impl Drop for Mapping {
         // SAFETY: attached by shmat and nobody borrows from it any more; shmdt(2).
         unsafe { libc::shmdt(self.start.as_ptr().cast()) };
     }
+}
+
+/// A word that is zero at first and again in every forked child. None where the kernel cannot do
+/// that.
+pub(super) fn word_wiped_on_fork() -> Option<&'static AtomicU64> {
+    static WORD: AtomicPtr<AtomicU64> = AtomicPtr::new(std::ptr::null_mut());
+    /// Its address is stored to remember that there is no such word.
+    static NO_WORD: AtomicU64 = AtomicU64::new(0);
+    let mut word = WORD.load(Ordering::Acquire);
+    if word.is_null() {
+        let new = map_page_wiped_on_fork().unwrap_or((&raw const NO_WORD).cast_mut());
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        // Threads may each map a page at the same time; the first one stored stays.
+        word = match WORD.compare_exchange(word, new, success, failure) {
+            Ok(_) => new,
+            Err(first) => {
+                if !std::ptr::eq(new, &raw const NO_WORD) {
+                    // SAFETY: this thread mapped the page and nobody else saw its address; munmap(2).
+                    unsafe { libc::munmap(new.cast(), size_of::<AtomicU64>()) };
+                }
+                first
+            }
+        };
+    }
+    // SAFETY: the word is static or in a page that stays mapped, and any bytes are a valid u64.
+    (!std::ptr::eq(word, &raw const NO_WORD)).then(|| unsafe { &*word })
+}
+
+fn map_page_wiped_on_fork() -> Option<*mut AtomicU64> {
+    let (size, rights) = (size_of::<AtomicU64>(), libc::PROT_READ | libc::PROT_WRITE);
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: with no address given, no memory in use is replaced; mmap(2).
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), size, rights, flags, -1, 0) };
+    if page == libc::MAP_FAILED {
+        return None;
+    }
+    // SAFETY: the page was mapped above; the advice changes it in forked children only; madvise(2).
+    if unsafe { libc::madvise(page, size, libc::MADV_WIPEONFORK) } == -1 {
+        // SAFETY: the page was mapped above and nobody else saw its address; munmap(2).
+        unsafe { libc::munmap(page, size) };
+        return None;
+    }
+    Some(page.cast())
 }

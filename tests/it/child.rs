@@ -12,7 +12,7 @@ use mqfs::wire::{
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sysv_ipc::{Limits, MessageBuffer, OwnedQueue};
+use sysv_ipc::{MessageBuffer, OwnedQueue, QueueLimits};
 use tempfile::TempDir;
 
 use crate::support::{
@@ -146,7 +146,7 @@ impl ByHand {
 
     fn new() -> Self {
         fs::write("/proc/sys/kernel/msgmnb", Self::ROOM.to_string()).unwrap();
-        assert_eq!(Limits::current().unwrap().msgmnb as u64, Self::ROOM);
+        assert_eq!(QueueLimits::current().unwrap().msgmnb as u64, Self::ROOM);
         Self { queue: OwnedQueue::private(REPLY_QUEUE_MODE).unwrap() }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use mqfs::ownership::lease;
 use mqfs::wire::{Cookie, LEASE_TYPE, Lease, REPLY_QUEUE_MODE};
 use nix::errno::Errno;
-use sysv_ipc::{MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select, Settings};
+use sysv_ipc::{MessageBuffer, MessageType, Mode, OwnedQueue, Queue, QueueSettings, Select};
 
 use crate::support::{
     ATTACKER, Attack, OPERATOR, Site, VICTIM, all_queues, as_root_in_own_namespace, noise, request,
@@ -33,7 +33,7 @@ fn fill(queue: Queue) {
     }
 }
 
-fn change(queue: Queue, change: impl FnOnce(&mut Settings)) {
+fn change(queue: Queue, change: impl FnOnce(&mut QueueSettings)) {
     if let Ok(status) = queue.status() {
         let mut settings = status.settings();
         change(&mut settings);

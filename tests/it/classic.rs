@@ -12,7 +12,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
-use sysv_ipc::{Key, Semaphore, SharedMemory};
+use sysv_ipc::{Key, Lock, SharedMemory};
 
 use crate::support::{
     Finished, Running, all_queues, clear, in_own_namespace, program, queue_of, run, unique_key,
@@ -112,7 +112,7 @@ fn on(key: Key, name: &str) -> Command {
 #[track_caller]
 fn assert_nothing_left(key: Key) {
     assert_eq!(queue_of(key), None, "a queue is left");
-    assert!(Semaphore::open(key).is_err(), "a semaphore is left");
+    assert!(Lock::open(key).is_err(), "a semaphore is left");
     assert!(SharedMemory::open(key).is_err(), "shared memory is left");
 }
 
@@ -168,6 +168,6 @@ fn own_queues() -> usize {
     let own = nix::unistd::geteuid();
     all_queues()
         .iter()
-        .filter(|(_, status)| status.cuid.as_raw() == own.as_raw() && own.is_root())
+        .filter(|(_, status)| status.permissions.cuid.as_raw() == own.as_raw() && own.is_root())
         .count()
 }

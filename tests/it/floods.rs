@@ -13,7 +13,7 @@ use mqfs::wire::{
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, Uid, setresuid};
-use sysv_ipc::{Limits, MessageBuffer, MessageType, OwnedQueue, Queue, SendError};
+use sysv_ipc::{MessageBuffer, MessageType, OwnedQueue, Queue, QueueLimits, SendError};
 use tempfile::TempDir;
 
 use crate::support::{
@@ -115,7 +115,7 @@ fn a_hundred_thousand_garbage_messages_of_every_size_and_type_harm_nobody() {
         let (server, _folder, file) = server();
         let requests = queue_of(server.key).unwrap();
         let flooder = Flooder::start(|| {
-            let msgmax = Limits::current().unwrap().msgmax;
+            let msgmax = QueueLimits::current().unwrap().msgmax;
             let garbage = noise(msgmax + MESSAGES);
             let types = [1, 2, 3, 4, 10, LEASE_TYPE.get(), i64::MAX - 1, i64::MAX];
             for n in 0..MESSAGES {

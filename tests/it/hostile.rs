@@ -11,7 +11,7 @@ use mqfs::wire::{NORMAL_PRIORITY, REPLY_QUEUE_MODE};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
-use sysv_ipc::{MessageBuffer, Mode, OwnedQueue, QueueId, Select, Semaphore};
+use sysv_ipc::{Lock, MessageBuffer, Mode, OwnedQueue, QueueId, Select};
 
 use crate::support::{
     ForEverybody, Running, SOMEBODY, Server, as_root_in_own_namespace, children_of,
@@ -69,7 +69,7 @@ fn a_server_neither_reads_nor_removes_the_queue_that_has_its_old_id() {
 fn a_server_whose_lock_was_removed_gives_way_to_the_next() {
     in_own_namespace(|| {
         let mut first = Server::start(&["--root", "/proc"]);
-        Semaphore::open(first.key).unwrap().remove().unwrap();
+        Lock::open(first.key).unwrap().remove().unwrap();
         let second = Server::start_on(first.key, &["--root", "/proc"]);
         assert_eq!(first.running().wait().code(), Some(2));
         assert!(first.log().lines().count() < 5, "{}", first.log());
@@ -82,11 +82,11 @@ fn a_server_whose_lock_was_removed_gives_way_to_the_next() {
 fn a_server_takes_a_lock_again_that_nobody_has_taken() {
     in_own_namespace(|| {
         let server = Server::start(&["--root", "/proc"]);
-        Semaphore::open(server.key).unwrap().remove().unwrap();
+        Lock::open(server.key).unwrap().remove().unwrap();
         let lost = queue_of(server.key).unwrap();
         lost.remove().unwrap();
         wait_until("it goes on", || queue_of(server.key).is_some_and(|queue| queue != lost));
-        assert_eq!(Semaphore::open(server.key).unwrap().is_held(), Ok(true));
+        assert_eq!(Lock::open(server.key).unwrap().is_held(), Ok(true));
         server.stop();
     });
 }

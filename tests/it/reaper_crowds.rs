@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use mqfs::wire::OwnerId;
 use nix::sys::signal::kill;
 use nix::unistd::getpid;
-use sysv_ipc::{Limits, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, QueueId, Select};
+use sysv_ipc::{MessageBuffer, MessageType, Mode, OwnedQueue, Queue, QueueId, QueueLimits, Select};
 
 use crate::support::{
     Running, Verdicts, all_queues, as_root_in_own_namespace, dead_owner, exists, in_dead_process,
@@ -129,7 +129,7 @@ fn crowd() -> Crowd {
     let mut unknown = lease_of_owner(dead).encode();
     unknown[8] = 99;
     let (mut kept, mut orphans, mut strangers) = (vec![], BTreeSet::new(), vec![]);
-    for n in 0..Limits::current().unwrap().msgmni {
+    for n in 0..QueueLimits::current().unwrap().msgmni {
         let turn = n / 6;
         match n % 6 {
             0 => kept.push(leased(owners[turn % owners.len()])),

@@ -6,9 +6,7 @@ use std::fs;
 use mqfs::wire::{Lease, OwnerId, REPLY_QUEUE_MODE};
 use nix::sys::signal::Signal;
 use nix::unistd::{Uid, getpid, setuid};
-use sysv_ipc::{
-    Acquire, Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select, Semaphore,
-};
+use sysv_ipc::{Acquire, Key, Lock, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select};
 
 use crate::support::{
     QuietServer, Stuck, Verdicts, all_queues, as_root_in_own_namespace, dead_owner, exists,
@@ -157,12 +155,12 @@ fn request_queue_is_kept_whatever_the_semaphore_of_another_user_says() {
         let queue = OwnedQueue::create(key, Mode::new(0o733)).unwrap();
         in_dead_process(|| {
             setuid(Uid::from_raw(65_532)).unwrap();
-            let semaphore = Semaphore::open_or_create(key, Mode::new(0o644)).unwrap();
+            let semaphore = Lock::open_or_create(key, Mode::new(0o644)).unwrap();
             assert!(matches!(semaphore.try_acquire().unwrap(), Acquire::Acquired));
         });
         let reason = ["alive", "a request queue without a server lock", "kept"];
         assert_eq!(Verdicts::now().on(*queue), reason);
-        Semaphore::open(key).unwrap().remove().unwrap();
+        Lock::open(key).unwrap().remove().unwrap();
     });
 }
 
@@ -171,7 +169,7 @@ fn request_queue_with_a_free_lock_is_kept_while_its_receiver_lives() {
     as_root_in_own_namespace(|| {
         let key = unique_key();
         let queue = OwnedQueue::create(key, Mode::new(0o733)).unwrap();
-        let semaphore = Semaphore::open_or_create(key, Mode::new(0o644)).unwrap();
+        let semaphore = Lock::open_or_create(key, Mode::new(0o644)).unwrap();
         queue.try_send(&MessageBuffer::with_text(MESSAGE, b"")).unwrap();
         queue.try_receive(&mut MessageBuffer::with_capacity(8), Select::Any).unwrap();
         let reason = ["alive", "its last receiver is running", "kept"];

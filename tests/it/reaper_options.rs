@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use mqfs::reaper::{Action, Policy, remove};
 use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE};
 use nix::unistd::{Uid, getpid, setuid};
-use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Semaphore};
+use sysv_ipc::{Key, Lock, MessageBuffer, MessageType, Mode, OwnedQueue, Queue};
 
 use crate::support::{
     ForEverybody, SOMEBODY, Verdicts, all_queues, as_root_in_own_namespace, dead_owner, exists,
@@ -96,7 +96,7 @@ fn orphan_is_kept_until_it_is_older_than_it_must_be() {
         // A server's that was killed.
         let key = unique_key();
         let requests = OwnedQueue::create(key, Mode::new(0o733)).unwrap();
-        let semaphore = Semaphore::open_or_create(key, Mode::new(0o644)).unwrap();
+        let semaphore = Lock::open_or_create(key, Mode::new(0o644)).unwrap();
         assert_eq!(verdicts(&["--older-than", "1h"]).on(*orphan), RECENT);
         assert_eq!(
             verdicts(&["--older-than", "1h"]).on(*requests),

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use mqfs::wire::{LEASE_TYPE, Request};
 use nix::errno::Errno;
-use sysv_ipc::{Key, MessageBuffer, Mode, OwnedQueue, Queue, Select, Settings};
+use sysv_ipc::{Key, MessageBuffer, Mode, OwnedQueue, Queue, QueueSettings, Select};
 
 use crate::support::{
     ATTACKER, Attack, Running, Site, VICTIM, as_root_in_own_namespace, clear, queue_of, received,
@@ -100,8 +100,8 @@ fn a_server_that_gives_the_queue_back_does_not_have_the_client_take_its_own_file
         let give_back = |rogue: &mut Rogue, requests: Queue| {
             let (reply, request) = rogue.rewrite()?;
             let status = reply.status().map_err(crate::support::errno_of)?;
-            let client = status.cuid;
-            set(reply, &Settings { uid: client, ..status.settings() })?;
+            let client = status.permissions.cuid;
+            set(reply, &QueueSettings { uid: client, ..status.settings() })?;
             sent(requests.send(&request))
         };
         ask_rogue(give_back, |_, _, asking| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mqfs::wire::NORMAL_PRIORITY;
 use nix::errno::Errno;
-use sysv_ipc::{Key, MessageBuffer, Mode, OwnedQueue, Queue, Select, Semaphore, Settings};
+use sysv_ipc::{Key, Lock, MessageBuffer, Mode, OwnedQueue, Queue, QueueSettings, Select};
 
 use crate::support::{
     ATTACKER, Attack, Finished, ForEverybody, OPERATOR, Site, VICTIM, as_root_in_own_namespace,
@@ -85,7 +85,7 @@ fn a_squatters_queue_gets_no_request() {
                         squatter.queue.status().map_err(crate::support::errno_of)?.settings();
                     set(
                         squatter.queue,
-                        &Settings { uid: sysv_ipc::Uid::from_raw(owner), ..settings },
+                        &QueueSettings { uid: sysv_ipc::Uid::from_raw(owner), ..settings },
                     )
                 });
                 assert_eq!(given, Ok(()));
@@ -102,14 +102,14 @@ fn roots_server_replaces_a_squatters_marked_queue_and_semaphore() {
         for taken in [false, true] {
             let key = unique_key();
             let mut squatter = Squatter::start(key, 0o733, |queue| {
-                let lock = Semaphore::open_or_create(key, Mode::new(0o666)).unwrap();
+                let lock = Lock::open_or_create(key, Mode::new(0o666)).unwrap();
                 if taken {
                     let _ = lock.try_acquire().unwrap();
                 }
                 received(queue.receive(&mut MessageBuffer::with_capacity(8192), Select::Any))
             });
             wait_until("it has a semaphore", || {
-                Semaphore::open(key).is_ok_and(|lock| !taken || lock.is_held() == Ok(true))
+                Lock::open(key).is_ok_and(|lock| !taken || lock.is_held() == Ok(true))
             });
             let site = Site::start_on(key, 0, &[]);
             assert!(!exists(squatter.queue));
@@ -144,7 +144,7 @@ fn roots_server_replaces_a_squatters_unmarked_queue_only_once_its_reader_is_dead
             "{read}"
         );
         assert!(exists(squatter.queue));
-        assert!(Semaphore::open(key).is_err(), "a server that gives up leaves no lock");
+        assert!(Lock::open(key).is_err(), "a server that gives up leaves no lock");
 
         squatter.process.stop();
         let site = Site::start_on(key, 0, &[]);
@@ -162,7 +162,7 @@ fn another_users_server_names_the_squatter_and_leaves_it_alone() {
         let said = start();
         assert!(said.contains(&format!("it belongs to uid {ATTACKER}")), "{said}");
         assert!(exists(squatter.queue));
-        let squat = || Semaphore::open_or_create(key, Mode::new(0o666)).map(drop);
+        let squat = || Lock::open_or_create(key, Mode::new(0o666)).map(drop);
         assert_eq!(as_user(ATTACKER, || squat().map_err(crate::support::errno_of)), Ok(()));
         let said = start();
         assert!(said.contains(&format!("its semaphore belongs to uid {ATTACKER}")), "{said}");
@@ -176,13 +176,13 @@ fn a_squatter_who_comes_again_and_again_does_not_keep_roots_server_from_starting
         let mut squatter = Attack::start(ATTACKER, || {
             loop {
                 let _ = OwnedQueue::create(key, Mode::new(0o733)).map(OwnedQueue::release);
-                let _ = Semaphore::open_or_create(key, Mode::new(0o644));
+                let _ = Lock::open_or_create(key, Mode::new(0o644));
             }
         });
         wait_until("it squats", || queue_of(key).is_some());
         for _ in 0..5 {
             let site = Site::start_on(key, 0, &[]);
-            assert_eq!(site.requests().status().unwrap().cuid, sysv_ipc::Uid::ROOT);
+            assert_eq!(site.requests().status().unwrap().permissions.cuid, sysv_ipc::Uid::ROOT);
             site.stop();
         }
         assert!(squatter.goes_on());

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use mqfs::wire::NORMAL_PRIORITY;
 use nix::sys::signal::Signal;
-use sysv_ipc::{Key, MessageBuffer, Mode, OwnedQueue, Queue, Select, Semaphore};
+use sysv_ipc::{Key, Lock, MessageBuffer, Mode, OwnedQueue, Queue, Select};
 
 use crate::support::{
     ForEverybody, Running, Server, all_queues, as_root_in_own_namespace, children_of,
@@ -93,7 +93,10 @@ fn of_twenty_servers_started_at_once_exactly_one_stays() {
         let mut last = servers.pop().expect("one stays");
         wait_until("it can be asked", || queue_of(key).is_some());
         assert!(!run(crate::support::client(key).arg("/proc/version")).success().is_empty());
-        assert_eq!(all_queues().iter().filter(|(_, status)| status.key == key).count(), 1);
+        assert_eq!(
+            all_queues().iter().filter(|(_, status)| status.permissions.key == key).count(),
+            1
+        );
         last.signal(Signal::SIGTERM);
         assert!(last.wait().success());
     });
@@ -115,7 +118,7 @@ fn another_programs_live_queue_is_never_removed() {
         let live = refused(key);
         assert!(live.contains(&format!("pid {} received from it", std::process::id())), "{live}");
         theirs.send(&message).expect("it is still there");
-        assert!(Semaphore::open(key).is_err(), "a server that gives up leaves no lock");
+        assert!(Lock::open(key).is_err(), "a server that gives up leaves no lock");
     });
 }
 
@@ -155,13 +158,13 @@ fn a_queue_that_everybody_may_use_is_not_taken_for_a_servers() {
 fn a_foreign_semaphore_that_cannot_be_read_is_named_with_the_remedy() {
     as_root_in_own_namespace(|| {
         let key = unique_key();
-        let _semaphore = Semaphore::open_or_create(key, Mode::new(0o600)).unwrap();
+        let _semaphore = Lock::open_or_create(key, Mode::new(0o600)).unwrap();
         let programs = ForEverybody::new();
         let other = run(programs.server(key, 64_126).args(["--root", "/proc"]));
         assert_eq!(other.code(), Some(2));
         let expected = "its semaphore belongs to another user (as root: ipcrm -S";
         assert!(other.stderr.contains(expected), "{}", other.stderr);
-        Semaphore::open(key).unwrap().remove().unwrap();
+        Lock::open(key).unwrap().remove().unwrap();
     });
 }
 

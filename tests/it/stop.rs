@@ -44,7 +44,7 @@ fn a_server_at_rest_leaves_nothing_after_any_signal() {
             server.signal(signal);
             assert!(server.running().wait().success(), "{signal}");
             assert_eq!(queue_of(server.key), None, "{signal}");
-            assert!(sysv_ipc::Semaphore::open(server.key).is_err(), "{signal}");
+            assert!(sysv_ipc::Lock::open(server.key).is_err(), "{signal}");
         }
     });
 }

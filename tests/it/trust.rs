@@ -11,7 +11,7 @@ use mqfs::wire::{
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sysv_ipc::{MessageBuffer, Mode, Queue, QueueId, Select, Semaphore, Settings, queues};
+use sysv_ipc::{Lock, MessageBuffer, Mode, Queue, QueueId, QueueSettings, Select, queues};
 
 use crate::support::{
     ATTACKER, Attack, Idle, OPERATOR, Site, Stuck, VICTIM, all_queues, as_root_in_own_namespace,
@@ -150,7 +150,7 @@ fn assert_closed(queue: Queue, uid: u32) {
     assert_eq!(as_user(uid, || stat(queue)), Err(Errno::EACCES));
     let (owner, gid) = (sysv_ipc::Uid::from_raw(uid), sysv_ipc::Gid::from_raw(uid));
     for (mode, max_bytes) in [(0o777, 16_384), (0o711, 1), (0, 0)] {
-        let settings = Settings { uid: owner, gid, mode: Mode::new(mode), max_bytes };
+        let settings = QueueSettings { uid: owner, gid, mode: Mode::new(mode), max_bytes };
         assert_eq!(as_user(uid, || set(queue, &settings)), Err(Errno::EPERM));
     }
     assert_eq!(
@@ -168,7 +168,7 @@ fn write(queue: Queue, uid: u32) -> Result<(), Errno> {
 
 #[track_caller]
 fn assert_lock_is_closed(site: &Site, uid: u32) {
-    let lock = Semaphore::open(site.server.key).unwrap();
+    let lock = Lock::open(site.server.key).unwrap();
     let take = || lock.try_acquire().map(drop).map_err(crate::support::errno_of);
     assert_eq!(as_user(uid, take), Err(Errno::EACCES));
     assert_eq!(as_user(uid, || lock.remove().map_err(crate::support::errno_of)), Err(Errno::EPERM));
@@ -183,8 +183,11 @@ fn a_third_user_can_do_nothing_to_a_transfer_between_two_others() {
             let victim = site.stuck_victim();
             let status = victim.queue.status().unwrap();
             let owner = if operator == 0 { VICTIM } else { operator };
-            assert_eq!((status.cuid.as_raw(), status.uid.as_raw()), (VICTIM, owner));
-            assert_eq!(status.mode, REPLY_QUEUE_MODE);
+            assert_eq!(
+                (status.permissions.cuid.as_raw(), status.permissions.uid.as_raw()),
+                (VICTIM, owner)
+            );
+            assert_eq!(status.permissions.mode, REPLY_QUEUE_MODE);
             for uid in [VICTIM, owner] {
                 assert_eq!(as_user(uid, || stat(victim.queue)), Ok(()), "both ends may read");
             }

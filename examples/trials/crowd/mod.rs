@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
-use sysv_ipc::{Queue, Status, queues};
+use sysv_ipc::{Queue, QueueStatus, queues};
 
 use crate::support::{
     DEADLINE, Report, Server, Site, anonymous_kib, descriptors, lease_of, noise, wait_for,
@@ -162,7 +162,7 @@ impl Crowd<'_> {
         };
         let clients = (0..count).map(start).collect::<Result<Vec<_>>>()?;
         let asked = Queue::open(self.site.namespace.key)?.id();
-        let full = |queue: Queue, status: &Status| {
+        let full = |queue: Queue, status: &QueueStatus| {
             status.bytes + 8136 > status.max_bytes
                 && lease_of(queue).is_some_and(|lease| lease.request_queue == asked)
         };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
-use sysv_ipc::Semaphore;
+use sysv_ipc::Lock;
 
 use crate::support::{DEADLINE, Process, Server, Site, children_of, descriptors, end_of, wait_for};
 
@@ -94,7 +94,7 @@ impl<'a> Service<'a> {
         let State::Up(server) = &self.state else { return Ok(false) };
         server.process.signal(Signal::SIGTERM);
         let key = self.site.namespace.key;
-        let is_held = || Semaphore::open(key).is_ok_and(|lock| lock.is_held() == Ok(true));
+        let is_held = || Lock::open(key).is_ok_and(|lock| lock.is_held() == Ok(true));
         ensure!(wait_for(DEADLINE, || !is_held()), "a server does not let go of its key");
         let next = State::Up(start(self.site)?);
         self.started += 1;

@@ -56,8 +56,8 @@ impl Namespace {
 
     fn is_ours(&self, finding: &Finding) -> bool {
         let new = !self.found.contains(&finding.queue.id())
-            && finding.status.cuid.as_raw() == geteuid().as_raw();
-        new && (finding.verdict.is_orphan() || finding.status.key == self.key)
+            && finding.status.permissions.cuid.as_raw() == geteuid().as_raw();
+        new && (finding.verdict.is_orphan() || finding.status.permissions.key == self.key)
     }
 
     /// Semaphores other than ours, in a namespace of our own; the lock is ours.
@@ -79,7 +79,8 @@ fn listed(kind: &str) -> usize {
 
 /// The queues with the lease of this process.
 pub fn queues_of(process: Process) -> Vec<(Queue, Lease)> {
-    let all = queues().into_iter().flatten().filter(|(_, status)| status.key.is_private());
+    let all =
+        queues().into_iter().flatten().filter(|(_, status)| status.permissions.key.is_private());
     all.filter_map(|(queue, _)| Some((queue, lease_of(queue)?)))
         .filter(|(_, lease)| process.owns(lease))
         .collect()

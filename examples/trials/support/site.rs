@@ -14,7 +14,7 @@ use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
-use sysv_ipc::{Queue, Semaphore, SharedMemory};
+use sysv_ipc::{Lock, Queue, SharedMemory};
 use tempfile::TempDir;
 
 use super::{DEADLINE, Namespace, Process, Programs, Report, Server, children_of, wait_for};
@@ -174,7 +174,7 @@ fn abandon(folder: &Path, namespace: &Namespace) {
     if let Ok(queue) = Queue::open(namespace.key) {
         let _ = queue.remove();
     }
-    if let Ok(semaphore) = Semaphore::open(namespace.key) {
+    if let Ok(semaphore) = Lock::open(namespace.key) {
         let _ = semaphore.remove();
     }
     if let Ok(memory) = SharedMemory::open(namespace.key) {

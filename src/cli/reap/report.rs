@@ -28,7 +28,8 @@ impl<'a> Row<'a> {
     /// The pid in its lease, or of a request queue who received last, which is a server.
     fn pid(&self) -> Option<i32> {
         let status = &self.finding.status;
-        let is_request_queue = !status.key.is_private() && is_request_queue_mode(status.mode);
+        let is_request_queue =
+            !status.permissions.key.is_private() && is_request_queue_mode(status.permissions.mode);
         let server = status.last_receiver.filter(|_| is_request_queue).map(|pid| pid.as_raw());
         self.finding.owner.map(|owner| owner.pid).or(server)
     }
@@ -56,8 +57,8 @@ impl<'a> Row<'a> {
             self.finding.queue.id(),
             self.action(),
             self.finding.verdict,
-            status.key,
-            names.of(status.cuid),
+            status.permissions.key,
+            names.of(status.permissions.cuid),
             self.pid_text(),
             status.messages,
             status.bytes,
@@ -69,10 +70,10 @@ impl<'a> Row<'a> {
         let status = &self.finding.status;
         json!({
             "id": self.finding.queue.id().get(),
-            "key": status.key.to_string(),
-            "uid": status.uid.as_raw(),
-            "cuid": status.cuid.as_raw(),
-            "mode": status.mode.to_string(),
+            "key": status.permissions.key.to_string(),
+            "uid": status.permissions.uid.as_raw(),
+            "cuid": status.permissions.cuid.as_raw(),
+            "mode": status.permissions.mode.to_string(),
             "pid": self.pid(),
             "last_sender": status.last_sender.map(|pid| pid.as_raw()),
             "last_receiver": status.last_receiver.map(|pid| pid.as_raw()),
@@ -112,8 +113,8 @@ pub(super) fn table(rows: &[Row<'_>]) -> String {
         let verdict = row.finding.verdict;
         [
             row.finding.queue.id().to_string(),
-            status.key.to_string(),
-            names.of(status.cuid).to_owned(),
+            status.permissions.key.to_string(),
+            names.of(status.permissions.cuid).to_owned(),
             row.pid_text(),
             age_text(row.age()),
             age_text(row.idle()),

@@ -11,7 +11,7 @@ use crate::cli::table::{seconds_since, utc};
 use crate::counters::{BOUNDS, Snapshot};
 use crate::ownership::server_lock::ServerState;
 use crate::reaper::Finding;
-use sysv_ipc::{Queue, Status};
+use sysv_ipc::{Queue, QueueStatus};
 
 /// The object, on a line of its own.
 pub(super) fn line(look: &Look, since: Option<Since<'_>>) -> String {
@@ -64,12 +64,12 @@ fn time(time: Option<SystemTime>) -> Option<String> {
     time.map(utc)
 }
 
-fn request_queue(queue: Queue, status: &Status) -> Value {
+fn request_queue(queue: Queue, status: &QueueStatus) -> Value {
     json!({
         "id": queue.id().get(),
-        "uid": status.uid.as_raw(),
-        "cuid": status.cuid.as_raw(),
-        "mode": status.mode.to_string(),
+        "uid": status.permissions.uid.as_raw(),
+        "cuid": status.permissions.cuid.as_raw(),
+        "mode": status.permissions.mode.to_string(),
         "messages": status.messages,
         "bytes": status.bytes,
         "capacity": status.max_bytes,
@@ -87,7 +87,7 @@ fn reply_queue(finding: &Finding) -> Value {
     let status = &finding.status;
     json!({
         "id": finding.queue.id().get(),
-        "cuid": status.cuid.as_raw(),
+        "cuid": status.permissions.cuid.as_raw(),
         "pid": finding.owner.map(|owner| owner.pid),
         "age_seconds": seconds_since(status.changed_at),
         "idle_seconds": seconds_since(finding.last_used()),

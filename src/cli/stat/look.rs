@@ -12,20 +12,20 @@ use crate::ownership::liveness;
 use crate::ownership::server_lock::{self, ServerState};
 use crate::reaper::{self, Finding};
 use crate::wire::{REPLY_QUEUE_MODE, is_request_queue_mode};
-use sysv_ipc::{Key, Limits, Queue, Status, Usage};
+use sysv_ipc::{Key, Queue, QueueLimits, QueueStatus, QueueUsage};
 
 /// What was seen.
 pub(super) struct Look {
     pub(super) key: Key,
     pub(super) time: SystemTime,
     pub(super) taken: Instant,
-    pub(super) queue: Option<(Queue, Status)>,
+    pub(super) queue: Option<(Queue, QueueStatus)>,
     /// Of a queue that mqfs made.
     pub(super) server: Option<ServerState>,
     /// None: the queue is another program's.
     pub(super) reply_queues: Option<Vec<Finding>>,
-    pub(super) usage: Usage,
-    pub(super) limits: Limits,
+    pub(super) usage: QueueUsage,
+    pub(super) limits: QueueLimits,
     pub(super) figures: Figures,
 }
 
@@ -64,8 +64,8 @@ impl Look {
             found => Some(found?),
         };
         let server = queue
-            .filter(|(_, status)| is_request_queue_mode(status.mode))
-            .map(|(_, status)| server_lock::server_state(key, status.uid));
+            .filter(|(_, status)| is_request_queue_mode(status.permissions.mode))
+            .map(|(_, status)| server_lock::server_state(key, status.permissions.uid));
         Ok(Self {
             key,
             time: SystemTime::now(),
@@ -73,8 +73,8 @@ impl Look {
             queue,
             server,
             reply_queues: None,
-            usage: Usage::current()?,
-            limits: Limits::current()?,
+            usage: QueueUsage::current()?,
+            limits: QueueLimits::current()?,
             figures: figures(key, queue, server),
         })
     }
@@ -107,15 +107,16 @@ impl Look {
 fn reply_queues() -> Result<Vec<Finding>> {
     let mut findings = reaper::survey()?;
     findings.retain(|finding| {
-        finding.status.key.is_private() && finding.status.mode == REPLY_QUEUE_MODE
+        finding.status.permissions.key.is_private()
+            && finding.status.permissions.mode == REPLY_QUEUE_MODE
     });
     Ok(findings)
 }
 
 /// A segment outlives its makers. So does a queue, but not the lock; and a queue under the key that is
 /// another one than the figures name has another server.
-fn figures(key: Key, queue: Option<(Queue, Status)>, server: Option<ServerState>) -> Figures {
-    let figures = match counters::read(key, queue.map(|(_, status)| status.uid)) {
+fn figures(key: Key, queue: Option<(Queue, QueueStatus)>, server: Option<ServerState>) -> Figures {
+    let figures = match counters::read(key, queue.map(|(_, status)| status.permissions.uid)) {
         Ok(Lookup::Found(figures)) => figures,
         Ok(Lookup::Absent) => return Figures::None("no server counts under this key".to_owned()),
         Ok(Lookup::NotTrusted(uid)) => {

@@ -11,7 +11,7 @@ use crate::cli::table::{Names, age_text, columns, seconds_since, utc};
 use crate::counters::{BOUNDS, Snapshot};
 use crate::ownership::server_lock::ServerState;
 use crate::reaper::Finding;
-use sysv_ipc::{Queue, Status};
+use sysv_ipc::{Queue, QueueStatus};
 
 /// All of it, a blank line between the parts.
 pub(super) fn tables(look: &Look, since: Option<Since<'_>>) -> String {
@@ -53,17 +53,21 @@ fn request_queue(look: &Look, names: &mut Names) -> String {
     format!("QUEUE {}\n{}", look.key, rows(&all))
 }
 
-fn kernels_word(queue: Queue, status: &Status, names: &mut Names) -> Vec<[String; 2]> {
+fn kernels_word(queue: Queue, status: &QueueStatus, names: &mut Names) -> Vec<[String; 2]> {
     let full = percent(status.bytes, status.max_bytes);
-    let owner = if status.uid == status.cuid {
-        names.of(status.uid).to_owned()
+    let owner = if status.permissions.uid == status.permissions.cuid {
+        names.of(status.permissions.uid).to_owned()
     } else {
-        format!("{}, made by {}", names.of(status.uid).to_owned(), names.of(status.cuid))
+        format!(
+            "{}, made by {}",
+            names.of(status.permissions.uid).to_owned(),
+            names.of(status.permissions.cuid)
+        )
     };
     vec![
         row("id", queue.id()),
         row("owner", owner),
-        row("mode", status.mode),
+        row("mode", status.permissions.mode),
         row("messages", status.messages),
         row("bytes", format!("{} of {} ({full} %)", status.bytes, status.max_bytes)),
         row("last sender", last(status.last_sender, status.sent_at)),
@@ -202,7 +206,7 @@ fn reply_queues(findings: &[Finding], names: &mut Names) -> String {
         let status = &finding.status;
         [
             format!("  {}", finding.queue.id()),
-            names.of(status.cuid).to_owned(),
+            names.of(status.permissions.cuid).to_owned(),
             finding.owner.map_or_else(|| "-".to_owned(), |owner| owner.pid.to_string()),
             age_text(seconds_since(status.changed_at)),
             age_text(seconds_since(finding.last_used())),

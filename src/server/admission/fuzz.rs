@@ -174,19 +174,19 @@ impl Target {
         let status = admitted.reply.queue.status().unwrap();
         prop_assert_eq!(admitted.reply.queue.id(), request.reply_queue);
         prop_assert_eq!(admitted.reply.max_bytes, status.max_bytes);
-        prop_assert!(status.key.is_private());
+        prop_assert!(status.permissions.key.is_private());
         // We made it, whoever owns it by now.
         prop_assert_eq!((admitted.caller.uid, admitted.caller.gid), (geteuid(), getegid()));
         prop_assert_eq!(admitted.path, request.path);
         match (request.extension, admitted.reply.dialect) {
             (None, Dialect::Plain) => {
                 prop_assert_eq!(admitted.operation, Operation::Fetch(Range::WHOLE));
-                prop_assert_ne!(status.mode, Mode::new(0o711));
+                prop_assert_ne!(status.permissions.mode, Mode::new(0o711));
                 self.count("admitted: plain")
             }
             (Some(extension), Dialect::Extended(Some(cookie))) => {
                 prop_assert_eq!(admitted.operation, extension.operation);
-                prop_assert_eq!(status.mode, Mode::new(0o711));
+                prop_assert_eq!(status.permissions.mode, Mode::new(0o711));
                 prop_assert_eq!(cookie.as_bytes(), extension.cookie.as_bytes());
                 self.count("admitted: extended")
             }

@@ -19,7 +19,7 @@ use crate::sys::credentials;
 use crate::wire::{Cookie, Operation, REPLY_QUEUE_MODE, Range, Request};
 use refusal_log::Refusal;
 use reply_to::{Dialect, ReplyTo};
-use sysv_ipc::{Queue, QueueId, Status};
+use sysv_ipc::{Queue, QueueId, QueueStatus};
 
 /// Who asks: the creator of the reply queue, as the kernel recorded it.
 #[derive(Debug, Clone, Copy)]
@@ -91,17 +91,19 @@ impl Policy {
     ) -> Result<Admitted<'a>, Refused> {
         let queue = Queue::from_id(request.reply_queue);
         let status = queue.status().map_err(|_| Refusal::NoReplyQueue)?;
-        if !status.key.is_private() {
+        if !status.permissions.key.is_private() {
             return Err(Refusal::NotPrivate.into());
         }
-        if status.cuid == self.overflow {
+        if status.permissions.cuid == self.overflow {
             return Err(Refusal::UnknownUid.into());
         }
-        if Some(status.cgid) == self.overflow_group {
+        if Some(status.permissions.cgid) == self.overflow_group {
             return Err(Refusal::UnknownGid.into());
         }
         // It would read what its creator may.
-        if status.uid != status.cuid && status.uid != self.server {
+        if status.permissions.uid != status.permissions.cuid
+            && status.permissions.uid != self.server
+        {
             return Err(Refusal::HandedToAnother.into());
         }
         let (dialect, operation) = match &request.extension {
@@ -117,7 +119,7 @@ impl Policy {
             }
         };
         Ok(Admitted {
-            caller: Caller { uid: status.cuid, gid: status.cgid },
+            caller: Caller { uid: status.permissions.cuid, gid: status.permissions.cgid },
             path: request.path,
             operation,
             reply: ReplyTo::new(queue, &status, dialect),
@@ -125,11 +127,11 @@ impl Policy {
     }
 
     /// A queue that carries a lease, or is about to, is never sent anything without its cookie.
-    fn admit_plain(&self, queue: Queue, status: &Status) -> Result<Dialect, Refusal> {
+    fn admit_plain(&self, queue: Queue, status: &QueueStatus) -> Result<Dialect, Refusal> {
         if !self.plain {
             return Err(Refusal::Plain);
         }
-        if status.mode == REPLY_QUEUE_MODE {
+        if status.permissions.mode == REPLY_QUEUE_MODE {
             return Err(Refusal::PlainForLeased);
         }
         match lease::peek(queue) {
@@ -147,11 +149,11 @@ impl Policy {
     fn prove(
         &self,
         queue: Queue,
-        status: &Status,
+        status: &QueueStatus,
         cookie: Cookie,
         asked: QueueId,
     ) -> Result<Option<Cookie>, Refusal> {
-        if status.mode != REPLY_QUEUE_MODE {
+        if status.permissions.mode != REPLY_QUEUE_MODE {
             return Err(Refusal::NoLease);
         }
         match lease::peek(queue) {
@@ -162,7 +164,7 @@ impl Policy {
             Head::UnknownLease(_) => Err(Refusal::UnknownLease),
             Head::Other | Head::Nothing => Err(Refusal::NoLease),
             Head::Gone => Err(Refusal::NoReplyQueue),
-            Head::Unreadable(Errno::ENOSYS) if status.cuid == self.server => Ok(None),
+            Head::Unreadable(Errno::ENOSYS) if status.permissions.cuid == self.server => Ok(None),
             Head::Unreadable(Errno::ENOSYS) => Err(Refusal::NoPeek),
             Head::Unreadable(_) => Err(Refusal::Unreadable),
         }

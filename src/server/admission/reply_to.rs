@@ -7,7 +7,7 @@ use sysv_ipc::Uid;
 
 use crate::ownership::lease::{self, Head};
 use crate::wire::{Cookie, Failure, Lease, Reply};
-use sysv_ipc::{MessageBuffer, Queue, SendError, Status};
+use sysv_ipc::{MessageBuffer, Queue, QueueStatus, SendError};
 
 /// Where an admitted request is to be answered.
 #[derive(Debug, Clone, Copy)]
@@ -29,8 +29,8 @@ pub(crate) enum Dialect {
 }
 
 impl ReplyTo {
-    pub(crate) fn new(queue: Queue, status: &Status, dialect: Dialect) -> Self {
-        let seen = (status.cuid, status.changed_at);
+    pub(crate) fn new(queue: Queue, status: &QueueStatus, dialect: Dialect) -> Self {
+        let seen = (status.permissions.cuid, status.changed_at);
         Self { queue, max_bytes: status.max_bytes, dialect, seen }
     }
 
@@ -43,7 +43,8 @@ impl ReplyTo {
             // the kernel tells; ids take longer to come round.
             _ => self.queue.status().is_ok_and(|now| {
                 let (cuid, changed_at) = self.seen;
-                now.cuid == cuid && (now.changed_at == changed_at || now.last_sender.is_some())
+                now.permissions.cuid == cuid
+                    && (now.changed_at == changed_at || now.last_sender.is_some())
             }),
         }
     }

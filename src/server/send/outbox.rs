@@ -9,7 +9,7 @@ use crate::ownership::liveness::{Dead, Life, Observer};
 use crate::server::admission::reply_to::{Dialect, ReplyTo};
 use crate::sys::{AdaptiveSpin, signals};
 use crate::wire::{Lease, MAX_PLAIN_REPLY, MAX_REPLY, Reply};
-use sysv_ipc::{self, Limits, Message, MessageBuffer, SendError};
+use sysv_ipc::{self, Message, MessageBuffer, QueueLimits, SendError};
 
 /// The way to one client.
 #[derive(Debug)]
@@ -232,7 +232,7 @@ fn undelivered(error: SendError) -> Undelivered {
 }
 
 fn chunk_for(reply: &ReplyTo) -> usize {
-    let msgmax = Limits::current().map_or(MAX_PLAIN_REPLY, |limits| limits.msgmax);
+    let msgmax = QueueLimits::current().map_or(MAX_PLAIN_REPLY, |limits| limits.msgmax);
     let queue = usize::try_from(reply.max_bytes).unwrap_or(usize::MAX);
     match reply.dialect {
         Dialect::Plain => chunk(queue, msgmax.min(MAX_PLAIN_REPLY)),

@@ -6,7 +6,7 @@ use sysv_ipc::Uid;
 
 use crate::server::admission::reply_to::{Dialect, ReplyTo};
 use crate::sys::errno_of_ipc;
-use sysv_ipc::{Queue, Settings};
+use sysv_ipc::{Queue, QueueSettings};
 
 /// The reply queues that were given more room, as far as they may still be there.
 #[derive(Debug)]
@@ -59,16 +59,16 @@ impl QueueCapacity {
 
 fn deepen(queue: Queue) -> Result<(), Errno> {
     let settings = queue.status().map_err(errno_of_ipc)?.settings();
-    queue.set(&Settings { max_bytes: QueueCapacity::BYTES, ..settings }).map_err(errno_of_ipc)
+    queue.set(&QueueSettings { max_bytes: QueueCapacity::BYTES, ..settings }).map_err(errno_of_ipc)
 }
 
 fn is_ours(queue: Queue) -> bool {
-    geteuid().is_root() || queue.status().is_ok_and(|status| status.uid == geteuid())
+    geteuid().is_root() || queue.status().is_ok_and(|status| status.permissions.uid == geteuid())
 }
 
 /// Nobody but us made it so, whatever has become of its lease.
 fn is_deep(queue: Queue, user: Uid) -> bool {
-    queue
-        .status()
-        .is_ok_and(|status| status.cuid == user && status.max_bytes >= QueueCapacity::BYTES)
+    queue.status().is_ok_and(|status| {
+        status.permissions.cuid == user && status.max_bytes >= QueueCapacity::BYTES
+    })
 }

@@ -90,7 +90,7 @@ fn remove_predecessor(key: Key) -> Result<(), Error> {
         Err(error) => return Err(error.into()),
     };
     let in_use = |why| Error::KeyInUse { key, queue: queue.id(), why };
-    if !is_request_queue_mode(status.mode) {
+    if !is_request_queue_mode(status.permissions.mode) {
         match status.last_receiver {
             None => return Err(in_use("nothing says who receives from it".to_owned())),
             Some(pid) if !liveness::no_such_process(pid) => {
@@ -102,7 +102,9 @@ fn remove_predecessor(key: Key) -> Result<(), Error> {
     match queue.remove() {
         Ok(()) => Ok(()),
         Err(error) if error.is_gone() => Ok(()),
-        Err(error) if error.is_denied() => Err(in_use(format!("it belongs to uid {}", status.uid))),
+        Err(error) if error.is_denied() => {
+            Err(in_use(format!("it belongs to uid {}", status.permissions.uid)))
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -150,7 +152,9 @@ impl StopRequest {
     }
 
     fn is_ours(&self, queue: Queue) -> bool {
-        queue.status().is_ok_and(|status| status.key == self.key && status.cuid == geteuid())
+        queue.status().is_ok_and(|status| {
+            status.permissions.key == self.key && status.permissions.cuid == geteuid()
+        })
     }
 
     /// Says which thread waits, for a queue or for children.

@@ -1,4 +1,4 @@
-use sysv_ipc::Limits;
+use sysv_ipc::QueueLimits;
 
 use crate::support::{Finished, in_own_namespace, program, run};
 
@@ -11,7 +11,7 @@ fn assert_shown(shown: Finished, expected: &[String]) {
 }
 
 /// What is the same wherever it runs.
-fn sizes(limits: Limits) -> Vec<String> {
+fn sizes(limits: QueueLimits) -> Vec<String> {
     let (msgmax, msgmnb) = (limits.msgmax, limits.msgmnb);
     let full = "EAGAIN, or a wait without IPC_NOWAIT: the queue is full";
     vec![
@@ -29,7 +29,7 @@ fn sizes(limits: Limits) -> Vec<String> {
 #[test]
 fn among_others_it_makes_a_hundred_queues_and_removes_them() {
     in_own_namespace(|| {
-        let limits = Limits::current().unwrap();
+        let limits = QueueLimits::current().unwrap();
         let (msgmni, msgmax) = (limits.msgmni, limits.msgmax);
         let mut expected = sizes(limits);
         expected.push("in the IPC namespace of others".to_owned());

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 use nix::unistd::getpid;
-use sysv_ipc::{Acquire, Mode, OwnedQueue, Semaphore, SharedMemory};
+use sysv_ipc::{Acquire, Lock, Mode, OwnedQueue, SharedMemory};
 
 use super::{assert_nothing_left, on};
 use crate::support::{Running, clear, exists, in_own_namespace, run, unique_key, wait_until};
@@ -106,9 +106,7 @@ fn its_servers_end_when_it_is_killed() {
         running.signal(Signal::SIGKILL);
         running.wait();
         // What nobody can prevent: it was killed just when it had killed a server.
-        wait_until("no server is left", || {
-            Semaphore::open(key).and_then(Semaphore::is_held) != Ok(true)
-        });
+        wait_until("no server is left", || Lock::open(key).and_then(Lock::is_held) != Ok(true));
         clear(key);
         if let Ok(memory) = SharedMemory::open(key) {
             memory.remove().unwrap();
@@ -128,7 +126,7 @@ fn a_key_in_use_is_left_alone() {
         assert!(exists(*foreign));
         drop(foreign);
 
-        let lock = Semaphore::open_or_create(key, Mode::new(0o644)).unwrap();
+        let lock = Lock::open_or_create(key, Mode::new(0o644)).unwrap();
         assert_eq!(lock.try_acquire(), Ok(Acquire::Acquired));
         let refused = run(&mut on(key, "restart"));
         assert_eq!(refused.code(), Some(2));

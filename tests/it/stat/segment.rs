@@ -56,7 +56,7 @@ fn the_segment_lives_as_long_as_the_server_and_is_for_all_to_read() {
         let (server, _folder) = server();
         let segment = SharedMemory::open(server.key).unwrap();
         let status = segment.status().unwrap();
-        assert_eq!((status.mode, status.size), (Mode::new(0o755), 4096));
+        assert_eq!((status.permissions.mode, status.size), (Mode::new(0o755), 4096));
         if nix::unistd::geteuid().is_root() {
             let errno =
                 |outcome: Result<(), sysv_ipc::Error>| outcome.map_err(crate::support::errno_of);

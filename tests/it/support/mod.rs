@@ -18,7 +18,7 @@ use mqfs::sys::signals;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
-use sysv_ipc::{Key, Queue, QueueId, Semaphore, SharedMemory, Status, queues};
+use sysv_ipc::{Key, Lock, Queue, QueueId, QueueStatus, SharedMemory, queues};
 
 pub use programs::{
     Finished, ForEverybody, Running, SOMEBODY, Server, client, program, reap, run, stat_of,
@@ -91,7 +91,7 @@ pub fn as_root_in_own_namespace(test: impl FnOnce() + Send + 'static) {
 }
 
 /// Every queue that came since the test began.
-pub fn all_queues() -> Vec<(Queue, Status)> {
+pub fn all_queues() -> Vec<(Queue, QueueStatus)> {
     let found = FOUND.with_borrow(Vec::clone);
     queues().unwrap().filter(|(queue, _)| !found.contains(&queue.id())).collect()
 }
@@ -113,7 +113,7 @@ pub fn clear(key: Key) {
     if let Ok(queue) = Queue::open(key) {
         let _ = queue.remove();
     }
-    if let Ok(semaphore) = Semaphore::open(key) {
+    if let Ok(semaphore) = Lock::open(key) {
         let _ = semaphore.remove();
     }
     if let Ok(memory) = SharedMemory::open(key) {

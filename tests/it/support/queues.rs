@@ -63,7 +63,11 @@ pub fn exists(queue: Queue) -> bool {
 /// The reply queues that can be seen from here.
 pub fn reply_queues() -> Vec<Queue> {
     let marked = |mode: Mode, key: Key| mode == REPLY_QUEUE_MODE && key.is_private();
-    all_queues().into_iter().filter(|(_, s)| marked(s.mode, s.key)).map(|(q, _)| q).collect()
+    all_queues()
+        .into_iter()
+        .filter(|(_, s)| marked(s.permissions.mode, s.permissions.key))
+        .map(|(q, _)| q)
+        .collect()
 }
 
 /// A reply queue with a lease in the name of `owner`.

@@ -18,7 +18,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
-use sysv_ipc::{Key, MessageBuffer, Queue, ReceiveError, SendError, Settings, Status};
+use sysv_ipc::{Key, MessageBuffer, Queue, QueueSettings, QueueStatus, ReceiveError, SendError};
 use tempfile::TempDir;
 
 use super::{
@@ -126,7 +126,7 @@ pub fn stat(queue: Queue) -> Result<(), Errno> {
 
 /// `msgctl(IPC_SET)` and nothing else: [`Queue::set`] looks first, which takes permission.
 #[allow(unsafe_code)]
-pub fn set(queue: Queue, settings: &Settings) -> Result<(), Errno> {
+pub fn set(queue: Queue, settings: &QueueSettings) -> Result<(), Errno> {
     let zero = MaybeUninit::<libc::msqid_ds>::zeroed();
     // SAFETY: integers only, of which zero is one.
     let mut status = unsafe { zero.assume_init() };
@@ -186,7 +186,7 @@ pub fn lease_of(queue: Queue) -> Lease {
 pub struct Idle {
     pub queue: Queue,
     pub lease: Lease,
-    made: Status,
+    made: QueueStatus,
 }
 
 impl Idle {
@@ -200,7 +200,7 @@ impl Idle {
                 Queue::create(Key::PRIVATE, REPLY_QUEUE_MODE).map_err(crate::support::errno_of)?;
             sent(queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease.encode())))?;
             let settings = queue.status().map_err(crate::support::errno_of)?.settings();
-            set(queue, &Settings { uid: sysv_ipc::Uid::from_raw(handed_to), ..settings })
+            set(queue, &QueueSettings { uid: sysv_ipc::Uid::from_raw(handed_to), ..settings })
         });
         assert_eq!(made, Ok(()));
         let queue = reply_queues().into_iter().find(|queue| !before.contains(queue)).unwrap();

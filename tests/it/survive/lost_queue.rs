@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use sysv_ipc::Semaphore;
+use sysv_ipc::Lock;
 
 use super::Place;
 use crate::support::{
@@ -102,7 +102,7 @@ fn after_ipcrm_all_transfers_go_on_and_the_server_has_its_queue_and_its_lock_aga
             assert!(stuck.finish() == place.file);
         }
         place.fetch();
-        assert_eq!(Semaphore::open(place.key).unwrap().is_held(), Ok(true));
+        assert_eq!(Lock::open(place.key).unwrap().is_held(), Ok(true));
         server.stop();
     });
 }

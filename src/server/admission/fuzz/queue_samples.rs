@@ -11,8 +11,8 @@ use sysv_ipc::Uid;
 use crate::ownership::lease;
 use crate::wire::{Cookie, LEASE_TYPE, Lease, Reply};
 use sysv_ipc::{
-    Error, Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, QueueId, Select, SendError,
-    Settings, Status,
+    Error, Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, QueueId, QueueSettings,
+    QueueStatus, Select, SendError,
 };
 
 /// Whose requests may be answered into a queue.
@@ -108,7 +108,7 @@ pub(super) struct Member {
     pub(super) cookie: Cookie,
     pub(super) welcome: Cell<Welcome>,
     /// How it was left; None: removed.
-    left: Cell<Option<Status>>,
+    left: Cell<Option<QueueStatus>>,
 }
 
 impl fmt::Debug for Member {
@@ -225,5 +225,5 @@ fn send(queue: &Queue, mtype: MessageType, text: &[u8]) -> Result<(), SendError>
 fn hand_over(queue: &Queue) -> Result<(), Error> {
     let settings = queue.status()?.settings();
     let other = Uid::from_raw(geteuid().as_raw() ^ 1);
-    queue.set(&Settings { uid: other, ..settings })
+    queue.set(&QueueSettings { uid: other, ..settings })
 }

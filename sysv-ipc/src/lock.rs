@@ -1,9 +1,9 @@
 //! A semaphore as a lock that the kernel releases when its holder dies, however it dies.
 
-use crate::{Pid, Uid};
+use crate::Pid;
 use nix::errno::Errno;
 
-use super::{Error, Key, Mode, Object, syscalls};
+use super::{Error, IpcObject, Key, Mode, Object, Permissions, owned::sealed, syscalls};
 
 /// A set of one semaphore, used as a lock: 0 is free, 1 is held.
 ///
@@ -11,9 +11,9 @@ use super::{Error, Key, Mode, Object, syscalls};
 /// initialising. Children do not inherit what the kernel will take back (semop(2), `SEM_UNDO`).
 ///
 /// ```
-/// use sysv_ipc::{Acquire, Key, Mode, Pid, Semaphore};
+/// use sysv_ipc::{Acquire, Key, Mode, Pid, Lock};
 ///
-/// let lock = Semaphore::open_or_create(Key::PRIVATE, Mode::new(0o644))?;
+/// let lock = Lock::open_or_create(Key::PRIVATE, Mode::new(0o644))?;
 /// assert!(matches!(lock.try_acquire()?, Acquire::Acquired));
 /// assert!(lock.is_held()?);
 /// assert_eq!(lock.last_pid()?, Some(Pid::current()));
@@ -23,7 +23,7 @@ use super::{Error, Key, Mode, Object, syscalls};
 /// # Ok::<(), sysv_ipc::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Semaphore(libc::c_int);
+pub struct Lock(libc::c_int);
 
 /// How an attempt to take the lock ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,15 +39,11 @@ pub enum Acquire {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SemaphoreStatus {
-    /// The owner.
-    pub uid: Uid,
-    /// Who made it. Set by the kernel, never changed.
-    pub cuid: Uid,
-    /// The permission bits.
-    pub mode: Mode,
+    /// Whose the semaphore is, and who may use it.
+    pub permissions: Permissions,
 }
 
-impl Semaphore {
+impl Lock {
     /// `semget(key, 1, 0)`: the semaphore under a key.
     ///
     /// # Errors
@@ -112,11 +108,7 @@ impl Semaphore {
     /// As for [`is_held`](Self::is_held).
     pub fn status(self) -> Result<SemaphoreStatus, Error> {
         let raw = syscalls::semctl_stat(self.0).map_err(|errno| self.error("semctl", errno))?;
-        Ok(SemaphoreStatus {
-            uid: Uid::from_raw(raw.sem_perm.uid),
-            cuid: Uid::from_raw(raw.sem_perm.cuid),
-            mode: Mode::from_raw(raw.sem_perm.mode),
-        })
+        Ok(SemaphoreStatus { permissions: Permissions::from_raw(&raw.sem_perm) })
     }
 
     /// `semctl(IPC_RMID)`: removes it, whoever holds it.
@@ -130,5 +122,13 @@ impl Semaphore {
 
     fn error(self, call: &'static str, errno: Errno) -> Error {
         Error::new(call, Object::Semaphore(self.0), errno)
+    }
+}
+
+impl sealed::Sealed for Lock {}
+
+impl IpcObject for Lock {
+    fn remove(self) -> Result<(), Error> {
+        Lock::remove(self)
     }
 }
