@@ -5,7 +5,7 @@
 
 #![allow(unreachable_pub, missing_docs)]
 
-mod support;
+use mqfs_kit as support;
 
 mod bereaved;
 mod callers;
@@ -41,6 +41,5 @@ mod stat;
 mod stop;
 mod survive;
 mod tree;
-mod trials;
 mod trust;
 mod wire;

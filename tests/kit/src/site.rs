@@ -1,0 +1,208 @@
+//! Servers with files to serve: one without a periodic reaper, and one that every user may ask.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sysv_ipc::{Key, Queue};
+use tempfile::TempDir;
+
+use crate::{
+    ForEverybody, Process, Server, Stuck, VICTIM, exists, noise, queue_of, run, unique_key,
+    wait_until,
+};
+
+/// A server that serves `/big`. It has removed orphans once and does so again only after an hour, so
+/// that only `mqfs-reap` removes any.
+#[derive(Debug)]
+pub struct QuietServer {
+    pub server: Server,
+    pub big: Vec<u8>,
+    root: TempDir,
+}
+
+impl QuietServer {
+    #[track_caller]
+    pub fn start() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let big = noise(4 << 20);
+        fs::write(root.path().join("big"), &big).unwrap();
+        fs::write(root.path().join("small"), "small").unwrap();
+        let folder = root.path().to_str().unwrap();
+        let server = Server::start(&["--reap-interval", "1h", "--root", folder]);
+        // It removes orphans before its first request.
+        server.fetch("/small");
+        let quiet = Self { server, big, root };
+        quiet.wait_for_children();
+        quiet
+    }
+
+    /// A client that asks for `/big`, to be started.
+    pub fn client(&self) -> Command {
+        let mut command = self.server.client();
+        command.arg("/big");
+        command
+    }
+
+    /// The path of a file below its root.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    #[track_caller]
+    pub fn wait_for_children(&self) {
+        wait_until("the children end", || self.server.children().is_empty());
+    }
+
+    /// Stops every child with SIGSTOP.
+    #[track_caller]
+    pub fn stop_children(&self) -> StoppedChildren {
+        let children = self.server.children();
+        for &child in &children {
+            assert!(Process::with_pid(child).is_some_and(Process::freeze), "the child ended");
+        }
+        StoppedChildren(children)
+    }
+
+    #[track_caller]
+    pub fn stop(self) {
+        self.server.stop();
+    }
+}
+
+/// Stopped children, which go on when their handle goes.
+#[derive(Debug)]
+pub struct StoppedChildren(Vec<i32>);
+
+impl Drop for StoppedChildren {
+    fn drop(&mut self) {
+        for &child in &self.0 {
+            let _ = kill(Pid::from_raw(child), Signal::SIGCONT);
+        }
+    }
+}
+
+/// A server that every user may ask. It serves `/file`, which is larger than any queue.
+#[derive(Debug)]
+pub struct Site {
+    pub server: Server,
+    pub programs: ForEverybody,
+    pub file: Vec<u8>,
+    uid: u32,
+    folder: TempDir,
+}
+
+impl Site {
+    /// Root's server.
+    #[track_caller]
+    pub fn start(arguments: &[&str]) -> Self {
+        Self::start_as(0, arguments)
+    }
+
+    /// A server of this user.
+    #[track_caller]
+    pub fn start_as(uid: u32, arguments: &[&str]) -> Self {
+        Self::start_on(unique_key(), uid, arguments)
+    }
+
+    /// A server of this user, under this key.
+    #[track_caller]
+    pub fn start_on(key: Key, uid: u32, arguments: &[&str]) -> Self {
+        Self::start_by(key, uid, arguments, |server| server)
+    }
+
+    /// A server of this user, under this key, started by another command.
+    #[track_caller]
+    pub fn start_by(
+        key: Key,
+        uid: u32,
+        arguments: &[&str],
+        by: impl FnOnce(Command) -> Command,
+    ) -> Self {
+        let (programs, folder) = (ForEverybody::new(), public_folder());
+        let file = noise(1 << 20);
+        fs::write(folder.path().join("file"), &file).unwrap();
+        let mut command = programs.server(key, uid);
+        command.args(["--mode", "0622"]).args(arguments).arg("--root").arg(folder.path());
+        let server = Server::start_as(key, &mut by(command));
+        Self { server, programs, file, uid, folder }
+    }
+
+    pub fn requests(&self) -> Queue {
+        queue_of(self.server.key).unwrap()
+    }
+
+    /// The path of a file below the root.
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Makes a file below the root.
+    #[track_caller]
+    pub fn put(&self, name: &str, mode: u32, owner: (u32, u32), content: &str) {
+        let path = self.at(name);
+        fs::write(&path, content).unwrap();
+        chown(&path, Some(owner.0), Some(owner.1)).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// A user's client, without the path.
+    pub fn client(&self, uid: u32) -> Command {
+        let mut command = self.programs.client(self.server.key, uid);
+        command.args(["--server-uid", &self.uid.to_string()]);
+        command
+    }
+
+    /// The victim's client for `/file`, to be started.
+    pub fn victim(&self) -> Command {
+        let mut command = self.client(VICTIM);
+        command.arg("/file");
+        command
+    }
+
+    /// The victim's transfer, under way.
+    #[track_caller]
+    pub fn stuck_victim(&self) -> Stuck {
+        Stuck::start(&mut self.victim())
+    }
+
+    #[track_caller]
+    pub fn finish_intact(&self, victim: Stuck) {
+        let queue = victim.queue;
+        assert!(victim.finish() == self.file, "the victim's file is not what it was");
+        assert!(!exists(queue), "a queue is left");
+    }
+
+    #[track_caller]
+    pub fn fetch_intact(&self) {
+        assert!(run(&mut self.victim()).success() == self.file, "the file is not what it was");
+    }
+
+    /// What the client of this user says of a path that is denied, after the path.
+    #[track_caller]
+    pub fn denied(&self, uid: u32, path: &str) -> String {
+        let denied = run(self.client(uid).arg(path));
+        assert_eq!(denied.code(), Some(1), "{path}: {}", denied.stderr);
+        assert_eq!(denied.stdout, b"", "{path}");
+        let line = denied.stderr.strip_prefix(&format!("mqfs-client: {path}: "));
+        line.unwrap_or(&denied.stderr).trim_end().to_owned()
+    }
+
+    /// Fails the test unless the server lives, serves, has no child left, and ends well.
+    #[track_caller]
+    pub fn stop(self) {
+        self.fetch_intact();
+        wait_until("its children end", || self.server.children().is_empty());
+        self.server.stop();
+    }
+}
+
+/// A folder that everybody may look into.
+pub fn public_folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    folder
+}

@@ -1,0 +1,285 @@
+//! Clients fetch files while faults are injected.
+//!
+//! The files have all sizes. The faults are signals to clients, children and servers, reapers that run
+//! in between, and removed queues; a seed makes the choice repeatable. At the end everything that was
+//! stopped goes on. Every client must end, every copy must be right, and nothing may be left.
+
+mod clients;
+mod fault;
+mod keepers;
+mod outcome;
+mod service;
+mod stopped;
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use mqfs_kit::{Server, descriptors, find_lease, zombies_of};
+use nix::fcntl::OFlag;
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use sysv_ipc::{Queue, queues};
+
+use crate::report::Report;
+use crate::site::{DEADLINE, Site};
+use clients::Clients;
+use fault::{Choice, Chooser, Fault};
+use keepers::Keepers;
+use service::Service;
+use stopped::Stopped;
+
+/// Fetch files while clients, children and servers are killed and stopped
+#[derive(Debug, Args)]
+pub struct Opts {
+    /// How many faults
+    #[arg(long, value_name = "N", default_value = "1000")]
+    faults: usize,
+    /// Repeats the choice of faults, but not their timing
+    #[arg(long, value_name = "S", default_value = "1")]
+    seed: u64,
+    /// How many clients at once
+    #[arg(long, value_name = "C", default_value = "12")]
+    clients: usize,
+    /// The clients' --timeout
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// Stop after this time, with fewer faults
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    duration_limit: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct SoakTest<'a> {
+    site: &'a Site,
+    service: Service<'a>,
+    clients: Clients<'a>,
+    keepers: Keepers,
+    stopped: Stopped,
+    opts: &'a Opts,
+    done: [usize; Fault::ALL.len()],
+}
+
+pub fn run(opts: &Opts) -> Result<Report> {
+    let (site, start) = (Site::new()?, Instant::now());
+    let mut report = Report::default();
+    report.row("where", site.namespace.describe());
+    report.row("seed", opts.seed);
+    let service = Service::start(&site);
+    let clients = Clients::new(&site, opts.seed, opts.timeout)?;
+    let keepers = Keepers::start(&site, opts.seed, opts.timeout)?;
+    let (stopped, done) = (Stopped::default(), [0; Fault::ALL.len()]);
+    let mut test = SoakTest { site: &site, service, clients, keepers, stopped, opts, done };
+    test.inject_faults(start)?;
+    report.row("faults", test.done.iter().sum::<usize>());
+    for ((_, _, name), count) in Fault::ALL.iter().zip(test.done) {
+        report.row(format!("  {name}"), count);
+    }
+    test.calm_down(&mut report)?;
+    test.finish(&mut report)?;
+    report.row("time", format!("{:.1?}", start.elapsed()));
+    Ok(report)
+}
+
+impl SoakTest<'_> {
+    fn inject_faults(&mut self, start: Instant) -> Result<()> {
+        let mut chooser = Chooser::new(self.opts.seed, self.site.namespace.is_own);
+        while self.done.iter().sum::<usize>() < self.opts.faults {
+            if self.opts.duration_limit.is_some_and(|limit| start.elapsed() > limit) {
+                break;
+            }
+            let choice = chooser.next();
+            let end = Instant::now() + choice.pause;
+            loop {
+                self.tend()?;
+                if Instant::now() >= end {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+            if self.inject(&choice)? {
+                let at = Fault::ALL.iter().position(|(fault, ..)| *fault == choice.fault);
+                self.done[at.context("every fault is listed")?] += 1;
+            }
+            self.site.wait_for_adopted(&self.own_pids());
+        }
+        Ok(())
+    }
+
+    /// Does whatever is due: continues, starts, collects.
+    fn tend(&mut self) -> Result<()> {
+        /// So many timeouts are far longer than all faults can delay one client.
+        const TIMEOUTS: u32 = 6;
+        for (process, time) in self.stopped.continue_due(Instant::now()) {
+            self.clients.was_stopped(process, time);
+        }
+        self.service.tend();
+        let stopped = &self.stopped;
+        self.clients
+            .tend(self.opts.timeout * TIMEOUTS + DEADLINE, |process| stopped.holds(process));
+        // A few at a time, so that nothing else is late.
+        for _ in self.clients.running.len()..self.opts.clients.min(self.clients.running.len() + 3) {
+            if self.service.server().is_some() {
+                self.clients.start()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The pids of the children that we started ourselves.
+    fn own_pids(&self) -> Vec<i32> {
+        [self.clients.pids(), self.keepers.pids(), self.service.own_pids()].concat()
+    }
+
+    /// False if there is no victim.
+    fn inject(&mut self, choice: &Choice) -> Result<bool> {
+        let Choice { fault, victim, lasts, .. } = *choice;
+        Ok(match fault {
+            Fault::KillClient => self.signal_client(victim, Signal::SIGKILL),
+            Fault::TerminateClient => self.signal_client(victim, Signal::SIGTERM),
+            Fault::StopClient => match self.clients.victim(victim) {
+                Some(client) => self.stopped.stop(client.process, lasts),
+                None => false,
+            },
+            Fault::KillChild | Fault::StopChild => {
+                let children = self.service.children(&self.own_pids());
+                let count = children.len().max(1) as u64;
+                match children.get((victim % count) as usize) {
+                    Some(&child) if fault == Fault::StopChild => self.stopped.stop(child, lasts),
+                    Some(child) => child.signal(Signal::SIGKILL),
+                    None => false,
+                }
+            }
+            Fault::KillServer => self.service.kill(false, lasts),
+            Fault::KillService => self.service.kill(true, lasts),
+            Fault::StopServer => match self.service.server() {
+                Some(server) => self.stopped.stop(server.process(), lasts),
+                None => false,
+            },
+            Fault::RestartServer => {
+                if let Some(server) = self.service.server() {
+                    self.stopped.release(server.process());
+                }
+                self.service.restart()
+            }
+            Fault::Reap | Fault::ReapTwice => {
+                self.service.reap();
+                if fault == Fault::ReapTwice {
+                    self.service.reap();
+                }
+                true
+            }
+            Fault::RemoveRequestQueue => {
+                Queue::open(self.site.namespace.key).is_ok_and(|queue| queue.remove().is_ok())
+            }
+            Fault::RemoveReplyQueue => self.remove_reply_queue(victim),
+        })
+    }
+
+    fn signal_client(&mut self, victim: u64, signal: Signal) -> bool {
+        let Some(client) = self.clients.victim(victim) else { return false };
+        if client.killed || client.terminated {
+            return false;
+        }
+        // Noted before the signal, because the client may end at once.
+        client.killed = signal == Signal::SIGKILL;
+        client.terminated = signal == Signal::SIGTERM;
+        let process = client.process;
+        self.stopped.release(process);
+        process.signal(signal)
+    }
+
+    /// Removes any reply queue, except those that must be there at the end.
+    fn remove_reply_queue(&mut self, victim: u64) -> bool {
+        let all = queues().into_iter().flatten().map(|(queue, _)| queue);
+        let leased = all.filter_map(|queue| Some((queue, find_lease(queue)?)));
+        let (keepers, clients) = (&self.keepers, &mut self.clients.running);
+        let mut chosen: Vec<_> = leased.filter(|(queue, _)| !keepers.holds(*queue)).collect();
+        if chosen.is_empty() {
+            return false;
+        }
+        let (queue, lease) = chosen.swap_remove((victim % chosen.len() as u64) as usize);
+        if let Some(client) = clients.iter_mut().find(|client| client.process.owns(&lease)) {
+            client.queue_removed = true;
+        }
+        self.stopped.forget(queue);
+        queue.remove().is_ok()
+    }
+
+    /// Continues everything, and waits until all clients have ended.
+    fn calm_down(&mut self, report: &mut Report) -> Result<()> {
+        for (process, time) in self.stopped.release_all() {
+            self.clients.was_stopped(process, time);
+        }
+        self.service.come_back();
+        // From now on a client needs at most one timeout, and then one fetch.
+        let deadline = Instant::now() + self.opts.timeout + DEADLINE / 2;
+        while !self.clients.running.is_empty() {
+            let late = Instant::now() > deadline;
+            self.clients.tend(if late { Duration::ZERO } else { Duration::MAX }, |_| false);
+            self.service.tend();
+            thread::sleep(Duration::from_millis(1));
+        }
+        let tally = &mut self.clients.tally;
+        report.row("clients", tally.started);
+        let resumed = tally.resumed;
+        let mib = tally.bytes >> 20;
+        report.row("  completed, and right", format!("{} ({mib} MiB)", tally.completed));
+        report.row("  of these, resumed after a fault", resumed);
+        report.row("  killed by us", tally.killed);
+        report.row("  interrupted by us", tally.terminated);
+        for (line, count) in &tally.failed {
+            report.row("  failed", format!("{count}: {line}"));
+        }
+        report.row("  the longest ran for", format!("{:.1?}", tally.longest));
+        report.none("  hung", tally.hung);
+        tally.wrong.drain(..).for_each(|wrong| report.wrong(wrong));
+        report.check(tally.completed > 0, || "no client completed".to_owned());
+        Ok(())
+    }
+
+    fn finish(mut self, report: &mut Report) -> Result<()> {
+        report.row("queues of stopped clients, watched", self.stopped.watched);
+        report.none("  of these, falsely removed", self.stopped.falsely_removed.len());
+        self.stopped.falsely_removed.drain(..).for_each(|gone| report.wrong(gone));
+        self.keepers.finish(report);
+        self.service.calm_down();
+        self.service.wrong.drain(..).for_each(|wrong| report.wrong(wrong));
+        report.row("servers", self.service.started);
+        let server = self.service.server().context("the server is back")?;
+        report.check(server.settles(), || "children stay".to_owned());
+        report.none("zombies of the last server", zombies_of(server.pid()));
+        self.site.wait_for_adopted(&self.service.own_pids());
+        if let Some((first, last)) = self.service.descriptors.zip(descriptors(server.pid())) {
+            report.row("descriptors of the first and the last server", format!("{first}, {last}"));
+            report.check(last <= first, || "descriptors leaked".to_owned());
+        }
+        stop(self.site, self.service.into_server().context("the server is back")?, report)
+    }
+}
+
+fn has_unnamed_files(folder: &Path) -> bool {
+    let unnamed = OFlag::O_TMPFILE | OFlag::O_WRONLY;
+    nix::fcntl::open(folder, unnamed, Mode::S_IRUSR).is_ok()
+}
+
+/// Ends the last server and counts what is left.
+fn stop(site: &Site, server: Server, report: &mut Report) -> Result<()> {
+    server.stop();
+    site.count_left(report)?;
+    let left = fs::read_dir(site.copies())?.flatten().filter(|copy| {
+        // Where there is no O_TMPFILE, a killed client leaves this; open(2).
+        let is_part = copy.file_name().to_string_lossy().ends_with(".part");
+        !is_part || has_unnamed_files(&site.copies())
+    });
+    report.none("files left beside the copies", left.count());
+    let log = site.log();
+    let bad = log.lines().filter(|line| line.contains("ERROR") || line.contains("panicked"));
+    let bad: Vec<_> = bad.collect();
+    report.none("errors in the servers' log", bad.len());
+    bad.iter().take(5).for_each(|line| report.wrong(*line));
+    Ok(())
+}
