@@ -1,30 +1,33 @@
 //! `mqfs-client`.
 
 mod list;
-mod signals;
 mod sink;
 mod tar;
 mod tree;
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Write};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
 use sysv_ipc::Uid;
 
+use super::logging::Stderr;
 use super::progress::{self, Progress};
-use super::{FAILED, KeyArgs, NOBODY_READS, UNAVAILABLE, complain, duration, reason, size};
+use super::signals::EndingSignals;
+use super::{
+    FAILED, INTERRUPTED, KeyArgs, NOBODY_READS, UNAVAILABLE, complain, duration, reason, size,
+};
 use crate::client::save::Unfinished;
-use crate::client::{Client, Error, Transfer};
+use crate::client::{Canceller, Client, Error, Transfer};
 use crate::escape::escape;
 use crate::sys;
 use crate::wire::MAX_PATH;
-use signals::{clean_up_on_signals, wait_for_the_end};
 use sink::Sink;
 
 const PROGRAM: &str = "mqfs-client";
@@ -140,6 +143,21 @@ fn run(opts: &Opts) -> Result<ExitCode> {
     }
 }
 
+/// Leaves nothing behind when a signal ends the program, wherever its main thread may be: that one
+/// may be waiting for somebody to read its output.
+fn clean_up_on_signals(canceller: Canceller, unfinished: Unfinished, quiet: bool) -> Result<()> {
+    EndingSignals::block()?.handle(move || {
+        canceller.cancel();
+        unfinished.discard();
+        progress::clear();
+        if !quiet {
+            // Never waits: its reader may be gone, or may be who sent the signal.
+            let _ = Stderr.write_all(format!("{PROGRAM}: interrupted\n").as_bytes());
+        }
+        sys::exit_now(INTERRUPTED.into());
+    })
+}
+
 fn concatenate(opts: &Opts, client: &Client, unfinished: &Unfinished) -> Result<ExitCode> {
     let mut sink = Sink::create(opts, unfinished)?;
     let progress = Progress::start(opts.progress(), sink.is_terminal());
@@ -190,7 +208,10 @@ impl Opts {
     /// Says what went wrong with a path, and what the program is to end with if that is the end.
     fn failed(&self, path: &OsStr, error: &Error) -> Option<ExitCode> {
         if let Error::Cancelled = error {
-            wait_for_the_end();
+            // The thread that handles the signal has the last word, and exits.
+            loop {
+                thread::park();
+            }
         }
         self.complain_of(escape(path), error);
         error.is_before_request().then(|| ExitCode::from(UNAVAILABLE))

@@ -1,13 +1,14 @@
 //! The programs: arguments, wording, exit codes. No work.
 
 pub mod client;
-mod console;
 mod json;
 mod logging;
 mod progress;
 pub mod reap;
 pub mod server;
+mod signals;
 pub mod stat;
+mod stdout;
 mod table;
 
 use std::env::VarError;

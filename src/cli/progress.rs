@@ -1,143 +1,160 @@
-//! What a transfer shows on stderr while it lasts: for half a second nothing, then a line.
-//!
-//! Who receives only counts ([`Progress::advance`]). A thread of its own looks at the counters ten
-//! times a second, and draws. It is not started unless there is something to draw on.
-//!
-//! The process has one such line, so it is kept in a static: whatever else is said on stderr steps
-//! [`aside`] of it, and whoever ends the process takes it [away](take_away) first, also from the
-//! thread that handles signals.
+//! A progress bar on stderr, for a transfer that takes more than half a second.
 
-mod line;
-mod terminal;
-
-use std::ffi::{OsStr, OsString};
-use std::panic;
+use std::cell::Cell;
+use std::ffi::OsStr;
+use std::fmt::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use clap::ValueEnum;
-use indicatif::HumanBytes;
+use console::{Term, truncate_str};
+use indicatif::{
+    HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+};
+use nix::unistd::{getpgrp, tcgetpgrp};
 
-use self::line::Line;
+use crate::escape::escape;
 
-/// When to show how far it is.
+/// When to show a progress bar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum When {
     /// On a terminal, after half a second, unless the files go to a terminal themselves
     Auto,
-    /// From the beginning, and whatever standard error is
+    /// At once, and also where standard error is no terminal
     Always,
     /// Not at all
     Never,
 }
 
-/// Whatever is done within this time is not worth a line.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// Most transfers are over by then, and a bar would only flicker.
+const DELAY: Duration = Duration::from_millis(500);
 
-/// How often it is drawn.
-const FRAME: Duration = Duration::from_millis(100);
+/// How often the bar is drawn while nothing arrives.
+const TICK: Duration = Duration::from_millis(100);
 
-/// What arrives while the program runs. Dropping it clears the line.
+/// The bar of this process. It is global because every message on stderr must step aside for it.
+static BAR: OnceLock<ProgressBar> = OnceLock::new();
+
+/// Counts what arrives, and shows it. Dropping it clears the bar.
 #[derive(Debug)]
 pub(super) struct Progress {
     started: Instant,
-    counters: Arc<Counters>,
-    painter: Option<JoinHandle<()>>,
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    /// Of the present file. Only who receives writes it, so that takes no read-modify-write.
-    bytes: AtomicU64,
-    tally: Mutex<Tally>,
-    /// Wakes the painter when all is over.
-    over: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Tally {
-    present: Option<Present>,
-    /// What is complete.
-    files: u64,
-    bytes: u64,
-    is_over: bool,
-}
-
-/// The file that arrives.
-#[derive(Debug)]
-struct Present {
-    name: OsString,
-    /// None where it is not known, or nothing.
-    size: Option<u64>,
-    began: Instant,
+    bar: ProgressBar,
+    /// Complete files.
+    files: Arc<AtomicU64>,
+    /// Bytes of what has ended, and of what arrives now.
+    bytes: Cell<u64>,
+    present: Cell<u64>,
 }
 
 impl Progress {
-    /// Begins to count; `into_terminal`: a line would stand in the midst of the files.
+    /// Begins to count. `into_terminal`: the files themselves go to a terminal, where a bar would
+    /// stand among them.
     pub(super) fn start(when: When, into_terminal: bool) -> Self {
-        let (counters, started) = (Arc::<Counters>::default(), Instant::now());
-        let due = match when {
-            When::Always => Some(started),
-            When::Auto if terminal::is_there() && !into_terminal => Some(started + PATIENCE),
-            _ => None,
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        let this = Self {
+            started: Instant::now(),
+            bar: bar.clone(),
+            files: Arc::default(),
+            bytes: Cell::default(),
+            present: Cell::default(),
         };
-        let painter = due.and_then(|due| {
-            take_away_on_panic();
-            let counters = Arc::clone(&counters);
-            let painter = thread::Builder::new().name("progress".to_owned());
-            // Without it there is no line, which is no reason to fail.
-            painter.spawn(move || paint(&counters, due)).ok()
-        });
-        Self { started, counters, painter }
+        bar.set_style(this.style(false));
+        match when {
+            When::Always => show(&bar, anywhere()),
+            When::Auto if !into_terminal => {
+                let bar = bar.clone();
+                let later = move || {
+                    thread::sleep(DELAY);
+                    if !bar.is_finished() && is_in_foreground() {
+                        show(&bar, ProgressDrawTarget::stderr());
+                    }
+                };
+                // Without the thread there is no bar, which is no reason to fail.
+                let _ = thread::Builder::new().name("progress".to_owned()).spawn(later);
+            }
+            _ => {}
+        }
+        let _ = BAR.set(bar);
+        this
     }
 
-    /// A file begins, or begins anew; `size` is how much is to come, if that is known.
+    /// A file or a tree begins, or begins again. `size`: how many bytes are to come, if known.
     pub(super) fn begin(&self, path: impl AsRef<OsStr>, size: Option<u64>) {
+        const LONGEST: usize = 20;
         let path = path.as_ref();
-        let present = Present {
-            name: Path::new(path).file_name().unwrap_or(path).to_owned(),
-            size: size.filter(|&size| size > 0),
-            began: Instant::now(),
+        let name = escape(Path::new(path).file_name().unwrap_or(path)).to_string();
+        self.present.set(0);
+        match size.filter(|&size| size > 0) {
+            Some(size) => {
+                self.bar.reset();
+                self.bar.set_length(size);
+                self.bar.set_style(self.style(true));
+            }
+            None => {
+                self.bar.set_position(self.bytes.get());
+                self.bar.set_style(self.style(false));
+            }
+        }
+        self.bar.set_prefix(truncate_str(&name, LONGEST, "...").into_owned());
+        self.bar.set_message(name);
+    }
+
+    /// A bar for a file of known size, a line of counts for a tree.
+    fn style(&self, is_size_known: bool) -> ProgressStyle {
+        const COLUMNS_FOR_A_BAR: u16 = 80;
+        let template = if !is_size_known {
+            "{files}{bytes}, {bytes_per_sec}: {wide_msg}"
+        } else if Term::stderr().size().1 >= COLUMNS_FOR_A_BAR {
+            "{files}{prefix} {percent:>3}% [{wide_bar:.cyan}] \
+             {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left"
+        } else {
+            "{bytes} of {total_bytes}, {eta} left: {wide_msg}"
         };
-        let mut tally = lock(&self.counters.tally);
-        self.counters.bytes.store(0, Ordering::Relaxed);
-        tally.present = Some(present);
+        let style = ProgressStyle::with_template(template);
+        let files = Arc::clone(&self.files);
+        style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ").with_key(
+            "files",
+            move |_: &ProgressState, text: &mut dyn Write| {
+                let _ = match files.load(Ordering::Relaxed) {
+                    0 => Ok(()),
+                    1 => write!(text, "1 file done, "),
+                    files => write!(text, "{} files done, ", HumanCount(files)),
+                };
+            },
+        )
     }
 
-    /// So many bytes of it came.
+    /// Counts bytes of the file.
     pub(super) fn advance(&self, bytes: usize) {
-        let before = self.counters.bytes.load(Ordering::Relaxed);
-        self.counters.bytes.store(before + bytes as u64, Ordering::Relaxed);
+        self.present.update(|present| present + bytes as u64);
+        self.bar.inc(bytes as u64);
     }
 
-    /// It is complete.
+    /// The file is complete.
     pub(super) fn finish(&self) {
         self.count_file();
         self.end();
     }
 
-    /// A file of the tree that arrives is complete.
+    /// A file of the tree is complete.
     pub(super) fn count_file(&self) {
-        lock(&self.counters.tally).files += 1;
+        self.files.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The tree has ended.
     pub(super) fn end(&self) {
-        let mut tally = lock(&self.counters.tally);
-        tally.bytes += self.counters.bytes.load(Ordering::Relaxed);
-        self.counters.bytes.store(0, Ordering::Relaxed);
-        tally.present = None;
+        self.bytes.update(|bytes| bytes + self.present.take());
     }
 
-    /// What came in all, if anything did: `2 files, 16384 bytes in 0.01 s, 1.56 MiB/s`.
+    /// All that arrived, if anything did: `2 files, 16384 bytes in 0.01 s, 1.56 MiB/s`.
     pub(super) fn summary(&self) -> Option<String> {
-        let tally = lock(&self.counters.tally);
+        let (files, bytes) = (self.files.load(Ordering::Relaxed), self.bytes.get());
         let seconds = self.started.elapsed().as_secs_f64();
-        let rate = HumanBytes((tally.bytes as f64 / seconds) as u64);
-        let (files, bytes) = (tally.files, tally.bytes);
+        let rate = HumanBytes((bytes as f64 / seconds) as u64);
         let s = if files == 1 { "" } else { "s" };
         (files > 0).then(|| format!("{files} file{s}, {bytes} bytes in {seconds:.2} s, {rate}/s"))
     }
@@ -145,99 +162,49 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        lock(&self.counters.tally).is_over = true;
-        self.counters.over.notify_all();
-        if let Some(painter) = self.painter.take() {
-            let _ = painter.join();
-            lock(&SHOWN).clear();
-        }
+        self.bar.finish_and_clear();
     }
 }
 
-/// Draws until all is over.
-fn paint(counters: &Counters, due: Instant) {
-    let mut line = Line::new();
-    let mut tally = lock(&counters.tally);
-    loop {
-        let text = line.text(&tally, counters.bytes.load(Ordering::Relaxed));
-        let is_over = tally.is_over;
-        drop(tally);
-        // The last one would be gone at once, but where it is kept.
-        if Instant::now() >= due && (!is_over || !terminal::is_there()) {
-            lock(&SHOWN).draw(&text);
-        }
-        if is_over {
-            return;
-        }
-        tally = lock(&counters.tally);
-        if !tally.is_over {
-            let woken = counters.over.wait_timeout(tally, FRAME);
-            tally = woken.unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
+fn show(bar: &ProgressBar, target: ProgressDrawTarget) {
+    bar.set_draw_target(target);
+    bar.set_style(bar.style()); // which now asks whether stderr, not stdout, has colours
+    bar.enable_steady_tick(TICK);
 }
 
-/// The line on this process's stderr.
-static SHOWN: Mutex<Shown> = Mutex::new(Shown::Nothing);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shown {
-    Nothing,
-    Line,
-    /// Nothing, for good: the process ends.
-    Over,
+/// stderr, whether it is a terminal or not.
+fn anywhere() -> ProgressDrawTarget {
+    let stderr = ProgressDrawTarget::stderr();
+    if !stderr.is_hidden() {
+        return stderr;
+    }
+    const PER_SECOND: u8 = 20;
+    ProgressDrawTarget::term_like_with_hz(Box::new(Term::buffered_stderr()), PER_SECOND)
 }
 
-impl Shown {
-    fn draw(&mut self, text: &str) {
-        if *self != Self::Over && terminal::draw(text) {
-            *self = Self::Line;
-        }
-    }
-
-    fn clear(&mut self) {
-        if *self == Self::Line {
-            terminal::clear();
-            *self = Self::Nothing;
-        }
-    }
+/// Whether stderr is not the terminal of another job, on which a bar would disturb.
+fn is_in_foreground() -> bool {
+    !tcgetpgrp(io::stderr()).is_ok_and(|foreground| foreground != getpgrp())
 }
 
-/// Says something on stderr in place of the line, which comes back below it.
+/// Says something on stderr above the bar.
 pub(super) fn aside(say: impl FnOnce()) {
-    let mut shown = lock(&SHOWN);
-    shown.clear();
-    say();
-}
-
-/// Clears the line for good, so that the process may end. Whoever is just writing to a terminal that
-/// takes nothing is not waited for.
-pub(super) fn take_away() {
-    let start = Instant::now();
-    while start.elapsed() < PATIENCE {
-        let mut shown = match SHOWN.try_lock() {
-            Ok(shown) => shown,
-            Err(TryLockError::Poisoned(shown)) => shown.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                thread::sleep(Duration::from_millis(1));
-                continue;
-            }
-        };
-        shown.clear();
-        *shown = Shown::Over;
-        return;
+    match BAR.get() {
+        Some(bar) => bar.suspend(say),
+        None => say(),
     }
 }
 
-/// What a panic says begins on a line of its own.
-fn take_away_on_panic() {
-    let say = panic::take_hook();
-    panic::set_hook(Box::new(move |info| {
-        take_away();
-        say(info);
-    }));
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// Clears the bar for good, before the process ends. Gives up after a moment: a terminal that was
+/// stopped (Ctrl-S) holds whoever draws on it, and must not hold the end up.
+pub(super) fn clear() {
+    let Some(bar) = BAR.get() else { return };
+    let (done, cleared) = mpsc::channel();
+    let spawned = thread::Builder::new().spawn(move || {
+        bar.finish_and_clear();
+        let _ = done.send(());
+    });
+    if spawned.is_ok() {
+        let _ = cleared.recv_timeout(DELAY);
+    }
 }

@@ -3,7 +3,6 @@
 mod report;
 mod watch;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use nix::unistd::User;
 use sysv_ipc::Uid;
 
 use self::report::Row;
-use super::{FAILED, NOBODY_READS, duration, interval};
+use super::{FAILED, NOBODY_READS, duration, interval, stdout};
 use crate::reaper::{Action, Policy};
 
 const PROGRAM: &str = "mqfs-reap";
@@ -102,11 +101,8 @@ fn once(opts: &Opts) -> Result<ExitCode> {
     } else {
         report::table(&rows)
     };
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-            return Ok(ExitCode::from(NOBODY_READS));
-        }
-        written => written.context("standard output")?,
+    if stdout::print(&text).context("standard output")?.is_err() {
+        return Ok(ExitCode::from(NOBODY_READS));
     }
     let failed = rows.iter().any(|row| matches!(row.action, Some(Action::Failed(_))));
     let alarm = opts.check && !rows.is_empty();

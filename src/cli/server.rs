@@ -5,18 +5,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::Signal;
 use sd_notify::NotifyState;
 use tracing::Level;
 
 use super::logging::{self, LogFormat};
+use super::signals::EndingSignals;
 use super::{KeyArgs, duration};
 use crate::reaper;
 use crate::server::{Config, Housekeeping, PlainPolicy, Server};
 use crate::sys;
-use crate::sys::signals::{self, Held};
 use sysv_ipc::Mode;
 
 const PROGRAM: &str = "mqfs-server";
@@ -135,19 +135,17 @@ fn run(opts: &Opts) -> Result<ExitCode> {
     sys::share_one_arena();
     sys::keep_heap_at_hand();
     logging::init(opts.log_format, opts.level());
-    // Until there is a handler that removes it, no signal may end the owner of a queue. ctrlc's
-    // thread keeps them back for good, so that they wake the thread that waits.
-    let held = Held::new(SigSet::all());
+    // SIGALRM is the server's own tick.
+    let signals = EndingSignals::block()?.without(Signal::SIGALRM)?;
     let server = Server::start(opts.config()?)?;
     let (stopper, drain_timeout) = (server.stopper(), opts.drain_timeout);
-    stop_on_signals(move || {
+    signals.handle(move || {
         stopper.stop();
         tell_manager(&stopping(drain_timeout));
     })?;
     // A parent that went away, or closed its end, is no reason not to serve.
     let _ = writeln!(std::io::stdout(), "mqfs-server: {server}");
     tell_manager(&[NotifyState::Ready, NotifyState::Status(&server.to_string())]);
-    drop(held);
     server.run()?;
     Ok(ExitCode::SUCCESS)
 }
@@ -168,15 +166,4 @@ fn tell_manager(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "the service manager was not told");
     }
-}
-
-fn stop_on_signals(stop: impl FnMut() + Send + 'static) -> Result<()> {
-    let under_nohup = signals::is_ignored(Signal::SIGHUP);
-    ctrlc::set_handler(stop).context("cannot handle signals")?;
-    if under_nohup {
-        signals::ignore(Signal::SIGHUP).context("sigaction")?;
-    }
-    // SIGALRM is the server's own tick.
-    signals::end_on_every_signal(&[Signal::SIGALRM]).context("sigaction")?;
-    Ok(())
 }

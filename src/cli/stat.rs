@@ -4,10 +4,8 @@ mod json;
 mod look;
 mod rates;
 mod report;
-mod screen;
 mod watch;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,14 +13,12 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
 use self::look::Look;
-use super::{FAILED, KeyArgs, NOBODY_READS, UNAVAILABLE, complain, interval};
+use super::{FAILED, KeyArgs, NOBODY_READS, UNAVAILABLE, complain, interval, stdout};
 use sysv_ipc::Key;
 
 const PROGRAM: &str = "mqfs-stat";
 
 const EXIT_STATUS: &str = "\
-Keys of --watch on a terminal: q ends it.
-
 Exit status: 0 done; 1 the server of the queue or of the figures is dead; 2 invalid input, or no
 queue under the key; 130 interrupted (--watch); 141 nobody reads the output any more.";
 
@@ -44,7 +40,7 @@ pub(super) struct Opts {
     /// Print metrics in the text format of Prometheus
     #[arg(long, conflicts_with_all = ["json", "watch"])]
     prometheus: bool,
-    /// Show it again every TIME, with rates: on a terminal in its place, until q or a signal
+    /// Show it again every TIME, with rates: on a terminal in place, until Ctrl-C or another signal
     #[arg(long, value_name = "TIME", value_parser = interval)]
     watch: Option<Duration>,
 }
@@ -83,11 +79,8 @@ fn once(key: Key, opts: &Opts) -> Result<ExitCode> {
             Opts { json: true, .. } => json::line(&look, None),
             _ => report::tables(&look, None),
         };
-        match io::stdout().write_all(text.as_bytes()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                return Ok(ExitCode::from(NOBODY_READS));
-            }
-            written => written.context("standard output")?,
+        if stdout::print(&text).context("standard output")?.is_err() {
+            return Ok(ExitCode::from(NOBODY_READS));
         }
     }
     Ok(ExitCode::from(if look.queue.is_none() {

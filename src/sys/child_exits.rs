@@ -13,7 +13,7 @@ use nix::sys::signal::{SaFlags, SigSet, Signal};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use sysv_ipc::Pid;
 
-use super::signals::{self, Held};
+use super::signals::{self, Blocked};
 
 /// What ended and was not yet [taken](take_ended): pid and wait status in one word, 0 if empty.
 static ENDED: OnceLock<Box<[AtomicU64]>> = OnceLock::new();
@@ -98,7 +98,7 @@ pub fn take_ended() -> Vec<Ended> {
         }
         // Every slot was taken: more may have ended than had a place. The handler is kept out, or
         // it could fill the place of one that was waited for just now.
-        let _held = Held::new(SigSet::from(Signal::SIGCHLD));
+        let _held = Blocked::new(SigSet::from(Signal::SIGCHLD));
         reap_all();
     }
 }
@@ -116,7 +116,7 @@ pub fn wait_unless(done: impl FnOnce() -> bool, timeout: Option<Duration>) {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGCHLD);
     signals.add(Signal::SIGALRM);
-    let _held = Held::new(signals);
+    let _held = Blocked::new(signals);
     reap_all();
     if !done() {
         signals::wait(&signals, timeout);

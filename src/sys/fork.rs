@@ -8,7 +8,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{ForkResult, fork};
 use sysv_ipc::Pid;
 
-use super::signals::{self, Held};
+use super::signals::{self, Blocked};
 
 /// The exit status of a child whose code panicked: `EX_SOFTWARE`, sysexits(3head).
 const PANICKED: i32 = 70;
@@ -22,10 +22,10 @@ const PANICKED: i32 = 70;
 /// # Errors
 /// `EAGAIN`, `ENOMEM`: fork(2).
 pub fn fork_child(body: impl FnOnce() -> Infallible) -> Result<Pid, Errno> {
-    let held = Held::new(SigSet::all());
+    let _blocked = Blocked::new(SigSet::all());
     // SAFETY: what another thread held stays held in the child, which can then hang, but sees no
     // memory half changed that it uses: glibc makes malloc usable in the child, and a server's only
-    // other thread is ctrlc's, which holds nothing while it waits; fork(2), malloc(3).
+    // other thread waits for signals, and holds nothing while it does; fork(2), malloc(3).
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(Pid::from_raw(child.as_raw())),
         ForkResult::Child => {
@@ -35,7 +35,8 @@ pub fn fork_child(body: impl FnOnce() -> Infallible) -> Result<Pid, Errno> {
             for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGTERM] {
                 let _ = signals::ignore(signal);
             }
-            drop(held);
+            // Its parent blocks the signals that a thread of its own waits for. No thread waits here.
+            let _ = SigSet::empty().thread_set_mask();
             match catch_unwind(AssertUnwindSafe(body)) {
                 Ok(never) => match never {},
                 Err(_) => exit_now(PANICKED),

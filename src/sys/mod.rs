@@ -9,7 +9,6 @@ pub mod local_time;
 pub mod nonblocking_write;
 pub mod pidfd;
 pub mod signals;
-pub mod terminal;
 
 use std::io;
 

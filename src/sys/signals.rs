@@ -1,21 +1,20 @@
-//! Signals: holding them back, waiting for them, and a tick that interrupts a wait.
+//! Signals: blocking them, waiting for them, and a tick that interrupts a wait.
 
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
 
-/// Signals held back from this thread until the guard goes; they stay pending. Threads started
-/// meanwhile hold them back for good.
+/// Blocks signals in this thread until it is dropped; they stay pending. Threads that are started
+/// meanwhile block them for good.
 #[derive(Debug)]
-pub struct Held {
+pub struct Blocked {
     before: SigSet,
 }
 
-impl Held {
-    /// Holds back these signals.
+impl Blocked {
+    /// Blocks these signals.
     pub fn new(signals: SigSet) -> Self {
         let mut before = SigSet::empty();
         // Fails only for a bad `how`: pthread_sigmask(3).
@@ -28,14 +27,14 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for Blocked {
     fn drop(&mut self) {
         let _ = self.before.thread_set_mask();
     }
 }
 
-/// Waits for one of some signals, which the caller must [hold back](Held), for at most `timeout`,
-/// and takes it: no handler runs. None: the time is up, or a handler of another signal ran.
+/// Waits for one of some signals, which the caller must [block](Blocked), for at most `timeout`, and
+/// takes it: no handler runs. None: the time is up, or a handler of another signal ran.
 ///
 /// Source: sigtimedwait(2).
 pub fn wait(signals: &SigSet, timeout: Option<Duration>) -> Option<Signal> {
@@ -106,62 +105,6 @@ fn timeval(duration: Duration) -> libc::timeval {
         tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_usec: duration.subsec_micros().into(),
     }
-}
-
-/// Signals that people, limits and timers send and that kill by default, beside those that ctrlc
-/// handles. Not those of a process that is broken, such as SIGSEGV.
-const DEADLY: [Signal; 10] = [
-    Signal::SIGALRM,
-    Signal::SIGIO,
-    Signal::SIGPROF,
-    Signal::SIGPWR,
-    Signal::SIGQUIT,
-    Signal::SIGSTKFLT,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-    Signal::SIGVTALRM,
-    Signal::SIGXCPU,
-];
-
-/// Lets every signal that would kill this process without a word end it like `SIGTERM` does, whose
-/// handler must have been set. A forked child ends by it at once. A file that grows too large
-/// (`SIGXFSZ`) is an error of write(2) instead.
-///
-/// # Errors
-/// None are known.
-pub fn end_on_every_signal(except: &[Signal]) -> Result<(), Errno> {
-    static PARENT: AtomicI32 = AtomicI32::new(0);
-    extern "C" fn terminate(signal: libc::c_int) {
-        // SAFETY: takes nothing, and is async-signal-safe: signal-safety(7).
-        let me = unsafe { libc::getpid() };
-        if me != PARENT.load(Ordering::Relaxed) {
-            // SAFETY: takes an integer, and is async-signal-safe: signal-safety(7).
-            unsafe { libc::_exit(128 + signal) };
-        }
-        // SAFETY: takes two integers, and is async-signal-safe: signal-safety(7).
-        unsafe { libc::kill(me, libc::SIGTERM) };
-    }
-    PARENT.store(crate::sys::getpid().as_raw(), Ordering::Relaxed);
-    ignore(Signal::SIGXFSZ)?;
-    for number in libc::SIGRTMIN()..=libc::SIGRTMAX() {
-        on_real_time(number, terminate)?;
-    }
-    for signal in DEADLY.into_iter().filter(|signal| !except.contains(signal)) {
-        // SAFETY: the handler makes async-signal-safe calls only.
-        unsafe { on(signal, SaFlags::SA_RESTART, terminate) }?;
-    }
-    Ok(())
-}
-
-/// [`on`] for the signals that nix has no names for.
-fn on_real_time(number: libc::c_int, handler: extern "C" fn(libc::c_int)) -> Result<(), Errno> {
-    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: zero is a valid sigaction: no flags, no signals held back meanwhile.
-    let action = unsafe { action.assume_init_mut() };
-    action.sa_sigaction = handler as usize;
-    action.sa_flags = libc::SA_RESTART;
-    // SAFETY: the action outlives the call; sigaction(2).
-    Errno::result(unsafe { libc::sigaction(number, action, std::ptr::null_mut()) }).map(drop)
 }
 
 /// Whether a signal is ignored, as SIGHUP is under nohup(1).

@@ -138,21 +138,6 @@ fn a_client_leaves_no_queue_after_any_signal_in_the_midst_of_a_transfer() {
 }
 
 #[test]
-fn a_client_leaves_no_queue_after_a_real_time_signal() {
-    in_own_namespace(|| {
-        let (server, _folder, _) = server_with_file(&[]);
-        for number in [libc::SIGRTMIN(), libc::SIGRTMAX()] {
-            let client = stuck_client(&server, "/file");
-            let mut kill = std::process::Command::new("kill");
-            run(kill.arg(format!("-{number}")).arg(client.pid().to_string())).success();
-            assert_eq!(client.finish_unread().code(), Some(130), "{number}");
-            assert_eq!(reply_queues(), [], "{number}");
-        }
-        server.stop();
-    });
-}
-
-#[test]
 fn a_client_that_waits_for_an_answer_leaves_no_queue_after_a_signal() {
     in_own_namespace(|| {
         let (server, _folder, _) = server_with_file(&[]);

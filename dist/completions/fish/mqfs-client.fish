@@ -8,7 +8,7 @@ complete -c mqfs-client -l timeout -d 'Fail when nothing came for this long' -r
 complete -c mqfs-client -l retries -d 'Ask again this often in a row when a server dies and nothing new arrived since the last time' -r
 complete -c mqfs-client -l server-uid -d 'Trust a server of this user, besides root\'s and your own' -r
 complete -c mqfs-client -l progress -d 'Show on standard error how far it is' -r -f -a "auto\t'On a terminal, after half a second, unless the files go to a terminal themselves'
-always\t'From the beginning, and whatever standard error is'
+always\t'At once, and also where standard error is no terminal'
 never\t'Not at all'"
 complete -c mqfs-client -s r -l recursive -d 'Fetch directories with all that is below them, to -C DIR or as --tar'
 complete -c mqfs-client -l tar -d 'Write a tar archive to standard output'

@@ -5,52 +5,31 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
-use nix::sys::signal::{SigSet, Signal};
 
 use super::report::Row;
 use super::{Opts, PROGRAM};
-use crate::cli::console::{Console, Event};
+use crate::cli::signals::EndingSignals;
+use crate::cli::stdout::{self, NobodyReads};
 use crate::cli::table::Names;
-use crate::cli::{NOBODY_READS, complain};
+use crate::cli::{NOBODY_READS, complain, reason};
 use crate::reaper::{Action, Policy};
-use crate::sys::signals;
+use crate::sys;
 
-/// Does it every so often, until there is a reason to end.
+/// Does it every so often, until a signal.
 pub(super) fn watch(opts: &Opts, every: Duration) -> Result<ExitCode> {
+    EndingSignals::block()?.handle(|| sys::exit_now(0))?;
     let mut watch = Watch {
-        console: Console::new(PROGRAM, ending())?,
         policy: opts.policy(),
         only_show: opts.dry_run,
         json: opts.json,
         names: Names::default(),
         told: HashMap::new(),
     };
-    let end = loop {
-        let pass = watch.pass().and_then(|()| watch.console.sleep(every));
-        if let Err(end) = pass {
-            break end;
-        }
-    };
-    Ok(match end {
-        Event::NobodyReads => ExitCode::from(NOBODY_READS),
-        _ => ExitCode::SUCCESS,
-    })
-}
-
-/// SIGINT, SIGTERM and SIGHUP are how it is meant to end.
-fn ending() -> SigSet {
-    let mut ending = SigSet::empty();
-    ending.add(Signal::SIGINT);
-    ending.add(Signal::SIGTERM);
-    // Ignored under nohup(1). A signal that is held back is not ignored: signal(7).
-    if !signals::is_ignored(Signal::SIGHUP) {
-        ending.add(Signal::SIGHUP);
-    }
-    ending
+    while let Ok(()) = watch.pass().and_then(|()| stdout::sleep(every)) {}
+    Ok(ExitCode::from(NOBODY_READS))
 }
 
 struct Watch {
-    console: Console,
     policy: Policy,
     only_show: bool,
     json: bool,
@@ -60,7 +39,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn pass(&mut self) -> Result<(), Event> {
+    fn pass(&mut self) -> Result<(), NobodyReads> {
         let findings = match self.policy.survey() {
             Ok(findings) => findings,
             Err(error) => {
@@ -78,7 +57,11 @@ impl Watch {
             let what = (finding.status.changed_at, row.action());
             if self.told.get(&id) != Some(&what) {
                 let line = if self.json { row.json_line() } else { row.line(&mut self.names) };
-                self.console.write(&line)?;
+                match stdout::print(&line) {
+                    Ok(printed) => printed?,
+                    // A disk that is full may be emptied.
+                    Err(error) => complain(PROGRAM, format!("standard output: {}", reason(&error))),
+                }
             }
             if row.action != Some(Action::Removed) {
                 told.insert(id, what);

@@ -1,151 +1,97 @@
-//! `mqfs-stat --watch`: again and again, with rates, until a key or a signal.
+//! `mqfs-stat --watch`: shows the state again and again, with rates.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
-use nix::sys::signal::{SigSet, Signal, raise};
+use console::{Term, is_dumb, truncate_str};
 
 use super::look::Look;
 use super::rates::Since;
-use super::screen::Screen;
 use super::{PROGRAM, json, report};
-use crate::cli::console::{Console, Event};
+use crate::cli::signals::EndingSignals;
 use crate::cli::table::utc;
-use crate::cli::{INTERRUPTED, NOBODY_READS};
-use crate::sys::signals;
+use crate::cli::{INTERRUPTED, NOBODY_READS, complain, reason, stdout};
+use crate::sys::{self, nonblocking_write};
 use sysv_ipc::Key;
 
-/// Shows it every so often: in its place on a terminal, else one after the other.
+/// Shows the state every so often, until a signal: in place on a terminal, else one after the other.
 pub(super) fn watch(key: Key, every: Duration, json: bool) -> Result<ExitCode> {
-    // What is wrong from the beginning is said in a line, and not on a screen.
-    let look = Look::now(key)?;
-    let on_screen = !json && io::stdout().is_terminal();
-    let console = Console::new(PROGRAM, handled(on_screen))?;
-    let mut watch =
-        Watch { console, on_screen, screen: None, key, every, json, before: None, look };
-    let end = watch.run();
-    drop(watch); // leaves the screen before anything is said of an error
-    Ok(ExitCode::from(match end? {
-        Event::Key(_) => 0,
-        Event::Signal(_) => INTERRUPTED,
-        Event::NobodyReads => NOBODY_READS,
-    }))
-}
-
-/// Every signal that would end the program before it has left the screen, and those that change the
-/// screen; not those of a program that is broken, nor of one in the background that is stopped.
-fn handled(on_screen: bool) -> SigSet {
-    const NOT: [Signal; 12] = [
-        Signal::SIGSEGV,
-        Signal::SIGBUS,
-        Signal::SIGFPE,
-        Signal::SIGILL,
-        Signal::SIGABRT,
-        Signal::SIGTRAP,
-        Signal::SIGSYS,
-        Signal::SIGTTIN,
-        Signal::SIGTTOU,
-        Signal::SIGCHLD,
-        Signal::SIGURG,
-        Signal::SIGPIPE, // an error of write(2) instead
-    ];
-    const SCREENS: [Signal; 3] = [Signal::SIGWINCH, Signal::SIGTSTP, Signal::SIGCONT];
-    let mut handled = SigSet::all();
-    NOT.into_iter().for_each(|signal| handled.remove(signal));
-    if !on_screen {
-        SCREENS.into_iter().for_each(|signal| handled.remove(signal));
-    }
-    // What is held back is not ignored any more, as under nohup(1): signal(7).
-    Signal::iterator()
-        .filter(|signal| signals::is_ignored(*signal))
-        .for_each(|signal| handled.remove(signal));
-    handled
-}
-
-struct Watch {
-    console: Console,
-    on_screen: bool,
-    /// None also while somebody else has the terminal.
-    screen: Option<Screen>,
-    key: Key,
-    every: Duration,
-    json: bool,
-    before: Option<Look>,
-    look: Look,
-}
-
-impl Watch {
-    /// What ended it: a key, a signal, or that nobody reads.
-    fn run(&mut self) -> Result<Event> {
-        let mut next = Instant::now() + self.every;
-        self.enter_screen();
-        loop {
-            let event = self.show().and_then(|()| self.console.sleep_until(next));
-            match event {
-                Ok(()) => {
-                    let look = Look::now(self.key)?;
-                    self.before = Some(std::mem::replace(&mut self.look, look));
-                    next = Instant::now() + self.every;
-                    if self.screen.is_none() {
-                        self.enter_screen(); // nobody stopped it: see stop
-                    }
-                }
-                Err(Event::Key(b'q' | b'Q')) => return Ok(Event::Key(b'q')),
-                Err(Event::Key(_)) => {}
-                Err(Event::Signal(signal)) if signal == Signal::SIGWINCH as i32 => {}
-                Err(Event::Signal(signal)) if signal == Signal::SIGTSTP as i32 => self.stop(),
-                // Whoever had the terminal meanwhile may have left it in any state.
-                Err(Event::Signal(signal)) if signal == Signal::SIGCONT as i32 => {
-                    self.leave_screen();
-                    self.enter_screen();
-                }
-                Err(end) => return Ok(end),
+    let in_place = !json && io::stdout().is_terminal() && !is_dumb();
+    EndingSignals::block()?.handle(move || {
+        if in_place {
+            // The shell's prompt begins on a line of its own, below what Ctrl-C echoes.
+            let _ = nonblocking_write::write(io::stdout(), b"\n");
+        }
+        sys::exit_now(INTERRUPTED.into());
+    })?;
+    let mut before: Option<Look> = None;
+    loop {
+        let look = Look::now(key)?;
+        let since = before.as_ref().and_then(|before| Since::of(before, &look));
+        let text = if json {
+            json::line(&look, since)
+        } else {
+            let (time, tables) = (utc(look.time), report::tables(&look, since));
+            if in_place {
+                let every = humantime::format_duration(every);
+                let (clear, size) = (before.is_none(), Term::stdout().size());
+                let text = format!("{time}, every {every}; Ctrl-C ends it\n\n{tables}");
+                frame(&text, size, clear)
+            } else {
+                format!("{time}\n\n{tables}\n")
             }
+        };
+        match stdout::print(&text) {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Ok(ExitCode::from(NOBODY_READS)),
+            // A disk that is full may be emptied.
+            Err(error) => complain(PROGRAM, format!("standard output: {}", reason(&error))),
+        }
+        before = Some(look);
+        if stdout::sleep(every).is_err() {
+            return Ok(ExitCode::from(NOBODY_READS));
         }
     }
+}
 
-    fn show(&self) -> Result<(), Event> {
-        let since = self.before.as_ref().and_then(|before| Since::of(before, &self.look));
-        if self.json {
-            return self.console.write(&json::line(&self.look, since));
-        }
-        let time = utc(self.look.time);
-        let tables = report::tables(&self.look, since);
-        match &self.screen {
-            None if self.on_screen => Ok(()),
-            Some(screen) => {
-                let every = humantime::format_duration(self.every);
-                let text = format!("{time}, every {every}; q ends it\n\n{tables}");
-                self.console.write(&screen.frame(&text))
-            }
-            None => self.console.write(&format!("{time}\n\n{tables}\n")),
-        }
+/// Text that replaces what a terminal shows, cut to its size. The cursor ends below it.
+///
+/// Source: console_codes(4).
+fn frame(text: &str, (lines, columns): (u16, u16), clear: bool) -> String {
+    const HOME: &str = "\x1b[H";
+    const REST_OF_LINE: &str = "\x1b[K";
+    const REST_OF_SCREEN: &str = "\x1b[J";
+    // The last line of the terminal is the cursor's.
+    let (all, room) = (text.lines().count(), usize::from(lines).saturating_sub(1).max(1));
+    let shown = if all > room { room - 1 } else { all };
+    let mut frame = String::from(HOME);
+    if clear {
+        frame.push_str(REST_OF_SCREEN);
     }
-
-    fn enter_screen(&mut self) {
-        if !self.on_screen {
-            return;
-        }
-        let screen = Screen::enter();
-        self.console.read_keys(screen.has_keys());
-        self.screen = Some(screen);
+    let more = (shown < all).then(|| format!("... and {} lines more", all - shown));
+    for line in text.lines().take(shown).chain(more.as_deref()) {
+        let line = truncate_str(line, columns.into(), "");
+        let _ = writeln!(frame, "{line}{REST_OF_LINE}");
     }
+    frame.push_str(REST_OF_SCREEN);
+    frame
+}
 
-    fn leave_screen(&mut self) {
-        self.console.read_keys(false);
-        self.screen = None;
-    }
+#[cfg(test)]
+mod tests {
+    use super::frame;
 
-    /// Gives the terminal back and stops, as Ctrl-Z wants it. Once it goes on there is SIGCONT, which
-    /// takes the screen again, but for who is to end: that signal has the lower number and comes first.
-    /// A program that has no shell to let it go on is not stopped by the kernel, and gets none.
-    fn stop(&mut self) {
-        self.leave_screen();
-        let stop = SigSet::from(Signal::SIGTSTP);
-        let _ = raise(Signal::SIGTSTP);
-        let _ = stop.thread_unblock(); // stands here
-        let _ = stop.thread_block();
+    #[test]
+    fn a_frame_is_no_larger_than_the_terminal() {
+        let plain =
+            |text, size| frame(text, size, false).replace("\x1b[H", "").replace("\x1b[K", "");
+        assert_eq!(plain("one\ntwo\n", (3, 80)), "one\ntwo\n\x1b[J");
+        assert_eq!(plain("one\ntwo\nthree\n", (3, 80)), "one\n... and 2 lines more\n\x1b[J");
+        assert_eq!(plain("one\ntwo\nthree\n", (4, 4)), "one\ntwo\nthre\n\x1b[J");
+        assert_eq!(plain("日本語\n", (24, 5)), "日本\n\x1b[J");
+        assert_eq!(plain("one\ntwo\n", (1, 1)), ".\n\x1b[J");
     }
 }

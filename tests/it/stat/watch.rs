@@ -5,48 +5,31 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use mqfs::wire::NORMAL_PRIORITY;
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::Signal;
-use nix::sys::termios::{Termios, tcgetattr};
 use serde_json::Value;
 use sysv_ipc::{Key, MessageBuffer, Queue};
 
 use super::{others_queue, server, wait_for};
 use crate::support::{
-    DEADLINE, Running, in_own_namespace, program, stat_of, state_of, unique_key, wait_until,
+    Running, in_own_namespace, program, stat_of, state_of, unique_key, wait_until,
 };
 
-const ENTER: &str = "\x1b[?1049h\x1b[?25l";
-const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
-
-/// `mqfs-stat --watch` on a terminal of its own.
+/// `mqfs-stat --watch` on a terminal that controls it: Ctrl-C sends SIGINT.
 struct Terminal {
     running: Running,
     keyboard: File,
-    terminal: File,
-    before: Termios,
     screen: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Terminal {
     #[track_caller]
     fn start(key: Key, lines: u16, columns: u16) -> Self {
-        let stat = program("mqfs-stat").get_program().to_str().unwrap().to_owned();
-        let this = Self::run(&[&stat, "--watch", "100ms", &key.to_string()], lines, columns);
-        this.wait_for("QUEUE");
-        this
-    }
-
-    /// Any command, on a terminal that controls it: keys send signals.
-    #[track_caller]
-    fn run(arguments: &[&str], lines: u16, columns: u16) -> Self {
         let size = Winsize { ws_row: lines, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(Some(&size), None).unwrap();
         let (keyboard, terminal) = (File::from(pty.master), File::from(pty.slave));
-        let before = tcgetattr(&terminal).unwrap();
         let screen = Arc::new(Mutex::new(Vec::new()));
         let (mut from, to) = (keyboard.try_clone().unwrap(), Arc::clone(&screen));
         thread::spawn(move || {
@@ -58,120 +41,46 @@ impl Terminal {
             }
         });
         let mut command = Command::new("setsid");
-        command.arg("--ctty").args(arguments).env_remove("MQFS_KEY");
+        command.arg("--ctty").arg(program("mqfs-stat").get_program());
+        command.args(["--watch", "100ms", &key.to_string()]);
+        command.env_remove("MQFS_KEY").env("TERM", "xterm");
         let side = || Stdio::from(terminal.try_clone().unwrap());
         let running = Running::start(command.stdin(side()).stdout(side()).stderr(side()));
-        Self { running, keyboard, terminal, before, screen }
+        Self { running, keyboard, screen }
     }
 
-    fn shown(&self) -> String {
-        String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned()
+    /// What was written, frame by frame.
+    fn frames(&self) -> Vec<String> {
+        let all = String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned();
+        all.split("\x1b[H").skip(1).map(str::to_owned).collect()
     }
 
     #[track_caller]
-    fn wait_for(&self, what: &str) {
-        let start = Instant::now();
-        while !self.shown().contains(what) {
-            assert!(start.elapsed() < DEADLINE, "{what:?} is not shown: {:?}", self.shown());
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn press(&mut self, key: u8) {
-        self.keyboard.write_all(&[key]).unwrap();
-    }
-
-    /// Waits for its end: everything must be as it was.
-    #[track_caller]
-    fn assert_left_clean(mut self, status: i32) {
-        assert_eq!(self.running.wait().code(), Some(status), "{:?}", self.shown());
-        wait_until("the screen is left", || self.shown().ends_with(LEAVE));
-        let shown = self.shown();
-        assert!(shown.starts_with(ENTER), "{shown:?}");
-        assert_eq!(shown.matches(ENTER).count(), shown.matches(LEAVE).count());
-        assert_eq!(tcgetattr(&self.terminal).unwrap(), self.before);
+    fn wait_for_frames(&self, count: usize) {
+        wait_until("it is drawn again", || self.frames().len() >= count);
     }
 }
 
 #[test]
-fn on_a_terminal_q_ends_it_with_0_and_leaves_the_terminal_as_it_was() {
+fn on_a_terminal_it_redraws_in_place_until_ctrl_c_or_a_signal_and_ends_with_130() {
     in_own_namespace(|| {
         let key = unique_key();
-        let queue = others_queue(key);
-        for quit in [b'q', b'Q'] {
+        let _queue = others_queue(key);
+        for signal in [None, Some(Signal::SIGTERM), Some(Signal::SIGHUP), Some(Signal::SIGQUIT)] {
             let mut terminal = Terminal::start(key, 24, 80);
-            terminal.press(b'x');
-            terminal.wait_for("q ends it");
-            terminal.press(quit);
-            terminal.assert_left_clean(0);
+            terminal.wait_for_frames(3);
+            match signal {
+                None => terminal.keyboard.write_all(&[3]).unwrap(),
+                Some(signal) => terminal.running.signal(signal),
+            }
+            assert_eq!(terminal.running.wait().code(), Some(130), "{signal:?}");
+            let frames = terminal.frames();
+            assert!(frames.iter().all(|frame| frame.contains("QUEUE ")), "{frames:?}");
+            let first = &frames[0];
+            assert!(first.contains("every 100ms; Ctrl-C ends it"), "{first:?}");
+            // Nothing that would have to be undone, such as a hidden cursor or another screen.
+            assert!(!first.contains("\x1b[?"), "{first:?}");
         }
-        drop(queue);
-    });
-}
-
-#[test]
-fn every_signal_ends_it_with_130_and_leaves_the_terminal_as_it_was() {
-    in_own_namespace(|| {
-        let key = unique_key();
-        let _queue = others_queue(key);
-        for signal in [
-            Signal::SIGINT,
-            Signal::SIGTERM,
-            Signal::SIGHUP,
-            Signal::SIGQUIT,
-            Signal::SIGUSR1,
-            Signal::SIGUSR2,
-            Signal::SIGALRM,
-            Signal::SIGVTALRM,
-            Signal::SIGXCPU,
-        ] {
-            let terminal = Terminal::start(key, 24, 80);
-            terminal.running.signal(signal);
-            terminal.assert_left_clean(130);
-        }
-    });
-}
-
-#[test]
-fn ctrl_z_gives_the_terminal_back_until_it_goes_on_or_is_ended() {
-    in_own_namespace(|| {
-        let key = unique_key();
-        let _queue = others_queue(key);
-        let stat = program("mqfs-stat").get_program().to_str().unwrap().to_owned();
-        // A shell that lets it go on twice: in the foreground, and to end it.
-        let script = format!(
-            "set -m; {stat} --watch 100ms {key}; echo one; fg %1; echo two; \
-             pid=$(jobs -p %1); kill %1; while kill -0 $pid; do sleep 0.05; done; \
-             echo ended; stty -a"
-        );
-        let mut shell = Terminal::run(&["bash", "-c", &script], 24, 80);
-        shell.wait_for("q ends it");
-        shell.press(26);
-        shell.wait_for("one\r\n");
-        wait_until("it takes the screen again", || shell.shown().matches(ENTER).count() == 2);
-        shell.press(26);
-        shell.wait_for("ended\r\n");
-        assert_eq!(shell.running.wait().code(), Some(0));
-        wait_until("all is written", || shell.shown().contains("echoke"));
-        let shown = shell.shown();
-        assert_eq!((shown.matches(ENTER).count(), shown.matches(LEAVE).count()), (2, 2));
-        let modes = shown.rsplit_once("ended\r\n").unwrap().1;
-        assert!(modes.contains(" icanon ") && modes.contains(" echo "), "{modes}");
-    });
-}
-
-#[test]
-fn ctrl_c_ends_it_also_after_it_was_stopped_without_a_word() {
-    in_own_namespace(|| {
-        let key = unique_key();
-        let _queue = others_queue(key);
-        let mut terminal = Terminal::start(key, 24, 80);
-        terminal.running.signal(Signal::SIGSTOP);
-        wait_until("it stands", || state_of(terminal.running.pid()) == Some('T'));
-        terminal.running.signal(Signal::SIGCONT);
-        wait_until("it takes the screen again", || terminal.shown().matches(ENTER).count() == 2);
-        terminal.press(3);
-        terminal.assert_left_clean(130);
     });
 }
 
@@ -181,16 +90,15 @@ fn no_more_is_shown_than_the_terminal_has_room_for() {
         let key = unique_key();
         let _queue = others_queue(key);
         let mut terminal = Terminal::start(key, 6, 12);
-        terminal.wait_for("... and ");
-        terminal.press(b'q');
-        let screen = Arc::clone(&terminal.screen);
-        terminal.assert_left_clean(0);
-        let shown = String::from_utf8_lossy(&screen.lock().unwrap()).into_owned();
-        let frame = shown.split("\x1b[H").nth(1).unwrap();
-        let frame = frame.split("\x1b[?").next().unwrap();
+        terminal.wait_for_frames(3);
+        terminal.running.signal(Signal::SIGTERM);
+        terminal.running.wait();
+        let frame = &terminal.frames()[1];
         let lines: Vec<_> = frame.split("\r\n").map(|line| line.replace("\x1b[K", "")).collect();
         assert_eq!(lines.len(), 6, "{frame:?}");
-        assert!(lines.iter().all(|line| line.chars().count() <= 12), "{frame:?}");
+        assert!(lines[4].starts_with("... and "), "{frame:?}");
+        assert_eq!(lines[5], "\x1b[J", "the cursor's line");
+        assert!(lines[..5].iter().all(|line| line.chars().count() <= 12), "{frame:?}");
     });
 }
 
