@@ -1,22 +1,21 @@
-//! What can go wrong, split into what a program must expect and what it cannot do anything about.
+//! What can go wrong: outcomes that a program expects are variants, everything else is an [`Error`].
 
 use std::fmt;
 use std::io;
 
-use nix::errno::Errno;
+use crate::syscalls::Errno;
+use crate::{Key, QueueId, SemaphoreId, SharedMemoryId};
 
-use super::{Key, QueueId};
-
-/// A system call that failed: its name, what it was about, and the errno.
+/// A system call that failed: its name, the object, and the errno.
 ///
 /// ```
 /// use sysv_ipc::{Key, Queue};
 ///
 /// let error = Queue::open(Key::new(0x0bad_0bad)).unwrap_err();
 /// assert_eq!(error.to_string(), "msgget: key 0x0bad0bad: ENOENT: No such file or directory");
+/// assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{call}: {object}: {errno}")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Error {
     call: &'static str,
     object: Object,
@@ -33,52 +32,89 @@ impl Error {
         self.call
     }
 
-    /// What the call was about.
+    /// The object that the call was about.
     pub fn object(&self) -> Object {
         self.object
     }
 
-    /// Why it failed: an errno, such as `libc::ENOSPC`.
+    /// The errno, such as `ENOSPC`, as a number.
     pub fn raw_os_error(&self) -> i32 {
-        self.errno as i32
+        self.errno
     }
 
-    /// Why it failed, as the standard library sorts errnos.
+    /// The errno, as the standard library classifies it.
     pub fn kind(&self) -> io::ErrorKind {
-        io::Error::from(self.errno).kind()
+        io::Error::from_raw_os_error(self.errno).kind()
     }
 
-    /// Whether the object does not exist, or no longer does: `ENOENT` where it was looked up by
-    /// key, `EINVAL` or `EIDRM` where it was used by id.
+    /// Whether the object does not exist, or no longer does: `ENOENT` if it was looked up by key,
+    /// `EINVAL` or `EIDRM` if it was used by id.
     pub fn is_gone(&self) -> bool {
-        matches!(self.errno, Errno::ENOENT | Errno::EIDRM)
-            || (self.errno == Errno::EINVAL && self.object.is_id())
+        match self.object {
+            Object::Key(_) | Object::Namespace => self.errno == libc::ENOENT,
+            _ => matches!(self.errno, libc::EIDRM | libc::EINVAL),
+        }
     }
 
     /// Whether an object of that key exists already: `EEXIST`.
     pub fn already_exists(&self) -> bool {
-        self.errno == Errno::EEXIST
+        self.errno == libc::EEXIST
     }
 
-    /// Whether the namespace has no object left of the kind: `ENOSPC`.
+    /// Whether the namespace has reached its limit on objects of this kind: `ENOSPC`.
     pub fn is_out_of_space(&self) -> bool {
-        self.errno == Errno::ENOSPC
+        self.errno == libc::ENOSPC
     }
 
     /// Whether the caller lacks the permission: `EACCES` or `EPERM`.
     pub fn is_denied(&self) -> bool {
-        matches!(self.errno, Errno::EACCES | Errno::EPERM)
+        matches!(self.errno, libc::EACCES | libc::EPERM)
     }
 }
 
-/// An error of the same kind, with this one inside.
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = io::Error::from_raw_os_error(self.errno).to_string();
+        let text = text.split(" (os error").next().unwrap_or_default();
+        write!(f, "{}: {}: ", self.call, self.object)?;
+        match NAMES.iter().find(|(errno, _)| *errno == self.errno) {
+            Some((_, name)) => write!(f, "{name}: {text}"),
+            None => write!(f, "errno {}: {text}", self.errno),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
 impl From<Error> for io::Error {
+    /// An error of the same kind, with this one inside.
     fn from(error: Error) -> Self {
         Self::new(error.kind(), error)
     }
 }
 
-/// What a failed call was about.
+/// The errnos that the man pages of these calls list.
+const NAMES: [(Errno, &str); 17] = [
+    (libc::E2BIG, "E2BIG"),
+    (libc::EACCES, "EACCES"),
+    (libc::EAGAIN, "EAGAIN"),
+    (libc::EEXIST, "EEXIST"),
+    (libc::EFAULT, "EFAULT"),
+    (libc::EFBIG, "EFBIG"),
+    (libc::EIDRM, "EIDRM"),
+    (libc::EINTR, "EINTR"),
+    (libc::EINVAL, "EINVAL"),
+    (libc::ENFILE, "ENFILE"),
+    (libc::ENOENT, "ENOENT"),
+    (libc::ENOMEM, "ENOMEM"),
+    (libc::ENOSPC, "ENOSPC"),
+    (libc::ENOSYS, "ENOSYS"),
+    (libc::EOVERFLOW, "EOVERFLOW"),
+    (libc::EPERM, "EPERM"),
+    (libc::ERANGE, "ERANGE"),
+];
+
+/// The object that a failed call was about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Object {
@@ -87,17 +123,11 @@ pub enum Object {
     /// A message queue used by its id.
     Queue(QueueId),
     /// A semaphore set used by its id.
-    Semaphore(i32),
+    Semaphores(SemaphoreId),
     /// A segment of shared memory used by its id.
-    SharedMemory(i32),
+    SharedMemory(SharedMemoryId),
     /// The IPC namespace as a whole.
     Namespace,
-}
-
-impl Object {
-    fn is_id(self) -> bool {
-        matches!(self, Self::Queue(_) | Self::Semaphore(_) | Self::SharedMemory(_))
-    }
 }
 
 impl fmt::Display for Object {
@@ -105,54 +135,103 @@ impl fmt::Display for Object {
         match self {
             Self::Key(key) => write!(f, "key {key}"),
             Self::Queue(id) => write!(f, "queue {id}"),
-            Self::Semaphore(id) => write!(f, "semaphore {id}"),
+            Self::Semaphores(id) => write!(f, "semaphore set {id}"),
             Self::SharedMemory(id) => write!(f, "shared memory {id}"),
             Self::Namespace => f.write_str("this IPC namespace"),
         }
     }
 }
 
-/// Why a message was not sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SendError {
-    /// The queue does not exist, or was removed while the sender waited (`EINVAL`, `EIDRM`).
-    #[error("msgsnd: the queue is gone")]
-    Gone,
-    /// The queue has no room for the message now (`EAGAIN`; only of the calls that do not wait).
-    #[error("msgsnd: the queue is full")]
-    Full,
-    /// The message is larger than `kernel.msgmax` (the other meaning of `EINVAL`).
-    #[error("msgsnd: the message is larger than kernel.msgmax")]
-    TooBig,
-    /// A signal handler ran while the sender waited. Never restarted, even with `SA_RESTART`:
-    /// signal(7).
-    #[error("msgsnd: interrupted by a signal")]
-    Interrupted,
-    /// Anything else, such as a missing permission.
-    #[error(transparent)]
-    Os(Error),
+/// An enum of the expected outcomes of a call, and `Os` for all others.
+macro_rules! outcomes {
+    ($(#[$doc:meta])* $name:ident: $call:literal {
+        $($(#[$variant_doc:meta])* $variant:ident($kind:ident): $text:literal,)*
+    }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
+            /// Anything else, such as a missing permission.
+            Os(Error),
+        }
+
+        impl $name {
+            /// The outcome, as the standard library classifies errors.
+            pub fn kind(&self) -> io::ErrorKind {
+                match self {
+                    $(Self::$variant => io::ErrorKind::$kind,)*
+                    Self::Os(error) => error.kind(),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Self::$variant => f.write_str(concat!($call, ": ", $text)),)*
+                    Self::Os(error) => error.fmt(f),
+                }
+            }
+        }
+
+        impl std::error::Error for $name {}
+
+        impl From<$name> for io::Error {
+            /// An error of the same kind, with this one inside.
+            fn from(error: $name) -> Self {
+                Self::new(error.kind(), error)
+            }
+        }
+    };
 }
 
-/// Why no message was received.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReceiveError {
-    /// The queue does not exist, or was removed while the receiver waited (`EINVAL`, `EIDRM`).
-    #[error("msgrcv: the queue is gone")]
-    Gone,
-    /// The queue holds no message of the kind asked for (`ENOMSG`; only of the calls that do not
-    /// wait).
-    #[error("msgrcv: no such message")]
-    Empty,
-    /// The message is larger than the buffer, and stays in the queue (`E2BIG`).
-    #[error("msgrcv: the message is larger than the buffer")]
-    TooBig,
-    /// A signal handler ran while the receiver waited. Never restarted, even with `SA_RESTART`:
-    /// signal(7).
-    #[error("msgrcv: interrupted by a signal")]
-    Interrupted,
-    /// Anything else, such as a missing permission, or a kernel without `MSG_COPY` (`ENOSYS`).
-    #[error(transparent)]
-    Os(Error),
+outcomes! {
+    /// Why a message was not sent.
+    SendError: "msgsnd" {
+        /// The queue does not exist, or was removed while the sender waited (`EINVAL`, `EIDRM`).
+        Gone(NotFound): "the queue is gone",
+        /// The queue has no room for the message now (`EAGAIN`). Only from calls that do not wait.
+        Full(WouldBlock): "the queue is full",
+        /// The queue had no room for the message until the deadline.
+        TimedOut(TimedOut): "the queue is still full",
+        /// The message is larger than `kernel.msgmax` (the other meaning of `EINVAL`).
+        TooBig(InvalidInput): "the message is larger than kernel.msgmax",
+        /// A signal handler ran while the sender waited (`EINTR`). The kernel does not restart the
+        /// call, even with `SA_RESTART`: signal(7).
+        Interrupted(Interrupted): "interrupted by a signal",
+    }
+}
+
+outcomes! {
+    /// Why no message was received.
+    ReceiveError: "msgrcv" {
+        /// The queue does not exist, or was removed while the receiver waited (`EINVAL`, `EIDRM`).
+        Gone(NotFound): "the queue is gone",
+        /// The queue holds no message of the wanted type (`ENOMSG`). Only from calls that do not
+        /// wait.
+        Empty(WouldBlock): "no such message",
+        /// The queue held no message of the wanted type until the deadline.
+        TimedOut(TimedOut): "still no such message",
+        /// The message is larger than the buffer, and stays in the queue (`E2BIG`).
+        TooBig(InvalidInput): "the message is larger than the buffer",
+        /// A signal handler ran while the receiver waited (`EINTR`). The kernel does not restart
+        /// the call, even with `SA_RESTART`: signal(7).
+        Interrupted(Interrupted): "interrupted by a signal",
+    }
+}
+
+outcomes! {
+    /// Why operations on a semaphore set were not performed. None of them was.
+    OperateError: "semop" {
+        /// The set does not exist, or was removed while the caller waited (`EINVAL`, `EIDRM`).
+        Gone(NotFound): "the semaphore set is gone",
+        /// The operations cannot be performed now (`EAGAIN`). Only from calls that do not wait.
+        WouldBlock(WouldBlock): "the operation would block",
+        /// The operations could not be performed within the timeout (`EAGAIN` too).
+        TimedOut(TimedOut): "timed out",
+        /// A signal handler ran while the caller waited (`EINTR`). The kernel does not restart the
+        /// call, even with `SA_RESTART`: signal(7).
+        Interrupted(Interrupted): "interrupted by a signal",
+    }
 }

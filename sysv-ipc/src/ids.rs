@@ -1,21 +1,23 @@
-//! Who made an object and who used it: uids, gids and pids, as the kernel numbers them.
+//! The numbers that the kernel gives to users, groups, processes and objects, each its own type.
 
 use std::fmt;
 
+use libc::c_int;
+
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident, $raw:ty) => {
+    ($(#[$doc:meta])* $name:ident($raw:ty), $new:ident, $get:ident) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name($raw);
 
         impl $name {
             /// The id with this number, whether or not it exists.
-            pub const fn from_raw(raw: $raw) -> Self {
+            pub const fn $new(raw: $raw) -> Self {
                 Self(raw)
             }
 
             /// The id as a number.
-            pub const fn as_raw(self) -> $raw {
+            pub const fn $get(self) -> $raw {
                 self.0
             }
         }
@@ -25,22 +27,44 @@ macro_rules! id {
                 self.0.fmt(f)
             }
         }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({})", stringify!($name), self.0)
+            }
+        }
     };
 }
 
 id! {
     /// A user id, `uid_t`, in the caller's user namespace.
-    Uid, libc::uid_t
+    Uid(libc::uid_t), from_raw, as_raw
 }
 
 id! {
     /// A group id, `gid_t`, in the caller's user namespace.
-    Gid, libc::gid_t
+    Gid(libc::gid_t), from_raw, as_raw
 }
 
 id! {
     /// A process id, `pid_t`, in the caller's pid namespace.
-    Pid, libc::pid_t
+    Pid(libc::pid_t), from_raw, as_raw
+}
+
+id! {
+    /// The id of a queue, `msqid`. 0 is a valid id. The kernel uses ids again, but late.
+    QueueId(c_int), new, get
+}
+
+id! {
+    /// The id of a semaphore set, `semid`. 0 is a valid id. The kernel uses ids again, but late.
+    SemaphoreId(c_int), new, get
+}
+
+id! {
+    /// The id of a segment of shared memory, `shmid`. 0 is a valid id. The kernel uses ids again,
+    /// but late.
+    SharedMemoryId(c_int), new, get
 }
 
 impl Uid {
@@ -57,5 +81,10 @@ impl Pid {
     /// The calling process.
     pub fn current() -> Self {
         Self(std::process::id().cast_signed())
+    }
+
+    /// None for 0, which stands for no process, or for one that this pid namespace cannot see.
+    pub(crate) fn known(raw: libc::pid_t) -> Option<Self> {
+        (raw != 0).then_some(Self(raw))
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::str::FromStr;
 
-use super::syscalls;
+use crate::syscalls;
 
 /// A System V IPC key, `key_t`.
 ///
@@ -43,7 +43,7 @@ impl Key {
     /// Source: ftok(3), TLPI section 45.2.
     pub fn from_path(path: &Path, project: u8) -> io::Result<Self> {
         let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
-        Ok(Self(syscalls::ftok(&path, project)?))
+        syscalls::ftok(&path, project).map(Self).map_err(io::Error::from_raw_os_error)
     }
 
     /// Whether this is [`Key::PRIVATE`].
@@ -70,9 +70,16 @@ impl fmt::Debug for Key {
 }
 
 /// The text is not a key.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a key: a number of at most 32 bits is expected, such as 0x1aaaaaa1")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidKey;
+
+impl fmt::Display for InvalidKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a key: a number of at most 32 bits is expected, such as 0x1aaaaaa1")
+    }
+}
+
+impl std::error::Error for InvalidKey {}
 
 impl FromStr for Key {
     type Err = InvalidKey;

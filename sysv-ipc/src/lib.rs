@@ -1,11 +1,10 @@
-//! Typed, safe System V IPC: message queues, the one semaphore operation that makes a lock, and
-//! shared memory to count in.
+//! Safe System V IPC for Linux: message queues, semaphore sets and shared memory.
 //!
-//! Every system call keeps its name in the documentation of the method that makes it; the calls
-//! that multiplex are split (`msgctl` is [`Queue::status`], [`Queue::set`] and [`Queue::remove`]).
-//! What a program must expect of a queue that it shares with others, that it is gone, full or
-//! empty, is a variant of [`SendError`] and [`ReceiveError`] and needs no errno. Everything else
-//! is an [`Error`], which names the call, the object and the errno.
+//! | kind | object | limits, usage | list |
+//! | --- | --- | --- | --- |
+//! | message queue | [`Queue`], with [`MessageBuffer`] | [`QueueLimits`], [`QueueUsage`] | [`queues`] |
+//! | semaphore set | [`SemaphoreSet`], with [`Operation`]; [`Lock`] | [`SemaphoreLimits`], [`SemaphoreUsage`] | [`semaphore_sets`] |
+//! | shared memory | [`SharedMemory`], [`Attached`] | [`SharedMemoryLimits`], [`SharedMemoryUsage`] | [`shared_memory_segments`] |
 //!
 //! ```
 //! use sysv_ipc::{MessageBuffer, MessageType, Mode, OwnedQueue, ReceiveError, Select};
@@ -21,34 +20,55 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! * **Names.** The documentation of a method shows the system call that it makes. Calls that do
+//!   several things are split: `msgctl` is [`Queue::status`], [`Queue::set`] and
+//!   [`Queue::remove`].
+//! * **Handles.** A [`Queue`], [`SemaphoreSet`] or [`SharedMemory`] is an id, and `Copy`. The
+//!   kernel keeps the object until somebody removes it, which [`Owned`] does when it is dropped.
+//! * **Errors.** Outcomes that a program must expect of an object that it shares with others (it is
+//!   gone, full, empty, busy) are variants of [`SendError`], [`ReceiveError`] and
+//!   [`OperateError`]. Everything else is an [`Error`], which names the call, the object and the
+//!   errno. All of them convert to [`std::io::Error`].
+//! * **Forks.** [`ProcessMark`] tells a process from its forked children.
+//!
+//! Linux 4.17 or newer is needed for the lists, and a 64-bit architecture with glibc.
+//!
 //! Sources: svipc(7), msgget(2), msgop(2), msgctl(2), semget(2), semop(2), semctl(2), shmget(2),
 //! shmop(2), shmctl(2), ftok(3); *The Linux Programming Interface* (TLPI), chapters 45 to 48.
 
+#![deny(missing_docs)]
+
+mod deadline;
 mod error;
 mod ids;
 mod key;
 mod limits;
-mod list;
 mod lock;
 #[allow(unsafe_code)]
+mod memory;
 mod message;
-mod owned;
+mod object;
+mod permissions;
 mod process_mark;
 mod queue;
+mod semaphore;
 mod shared_memory;
-mod status;
 #[allow(unsafe_code)]
 mod syscalls;
 
-pub use error::{Error, Object, ReceiveError, SendError};
-pub use ids::{Gid, Pid, Uid};
+pub use error::{Error, Object, OperateError, ReceiveError, SendError};
+pub use ids::{Gid, Pid, QueueId, SemaphoreId, SharedMemoryId, Uid};
 pub use key::{InvalidKey, Key};
-pub use limits::{QueueLimits, QueueUsage};
-pub use list::{Queues, queues, readable_queues};
-pub use lock::{Acquire, Lock, SemaphoreStatus};
+pub use limits::{
+    QueueLimits, QueueUsage, SemaphoreLimits, SemaphoreUsage, SharedMemoryLimits, SharedMemoryUsage,
+};
+pub use lock::{Acquire, Lock};
 pub use message::{Message, MessageBuffer, MessageType};
-pub use owned::{IpcObject, Owned, OwnedQueue};
+pub use object::{
+    IpcObject, Objects, Owned, OwnedQueue, queues, semaphore_sets, shared_memory_segments,
+};
+pub use permissions::{Mode, Permissions, Settings};
 pub use process_mark::ProcessMark;
-pub use queue::{Queue, QueueId, Select};
+pub use queue::{Queue, QueueSettings, QueueStatus, Select};
+pub use semaphore::{Operation, SemaphoreSet, SemaphoreStatus};
 pub use shared_memory::{Attached, AttachedReadOnly, SharedMemory, SharedMemoryStatus};
-pub use status::{Mode, Permissions, QueueSettings, QueueStatus};

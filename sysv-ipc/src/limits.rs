@@ -1,69 +1,144 @@
 //! The limits of the IPC namespace, and how much of them is in use.
 
-use super::{Error, syscalls};
+use libc::{c_int, c_ulong};
 
-/// The limits on message queues in this IPC namespace. Source: `msgctl(IPC_INFO)`, msgctl(2),
-/// proc_sys_kernel(5).
-///
-/// ```
-/// let limits = sysv_ipc::QueueLimits::current()?;
-/// assert!(limits.msgmax > 0 && limits.msgmnb > 0 && limits.msgmni > 0);
-/// # Ok::<(), sysv_ipc::Error>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct QueueLimits {
-    /// The most bytes of `mtext` in one message (`kernel.msgmax`; 8192 by default).
-    pub msgmax: usize,
-    /// The `msg_qbytes` of a new queue (`kernel.msgmnb`; 16384 by default).
-    pub msgmnb: usize,
-    /// The most queues (`kernel.msgmni`; 32000 by default).
-    pub msgmni: usize,
+use crate::syscalls::{self, Kind};
+use crate::{Error, Object, Queue, SemaphoreSet, SharedMemory};
+
+/// A structure whose fields a control call of the namespace fills in.
+macro_rules! namespace_info {
+    ($(#[$doc:meta])* $name:ident, $kind:ident, $call:ident {
+        $($(#[$field_doc:meta])* $field:ident: $raw:ident,)*
+    }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: usize,)*
+        }
+
+        impl $name {
+            /// The numbers as they are now.
+            ///
+            /// # Errors
+            /// None are known; the call needs no permission.
+            pub fn current() -> Result<Self, Error> {
+                let info = $call::<$kind>()?;
+                Ok(Self { $($field: info.$raw.count(),)* })
+            }
+        }
+    };
 }
 
-impl QueueLimits {
-    /// The limits as they are now.
+namespace_info! {
+    /// `msgctl(IPC_INFO)`: the limits on message queues. Source: msgctl(2), proc_sys_kernel(5).
     ///
-    /// # Errors
-    /// None are known; the call needs no permission.
-    pub fn current() -> Result<Self, Error> {
-        let (_, info) = syscalls::msgctl_info(libc::IPC_INFO)?;
-        Ok(Self {
-            msgmax: count(info.msgmax),
-            msgmnb: count(info.msgmnb),
-            msgmni: count(info.msgmni),
-        })
+    /// ```
+    /// let limits = sysv_ipc::QueueLimits::current()?;
+    /// assert!(limits.msgmax > 0 && limits.msgmnb > 0 && limits.msgmni > 0);
+    /// # Ok::<(), sysv_ipc::Error>(())
+    /// ```
+    QueueLimits, Queue, limits {
+        /// The most bytes of `mtext` in one message (`kernel.msgmax`; 8192 by default).
+        msgmax: msgmax,
+        /// The `msg_qbytes` of a new queue (`kernel.msgmnb`; 16384 by default).
+        msgmnb: msgmnb,
+        /// The most queues (`kernel.msgmni`; 32000 by default).
+        msgmni: msgmni,
     }
 }
 
-/// How much of the namespace's limits is in use. Source: `msgctl(MSG_INFO)`, msgctl(2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct QueueUsage {
-    /// Queues in use.
-    pub queues: usize,
-    /// Messages in all of them.
-    pub messages: usize,
-    /// Bytes of `mtext` in all of them.
-    pub bytes: usize,
-}
-
-impl QueueUsage {
-    /// The usage as it is now.
-    ///
-    /// # Errors
-    /// None are known; the call needs no permission.
-    pub fn current() -> Result<Self, Error> {
-        let (_, info) = syscalls::msgctl_info(libc::MSG_INFO)?;
-        Ok(Self {
-            queues: count(info.msgpool),
-            messages: count(info.msgmap),
-            bytes: count(info.msgtql),
-        })
+namespace_info! {
+    /// `msgctl(MSG_INFO)`: how much message queues use. Source: msgctl(2).
+    QueueUsage, Queue, usage {
+        /// Queues in use.
+        queues: msgpool,
+        /// Messages in all of them.
+        messages: msgmap,
+        /// Bytes of `mtext` in all of them.
+        bytes: msgtql,
     }
 }
 
-/// The kernel counts in C ints and lets them wrap; below zero is then a great many.
-fn count(raw: libc::c_int) -> usize {
-    usize::try_from(raw).unwrap_or(libc::c_int::MAX as usize)
+namespace_info! {
+    /// `semctl(IPC_INFO)`: the limits on semaphores (`kernel.sem`, but `semvmx`). Source:
+    /// semctl(2), proc_sys_kernel(5).
+    SemaphoreLimits, SemaphoreSet, limits {
+        /// The most semaphores in one set (32000 by default).
+        semmsl: semmsl,
+        /// The most semaphores in all sets (1,024,000,000 by default).
+        semmns: semmns,
+        /// The most operations in one call (500 by default).
+        semopm: semopm,
+        /// The most sets (32000 by default).
+        semmni: semmni,
+        /// The greatest value of a semaphore: 32767.
+        semvmx: semvmx,
+    }
+}
+
+namespace_info! {
+    /// `semctl(SEM_INFO)`: how much semaphores use. Source: semctl(2).
+    SemaphoreUsage, SemaphoreSet, usage {
+        /// Sets in use.
+        sets: semusz,
+        /// Semaphores in all of them.
+        semaphores: semaem,
+    }
+}
+
+namespace_info! {
+    /// `shmctl(IPC_INFO)`: the limits on shared memory. Source: shmctl(2), proc_sys_kernel(5).
+    SharedMemoryLimits, SharedMemory, limits {
+        /// The most bytes in one segment (`kernel.shmmax`).
+        shmmax: shmmax,
+        /// The fewest bytes in one segment: 1.
+        shmmin: shmmin,
+        /// The most segments (`kernel.shmmni`; 4096 by default).
+        shmmni: shmmni,
+        /// The most pages in all segments (`kernel.shmall`).
+        shmall: shmall,
+    }
+}
+
+namespace_info! {
+    /// `shmctl(SHM_INFO)`: how much shared memory is in use. Source: shmctl(2).
+    SharedMemoryUsage, SharedMemory, usage {
+        /// Segments in use.
+        segments: used_ids,
+        /// Their size together, in pages.
+        pages: shm_tot,
+        /// The pages of them that are in memory.
+        resident: shm_rss,
+        /// The pages of them that are in swap.
+        swapped: shm_swp,
+    }
+}
+
+fn limits<K: Kind>() -> Result<K::RawLimits, Error> {
+    syscalls::limits::<K>().map_err(|errno| Error::new(K::CONTROL, Object::Namespace, errno))
+}
+
+fn usage<K: Kind>() -> Result<K::RawUsage, Error> {
+    syscalls::usage::<K>()
+        .map(|(_, usage)| usage)
+        .map_err(|errno| Error::new(K::CONTROL, Object::Namespace, errno))
+}
+
+/// A number as the kernel gives it.
+trait Count {
+    fn count(self) -> usize;
+}
+
+impl Count for c_int {
+    /// The kernel counts in C ints and lets them wrap; below zero then means a great many.
+    fn count(self) -> usize {
+        usize::try_from(self).unwrap_or(c_int::MAX as usize)
+    }
+}
+
+impl Count for c_ulong {
+    fn count(self) -> usize {
+        usize::try_from(self).unwrap_or(usize::MAX)
+    }
 }

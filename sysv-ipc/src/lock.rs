@@ -1,134 +1,118 @@
-//! A semaphore as a lock that the kernel releases when its holder dies, however it dies.
+//! A lock that the kernel releases when its holder dies.
 
-use crate::Pid;
-use nix::errno::Errno;
+use crate::{Error, Key, Mode, Object, Operation, Pid, SemaphoreSet, SemaphoreStatus};
 
-use super::{Error, IpcObject, Key, Mode, Object, Permissions, owned::sealed, syscalls};
-
-/// A set of one semaphore, used as a lock: 0 is free, 1 is held.
+/// A semaphore used as a lock between processes: 0 is free, 1 is held. The kernel releases it when
+/// its holder ends, however it ends (`SEM_UNDO`).
 ///
-/// A new semaphore is 0, so nobody must initialise it, and no race is lost between making and
-/// initialising. Children do not inherit what the kernel will take back (semop(2), `SEM_UNDO`).
+/// A new semaphore is 0, so creating the lock needs no second step that could race. A forked child
+/// does not hold what its parent holds.
 ///
 /// ```
-/// use sysv_ipc::{Acquire, Key, Mode, Pid, Lock};
+/// use sysv_ipc::{Acquire, Key, Lock, Mode, Pid};
 ///
 /// let lock = Lock::open_or_create(Key::PRIVATE, Mode::new(0o644))?;
-/// assert!(matches!(lock.try_acquire()?, Acquire::Acquired));
+/// assert_eq!(lock.try_acquire()?, Acquire::Acquired);
 /// assert!(lock.is_held()?);
 /// assert_eq!(lock.last_pid()?, Some(Pid::current()));
-/// assert!(matches!(lock.try_acquire()?, Acquire::Held));
+/// assert_eq!(lock.try_acquire()?, Acquire::Held);
 /// lock.remove()?;
 /// assert!(lock.is_held().unwrap_err().is_gone());
 /// # Ok::<(), sysv_ipc::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lock(libc::c_int);
+pub struct Lock(SemaphoreSet);
 
-/// How an attempt to take the lock ended.
+/// How an attempt to take a lock ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Acquire {
-    /// It is the caller's until it dies or removes the semaphore.
+    /// The calling process holds it until it ends or somebody removes it.
     Acquired,
-    /// Somebody has it.
+    /// Some process holds it, perhaps the caller.
     Held,
 }
 
-/// Who a semaphore belongs to. Source: `semctl(IPC_STAT)`, semctl(2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SemaphoreStatus {
-    /// Whose the semaphore is, and who may use it.
-    pub permissions: Permissions,
-}
-
 impl Lock {
-    /// `semget(key, 1, 0)`: the semaphore under a key.
+    /// `semget(key, 1, 0)`: the lock under a key. Needs no permission.
     ///
     /// # Errors
-    /// [Gone](Error::is_gone) (`ENOENT`): there is none.
+    /// As for [`SemaphoreSet::open`].
     pub fn open(key: Key) -> Result<Self, Error> {
-        Self::get(key, 0)
+        SemaphoreSet::open(key).map(Self)
     }
 
-    /// `semget(key, 1, IPC_CREAT | mode)`: the semaphore under a key, made if there was none.
+    /// `semget(key, 1, IPC_CREAT | mode)`: the lock under a key, created if there is none.
     ///
     /// # Errors
-    /// `EACCES`: there is one, whose mode does not let the caller do what `mode` says.
-    /// `ENOSPC`: the namespace has no semaphore left.
+    /// As for [`SemaphoreSet::open_or_create`].
     pub fn open_or_create(key: Key, mode: Mode) -> Result<Self, Error> {
-        Self::get(key, libc::IPC_CREAT | libc::c_int::from(mode.bits()))
+        SemaphoreSet::open_or_create(key, 1, mode).map(Self)
     }
 
-    fn get(key: Key, flags: libc::c_int) -> Result<Self, Error> {
-        syscalls::semget(key.as_raw(), 1, flags)
-            .map(Self)
-            .map_err(|errno| Error::new("semget", Object::Key(key), errno))
-    }
-
-    /// `semop`: waits for zero and adds one, both or neither, without waiting, with `SEM_UNDO`.
+    /// `semop`: waits for zero and adds one, both or neither, with `IPC_NOWAIT` and `SEM_UNDO`.
     ///
     /// # Errors
-    /// [Gone](Error::is_gone): it was removed. `EACCES`: the mode does not let the caller.
+    /// [Gone](Error::is_gone): it was removed. `EACCES`: the mode denies it.
     pub fn try_acquire(self) -> Result<Acquire, Error> {
-        let free = syscalls::operation(0, libc::IPC_NOWAIT);
-        let take = syscalls::operation(1, libc::IPC_NOWAIT | libc::SEM_UNDO);
-        match syscalls::semop(self.0, [free, take]) {
-            Ok(()) => Ok(Acquire::Acquired),
-            Err(Errno::EAGAIN) => Ok(Acquire::Held),
-            Err(errno) => Err(self.error("semop", errno)),
+        let operations = [Operation::wait_for_zero(0), Operation::add(0, 1).undo()];
+        let done = self.try_operate(&operations)?;
+        Ok(if done { Acquire::Acquired } else { Acquire::Held })
+    }
+
+    /// `semop`: subtracts one with `IPC_NOWAIT` and `SEM_UNDO`. Only for the holder: the kernel does
+    /// not check. Does nothing to a lock that is free.
+    ///
+    /// # Errors
+    /// As for [`try_acquire`](Self::try_acquire).
+    pub fn release(self) -> Result<(), Error> {
+        self.try_operate(&[Operation::subtract(0, 1).undo()]).map(drop)
+    }
+
+    /// Whether the operations were performed; not if they would wait.
+    fn try_operate(self, operations: &[Operation]) -> Result<bool, Error> {
+        match self.0.perform(operations, libc::IPC_NOWAIT, None) {
+            Ok(()) => Ok(true),
+            Err(libc::EAGAIN) => Ok(false),
+            Err(errno) => Err(Error::new("semop", Object::Semaphores(self.0.id()), errno)),
         }
     }
 
-    /// `semctl(GETVAL)`: whether somebody has the lock. Takes read permission only.
+    /// `semctl(GETVAL)`: whether some process holds the lock. Needs read permission.
     ///
     /// # Errors
-    /// [Gone](Error::is_gone): it was removed. `EACCES`: the mode does not let the caller.
+    /// [Gone](Error::is_gone): it was removed. `EACCES`: the mode denies it.
     pub fn is_held(self) -> Result<bool, Error> {
-        let value = syscalls::semctl_get(self.0, libc::GETVAL)
-            .map_err(|errno| self.error("semctl", errno))?;
-        Ok(value != 0)
+        self.0.value(0).map(|value| value != 0)
     }
 
-    /// `semctl(GETPID)`: who took or lost the lock last; None if nobody did, or a process that
-    /// this pid namespace cannot see.
+    /// `semctl(GETPID)`: the process that took or lost the lock last. None if none did, or if this
+    /// pid namespace cannot see it.
     ///
     /// # Errors
     /// As for [`is_held`](Self::is_held).
     pub fn last_pid(self) -> Result<Option<Pid>, Error> {
-        let pid = syscalls::semctl_get(self.0, libc::GETPID)
-            .map_err(|errno| self.error("semctl", errno))?;
-        Ok((pid != 0).then(|| Pid::from_raw(pid)))
+        self.0.last_pid(0)
     }
 
-    /// `semctl(IPC_STAT)`: who it belongs to. Takes read permission.
+    /// The semaphore set, with the one semaphore at index 0.
+    pub const fn semaphores(self) -> SemaphoreSet {
+        self.0
+    }
+
+    /// [`SemaphoreSet::status`].
     ///
     /// # Errors
-    /// As for [`is_held`](Self::is_held).
+    /// [Gone](Error::is_gone): it was removed.
     pub fn status(self) -> Result<SemaphoreStatus, Error> {
-        let raw = syscalls::semctl_stat(self.0).map_err(|errno| self.error("semctl", errno))?;
-        Ok(SemaphoreStatus { permissions: Permissions::from_raw(&raw.sem_perm) })
+        self.0.status()
     }
 
-    /// `semctl(IPC_RMID)`: removes it, whoever holds it.
+    /// [`SemaphoreSet::remove`]: removes the lock, whoever holds it.
     ///
     /// # Errors
-    /// `EPERM`: the caller is neither owner nor creator nor privileged.
-    /// [Gone](Error::is_gone): there is no such semaphore.
+    /// As for [`SemaphoreSet::remove`].
     pub fn remove(self) -> Result<(), Error> {
-        syscalls::semctl_remove(self.0).map_err(|errno| self.error("semctl", errno))
-    }
-
-    fn error(self, call: &'static str, errno: Errno) -> Error {
-        Error::new(call, Object::Semaphore(self.0), errno)
-    }
-}
-
-impl sealed::Sealed for Lock {}
-
-impl IpcObject for Lock {
-    fn remove(self) -> Result<(), Error> {
-        Lock::remove(self)
+        self.0.remove()
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use crate::memory;
+
 /// The size of a `long`, in bytes.
 const LONG: usize = size_of::<libc::c_long>();
 
@@ -82,7 +84,7 @@ impl Message<'_> {
         self.len
     }
 
-    pub(super) fn as_ptr(&self) -> *const libc::c_void {
+    pub(crate) fn as_ptr(&self) -> *const libc::c_void {
         self.block.as_ptr().cast()
     }
 }
@@ -186,7 +188,7 @@ impl MessageBuffer {
 
     /// Lets a call write a message behind the first `at` bytes, that is its type and at most as many
     /// bytes as it is given, and say how many it wrote. If it fails, nothing has changed.
-    pub(super) fn receive_at<E>(
+    pub(crate) fn receive_at<E>(
         &mut self,
         at: usize,
         call: impl FnOnce(&mut [libc::c_long], usize) -> Result<usize, E>,
@@ -204,16 +206,11 @@ impl MessageBuffer {
     }
 
     fn room(&self) -> &[u8] {
-        let text = self.block[1..].as_ptr().cast::<u8>();
-        // SAFETY: the block behind its first long holds at least `capacity` initialised bytes, and
-        // any byte is a valid u8.
-        unsafe { std::slice::from_raw_parts(text, self.capacity) }
+        &memory::bytes(&self.block[1..])[..self.capacity]
     }
 
     fn room_mut(&mut self) -> &mut [u8] {
-        let text = self.block[1..].as_mut_ptr().cast::<u8>();
-        // SAFETY: as in `room`, and any bytes make valid longs; the borrow of self is unique.
-        unsafe { std::slice::from_raw_parts_mut(text, self.capacity) }
+        &mut memory::bytes_mut(&mut self.block[1..])[..self.capacity]
     }
 }
 
@@ -224,43 +221,5 @@ impl fmt::Debug for MessageBuffer {
             "MessageBuffer {{ mtype: {}, len: {} of {} }}",
             self.block[0], self.len, self.capacity
         )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_behind_others_leaves_them_as_they_are() {
-        let mut buffer = MessageBuffer::with_capacity(24);
-        buffer.set(MessageType(2), b"sixteen bytes...");
-        let received = buffer.receive_at(16, |block, room| {
-            assert_eq!((block.len(), room), (2, 8));
-            block.copy_from_slice(&[77, i64::from_ne_bytes(*b"and more")]);
-            Ok::<_, ()>(5)
-        });
-        assert_eq!(received, Ok(()));
-        assert_eq!((buffer.mtype().get(), buffer.text()), (77, &b"sixteen bytes...and m"[..]));
-        assert!(!buffer.has_room_behind(0), "21 is no multiple of 8");
-        buffer.truncate(16);
-        assert!(buffer.has_room_behind(8) && !buffer.has_room_behind(9));
-        let failed = buffer.receive_at(8, |block, _| {
-            block[0] = 1;
-            Err("failed")
-        });
-        assert_eq!(failed, Err("failed"));
-        assert_eq!((buffer.mtype().get(), buffer.text()), (77, &b"sixteen bytes..."[..]));
-    }
-
-    #[test]
-    fn parts_are_messages_of_their_own() {
-        let mut buffer = MessageBuffer::with_capacity(24);
-        buffer.set(MessageType(2), b"sixteen bytes.and more");
-        let first = buffer.part(MessageType(3), 0..16);
-        assert_eq!((first.block[0], first.len()), (3, 16));
-        let second = buffer.part(MessageType(4), 16..22);
-        assert_eq!((second.block[0], second.len()), (4, 6));
-        assert_eq!(second.block[1].to_ne_bytes()[..6], *b"d more");
     }
 }

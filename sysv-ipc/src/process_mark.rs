@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::syscalls;
+use crate::memory;
 
 /// Identifies the process that took the mark: `is_current` is true in that process and false in
 /// every child that it forks, and in their children.
@@ -38,7 +38,7 @@ impl ProcessMark {
         // Copied by a fork, unlike the page. So a child's number is greater than those of all its
         // ancestors, which are the only processes whose marks it can hold.
         static LAST: AtomicU64 = AtomicU64::new(0);
-        let Some(number) = syscalls::word_wiped_on_fork() else {
+        let Some(number) = memory::word_wiped_on_fork() else {
             return Self(std::process::id().into());
         };
         let found = number.load(Relaxed);

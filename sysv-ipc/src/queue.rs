@@ -1,42 +1,17 @@
-//! Message queues: a handle that anyone may copy, and an owner that removes.
+//! Message queues.
 
-use std::fmt;
+use std::time::{Instant, SystemTime};
 
 use libc::{c_int, c_long};
-use nix::errno::Errno;
 
-use super::{
-    Error, IpcObject, Key, Message, MessageBuffer, MessageType, Mode, Object, QueueLimits,
-    QueueSettings, QueueStatus, ReceiveError, SendError, owned::sealed, syscalls,
+use crate::deadline::try_until;
+use crate::object::{self, ipc_object};
+use crate::permissions::{Settings, time};
+use crate::syscalls;
+use crate::{
+    Error, Gid, Key, Message, MessageBuffer, MessageType, Mode, Object, Permissions, Pid, QueueId,
+    QueueLimits, ReceiveError, SendError, Uid,
 };
-
-/// The id of a queue, `msqid`: what the calls take once a key has been looked up. 0 is valid.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct QueueId(c_int);
-
-impl QueueId {
-    /// The id with this value, whether or not such a queue exists.
-    pub const fn new(value: i32) -> Self {
-        Self(value)
-    }
-
-    /// The id as a number.
-    pub const fn get(self) -> i32 {
-        self.0
-    }
-}
-
-impl fmt::Display for QueueId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Debug for QueueId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "QueueId({})", self.0)
-    }
-}
 
 /// Which message to receive: the `msgtyp` of msgrcv(2), and `MSG_EXCEPT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,20 +37,31 @@ impl Select {
     }
 }
 
-/// A message queue, by its id. Copying or dropping the handle does nothing to the queue.
+/// A message queue, named by its id. Copying or dropping this does nothing to the queue.
 ///
-/// Nothing says that the queue exists: every use can find it [gone](SendError::Gone). Ids are used
-/// again after some millions of queues.
+/// The queue need not exist: every use can find it [gone](SendError::Gone).
+///
+/// # Waiting with a deadline
+///
+/// The kernel waits for messages without a time limit only: msgrcv(2) and msgsnd(2) have no
+/// timeout, and no descriptor that poll(2) takes. [`receive_until`](Self::receive_until) and
+/// [`send_until`](Self::send_until) therefore try and pause in turn: they yield for 50 µs, then
+/// sleep for an eighth of the time waited so far, at most 5 ms. No signal handler is installed and
+/// no thread is started.
+///
+/// | waited for | found later by (median, 99 %) | CPU used |
+/// | --- | --- | --- |
+/// | 10 µs | MEASURE | |
+///
+/// While others wait in msgrcv(2), they get a new message before a caller of `receive_until` sees
+/// it. If that matters, or if every microsecond of a long wait does, block in
+/// [`receive`](Self::receive) on a thread of its own: removing the queue ends the wait with
+/// [`Gone`](ReceiveError::Gone), and so does a message of an agreed type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Queue(QueueId);
 
 impl Queue {
-    /// The queue with this id, without looking.
-    pub const fn from_id(id: QueueId) -> Self {
-        Self(id)
-    }
-
-    /// `msgget(key, 0)`: the queue under a key. Takes no permission.
+    /// `msgget(key, 0)`: the queue under a key. Needs no permission.
     ///
     /// # Errors
     /// [Gone](Error::is_gone) (`ENOENT`): there is none.
@@ -83,20 +69,20 @@ impl Queue {
         Self::get(key, 0)
     }
 
-    /// `msgget(key, IPC_CREAT | mode)`: the queue under a key, made if there was none.
+    /// `msgget(key, IPC_CREAT | mode)`: the queue under a key, created if there is none.
     ///
     /// # Errors
-    /// `EACCES`: there is one, whose mode does not let the caller do what `mode` says.
-    /// `ENOSPC`: the namespace has no queue left, [`QueueLimits::msgmni`].
+    /// `EACCES`: there is one, and its mode denies the caller what `mode` grants.
+    /// `ENOSPC`: the namespace has its most queues, [`QueueLimits::msgmni`].
     pub fn open_or_create(key: Key, mode: Mode) -> Result<Self, Error> {
         Self::get(key, libc::IPC_CREAT | c_int::from(mode.bits()))
     }
 
     /// `msgget(key, IPC_CREAT | IPC_EXCL | mode)`: a new queue under a key. With [`Key::PRIVATE`],
-    /// one that no key finds. The mode is taken as it is: no umask applies.
+    /// one that no key finds. No umask applies to the mode.
     ///
     /// # Errors
-    /// `EEXIST`: there is one already. `ENOSPC`: the namespace has no queue left,
+    /// `EEXIST`: there is one already. `ENOSPC`: the namespace has its most queues,
     /// [`QueueLimits::msgmni`].
     pub fn create(key: Key, mode: Mode) -> Result<Self, Error> {
         Self::get(key, libc::IPC_CREAT | libc::IPC_EXCL | c_int::from(mode.bits()))
@@ -104,13 +90,8 @@ impl Queue {
 
     fn get(key: Key, flags: c_int) -> Result<Self, Error> {
         syscalls::msgget(key.as_raw(), flags)
-            .map(|id| Self(QueueId(id)))
+            .map(|id| Self(QueueId::new(id)))
             .map_err(|errno| Error::new("msgget", Object::Key(key), errno))
-    }
-
-    /// The queue's id.
-    pub const fn id(self) -> QueueId {
-        self.0
     }
 
     /// `msgsnd(id, message, len, 0)`: sends a message, waiting while the queue is full.
@@ -129,16 +110,36 @@ impl Queue {
         self.send_with(message.into(), libc::IPC_NOWAIT)
     }
 
+    /// Sends a message, waiting while the queue is full, but not beyond a deadline. See
+    /// [Waiting with a deadline](Self#waiting-with-a-deadline).
+    ///
+    /// # Errors
+    /// [`TimedOut`](SendError::TimedOut), or any other of [`SendError`] but
+    /// [`Full`](SendError::Full) and [`Interrupted`](SendError::Interrupted): a signal handler
+    /// runs, and the wait goes on.
+    pub fn send_until<'a>(
+        self,
+        message: impl Into<Message<'a>>,
+        deadline: Instant,
+    ) -> Result<(), SendError> {
+        let message = message.into();
+        try_until(deadline, || match self.try_send(message) {
+            Err(SendError::Full | SendError::Interrupted) => None,
+            outcome => Some(outcome),
+        })
+        .unwrap_or(Err(SendError::TimedOut))
+    }
+
     fn send_with(self, message: Message<'_>, flags: c_int) -> Result<(), SendError> {
-        syscalls::msgsnd(self.0.0, message, flags).map_err(|errno| match errno {
-            Errno::EIDRM => SendError::Gone,
-            // The type is positive, so EINVAL leaves two: no such queue, or a message too large.
-            Errno::EINVAL => match QueueLimits::current() {
+        syscalls::msgsnd(self.0.get(), message, flags).map_err(|errno| match errno {
+            libc::EIDRM => SendError::Gone,
+            // The type is positive, so EINVAL means no such queue or a message too large.
+            libc::EINVAL => match QueueLimits::current() {
                 Ok(limits) if message.len() > limits.msgmax => SendError::TooBig,
                 _ => SendError::Gone,
             },
-            Errno::EAGAIN => SendError::Full,
-            Errno::EINTR => SendError::Interrupted,
+            libc::EAGAIN => SendError::Full,
+            libc::EINTR => SendError::Interrupted,
             errno => SendError::Os(self.error("msgsnd", errno)),
         })
     }
@@ -163,9 +164,41 @@ impl Queue {
         self.receive_with(message, 0, which, libc::IPC_NOWAIT)
     }
 
+    /// Receives a message, waiting until there is one, but not beyond a deadline. See
+    /// [Waiting with a deadline](Self#waiting-with-a-deadline).
+    ///
+    /// # Errors
+    /// [`TimedOut`](ReceiveError::TimedOut), or any other of [`ReceiveError`] but
+    /// [`Empty`](ReceiveError::Empty) and [`Interrupted`](ReceiveError::Interrupted): a signal
+    /// handler runs, and the wait goes on.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use sysv_ipc::{MessageBuffer, Mode, OwnedQueue, ReceiveError, Select};
+    ///
+    /// let queue = OwnedQueue::private(Mode::new(0o600))?;
+    /// let mut message = MessageBuffer::with_capacity(64);
+    /// let deadline = Instant::now() + Duration::from_millis(20);
+    /// let outcome = queue.receive_until(&mut message, Select::Any, deadline);
+    /// assert_eq!(outcome, Err(ReceiveError::TimedOut));
+    /// # Ok::<(), sysv_ipc::Error>(())
+    /// ```
+    pub fn receive_until(
+        self,
+        message: &mut MessageBuffer,
+        which: Select,
+        deadline: Instant,
+    ) -> Result<(), ReceiveError> {
+        try_until(deadline, || match self.try_receive(message, which) {
+            Err(ReceiveError::Empty | ReceiveError::Interrupted) => None,
+            outcome => Some(outcome),
+        })
+        .unwrap_or(Err(ReceiveError::TimedOut))
+    }
+
     /// `msgrcv(id, message, capacity, msgtyp, MSG_NOERROR)`: receives a message, waiting until
-    /// there is one; of one larger than the buffer the rest is lost, and nothing tells so. Give the
-    /// buffer a byte more than the largest message that is in order.
+    /// there is one. If it is larger than the buffer, the rest is lost, without an error: give the
+    /// buffer room for one byte more than the largest message that you accept.
     ///
     /// # Errors
     /// Any of [`ReceiveError`] but [`Empty`](ReceiveError::Empty) and
@@ -192,14 +225,14 @@ impl Queue {
         self.receive_raw(message, 0, index, libc::MSG_COPY | libc::IPC_NOWAIT)
     }
 
-    /// Receives a message if there is one, like [`try_receive`](Self::try_receive), behind the bytes that
-    /// are in the buffer: its text is then theirs and the message's, its type the message's.
+    /// Receives a message if there is one, as [`try_receive`](Self::try_receive) does, and appends
+    /// its text to the text in the buffer. The buffer then has the type of the new message.
     ///
     /// # Errors
-    /// Any of [`ReceiveError`]; the buffer is then as it was.
+    /// Any of [`ReceiveError`]; the buffer is then unchanged.
     ///
     /// # Panics
-    /// If there is no [room](MessageBuffer::has_room_behind) behind the text.
+    /// If the text does not end at a multiple of [`MessageBuffer::ALIGNMENT`].
     pub fn receive_behind(
         self,
         message: &mut MessageBuffer,
@@ -227,41 +260,14 @@ impl Queue {
         flags: c_int,
     ) -> Result<(), ReceiveError> {
         let call =
-            |block: &mut [c_long], room| syscalls::msgrcv(self.0.0, block, room, mtype, flags);
+            |block: &mut [c_long], room| syscalls::msgrcv(self.0.get(), block, room, mtype, flags);
         message.receive_at(at, call).map_err(|errno| match errno {
-            Errno::EIDRM | Errno::EINVAL => ReceiveError::Gone,
-            Errno::ENOMSG => ReceiveError::Empty,
-            Errno::E2BIG => ReceiveError::TooBig,
-            Errno::EINTR => ReceiveError::Interrupted,
+            libc::EIDRM | libc::EINVAL => ReceiveError::Gone,
+            libc::ENOMSG => ReceiveError::Empty,
+            libc::E2BIG => ReceiveError::TooBig,
+            libc::EINTR => ReceiveError::Interrupted,
             errno => ReceiveError::Os(self.error("msgrcv", errno)),
         })
-    }
-
-    /// `msgctl(id, IPC_STAT)`: what the kernel knows of the queue. Where the queue's mode does not
-    /// let the caller read, the same from `MSG_STAT_ANY`, which needs no permission.
-    ///
-    /// # Errors
-    /// [Gone](Error::is_gone): there is no such queue.
-    pub fn status(self) -> Result<QueueStatus, Error> {
-        match syscalls::msgctl_stat(self.0.0) {
-            Ok(status) => Ok(QueueStatus::from_raw(&status)),
-            Err(Errno::EACCES) => self.status_unread(),
-            Err(errno) => Err(self.error("msgctl", errno)),
-        }
-    }
-
-    fn status_unread(self) -> Result<QueueStatus, Error> {
-        // MSG_STAT_ANY takes an index, which is the low bits of the id: 15 of them, or 24 if the
-        // kernel was started with ipcmni_extend (ipc/util.h).
-        for index_bits in [15, 24] {
-            let index = self.0.0 & ((1 << index_bits) - 1);
-            if let Ok((id, status)) = syscalls::msgctl_stat_index(index, syscalls::MSG_STAT_ANY)
-                && id == self.0.0
-            {
-                return Ok(QueueStatus::from_raw(&status));
-            }
-        }
-        Err(self.error("msgctl", Errno::EINVAL))
     }
 
     /// `msgctl(id, IPC_SET)`: changes owner, group, mode and capacity.
@@ -271,34 +277,74 @@ impl Queue {
     /// [`QueueLimits::msgmnb`] and the caller lacks `CAP_SYS_RESOURCE`.
     /// [Gone](Error::is_gone): there is no such queue.
     pub fn set(self, settings: &QueueSettings) -> Result<(), Error> {
-        let mut status =
-            syscalls::msgctl_stat(self.0.0).map_err(|errno| self.error("msgctl", errno))?;
-        status.msg_perm.uid = settings.uid.as_raw();
-        status.msg_perm.gid = settings.gid.as_raw();
-        status.msg_perm.mode = settings.mode.bits() as _;
-        status.msg_qbytes = settings.max_bytes;
-        syscalls::msgctl_set(self.0.0, status).map_err(|errno| self.error("msgctl", errno))
-    }
-
-    /// `msgctl(id, IPC_RMID)`: removes the queue with all that is in it, and wakes everyone who
-    /// waits on it: they find it gone.
-    ///
-    /// # Errors
-    /// `EPERM`: the caller is neither owner nor creator nor privileged.
-    /// [Gone](Error::is_gone): there is no such queue.
-    pub fn remove(self) -> Result<(), Error> {
-        syscalls::msgctl_remove(self.0.0).map_err(|errno| self.error("msgctl", errno))
-    }
-
-    fn error(self, call: &'static str, errno: Errno) -> Error {
-        Error::new(call, Object::Queue(self.0), errno)
+        let QueueSettings { uid, gid, mode, max_bytes } = *settings;
+        object::set(self, |raw| {
+            Settings { uid, gid, mode }.write_to(&mut raw.msg_perm);
+            raw.msg_qbytes = max_bytes;
+        })
     }
 }
 
-impl sealed::Sealed for Queue {}
+ipc_object!(Queue, QueueId, QueueStatus, Queue, "msgctl");
 
-impl IpcObject for Queue {
-    fn remove(self) -> Result<(), Error> {
-        Queue::remove(self)
+/// What the kernel tells about a queue: `struct msqid_ds`, msgctl(2). The kernel reads all fields
+/// under its lock, so they belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueueStatus {
+    /// Whose the queue is, and who may use it.
+    pub permissions: Permissions,
+    /// Messages in the queue.
+    pub messages: u64,
+    /// Bytes of `mtext` in the queue.
+    pub bytes: u64,
+    /// The most bytes of `mtext` that the queue can hold, `msg_qbytes`.
+    pub max_bytes: u64,
+    /// The process that sent last. None if none did, or if this pid namespace cannot see it.
+    pub last_sender: Option<Pid>,
+    /// The process or thread that received last. None if none did, or if this pid namespace cannot
+    /// see it.
+    pub last_receiver: Option<Pid>,
+    /// When a message was last sent, in whole seconds.
+    pub sent_at: Option<SystemTime>,
+    /// When a message was last received, in whole seconds.
+    pub received_at: Option<SystemTime>,
+    /// When the queue was created or last changed by `IPC_SET`, in whole seconds.
+    pub changed_at: SystemTime,
+}
+
+impl QueueStatus {
+    pub(crate) fn from_raw(raw: &libc::msqid_ds) -> Self {
+        Self {
+            permissions: Permissions::from_raw(&raw.msg_perm),
+            messages: raw.msg_qnum,
+            bytes: raw.__msg_cbytes,
+            max_bytes: raw.msg_qbytes,
+            last_sender: Pid::known(raw.msg_lspid),
+            last_receiver: Pid::known(raw.msg_lrpid),
+            sent_at: time(raw.msg_stime),
+            received_at: time(raw.msg_rtime),
+            changed_at: time(raw.msg_ctime).unwrap_or(SystemTime::UNIX_EPOCH),
+        }
     }
+
+    /// The part that [`Queue::set`] can change, as it is now.
+    pub fn settings(&self) -> QueueSettings {
+        let Permissions { uid, gid, mode, .. } = self.permissions;
+        QueueSettings { uid, gid, mode, max_bytes: self.max_bytes }
+    }
+}
+
+/// What `IPC_SET` changes of a queue: all four at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueSettings {
+    /// The new owner. The creator keeps its rights.
+    pub uid: Uid,
+    /// The new owner's group.
+    pub gid: Gid,
+    /// The permission bits.
+    pub mode: Mode,
+    /// `msg_qbytes`, in bytes. A value above `kernel.msgmnb` needs `CAP_SYS_RESOURCE`, even if the
+    /// queue has that much already.
+    pub max_bytes: u64,
 }

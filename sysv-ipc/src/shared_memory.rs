@@ -1,20 +1,27 @@
-//! Shared memory, seen as counters that every process attached to it may change.
+//! Shared memory.
 
+use std::io;
+use std::ops::{Deref, Range};
+use std::os::fd::AsFd;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::SystemTime;
 
-use crate::Pid;
 use libc::c_int;
-use nix::errno::Errno;
 
-use super::syscalls::Mapping;
-use super::{Error, IpcObject, Key, Mode, Object, Permissions, owned::sealed, syscalls};
+use crate::memory::{Mapping, WORD};
+use crate::object::{self, ipc_object};
+use crate::permissions::time;
+use crate::syscalls::{self, Errno};
+use crate::{Error, Key, Mode, Object, Permissions, Pid, Settings, SharedMemoryId};
 
-/// A segment of shared memory, by its id. Copying or dropping the handle does nothing to it.
+/// A segment of shared memory, named by its id. Copying or dropping this does nothing to it.
 ///
-/// A segment outlives the processes that made and used it, and a removed one lives on until the
-/// last process has detached it. So nothing in it can tell whether its maker still lives: pair it
-/// with an object that tells, such as a [`Semaphore`](super::Lock) used as a lock.
+/// A segment outlives the processes that made and used it. One that was removed stays until the
+/// last process detaches it, and can still be attached by its id until then: so create, attach and
+/// [`remove`](Self::remove) at once, and nothing is left behind however the processes end.
+///
+/// Nothing in a segment tells whether its maker still lives. For that, use a [`Lock`](crate::Lock).
 ///
 /// ```
 /// use std::sync::atomic::Ordering::Relaxed;
@@ -22,41 +29,25 @@ use super::{Error, IpcObject, Key, Mode, Object, Permissions, owned::sealed, sys
 ///
 /// let memory = SharedMemory::create(Key::PRIVATE, 4096, Mode::new(0o644))?;
 /// let writer = memory.attach()?;
+/// memory.remove()?;
 /// let reader = memory.attach_read_only()?;
-/// memory.remove()?; // goes once both have let go
+///
 /// writer.words()[3].fetch_add(42, Relaxed);
 /// assert_eq!(reader.load(3), Some(42));
-/// assert!(memory.status()?.is_removed);
+/// writer.copy_from(100, b"any bytes, anywhere");
+/// let mut copy = [0; 9];
+/// reader.copy_to(100, &mut copy);
+/// assert_eq!(&copy, b"any bytes");
+///
 /// drop((writer, reader));
 /// assert!(memory.status().unwrap_err().is_gone());
 /// # Ok::<(), sysv_ipc::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SharedMemory(c_int);
-
-/// What the kernel knows of a segment. Source: `shmctl(IPC_STAT)`, shmctl(2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SharedMemoryStatus {
-    /// Whose the segment is, and who may use it. Its key is [`Key::PRIVATE`] once it is removed.
-    pub permissions: Permissions,
-    /// The size it was made with, in bytes.
-    pub size: usize,
-    /// How often it is attached: more than once by a process that attached it more than once.
-    pub attached: u64,
-    /// The process that made it. None: one that this pid namespace cannot see.
-    pub maker: Option<Pid>,
-    /// The process that attached or detached it last. None if none did, or as for `maker`.
-    pub last_user: Option<Pid>,
-    /// Whether it goes with the last process that detaches it (`SHM_DEST`).
-    pub is_removed: bool,
-}
-
-/// `SHM_DEST`, a bit of the mode in `IPC_STAT`; not in libc.
-const SHM_DEST: u32 = 0o1000;
+pub struct SharedMemory(SharedMemoryId);
 
 impl SharedMemory {
-    /// `shmget(key, 0, 0)`: the segment under a key, of whatever size. Takes no permission.
+    /// `shmget(key, 0, 0)`: the segment under a key, of whatever size. Needs no permission.
     ///
     /// # Errors
     /// [Gone](Error::is_gone) (`ENOENT`): there is none.
@@ -64,209 +55,262 @@ impl SharedMemory {
         Self::get(key, 0, 0)
     }
 
+    /// `shmget(key, size, IPC_CREAT | mode)`: the segment under a key, created with `size` bytes,
+    /// all zero, if there is none.
+    ///
+    /// # Errors
+    /// `EACCES`: there is one, and its mode denies the caller what `mode` grants. `EINVAL`: there
+    /// is a smaller one. Otherwise as for [`create`](Self::create).
+    pub fn open_or_create(key: Key, size: usize, mode: Mode) -> Result<Self, Error> {
+        Self::get(key, size, libc::IPC_CREAT | c_int::from(mode.bits()))
+    }
+
     /// `shmget(key, size, IPC_CREAT | IPC_EXCL | mode)`: a new segment of `size` bytes, all zero.
-    /// With [`Key::PRIVATE`], one that no key finds. No umask applies.
+    /// With [`Key::PRIVATE`], one that no key finds. No umask applies to the mode.
     ///
     /// # Errors
     /// `EEXIST`: there is one already. `EINVAL`: the size is zero, or more than `kernel.shmmax`.
-    /// `ENOSPC`: the namespace has no segment left (`kernel.shmmni`, `kernel.shmall`).
+    /// `ENOSPC`: the namespace has its most segments or pages,
+    /// [`SharedMemoryLimits`](crate::SharedMemoryLimits). `ENOMEM`: no memory is left.
     pub fn create(key: Key, size: usize, mode: Mode) -> Result<Self, Error> {
         Self::get(key, size, libc::IPC_CREAT | libc::IPC_EXCL | c_int::from(mode.bits()))
     }
 
     fn get(key: Key, size: usize, flags: c_int) -> Result<Self, Error> {
         syscalls::shmget(key.as_raw(), size, flags)
-            .map(Self)
+            .map(|id| Self(SharedMemoryId::new(id)))
             .map_err(|errno| Error::new("shmget", Object::Key(key), errno))
     }
 
-    /// The segment's id, as ipcs prints it. 0 is valid.
-    pub const fn id(self) -> i32 {
-        self.0
-    }
-
-    /// `shmat(id, NULL, 0)`: attaches the segment. Takes read and write permission.
+    /// `shmat(id, NULL, 0)`: attaches the segment. Needs read and write permission.
     ///
     /// # Errors
-    /// `EACCES`: the mode does not let the caller. [Gone](Error::is_gone): there is no such
-    /// segment. `ENOMEM`: no address space is left.
+    /// `EACCES`: the mode denies it. [Gone](Error::is_gone): there is no such segment. `ENOMEM`: no
+    /// address space is left.
     pub fn attach(self) -> Result<Attached, Error> {
         self.map(0).map(Attached)
     }
 
-    /// `shmat(id, NULL, SHM_RDONLY)`: attaches the segment for reading alone. Takes read
-    /// permission.
+    /// `shmat(id, NULL, SHM_RDONLY)`: attaches the segment for reading only. Needs read permission.
     ///
     /// # Errors
     /// As for [`attach`](Self::attach).
     pub fn attach_read_only(self) -> Result<AttachedReadOnly, Error> {
-        self.map(libc::SHM_RDONLY).map(AttachedReadOnly)
+        self.map(libc::SHM_RDONLY)
     }
 
-    fn map(self, flags: c_int) -> Result<Mapping, Error> {
-        syscalls::shmat(self.0, flags).map_err(|(call, errno)| self.error(call, errno))
+    fn map(self, flags: c_int) -> Result<AttachedReadOnly, Error> {
+        Mapping::new(self.0.get(), flags)
+            .map(AttachedReadOnly)
+            .map_err(|(call, errno)| self.error(call, errno))
     }
 
-    /// `shmctl(id, IPC_STAT)`: what the kernel knows of it. Takes read permission. Of a removed
-    /// segment it tells as long as somebody has it attached.
-    ///
-    /// # Errors
-    /// `EACCES`: the mode does not let the caller. [Gone](Error::is_gone): there is no such
-    /// segment.
-    pub fn status(self) -> Result<SharedMemoryStatus, Error> {
-        let raw = syscalls::shmctl_stat(self.0).map_err(|errno| self.error("shmctl", errno))?;
-        let perm = &raw.shm_perm;
-        let pid = |raw| (raw != 0).then(|| Pid::from_raw(raw));
-        Ok(SharedMemoryStatus {
-            permissions: Permissions::from_raw(perm),
-            size: raw.shm_segsz,
-            attached: raw.shm_nattch,
-            maker: pid(raw.shm_cpid),
-            last_user: pid(raw.shm_lpid),
-            is_removed: u32::from(perm.mode) & SHM_DEST != 0,
-        })
-    }
-
-    /// `shmctl(id, IPC_RMID)`: takes the key from it at once, and the memory once nobody has it
-    /// attached.
+    /// `shmctl(id, IPC_SET)`: changes owner, group and mode. Who has it attached keeps it.
     ///
     /// # Errors
     /// `EPERM`: the caller is neither owner nor creator nor privileged.
     /// [Gone](Error::is_gone): there is no such segment.
-    pub fn remove(self) -> Result<(), Error> {
-        syscalls::shmctl_remove(self.0).map_err(|errno| self.error("shmctl", errno))
-    }
-
-    fn error(self, call: &'static str, errno: Errno) -> Error {
-        Error::new(call, Object::SharedMemory(self.0), errno)
+    pub fn set(self, settings: &Settings) -> Result<(), Error> {
+        object::set(self, |raw| settings.write_to(&mut raw.shm_perm))
     }
 }
 
-impl sealed::Sealed for SharedMemory {}
+ipc_object!(SharedMemory, SharedMemoryId, SharedMemoryStatus, SharedMemory, "shmctl");
 
-impl IpcObject for SharedMemory {
-    fn remove(self) -> Result<(), Error> {
-        SharedMemory::remove(self)
+/// What the kernel tells about a segment: `struct shmid_ds`, shmctl(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SharedMemoryStatus {
+    /// Whose the segment is, and who may use it. Its key is [`Key::PRIVATE`] once it is removed.
+    pub permissions: Permissions,
+    /// The size it was created with, in bytes.
+    pub size: usize,
+    /// How often it is attached. One process may attach it more than once.
+    pub attached: u64,
+    /// The process that created it. None if this pid namespace cannot see it.
+    pub maker: Option<Pid>,
+    /// The process that last attached or detached it. None if none did, or if this pid namespace
+    /// cannot see it.
+    pub last_user: Option<Pid>,
+    /// Whether it vanishes when the last process detaches it (`SHM_DEST`).
+    pub is_removed: bool,
+    /// When it was last attached, in whole seconds.
+    pub attached_at: Option<SystemTime>,
+    /// When it was last detached, in whole seconds.
+    pub detached_at: Option<SystemTime>,
+    /// When it was created or last changed by `IPC_SET`, in whole seconds.
+    pub changed_at: SystemTime,
+}
+
+/// `SHM_DEST`, a bit of the mode in `IPC_STAT`; not in libc.
+const SHM_DEST: u32 = 0o1000;
+
+impl SharedMemoryStatus {
+    pub(crate) fn from_raw(raw: &libc::shmid_ds) -> Self {
+        Self {
+            permissions: Permissions::from_raw(&raw.shm_perm),
+            size: raw.shm_segsz,
+            attached: raw.shm_nattch,
+            maker: Pid::known(raw.shm_cpid),
+            last_user: Pid::known(raw.shm_lpid),
+            is_removed: u32::from(raw.shm_perm.mode) & SHM_DEST != 0,
+            attached_at: time(raw.shm_atime),
+            detached_at: time(raw.shm_dtime),
+            changed_at: time(raw.shm_ctime).unwrap_or(SystemTime::UNIX_EPOCH),
+        }
     }
 }
 
-/// A segment, attached; `shmdt` when it goes out of scope. A forked child has it attached too, and
-/// detaches its own. Other processes may change any word at any time.
-#[derive(Debug)]
-pub struct Attached(Mapping);
-
-impl Attached {
-    /// The segment in words of eight bytes; what is left over at its end is not shown.
-    pub fn words(&self) -> &[AtomicU64] {
-        self.0.words()
-    }
-}
-
-/// A segment, attached for reading alone; `shmdt` when it goes out of scope.
+/// A segment attached for reading only; `shmdt` when it goes out of scope.
 ///
-/// It shows no atomics: to change one here would be a segmentation fault.
+/// Other processes may change the memory at any time. So it is never shown as a `&[u8]`, of which
+/// Rust assumes that nobody changes it: you load words, and copy bytes out before you look at
+/// them. What another process writes while you copy, you may get in part; each aligned word of
+/// eight bytes is either old or new.
+///
+/// It shows no atomics either: to change one here would be a segmentation fault.
 #[derive(Debug)]
 pub struct AttachedReadOnly(Mapping);
 
 impl AttachedReadOnly {
-    /// How many words of eight bytes it has.
+    /// The size of the segment, in bytes.
     pub fn len(&self) -> usize {
-        self.0.words().len()
+        self.0.len()
     }
 
-    /// Whether it has no word.
+    /// False: the kernel makes no empty segments.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// A word, as it is now; None beyond the end.
+    /// The word of eight bytes at an index, as it is now. None if it is not wholly within the
+    /// segment.
     pub fn load(&self, index: usize) -> Option<u64> {
         // Relaxed: the only order that std::sync::atomic allows on read-only memory.
-        self.0.words().get(index).map(|word| word.load(Relaxed))
+        self.whole_words().get(index).map(|word| word.load(Relaxed))
+    }
+
+    fn whole_words(&self) -> &[AtomicU64] {
+        &self.0.words()[..self.len() / WORD]
+    }
+
+    /// Copies the bytes from `at` on out of the segment, until `into` is full.
+    ///
+    /// # Panics
+    /// If that is beyond the segment's end.
+    pub fn copy_to(&self, at: usize, into: &mut [u8]) {
+        // Whole words alone, so that no two accesses of different size can race: Rust's memory
+        // model does not allow that. The bytes before and after them are taken from words, too.
+        let (words, head) = self.words_of(at, into.len());
+        let (head, rest) = into.split_at_mut(head);
+        let (body, tail) = rest.as_chunks_mut::<WORD>();
+        let mut words = words.iter();
+        let mut next = || words.next().map_or([0; WORD], |word| word.load(Relaxed).to_ne_bytes());
+        if !head.is_empty() {
+            head.copy_from_slice(&next()[at % WORD..][..head.len()]);
+        }
+        for chunk in body {
+            *chunk = next();
+        }
+        if !tail.is_empty() {
+            tail.copy_from_slice(&next()[..tail.len()]);
+        }
+    }
+
+    /// The words that hold `len` bytes from `at` on, and how many of the bytes come before the
+    /// first whole word.
+    fn words_of(&self, at: usize, len: usize) -> (&[AtomicU64], usize) {
+        let end = at.checked_add(len).filter(|&end| end <= self.len());
+        let end = end.expect("beyond the segment's end");
+        let head = (at.next_multiple_of(WORD) - at).min(len);
+        (&self.0.words()[at / WORD..end.div_ceil(WORD)], head)
+    }
+
+    /// `write(fd, segment + range.start, range.len())`: writes a range of the segment to a file, and
+    /// returns how many bytes were written, as [`io::Write::write`] does.
+    ///
+    /// The kernel copies straight out of the segment. If another process changes it meanwhile, you
+    /// cannot tell which bytes were written.
+    ///
+    /// # Errors
+    /// Those of write(2).
+    ///
+    /// # Panics
+    /// If the range is beyond the segment's end.
+    pub fn write_to(&self, file: impl AsFd, range: Range<usize>) -> io::Result<usize> {
+        self.0.write(file.as_fd(), range).map_err(os_error)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A segment attached for reading and writing; `shmdt` when it goes out of scope. A forked child
+/// has it attached too, and detaches its own.
+///
+/// It can do all that [`AttachedReadOnly`] can.
+#[derive(Debug)]
+pub struct Attached(AttachedReadOnly);
 
-    /// Removed with the test, also when it fails.
-    struct Own(SharedMemory);
+impl Attached {
+    /// The segment in words of eight bytes. Bytes at its end that fill no word are not shown.
+    pub fn words(&self) -> &[AtomicU64] {
+        self.0.whole_words()
+    }
 
-    impl Own {
-        fn new(key: Key, size: usize, mode: u16) -> Self {
-            Self(SharedMemory::create(key, size, Mode::new(mode)).unwrap())
+    /// Copies bytes into the segment, from `at` on.
+    ///
+    /// # Panics
+    /// If they do not fit there.
+    pub fn copy_from(&self, at: usize, bytes: &[u8]) {
+        // Whole words alone, as in `copy_to`.
+        let (words, head) = self.words_of(at, bytes.len());
+        let (head, rest) = bytes.split_at(head);
+        let (body, tail) = rest.as_chunks::<WORD>();
+        let mut words = words.iter();
+        if !head.is_empty() {
+            replace_part(words.next(), at % WORD, head);
+        }
+        for (chunk, word) in body.iter().zip(words.by_ref()) {
+            word.store(u64::from_ne_bytes(*chunk), Relaxed);
+        }
+        if !tail.is_empty() {
+            replace_part(words.next(), 0, tail);
         }
     }
 
-    impl Drop for Own {
-        fn drop(&mut self) {
-            let _ = self.0.remove();
-        }
+    /// `read(fd, segment + range.start, range.len())`: reads from a file into a range of the
+    /// segment, and returns how many bytes were read, as [`io::Read::read`] does.
+    ///
+    /// The kernel copies straight into the segment.
+    ///
+    /// # Errors
+    /// Those of read(2).
+    ///
+    /// # Panics
+    /// If the range is beyond the segment's end.
+    pub fn read_from(&self, file: impl AsFd, range: Range<usize>) -> io::Result<usize> {
+        self.0.0.read(file.as_fd(), range).map_err(os_error)
     }
+}
 
-    fn own_key() -> Key {
-        Key::new(0x5e00_0000 | Pid::current().as_raw() & 0x00ff_ffff)
-    }
+impl Deref for Attached {
+    type Target = AttachedReadOnly;
 
-    #[test]
-    fn a_segment_is_found_by_its_key_and_made_only_once() {
-        let key = own_key();
-        let own = Own::new(key, 100, 0o640);
-        assert_eq!(SharedMemory::open(key), Ok(own.0));
-        let again = SharedMemory::create(key, 100, Mode::new(0o640)).unwrap_err();
-        assert_eq!(again.call(), "shmget");
-        assert!(again.already_exists());
-        let status = own.0.status().unwrap();
-        let permissions = status.permissions;
-        assert_eq!((permissions.key, permissions.mode), (key, Mode::new(0o640)));
-        assert_eq!(status.size, 100);
-        assert_eq!((status.attached, status.is_removed), (0, false));
-        assert_eq!(status.maker, Some(Pid::current()));
-        own.0.remove().unwrap();
-        assert!(SharedMemory::open(key).unwrap_err().is_gone());
+    fn deref(&self) -> &AttachedReadOnly {
+        &self.0
     }
+}
 
-    #[test]
-    fn words_are_those_that_fit_whole() {
-        let own = Own::new(Key::PRIVATE, 31, 0o600);
-        assert_eq!(own.0.attach().unwrap().words().len(), 3);
-        let reader = own.0.attach_read_only().unwrap();
-        assert_eq!((reader.len(), reader.is_empty(), reader.load(3)), (3, false, None));
-        assert!(Own::new(Key::PRIVATE, 7, 0o600).0.attach_read_only().unwrap().is_empty());
+/// Replaces some of a word's bytes, and none of the others, whoever changes them meanwhile.
+fn replace_part(word: Option<&AtomicU64>, at: usize, part: &[u8]) {
+    let replaced = |old: u64| {
+        let mut bytes = old.to_ne_bytes();
+        bytes[at..][..part.len()].copy_from_slice(part);
+        Some(u64::from_ne_bytes(bytes))
+    };
+    if let Some(word) = word {
+        let _ = word.fetch_update(Relaxed, Relaxed, replaced);
     }
+}
 
-    #[test]
-    fn a_removed_segment_lives_until_the_last_lets_go() {
-        let own = Own::new(Key::PRIVATE, 8, 0o600);
-        let (first, second) = (own.0.attach().unwrap(), own.0.attach().unwrap());
-        own.0.remove().unwrap();
-        first.words()[0].store(7, Relaxed);
-        drop(first);
-        assert_eq!(second.words()[0].load(Relaxed), 7);
-        let status = own.0.status().unwrap();
-        assert_eq!((status.attached, status.is_removed), (1, true));
-        drop(second);
-        let gone = own.0.attach().unwrap_err();
-        assert!(gone.is_gone());
-        let id = own.0.id();
-        let line = format!("shmat: shared memory {id}: EINVAL: Invalid argument");
-        assert_eq!(gone.to_string(), line);
-    }
-
-    #[test]
-    fn many_threads_count_without_a_loss() {
-        let own = Own::new(Key::PRIVATE, 8, 0o600);
-        let attached = own.0.attach().unwrap();
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for _ in 0..10_000 {
-                        attached.words()[0].fetch_add(1, Relaxed);
-                    }
-                });
-            }
-        });
-        assert_eq!(own.0.attach_read_only().unwrap().load(0), Some(40_000));
-    }
+fn os_error(errno: Errno) -> io::Error {
+    io::Error::from_raw_os_error(errno)
 }

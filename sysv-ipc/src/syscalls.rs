@@ -1,39 +1,198 @@
-//! The system calls themselves. All unsafe code of `sysv` is here and in `message`.
+//! The system calls. All unsafe code of the crate is here and in `memory`.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_void};
+use std::io;
 use std::mem::MaybeUninit;
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::time::Duration;
 
-use libc::{c_int, c_long, c_ushort};
-use nix::errno::Errno;
+use libc::{c_int, c_long, c_ulong, c_ushort};
 
-use super::{Error, Message, Object};
+use crate::{Message, Queue, SemaphoreSet, SharedMemory};
 
-/// `MSG_STAT` without the check for read permission (Linux 4.17); not in libc.
-pub(super) const MSG_STAT_ANY: c_int = 13 | (libc::IPC_STAT & 0x100);
+/// An errno: why a system call failed.
+pub(crate) type Errno = c_int;
 
-pub(super) fn ftok(path: &CStr, project: u8) -> Result<libc::key_t, Errno> {
+/// What a call returned, or the errno if it returned -1.
+pub(crate) fn check<T: PartialEq + From<i8>>(returned: T) -> Result<T, Errno> {
+    if returned == T::from(-1) { Err(last_errno()) } else { Ok(returned) }
+}
+
+pub(crate) fn last_errno() -> Errno {
+    io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+/// The three kinds of objects, as far as their control calls differ.
+///
+/// # Safety
+/// `control` makes the control call of the kind. `Status` is the structure that its `IPC_STAT`
+/// fills in, `Limits` that of `IPC_INFO`, and `Usage` that of `INFO`. All zeroes are a valid value
+/// of each.
+pub unsafe trait Kind {
+    #[doc(hidden)]
+    type RawStatus;
+    #[doc(hidden)]
+    type RawLimits;
+    #[doc(hidden)]
+    type RawUsage;
+    /// The name of the control call.
+    #[doc(hidden)]
+    const CONTROL: &'static str;
+    /// `MSG_STAT_ANY` and its kin: `IPC_STAT` by index, and without a check for permission. Linux
+    /// 4.17.
+    #[doc(hidden)]
+    const STAT_ANY: c_int;
+    /// `MSG_INFO` and its kin.
+    #[doc(hidden)]
+    const INFO: c_int;
+
+    /// # Safety
+    /// `argument` points to the structure that the command reads or fills in, or is null for a
+    /// command without one.
+    #[doc(hidden)]
+    unsafe fn control(id: c_int, command: c_int, argument: *mut c_void) -> c_int;
+}
+
+/// Set on architectures where libc's structures need it for 64 bits of time.
+const TIME_64: c_int = libc::IPC_STAT & 0x100;
+
+// SAFETY: the structures are those of msgctl(2), and consist of integers.
+unsafe impl Kind for Queue {
+    type RawStatus = libc::msqid_ds;
+    type RawLimits = libc::msginfo;
+    type RawUsage = libc::msginfo;
+    const CONTROL: &'static str = "msgctl";
+    const STAT_ANY: c_int = 13 | TIME_64;
+    const INFO: c_int = libc::MSG_INFO;
+
+    unsafe fn control(id: c_int, command: c_int, argument: *mut c_void) -> c_int {
+        // SAFETY: the caller answers for the argument; msgctl(2).
+        unsafe { libc::msgctl(id, command, argument.cast()) }
+    }
+}
+
+// SAFETY: the structures are those of semctl(2), and consist of integers.
+unsafe impl Kind for SemaphoreSet {
+    type RawStatus = libc::semid_ds;
+    type RawLimits = libc::seminfo;
+    type RawUsage = libc::seminfo;
+    const CONTROL: &'static str = "semctl";
+    const STAT_ANY: c_int = libc::SEM_STAT_ANY;
+    const INFO: c_int = libc::SEM_INFO;
+
+    unsafe fn control(id: c_int, command: c_int, argument: *mut c_void) -> c_int {
+        // SAFETY: the caller answers for the argument, which semctl takes as a union of pointers;
+        // semctl(2).
+        unsafe { libc::semctl(id, 0, command, argument) }
+    }
+}
+
+// SAFETY: the structures are those of shmctl(2), and consist of integers.
+unsafe impl Kind for SharedMemory {
+    type RawStatus = libc::shmid_ds;
+    type RawLimits = ShmInfo;
+    type RawUsage = ShmUsage;
+    const CONTROL: &'static str = "shmctl";
+    const STAT_ANY: c_int = 15 | TIME_64;
+    const INFO: c_int = 14;
+
+    unsafe fn control(id: c_int, command: c_int, argument: *mut c_void) -> c_int {
+        // SAFETY: the caller answers for the argument; shmctl(2).
+        unsafe { libc::shmctl(id, command, argument.cast()) }
+    }
+}
+
+/// `struct shminfo`, which libc lacks.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct ShmInfo {
+    pub(crate) shmmax: c_ulong,
+    pub(crate) shmmin: c_ulong,
+    pub(crate) shmmni: c_ulong,
+    shmseg: c_ulong,
+    pub(crate) shmall: c_ulong,
+    reserved: [c_ulong; 4],
+}
+
+/// `struct shm_info`, which libc lacks.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct ShmUsage {
+    pub(crate) used_ids: c_int,
+    pub(crate) shm_tot: c_ulong,
+    pub(crate) shm_rss: c_ulong,
+    pub(crate) shm_swp: c_ulong,
+    swap: [c_ulong; 2],
+}
+
+/// Makes a control call that fills in a `T`.
+///
+/// # Safety
+/// The command fills in a `T`, of which all zeroes are a valid value.
+unsafe fn filled<K: Kind, T>(id: c_int, command: c_int) -> Result<(c_int, T), Errno> {
+    let mut value = MaybeUninit::<T>::zeroed();
+    // SAFETY: value is what the command fills in, by this function's contract.
+    let returned = check(unsafe { K::control(id, command, value.as_mut_ptr().cast()) })?;
+    // SAFETY: zeroes are valid, and the kernel wrote integers over them.
+    Ok((returned, unsafe { value.assume_init() }))
+}
+
+/// `IPC_STAT`.
+pub(crate) fn stat<K: Kind>(id: c_int) -> Result<K::RawStatus, Errno> {
+    // SAFETY: IPC_STAT fills in a RawStatus, by the contract of Kind.
+    unsafe { filled::<K, _>(id, libc::IPC_STAT) }.map(|(_, status)| status)
+}
+
+/// `MSG_STAT_ANY` and its kin: the id and status of the object at an index of the kernel's table.
+pub(crate) fn stat_any<K: Kind>(index: c_int) -> Result<(c_int, K::RawStatus), Errno> {
+    // SAFETY: STAT_ANY fills in a RawStatus, by the contract of Kind.
+    unsafe { filled::<K, _>(index, K::STAT_ANY) }
+}
+
+/// `IPC_SET`.
+pub(crate) fn set<K: Kind>(id: c_int, mut status: K::RawStatus) -> Result<(), Errno> {
+    // SAFETY: IPC_SET reads a RawStatus, which outlives the call.
+    check(unsafe { K::control(id, libc::IPC_SET, (&raw mut status).cast()) }).map(drop)
+}
+
+/// `IPC_RMID`.
+pub(crate) fn remove<K: Kind>(id: c_int) -> Result<(), Errno> {
+    // SAFETY: IPC_RMID takes no argument.
+    check(unsafe { K::control(id, libc::IPC_RMID, std::ptr::null_mut()) }).map(drop)
+}
+
+/// `IPC_INFO`.
+pub(crate) fn limits<K: Kind>() -> Result<K::RawLimits, Errno> {
+    // SAFETY: IPC_INFO fills in a RawLimits, by the contract of Kind.
+    unsafe { filled::<K, _>(0, libc::IPC_INFO) }.map(|(_, limits)| limits)
+}
+
+/// `MSG_INFO` and its kin, with the highest index in use; 0 also if none is.
+pub(crate) fn usage<K: Kind>() -> Result<(c_int, K::RawUsage), Errno> {
+    // SAFETY: INFO fills in a RawUsage, by the contract of Kind.
+    unsafe { filled::<K, _>(0, K::INFO) }
+}
+
+pub(crate) fn ftok(path: &CStr, project: u8) -> Result<libc::key_t, Errno> {
     // SAFETY: path is a C string that outlives the call; ftok(3).
-    Errno::result(unsafe { libc::ftok(path.as_ptr(), c_int::from(project)) })
+    check(unsafe { libc::ftok(path.as_ptr(), c_int::from(project)) })
 }
 
-pub(super) fn msgget(key: libc::key_t, flags: c_int) -> Result<c_int, Errno> {
+pub(crate) fn msgget(key: libc::key_t, flags: c_int) -> Result<c_int, Errno> {
     // SAFETY: takes two integers; msgget(2).
-    Errno::result(unsafe { libc::msgget(key, flags) })
+    check(unsafe { libc::msgget(key, flags) })
 }
 
-// Both without libc's wrappers: these are points of cancellation, which in a process with threads
-// costs as much as a tenth of the call. Source: sysdeps/unix/sysv/linux/msgsnd.c of glibc.
+// Not libc's msgsnd and msgrcv: those are cancellation points, which in a process with threads
+// costs up to a tenth of the call. Source: sysdeps/unix/sysv/linux/msgsnd.c of glibc.
 
-pub(super) fn msgsnd(id: c_int, message: Message<'_>, flags: c_int) -> Result<(), Errno> {
+pub(crate) fn msgsnd(id: c_int, message: Message<'_>, flags: c_int) -> Result<(), Errno> {
     let (block, len) = (message.as_ptr(), message.len());
-    // SAFETY: message is a msgbuf of len bytes after its mtype and outlives the call; msgop(2).
-    Errno::result(unsafe { libc::syscall(libc::SYS_msgsnd, id, block, len, flags) }).map(drop)
+    // SAFETY: block is a msgbuf of len bytes after its mtype and outlives the call; msgop(2).
+    check(unsafe { libc::syscall(libc::SYS_msgsnd, id, block, len, flags) }).map(drop)
 }
 
-/// Receives into a msgbuf with room for this many bytes after its mtype; how many came.
-pub(super) fn msgrcv(
+/// Receives into a msgbuf with room for this many bytes after its mtype; returns how many came.
+pub(crate) fn msgrcv(
     id: c_int,
     block: &mut [c_long],
     room: usize,
@@ -43,183 +202,59 @@ pub(super) fn msgrcv(
     assert!(room <= size_of_val(&block[1..]), "more room than there is");
     let block = block.as_mut_ptr();
     // SAFETY: block is a msgbuf with room bytes after its mtype, lent to this call alone; msgop(2).
-    Errno::result(unsafe { libc::syscall(libc::SYS_msgrcv, id, block, room, mtype, flags) })
+    check(unsafe { libc::syscall(libc::SYS_msgrcv, id, block, room, mtype, flags) })
         .map(|len| usize::try_from(len).unwrap_or(0))
 }
 
-pub(super) fn msgctl_stat(id: c_int) -> Result<libc::msqid_ds, Errno> {
-    let mut status = MaybeUninit::<libc::msqid_ds>::zeroed();
-    // SAFETY: status is a msqid_ds for IPC_STAT to fill in; msgctl(2).
-    Errno::result(unsafe { libc::msgctl(id, libc::IPC_STAT, status.as_mut_ptr()) })?;
-    // SAFETY: integers only, of which zero is one; and the kernel filled them in.
-    Ok(unsafe { status.assume_init() })
-}
-
-/// `MSG_STAT` or `MSG_STAT_ANY`, which take an index and return the id of the queue there.
-pub(super) fn msgctl_stat_index(
-    index: c_int,
-    command: c_int,
-) -> Result<(c_int, libc::msqid_ds), Errno> {
-    let mut status = MaybeUninit::<libc::msqid_ds>::zeroed();
-    // SAFETY: status is a msqid_ds for both commands to fill in; msgctl(2).
-    let id = Errno::result(unsafe { libc::msgctl(index, command, status.as_mut_ptr()) })?;
-    // SAFETY: integers only, of which zero is one; and the kernel filled them in.
-    Ok((id, unsafe { status.assume_init() }))
-}
-
-pub(super) fn msgctl_set(id: c_int, mut status: libc::msqid_ds) -> Result<(), Errno> {
-    // SAFETY: IPC_SET reads a msqid_ds, which outlives the call; msgctl(2).
-    Errno::result(unsafe { libc::msgctl(id, libc::IPC_SET, &raw mut status) }).map(drop)
-}
-
-pub(super) fn msgctl_remove(id: c_int) -> Result<(), Errno> {
-    // SAFETY: IPC_RMID takes no argument; msgctl(2).
-    Errno::result(unsafe { libc::msgctl(id, libc::IPC_RMID, std::ptr::null_mut()) }).map(drop)
-}
-
-/// `IPC_INFO` or `MSG_INFO`, with the highest index in use.
-pub(super) fn msgctl_info(command: c_int) -> Result<(c_int, libc::msginfo), Error> {
-    let mut info = MaybeUninit::<libc::msginfo>::zeroed();
-    // SAFETY: both commands fill in a msginfo where msgctl's prototype says msqid_ds; msgctl(2).
-    let last = Errno::result(unsafe { libc::msgctl(0, command, info.as_mut_ptr().cast()) })
-        .map_err(|errno| Error::new("msgctl", Object::Namespace, errno))?;
-    // SAFETY: integers only, of which zero is one; and the kernel filled them in.
-    Ok((last, unsafe { info.assume_init() }))
-}
-
-pub(super) fn semget(key: libc::key_t, count: c_int, flags: c_int) -> Result<c_int, Errno> {
+pub(crate) fn semget(key: libc::key_t, count: c_int, flags: c_int) -> Result<c_int, Errno> {
     // SAFETY: takes three integers; semget(2).
-    Errno::result(unsafe { libc::semget(key, count, flags) })
+    check(unsafe { libc::semget(key, count, flags) })
 }
 
-/// One operation of a [`semop`]: on the first semaphore of the set.
-pub(super) const fn operation(change: i16, flags: c_int) -> libc::sembuf {
-    libc::sembuf { sem_num: 0 as c_ushort, sem_op: change, sem_flg: flags as i16 }
+/// `semtimedop`, or `semop` without a timeout.
+pub(crate) fn semop(
+    id: c_int,
+    operations: &mut [libc::sembuf],
+    timeout: Option<Duration>,
+) -> Result<(), Errno> {
+    let timeout = timeout.map(|timeout| libc::timespec {
+        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    });
+    let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    let (first, count) = (operations.as_mut_ptr(), operations.len());
+    // SAFETY: count operations follow first, and timeout is null or a timespec; all outlive the
+    // call; semop(2).
+    check(unsafe { libc::syscall(libc::SYS_semtimedop, id, first, count, timeout) }).map(drop)
 }
 
-pub(super) fn semop<const N: usize>(id: c_int, mut all: [libc::sembuf; N]) -> Result<(), Errno> {
-    // SAFETY: all holds N operations and outlives the call; semop(2).
-    Errno::result(unsafe { libc::semop(id, all.as_mut_ptr(), N) }).map(drop)
+/// `GETVAL`, `GETPID`, `GETNCNT` or `GETZCNT` of one semaphore.
+pub(crate) fn semctl_get(id: c_int, index: u16, command: c_int) -> Result<c_int, Errno> {
+    debug_assert!([libc::GETVAL, libc::GETPID, libc::GETNCNT, libc::GETZCNT].contains(&command));
+    // SAFETY: none of these commands takes a fourth argument; semctl(2).
+    check(unsafe { libc::semctl(id, c_int::from(index), command) })
 }
 
-/// `GETVAL` or `GETPID` of the first semaphore of the set.
-pub(super) fn semctl_get(id: c_int, command: c_int) -> Result<c_int, Errno> {
-    // SAFETY: neither command takes a fourth argument; semctl(2).
-    Errno::result(unsafe { libc::semctl(id, 0, command) })
+/// `SETVAL` of one semaphore.
+pub(crate) fn semctl_set(id: c_int, index: u16, value: u16) -> Result<(), Errno> {
+    // SAFETY: SETVAL takes an int as its fourth argument; semctl(2).
+    check(unsafe { libc::semctl(id, c_int::from(index), libc::SETVAL, c_int::from(value)) })
+        .map(drop)
 }
 
-pub(super) fn semctl_stat(id: c_int) -> Result<libc::semid_ds, Errno> {
-    let mut status = MaybeUninit::<libc::semid_ds>::zeroed();
-    // SAFETY: IPC_STAT takes a pointer to a semid_ds to fill in; semctl(2).
-    Errno::result(unsafe { libc::semctl(id, 0, libc::IPC_STAT, status.as_mut_ptr()) })?;
-    // SAFETY: integers only, of which zero is one; and the kernel filled them in.
-    Ok(unsafe { status.assume_init() })
+/// The semaphores of a set that `semop` can reach, whose `sem_num` is 16 bits wide.
+pub(crate) const MOST_SEMAPHORES: usize = 1 << 16;
+
+/// `GETALL` writes a value for each semaphore of the set, `SETALL` reads one.
+pub(crate) fn semctl_all(id: c_int, command: c_int, values: &mut [c_ushort]) -> Result<(), Errno> {
+    assert!([libc::GETALL, libc::SETALL].contains(&command) && values.len() >= MOST_SEMAPHORES);
+    // SAFETY: the kernel accesses as many values as the set has semaphores when the call runs. It
+    // cannot be told how many there is room for, and the id may mean another set than a moment
+    // ago; so there is room for every set that semop can use; semctl(2).
+    check(unsafe { libc::semctl(id, 0, command, values.as_mut_ptr()) }).map(drop)
 }
 
-pub(super) fn semctl_remove(id: c_int) -> Result<(), Errno> {
-    // SAFETY: IPC_RMID takes no fourth argument; semctl(2).
-    Errno::result(unsafe { libc::semctl(id, 0, libc::IPC_RMID) }).map(drop)
-}
-
-pub(super) fn shmget(key: libc::key_t, size: usize, flags: c_int) -> Result<c_int, Errno> {
+pub(crate) fn shmget(key: libc::key_t, size: usize, flags: c_int) -> Result<c_int, Errno> {
     // SAFETY: takes three integers; shmget(2).
-    Errno::result(unsafe { libc::shmget(key, size, flags) })
-}
-
-pub(super) fn shmctl_stat(id: c_int) -> Result<libc::shmid_ds, Errno> {
-    let mut status = MaybeUninit::<libc::shmid_ds>::zeroed();
-    // SAFETY: status is a shmid_ds for IPC_STAT to fill in; shmctl(2).
-    Errno::result(unsafe { libc::shmctl(id, libc::IPC_STAT, status.as_mut_ptr()) })?;
-    // SAFETY: integers only, of which zero is one; and the kernel filled them in.
-    Ok(unsafe { status.assume_init() })
-}
-
-pub(super) fn shmctl_remove(id: c_int) -> Result<(), Errno> {
-    // SAFETY: IPC_RMID takes no argument; shmctl(2).
-    Errno::result(unsafe { libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()) }).map(drop)
-}
-
-/// A segment in this process's memory, detached with this.
-#[derive(Debug)]
-pub(super) struct Mapping {
-    start: NonNull<AtomicU64>,
-    words: usize,
-}
-
-// SAFETY: it is an address and a length; what lies there is shared with other processes anyway.
-unsafe impl Send for Mapping {}
-// SAFETY: as above, and through a shared reference it gives out nothing but atomics.
-unsafe impl Sync for Mapping {}
-
-/// Attaches a segment where the kernel likes; on failure, the call that failed.
-pub(super) fn shmat(id: c_int, flags: c_int) -> Result<Mapping, (&'static str, Errno)> {
-    // SAFETY: with no address given, no memory in use is replaced; shmat(2).
-    let start = unsafe { libc::shmat(id, std::ptr::null(), flags) };
-    if start.addr() == usize::MAX {
-        return Err(("shmat", Errno::last()));
-    }
-    let start = NonNull::new(start.cast()).ok_or(("shmat", Errno::EINVAL))?;
-    let mut mapping = Mapping { start, words: 0 };
-    // Asked only now: what is attached keeps its id and its size, whatever others do.
-    let status = shmctl_stat(id).map_err(|errno| ("shmctl", errno))?;
-    mapping.words = status.shm_segsz / size_of::<AtomicU64>();
-    Ok(mapping)
-}
-
-impl Mapping {
-    pub(super) fn words(&self) -> &[AtomicU64] {
-        // SAFETY: the segment has that many words, at the start of a page and zero at first; it
-        // cannot shrink, and stays until self is dropped. Every access is atomic: shmat(2).
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.words) }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: attached by shmat and nobody borrows from it any more; shmdt(2).
-        unsafe { libc::shmdt(self.start.as_ptr().cast()) };
-    }
-}
-
-/// A word that is zero at first and again in every forked child. None where the kernel cannot do
-/// that.
-pub(super) fn word_wiped_on_fork() -> Option<&'static AtomicU64> {
-    static WORD: AtomicPtr<AtomicU64> = AtomicPtr::new(std::ptr::null_mut());
-    /// Its address is stored to remember that there is no such word.
-    static NO_WORD: AtomicU64 = AtomicU64::new(0);
-    let mut word = WORD.load(Ordering::Acquire);
-    if word.is_null() {
-        let new = map_page_wiped_on_fork().unwrap_or((&raw const NO_WORD).cast_mut());
-        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
-        // Threads may each map a page at the same time; the first one stored stays.
-        word = match WORD.compare_exchange(word, new, success, failure) {
-            Ok(_) => new,
-            Err(first) => {
-                if !std::ptr::eq(new, &raw const NO_WORD) {
-                    // SAFETY: this thread mapped the page and nobody else saw its address; munmap(2).
-                    unsafe { libc::munmap(new.cast(), size_of::<AtomicU64>()) };
-                }
-                first
-            }
-        };
-    }
-    // SAFETY: the word is static or in a page that stays mapped, and any bytes are a valid u64.
-    (!std::ptr::eq(word, &raw const NO_WORD)).then(|| unsafe { &*word })
-}
-
-fn map_page_wiped_on_fork() -> Option<*mut AtomicU64> {
-    let (size, rights) = (size_of::<AtomicU64>(), libc::PROT_READ | libc::PROT_WRITE);
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: with no address given, no memory in use is replaced; mmap(2).
-    let page = unsafe { libc::mmap(std::ptr::null_mut(), size, rights, flags, -1, 0) };
-    if page == libc::MAP_FAILED {
-        return None;
-    }
-    // SAFETY: the page was mapped above; the advice changes it in forked children only; madvise(2).
-    if unsafe { libc::madvise(page, size, libc::MADV_WIPEONFORK) } == -1 {
-        // SAFETY: the page was mapped above and nobody else saw its address; munmap(2).
-        unsafe { libc::munmap(page, size) };
-        return None;
-    }
-    Some(page.cast())
+    check(unsafe { libc::shmget(key, size, flags) })
 }

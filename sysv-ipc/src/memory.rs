@@ -1,0 +1,146 @@
+//! Memory that is not ordinary: attached segments, a page that forked children find empty, and
+//! message blocks seen as bytes. All unsafe code of the crate is here and in `syscalls`.
+
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+use libc::{c_int, c_long};
+
+use crate::SharedMemory;
+use crate::syscalls::{self, Errno, check, last_errno};
+
+/// The size of a word, in bytes.
+pub(crate) const WORD: usize = size_of::<AtomicU64>();
+
+/// A segment in this process's memory; detached when dropped.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    start: NonNull<AtomicU64>,
+    /// In bytes.
+    len: usize,
+}
+
+// SAFETY: it is an address and a length; what lies there is shared with other processes anyway.
+unsafe impl Send for Mapping {}
+// SAFETY: through a shared reference, this crate and the kernel alone access the memory: the crate
+// by atomics of one size, the kernel when it is asked to copy.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Attaches a segment where the kernel likes; on failure, the call that failed.
+    pub(crate) fn new(id: c_int, flags: c_int) -> Result<Self, (&'static str, Errno)> {
+        // SAFETY: with no address given, no memory in use is replaced; shmat(2).
+        let start = unsafe { libc::shmat(id, std::ptr::null(), flags) };
+        if start.addr() == usize::MAX {
+            return Err(("shmat", last_errno()));
+        }
+        let start = NonNull::new(start.cast()).ok_or(("shmat", libc::EINVAL))?;
+        let mut mapping = Self { start, len: 0 };
+        // Only now: an attached segment keeps its id and its size, whatever others do.
+        let status = syscalls::stat::<SharedMemory>(id).map_err(|errno| ("shmctl", errno))?;
+        mapping.len = status.shm_segsz;
+        Ok(mapping)
+    }
+
+    /// The size of the segment, in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The segment as words. The last one may have bytes beyond the segment's end.
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        let count = self.len.div_ceil(WORD);
+        // SAFETY: the segment starts at a page and takes whole pages, zero at first, so the last
+        // word is there too. It cannot shrink, and stays attached until self is dropped. Other
+        // processes may write meanwhile, so all access here is atomic; shmat(2).
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), count) }
+    }
+
+    /// `read(fd, start + range.start, range.len())`.
+    pub(crate) fn read(&self, fd: BorrowedFd<'_>, range: Range<usize>) -> Result<usize, Errno> {
+        let (start, len) = self.part(range);
+        // SAFETY: len bytes from start are within the segment. The kernel writes them like another
+        // process would; all else who access them use atomics; read(2).
+        let count = check(unsafe { libc::read(fd.as_raw_fd(), start.cast(), len) })?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// `write(fd, start + range.start, range.len())`.
+    pub(crate) fn write(&self, fd: BorrowedFd<'_>, range: Range<usize>) -> Result<usize, Errno> {
+        let (start, len) = self.part(range);
+        // SAFETY: len bytes from start are within the segment, and the kernel reads them; write(2).
+        let count = check(unsafe { libc::write(fd.as_raw_fd(), start.cast(), len) })?;
+        Ok(count.unsigned_abs())
+    }
+
+    fn part(&self, range: Range<usize>) -> (*mut u8, usize) {
+        assert!(range.start <= range.end && range.end <= self.len, "beyond the segment's end");
+        // SAFETY: the offset is within the segment.
+        (unsafe { self.start.as_ptr().cast::<u8>().add(range.start) }, range.len())
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: attached by shmat, and nobody borrows from it any more; shmdt(2).
+        unsafe { libc::shmdt(self.start.as_ptr().cast()) };
+    }
+}
+
+/// A word that is zero at first, and zero again in every forked child. None if the kernel cannot
+/// provide that.
+pub(crate) fn word_wiped_on_fork() -> Option<&'static AtomicU64> {
+    static WORD: AtomicPtr<AtomicU64> = AtomicPtr::new(std::ptr::null_mut());
+    /// Its address is stored to remember that there is no such word.
+    static NO_WORD: AtomicU64 = AtomicU64::new(0);
+    let no_word = (&raw const NO_WORD).cast_mut();
+    let mut word = WORD.load(Ordering::Acquire);
+    if word.is_null() {
+        let new = map_page_wiped_on_fork().unwrap_or(no_word);
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        // Threads may each map a page at the same time; the first one stored stays.
+        word = match WORD.compare_exchange(word, new, success, failure) {
+            Ok(_) => new,
+            Err(first) => {
+                if new != no_word {
+                    // SAFETY: mapped by this thread, and nobody else saw its address; munmap(2).
+                    unsafe { libc::munmap(new.cast(), size_of::<AtomicU64>()) };
+                }
+                first
+            }
+        };
+    }
+    // SAFETY: the word is static or in a page that stays mapped, and any bytes are a valid u64.
+    (word != no_word).then(|| unsafe { &*word })
+}
+
+fn map_page_wiped_on_fork() -> Option<*mut AtomicU64> {
+    let (size, rights) = (size_of::<AtomicU64>(), libc::PROT_READ | libc::PROT_WRITE);
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: with no address given, no memory in use is replaced; mmap(2).
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), size, rights, flags, -1, 0) };
+    if page == libc::MAP_FAILED {
+        return None;
+    }
+    // SAFETY: mapped above, and the advice changes it in forked children only; madvise(2).
+    if unsafe { libc::madvise(page, size, libc::MADV_WIPEONFORK) } == -1 {
+        // SAFETY: mapped above, and nobody else saw its address; munmap(2).
+        unsafe { libc::munmap(page, size) };
+        return None;
+    }
+    Some(page.cast())
+}
+
+/// A block of longs as bytes.
+pub(crate) fn bytes(block: &[c_long]) -> &[u8] {
+    // SAFETY: any initialised memory is valid as bytes, which need no alignment.
+    unsafe { std::slice::from_raw_parts(block.as_ptr().cast(), size_of_val(block)) }
+}
+
+/// A block of longs as bytes that can be changed.
+pub(crate) fn bytes_mut(block: &mut [c_long]) -> &mut [u8] {
+    // SAFETY: as in `bytes`, and any bytes make valid longs; the borrow is unique.
+    unsafe { std::slice::from_raw_parts_mut(block.as_mut_ptr().cast(), size_of_val(block)) }
+}

@@ -1,0 +1,273 @@
+//! What queues, semaphore sets and shared memory have in common: ids, status, removal, lists, and
+//! owners that remove.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use libc::c_int;
+
+use crate::syscalls::{self, Kind};
+use crate::{Error, Key, Mode, Object, ProcessMark, Queue, SemaphoreSet, SharedMemory};
+
+/// A kind of object: a [`Queue`], a [`SemaphoreSet`] or [`SharedMemory`].
+///
+/// A value of these types is an id. It is copied freely and owns nothing; [`Owned`] does. This
+/// trait is for [`Owned`] and [`Objects`]; the types have the same methods themselves.
+pub trait IpcObject: Copy + Kind {
+    /// What the kernel tells about an object of this kind.
+    type Status: fmt::Debug;
+
+    #[doc(hidden)]
+    fn from_raw_id(id: c_int) -> Self;
+
+    #[doc(hidden)]
+    fn raw_id(self) -> c_int;
+
+    #[doc(hidden)]
+    fn named(self) -> Object;
+
+    #[doc(hidden)]
+    fn read_status(raw: &Self::RawStatus) -> Self::Status;
+}
+
+/// The methods that all three types have.
+macro_rules! ipc_object {
+    ($name:ident, $id:ident, $status:ident, $named:ident, $control:literal) => {
+        impl $name {
+            /// The object with this id, whether or not it exists.
+            pub const fn from_id(id: $crate::$id) -> Self {
+                Self(id)
+            }
+
+            /// The object's id, as ipcs(1) prints it.
+            pub const fn id(self) -> $crate::$id {
+                self.0
+            }
+
+            #[doc = concat!("`", $control, "(id, IPC_STAT)`: what the kernel tells about the object.")]
+            ///
+            /// If its mode does not let the caller read, the same by the `_STAT_ANY` command,
+            /// which needs no permission (Linux 4.17).
+            ///
+            /// # Errors
+            /// [Gone](Error::is_gone): there is no such object.
+            pub fn status(self) -> Result<$status, Error> {
+                $crate::object::status(self)
+            }
+
+            #[doc = concat!("`", $control, "(id, IPC_RMID)`: removes the object.")]
+            ///
+            /// Processes that wait for it find it gone. Shared memory that is attached somewhere
+            /// loses its key at once, and its memory when nobody has it attached any more.
+            ///
+            /// # Errors
+            /// `EPERM`: the caller is neither owner nor creator nor privileged.
+            /// [Gone](Error::is_gone): there is no such object.
+            pub fn remove(self) -> Result<(), Error> {
+                $crate::object::remove(self)
+            }
+
+            fn error(self, call: &'static str, errno: $crate::syscalls::Errno) -> Error {
+                Error::new(call, $crate::Object::$named(self.0), errno)
+            }
+        }
+
+        impl $crate::IpcObject for $name {
+            type Status = $status;
+
+            fn from_raw_id(id: libc::c_int) -> Self {
+                Self($crate::$id::new(id))
+            }
+
+            fn raw_id(self) -> libc::c_int {
+                self.0.get()
+            }
+
+            fn named(self) -> $crate::Object {
+                $crate::Object::$named(self.0)
+            }
+
+            fn read_status(raw: &Self::RawStatus) -> $status {
+                $status::from_raw(raw)
+            }
+        }
+    };
+}
+pub(crate) use ipc_object;
+
+pub(crate) fn raw_status<T: IpcObject>(object: T) -> Result<T::RawStatus, Error> {
+    let id = object.raw_id();
+    let errno = match syscalls::stat::<T>(id) {
+        Ok(status) => return Ok(status),
+        Err(errno) => errno,
+    };
+    // STAT_ANY takes an index, which is the low bits of the id: 15 of them, or 24 if the kernel
+    // was started with ipcmni_extend (ipc/util.h).
+    let indices = [15, 24].map(|bits| id & ((1 << bits) - 1));
+    indices
+        .into_iter()
+        .filter(|_| errno == libc::EACCES)
+        .filter_map(|index| syscalls::stat_any::<T>(index).ok())
+        .find_map(|(found, status)| (found == id).then_some(status))
+        .ok_or(Error::new(T::CONTROL, object.named(), errno))
+}
+
+pub(crate) fn status<T: IpcObject>(object: T) -> Result<T::Status, Error> {
+    raw_status(object).map(|raw| T::read_status(&raw))
+}
+
+/// `IPC_SET`, with a status that `change` made from the current one.
+pub(crate) fn set<T: IpcObject>(
+    object: T,
+    change: impl FnOnce(&mut T::RawStatus),
+) -> Result<(), Error> {
+    let mut status = raw_status(object)?;
+    change(&mut status);
+    syscalls::set::<T>(object.raw_id(), status)
+        .map_err(|errno| Error::new(T::CONTROL, object.named(), errno))
+}
+
+pub(crate) fn remove<T: IpcObject>(object: T) -> Result<(), Error> {
+    syscalls::remove::<T>(object.raw_id())
+        .map_err(|errno| Error::new(T::CONTROL, object.named(), errno))
+}
+
+/// `MSG_STAT_ANY`: every queue of this IPC namespace with its status, whoever may read it.
+///
+/// An object that appears or vanishes meanwhile may be missing; none is listed twice.
+///
+/// # Errors
+/// None are known; the calls need no permission (Linux 4.17).
+///
+/// ```
+/// use sysv_ipc::{Mode, OwnedQueue, queues};
+///
+/// let mine = OwnedQueue::private(Mode::new(0o600))?;
+/// assert!(queues()?.any(|(queue, status)| queue == *mine && status.messages == 0));
+/// # Ok::<(), sysv_ipc::Error>(())
+/// ```
+pub fn queues() -> Result<Objects<Queue>, Error> {
+    Objects::new()
+}
+
+/// `SEM_STAT_ANY`: every semaphore set of this IPC namespace with its status. See [`queues`].
+///
+/// # Errors
+/// None are known; the calls need no permission (Linux 4.17).
+pub fn semaphore_sets() -> Result<Objects<SemaphoreSet>, Error> {
+    Objects::new()
+}
+
+/// `SHM_STAT_ANY`: every segment of shared memory of this IPC namespace with its status. See
+/// [`queues`].
+///
+/// # Errors
+/// None are known; the calls need no permission (Linux 4.17).
+pub fn shared_memory_segments() -> Result<Objects<SharedMemory>, Error> {
+    Objects::new()
+}
+
+/// An iterator over all objects of a kind: [`queues`], [`semaphore_sets`], [`shared_memory_segments`].
+#[derive(Debug)]
+pub struct Objects<T> {
+    next: c_int,
+    last: c_int,
+    kind: PhantomData<T>,
+}
+
+impl<T: IpcObject> Objects<T> {
+    fn new() -> Result<Self, Error> {
+        let (last, _) = syscalls::usage::<T>()
+            .map_err(|errno| Error::new(T::CONTROL, Object::Namespace, errno))?;
+        Ok(Self { next: 0, last, kind: PhantomData })
+    }
+}
+
+impl<T: IpcObject> Iterator for Objects<T> {
+    type Item = (T, T::Status);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.next <= self.last {
+            let index = self.next;
+            self.next += 1;
+            // Fails for an index that is not in use.
+            if let Ok((id, raw)) = syscalls::stat_any::<T>(index) {
+                return Some((T::from_raw_id(id), T::read_status(&raw)));
+            }
+        }
+        None
+    }
+}
+
+/// An object that is removed when this goes out of scope, but only in the process that made this:
+/// a forked child that drops its copy removes nothing ([`ProcessMark`]).
+///
+/// Nothing is removed if the process dies without running destructors.
+///
+/// ```
+/// use sysv_ipc::{Key, Mode, Owned, Queue};
+///
+/// let queue = Owned::new(Queue::create(Key::PRIVATE, Mode::new(0o600))?);
+/// let handle = *queue;
+/// drop(queue);
+/// assert!(handle.status().unwrap_err().is_gone());
+/// # Ok::<(), sysv_ipc::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Owned<T: IpcObject> {
+    object: T,
+    owner: ProcessMark,
+}
+
+impl<T: IpcObject> Owned<T> {
+    /// Makes the calling process the owner.
+    pub fn new(object: T) -> Self {
+        Self { object, owner: ProcessMark::current() }
+    }
+
+    /// Gives up ownership without removing the object.
+    pub fn release(self) -> T {
+        let object = self.object;
+        std::mem::forget(self);
+        object
+    }
+}
+
+impl<T: IpcObject> Deref for Owned<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.object
+    }
+}
+
+impl<T: IpcObject> Drop for Owned<T> {
+    fn drop(&mut self) {
+        if self.owner.is_current() {
+            // Fails if somebody else removed it already, which is as good.
+            let _ = remove(self.object);
+        }
+    }
+}
+
+/// A queue that is removed when this goes out of scope.
+pub type OwnedQueue = Owned<Queue>;
+
+impl Owned<Queue> {
+    /// A new queue under `IPC_PRIVATE`, which no key finds.
+    ///
+    /// # Errors
+    /// As for [`Queue::create`].
+    pub fn private(mode: Mode) -> Result<Self, Error> {
+        Self::create(Key::PRIVATE, mode)
+    }
+
+    /// A new queue under a key.
+    ///
+    /// # Errors
+    /// As for [`Queue::create`].
+    pub fn create(key: Key, mode: Mode) -> Result<Self, Error> {
+        Queue::create(key, mode).map(Self::new)
+    }
+}

@@ -1,0 +1,309 @@
+//! Semaphore sets.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use libc::c_int;
+
+use crate::object::{self, ipc_object};
+use crate::permissions::time;
+use crate::syscalls::{self, Errno, MOST_SEMAPHORES};
+use crate::{Error, Key, Mode, Object, OperateError, Permissions, Pid, SemaphoreId, Settings};
+
+/// A set of semaphores, named by its id. Copying or dropping this does nothing to the set.
+///
+/// A semaphore is a number from 0 to 32,767. An [`Operation`] adds to it, subtracts from it or
+/// waits until it is zero. On Linux a new semaphore is 0 (semget(2)), so a set needs no
+/// initialisation that could race.
+///
+/// ```
+/// use std::time::Duration;
+/// use sysv_ipc::{Key, Mode, OperateError, Operation, Owned, SemaphoreSet};
+///
+/// // Two semaphores: free places, and things to fetch.
+/// let set = Owned::new(SemaphoreSet::create(Key::PRIVATE, 2, Mode::new(0o600))?);
+/// set.set_values(&[3, 0])?;
+/// // Both or none: take a place, and add a thing.
+/// set.operate(&[Operation::subtract(0, 1), Operation::add(1, 1)])?;
+/// assert_eq!(set.values()?, [2, 1]);
+///
+/// let two = [Operation::subtract(1, 2).undo()];
+/// assert_eq!(set.try_operate(&two), Err(OperateError::WouldBlock));
+/// let outcome = set.operate_for(&two, Duration::from_millis(10));
+/// assert_eq!(outcome, Err(OperateError::TimedOut));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SemaphoreSet(SemaphoreId);
+
+/// An operation on one semaphore of a set: `struct sembuf`, semop(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Operation {
+    index: u16,
+    change: i16,
+    flags: c_int,
+}
+
+impl Operation {
+    /// Adds to the semaphore at an index. Never waits.
+    ///
+    /// # Panics
+    /// If `amount` is not from 1 to 32,767.
+    pub const fn add(index: u16, amount: u16) -> Self {
+        assert!(amount >= 1 && amount <= i16::MAX as u16, "not from 1 to 32,767");
+        Self { index, change: amount as i16, flags: 0 }
+    }
+
+    /// Subtracts from the semaphore at an index. Waits until its value is at least `amount`.
+    ///
+    /// # Panics
+    /// If `amount` is not from 1 to 32,767.
+    pub const fn subtract(index: u16, amount: u16) -> Self {
+        let add = Self::add(index, amount);
+        Self { change: -add.change, ..add }
+    }
+
+    /// Waits until the semaphore at an index is zero.
+    pub const fn wait_for_zero(index: u16) -> Self {
+        Self { index, change: 0, flags: 0 }
+    }
+
+    /// `SEM_UNDO`: the kernel takes the change back when the process ends, however it ends.
+    /// Children do not inherit this; exec keeps it.
+    #[must_use]
+    pub const fn undo(self) -> Self {
+        Self { flags: self.flags | libc::SEM_UNDO, ..self }
+    }
+
+    /// `IPC_NOWAIT`: if this operation would wait, the call fails instead.
+    #[must_use]
+    pub const fn no_wait(self) -> Self {
+        Self { flags: self.flags | libc::IPC_NOWAIT, ..self }
+    }
+}
+
+impl SemaphoreSet {
+    /// `semget(key, 0, 0)`: the set under a key, of whatever size. Needs no permission.
+    ///
+    /// # Errors
+    /// [Gone](Error::is_gone) (`ENOENT`): there is none.
+    pub fn open(key: Key) -> Result<Self, Error> {
+        Self::get(key, 0, 0)
+    }
+
+    /// `semget(key, count, IPC_CREAT | mode)`: the set under a key, created with `count`
+    /// semaphores if there is none.
+    ///
+    /// # Errors
+    /// `EACCES`: there is one, and its mode denies the caller what `mode` grants. `EINVAL`: there
+    /// is one with fewer semaphores, or `count` is 0 or too large. `ENOSPC`: the namespace has its
+    /// most sets or semaphores, [`SemaphoreLimits`](crate::SemaphoreLimits).
+    pub fn open_or_create(key: Key, count: u16, mode: Mode) -> Result<Self, Error> {
+        Self::get(key, count, libc::IPC_CREAT | c_int::from(mode.bits()))
+    }
+
+    /// `semget(key, count, IPC_CREAT | IPC_EXCL | mode)`: a new set under a key. With
+    /// [`Key::PRIVATE`], one that no key finds. No umask applies to the mode.
+    ///
+    /// # Errors
+    /// `EEXIST`: there is one already. `EINVAL`: `count` is 0 or too large. `ENOSPC`: the namespace
+    /// has its most sets or semaphores, [`SemaphoreLimits`](crate::SemaphoreLimits).
+    pub fn create(key: Key, count: u16, mode: Mode) -> Result<Self, Error> {
+        Self::get(key, count, libc::IPC_CREAT | libc::IPC_EXCL | c_int::from(mode.bits()))
+    }
+
+    fn get(key: Key, count: u16, flags: c_int) -> Result<Self, Error> {
+        syscalls::semget(key.as_raw(), count.into(), flags)
+            .map(|id| Self(SemaphoreId::new(id)))
+            .map_err(|errno| Error::new("semget", Object::Key(key), errno))
+    }
+
+    /// `semop(id, operations, n)`: performs all operations at once, waiting until that is possible.
+    /// An empty slice does nothing.
+    ///
+    /// # Errors
+    /// Any of [`OperateError`] but [`TimedOut`](OperateError::TimedOut). `EFBIG`: an index is
+    /// beyond the set. `ERANGE`: a value would exceed 32,767. `E2BIG`: there are more operations
+    /// than [`SemaphoreLimits::semopm`](crate::SemaphoreLimits::semopm).
+    pub fn operate(self, operations: &[Operation]) -> Result<(), OperateError> {
+        self.operate_with(operations, 0, None)
+    }
+
+    /// `semop(id, operations, n)`, each with `IPC_NOWAIT`: performs all operations if that is
+    /// possible now.
+    ///
+    /// # Errors
+    /// As for [`operate`](Self::operate).
+    pub fn try_operate(self, operations: &[Operation]) -> Result<(), OperateError> {
+        self.operate_with(operations, libc::IPC_NOWAIT, None)
+    }
+
+    /// `semtimedop(id, operations, n, timeout)`: performs all operations at once, waiting until
+    /// that is possible, but no longer than `timeout`.
+    ///
+    /// # Errors
+    /// As for [`operate`](Self::operate), and [`TimedOut`](OperateError::TimedOut).
+    pub fn operate_for(
+        self,
+        operations: &[Operation],
+        timeout: Duration,
+    ) -> Result<(), OperateError> {
+        self.operate_with(operations, 0, Some(timeout))
+    }
+
+    fn operate_with(
+        self,
+        operations: &[Operation],
+        flags: c_int,
+        timeout: Option<Duration>,
+    ) -> Result<(), OperateError> {
+        let start = Instant::now();
+        self.perform(operations, flags, timeout).map_err(|errno| match errno {
+            libc::EIDRM | libc::EINVAL => OperateError::Gone,
+            // Without a timeout, or before its end: an operation with IPC_NOWAIT would wait.
+            libc::EAGAIN => match timeout {
+                Some(timeout) if start.elapsed() >= timeout => OperateError::TimedOut,
+                _ => OperateError::WouldBlock,
+            },
+            libc::EINTR => OperateError::Interrupted,
+            errno => OperateError::Os(self.error("semop", errno)),
+        })
+    }
+
+    pub(crate) fn perform(
+        self,
+        operations: &[Operation],
+        flags: c_int,
+        timeout: Option<Duration>,
+    ) -> Result<(), Errno> {
+        let as_raw = |operation: &Operation| libc::sembuf {
+            sem_num: operation.index,
+            sem_op: operation.change,
+            sem_flg: (operation.flags | flags) as i16,
+        };
+        let mut raw: Vec<libc::sembuf> = operations.iter().map(as_raw).collect();
+        // The kernel answers no operations with EINVAL, which would read as a set that is gone.
+        if raw.is_empty() { Ok(()) } else { syscalls::semop(self.0.get(), &mut raw, timeout) }
+    }
+
+    /// `semctl(id, index, GETVAL)`: the value of one semaphore. Needs read permission.
+    ///
+    /// # Errors
+    /// [Gone](Error::is_gone) (`EINVAL`): there is no such set, or no such semaphore in it.
+    /// `EACCES`: the mode denies it.
+    pub fn value(self, index: u16) -> Result<u16, Error> {
+        self.read(index, libc::GETVAL).map(|value| u16::try_from(value).unwrap_or(u16::MAX))
+    }
+
+    /// `semctl(id, 0, GETALL)`: the values of all semaphores at one moment. Needs read permission.
+    ///
+    /// # Errors
+    /// As for [`value`](Self::value). `EOVERFLOW`: the set has more than 65,536 semaphores.
+    pub fn values(self) -> Result<Vec<u16>, Error> {
+        let count = self.count()?;
+        let mut values = vec![0; MOST_SEMAPHORES];
+        syscalls::semctl_all(self.0.get(), libc::GETALL, &mut values)
+            .map_err(|errno| self.error("semctl", errno))?;
+        values.truncate(count);
+        Ok(values)
+    }
+
+    /// `semctl(id, index, SETVAL)`: sets one semaphore, and forgets what all processes would have
+    /// [undone](Operation::undo). Needs write permission.
+    ///
+    /// # Errors
+    /// As for [`value`](Self::value). `ERANGE`: the value is above 32,767.
+    pub fn set_value(self, index: u16, value: u16) -> Result<(), Error> {
+        syscalls::semctl_set(self.0.get(), index, value)
+            .map_err(|errno| self.error("semctl", errno))
+    }
+
+    /// `semctl(id, 0, SETALL)`: sets all semaphores at once, and forgets what all processes would
+    /// have [undone](Operation::undo). Needs write permission.
+    ///
+    /// # Errors
+    /// As for [`values`](Self::values). `ERANGE`: a value is above 32,767, or there are more or
+    /// fewer values than semaphores.
+    pub fn set_values(self, values: &[u16]) -> Result<(), Error> {
+        if values.len() != self.count()? {
+            return Err(self.error("semctl", libc::ERANGE));
+        }
+        let mut padded = vec![0; MOST_SEMAPHORES];
+        padded[..values.len()].copy_from_slice(values);
+        syscalls::semctl_all(self.0.get(), libc::SETALL, &mut padded)
+            .map_err(|errno| self.error("semctl", errno))
+    }
+
+    fn count(self) -> Result<usize, Error> {
+        let count = self.status()?.count;
+        if count > MOST_SEMAPHORES {
+            return Err(self.error("semctl", libc::EOVERFLOW));
+        }
+        Ok(count)
+    }
+
+    /// `semctl(id, index, GETPID)`: the process that last changed the semaphore, or had a change
+    /// undone. None if none did, or if this pid namespace cannot see it.
+    ///
+    /// # Errors
+    /// As for [`value`](Self::value).
+    pub fn last_pid(self, index: u16) -> Result<Option<Pid>, Error> {
+        self.read(index, libc::GETPID).map(Pid::known)
+    }
+
+    /// `semctl(id, index, GETNCNT)`: how many processes wait for the semaphore to grow.
+    ///
+    /// # Errors
+    /// As for [`value`](Self::value).
+    pub fn waiting_for_more(self, index: u16) -> Result<usize, Error> {
+        self.read(index, libc::GETNCNT).map(|count| usize::try_from(count).unwrap_or(0))
+    }
+
+    /// `semctl(id, index, GETZCNT)`: how many processes wait for the semaphore to become zero.
+    ///
+    /// # Errors
+    /// As for [`value`](Self::value).
+    pub fn waiting_for_zero(self, index: u16) -> Result<usize, Error> {
+        self.read(index, libc::GETZCNT).map(|count| usize::try_from(count).unwrap_or(0))
+    }
+
+    fn read(self, index: u16, command: c_int) -> Result<c_int, Error> {
+        syscalls::semctl_get(self.0.get(), index, command)
+            .map_err(|errno| self.error("semctl", errno))
+    }
+
+    /// `semctl(id, 0, IPC_SET)`: changes owner, group and mode.
+    ///
+    /// # Errors
+    /// `EPERM`: the caller is neither owner nor creator nor privileged.
+    /// [Gone](Error::is_gone): there is no such set.
+    pub fn set(self, settings: &Settings) -> Result<(), Error> {
+        object::set(self, |raw| settings.write_to(&mut raw.sem_perm))
+    }
+}
+
+ipc_object!(SemaphoreSet, SemaphoreId, SemaphoreStatus, Semaphores, "semctl");
+
+/// What the kernel tells about a semaphore set: `struct semid_ds`, semctl(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SemaphoreStatus {
+    /// Whose the set is, and who may use it.
+    pub permissions: Permissions,
+    /// How many semaphores it has.
+    pub count: usize,
+    /// When `semop` last changed it, in whole seconds.
+    pub operated_at: Option<SystemTime>,
+    /// When the set was created or last changed by `semctl`, in whole seconds.
+    pub changed_at: SystemTime,
+}
+
+impl SemaphoreStatus {
+    pub(crate) fn from_raw(raw: &libc::semid_ds) -> Self {
+        Self {
+            permissions: Permissions::from_raw(&raw.sem_perm),
+            count: usize::try_from(raw.sem_nsems).unwrap_or(usize::MAX),
+            operated_at: time(raw.sem_otime),
+            changed_at: time(raw.sem_ctime).unwrap_or(SystemTime::UNIX_EPOCH),
+        }
+    }
+}
