@@ -162,7 +162,7 @@ fn a_foreign_semaphore_that_cannot_be_read_is_named_with_the_remedy() {
         let programs = ForEverybody::new();
         let other = run(programs.server(key, 64_126).args(["--root", "/proc"]));
         assert_eq!(other.code(), Some(2));
-        let expected = "its semaphore belongs to another user (as root: ipcrm -S";
+        let expected = "its semaphore belongs to uid 0 (as root: ipcrm -S";
         assert!(other.stderr.contains(expected), "{}", other.stderr);
         Lock::open(key).unwrap().remove().unwrap();
     });
