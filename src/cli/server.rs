@@ -1,11 +1,12 @@
 //! `mqfs-server`.
 
-use std::io::Write;
+use std::error::Error as _;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::{Parser, ValueEnum};
 use nix::sys::signal::Signal;
 use sd_notify::NotifyState;
@@ -14,9 +15,8 @@ use tracing::Level;
 use super::logging::{self, LogFormat};
 use super::signals::EndingSignals;
 use super::{KeyArgs, duration};
-use crate::reaper;
-use crate::server::{Config, Housekeeping, PlainPolicy, Server};
-use crate::sys;
+use crate::server::{Config, Error, PlainPolicy, Server};
+use crate::sys::{self, errno_of};
 use sysv_ipc::Mode;
 
 const PROGRAM: &str = "mqfs-server";
@@ -99,7 +99,6 @@ fn positive(text: &str) -> Result<u16, String> {
 
 impl Opts {
     fn config(&self) -> Result<Config> {
-        let housekeeping = Housekeeping { every: self.reap_interval, task: reaper::sweep };
         Ok(Config {
             key: self.key.key()?,
             mode: self.mode,
@@ -113,7 +112,7 @@ impl Opts {
                 Plain::Owner => PlainPolicy::Owner,
                 Plain::Any => PlainPolicy::Any,
             },
-            housekeeping: Some(housekeeping),
+            reap_interval: Some(self.reap_interval),
         })
     }
 
@@ -137,7 +136,7 @@ fn run(opts: &Opts) -> Result<ExitCode> {
     logging::init(opts.log_format, opts.level());
     // SIGALRM is the server's own tick.
     let signals = EndingSignals::block()?.without(Signal::SIGALRM)?;
-    let server = Server::start(opts.config()?)?;
+    let server = Server::start(opts.config()?).map_err(explain)?;
     let (stopper, drain_timeout) = (server.stopper(), opts.drain_timeout);
     signals.handle(move || {
         stopper.stop();
@@ -146,8 +145,29 @@ fn run(opts: &Opts) -> Result<ExitCode> {
     // A parent that went away, or closed its end, is no reason not to serve.
     let _ = writeln!(std::io::stdout(), "mqfs-server: {server}");
     tell_manager(&[NotifyState::Ready, NotifyState::Status(&server.to_string())]);
-    server.run()?;
+    server.run().map_err(explain)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Puts what the user can do about an error behind it.
+fn explain(error: Error) -> anyhow::Error {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    let cause = cause.map_or_else(String::new, |cause| format!(": {}", errno_of(cause)));
+    let remedy = match &error {
+        Error::ForeignLock { key, .. } => format!(" (as root: ipcrm -S {key})"),
+        Error::ForeignQueue { key, .. } => {
+            format!("; if nothing needs it, remove it: ipcrm -Q {key}")
+        }
+        Error::RootNotGiven { .. } => {
+            ": say with --root what that is (--root / for everything)".to_owned()
+        }
+        Error::NoProc => ": mount -t proc proc /proc".to_owned(),
+        Error::NoQueueLeft(_) => {
+            " (mqfs-reap removes orphaned queues; raising kernel.msgmni makes room)".to_owned()
+        }
+        _ => String::new(),
+    };
+    anyhow!("{error}{cause}{remedy}")
 }
 
 /// What a service manager should know while children finish: that it takes so long, and no less.

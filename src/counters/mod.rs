@@ -33,8 +33,8 @@
 //! | 5 | the most children that there may be |
 //! | 8 | requests received |
 //! | 9, 10 | children that answer requests, now and at most |
-//! | 16 to 39 | requests refused, by [`Refused`] in its order |
-//! | 40 to 55 | requests that failed, by [`Failure`] in its order |
+//! | 16 to 39 | requests refused, by [`RefusalReason`] in its order |
+//! | 40 to 55 | requests that failed, by [`FailureReason`] in its order |
 //! | 56 | bytes of files sent |
 //! | 57 | clients that left before they had everything |
 //! | 58 | nanoseconds that complete transfers took together |
@@ -42,11 +42,15 @@
 
 mod layout;
 mod prometheus;
+mod reason;
 mod snapshot;
 mod writer;
 
-pub use layout::{BOUNDS, Failure, Refused};
+pub use layout::BOUNDS;
+#[cfg(feature = "server")]
+pub(crate) use layout::MODE;
 pub use prometheus::Metrics;
+pub use reason::{FailureReason, RefusalReason};
 pub use snapshot::{Lookup, Snapshot, read};
 #[doc(hidden)] // for the server
 pub use writer::Writer;

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use crate::sys::geteuid;
 use sysv_ipc::{Pid, Uid};
 
-use super::layout::{BOUNDS, Failure, MAGIC, NO_QUEUE, Refused, VERSION, word};
+use super::layout::{BOUNDS, MAGIC, NO_QUEUE, VERSION, word};
+use super::reason::{FailureReason, RefusalReason};
 use sysv_ipc::{AttachedReadOnly, Error, Key, QueueId, SharedMemory, SharedMemoryStatus};
 
 /// What stands under a key.
@@ -48,8 +49,8 @@ pub struct Snapshot {
     pub times: [u64; BOUNDS.len() + 1],
     /// How long they took together.
     pub time: Duration,
-    failures: [u64; Failure::ALL.len()],
-    refused: [u64; Refused::ALL.len()],
+    failures: [u64; FailureReason::ALL.len()],
+    refused: [u64; RefusalReason::ALL.len()],
 }
 
 /// Reads the figures under a key, whose request queue belongs to `owner`. Those of another user who
@@ -119,13 +120,13 @@ impl Snapshot {
     }
 
     /// How many requests failed, by reason.
-    pub fn failures(&self) -> impl Iterator<Item = (Failure, u64)> {
-        Failure::ALL.into_iter().zip(self.failures)
+    pub fn failures(&self) -> impl Iterator<Item = (FailureReason, u64)> {
+        FailureReason::ALL.into_iter().zip(self.failures)
     }
 
     /// How many were refused, by reason.
-    pub fn refused(&self) -> impl Iterator<Item = (Refused, u64)> {
-        Refused::ALL.into_iter().zip(self.refused)
+    pub fn refused(&self) -> impl Iterator<Item = (RefusalReason, u64)> {
+        RefusalReason::ALL.into_iter().zip(self.refused)
     }
 
     /// How many failed.
@@ -180,14 +181,14 @@ mod tests {
     #[test]
     fn what_is_counted_is_what_is_read() {
         let key = own_key(1);
-        let counting = Writer::publish(key, QueueId::new(0), 64);
+        let counting = Writer::create(key, QueueId::new(0), 64).unwrap();
         assert_eq!(figures(key).queue, Some(QueueId::new(0)));
         counting.name_queue(QueueId::new(7));
         counting.received();
-        counting.refused(Refused::ForkFailed);
-        counting.failed(Failure::NotFound);
-        counting.children(3, 1);
-        counting.children(2, 1);
+        counting.refused(RefusalReason::ForkFailed);
+        counting.failed(FailureReason::NotFound);
+        counting.set_children(3, 1);
+        counting.set_children(2, 1);
         counting.sent(4096);
         counting.client_gone();
         for took in [0, 100_000, 100_001, 1_000_000_000, 999_000_000_000] {
@@ -198,7 +199,7 @@ mod tests {
         assert_eq!((seen.requests, seen.bytes, seen.clients_gone), (1, 4096, 1));
         assert_eq!((seen.children, seen.most_children, seen.most_allowed), (2, 3, 64));
         assert_eq!((seen.all_refused(), seen.all_failures()), (1, 2));
-        assert_eq!(seen.refused().last(), Some((Refused::ForkFailed, 1)));
+        assert_eq!(seen.refused().last(), Some((RefusalReason::ForkFailed, 1)));
         assert_eq!(seen.completed(), 5);
         assert_eq!((seen.times[0], seen.times[1], seen.times[12], seen.times[20]), (2, 1, 1, 1));
         assert_eq!(seen.time, Duration::from_nanos(1_000_000_200_001));

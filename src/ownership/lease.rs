@@ -1,4 +1,4 @@
-//! Making a lease, and looking at the one at the head of a queue.
+//! Making a lease, and reading the one at the head of a queue.
 
 use nix::errno::Errno;
 
@@ -7,17 +7,17 @@ use crate::sys::errno_of_ipc;
 use crate::wire::{Cookie, Lease, Malformed};
 use sysv_ipc::{MessageBuffer, Queue, QueueId, ReceiveError};
 
-/// A lease in the name of this process, with a fresh cookie, for a request that is sent there.
+/// A lease that names this process, with a new cookie, for a request to this request queue.
 ///
 /// # Errors
-/// The kernel has no random bytes to give.
+/// The kernel has no random bytes.
 pub fn new(request_queue: QueueId) -> Result<Lease, getrandom::Error> {
     let mut cookie = [0; 16];
     getrandom::fill(&mut cookie)?;
     Ok(Lease { owner: current_process(), cookie: Cookie::new(cookie), request_queue })
 }
 
-/// What stands at the head of a queue.
+/// What is at the head of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Head {
     /// A lease.
@@ -34,9 +34,9 @@ pub enum Head {
     Unreadable(Errno),
 }
 
-/// Looks at the head of a queue and leaves it there (`MSG_COPY`).
+/// Reads the message at the head of a queue and leaves it there (`MSG_COPY`).
 pub fn peek(queue: Queue) -> Head {
-    // Longer messages than version 1's lease are not needed whole to be told from one.
+    // Twice a lease, so that leases of later versions fit; other messages need not.
     let mut message = MessageBuffer::with_capacity(2 * Lease::SIZE);
     match queue.peek(&mut message, 0) {
         Ok(()) => match Lease::decode(message.mtype(), message.text()) {

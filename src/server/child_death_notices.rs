@@ -1,23 +1,24 @@
-//! Clients whose child died, or gave up, before it was done. The parent tells them, since not all can
-//! find out: a plain one knows of no child, and one in another pid namespace cannot see whether it lives.
+//! Tells clients that their child died, or gave up, before it was done.
+//!
+//! The parent tells them, because not every client can notice: a plain client does not know about
+//! children, and a client in another pid namespace cannot see whether its child is alive.
 
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use sysv_ipc::Uid;
+use sysv_ipc::{SendError, Uid};
 
-use super::admission::reply_to::ReplyTo;
-use sysv_ipc::SendError;
+use super::admission::ReplyTo;
 
-/// Who has not been told yet, for want of room in the queue.
+/// The notices that do not fit into a client's queue yet.
 #[derive(Debug, Default)]
-pub(crate) struct ChildDeathNotices {
-    untold: Vec<Untold>,
-    tried: Option<Instant>,
+pub(super) struct ChildDeathNotices {
+    waiting: Vec<Notice>,
+    last_try: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Untold {
+struct Notice {
     caller: Uid,
     reply: ReplyTo,
     since: Instant,
@@ -26,49 +27,48 @@ struct Untold {
 impl ChildDeathNotices {
     const TEXT: &str = "the server's child died on the way";
 
-    /// What nothing else fails with: the client may ask for the rest.
+    /// No other failure has this errno. It tells the client that it can ask for the rest.
     const ERRNO: Errno = Errno::EOWNERDEAD;
 
-    /// How many wait at most, and how many of one user: a user can kill its own children, and let its
-    /// queues fill up.
-    const MOST: usize = 1024;
-    const MOST_PER_USER: usize = 64;
+    /// The most notices that wait, and the most of one user: a user can kill its own children, and
+    /// leave its queues full.
+    const LIMIT: usize = 1024;
+    const LIMIT_PER_USER: usize = 64;
 
-    const RETRY_EVERY: Duration = Duration::from_secs(1);
+    const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-    /// How long somebody may read nothing who is to be told: a client that was stopped, a pager.
-    const PATIENCE: Duration = Duration::from_secs(3600);
+    /// How long a notice waits for a client that reads nothing: a stopped one, or one behind a pager.
+    const LIFETIME: Duration = Duration::from_secs(3600);
 
-    /// Tells a client now, or else later.
-    pub(crate) fn tell(&mut self, caller: Uid, reply: ReplyTo) {
-        let of_caller = |untold: &&Untold| untold.caller == caller;
-        if !needs_no_more(&reply)
-            && self.untold.len() < Self::MOST
-            && self.untold.iter().filter(of_caller).count() < Self::MOST_PER_USER
+    /// Tells a client now, or later if its queue is full.
+    pub(super) fn send(&mut self, caller: Uid, reply: ReplyTo) {
+        let of_caller = |notice: &&Notice| notice.caller == caller;
+        if !is_done(&reply)
+            && self.waiting.len() < Self::LIMIT
+            && self.waiting.iter().filter(of_caller).count() < Self::LIMIT_PER_USER
         {
-            self.untold.push(Untold { caller, reply, since: Instant::now() });
+            self.waiting.push(Notice { caller, reply, since: Instant::now() });
         }
     }
 
-    /// Tries again, now and then.
-    pub(crate) fn tell_rest(&mut self) {
-        let recently = |tried: Instant| tried.elapsed() < Self::RETRY_EVERY;
-        if self.untold.is_empty() || self.tried.is_some_and(recently) {
+    /// Tries the waiting notices again, at most once per interval.
+    pub(super) fn retry(&mut self) {
+        let just_tried = |last: Instant| last.elapsed() < Self::RETRY_INTERVAL;
+        if self.waiting.is_empty() || self.last_try.is_some_and(just_tried) {
             return;
         }
-        self.tried = Some(Instant::now());
-        self.untold.retain(|untold| {
-            !needs_no_more(&untold.reply) && untold.since.elapsed() < Self::PATIENCE
-        });
+        self.last_try = Some(Instant::now());
+        self.waiting
+            .retain(|notice| !is_done(&notice.reply) && notice.since.elapsed() < Self::LIFETIME);
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.untold.is_empty()
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
     }
 }
 
-/// Tells a client, if it is there and has room. Whether there is nothing to tell it any more.
-fn needs_no_more(reply: &ReplyTo) -> bool {
-    !reply.is_there()
+/// Tries to tell a client. False: its queue is full, so try again later.
+fn is_done(reply: &ReplyTo) -> bool {
+    !reply.is_clients()
         || reply.try_fail(ChildDeathNotices::TEXT, ChildDeathNotices::ERRNO) != Err(SendError::Full)
 }

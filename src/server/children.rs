@@ -1,116 +1,147 @@
-//! The children under way: how many, until when.
+//! The children that are running: how many, for whom, and until when.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::sys::kill;
 use nix::sys::signal::Signal;
 use sysv_ipc::{Pid, Uid};
 
-use super::admission::reply_to::ReplyTo;
+use super::admission::ReplyTo;
 use super::child_death_notices::ChildDeathNotices;
+use super::config::Config;
 use super::request_handler::GAVE_UP;
-use crate::sys::child_exits::{is_stopped, take_ended, wait_unless};
+use crate::counters::Writer;
+use crate::sys::child_exits::{Ended, is_stopped, take_ended, wait_unless};
+use crate::sys::kill;
 
-/// What a child was forked for.
+/// What a child does.
 #[derive(Debug, Clone, Copy)]
 enum Task {
-    /// To answer this user there.
+    /// It answers this user's request there.
     Request(Uid, ReplyTo),
-    Housekeeping,
+    /// It removes orphaned queues.
+    Reaping,
 }
 
-/// The children that were started and have not been seen to end.
+/// The children that have not been seen to end. Keeps their counters up to date.
 #[derive(Debug)]
-pub(crate) struct Children {
+pub(super) struct Children {
     running: HashMap<Pid, (Task, Instant)>,
     death_notices: ChildDeathNotices,
-    /// How many ended before they were done.
+    /// How many died before their request was answered.
     died: u64,
-    bound: usize,
+    limit: usize,
     stall_timeout: Duration,
+    counters: Rc<Writer>,
 }
 
 impl Children {
-    /// How often they are looked after.
-    pub(crate) const ROUND: Duration = Duration::from_secs(1);
+    /// How often they need attention.
+    pub(super) const ROUND: Duration = Duration::from_secs(1);
 
-    pub(crate) fn new(bound: usize, stall_timeout: Duration) -> Self {
-        let death_notices = ChildDeathNotices::default();
-        let running = HashMap::with_capacity(bound + 1);
-        Self { running, death_notices, died: 0, bound, stall_timeout }
+    pub(super) fn new(config: &Config, counters: Rc<Writer>) -> Self {
+        let limit = config.max_children();
+        Self {
+            running: HashMap::with_capacity(limit + 1),
+            death_notices: ChildDeathNotices::default(),
+            died: 0,
+            limit,
+            stall_timeout: config.stall_timeout,
+            counters,
+        }
     }
 
-    pub(crate) fn started(&mut self, pid: Pid, caller: Uid, reply: ReplyTo) {
+    /// Adds a child that answers a request.
+    pub(super) fn started(&mut self, pid: Pid, caller: Uid, reply: ReplyTo) {
         self.running.insert(pid, (Task::Request(caller, reply), Instant::now()));
+        self.count();
     }
 
-    /// How many answer this user.
-    pub(crate) fn answering(&self, caller: Uid) -> usize {
+    /// Adds the child that removes orphaned queues.
+    pub(super) fn started_reaping(&mut self, pid: Pid) {
+        self.running.insert(pid, (Task::Reaping, Instant::now()));
+    }
+
+    /// How many answer requests of this user.
+    pub(super) fn answering(&self, caller: Uid) -> usize {
         let for_caller = |task: &Task| matches!(task, Task::Request(uid, _) if *uid == caller);
         self.running.values().filter(|(task, _)| for_caller(task)).count()
     }
 
-    pub(crate) fn started_housekeeping(&mut self, pid: Pid) {
-        self.running.insert(pid, (Task::Housekeeping, Instant::now()));
+    /// Whether one removes orphaned queues.
+    pub(super) fn are_reaping(&self) -> bool {
+        self.running.values().any(|(task, _)| matches!(task, Task::Reaping))
     }
 
-    pub(crate) fn keeps_house(&self) -> bool {
-        self.running.values().any(|(task, _)| matches!(task, Task::Housekeeping))
+    /// Whether as many answer requests as are allowed.
+    pub(super) fn are_at_limit(&self) -> bool {
+        self.answering_requests() >= self.limit
     }
 
-    /// Whether something may happen to them that no signal tells of in time.
-    pub(crate) fn need_looking_after(&self) -> bool {
+    /// Whether something may happen to them that no signal announces in time.
+    pub(super) fn need_attention(&self) -> bool {
         !(self.running.is_empty() && self.death_notices.is_empty())
     }
 
-    /// Takes note of the children that ended, and tells the clients of those that did not end well.
-    pub(crate) fn settle(&mut self) {
-        for ended in take_ended() {
-            let Some((task, _)) = self.running.remove(&ended.pid) else {
-                continue; // or adopted, by a server that is process 1 of a pid namespace
-            };
-            let pid = ended.pid.as_raw();
-            let died = match (ended.code(), ended.signal()) {
-                (Some(0), _) => continue,
-                (Some(GAVE_UP), _) => false, // it said so, and counted it
-                (Some(code), _) => {
-                    tracing::error!(pid, code, "a child failed");
-                    true
-                }
-                (_, signal) => {
-                    tracing::warn!(pid, signal, "a child was killed");
-                    true
-                }
-            };
-            if let Task::Request(caller, reply) = task {
-                self.died += u64::from(died);
-                self.death_notices.tell(caller, reply);
+    /// Forgets the children that ended, and tells the clients of those that failed.
+    pub(super) fn reap_ended(&mut self) {
+        let ended = take_ended();
+        for child in &ended {
+            // None: an adopted process, if this server is process 1 of a pid namespace.
+            if let Some((task, _)) = self.running.remove(&child.pid) {
+                self.note_end(child, task);
             }
         }
-        self.death_notices.tell_rest();
+        if !ended.is_empty() {
+            self.count();
+        }
+        self.death_notices.retry();
     }
 
-    /// Whether there are as many children as there may be.
-    pub(crate) fn are_too_many(&self) -> bool {
-        self.requests() >= self.bound
+    fn note_end(&mut self, child: &Ended, task: Task) {
+        let pid = child.pid.as_raw();
+        let died = match (child.code(), child.signal()) {
+            (Some(0), _) => return,
+            (Some(GAVE_UP), _) => false, // the child has logged and counted it
+            (Some(code), _) => {
+                tracing::error!(pid, code, "a child failed");
+                true
+            }
+            (_, signal) => {
+                tracing::warn!(pid, signal, "a child was killed");
+                true
+            }
+        };
+        if let Task::Request(caller, reply) = task {
+            self.died += u64::from(died);
+            self.death_notices.send(caller, reply);
+        }
     }
 
-    /// Waits for a round, or less: until there is room for a child, or the server is to stop.
-    pub(crate) fn wait_for_room(&mut self, is_stopping: impl Fn() -> bool) {
-        self.end_stopped();
+    fn count(&self) {
+        self.counters.set_children(self.answering_requests(), self.died);
+    }
+
+    fn answering_requests(&self) -> usize {
+        self.running.len() - usize::from(self.are_reaping())
+    }
+
+    /// Waits until fewer children than the limit are running, but at most one round.
+    pub(super) fn wait_for_place(&mut self, is_stopping: impl Fn() -> bool) {
+        self.kill_stopped();
         wait_unless(
             || {
-                self.settle();
-                !self.are_too_many() || is_stopping()
+                self.reap_ended();
+                !self.are_at_limit() || is_stopping()
             },
             Some(Self::ROUND),
         );
     }
 
-    /// Ends children that stand still for as long as none may wait. They run as their callers, who
+    /// Kills children that have been stopped for the stall timeout. They run as their callers, who
     /// may send them SIGSTOP: kill(2).
-    fn end_stopped(&self) {
+    fn kill_stopped(&self) {
         for (&pid, (_, started)) in &self.running {
             if started.elapsed() > self.stall_timeout && is_stopped(pid) {
                 tracing::warn!(pid = pid.as_raw(), "ending a child that somebody stopped");
@@ -119,29 +150,18 @@ impl Children {
         }
     }
 
-    /// How many of those that answered requests ended before they were done.
-    pub(crate) fn died(&self) -> u64 {
-        self.died
-    }
-
-    pub(crate) fn requests(&self) -> usize {
-        self.running.len() - usize::from(self.keeps_house())
-    }
-
-    /// Waits until every child has ended: for `timeout` of itself, then by force.
-    pub(crate) fn drain(&mut self, timeout: Duration, is_urgent: impl Fn() -> bool) {
+    /// Waits until all have ended. Kills them after the timeout, or at once if it is urgent.
+    pub(super) fn drain(&mut self, timeout: Duration, is_urgent: impl Fn() -> bool) {
         self.wait_for_all(timeout, &is_urgent);
         if self.running.is_empty() {
             return;
         }
-        tracing::warn!(
-            children = self.running.len(),
-            "ending children: the time to finish is over"
-        );
+        let children = self.running.len();
+        tracing::warn!(children, "ending children: the time to finish is over");
         for &pid in self.running.keys() {
             let _ = kill(pid, Some(Signal::SIGKILL));
         }
-        // SIGKILL is certain, but what waits for a disk waits on.
+        // A child that waits for a disk does not react to SIGKILL.
         self.wait_for_all(Self::ROUND, &|| false);
     }
 
@@ -152,7 +172,7 @@ impl Children {
             let mut finished = false;
             wait_unless(
                 || {
-                    self.settle();
+                    self.reap_ended();
                     finished = self.running.is_empty() || left.is_zero() || give_up();
                     finished
                 },

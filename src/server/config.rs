@@ -1,59 +1,60 @@
-//! How a server is to run.
+//! The configuration of a server.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::sys::geteuid;
-
-use super::Error;
-use crate::wire::{DEFAULT_KEY, MARK, is_request_queue_mode};
 use sysv_ipc::{Key, Mode};
 
-/// How a server is to run.
+use super::error::Error;
+use crate::sys::geteuid;
+use crate::wire::{DEFAULT_KEY, MARK, is_request_queue_mode};
+
+/// The configuration of a server. [`Default`] gives the values that each field documents.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let mut config = mqfs::server::Config::default();
+/// config.root = Some("/srv/files".into());
+/// config.stall_timeout = Duration::from_secs(5);
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// The key of the request queue.
+    /// The key of the request queue. Default: [`DEFAULT_KEY`].
     pub key: Key,
-    /// Who may write requests: 0600 and any of the w bits of group (020) and others (002). Reading is
-    /// for the server alone: requests hold what proves whose they are.
+    /// Which users may send requests: 0600 (the server's own and root, the default), and any of the
+    /// write bits of group (020) and others (002). Nobody else may read requests, because they
+    /// contain cookies.
     pub mode: Mode,
-    /// What is served lies below this folder. None: everything, which takes root's rights or a mode
-    /// that lets nobody else ask.
+    /// The directory to serve. None (the default) serves everything; that takes root's rights, or a
+    /// mode that lets no other user ask.
     pub root: Option<PathBuf>,
-    /// The most children at once, at least 1. At the bound requests wait in the queue.
+    /// The most children at once, at least 1. At the limit, requests wait in the queue. Default: 64.
     pub max_children: u16,
-    /// The most children at once for one user, at least 1. At the bound that user's requests are
-    /// answered with FAILURE and `EAGAIN`: try again. None: 16 where others may ask; where nobody
-    /// else may, there is nobody to be fair to.
+    /// The most children at once for one user, at least 1. At the limit, the server refuses that
+    /// user's requests with `EAGAIN`. None (the default): 16 if other users may ask, otherwise
+    /// `max_children`.
     pub max_per_user: Option<u16>,
-    /// How long a child waits for a client that does not read.
+    /// How long a child waits for a client that does not read. Default: 30 s.
     pub stall_timeout: Duration,
-    /// How long children may go on when the server stops.
+    /// How long children may continue after the server is asked to stop. Default: 10 s.
     pub drain_timeout: Duration,
-    /// Which plain requests are answered.
+    /// Which plain requests the server answers. Default: [`PlainPolicy::Owner`].
     pub plain: PlainPolicy,
-    /// What a child of its own does at the start and then every so often.
-    pub housekeeping: Option<Housekeeping>,
+    /// How often a child of its own removes orphaned queues, for the first time at once. None (the
+    /// default): never.
+    pub reap_interval: Option<Duration>,
 }
 
-/// Work that a server has done beside serving: the same every time.
-#[derive(Debug, Clone, Copy)]
-pub struct Housekeeping {
-    /// How often, but for the first time at once.
-    pub every: Duration,
-    /// What is done, in a child, which can write no file: see [`Server`](super::Server).
-    pub task: fn(),
-}
-
-/// Which plain requests are answered. They prove nothing: who can write to the request queue can
-/// name any queue as theirs.
+/// Which plain requests a server answers. Plain requests prove nothing: whoever can write to the
+/// request queue can name another user's queue in one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PlainPolicy {
     /// None.
     Never,
-    /// All, while the request queue's mode lets nobody but its owner write.
+    /// All, if the mode lets no other user ask; otherwise none.
     Owner,
     /// All.
     Any,
@@ -70,7 +71,7 @@ impl Default for Config {
             stall_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),
             plain: PlainPolicy::Owner,
-            housekeeping: None,
+            reap_interval: None,
         }
     }
 }
@@ -80,7 +81,7 @@ impl Config {
         self.root.as_deref().unwrap_or(Path::new("/"))
     }
 
-    /// Whether anybody but root and the server's own user may write requests.
+    /// Whether users other than root and the server's own may send requests.
     pub(super) fn lets_others_ask(&self) -> bool {
         [0o020, 0o002].into_iter().any(|bit| self.mode.contains(Mode::new(bit)))
     }
@@ -99,7 +100,8 @@ impl Config {
         if !is_request_queue_mode(self.mode.with(MARK)) {
             return Err(Error::Mode { mode: self.mode });
         }
-        // Root's server becomes the user who asks; any other gives away what its own user may read.
+        // A child of root's server becomes the caller. Any other server's child reads with the rights
+        // of the server's user.
         if self.root.is_none() && self.lets_others_ask() && !geteuid().is_root() {
             return Err(Error::RootNotGiven { mode: self.mode, uid: geteuid() });
         }

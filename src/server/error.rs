@@ -1,73 +1,110 @@
 //! Why there is no server.
 
+use std::io;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
-use sysv_ipc::Uid;
+use sysv_ipc::{Key, Mode, Pid, QueueId, Uid};
 
-use crate::ownership::server_lock::LockError;
-use sysv_ipc::{self, Key, Mode, QueueId};
+use crate::escape::escape;
 
-/// Why a server did not start, or did not go on.
+/// Why a server did not start, or could not continue.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The server lock cannot be had.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// A queue stands under the key that may not be removed.
-    #[error(
-        "key {key} is in use: queue {queue} is another program's ({why}); \
-         if nothing needs it, remove it: ipcrm -Q {key}"
-    )]
-    KeyInUse {
+    /// A server holds the lock of the key.
+    #[error("key {key} is in use: a server runs there already{}", with_pid(*pid))]
+    AlreadyRunning {
         /// The key.
         key: Key,
-        /// The queue under it.
+        /// The server; None if it is in a pid namespace that this process cannot see.
+        pid: Option<Pid>,
+    },
+    /// Another user made the semaphore that is the lock of the key.
+    #[error("key {key} is in use: its semaphore belongs to {}", user(*uid))]
+    ForeignLock {
+        /// The key.
+        key: Key,
+        /// The user; None if this process may not know.
+        uid: Option<Uid>,
+    },
+    /// The queue under the key may belong to another program.
+    #[error("key {key} is in use: queue {queue} is another program's ({why})")]
+    ForeignQueue {
+        /// The key.
+        key: Key,
+        /// The queue.
         queue: QueueId,
-        /// What is known of it.
+        /// What is known about it.
         why: String,
     },
-    /// The mode lets others read requests, or the server not.
+    /// The mode lets other users read requests, or does not let the server.
     #[error("mode {mode}: it must be 0600, 0620, 0602 or 0622: only the server may read requests")]
     Mode {
         /// The mode.
         mode: Mode,
     },
-    /// Others may ask, and nobody said what for.
-    #[error(
-        "mode {mode} lets others ask, and they get whatever uid {uid} may read: \
-         say with --root what that is (--root / for everything)"
-    )]
+    /// The mode lets other users send requests, and the configuration names no root.
+    #[error("mode {mode} lets others ask, and they get whatever uid {uid} may read")]
     RootNotGiven {
         /// The mode.
         mode: Mode,
         /// The server's user.
         uid: Uid,
     },
-    /// The root cannot be served.
-    #[error("root {}: {errno}", crate::escape::escape(.root))]
+    /// The root cannot be opened.
+    #[error("root {}", escape(.root))]
     Root {
         /// The root.
         root: PathBuf,
         /// Why.
-        errno: Errno,
+        source: io::Error,
     },
-    /// There is no /proc, by way of which files are opened.
-    #[error("/proc is not mounted here: mount -t proc proc /proc")]
+    /// /proc is not mounted. The server opens files by way of it.
+    #[error("/proc is not mounted here")]
     NoProc,
-    /// The namespace has no queue left (`ENOSPC`).
-    #[error("{0} (mqfs-reap removes orphaned queues; raising kernel.msgmni makes room)")]
+    /// The IPC namespace has no queue left (`ENOSPC`).
+    #[error(transparent)]
     NoQueueLeft(sysv_ipc::Error),
-    /// A call on the queue failed.
+    /// A System V IPC call failed.
     #[error(transparent)]
     Ipc(#[from] sysv_ipc::Error),
-    /// Another call failed.
-    #[error("{call}: {errno}")]
+    /// Another system call failed.
+    #[error("{call}")]
     Os {
         /// The call.
         call: &'static str,
         /// Why.
-        errno: Errno,
+        source: io::Error,
     },
+}
+
+impl Error {
+    /// The kind of error, in the terms of the standard library: `AddrInUse` if the key is in use,
+    /// `InvalidInput` for a configuration that contradicts itself.
+    pub fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::AlreadyRunning { .. } | Self::ForeignLock { .. } | Self::ForeignQueue { .. } => {
+                io::ErrorKind::AddrInUse
+            }
+            Self::Mode { .. } | Self::RootNotGiven { .. } => io::ErrorKind::InvalidInput,
+            Self::NoProc => io::ErrorKind::NotFound,
+            Self::NoQueueLeft(error) | Self::Ipc(error) => error.kind(),
+            Self::Root { source, .. } | Self::Os { source, .. } => source.kind(),
+        }
+    }
+
+    /// Names the system call that failed, for `map_err`.
+    pub(super) fn os(call: &'static str) -> impl FnOnce(Errno) -> Self {
+        move |errno| Self::Os { call, source: errno.into() }
+    }
+}
+
+fn with_pid(pid: Option<Pid>) -> String {
+    pid.map_or_else(String::new, |pid| format!(", pid {pid}"))
+}
+
+/// A user, in words.
+pub(super) fn user(uid: Option<Uid>) -> String {
+    uid.map_or_else(|| "another user".to_owned(), |uid| format!("uid {uid}"))
 }

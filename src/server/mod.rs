@@ -1,9 +1,9 @@
-//! The server: one well-known request queue, and a child for every request.
+//! The server: one well-known request queue, and a forked child for each request.
 //!
-//! The parent receives, decodes and admits, and forks. The child becomes the caller, opens the file
-//! below the export's root and streams it into the caller's reply queue, then ends. The parent owns
-//! the request queue and the server lock and removes both; a reply queue belongs to its client. In
-//! the manner of TLPI section 46.8.
+//! The parent receives requests, decides whether to answer them, and forks. The child becomes the
+//! caller, opens the file below the root, sends it to the caller's reply queue, and exits. The
+//! parent owns the request queue and the server lock and removes both; a reply queue belongs to its
+//! client. The design is that of TLPI section 46.8.
 
 mod admission;
 mod child_death_notices;
@@ -15,36 +15,37 @@ mod loggable;
 mod request_handler;
 mod resolve;
 mod send;
+mod stop;
 mod takeover;
 
 use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::sys::{geteuid, getpid};
-
-use crate::counters::Writer;
-use crate::ownership::server_lock::ServerLock;
-use crate::server::confine::group_cache::Groups;
-use crate::sys::{self, child_exits as ended, signals};
-use crate::wire::{MAX_REQUEST, Request};
 use sysv_ipc::{MessageBuffer, MessageType, ReceiveError, Select};
 
-pub use config::{Config, Housekeeping, PlainPolicy};
+use crate::counters::{RefusalReason, Writer};
+use crate::escape::escape;
+use crate::reaper;
+use crate::sys::{self, child_exits, geteuid, getpid, signals};
+use crate::wire::{MAX_REQUEST, Request};
+
+pub use config::{Config, PlainPolicy};
 pub use error::Error;
 
-use admission::refusal_log::{Refusal, Refusals};
-use admission::{Admitted, Policy, Refused};
+use admission::{Admitted, Detail, Policy, Refusal, RefusalLog};
 use children::Children;
-use confine::sandbox::Sandbox;
+use confine::{GroupCache, Sandbox};
 use request_handler::RequestHandler;
-use resolve::export::Export;
-use send::queue_capacity::QueueCapacity;
-use takeover::request_queue::{RequestQueue, StopRequest};
+use resolve::Export;
+use send::QueueCapacity;
+use stop::StopRequest;
+use takeover::{RequestQueue, ServerLock, publish_counters};
 
-/// A server that holds its lock and has its request queue, and can be asked.
+/// A server that holds its lock, has its request queue, and is ready to run.
 ///
 /// ```no_run
 /// use mqfs::server::{Config, Server};
@@ -52,23 +53,25 @@ use takeover::request_queue::{RequestQueue, StopRequest};
 /// let mut config = Config::default();
 /// config.root = Some("/srv/files".into());
 /// let server = Server::start(config)?;
-/// let stopper = server.stopper(); // for another thread, or a signal handler's
+/// let stopper = server.stopper(); // for another thread, such as one that waits for signals
 /// println!("{server}");
 /// server.run()?;
 /// # Ok::<(), mqfs::server::Error>(())
 /// ```
 ///
-/// # What it takes of the process
+/// # What it does to the process
 ///
-/// One server runs in a process, on one thread, and expects the process to itself: it waits for *all*
+/// Run one server in a process, on one thread, and nothing else. The server waits for *all*
 /// children, handles `SIGCHLD` and `SIGALRM`, uses `ITIMER_REAL`, and forks children that do not
-/// exec. Other threads must hold `SIGCHLD` and `SIGALRM` back, and no lock that logging takes.
+/// exec. Other threads must block `SIGCHLD` and `SIGALRM`, and must not hold a lock that logging
+/// needs.
 ///
-/// From [`start`](Self::start) on, and for good, the thread and those that it starts can read only
-/// what lies below the root, what looking up users takes, and /proc; they can write no file, run no
-/// program, and signal no process but children (Landlock, as far as the kernel has it). A second
-/// server there serves only what the first could. The whole process cannot be traced, and leaves no
-/// core; root's leaves its session keyring. So a server stays on its thread:
+/// [`start`](Self::start) restricts its thread, and threads that this one starts, for good
+/// (Landlock, as far as the kernel supports it). They can read only what is below the root, what
+/// user look-ups need, and /proc. They cannot write files, run programs, or signal processes other
+/// than their children. A second server on this thread can serve only what the first one could.
+/// Nobody can trace the process, and it leaves no core dump; root's server leaves its session
+/// keyring. So a server must stay on its thread:
 ///
 /// ```compile_fail,E0277
 /// # use mqfs::server::{Config, Server};
@@ -77,75 +80,75 @@ use takeover::request_queue::{RequestQueue, StopRequest};
 /// ```
 #[derive(Debug)]
 pub struct Server {
-    // Dropped in this order: the lock must outlive the queue that it guards.
+    // The lock must outlive the queue that it guards: fields are dropped in this order.
     queue: RequestQueue,
     lock: ServerLock,
     handler: RequestHandler,
+    counters: Rc<Writer>,
     config: Config,
-    stopping: Arc<StopRequest>,
+    stop: Arc<StopRequest>,
     policy: Policy,
     children: Children,
-    room: QueueCapacity,
-    refusals: Refusals,
-    last_housekeeping: Option<Instant>,
+    capacity: QueueCapacity,
+    refusals: RefusalLog,
+    last_reaping: Option<Instant>,
     alarm: Option<Alarm>,
-    /// What holds the thread that it started on must hold the one that it runs on.
+    /// The restrictions of its first thread do not apply to others, so it must not leave it.
     not_send: PhantomData<*const ()>,
 }
 
-/// What the timer is set for.
+/// What the timer wakes the server for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Alarm {
     Children,
-    House,
+    Reaping,
 }
 
-/// Stops a server, from another thread than the one that it runs on.
+/// Stops a server from another thread.
 #[derive(Debug, Clone)]
 pub struct Stopper(Arc<StopRequest>);
 
 impl Stopper {
-    /// Removes the request queue and lets children finish. Called again, ends them at once.
+    /// Removes the request queue and lets children finish. A second call ends them at once.
     pub fn stop(&self) {
         self.0.stop();
     }
 }
 
-/// What a server that can be asked says of itself.
+/// The line that a server prints when it is ready.
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (key, queue) = (self.config.key, self.queue.id());
-        let root = crate::escape::escape(self.config.root());
+        let root = escape(self.config.root());
         write!(f, "ready: key {key}, queue {queue}, root {root}, pid {}", getpid())
     }
 }
 
 impl Server {
-    /// Takes the server lock and makes the request queue.
+    /// Takes the server lock, makes the request queue, and restricts this thread.
     ///
     /// # Errors
-    /// [`Error`]: the mode is none that a server can have, or takes a root that was not given; the key
-    /// is in use, the root cannot be opened, or the namespace has no queue left.
+    /// [`Error`]: the configuration contradicts itself, the key is in use, the root cannot be
+    /// opened, or a system call fails.
     pub fn start(config: Config) -> Result<Self, Error> {
         config.check()?;
-        let policy = Policy::of(&config);
+        let policy = Policy::new(&config);
         policy.warn();
         let export = Export::open_root(config.root())?;
         let lock = ServerLock::take(config.key)?;
-        let stopping = Arc::new(StopRequest::new(config.key));
-        let queue = RequestQueue::create(config.key, config.mode, Arc::clone(&stopping))?;
-        ended::collect(config.max_children() + 2)
-            .map_err(|errno| Error::Os { call: "sigaction", errno })?;
-        // The first checksum looks at what the processor can do, which in a virtual machine takes as
-        // long as half a fork: once here, not in every child.
+        let stop = Arc::new(StopRequest::new(config.key));
+        let queue = RequestQueue::create(config.key, config.mode, Arc::clone(&stop))?;
+        child_exits::collect(config.max_children() + 2).map_err(Error::os("sigaction"))?;
+        // The first checksum detects the CPU's features, which takes half as long as a fork in a
+        // virtual machine. Children inherit the result.
         let _ = crc32fast::Hasher::new();
-        let figures = Writer::publish(config.key, queue.id(), config.max_children());
-        let children = Children::new(config.max_children(), config.stall_timeout);
-        let sandbox = Sandbox::enter(&export)
-            .map_err(|errno| Error::Os { call: "landlock_create_ruleset", errno })?;
-        let groups = geteuid().is_root().then(Groups::new).transpose();
-        let groups = groups.map_err(|errno| Error::Os { call: "mmap", errno })?;
-        let groups = RefCell::new(groups);
+        let counters = publish_counters(config.key, queue.id(), config.max_children());
+        let counters = Rc::new(counters);
+        let sandbox = Sandbox::enter(&export).map_err(Error::os("landlock_create_ruleset"))?;
+        let groups = geteuid().is_root().then(GroupCache::new).transpose();
+        let groups = RefCell::new(groups.map_err(Error::os("mmap"))?);
+        let children = Children::new(&config, Rc::clone(&counters));
+        let capacity = QueueCapacity::new(config.max_children(), config.max_per_user());
         Ok(Self {
             queue,
             lock,
@@ -154,163 +157,163 @@ impl Server {
                 sandbox,
                 groups,
                 stall_timeout: config.stall_timeout,
-                figures,
+                counters: Rc::clone(&counters),
             },
+            counters,
             policy,
             children,
-            room: QueueCapacity::new(config.max_children(), config.max_per_user()),
-            refusals: Refusals::default(),
+            capacity,
+            refusals: RefusalLog::default(),
             config,
-            stopping,
-            last_housekeeping: None,
+            stop,
+            last_reaping: None,
             alarm: None,
             not_send: PhantomData,
         })
     }
 
-    /// What stops this server.
+    /// Returns a handle that stops this server from another thread.
     pub fn stopper(&self) -> Stopper {
-        Stopper(Arc::clone(&self.stopping))
+        Stopper(Arc::clone(&self.stop))
     }
 
-    /// Serves until it is stopped, then lets its children finish.
+    /// Serves until it is asked to stop, then lets its children finish.
     ///
     /// # Errors
-    /// The request queue is lost and cannot be made again.
+    /// Somebody removed the request queue, and it cannot be made again; or a system call failed.
     pub fn run(mut self) -> Result<(), Error> {
-        self.stopping.runs_here();
-        // A byte more than a request can have, so that a longer one shows.
+        self.stop.will_wake_this_thread();
+        // One byte more than the longest valid request, so that longer ones are noticed.
         let mut message = MessageBuffer::with_capacity(MAX_REQUEST + 1);
-        let served = self.serve(&mut message);
-        self.stopping.remove_queue();
-        self.handler.figures.withdraw();
-        drop(self.lock); // the next server need not wait for children that finish
-        self.children.drain(self.config.drain_timeout, || self.stopping.is_urgent());
-        self.handler.figures.children(self.children.requests(), self.children.died());
-        served
+        let outcome = self.serve(&mut message);
+        self.stop.remove_queue();
+        self.counters.withdraw();
+        drop(self.lock); // the next server need not wait for our children
+        self.children.drain(self.config.drain_timeout, || self.stop.is_urgent());
+        outcome
     }
 
     fn serve(&mut self, message: &mut MessageBuffer) -> Result<(), Error> {
         loop {
-            self.children.settle();
-            self.handler.figures.children(self.children.requests(), self.children.died());
-            self.housekeep();
+            self.children.reap_ended();
+            self.reap_orphans_if_due();
             self.set_alarm()?;
-            if self.stopping.is_stopping() {
+            if self.stop.is_stopping() {
                 return Ok(());
             }
-            if self.children.are_too_many() {
-                self.children.wait_for_room(|| self.stopping.is_stopping());
-                // Who does not receive is not told that the queue has gone.
-                if !self.stopping.is_stopping() && !self.queue.is_ours() {
+            if self.children.are_at_limit() {
+                self.children.wait_for_place(|| self.stop.is_stopping());
+                // We are not blocked in msgrcv here, so EIDRM cannot tell us; check explicitly.
+                if !self.stop.is_stopping() && !self.queue.exists() {
                     self.recreate_queue()?;
                 }
                 continue;
             }
             match self.queue.receive_truncated(message, Select::UpTo(MessageType::MAX)) {
-                Ok(()) => self.answer(message.text()),
+                Ok(()) => self.handle(message.text()),
                 Err(ReceiveError::Interrupted) => {}
-                Err(ReceiveError::Gone) if self.stopping.is_stopping() => return Ok(()),
+                Err(ReceiveError::Gone) if self.stop.is_stopping() => return Ok(()),
                 Err(ReceiveError::Gone) => self.recreate_queue()?,
                 Err(ReceiveError::Os(error)) => return Err(error.into()),
-                Err(_) => {} // neither empty nor too big: it waits, and truncates
+                Err(_) => {} // Empty and TooBig cannot happen: it waits, and truncates
             }
         }
     }
 
-    /// Ends the wait for a request when there is something else to see to: at once for a signal, but
-    /// one that comes just before the wait begins ends nothing. An idle server sleeps until it is to
-    /// keep house.
+    /// Sets the timer that interrupts the wait for a request. It repeats, because a signal that
+    /// comes just before the wait begins interrupts nothing. An idle server sleeps until it reaps.
     fn set_alarm(&mut self) -> Result<(), Error> {
-        let alarm = if self.children.need_looking_after() { Alarm::Children } else { Alarm::House };
+        let alarm = if self.children.need_attention() { Alarm::Children } else { Alarm::Reaping };
         if self.alarm.replace(alarm) == Some(alarm) {
             return Ok(());
         }
-        let (first, every) = match (alarm, self.config.housekeeping) {
+        let (first, every) = match (alarm, self.config.reap_interval) {
             (Alarm::Children, _) => (Children::ROUND, Children::ROUND),
-            (Alarm::House, Some(house)) => {
-                let since = self.last_housekeeping.map_or(Duration::ZERO, |last| last.elapsed());
-                (house.every.saturating_sub(since).max(Duration::from_millis(1)), house.every)
+            (Alarm::Reaping, Some(interval)) => {
+                let elapsed = self.last_reaping.map_or(Duration::ZERO, |last| last.elapsed());
+                (interval.saturating_sub(elapsed).max(Duration::from_millis(1)), interval)
             }
-            (Alarm::House, None) => (Duration::ZERO, Duration::ZERO),
+            (Alarm::Reaping, None) => (Duration::ZERO, Duration::ZERO),
         };
-        signals::tick(first, every).map_err(|errno| Error::Os { call: "setitimer", errno })
+        signals::tick(first, every).map_err(Error::os("setitimer"))
     }
 
-    /// Another server may have removed it, if the lock was removed first: then that one stays. Where
-    /// the namespace has no queue left, waits until it has.
+    /// Makes the request queue again after somebody removed it, unless another server took the lock
+    /// meanwhile. If the namespace has no queue left, waits until one is free.
     fn recreate_queue(&mut self) -> Result<(), Error> {
-        let mut told = false;
-        while !self.stopping.is_stopping() {
-            self.lock.hold_on()?;
+        let mut logged = false;
+        while !self.stop.is_stopping() {
+            self.lock.retake_if_lost()?;
             match self.queue.recreate() {
                 Ok(()) => {
-                    self.handler.figures.name_queue(self.queue.id());
+                    self.counters.name_queue(self.queue.id());
                     let queue = self.queue.id().get();
                     tracing::warn!(queue, "the request queue was removed; made a new one");
                     break;
                 }
-                Err(error @ Error::NoQueueLeft(_)) if !told => {
-                    tracing::error!(%error, "the request queue was removed; no room for a new one");
-                    told = true;
+                Err(error @ Error::NoQueueLeft(_)) if !logged => {
+                    tracing::error!(
+                        %error,
+                        "the request queue was removed; no room for a new one: mqfs-reap removes \
+                         orphaned queues, raising kernel.msgmni makes room"
+                    );
+                    logged = true;
                 }
                 Err(Error::NoQueueLeft(_)) => {}
                 Err(error) => return Err(error),
             }
-            self.children.settle();
-            self.housekeep(); // orphans make room
-            ended::wait_unless(|| self.stopping.is_stopping(), Some(Duration::from_secs(1)));
+            self.children.reap_ended();
+            self.reap_orphans_if_due(); // which may free a queue
+            child_exits::wait_unless(|| self.stop.is_stopping(), Some(Duration::from_secs(1)));
         }
         Ok(())
     }
 
-    /// decode → admit → fork
-    fn answer(&mut self, text: &[u8]) {
+    /// Decodes a request, admits it, and forks a child that answers it.
+    fn handle(&mut self, text: &[u8]) {
         let received = Instant::now();
-        self.handler.figures.received();
-        let request = match Request::decode(text) {
-            Ok(request) => request,
-            Err(malformed) => return self.count(Refusal::Malformed(malformed), None),
+        self.counters.received();
+        let request = Request::decode(text);
+        let outcome = match &request {
+            Ok(request) => self.policy.admit(request, self.queue.id()),
+            Err(malformed) => Err((*malformed).into()),
         };
-        let admitted = self.policy.admit(&request, self.queue.id());
-        if let Err(refused) = admitted.and_then(|admitted| self.fork(admitted, received)) {
-            refused.tell_caller();
-            self.count(refused.reason, Some(&request));
+        if let Err(refusal) = outcome.and_then(|admitted| self.fork(admitted, received)) {
+            refusal.tell_caller();
+            self.counters.refused(refusal.reason);
+            self.refusals.log(&refusal, request.as_ref().ok());
         }
     }
 
-    fn count(&mut self, refusal: Refusal, request: Option<&Request<'_>>) {
-        self.handler.figures.refused(refusal.into());
-        self.refusals.count(refusal, request);
-    }
-
-    fn fork(&mut self, mut admitted: Admitted<'_>, received: Instant) -> Result<(), Refused> {
+    fn fork(&mut self, mut admitted: Admitted<'_>, received: Instant) -> Result<(), Refusal> {
         let caller = admitted.caller.uid;
-        self.children.settle(); // one that ended meanwhile keeps nobody's place
+        self.children.reap_ended(); // one that ended frees its place
         if self.children.answering(caller) >= self.config.max_per_user() {
-            return Err(admitted.refuse(Refusal::UserBusy(caller)));
+            return Err(admitted.refuse(RefusalReason::UserBusy, Some(Detail::User(caller))));
         }
-        self.room.give(caller, &mut admitted.reply);
-        let pid = sys::fork_child(|| self.handler.answer(admitted, received))
-            .map_err(|errno| admitted.refuse(Refusal::ForkFailed(errno)))?;
+        self.capacity.raise(caller, &mut admitted.reply);
+        let pid = sys::fork_child(|| self.handler.answer(admitted, received)).map_err(|errno| {
+            let detail = Some(Detail::Errno(errno));
+            admitted.refuse(RefusalReason::ForkFailed, detail)
+        })?;
         self.children.started(pid, caller, admitted.reply);
-        self.handler.figures.children(self.children.requests(), self.children.died());
         Ok(())
     }
 
-    fn housekeep(&mut self) {
-        let Some(Housekeeping { every, task }) = self.config.housekeeping else { return };
-        let due = self.last_housekeeping.is_none_or(|last| last.elapsed() >= every);
-        if !due || self.children.keeps_house() {
+    /// Forks a child that removes orphaned queues, if the interval has passed.
+    fn reap_orphans_if_due(&mut self) {
+        let Some(interval) = self.config.reap_interval else { return };
+        let due = self.last_reaping.is_none_or(|last| last.elapsed() >= interval);
+        if !due || self.children.are_reaping() {
             return;
         }
-        self.last_housekeeping = Some(Instant::now());
-        let work = || {
-            task();
+        self.last_reaping = Some(Instant::now());
+        let reap = || {
+            reaper::sweep();
             sys::exit_now(0)
         };
-        match sys::fork_child(work) {
-            Ok(pid) => self.children.started_housekeeping(pid),
+        match sys::fork_child(reap) {
+            Ok(pid) => self.children.started_reaping(pid),
             Err(errno) => tracing::warn!(%errno, "housekeeping put off: fork failed"),
         }
     }

@@ -1,7 +1,7 @@
 //! Admission against real queues: bytes → request → admitted or refused.
 //!
-//! Who is to be let in is known here from how each queue was made, not from what admission looks at.
-//! tests/it/fuzz.rs says how to go on for longer.
+//! The expected outcome follows from how each queue was made, not from what admission looks at.
+//! tests/it/fuzz.rs says how to run this for longer.
 
 mod case;
 mod queue_samples;
@@ -12,22 +12,22 @@ use std::panic::resume_unwind;
 use std::thread;
 use std::time::Instant;
 
-use crate::sys::{getegid, geteuid};
 use nix::sched::{CloneFlags, unshare};
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
-use sysv_ipc::Uid;
+use sysv_ipc::{Mode, Uid};
 
-use super::refusal_log::Refusal;
+use super::policy::{Admitted, Policy};
+use super::refusal::Refusal;
 use super::reply_to::Dialect;
-use super::{Admitted, Policy, Refused};
-use crate::server::{Config, PlainPolicy};
+use crate::counters::RefusalReason;
+use crate::server::config::{Config, PlainPolicy};
+use crate::sys::{getegid, geteuid};
 use crate::wire::{Operation, Range, Request};
 use case::{Case, Server};
 use queue_samples::{QueueSamples, Welcome};
-use sysv_ipc::Mode;
 
-/// Inputs at least, in a run of usual length.
+/// The least number of inputs in a run of usual length.
 const INPUTS: u64 = 150_000;
 
 type Checked = Result<(), TestCaseError>;
@@ -35,8 +35,8 @@ type Checked = Result<(), TestCaseError>;
 #[test]
 fn whatever_is_asked_only_who_may_be_answered_is_admitted() {
     let outcome = thread::spawn(|| {
-        // A thread can have a namespace of its own. Without the right to one it is among other
-        // programs' queues, which are looked at, but neither sent to nor removed.
+        // Without the right to an IPC namespace of its own, this thread looks at queues of other
+        // programs, but neither sends to them nor removes them.
         if geteuid().is_root() {
             let _ = unshare(CloneFlags::CLONE_NEWIPC);
         }
@@ -54,8 +54,8 @@ impl Server {
     fn policy(self) -> Policy {
         let config = Config { plain: self.plain, mode: self.mode, ..Config::default() };
         let us = geteuid();
-        let overflow = if self.we_are_unknown { us } else { Uid::from_raw(us.as_raw() ^ 1) };
-        Policy { overflow, ..Policy::of(&config) }
+        let overflow_uid = if self.we_are_unknown { us } else { Uid::from_raw(us.as_raw() ^ 1) };
+        Policy { overflow_uid, ..Policy::new(&config) }
     }
 
     fn takes_plain(self) -> bool {
@@ -67,11 +67,11 @@ impl Server {
     }
 }
 
-/// What is to become of a request.
+/// The expected outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Admitted,
-    /// Refused, and its caller is told so.
+    /// Refusal, and its caller is told so.
     Told,
     Dropped,
 }
@@ -96,15 +96,15 @@ fn fate(samples: &QueueSamples, server: Server, request: &Request<'_>) -> Fate {
     }
 }
 
-/// The queues, and how many inputs came to what.
+/// The queues, and how many inputs had which outcome.
 struct Target {
     samples: RefCell<QueueSamples>,
     tally: RefCell<BTreeMap<String, u64>>,
 }
 
 impl Target {
-    /// Checks one case after the other until they made enough inputs. What fails is made as small as
-    /// it can be, and said; nothing is kept for the next run.
+    /// Checks cases until they made enough inputs. Shrinks and reports the first that fails; keeps
+    /// nothing for the next run.
     fn run(&self, name: &str) {
         let times = std::env::var("MQFS_FUZZ_TIMES");
         let times = times.map_or(1, |times| times.parse().expect("MQFS_FUZZ_TIMES is a number"));
@@ -128,7 +128,7 @@ impl Target {
     }
 
     fn check(&self, case: &Case) -> Checked {
-        // Or this case is to be a smaller one than one that failed, and that changed a queue.
+        // A queue also changes when a case fails; smaller cases then need new queues.
         if self.samples.borrow().is_spent() || self.samples.borrow().check_untouched().is_err() {
             drop(self.samples.take());
             self.samples.replace(QueueSamples::new());
@@ -155,7 +155,7 @@ impl Target {
         let expected = fate(samples, server, &request);
         match outcome {
             Ok(admitted) if samples.find(request.reply_queue).is_none() => {
-                // Outside a namespace of our own: another program's queue, of which this knows nothing.
+                // Another program's queue, outside a namespace of our own.
                 prop_assert!(request.extension.is_none() && server.takes_plain(), "{:?}", admitted);
                 self.count("admitted: not ours")
             }
@@ -175,7 +175,7 @@ impl Target {
         prop_assert_eq!(admitted.reply.queue.id(), request.reply_queue);
         prop_assert_eq!(admitted.reply.max_bytes, status.max_bytes);
         prop_assert!(status.permissions.key.is_private());
-        // We made it, whoever owns it by now.
+        // We made every queue, even those that we handed over.
         prop_assert_eq!((admitted.caller.uid, admitted.caller.gid), (geteuid(), getegid()));
         prop_assert_eq!(admitted.path, request.path);
         match (request.extension, admitted.reply.dialect) {
@@ -194,12 +194,12 @@ impl Target {
         }
     }
 
-    /// Only who knew the cookie is told anything, and only if there is room.
+    /// Only a caller that knew the cookie is told, and only if its queue has room.
     fn check_refused(
         &self,
         samples: &QueueSamples,
         request: &Request<'_>,
-        refused: &Refused,
+        refused: &Refusal,
         expected: Fate,
     ) -> Checked {
         refused.tell_caller();
@@ -225,25 +225,25 @@ impl Target {
         self.tally.borrow().values().sum()
     }
 
-    /// Inputs that all end at the first check would prove little.
+    /// Checks that every outcome came up: inputs that all fail the first check prove little.
     fn check_tally(&self) {
         let tally = self.tally.borrow();
-        let refusals = [
-            Refusal::NoReplyQueue,
-            Refusal::NotPrivate,
-            Refusal::UnknownLease,
-            Refusal::HandedToAnother,
-            Refusal::Used,
-            Refusal::ForAnotherServer,
-            Refusal::NoLease,
-            Refusal::WrongCookie,
-            Refusal::UnknownUid,
-            Refusal::Plain,
-            Refusal::PlainForLeased,
-            Refusal::Unsupported,
+        let reasons = [
+            RefusalReason::NoReplyQueue,
+            RefusalReason::NotPrivate,
+            RefusalReason::UnknownLease,
+            RefusalReason::HandedToAnother,
+            RefusalReason::Used,
+            RefusalReason::ForAnotherServer,
+            RefusalReason::NoLease,
+            RefusalReason::WrongCookie,
+            RefusalReason::UnknownUid,
+            RefusalReason::Plain,
+            RefusalReason::PlainForLeased,
+            RefusalReason::Unsupported,
         ];
         let admitted = ["admitted: plain", "admitted: extended"].map(str::to_owned);
-        for seen in refusals.iter().map(Refusal::to_string).chain(admitted) {
+        for seen in reasons.iter().map(RefusalReason::to_string).chain(admitted) {
             let count = tally.get(&seen).copied().unwrap_or(0);
             assert!(count >= 100, "{count} inputs came to {seen:?}: {tally:?}");
         }

@@ -1,55 +1,54 @@
-//! A reply queue that may be sent to, and whether it is still the client's.
+//! Where to answer: an admitted reply queue, and whether it still belongs to the client.
 
 use std::time::SystemTime;
 
 use nix::errno::Errno;
-use sysv_ipc::Uid;
+use sysv_ipc::{MessageBuffer, Queue, QueueStatus, SendError, Uid};
 
 use crate::ownership::lease::{self, Head};
 use crate::wire::{Cookie, Failure, Lease, Reply};
-use sysv_ipc::{MessageBuffer, Queue, QueueStatus, SendError};
 
-/// Where an admitted request is to be answered.
+/// The reply queue of an admitted request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReplyTo {
     pub(crate) queue: Queue,
-    /// What the queue holds at most, in bytes of `mtext`.
+    /// The most bytes of `mtext` that the queue can hold.
     pub(crate) max_bytes: u64,
     pub(crate) dialect: Dialect,
-    /// Who made it, and when it was last changed, as of the admission.
-    seen: (Uid, SystemTime),
+    /// The queue's creator and the time of its last change, at the admission.
+    admitted: (Uid, SystemTime),
 }
 
-/// Which protocol the client speaks.
+/// The form of the protocol that the client speaks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Dialect {
     Plain,
-    /// With the cookie of the lease, unless the kernel cannot show it.
+    /// With the lease's cookie; None if the kernel has no `MSG_COPY` to read it with.
     Extended(Option<Cookie>),
 }
 
 impl ReplyTo {
     pub(crate) fn new(queue: Queue, status: &QueueStatus, dialect: Dialect) -> Self {
-        let seen = (status.permissions.cuid, status.changed_at);
-        Self { queue, max_bytes: status.max_bytes, dialect, seen }
+        let admitted = (status.permissions.cuid, status.changed_at);
+        Self { queue, max_bytes: status.max_bytes, dialect, admitted }
     }
 
-    /// Whether it still is the client's. Another queue may have the id by now; nor is one the client's
-    /// that can no longer be read.
-    pub(crate) fn is_there(&self) -> bool {
+    /// Whether the queue exists and still belongs to the client. Its id may have been given to
+    /// another queue; a queue that we can no longer read does not count as the client's.
+    pub(crate) fn is_clients(&self) -> bool {
         match self.dialect {
             Dialect::Extended(Some(_)) => self.lease().is_some(),
-            // A later queue of the same user that nobody has sent to was changed later. A second is what
-            // the kernel tells; ids take longer to come round.
+            // A later queue of the same user that nobody has sent to differs in the time of its
+            // last change, which has whole seconds. An id takes longer than one to come round.
             _ => self.queue.status().is_ok_and(|now| {
-                let (cuid, changed_at) = self.seen;
+                let (cuid, changed_at) = self.admitted;
                 now.permissions.cuid == cuid
                     && (now.changed_at == changed_at || now.last_sender.is_some())
             }),
         }
     }
 
-    /// The lease at the head of the queue, if it is the one that it was admitted for.
+    /// The lease at the head of the queue, if it has the cookie of the admission.
     pub(crate) fn lease(&self) -> Option<Lease> {
         let Dialect::Extended(Some(cookie)) = self.dialect else { return None };
         match lease::peek(self.queue) {
@@ -58,7 +57,7 @@ impl ReplyTo {
         }
     }
 
-    /// A FAILURE in the client's own dialect.
+    /// A FAILURE in the client's dialect.
     pub(crate) fn failure(&self, text: &str, errno: Errno) -> MessageBuffer {
         let errno = match self.dialect {
             Dialect::Plain => None,
@@ -68,7 +67,7 @@ impl ReplyTo {
         MessageBuffer::with_text(Reply::FAILURE, &failure.encode())
     }
 
-    /// Sends a FAILURE, if there is room for it.
+    /// Sends a FAILURE without waiting.
     pub(crate) fn try_fail(&self, text: &str, errno: Errno) -> Result<(), SendError> {
         self.queue.try_send(&self.failure(text, errno))
     }

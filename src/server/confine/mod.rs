@@ -1,6 +1,11 @@
-//! What a child may still do.
+//! What a child may still do: it acts as the caller, and Landlock limits it to what it has opened.
 
-#[allow(unsafe_code)]
-pub(crate) mod group_cache;
-pub(crate) mod own_proc_files;
-pub(crate) mod sandbox;
+mod caller;
+mod group_cache;
+mod own_proc_files;
+mod sandbox;
+
+pub(super) use caller::{Confined, become_caller};
+pub(super) use group_cache::GroupCache;
+pub(super) use own_proc_files::may_reveal_this_process;
+pub(super) use sandbox::{Sandbox, Sealed};

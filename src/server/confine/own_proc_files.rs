@@ -1,33 +1,35 @@
-//! Files of /proc that tell of this very process, which may look into itself where others may not:
-//! /proc/self/maps of a server's child shows where the server's memory lies.
+//! Files of /proc about the child itself. A process may read its own where others may not:
+//! /proc/self/maps in a child would reveal where the server's memory lies.
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path};
 
-use crate::sys::getpid;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
-use crate::ownership::procfs as proc;
+use crate::ownership::procfs;
+use crate::sys::getpid;
 
-/// Whether an open file is one of /proc about this process, or cannot be told from one.
-pub(crate) fn may_tell_of_this_process(file: &OwnedFd, device: u64) -> bool {
+/// Whether an open file is in /proc and may be about this process.
+pub(crate) fn may_reveal_this_process(file: &OwnedFd, device: u64) -> bool {
     if !fstatfs(file).is_ok_and(|fs| fs.filesystem_type() == PROC_SUPER_MAGIC) {
         return false;
     }
-    // Our number in another pid namespace's /proc is not known here: any number may be it.
-    let numbers_are_ours =
-        proc::is_ours() && fs::metadata("/proc").is_ok_and(|proc| proc.dev() == device);
+    // In the /proc of another pid namespace our pid is another one, which we do not know. There,
+    // any process may be this one.
+    let shows_our_pids =
+        procfs::is_ours() && fs::metadata("/proc").is_ok_and(|proc| proc.dev() == device);
     match fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())) {
-        Ok(path) => names_process(&path, numbers_are_ours.then(|| getpid().as_raw())),
+        Ok(path) => is_about_process(&path, shows_our_pids.then(|| getpid().as_raw())),
         Err(_) => true,
     }
 }
 
-/// Whether a path of /proc leads through this process, or through any if None, to more than
-/// /proc/net, /proc/mounts and such, which are links to /proc/self/... and the same for many.
-fn names_process(path: &Path, this: Option<i32>) -> bool {
+/// Whether a path in /proc leads through this process (through any, if None) to a file that differs
+/// from process to process. /proc/net, /proc/mounts and such are links to /proc/self/..., and have
+/// the same content for many.
+fn is_about_process(path: &Path, this: Option<i32>) -> bool {
     let names: Vec<_> = path
         .components()
         .filter_map(|part| match part {
@@ -36,7 +38,7 @@ fn names_process(path: &Path, this: Option<i32>) -> bool {
         })
         .collect();
     let is_process = |name: &str| match name.parse::<i32>() {
-        Ok(number) => this.is_none_or(|this| this == number),
+        Ok(pid) => this.is_none_or(|this| this == pid),
         Err(_) => false,
     };
     names.iter().position(|name| is_process(name)).is_some_and(|process| {
@@ -55,16 +57,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_tells_of_a_process_is_told_from_what_is_the_same_for_all() {
-        let names = |path: &str, this| names_process(Path::new(path), this);
+    fn files_about_one_process_are_told_from_files_that_are_the_same_for_all() {
+        let about = |path: &str, this| is_about_process(Path::new(path), this);
         for own in ["/proc/42/maps", "/proc/42/task/43/smaps", "/proc/42", "/x/proc/42/cmdline"] {
-            assert!(names(own, Some(42)), "{own}");
-            assert!(names(own, None), "{own}");
-            assert!(!names(own, Some(7)), "{own}");
+            assert!(about(own, Some(42)), "{own}");
+            assert!(about(own, None), "{own}");
+            assert!(!about(own, Some(7)), "{own}");
         }
         for everybodys in ["/proc/42/net/dev", "/proc/42/mounts", "/proc/42/task/42/net/tcp"] {
-            assert!(!names(everybodys, Some(42)), "{everybodys}");
+            assert!(!about(everybodys, Some(42)), "{everybodys}");
         }
-        assert!(!names("/proc/sys/kernel/hostname", None));
+        assert!(!about("/proc/sys/kernel/hostname", None));
     }
 }

@@ -1,10 +1,10 @@
-//! What the server and its children may do to files at all: read, below the root and where looking
-//! up names and processes leads. As much of it as the kernel can enforce.
+//! Landlock: the server and its children can only read, and only below the root and where looking up
+//! users and processes leads. It enforces as much of this as the kernel supports.
 
 use std::cell::RefCell;
 use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd};
 
-use crate::sys::geteuid;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus,
     PathBeneath, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
@@ -13,15 +13,14 @@ use landlock::{
 use nix::errno::Errno;
 use nix::sys::prctl;
 
-use crate::server::resolve::export::{Export, Opened};
-use crate::sys::credentials;
+use crate::sys::{credentials, geteuid};
 
-/// The newest version that the library knows.
+/// The newest version that the crate knows.
 const NEWEST: ABI = ABI::V9;
 
 const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
 
-/// Where the C library, and the services that it may ask, keep users and groups: nsswitch.conf(5).
+/// Where the C library and name services keep users and groups: nsswitch.conf(5).
 const NAMES: [&str; 11] = [
     "/etc",
     "/lib",
@@ -36,78 +35,76 @@ const NAMES: [&str; 11] = [
     "/var/lib/sss",
 ];
 
-/// Who lives, and the limits of queues.
+/// Shows which processes are alive, and the limits of queues.
 const PROCESSES: [&str; 1] = ["/proc"];
 
-/// What this thread, and whatever it starts, is held to, for good.
+/// The restrictions of this thread and of all that it starts. Nothing can lift them.
 #[derive(Debug)]
 pub(crate) struct Sandbox {
-    /// For a child that has its file open. Made once: making it costs more than entering it.
+    /// The ruleset of a child that has its file open. It is made once for all children, since making
+    /// it costs more than entering it.
     sealed: RefCell<Option<RulesetCreated>>,
 }
 
-/// What is open in a process that can open nothing else, but for files of /proc, and of a tree what
-/// lies below it.
+/// Proof that this process can open no more files, except in /proc and below the directory that it
+/// sends.
 #[derive(Debug)]
-pub(crate) struct Sealed<'a>(Opened<'a>);
+#[must_use]
+pub(crate) struct Sealed(());
 
 impl Sandbox {
-    /// Gives up what a server and its children have no need of.
+    /// Gives up all rights that a server and its children do not need. A kernel without Landlock is
+    /// noted in the log.
     ///
     /// # Errors
-    /// `EMFILE`, `ENFILE`, `ENOMEM`. A kernel without Landlock is told of in the log.
-    pub(crate) fn enter(export: &Export) -> Result<Self, Errno> {
+    /// `EMFILE`, `ENFILE`, `ENOMEM`.
+    pub(crate) fn enter(root: impl AsFd) -> Result<Self, Errno> {
         if geteuid().is_root() {
             prepare_to_become_others();
         }
-        // Whatever a child became, no program that it could run would give it more.
+        // So that no program that a child could run gives it more rights: set-user-id, capabilities.
         prctl::set_no_new_privs()?;
         credentials::close_memory()?;
-        match serving(export).and_then(RulesetCreated::restrict_self) {
-            Ok(status) => tell(&status),
+        match server_ruleset(root).and_then(RulesetCreated::restrict_self) {
+            Ok(status) => log(&status),
             Err(error) => do_without("no Landlock: users' rights alone confine", error)?,
         }
-        let sealed = match sealed() {
+        let sealed = match sealed_ruleset() {
             Ok(sealed) => Some(sealed),
             Err(error) => do_without("children are not sealed", error).map(|()| None)?,
         };
         Ok(Self { sealed: RefCell::new(sealed) })
     }
 
-    /// Gives up, in a child that has its file open, all others. Takes the child's own copy of the
-    /// ruleset, so that its descriptor is closed: it could be used to allow more to later children.
+    /// Gives up, in a child that has its file open, the right to open others. A child that sends a
+    /// tree keeps the right to read below that directory.
     ///
-    /// A child that walks a tree makes a ruleset of its own: to add to the one that all have in common
-    /// would allow the tree to all of them.
+    /// The child consumes its copy of the common ruleset, which closes the descriptor: with it, a
+    /// child could allow more to later children. For the same reason a tree gets a ruleset of its
+    /// own: a rule added to the common one would hold for all children.
     ///
     /// # Errors
-    /// `EMFILE`, `ENFILE`, `ENOMEM`: there is no room for that just now.
-    pub(crate) fn seal<'a>(&self, opened: Opened<'a>) -> Result<Sealed<'a>, Errno> {
-        let (common, not_sealed) = (self.sealed.take(), "a child is not sealed");
-        let sealed = match opened.walked() {
+    /// `EMFILE`, `ENFILE`, `ENOMEM`: a resource is short at the moment.
+    pub(crate) fn seal(&self, tree: Option<BorrowedFd<'_>>) -> Result<Sealed, Errno> {
+        let common = self.sealed.take();
+        let ruleset = match tree {
             Some(directory) => {
                 drop(common);
                 let rule = PathBeneath::new(directory, READ);
-                Some(sealed().and_then(|ruleset| ruleset.add_rule(rule)))
+                Some(sealed_ruleset().and_then(|ruleset| ruleset.add_rule(rule)))
             }
             None => common.map(Ok),
         };
-        if let Some(Err(error)) =
-            sealed.map(|sealed| sealed.and_then(RulesetCreated::restrict_self))
+        if let Some(ruleset) = ruleset
+            && let Err(error) = ruleset.and_then(RulesetCreated::restrict_self)
         {
-            do_without(not_sealed, error)?;
+            do_without("a child is not sealed", error)?;
         }
-        Ok(Sealed(opened))
+        Ok(Sealed(()))
     }
 }
 
-impl<'a> Sealed<'a> {
-    pub(crate) fn into_opened(self) -> Opened<'a> {
-        self.0
-    }
-}
-
-/// What every child of root's server would otherwise do, or have.
+/// Does once what every child of root's server would have to do.
 fn prepare_to_become_others() {
     credentials::load_name_services();
     match credentials::leave_session_keyring() {
@@ -116,7 +113,8 @@ fn prepare_to_become_others() {
     }
 }
 
-/// What the kernel cannot do is done without, but not what it has no room for just now.
+/// Logs that the kernel does not support something. A resource that is short at the moment is an
+/// error instead.
 fn do_without(what: &str, error: RulesetError) -> Result<(), Errno> {
     let why = error.to_string();
     match Errno::from_raw(*landlock::Errno::from(error)) {
@@ -128,7 +126,7 @@ fn do_without(what: &str, error: RulesetError) -> Result<(), Errno> {
     }
 }
 
-fn tell(status: &RestrictionStatus) {
+fn log(status: &RestrictionStatus) {
     match status.landlock {
         LandlockStatus::Available { effective_abi: abi, .. } => {
             tracing::info!(?abi, "Landlock confines reading and denies writing");
@@ -142,35 +140,36 @@ fn tell(status: &RestrictionStatus) {
     }
 }
 
-/// To read what lies below the root, and what looking up names and processes takes.
-fn serving(export: &Export) -> Result<RulesetCreated, RulesetError> {
-    let ruleset = everything()?
+/// The server's ruleset: it can read below the root, and where looking up users and processes leads.
+fn server_ruleset(root: impl AsFd) -> Result<RulesetCreated, RulesetError> {
+    let ruleset = deny_everything()?
         .create()?
-        .add_rule(PathBeneath::new(export, READ))?
+        .add_rule(PathBeneath::new(root, READ))?
         .add_rules(path_beneath_rules(PROCESSES, READ))?
         .add_rules(path_beneath_rules(service_manager(), AccessFs::ResolveUnix))?;
     if !geteuid().is_root() {
-        return Ok(ruleset); // it becomes nobody, so it looks up nobody
+        return Ok(ruleset); // it becomes no other user, so it looks up none
     }
     ruleset.add_rules(path_beneath_rules(NAMES, READ | AccessFs::ResolveUnix))
 }
 
-/// The socket of who is to be told that the server can be asked: sd_notify(3).
+/// The socket of the service manager that waits until the server is ready: sd_notify(3).
 fn service_manager() -> Option<OsString> {
     std::env::var_os("NOTIFY_SOCKET")
 }
 
-/// To see whether a client lives. No name is looked up any more, so no network is needed either.
-fn sealed() -> Result<RulesetCreated, RulesetError> {
-    everything()?
+/// The ruleset of a child that has its file open. It must see whether its client is alive. It looks
+/// up no users any more, so it needs no network.
+fn sealed_ruleset() -> Result<RulesetCreated, RulesetError> {
+    deny_everything()?
         .handle_access(AccessNet::from_all(NEWEST))?
         .create()?
         .add_rules(path_beneath_rules(PROCESSES, READ))
 }
 
-/// A ruleset that denies all that this kernel can deny, and that is not allowed by a rule: files;
-/// signals and abstract sockets beyond the server and its children. Source: landlock(7).
-fn everything() -> Result<Ruleset, RulesetError> {
+/// A ruleset without rules, which denies all that this kernel can deny: files, and signals and
+/// abstract sockets beyond the server and its children. Source: landlock(7).
+fn deny_everything() -> Result<Ruleset, RulesetError> {
     Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
@@ -183,18 +182,13 @@ mod tests {
     use std::fs::{self, File};
     use std::io::{self, Read};
     use std::os::fd::OwnedFd;
-    use std::path::Path;
 
     use nix::unistd::{Uid, User, execv};
 
     use super::*;
-    use crate::server::resolve::PathFd;
-    use crate::server::send::Walk;
-    use crate::server::send::file::OpenedFile;
     use crate::sys::{exit_now, exit_status, fork_child};
-    use crate::wire::{Range, Start};
 
-    /// Runs checks in a child of its own, and fails for the first that does not hold.
+    /// Runs checks in a child, and fails with the first that does not hold.
     fn in_child(checks: impl FnOnce() -> Vec<(&'static str, bool)>) {
         let child = fork_child(|| {
             let failed = checks().into_iter().find(|(_, held)| !held);
@@ -220,13 +214,13 @@ mod tests {
         let program = root.path().join("false");
         fs::copy("/bin/false", &program).unwrap();
         let program = CString::new(program.into_os_string().into_encoded_bytes()).unwrap();
-        let export = Export::open_root(root.path()).unwrap();
-        if Option::<OwnedFd>::from(sealed().unwrap()).is_none() {
+        let export = File::open(root.path()).unwrap();
+        if Option::<OwnedFd>::from(sealed_ruleset().unwrap()).is_none() {
             return eprintln!("skipped: this kernel has no Landlock");
         }
         in_child(|| {
             let sandbox = Sandbox::enter(&export).unwrap();
-            let opened = Opened::File(open(&file));
+            let mut opened = File::open(&file).unwrap();
             let mut checks = vec![
                 ("processes are seen", fs::read("/proc/self/stat").is_ok()),
                 ("the root is known", User::from_uid(Uid::from_raw(0)).is_ok()),
@@ -238,22 +232,16 @@ mod tests {
             ];
             let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
             let before = descriptors();
-            let Opened::File(mut opened) = sandbox.seal(opened).unwrap().into_opened() else {
-                unreachable!()
-            };
+            let _sealed = sandbox.seal(None).unwrap();
             checks.extend([
                 ("the ruleset is closed", descriptors() == before - 1),
                 ("no other file is read", denied(fs::read(&file))),
                 ("no name is looked up", denied(fs::read("/etc/passwd"))),
                 ("processes are seen still", fs::read("/proc/self/stat").is_ok()),
-                ("the file is read", opened.file.read(&mut [0; 9]).is_ok_and(|read| read == 4)),
+                ("the file is read", opened.read(&mut [0; 9]).is_ok_and(|read| read == 4)),
             ]);
             checks
         });
-    }
-
-    fn open(path: &Path) -> OpenedFile {
-        OpenedFile::new(File::open(path).unwrap(), Range::WHOLE, None).unwrap()
     }
 
     #[test]
@@ -265,17 +253,15 @@ mod tests {
         {
             fs::write(file, "file").unwrap();
         }
-        let export = Export::open_root(root.path()).unwrap();
-        if Option::<OwnedFd>::from(sealed().unwrap()).is_none() {
+        let export = File::open(root.path()).unwrap();
+        if Option::<OwnedFd>::from(sealed_ruleset().unwrap()).is_none() {
             return eprintln!("skipped: this kernel has no Landlock");
         }
         in_child(|| {
             let sandbox = Sandbox::enter(&export).unwrap();
-            let file = open(&root.path().join("beside"));
             let walk = fork_child(|| {
-                let found = PathFd::new(File::open(&tree).unwrap().into()).unwrap();
-                let walk = Opened::Tree(Box::new(Walk::open(found, Start::BEGINNING).unwrap()));
-                let _sealed = sandbox.seal(walk).unwrap();
+                let directory = File::open(&tree).unwrap();
+                let _sealed = sandbox.seal(Some(directory.as_fd())).unwrap();
                 let held = fs::read(tree.join("below/file")).is_ok()
                     && fs::read_dir(tree.join("below")).is_ok()
                     && denied(fs::read(root.path().join("beside")))
@@ -286,8 +272,8 @@ mod tests {
             });
             let walk = walk.unwrap();
             let walked = exit_status(walk) == Some(0);
-            // The ruleset that all have in common allows no more than before.
-            let _sealed = sandbox.seal(Opened::File(file)).unwrap();
+            // The common ruleset allows no more than before.
+            let _sealed = sandbox.seal(None).unwrap();
             vec![
                 ("the tree alone is read", walked),
                 ("another child does not read it", denied(fs::read(tree.join("below/file")))),

@@ -1,6 +1,7 @@
-//! From a path to a descriptor: below the export's root and nowhere else.
+//! From a path to an open file: below the root and nowhere else.
 
-pub(crate) mod export;
+mod export;
 mod path_fd;
 
-pub(crate) use path_fd::{PathFd, entry, itself, kind, meta};
+pub(super) use export::Export;
+pub(super) use path_fd::{PathFd, kind};

@@ -1,5 +1,4 @@
-//! Something that stands below the root: found, so that it can be looked at, before it is opened, if
-//! it is.
+//! A file that was found, but not opened.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -10,10 +9,11 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 
-use crate::server::confine::own_proc_files;
-use crate::wire::{Entry, Kind, Meta};
+use crate::server::confine::may_reveal_this_process;
+use crate::wire::Kind;
 
-/// What a path, or a name, led to: by a descriptor that can do nothing (`O_PATH`).
+/// A handle to a file of any kind (`O_PATH`): it can be looked at, but not read. Opening it opens
+/// this inode, whatever has its path by then.
 #[derive(Debug)]
 pub(crate) struct PathFd {
     descriptor: OwnedFd,
@@ -21,12 +21,12 @@ pub(crate) struct PathFd {
 }
 
 impl PathFd {
-    pub(crate) fn new(descriptor: OwnedFd) -> Result<Self, Errno> {
+    pub(super) fn new(descriptor: OwnedFd) -> Result<Self, Errno> {
         let stat = fstat(&descriptor)?;
         Ok(Self { descriptor, stat })
     }
 
-    /// What has this name in a directory; of a link, the link itself.
+    /// Finds the file with this name in a directory, and follows no link.
     pub(crate) fn below(directory: impl AsFd, name: &[u8]) -> Result<Self, Errno> {
         let inside = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -38,46 +38,48 @@ impl PathFd {
         kind(&self.stat)
     }
 
-    /// Opens the file that was found, whatever its path leads to by now.
+    /// Opens the file for reading.
     pub(crate) fn open_file(&self) -> Result<File, Errno> {
+        // Files of /proc have the size 0.
         if self.stat.st_size == 0 {
-            self.check_tells_nothing()?;
+            self.refuse_own_proc_files()?;
         }
         Ok(self.open(OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?.into())
     }
 
-    /// Opens the directory that was found, to be read.
+    /// Opens the directory for reading.
     pub(crate) fn open_directory(&self) -> Result<OwnedFd, Errno> {
-        self.check_tells_nothing()?;
+        self.refuse_own_proc_files()?;
         self.open(OFlag::O_DIRECTORY)
     }
 
-    fn open(&self, flags: OFlag) -> Result<OwnedFd, Errno> {
-        open(itself(&self.descriptor).as_str(), flags | OFlag::O_CLOEXEC, Mode::empty())
-    }
-
-    /// Where the link that was found leads; of anything else, nowhere.
+    /// Reads the symbolic link. Empty for any other file.
     pub(crate) fn target(&self) -> Result<Vec<u8>, Errno> {
         if self.kind() != Kind::Link {
             return Ok(Vec::new());
         }
-        self.check_tells_nothing()?;
+        self.refuse_own_proc_files()?;
         readlinkat(&self.descriptor, "").map(OsStringExt::into_vec)
     }
 
-    fn check_tells_nothing(&self) -> Result<(), Errno> {
-        match own_proc_files::may_tell_of_this_process(&self.descriptor, self.stat.st_dev) {
+    fn open(&self, flags: OFlag) -> Result<OwnedFd, Errno> {
+        open(proc_path(&self.descriptor).as_str(), flags | OFlag::O_CLOEXEC, Mode::empty())
+    }
+
+    fn refuse_own_proc_files(&self) -> Result<(), Errno> {
+        match may_reveal_this_process(&self.descriptor, self.stat.st_dev) {
             true => Err(Errno::EACCES),
             false => Ok(()),
         }
     }
 }
 
-/// What a descriptor is open on, as a path: proc_pid_fd(5).
-pub(crate) fn itself(descriptor: &OwnedFd) -> String {
+/// The path in /proc that leads to the file of a descriptor: proc_pid_fd(5).
+pub(super) fn proc_path(descriptor: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", descriptor.as_raw_fd())
 }
 
+/// The kind of a file.
 pub(crate) fn kind(stat: &FileStat) -> Kind {
     match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
         SFlag::S_IFREG => Kind::Regular,
@@ -88,37 +90,5 @@ pub(crate) fn kind(stat: &FileStat) -> Kind {
         SFlag::S_IFCHR => Kind::CharacterDevice,
         SFlag::S_IFBLK => Kind::BlockDevice,
         _ => Kind::Unknown,
-    }
-}
-
-/// What is to be said of it, of which these bytes are to come.
-pub(crate) fn meta(stat: &FileStat, offset: u64, length: Option<u64>) -> Meta {
-    Meta {
-        kind: kind(stat),
-        mode: stat.st_mode,
-        size: u64::try_from(stat.st_size).unwrap_or(0),
-        mtime: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
-        device: stat.st_dev,
-        inode: stat.st_ino,
-        offset,
-        length,
-    }
-}
-
-/// The same, and whose it is.
-pub(crate) fn entry<'a>(
-    stat: &FileStat,
-    meta: Meta,
-    name: &'a [u8],
-    target: &'a [u8],
-) -> Entry<'a> {
-    Entry {
-        meta,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        links: stat.st_nlink,
-        special: stat.st_rdev,
-        name,
-        target,
     }
 }

@@ -1,4 +1,4 @@
-//! An open regular file, and the part of it to send.
+//! Sends a regular file, or a part of it.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
@@ -6,50 +6,56 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
 
-use super::transfer::{Progress, SendFailure, Source, unreadable};
-use crate::server::resolve;
+use super::failure::SendFailure;
+use super::file_meta::{differ, meta};
+use super::source::{Progress, Source, at_most};
+use crate::sys::errno_of;
 use crate::wire::{Arrived, Meta, Range};
 
 /// A regular file, opened with the caller's rights, and the part of it to send.
+///
+/// If the client resumes a transfer, the part that it already has is verified first: the END of
+/// this transfer covers only the rest. An unchanged mtime would not prove that part unchanged,
+/// since two writes within a tick of the clock, or a write through mmap, may leave it as it was.
 #[derive(Debug)]
 pub(crate) struct OpenedFile {
-    pub(crate) file: File,
+    file: File,
     stat: FileStat,
     range: Range,
-    /// What is still to come; None where the file's size is unknown: it is then read to its end.
+    /// How many bytes are left to send. None: the size is unknown, so it is read to its end.
     left: Option<u64>,
-    ahead: Ahead,
+    before: Before,
 }
 
-/// What comes before the first byte.
+/// What is left to do before the first byte can be read.
 #[derive(Debug)]
-enum Ahead {
+enum Before {
     Seek,
     Verify(Arrived),
-    Verifying(Unverified),
+    Verifying(Verification),
     Nothing,
 }
 
-/// The beginning of a file, which is to have a checksum.
+/// Compares the checksum of a part of a file, a piece at a time.
 #[derive(Debug)]
-pub(crate) struct Unverified {
+pub(super) struct Verification {
     left: u64,
     wanted: u32,
     checksum: crc32fast::Hasher,
 }
 
-impl Unverified {
-    /// How much is read at once, in bytes.
-    const AT_ONCE: usize = 256 << 10;
+impl Verification {
+    /// How many bytes it reads at once.
+    const PIECE: usize = 256 << 10;
 
-    /// So many bytes from where the file is to be read next.
-    pub(crate) fn new(bytes: u64, wanted: u32) -> Self {
+    /// Verifies this many bytes, from the file's current position on.
+    pub(super) fn new(bytes: u64, wanted: u32) -> Self {
         Self { left: bytes, wanted, checksum: crc32fast::Hasher::new() }
     }
 
-    /// Reads some of them. None: there are more to be read. Otherwise whether they are the same.
-    pub(crate) fn read(&mut self, file: &mut File) -> io::Result<Option<bool>> {
-        let mut bytes = vec![0; at_most(Some(self.left), Self::AT_ONCE)];
+    /// Reads the next piece. None: there is more to read. Otherwise: whether the checksum matches.
+    pub(super) fn read(&mut self, file: &mut File) -> io::Result<Option<bool>> {
+        let mut bytes = vec![0; at_most(Some(self.left), Self::PIECE)];
         let read = read_some(file, &mut bytes)?;
         self.checksum.update(&bytes[..read]);
         self.left -= read as u64;
@@ -61,45 +67,44 @@ impl Unverified {
 }
 
 impl OpenedFile {
-    pub(crate) fn new(file: File, range: Range, arrived: Option<Arrived>) -> Result<Self, Errno> {
+    pub(super) fn new(file: File, range: Range, arrived: Option<Arrived>) -> Result<Self, Errno> {
         let stat = fstat(&file)?;
         let left = match u64::try_from(stat.st_size).unwrap_or(0) {
-            // Empty, or a file of /proc, which does not know: reading tells.
+            // Empty, or a file of /proc, whose size is not known before it is read.
             0 => range.length,
             size => {
                 let rest = size.saturating_sub(range.offset);
                 Some(range.length.map_or(rest, |length| length.min(rest)))
             }
         };
-        let ahead = match arrived {
-            Some(arrived) => Ahead::Verify(arrived),
-            None if range.offset > 0 && left != Some(0) => Ahead::Seek,
-            None => Ahead::Nothing,
+        let before = match arrived {
+            Some(arrived) => Before::Verify(arrived),
+            None if range.offset > 0 && left != Some(0) => Before::Seek,
+            None => Before::Nothing,
         };
-        Ok(Self { file, stat, range, left, ahead })
+        Ok(Self { file, stat, range, left, before })
     }
 
-    /// Takes a step towards the first byte; false if nothing is ahead of it.
-    fn step(&mut self) -> Result<bool, SendFailure> {
-        let seek = |file: &mut File, to| file.seek(SeekFrom::Start(to)).map_err(unreadable);
-        match &mut self.ahead {
-            Ahead::Nothing => return Ok(false),
-            Ahead::Seek => {
-                seek(&mut self.file, self.range.offset)?;
-                self.ahead = Ahead::Nothing;
+    /// Does one thing that is left to do before the first byte. False: nothing was left.
+    fn prepare(&mut self) -> Result<bool, SendFailure> {
+        match &mut self.before {
+            Before::Nothing => return Ok(false),
+            Before::Seek => {
+                self.file.seek(SeekFrom::Start(self.range.offset)).map_err(read_failed)?;
+                self.before = Before::Nothing;
             }
-            Ahead::Verify(Arrived { start, checksum }) => {
-                seek(&mut self.file, *start)?;
+            Before::Verify(Arrived { start, checksum }) => {
+                self.file.seek(SeekFrom::Start(*start)).map_err(read_failed)?;
                 let bytes = self.range.offset - *start;
-                self.ahead = Ahead::Verifying(Unverified::new(bytes, *checksum));
+                self.before = Before::Verifying(Verification::new(bytes, *checksum));
             }
-            Ahead::Verifying(unverified) => {
-                match unverified.read(&mut self.file).map_err(unreadable)? {
+            Before::Verifying(verification) => {
+                match verification.read(&mut self.file).map_err(read_failed)? {
                     None => {}
-                    Some(true) => self.ahead = Ahead::Nothing,
+                    Some(true) => self.before = Before::Nothing,
                     Some(false) => {
-                        let text = "the file changed since its beginning arrived".to_owned();
-                        return Err(SendFailure::Unreadable { text, errno: Errno::ESTALE });
+                        let text = "the file changed since its beginning arrived";
+                        return Err(SendFailure::new(text, Errno::ESTALE));
                     }
                 }
             }
@@ -108,30 +113,27 @@ impl OpenedFile {
     }
 }
 
-/// Where a transfer goes on, what arrived before is verified: the END of this one speaks for the rest
-/// alone. An mtime would not do, since writes within a tick of the clock, or through mmap, may leave it
-/// as it was.
 impl Source for OpenedFile {
     const IS_QUICK: bool = true;
 
     fn meta(&self) -> Meta {
         let length = if self.stat.st_size == 0 { None } else { self.left };
-        resolve::meta(&self.stat, self.range.offset, length)
+        meta(&self.stat, self.range.offset, length)
     }
 
     fn length(&self) -> Option<u64> {
         self.left
     }
 
-    fn fill(&mut self, room: &mut [u8]) -> Result<Progress, SendFailure> {
-        if self.step()? {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<Progress, SendFailure> {
+        if self.prepare()? {
             return Ok(Progress::Working);
         }
-        let most = at_most(self.left, room.len());
+        let most = at_most(self.left, buffer.len());
         if most == 0 {
             return Ok(Progress::Ended);
         }
-        match read_some(&mut self.file, &mut room[..most]).map_err(unreadable)? {
+        match read_some(&mut self.file, &mut buffer[..most]).map_err(read_failed)? {
             0 => Ok(Progress::Ended),
             read => {
                 self.left = self.left.map(|left| left - read as u64);
@@ -141,34 +143,26 @@ impl Source for OpenedFile {
     }
 
     fn has_changed(&mut self) -> Result<bool, SendFailure> {
-        let now = fstat(&self.file).map_err(|errno| unreadable(errno.into()))?;
+        let now = fstat(&self.file).map_err(SendFailure::read)?;
         let changed = differ(&self.stat, &now);
-        // A file that ends early and did not change is one whose size never meant much, as in /sys.
+        // A file that ends early and did not change never had a true size, as in /sys.
         if self.left.is_some_and(|left| left > 0) && changed {
-            let text = "the file shrank while it was read".to_owned();
-            return Err(SendFailure::Unreadable { text, errno: Errno::EIO });
+            return Err(SendFailure::new("the file shrank while it was read", Errno::EIO));
         }
         Ok(changed)
     }
 }
 
-pub(crate) fn at_most(left: Option<u64>, room: usize) -> usize {
-    left.and_then(|left| usize::try_from(left).ok()).map_or(room, |left| left.min(room))
+fn read_failed(error: io::Error) -> SendFailure {
+    SendFailure::read(errno_of(&error))
 }
 
-pub(crate) fn read_some(file: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
+/// Reads some bytes; 0 is the end of the file.
+pub(super) fn read_some(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
-        match file.read(room) {
+        match file.read(buffer) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             outcome => return outcome,
         }
     }
-}
-
-pub(crate) fn differ(before: &FileStat, now: &FileStat) -> bool {
-    let of = |stat: &FileStat| {
-        let mtime = (stat.st_mtime, stat.st_mtime_nsec);
-        (stat.st_size, mtime, (stat.st_ctime, stat.st_ctime_nsec))
-    };
-    of(before) != of(now)
 }

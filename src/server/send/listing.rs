@@ -1,4 +1,4 @@
-//! What a directory holds, or what one thing is: a packed META for each.
+//! Sends what a directory contains, or what one file is: a packed META for each entry.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -9,13 +9,15 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, readlinkat};
 use nix::sys::stat::fstatat;
 
+use super::failure::SendFailure;
+use super::file_meta::{entry, meta};
 use super::names::Names;
 use super::packed::{Pending, pack_failure};
-use super::transfer::{PATIENCE, Progress, SendFailure, Source, unreadable};
-use crate::server::resolve::{PathFd, entry, kind, meta};
+use super::source::{MAX_WORK, Progress, Source};
+use crate::server::resolve::{PathFd, kind};
 use crate::wire::{Entry, Kind, Meta, Start};
 
-/// Says what is there.
+/// The entries of a directory, or one entry.
 #[derive(Debug)]
 pub(crate) struct Listing {
     meta: Meta,
@@ -25,34 +27,33 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    /// Of the one thing.
-    pub(crate) fn of_one(found: &PathFd) -> Result<Self, Errno> {
+    /// Lists one file alone.
+    pub(super) fn of_one(found: &PathFd) -> Result<Self, Errno> {
         let meta = meta(&found.stat, 0, Some(0));
         let mut pending = Pending::default();
-        entry(&found.stat, meta, b"", &found.target()?).append(pending.add());
+        entry(&found.stat, meta, b"", &found.target()?).append(pending.buffer());
         Ok(Self { meta, directory: None, names: Names::all(), pending })
     }
 
-    /// Of what a directory holds.
-    pub(crate) fn of_directory(found: &PathFd, start: Start<'_>) -> Result<Self, Errno> {
+    /// Lists the content of a directory.
+    pub(super) fn of_directory(found: &PathFd, start: Start<'_>) -> Result<Self, Errno> {
         Ok(Self {
             meta: meta(&found.stat, 0, None),
             directory: Some(found.open_directory()?),
-            names: Names::behind(start.path),
+            names: Names::after(start.path),
             pending: Pending::default(),
         })
     }
 
-    /// Does the next thing: packs an entry, or reads names; false if there is none. One that went since its name was read was never
-    /// there.
+    /// Packs an entry, or reads some names. False: there are no more.
     fn step(&mut self) -> Result<bool, Errno> {
         let Some(directory) = &self.directory else { return Ok(false) };
         if self.names.read_some(directory, 0)? {
             return Ok(true);
         }
-        let Some(name) = self.names.next() else { return Ok(self.names.go_on()) };
+        let Some(name) = self.names.next() else { return Ok(self.names.next_batch()) };
         let path = OsStr::from_bytes(name);
-        let out = self.pending.add();
+        let out = self.pending.buffer();
         match fstatat(directory, path, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => {
                 let link = (kind(&stat) == Kind::Link).then(|| readlinkat(directory, path));
@@ -60,6 +61,7 @@ impl Listing {
                 let target = target.unwrap_or_default();
                 entry(&stat, meta(&stat, 0, Some(0)), name, &target).append(out);
             }
+            // Removed since its name was read.
             Err(Errno::ENOENT) => {}
             Err(errno) => {
                 Entry::unknown(name).append(out);
@@ -75,17 +77,18 @@ impl Source for Listing {
         self.meta
     }
 
-    fn fill(&mut self, room: &mut [u8]) -> Result<Progress, SendFailure> {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<Progress, SendFailure> {
         let (begin, mut filled) = (Instant::now(), 0);
         loop {
-            filled += self.pending.take(&mut room[filled..]);
-            if filled == room.len() || (filled > 0 && begin.elapsed() > PATIENCE) {
+            filled += self.pending.take(&mut buffer[filled..]);
+            let is_late = begin.elapsed() > MAX_WORK;
+            if filled == buffer.len() || (filled > 0 && is_late) {
                 return Ok(Progress::Bytes(filled));
             }
-            if begin.elapsed() > PATIENCE {
+            if is_late {
                 return Ok(Progress::Working);
             }
-            if !self.step().map_err(|errno| unreadable(errno.into()))? {
+            if !self.step().map_err(SendFailure::read)? {
                 let ended = Progress::Ended;
                 return Ok(if filled > 0 { Progress::Bytes(filled) } else { ended });
             }

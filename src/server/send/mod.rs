@@ -1,14 +1,22 @@
-//! What leaves: a file, a listing or a tree, as the messages of a reply.
+//! How bytes leave: what a request names is opened as a [`Source`], and its bytes become the
+//! messages of a reply.
 
-pub(crate) mod file;
+mod failure;
+mod file;
+mod file_meta;
 mod listing;
 mod names;
-pub(crate) mod outbox;
+mod opened;
+mod outbox;
 mod packed;
-pub(crate) mod queue_capacity;
-pub(crate) mod transfer;
+mod queue_capacity;
+mod source;
+mod transfer;
 mod tree;
 mod tree_file;
 
-pub(crate) use listing::Listing;
-pub(crate) use tree::Walk;
+pub(super) use failure::SendFailure;
+pub(super) use opened::Opened;
+pub(super) use outbox::{Outbox, Undelivered};
+pub(super) use queue_capacity::QueueCapacity;
+pub(super) use transfer::Sent;

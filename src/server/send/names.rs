@@ -1,5 +1,7 @@
-//! The names in a directory in their order, in no more memory than a fixed amount, however many there
-//! are; read a few at a time, since a directory may take longer than a client waits for a sign of life.
+//! The sorted names of a directory, in a fixed amount of memory however many there are.
+//!
+//! It reads a few names at a time, because reading a large directory takes longer than a client waits
+//! for a sign of life.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -9,17 +11,18 @@ use nix::unistd::{Whence, lseek};
 
 use crate::sys::errno_of;
 
-/// Names of a directory, sorted by their bytes: all, or as many of the first as the budget allows.
+/// Names of a directory, sorted by their bytes: a batch of as many as the budget allows, then the
+/// next batch.
 #[derive(Debug, Default)]
-pub(crate) struct Names {
-    /// The names one behind the other, in the order in which they were read.
+pub(super) struct Names {
+    /// The names, one after the other, in the order in which they were read.
     bytes: Vec<u8>,
-    /// Where each is, and how long, in their order.
+    /// The position and length of each name, sorted by name once all are read.
     places: Vec<(u32, u16)>,
     next: usize,
-    /// Whether there are others behind these.
+    /// Whether there are more names after this batch.
     more: bool,
-    /// What comes before this name is left out, and that one too unless it is `with_from`.
+    /// The batch starts after this name; if `with_from`, at this name.
     from: Vec<u8>,
     with_from: bool,
     state: State,
@@ -36,45 +39,45 @@ enum State {
 #[derive(Debug)]
 struct Scan {
     stream: OwningIter,
-    /// The last of the names that are kept, since there are too many.
+    /// The last name that fits into the batch. None: so far all do.
     last: Option<Vec<u8>>,
 }
 
 impl Names {
-    /// How many bytes of names to keep, about, at the top. 100,000 of 20 bytes take a third of it.
+    /// The size of a batch at the top of a tree, in bytes. 100,000 names of 20 bytes take a third.
     const BUDGET: usize = 8 << 20;
 
-    /// What a name takes beside its bytes.
+    /// The bytes that a name takes beside its own.
     const PLACE: usize = size_of::<(u32, u16)>();
 
-    /// How many are read at once.
+    /// How many names to read at once.
     const AT_ONCE: usize = 1024;
 
     /// All names.
-    pub(crate) fn all() -> Self {
+    pub(super) fn all() -> Self {
         Self::default()
     }
 
-    /// The names behind one.
-    pub(crate) fn behind(name: &[u8]) -> Self {
+    /// The names after this one.
+    pub(super) fn after(name: &[u8]) -> Self {
         Self { from: name.to_vec(), ..Self::default() }
     }
 
-    /// A name and those behind it.
-    pub(crate) fn beginning_with(name: &[u8]) -> Self {
+    /// This name and those after it.
+    pub(super) fn starting_at(name: &[u8]) -> Self {
         Self { from: name.to_vec(), with_from: true, ..Self::default() }
     }
 
-    /// Reads some of them; false once there are names to be [taken](Self::next), or none. The fewer are
-    /// kept, the more directories are open above this one.
-    pub(crate) fn read_some(&mut self, directory: &OwnedFd, depth: usize) -> Result<bool, Errno> {
+    /// Reads some names. False: the batch is complete, and [`next`](Self::next) returns its names.
+    /// The deeper the directory is in a tree, the smaller its batches are.
+    pub(super) fn read_some(&mut self, directory: &OwnedFd, depth: usize) -> Result<bool, Errno> {
         self.read_within(Self::BUDGET >> depth.min(4), directory)
     }
 
     fn read_within(&mut self, budget: usize, directory: &OwnedFd) -> Result<bool, Errno> {
         let mut scan = match std::mem::take(&mut self.state) {
             State::Unread => {
-                // Both descriptors have one place to read at.
+                // The copy below shares its position with this descriptor.
                 lseek(directory, 0, Whence::SeekSet)?;
                 let copy = directory.as_fd().try_clone_to_owned();
                 let stream = Dir::from_fd(copy.map_err(|error| errno_of(&error))?)?;
@@ -92,7 +95,7 @@ impl Names {
                 self.state = State::Read;
                 return Ok(false);
             };
-            self.take_up(entry?.file_name().to_bytes(), scan.last.as_deref());
+            self.consider(entry?.file_name().to_bytes(), scan.last.as_deref());
             if self.size() > 2 * budget {
                 scan.last = Some(self.keep_first(budget));
             }
@@ -101,12 +104,12 @@ impl Names {
         Ok(true)
     }
 
-    fn take_up(&mut self, name: &[u8], last: Option<&[u8]>) {
+    fn consider(&mut self, name: &[u8], last: Option<&[u8]>) {
         let from = &self.from[..];
         let is_before = if self.with_from { name < from } else { name <= from };
-        let is_behind = last.is_some_and(|last| name > last);
-        self.more |= is_behind;
-        if !matches!(name, b"." | b"..") && !is_before && !is_behind {
+        let is_after = last.is_some_and(|last| name > last);
+        self.more |= is_after;
+        if !matches!(name, b"." | b"..") && !is_before && !is_after {
             self.add(name);
         }
     }
@@ -116,20 +119,20 @@ impl Names {
         self.bytes.extend_from_slice(name);
     }
 
-    /// How many bytes they take, about.
-    pub(crate) fn size(&self) -> usize {
+    /// About how many bytes the batch takes.
+    pub(super) fn size(&self) -> usize {
         self.bytes.len() + self.places.len() * Self::PLACE
     }
 
-    /// In their order, each once: what is removed and made again meanwhile may be read twice,
-    /// readdir(3).
+    /// Sorts the names and drops duplicates: a file that is removed and made again while the directory
+    /// is read may come twice, readdir(3).
     fn sort(&mut self) {
         let name = |&place: &(u32, u16)| at(&self.bytes, place);
         self.places.sort_unstable_by(|one, other| name(one).cmp(name(other)));
         self.places.dedup_by(|one, other| name(one) == name(other));
     }
 
-    /// Forgets all but the first, and gives the last of those.
+    /// Drops all names but the first ones, and returns the last of those.
     fn keep_first(&mut self, budget: usize) -> Vec<u8> {
         self.sort();
         let (mut bytes, mut places) = (Vec::new(), Vec::new());
@@ -146,15 +149,15 @@ impl Names {
         self.places.last().map_or_else(Vec::new, |&last| at(&self.bytes, last).to_vec())
     }
 
-    /// Takes the next name.
-    pub(crate) fn next(&mut self) -> Option<&[u8]> {
+    /// Returns the next name of the batch.
+    pub(super) fn next(&mut self) -> Option<&[u8]> {
         let place = *self.places.get(self.next)?;
         self.next += 1;
         Some(at(&self.bytes, place))
     }
 
-    /// Once all that were kept were taken: whether there are others, to be read now.
-    pub(crate) fn go_on(&mut self) -> bool {
+    /// After the last name of a batch: starts the next batch. False: there is none.
+    pub(super) fn next_batch(&mut self) -> bool {
         let more = self.more;
         if more {
             self.forget();
@@ -162,10 +165,10 @@ impl Names {
         more
     }
 
-    /// Forgets all that were not taken, to be read again.
-    pub(crate) fn forget(&mut self) {
+    /// Frees the memory of the names that were not returned yet, and reads them again later.
+    pub(super) fn forget(&mut self) {
         *self = match self.next.checked_sub(1) {
-            Some(taken) => Self::behind(at(&self.bytes, self.places[taken])),
+            Some(taken) => Self::after(at(&self.bytes, self.places[taken])),
             None => Self {
                 from: std::mem::take(&mut self.from),
                 with_from: self.with_from,
@@ -205,7 +208,7 @@ mod tests {
         }
         expected.sort();
         let directory = OwnedFd::from(File::open(folder.path()).unwrap());
-        for (budget, forgetful) in
+        for (budget, forgets) in
             [1, 50, 1000, 1 << 20].map(|budget| [(budget, false), (budget, true)]).concat()
         {
             let (mut names, mut found) = (Names::all(), Vec::new());
@@ -214,19 +217,19 @@ mod tests {
                 assert!(names.size() <= 2 * budget + 64, "{budget}");
                 while let Some(name) = names.next() {
                     found.push(String::from_utf8(name.to_vec()).unwrap());
-                    if forgetful && found.len() % 7 == 0 {
+                    if forgets && found.len() % 7 == 0 {
                         names.forget();
                         while names.read_within(budget, &directory).unwrap() {}
                     }
                 }
-                if !names.go_on() {
+                if !names.next_batch() {
                     break;
                 }
             }
             assert_eq!(found, expected, "{budget}");
         }
         let from = expected[250].as_bytes();
-        for (mut names, index) in [(Names::beginning_with(from), 250), (Names::behind(from), 251)] {
+        for (mut names, index) in [(Names::starting_at(from), 250), (Names::after(from), 251)] {
             while names.read_some(&directory, 0).unwrap() {}
             assert_eq!(names.next(), Some(expected[index].as_bytes()));
         }

@@ -1,15 +1,16 @@
-//! Sending to a client that may read slowly, stop, die, or take its queue away.
+//! Sends messages to a client that may read slowly, stop, die, or remove its queue.
 
+use std::ops::Range;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
+use sysv_ipc::{Message, MessageBuffer, QueueLimits, SendError};
 
 use crate::counters::Writer;
 use crate::ownership::liveness::{Dead, Life, Observer};
-use crate::server::admission::reply_to::{Dialect, ReplyTo};
+use crate::server::admission::{Dialect, ReplyTo};
 use crate::sys::{AdaptiveSpin, signals};
 use crate::wire::{Lease, MAX_PLAIN_REPLY, MAX_REPLY, Reply};
-use sysv_ipc::{self, Message, MessageBuffer, QueueLimits, SendError};
 
 /// The way to one client.
 #[derive(Debug)]
@@ -17,27 +18,25 @@ pub(crate) struct Outbox<'a> {
     reply: ReplyTo,
     stall_timeout: Duration,
     chunk: usize,
-    patience: AdaptiveSpin,
+    spin: AdaptiveSpin,
     ticking: bool,
-    /// When the last message was about to be sent, or the request received.
+    /// When the last message was sent, or the request received.
     last_sent: Instant,
-    /// Since when nothing was taken of what is there, and when something was before that.
+    /// Since when the client has read nothing, and the time of its last read before that.
     unread: Option<(Instant, Option<SystemTime>)>,
-    /// Bytes of the file that were sent.
-    pub(crate) sent: u64,
-    /// Where they are counted, how many were, and when.
-    figures: Option<&'a Writer>,
-    counted: u64,
-    last_counted: Instant,
+    sent: SentBytes<'a>,
 }
 
-/// Why the client did not get a message. The first three are nobody's fault.
+/// Why a message did not reach the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Undelivered {
+    /// The client removed its queue.
     #[error("client gone")]
     Gone,
+    /// The client died; its queue is removed.
     #[error("client dead: {0}")]
     Dead(Dead),
+    /// The client did not read for the stall timeout.
     #[error("client stalled")]
     Stalled,
     #[error("setitimer: {0}")]
@@ -46,111 +45,103 @@ pub(crate) enum Undelivered {
     Os(sysv_ipc::Error),
 }
 
-impl Undelivered {
-    /// Whether nobody is left whom it would matter to.
-    pub(crate) fn is_for_good(self) -> bool {
-        matches!(self, Self::Gone | Self::Dead(_))
-    }
-}
-
-impl<'f> Outbox<'f> {
-    /// The most bytes to read at once. Beyond, they would leave the cache before they are sent.
+impl<'a> Outbox<'a> {
+    /// The most bytes to read at once. With more, the first would leave the CPU's cache before they
+    /// are sent.
     const MAX_BATCH: usize = 128 << 10;
 
-    /// What is sent is counted when it is this much, or after this time: a transfer is seen while it
-    /// is under way, and costs the others nothing.
-    const COUNT_EVERY: (u64, Duration) = (1 << 20, Duration::from_millis(200));
-
-    /// How often a child that waits looks whether its client still lives.
+    /// How often a child that waits checks whether its client is alive.
     const TICK: Duration = Duration::from_secs(1);
 
-    /// For a queue that was admitted after this moment.
-    pub(crate) fn new(reply: ReplyTo, stall_timeout: Duration, last_sent: Instant) -> Self {
-        let (chunk, patience) = (chunk_for(&reply), AdaptiveSpin::default());
+    /// For a request that was received at this moment, before its admission.
+    pub(crate) fn new(
+        reply: ReplyTo,
+        stall_timeout: Duration,
+        counters: &'a Writer,
+        received: Instant,
+    ) -> Self {
         Self {
             reply,
             stall_timeout,
-            chunk,
-            patience,
+            chunk: chunk_for(&reply),
+            spin: AdaptiveSpin::default(),
             ticking: false,
-            last_sent,
+            last_sent: received,
             unread: None,
-            sent: 0,
-            figures: None,
-            counted: 0,
-            last_counted: last_sent,
+            sent: SentBytes { total: 0, counted: 0, last_counted: received, counters },
         }
     }
 
-    /// From now on, what is sent is counted there.
-    pub(crate) fn counts_in(&mut self, figures: &'f Writer) {
-        self.figures = Some(figures);
+    /// How many bytes of the file were sent.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.total
     }
 
-    /// Counts what was not counted yet.
-    pub(crate) fn count_rest(&mut self) {
-        if let (Some(figures), true) = (self.figures, self.sent > self.counted) {
-            figures.sent(self.sent - self.counted);
-            self.counted = self.sent;
-        }
+    /// Brings the counters up to date.
+    pub(crate) fn count_sent(&mut self) {
+        self.sent.count();
     }
 
-    fn count_now_and_then(&mut self, now: Instant) {
-        let (bytes, time) = Self::COUNT_EVERY;
-        if self.sent - self.counted >= bytes || now.duration_since(self.last_counted) >= time {
-            self.count_rest();
-            self.last_counted = now;
-        }
-    }
-
-    /// The most bytes that a DATA should carry.
-    pub(crate) fn chunk(&self) -> usize {
+    /// The most bytes for one DATA.
+    pub(super) fn chunk(&self) -> usize {
         self.chunk
     }
 
-    /// How many bytes to take from a source at once: whole DATA. Of a quick one several, since reading
-    /// them one by one takes a seventh longer in all; of others no more than the queue takes, or the
-    /// client would wait meanwhile.
-    pub(crate) fn batch(&self, is_quick: bool) -> usize {
+    /// How many bytes to take from a source at once, in whole DATA. From a quick source several
+    /// DATA: reading them one by one takes a seventh longer in all. From others no more than the
+    /// queue holds, because the client waits meanwhile.
+    pub(super) fn batch(&self, is_quick: bool) -> usize {
         let queue = usize::try_from(self.reply.max_bytes).unwrap_or(Self::MAX_BATCH);
         let most = if is_quick { Self::MAX_BATCH } else { queue.min(Self::MAX_BATCH) };
-        // The type of a message takes the place of the bytes before it, which must be aligned.
+        // A message's type overwrites the bytes before it, which must be aligned.
         let aligned = self.chunk.is_multiple_of(MessageBuffer::ALIGNMENT);
         self.chunk * if aligned { (most / self.chunk).max(1) } else { 1 }
     }
 
-    /// Sends a message: tries for a while, then waits, looking after the client now and then.
+    /// Sends bytes of the file as a DATA.
+    pub(super) fn send_data(
+        &mut self,
+        buffer: &mut MessageBuffer,
+        part: Range<usize>,
+    ) -> Result<(), Undelivered> {
+        let bytes = part.len() as u64;
+        self.send(buffer.part(Reply::DATA, part))?;
+        self.sent.total += bytes;
+        Ok(())
+    }
+
+    /// Sends a message: tries for a short time, then waits, and checks on the client every second.
     ///
-    /// Ids come round again, in seconds at best; reading a file may take as long. So after a pause
-    /// the queue is looked at before anything is sent. Between two messages that follow each other
-    /// sooner a queue can go, which the next one finds out, but not come again.
-    pub(crate) fn send<'a>(&mut self, message: impl Into<Message<'a>>) -> Result<(), Undelivered> {
+    /// Reading a file may take so long that the queue's id is given to another queue, which takes
+    /// seconds at least. So after a pause it checks the queue first. Between two messages in quick
+    /// succession a queue can be removed, which the send notices, but its id cannot come round.
+    pub(crate) fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<(), Undelivered> {
         let now = Instant::now();
         if now.duration_since(self.last_sent) >= Self::TICK {
-            self.check_is_there()?;
+            self.check_queue()?;
         }
         self.last_sent = now;
         self.unread = None;
-        self.count_now_and_then(now);
+        self.sent.count_if_due(now);
         self.deliver(message.into())
     }
 
-    /// Tells a client that there is nothing new, once a second: by a DATA without bytes. Looks after the
-    /// client meanwhile, as a wait for room would: one that does not read has stalled.
-    pub(crate) fn keep_alive(&mut self) -> Result<(), Undelivered> {
+    /// Once a second, while the source works: sends a DATA without bytes as a sign of life, and
+    /// checks on the client. A client that does not read for the stall timeout has stalled.
+    pub(super) fn keep_alive(&mut self) -> Result<(), Undelivered> {
         if self.last_sent.elapsed() < Self::TICK {
             return Ok(());
         }
-        self.look_after_client()?;
+        self.check_client()?;
         let now = Instant::now();
         self.last_sent = now;
-        // Beside the lease.
+        // The lease is one message.
         let status = self.reply.queue.status().ok().filter(|status| status.messages > 1);
         let Some(status) = status else {
             self.unread = None;
             return self.deliver((&MessageBuffer::with_text(Reply::DATA, &[])).into());
         };
-        // Whoever took a message meanwhile reads, if slowly.
+        // A client that has received a message meanwhile reads, if slowly.
         let since = match self.unread {
             Some((since, read_at)) if read_at == status.received_at => since,
             _ => now,
@@ -164,7 +155,7 @@ impl<'f> Outbox<'f> {
 
     fn deliver(&mut self, message: Message<'_>) -> Result<(), Undelivered> {
         let queue = self.reply.queue;
-        let tried = self.patience.attempt(|| match queue.try_send(message) {
+        let tried = self.spin.attempt(|| match queue.try_send(message) {
             Err(SendError::Full | SendError::Interrupted) => None,
             outcome => Some(outcome),
         });
@@ -185,36 +176,36 @@ impl<'f> Outbox<'f> {
                 Err(SendError::Interrupted) => {}
                 outcome => return outcome.map_err(undelivered),
             }
-            self.count_rest();
-            self.look_after_client()?;
+            self.sent.count();
+            self.check_client()?;
             if since.elapsed() >= self.stall_timeout {
-                return self.send_at_last(message);
+                return self.send_last_try(message);
             }
         }
     }
 
-    /// Whose time is up may have stood still all the while (SIGSTOP), and the client has read.
-    fn send_at_last(&self, message: Message<'_>) -> Result<(), Undelivered> {
+    /// Tries once more. This process may have been stopped (SIGSTOP) while the client read.
+    fn send_last_try(&self, message: Message<'_>) -> Result<(), Undelivered> {
         match self.reply.queue.try_send(message) {
             Err(SendError::Full | SendError::Interrupted) => Err(Undelivered::Stalled),
             outcome => outcome.map_err(undelivered),
         }
     }
 
-    fn check_is_there(&self) -> Result<(), Undelivered> {
-        if self.reply.is_there() { Ok(()) } else { Err(Undelivered::Gone) }
+    fn check_queue(&self) -> Result<(), Undelivered> {
+        if self.reply.is_clients() { Ok(()) } else { Err(Undelivered::Gone) }
     }
 
-    /// Ends the wait for a client that is proven dead, and removes what it left.
-    fn look_after_client(&self) -> Result<(), Undelivered> {
-        self.check_is_there()?;
+    /// Fails if the client is proven dead, and removes its queue.
+    fn check_client(&self) -> Result<(), Undelivered> {
+        self.check_queue()?;
         let Some(lease) = self.reply.lease() else { return Ok(()) };
         match Observer::new().life_nearby(&lease.owner) {
             Life::Alive(_) => Ok(()),
             Life::Dead(proof) => {
-                // The creator may; a server that the queue was handed to may as well, and may
-                // others' queues too: by now the id could be one's of those.
-                self.check_is_there()?;
+                // Check again: we may remove the queues of other users too, if they handed them to
+                // this server, and the id may be one of those by now.
+                self.check_queue()?;
                 let _ = self.reply.queue.remove();
                 Err(Undelivered::Dead(proof))
             }
@@ -222,11 +213,42 @@ impl<'f> Outbox<'f> {
     }
 }
 
+/// The bytes of the file that were sent, and how many of them the counters include.
+///
+/// It counts at intervals, so that a transfer shows while it runs and counting costs almost nothing.
+#[derive(Debug)]
+struct SentBytes<'a> {
+    total: u64,
+    counted: u64,
+    last_counted: Instant,
+    counters: &'a Writer,
+}
+
+impl SentBytes<'_> {
+    const BYTES: u64 = 1 << 20;
+    const INTERVAL: Duration = Duration::from_millis(200);
+
+    fn count(&mut self) {
+        if self.total > self.counted {
+            self.counters.sent(self.total - self.counted);
+            self.counted = self.total;
+        }
+    }
+
+    fn count_if_due(&mut self, now: Instant) {
+        if self.total - self.counted >= Self::BYTES
+            || now.duration_since(self.last_counted) >= Self::INTERVAL
+        {
+            self.count();
+            self.last_counted = now;
+        }
+    }
+}
+
 fn undelivered(error: SendError) -> Undelivered {
     match error {
         SendError::Os(error) => Undelivered::Os(error),
-        // Sized from the queue's own limits, so never too big unless they were lowered: the queue
-        // of a client that can no longer be served.
+        // TooBig: somebody lowered the queue's limits, so the client can no longer be served.
         _ => Undelivered::Gone,
     }
 }
@@ -240,8 +262,8 @@ fn chunk_for(reply: &ReplyTo) -> usize {
     }
 }
 
-/// The size of a DATA such that two fit into the queue, and that fills whole pages in the kernel:
-/// the first holds a header of 48 bytes, each further one of 8 (ipc/msgutil.c).
+/// The size of a DATA: two fit into the queue, and each fills whole pages in the kernel, of which
+/// the first has a header of 48 bytes and every other one of 8 (ipc/msgutil.c).
 fn chunk(queue: usize, limit: usize) -> usize {
     const PAGE: usize = 4096;
     let most = limit.min(queue / 2).max(1);

@@ -1,34 +1,33 @@
-//! Directories and what is in them, as packed messages: what one thing is, what a directory holds, and
-//! whole trees.
+//! Packed messages: listings and trees send messages within the bytes of DATA.
 
 use nix::errno::Errno;
 
 use crate::wire::{Failure, Packed, Reply, Trailer};
 
-/// Packs the end of an entry.
-pub(crate) fn pack_end(out: &mut Vec<u8>, trailer: &Trailer) {
+/// The trailer of an entry without bytes.
+pub(super) const NO_BYTES: Trailer = Trailer { bytes: 0, checksum: 0, changed: false };
+
+/// Packs the END of an entry.
+pub(super) fn pack_end(out: &mut Vec<u8>, trailer: &Trailer) {
     Packed::append(out, Reply::END, &trailer.encode());
 }
 
-/// The end of what has no bytes.
-pub(crate) const NO_BYTES: Trailer = Trailer { bytes: 0, checksum: 0, changed: false };
-
-/// Packs that an entry has no end.
-pub(crate) fn pack_failure(out: &mut Vec<u8>, text: &str, errno: Errno) {
+/// Packs a FAILURE in place of an entry's END.
+pub(super) fn pack_failure(out: &mut Vec<u8>, text: &str, errno: Errno) {
     let failure = Failure { text: text.as_bytes().to_vec(), errno: Some(errno) };
     Packed::append(out, Reply::FAILURE, &failure.encode());
 }
 
-/// Packed messages on their way out, taken as there is room for them.
+/// Packed messages that wait for room in a DATA.
 #[derive(Debug, Default)]
-pub(crate) struct Pending {
+pub(super) struct Pending {
     bytes: Vec<u8>,
     taken: usize,
 }
 
 impl Pending {
-    /// For more, once all that is there was taken.
-    pub(crate) fn add(&mut self) -> &mut Vec<u8> {
+    /// The buffer to append messages to.
+    pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
         if self.taken == self.bytes.len() {
             self.bytes.clear();
             self.taken = 0;
@@ -36,11 +35,11 @@ impl Pending {
         &mut self.bytes
     }
 
-    /// Moves as much as there is, and room for.
-    pub(crate) fn take(&mut self, room: &mut [u8]) -> usize {
+    /// Moves as many bytes as there are and as fit into `to`, and returns how many.
+    pub(super) fn take(&mut self, to: &mut [u8]) -> usize {
         let left = &self.bytes[self.taken..];
-        let count = left.len().min(room.len());
-        room[..count].copy_from_slice(&left[..count]);
+        let count = left.len().min(to.len());
+        to[..count].copy_from_slice(&left[..count]);
         self.taken += count;
         count
     }

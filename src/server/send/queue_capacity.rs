@@ -1,63 +1,61 @@
-//! More room in reply queues, where the server may give it: a deeper queue has both ends sleep less.
+//! Raises the capacity of reply queues, if the server may: in a larger queue, both ends sleep less.
 
-use crate::sys::geteuid;
 use nix::errno::Errno;
-use sysv_ipc::Uid;
+use sysv_ipc::{Queue, QueueSettings, Uid};
 
-use crate::server::admission::reply_to::{Dialect, ReplyTo};
-use crate::sys::errno_of_ipc;
-use sysv_ipc::{Queue, QueueSettings};
+use crate::server::admission::{Dialect, ReplyTo};
+use crate::sys::{errno_of_ipc, geteuid};
 
-/// The reply queues that were given more room, as far as they may still be there.
+/// The reply queues whose capacity the server raised, and which may still exist.
 #[derive(Debug)]
 pub(crate) struct QueueCapacity {
-    given: Vec<(Uid, Queue)>,
-    /// How many there may be, and how many of one user. What is in a queue is the kernel's memory,
-    /// also after its child has given up.
-    bound: usize,
-    bound_per_user: usize,
-    /// Whether the kernel lets us: `CAP_SYS_RESOURCE`, msgctl(2).
-    may: bool,
+    raised: Vec<(Uid, Queue)>,
+    /// The most such queues, and the most of one user: the messages in a queue use the kernel's
+    /// memory, even after the child has given up.
+    limit: usize,
+    limit_per_user: usize,
+    /// Whether the kernel lets this server: `CAP_SYS_RESOURCE`, msgctl(2).
+    may_raise: bool,
 }
 
 impl QueueCapacity {
-    /// What a queue is to hold, in bytes. Four times as much makes next to no difference any more.
+    /// The capacity of a raised queue, in bytes. Four times as much makes almost no difference.
     const BYTES: u64 = 64 << 10;
 
-    pub(crate) fn new(bound: usize, bound_per_user: usize) -> Self {
-        Self { given: Vec::new(), bound, bound_per_user, may: true }
+    pub(crate) fn new(limit: usize, limit_per_user: usize) -> Self {
+        Self { raised: Vec::new(), limit, limit_per_user, may_raise: true }
     }
 
-    /// Gives the queue more room, if it is proven to be this user's.
-    pub(crate) fn give(&mut self, user: Uid, reply: &mut ReplyTo) {
+    /// Raises the capacity of a queue that is proven to belong to this user.
+    pub(crate) fn raise(&mut self, user: Uid, reply: &mut ReplyTo) {
         let Dialect::Extended(Some(_)) = reply.dialect else { return };
-        if !self.may || reply.max_bytes >= Self::BYTES || !self.is_left_for(user) {
+        if !self.may_raise || reply.max_bytes >= Self::BYTES || !self.is_below_limits(user) {
             return;
         }
-        match deepen(reply.queue) {
+        match raise(reply.queue) {
             Ok(()) => {
                 reply.max_bytes = Self::BYTES;
-                self.given.push((user, reply.queue));
+                self.raised.push((user, reply.queue));
             }
-            // Unless the client took the queue back meanwhile.
-            Err(Errno::EPERM) => self.may = !is_ours(reply.queue),
+            // The capability is missing; or the client took its queue back, which says nothing.
+            Err(Errno::EPERM) => self.may_raise = !is_ours(reply.queue),
             Err(_) => {}
         }
     }
 
-    fn is_left_for(&mut self, user: Uid) -> bool {
-        let used_up = |given: &[(Uid, Queue)]| {
-            let users = given.iter().filter(|(uid, _)| *uid == user).count();
-            given.len() >= self.bound || users >= self.bound_per_user
+    fn is_below_limits(&mut self, user: Uid) -> bool {
+        let is_below = |raised: &[(Uid, Queue)]| {
+            let of_user = raised.iter().filter(|(uid, _)| *uid == user).count();
+            raised.len() < self.limit && of_user < self.limit_per_user
         };
-        if used_up(&self.given) {
-            self.given.retain(|&(user, queue)| is_deep(queue, user));
+        if !is_below(&self.raised) {
+            self.raised.retain(|&(user, queue)| is_raised(queue, user));
         }
-        !used_up(&self.given)
+        is_below(&self.raised)
     }
 }
 
-fn deepen(queue: Queue) -> Result<(), Errno> {
+fn raise(queue: Queue) -> Result<(), Errno> {
     let settings = queue.status().map_err(errno_of_ipc)?.settings();
     queue.set(&QueueSettings { max_bytes: QueueCapacity::BYTES, ..settings }).map_err(errno_of_ipc)
 }
@@ -66,8 +64,9 @@ fn is_ours(queue: Queue) -> bool {
     geteuid().is_root() || queue.status().is_ok_and(|status| status.permissions.uid == geteuid())
 }
 
-/// Nobody but us made it so, whatever has become of its lease.
-fn is_deep(queue: Queue, user: Uid) -> bool {
+/// Whether the queue still exists. Nobody else raises capacities this far, so its lease does not
+/// matter.
+fn is_raised(queue: Queue, user: Uid) -> bool {
     queue.status().is_ok_and(|status| {
         status.permissions.cuid == user && status.max_bytes >= QueueCapacity::BYTES
     })

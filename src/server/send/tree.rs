@@ -1,8 +1,8 @@
-//! A tree from its top down: each entry with its META, and its DATA, and its END; the END of a
-//! directory behind those of its entries.
+//! Sends a tree from the top down: the META, DATA and END of each entry. The END of a directory comes
+//! after its entries.
 //!
-//! However deep it is, a level takes a descriptor and no stack; however many entries its directories have,
-//! their names take no more memory than [`Names`] and [`Walk::MOST_NAMES`] allow.
+//! Each level of directories takes a descriptor and no stack. The names of all levels together take
+//! no more memory than [`Names`] and [`TreeWalk::MOST_NAMES`] allow.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,17 +11,19 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::file::Unverified;
+use super::failure::SendFailure;
+use super::file::Verification;
+use super::file_meta::{entry, meta};
 use super::names::Names;
 use super::packed::{NO_BYTES, Pending, pack_end, pack_failure};
-use super::transfer::{PATIENCE, Progress, SendFailure, Source, unreadable};
-use super::tree_file::Content;
-use crate::server::resolve::{PathFd, entry, meta};
+use super::source::{MAX_WORK, Progress, Source};
+use super::tree_file::TreeFile;
+use crate::server::resolve::PathFd;
 use crate::wire::{Entry, Kind, Meta, Start};
 
-/// Sends a tree.
+/// A walk through a tree.
 #[derive(Debug)]
-pub(crate) struct Walk<'a> {
+pub(crate) struct TreeWalk<'a> {
     top: Top,
     meta: Meta,
     start: Start<'a>,
@@ -31,7 +33,7 @@ pub(crate) struct Walk<'a> {
     pending: Pending,
 }
 
-/// What was asked for, opened before the child was sealed.
+/// The file that the request names, opened before the child is sealed.
 #[derive(Debug)]
 enum Top {
     Directory { found: PathFd, directory: OwnedFd },
@@ -44,37 +46,37 @@ enum State {
     New,
     /// Between two entries.
     Between,
-    Verifying(Half),
-    InFile(Content),
+    Verifying(PartialFile),
+    InFile(TreeFile),
 }
 
-/// A file whose beginning somebody has.
+/// A file of which the client already has the beginning.
 #[derive(Debug)]
-struct Half {
+struct PartialFile {
     file: File,
     name: Vec<u8>,
     bytes: u64,
-    unverified: Unverified,
+    verification: Verification,
 }
 
-/// A directory that was entered.
+/// A directory that the walk is in.
 #[derive(Debug)]
 struct Level {
     directory: OwnedFd,
     names: Names,
 }
 
-impl<'a> Walk<'a> {
-    /// Descriptors for all else that a child does.
+impl<'a> TreeWalk<'a> {
+    /// Descriptors that the rest of the child needs.
     const RESERVE: u64 = 64;
 
-    /// How many bytes of names to keep, about, of all directories that it is in.
+    /// About how many bytes of names to keep, of all levels together.
     const MOST_NAMES: usize = 16 << 20;
 
-    /// The least room worth a packed DATA.
+    /// The smallest space that is worth a packed DATA.
     const WORTHWHILE: usize = 512;
 
-    pub(crate) fn open(found: PathFd, start: Start<'a>) -> Result<Self, Errno> {
+    pub(super) fn open(found: PathFd, start: Start<'a>) -> Result<Self, Errno> {
         let meta = meta(&found.stat, 0, None);
         let top = match found.kind() {
             Kind::Directory => Top::Directory { directory: found.open_directory()?, found },
@@ -85,28 +87,28 @@ impl<'a> Walk<'a> {
         Ok(Self { top, meta, start, state: State::New, levels, most_levels, pending })
     }
 
-    /// The directory below which this goes on opening, if it is one.
-    pub(crate) fn directory(&self) -> Option<BorrowedFd<'_>> {
+    /// The directory below which the walk opens files.
+    pub(super) fn directory(&self) -> Option<BorrowedFd<'_>> {
         match &self.top {
             Top::Directory { directory, .. } => Some(directory.as_fd()),
             _ => None,
         }
     }
 
-    /// Does the next thing; false if nothing is left to be done.
+    /// Takes the next step. False: the walk has ended.
     fn step(&mut self) -> Result<bool, Errno> {
         match std::mem::replace(&mut self.state, State::Between) {
             State::New => self.begin()?,
             State::Between => return Ok(self.next_entry()),
-            State::Verifying(mut half) => match half.unverified.read(&mut half.file) {
-                Ok(None) => self.state = State::Verifying(half),
-                same => {
-                    // Another one is begun anew, and so is one that cannot be read: that will show.
-                    let offset = if matches!(same, Ok(Some(true))) { half.bytes } else { 0 };
-                    self.pack_file(&half.name, Content::new(half.file, offset), offset);
+            State::Verifying(mut part) => match part.verification.read(&mut part.file) {
+                Ok(None) => self.state = State::Verifying(part),
+                outcome => {
+                    // If it differs or cannot be read, the file starts again.
+                    let offset = if matches!(outcome, Ok(Some(true))) { part.bytes } else { 0 };
+                    self.pack_file(&part.name, TreeFile::new(part.file, offset), offset);
                 }
             },
-            State::InFile(content) => self.state = State::InFile(content),
+            State::InFile(file) => self.state = State::InFile(file),
         }
         Ok(true)
     }
@@ -116,10 +118,10 @@ impl<'a> Walk<'a> {
             Top::Directory { directory, .. } if !self.start.path.is_empty() => {
                 let directory = directory.as_fd().try_clone_to_owned();
                 let directory = directory.map_err(|_| Errno::EMFILE)?;
-                self.go_on(directory)?;
+                self.reenter(directory)?;
             }
             Top::Directory { found, directory } => {
-                entry(&found.stat, self.meta, b"", b"").append(self.pending.add());
+                entry(&found.stat, self.meta, b"", b"").append(self.pending.buffer());
                 let directory = directory.as_fd().try_clone_to_owned();
                 let directory = directory.map_err(|_| Errno::EMFILE)?;
                 self.levels.push(Level { directory, names: Names::all() });
@@ -130,37 +132,37 @@ impl<'a> Walk<'a> {
             }
             Top::Other { found } => {
                 let target = found.target()?;
-                entry(&found.stat, self.meta, b"", &target).append(self.pending.add());
-                pack_end(self.pending.add(), &NO_BYTES);
+                entry(&found.stat, self.meta, b"", &target).append(self.pending.buffer());
+                pack_end(self.pending.buffer(), &NO_BYTES);
             }
         }
         Ok(())
     }
 
-    /// Enters the directories again that were entered before. What cannot be entered any more, and what
-    /// was below it, ends here.
-    fn go_on(&mut self, top: OwnedFd) -> Result<(), Errno> {
+    /// Enters again the directories that an interrupted walk was in. If one cannot be entered any more,
+    /// it and the directories below it end here.
+    fn reenter(&mut self, top: OwnedFd) -> Result<(), Errno> {
         let (entered, name) = self.start.parts();
         let depth = entered.clone().count();
         let mut directory = top;
         for (i, next) in entered.enumerate() {
             match PathFd::below(&directory, next).and_then(|found| found.open_directory()) {
                 Ok(below) => {
-                    self.levels.push(Level { directory, names: Names::behind(next) });
+                    self.levels.push(Level { directory, names: Names::after(next) });
                     directory = below;
                 }
                 Err(errno) => {
-                    (i + 1..depth).for_each(|_| pack_end(self.pending.add(), &NO_BYTES));
-                    pack_failure(self.pending.add(), "it went while the server was away", errno);
-                    self.levels.push(Level { directory, names: Names::behind(next) });
+                    (i + 1..depth).for_each(|_| pack_end(self.pending.buffer(), &NO_BYTES));
+                    pack_failure(self.pending.buffer(), "it went while the server was away", errno);
+                    self.levels.push(Level { directory, names: Names::after(next) });
                     self.start.arrived = None;
                     return Ok(());
                 }
             }
         }
         let names = match self.start.arrived {
-            Some(_) => Names::beginning_with(name),
-            None => Names::behind(name),
+            Some(_) => Names::starting_at(name),
+            None => Names::after(name),
         };
         self.levels.push(Level { directory, names });
         Ok(())
@@ -174,25 +176,25 @@ impl<'a> Walk<'a> {
             Ok(true) => return true,
             Err(errno) => {
                 self.levels.pop();
-                pack_failure(self.pending.add(), errno.desc(), errno);
+                pack_failure(self.pending.buffer(), errno.desc(), errno);
                 return true;
             }
         }
         let Some(name) = level.names.next() else {
-            if !level.names.go_on() {
+            if !level.names.next_batch() {
                 self.levels.pop();
-                pack_end(self.pending.add(), &NO_BYTES);
+                pack_end(self.pending.buffer(), &NO_BYTES);
             }
             return true;
         };
         let name = name.to_vec();
         match PathFd::below(&level.directory, &name) {
             Ok(found) => self.pack_entry(found, name),
-            // One that went since its name was read was never there.
+            // Removed since its name was read.
             Err(Errno::ENOENT) => {}
             Err(errno) => {
-                Entry::unknown(&name).append(self.pending.add());
-                pack_failure(self.pending.add(), errno.desc(), errno);
+                Entry::unknown(&name).append(self.pending.buffer());
+                pack_failure(self.pending.buffer(), errno.desc(), errno);
             }
         }
         true
@@ -205,24 +207,24 @@ impl<'a> Walk<'a> {
             Kind::Regular => match found.open_file() {
                 Ok(file) => self.begin_file(file, name, arrived),
                 Err(errno) => {
-                    entry(&found.stat, meta, &name, b"").append(self.pending.add());
-                    pack_failure(self.pending.add(), errno.desc(), errno);
+                    entry(&found.stat, meta, &name, b"").append(self.pending.buffer());
+                    pack_failure(self.pending.buffer(), errno.desc(), errno);
                 }
             },
             Kind::Directory => {
-                entry(&found.stat, meta, &name, b"").append(self.pending.add());
+                entry(&found.stat, meta, &name, b"").append(self.pending.buffer());
                 match self.enter(&found) {
                     Ok(()) => {}
-                    Err(errno) => pack_failure(self.pending.add(), errno.desc(), errno),
+                    Err(errno) => pack_failure(self.pending.buffer(), errno.desc(), errno),
                 }
             }
             _ => {
                 let target = found.target();
                 let known = target.as_deref().unwrap_or_default();
-                entry(&found.stat, meta, &name, known).append(self.pending.add());
+                entry(&found.stat, meta, &name, known).append(self.pending.buffer());
                 match target {
-                    Ok(_) => pack_end(self.pending.add(), &NO_BYTES),
-                    Err(errno) => pack_failure(self.pending.add(), errno.desc(), errno),
+                    Ok(_) => pack_end(self.pending.buffer(), &NO_BYTES),
+                    Err(errno) => pack_failure(self.pending.buffer(), errno.desc(), errno),
                 }
             }
         }
@@ -234,7 +236,7 @@ impl<'a> Walk<'a> {
         }
         let directory = found.open_directory()?;
         let mut kept: usize = self.levels.iter().map(|level| level.names.size()).sum();
-        // Of those that it comes back to last.
+        // Evict names of the outermost levels first; they are needed last.
         for level in &mut self.levels {
             if kept <= Self::MOST_NAMES {
                 break;
@@ -249,20 +251,20 @@ impl<'a> Walk<'a> {
     fn begin_file(&mut self, file: File, name: Vec<u8>, arrived: Option<(u64, u32)>) {
         match arrived {
             Some((bytes, checksum)) => {
-                let unverified = Unverified::new(bytes, checksum);
-                self.state = State::Verifying(Half { file, name, bytes, unverified });
+                let verification = Verification::new(bytes, checksum);
+                self.state = State::Verifying(PartialFile { file, name, bytes, verification });
             }
-            None => self.pack_file(&name, Content::new(file, 0), 0),
+            None => self.pack_file(&name, TreeFile::new(file, 0), 0),
         }
     }
 
-    fn pack_file(&mut self, name: &[u8], content: Result<Content, Errno>, offset: u64) {
-        let out = self.pending.add();
-        match content {
-            Ok(content) => {
-                let meta = meta(content.stat(), offset, content.left());
-                entry(content.stat(), meta, name, b"").append(out);
-                self.state = State::InFile(content);
+    fn pack_file(&mut self, name: &[u8], file: Result<TreeFile, Errno>, offset: u64) {
+        let out = self.pending.buffer();
+        match file {
+            Ok(file) => {
+                let meta = meta(file.stat(), offset, file.left());
+                entry(file.stat(), meta, name, b"").append(out);
+                self.state = State::InFile(file);
             }
             Err(errno) => {
                 Entry::unknown(name).append(out);
@@ -271,20 +273,20 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Packs bytes of the file that it is in, and says how much of the room they take.
-    fn fill_from_file(&mut self, room: &mut [u8]) -> usize {
-        let State::InFile(content) = &mut self.state else { return 0 };
-        let packed = if room.len() < Self::WORTHWHILE {
-            // The way round, for a queue with hardly any room.
+    /// Packs the next bytes of the file, and returns how much of the buffer they take.
+    fn fill_from_file(&mut self, buffer: &mut [u8]) -> usize {
+        let State::InFile(file) = &mut self.state else { return 0 };
+        let packed = if buffer.len() < Self::WORTHWHILE {
+            // The queue is tiny: pack elsewhere, and send it in pieces.
             let mut bytes = [0; Self::WORTHWHILE];
             let mut end = Vec::new();
-            let packed = content.pack(&mut bytes, &mut end);
-            let out = self.pending.add();
+            let packed = file.pack(&mut bytes, &mut end);
+            let out = self.pending.buffer();
             out.extend_from_slice(&bytes[..packed.unwrap_or(0)]);
             out.extend_from_slice(&end);
             packed.map(|_| 0)
         } else {
-            content.pack(room, self.pending.add())
+            file.pack(buffer, self.pending.buffer())
         };
         if packed.is_none() {
             self.state = State::Between;
@@ -293,18 +295,18 @@ impl<'a> Walk<'a> {
     }
 }
 
-impl Source for Walk<'_> {
+impl Source for TreeWalk<'_> {
     fn meta(&self) -> Meta {
         self.meta
     }
 
-    fn fill(&mut self, room: &mut [u8]) -> Result<Progress, SendFailure> {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<Progress, SendFailure> {
         let (begin, mut filled) = (Instant::now(), 0);
         loop {
-            filled += self.pending.take(&mut room[filled..]);
-            let is_late = begin.elapsed() > PATIENCE;
-            let left = room.len() - filled;
-            // What little room is left is not worth a DATA of its own.
+            filled += self.pending.take(&mut buffer[filled..]);
+            let is_late = begin.elapsed() > MAX_WORK;
+            let left = buffer.len() - filled;
+            // A small rest is not worth a packed DATA.
             let is_full = left == 0
                 || (filled > 0
                     && left < Self::WORTHWHILE
@@ -316,8 +318,8 @@ impl Source for Walk<'_> {
                 return Ok(Progress::Working);
             }
             if matches!(self.state, State::InFile(_)) {
-                filled += self.fill_from_file(&mut room[filled..]);
-            } else if !self.step().map_err(|errno| unreadable(errno.into()))? {
+                filled += self.fill_from_file(&mut buffer[filled..]);
+            } else if !self.step().map_err(SendFailure::read)? {
                 let ended = Progress::Ended;
                 return Ok(if filled > 0 { Progress::Bytes(filled) } else { ended });
             }
@@ -325,7 +327,8 @@ impl Source for Walk<'_> {
     }
 }
 
-/// How many directories this process may have entered at once: as many as it can be given descriptors.
+/// How many levels a walk may have, each of which takes a descriptor. Raises the limit of this
+/// process to the hard one.
 fn levels_allowed() -> usize {
     let descriptors =
         getrlimit(Resource::RLIMIT_NOFILE).map_or(256, |(soft, hard)| {
@@ -334,5 +337,5 @@ fn levels_allowed() -> usize {
                 Err(_) => soft,
             }
         });
-    usize::try_from(descriptors.saturating_sub(Walk::RESERVE)).unwrap_or(usize::MAX)
+    usize::try_from(descriptors.saturating_sub(TreeWalk::RESERVE)).unwrap_or(usize::MAX)
 }

@@ -1,4 +1,4 @@
-//! Requests as somebody may put them together who knows much, little or nothing of a queue.
+//! Requests by callers who know all, some or nothing about a queue.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -9,17 +9,17 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::queue_samples::{Member, QueueSamples};
-use crate::server::PlainPolicy;
+use crate::server::config::PlainPolicy;
 use crate::wire::{Arrived, Cookie, Extension, Operation, Range, Request, Start};
 use sysv_ipc::{Mode, QueueId};
 
-/// What is asked, of every queue in turn.
+/// One set of requests, which is sent about every queue in turn.
 #[derive(Debug, Clone)]
 pub(super) struct Case {
     pub(super) server: Server,
     says: Says,
     knows: Knows,
-    /// Bits of an id, to name a queue that is not there, or not the one whose cookie it is.
+    /// Bits to flip in the id, so that it names no queue, or one with another cookie.
     astray: i32,
     changes: Vec<Change>,
     cut: Index,
@@ -30,7 +30,7 @@ pub(super) struct Case {
 pub(super) struct Server {
     pub(super) plain: PlainPolicy,
     pub(super) mode: Mode,
-    /// The uid that runs this test stands for unknown users.
+    /// Whether the overflow uid is that of this test.
     pub(super) we_are_unknown: bool,
 }
 
@@ -40,7 +40,7 @@ enum Says {
     Anything(Vec<u8>),
 }
 
-/// What the caller knows of the cookie of a queue that it names.
+/// What the caller knows about the cookie of the queue that it names.
 #[derive(Debug, Clone, Copy)]
 enum Knows {
     All,
@@ -49,7 +49,7 @@ enum Knows {
     Nothing([u8; 16]),
 }
 
-/// What may happen to a request.
+/// A change to the bytes of a request.
 #[derive(Debug, Clone)]
 enum Change {
     Flip(Index, u8),
@@ -127,7 +127,7 @@ fn requests() -> impl Strategy<Value = Says> {
 }
 
 impl Case {
-    /// The request that names a queue; with what its owner knows; cut; and gone astray.
+    /// Four requests about a queue: as planned, with the right cookie, cut short, and with another id.
     pub(super) fn texts(&self, samples: &QueueSamples, queue: &Member) -> [Vec<u8>; 4] {
         let id = queue.queue.id();
         let cookie = self.knows.of(samples, queue.cookie);

@@ -15,13 +15,14 @@ use sysv_ipc::{
     QueueStatus, Select, SendError,
 };
 
-/// Whose requests may be answered into a queue.
+/// Which requests may be answered into a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Welcome {
-    /// Those that know its cookie.
+    /// Extended ones that know its cookie.
     Extended,
-    /// Plain ones, where the server takes any.
+    /// Plain ones, if the server answers any.
     Plain,
+    /// None.
     Nobodys,
 }
 
@@ -29,10 +30,10 @@ use Welcome::{Extended, Nobodys, Plain};
 
 type Messages = Vec<(MessageType, Vec<u8>)>;
 
-/// What a queue is made as: its name here, its mode, what is put into it, and who may name it.
+/// How a queue is made: its name here, its mode, its messages, and which requests are answered.
 type Plan = (&'static str, u16, fn(&Lease) -> Messages, Welcome);
 
-/// The request queue that all of them are for.
+/// The request queue that their leases name.
 pub(super) const ASKED: QueueId = QueueId::new(7);
 
 const HANDED_OVER: &str = "handed over to another user";
@@ -100,14 +101,14 @@ fn behind_data(lease: &Lease) -> Messages {
     [vec![data(lease)], leased(lease)].concat()
 }
 
-/// A queue, and what is known of it without asking the kernel.
+/// A queue, and what is known about it without the kernel.
 pub(super) struct Member {
     pub(super) name: &'static str,
     pub(super) queue: Queue,
-    /// That of the lease in it, or of one that never was in it.
+    /// The cookie of its lease; of a lease that was never sent, if it has none.
     pub(super) cookie: Cookie,
     pub(super) welcome: Cell<Welcome>,
-    /// How it was left; None: removed.
+    /// Its status when we last changed it; None: removed.
     left: Cell<Option<QueueStatus>>,
 }
 
@@ -128,7 +129,7 @@ impl Member {
         self.name == FULL
     }
 
-    /// Takes out the FAILURE that must be in the queue by now.
+    /// Receives the FAILURE that must be in the queue.
     pub(super) fn take_failure(&self) -> Result<(), TestCaseError> {
         let mut message = MessageBuffer::with_capacity(8192);
         let found = self.queue.try_receive(&mut message, Select::Type(Reply::FAILURE));
@@ -147,7 +148,7 @@ impl Member {
     }
 }
 
-/// Queues that are removed with it.
+/// All queues. Dropping this removes them.
 #[derive(Default)]
 pub(super) struct QueueSamples {
     pub(super) queues: Vec<Member>,
@@ -178,7 +179,7 @@ impl QueueSamples {
         let queue = OwnedQueue::create(key, Mode::new(mode)).unwrap();
         let lease = lease::new(ASKED).unwrap();
         let messages = messages(&lease);
-        // A marked queue that never was used is soon taken for an orphan.
+        // The reaper removes a marked queue that is never used.
         if name == USED || messages.is_empty() {
             send(&queue, Reply::DATA, b"").unwrap();
             queue.try_receive(&mut MessageBuffer::with_capacity(0), Select::Any).unwrap();
@@ -188,7 +189,7 @@ impl QueueSamples {
         }
         match name {
             FULL => while send(&queue, Reply::DATA, &[0; 64]) != Err(SendError::Full) {},
-            // In a user namespace there may be no other user to give it to.
+            // Skip it: a user namespace may have no other user.
             HANDED_OVER | PLAIN_HANDED_OVER if hand_over(&queue).is_err() => return,
             _ => {}
         }
@@ -197,7 +198,7 @@ impl QueueSamples {
         self.owned.push(queue);
     }
 
-    /// Whether a queue is no longer what it was made as.
+    /// Whether a queue can no longer be used as planned.
     pub(super) fn is_spent(&self) -> bool {
         let as_planned = PRIVATE.iter().chain(KEYED).filter(|plan| plan.3 == Extended).count();
         let now = self.queues.iter().filter(|member| member.welcome.get() == Extended).count();
@@ -208,7 +209,7 @@ impl QueueSamples {
         self.queues.iter().find(|member| member.queue.id() == id)
     }
 
-    /// Every queue is as it was left, and nobody sent or received.
+    /// Checks that nobody has changed, sent to or received from a queue.
     pub(super) fn check_untouched(&self) -> Result<(), TestCaseError> {
         for member in &self.queues {
             prop_assert_eq!(member.queue.status().ok(), member.left.get(), "{:?}", member);
@@ -221,7 +222,7 @@ fn send(queue: &Queue, mtype: MessageType, text: &[u8]) -> Result<(), SendError>
     queue.try_send(&MessageBuffer::with_text(mtype, text))
 }
 
-/// As a client does for a server that another user runs. The creator stays who it is.
+/// Hands a queue over, as a client does for a server of another user. Its creator stays the same.
 fn hand_over(queue: &Queue) -> Result<(), Error> {
     let settings = queue.status()?.settings();
     let other = Uid::from_raw(geteuid().as_raw() ^ 1);

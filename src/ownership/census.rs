@@ -1,0 +1,191 @@
+//! A census of all processes of the machine, to judge owners in other pid namespaces.
+
+use std::collections::HashMap;
+use std::io;
+
+use nix::errno::Errno;
+
+use super::procfs::{self, Stat};
+use crate::wire::OwnerId;
+
+/// Every process of the machine, as the initial pid namespace shows it, grouped by its own pid
+/// namespace.
+#[derive(Debug, Default)]
+pub(super) struct Census(HashMap<Option<u64>, Vec<Resident>>);
+
+/// A process. A field that could not be read is None, and may have any value.
+#[derive(Debug)]
+struct Resident {
+    pid_namespace: Option<u64>,
+    inner_pid: Option<i32>,
+    start_time: Option<u64>,
+}
+
+impl Census {
+    /// `PROC_PID_INIT_INO` in linux/proc_ns.h: the same on every kernel.
+    const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+    /// Lists all processes. None if /proc does not list them all: this is not the initial pid
+    /// namespace, or /proc belongs to another one, or hides processes.
+    ///
+    /// The census finds every process that lives throughout it: a process keeps its pid, and /proc
+    /// lists pids in ascending order.
+    pub(super) fn take() -> Option<Self> {
+        let here = procfs::namespace("self", "pid").ok()?;
+        if here != Self::INITIAL_PID_NAMESPACE || !procfs::is_ours() || !procfs::shows_everybody() {
+            return None;
+        }
+        Self::of_all_listed().ok()
+    }
+
+    fn of_all_listed() -> io::Result<Self> {
+        let processes = procfs::processes()?;
+        Ok(processes.iter().filter_map(|pid| Resident::read(pid)).collect())
+    }
+
+    /// Whether a process may be this owner. Start times count only if they can be compared.
+    pub(super) fn may_hold(&self, owner: &OwnerId, compare_start: bool) -> bool {
+        let homes = [Some(owner.pid_namespace), None];
+        homes.iter().filter_map(|home| self.0.get(home)).flatten().any(|resident| {
+            resident.inner_pid.is_none_or(|pid| pid == owner.pid)
+                && (!compare_start || resident.start_time.is_none_or(|t| t == owner.start_time))
+        })
+    }
+}
+
+impl FromIterator<Resident> for Census {
+    fn from_iter<T: IntoIterator<Item = Resident>>(residents: T) -> Self {
+        let mut census = Self::default();
+        for resident in residents {
+            census.0.entry(resident.pid_namespace).or_default().push(resident);
+        }
+        census
+    }
+}
+
+impl Resident {
+    /// Reads a process in /proc. None: it has ended.
+    fn read(pid: &str) -> Option<Self> {
+        let stat = known_or_gone(Stat::read(pid))?;
+        if stat.is_some_and(|stat| stat.is_zombie()) {
+            return None;
+        }
+        let ids = known_or_gone(procfs::ids(pid))?.unwrap_or_default();
+        // ptrace(2) may forbid reading the namespace of another user's process. But a process that
+        // has only one pid is in this namespace and in none below it.
+        let above_all = (ids.len() == 1).then_some(Census::INITIAL_PID_NAMESPACE);
+        Some(Self {
+            pid_namespace: known_or_gone(procfs::namespace(pid, "pid"))?.or(above_all),
+            inner_pid: ids.last().copied(),
+            start_time: stat.map(|stat| stat.start_time),
+        })
+    }
+}
+
+/// None: the process is gone. Some(None): it exists, but the value cannot be read.
+fn known_or_gone<T>(answer: io::Result<T>) -> Option<Option<T>> {
+    match answer {
+        Ok(value) => Some(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => None,
+        Err(_) => Some(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::{Command, Stdio};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    const OWNER: OwnerId =
+        OwnerId { pid: 7, start_time: 100, pid_namespace: 4_026_532_000, time_namespace: 1 };
+
+    fn resident() -> Resident {
+        Resident {
+            pid_namespace: Some(OWNER.pid_namespace),
+            inner_pid: Some(OWNER.pid),
+            start_time: Some(OWNER.start_time),
+        }
+    }
+
+    #[test]
+    fn census_holds_an_owner_only_if_one_resident_matches_in_everything() {
+        let others = [
+            Resident { pid_namespace: Some(4_026_532_001), ..resident() },
+            Resident { inner_pid: Some(8), ..resident() },
+            Resident { start_time: Some(101), ..resident() },
+        ];
+        let census = Census::from_iter(others);
+        assert!(!census.may_hold(&OWNER, true));
+        assert!(census.may_hold(&OWNER, false), "start times that cannot be compared are ignored");
+        assert!(Census::from_iter([resident()]).may_hold(&OWNER, true));
+        assert!(!Census::default().may_hold(&OWNER, false));
+    }
+
+    #[test]
+    fn a_field_that_cannot_be_read_may_match_the_owner() {
+        for unread in [
+            Resident { pid_namespace: None, ..resident() },
+            Resident { inner_pid: None, ..resident() },
+            Resident { start_time: None, ..resident() },
+            Resident { pid_namespace: None, inner_pid: None, start_time: None },
+        ] {
+            assert!(Census::from_iter([unread]).may_hold(&OWNER, true));
+        }
+    }
+
+    #[test]
+    fn only_a_process_that_is_gone_is_left_out_of_the_census() {
+        let told = |errno: Errno| known_or_gone::<()>(Err(errno.into()));
+        assert_eq!(told(Errno::ENOENT), None);
+        assert_eq!(told(Errno::ESRCH), None);
+        for errno in [Errno::EACCES, Errno::EPERM, Errno::EMFILE, Errno::ENOMEM] {
+            assert_eq!(told(errno), Some(None), "{errno}");
+        }
+    }
+
+    #[test]
+    fn census_finds_a_process_of_another_pid_namespace_by_its_number_in_there() {
+        if !crate::sys::geteuid().is_root() {
+            return eprintln!("skipped: needs root");
+        }
+        let mut shell = Command::new("unshare")
+            .args(["--pid", "--fork", "--kill-child", "sleep", "1000"])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let parent = shell.id();
+        let start = Instant::now();
+        let inner = loop {
+            let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+            let child = children.unwrap_or_default().trim().to_owned();
+            if fs::read(format!("/proc/{child}/comm")).is_ok_and(|comm| comm == b"sleep\n") {
+                break child;
+            }
+            assert!(start.elapsed() < Duration::from_secs(30));
+            thread::sleep(Duration::from_millis(5));
+        };
+        let owner = OwnerId {
+            pid: 1,
+            start_time: Stat::read(&inner).unwrap().start_time,
+            pid_namespace: procfs::namespace(&inner, "pid").unwrap(),
+            time_namespace: procfs::namespace("self", "time").unwrap(),
+        };
+        let alive = Census::of_all_listed().unwrap();
+        shell.kill().unwrap(); // and with it, by --kill-child, its child
+        shell.wait().unwrap();
+        while Stat::read(&inner).is_ok_and(|s| s.start_time == owner.start_time && !s.is_zombie()) {
+            assert!(start.elapsed() < Duration::from_secs(30));
+            thread::sleep(Duration::from_millis(5));
+        }
+        let dead = Census::of_all_listed().unwrap();
+        assert!(alive.may_hold(&owner, true) && alive.may_hold(&owner, false));
+        assert!(!alive.may_hold(&OwnerId { pid: 2, ..owner }, true));
+        assert!(!alive.may_hold(&OwnerId { start_time: owner.start_time - 1, ..owner }, true));
+        assert!(!dead.may_hold(&owner, true));
+    }
+}

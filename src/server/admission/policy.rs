@@ -1,0 +1,163 @@
+//! Decides which requests the server answers, and for whom.
+
+use std::path::Path;
+
+use nix::errno::Errno;
+use sysv_ipc::{Gid, Queue, QueueId, QueueStatus, Uid};
+
+use super::refusal::{Detail, Refusal};
+use super::reply_to::{Dialect, ReplyTo};
+use crate::counters::RefusalReason;
+use crate::ownership::lease::{self, Head};
+use crate::server::config::{Config, PlainPolicy};
+use crate::sys::{credentials, geteuid};
+use crate::wire::{Cookie, Operation, REPLY_QUEUE_MODE, Range, Request};
+
+/// The user and group that a child acts for: those of the reply queue's creator, which the kernel
+/// recorded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caller {
+    pub(crate) uid: Uid,
+    pub(crate) gid: Gid,
+}
+
+/// A request that the server answers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Admitted<'a> {
+    pub(crate) caller: Caller,
+    pub(crate) path: &'a Path,
+    pub(crate) operation: Operation<'a>,
+    pub(crate) reply: ReplyTo,
+}
+
+impl Admitted<'_> {
+    /// Refuses the request after all.
+    pub(crate) fn refuse(&self, reason: RefusalReason, detail: Option<Detail>) -> Refusal {
+        Refusal { reason, detail, reply: Some(self.reply) }
+    }
+}
+
+/// Whom this server admits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Policy {
+    pub(super) plain: bool,
+    pub(super) server: Uid,
+    pub(super) overflow_uid: Uid,
+    pub(super) overflow_gid: Option<Gid>,
+}
+
+impl Policy {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            plain: match config.plain {
+                PlainPolicy::Never => false,
+                PlainPolicy::Owner => !config.lets_others_ask(),
+                PlainPolicy::Any => true,
+            },
+            server: geteuid(),
+            overflow_uid: credentials::overflow_uid(),
+            overflow_gid: credentials::overflow_gid(),
+        }
+    }
+
+    /// Warns of a server that refuses its own user.
+    pub(crate) fn warn(&self) {
+        if self.server == self.overflow_uid {
+            let uid = self.server.as_raw();
+            tracing::warn!(
+                uid,
+                "this uid stands for unknown users too, so it is refused as a caller"
+            );
+        }
+    }
+
+    /// Admits a request that came to this request queue, or refuses it.
+    pub(crate) fn admit<'a>(
+        &self,
+        request: &Request<'a>,
+        request_queue: QueueId,
+    ) -> Result<Admitted<'a>, Refusal> {
+        let queue = Queue::from_id(request.reply_queue);
+        let status = queue.status().map_err(|_| RefusalReason::NoReplyQueue)?;
+        if !status.permissions.key.is_private() {
+            return Err(RefusalReason::NotPrivate.into());
+        }
+        if status.permissions.cuid == self.overflow_uid {
+            return Err(RefusalReason::UnknownUid.into());
+        }
+        if Some(status.permissions.cgid) == self.overflow_gid {
+            return Err(RefusalReason::UnknownGid.into());
+        }
+        // Refuse queues handed to a third uid: it could read data opened with the creator's rights.
+        if status.permissions.uid != status.permissions.cuid
+            && status.permissions.uid != self.server
+        {
+            return Err(RefusalReason::HandedToAnother.into());
+        }
+        let (dialect, operation) = match &request.extension {
+            None => (self.admit_plain(queue, &status)?, Operation::Fetch(Range::WHOLE)),
+            Some(extension) => {
+                let cookie = self.prove(queue, &status, extension.cookie, request_queue)?;
+                (Dialect::Extended(cookie), extension.operation)
+            }
+        };
+        let admitted = Admitted {
+            caller: Caller { uid: status.permissions.cuid, gid: status.permissions.cgid },
+            path: request.path,
+            operation,
+            reply: ReplyTo::new(queue, &status, dialect),
+        };
+        match operation {
+            Operation::Unknown { .. } => Err(admitted.refuse(RefusalReason::Unsupported, None)),
+            _ => Ok(admitted),
+        }
+    }
+
+    /// Admits a plain request. Without the cookie, nothing is sent to a queue that has a lease or is
+    /// about to get one.
+    fn admit_plain(&self, queue: Queue, status: &QueueStatus) -> Result<Dialect, RefusalReason> {
+        if !self.plain {
+            return Err(RefusalReason::Plain);
+        }
+        if status.permissions.mode == REPLY_QUEUE_MODE {
+            return Err(RefusalReason::PlainForLeased);
+        }
+        match lease::peek(queue) {
+            Head::Lease(_) | Head::UnknownLease(_) => Err(RefusalReason::PlainForLeased),
+            Head::Gone => Err(RefusalReason::NoReplyQueue),
+            Head::Other | Head::Nothing | Head::Unreadable(_) => Ok(Dialect::Plain),
+        }
+    }
+
+    /// Checks that the caller owns the queue: that it knows the cookie in the lease at the head of
+    /// the queue, which only the queue's creator and this server can read. Returns the cookie.
+    ///
+    /// A server that the client asked before knows the cookie too, and could pass the request on.
+    /// The lease names the server that it is for; and if nobody has received from the queue, the
+    /// message at its head is the one that its creator sent first.
+    fn prove(
+        &self,
+        queue: Queue,
+        status: &QueueStatus,
+        cookie: Cookie,
+        request_queue: QueueId,
+    ) -> Result<Option<Cookie>, RefusalReason> {
+        if status.permissions.mode != REPLY_QUEUE_MODE {
+            return Err(RefusalReason::NoLease);
+        }
+        match lease::peek(queue) {
+            Head::Lease(lease) if lease.cookie != cookie => Err(RefusalReason::WrongCookie),
+            Head::Lease(lease) if lease.request_queue != request_queue => {
+                Err(RefusalReason::ForAnotherServer)
+            }
+            Head::Lease(_) if status.received_at.is_some() => Err(RefusalReason::Used),
+            Head::Lease(_) => Ok(Some(cookie)),
+            Head::UnknownLease(_) => Err(RefusalReason::UnknownLease),
+            Head::Other | Head::Nothing => Err(RefusalReason::NoLease),
+            Head::Gone => Err(RefusalReason::NoReplyQueue),
+            Head::Unreadable(Errno::ENOSYS) if status.permissions.cuid == self.server => Ok(None),
+            Head::Unreadable(Errno::ENOSYS) => Err(RefusalReason::NoPeek),
+            Head::Unreadable(_) => Err(RefusalReason::Unreadable),
+        }
+    }
+}

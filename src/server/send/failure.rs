@@ -1,0 +1,55 @@
+//! Why a transfer failed.
+
+use std::borrow::Cow;
+
+use nix::errno::Errno;
+
+use super::outbox::Undelivered;
+use crate::counters::FailureReason;
+
+/// Why a transfer failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendFailure {
+    /// A message did not reach the client.
+    #[error(transparent)]
+    Undelivered(#[from] Undelivered),
+    /// The request cannot be answered. The client gets a FAILURE with this text and errno.
+    #[error("{text}")]
+    Unanswerable { text: Cow<'static, str>, errno: Errno },
+}
+
+impl SendFailure {
+    pub(crate) fn new(text: impl Into<Cow<'static, str>>, errno: Errno) -> Self {
+        Self::Unanswerable { text: text.into(), errno }
+    }
+
+    /// A failed read of the file.
+    pub(super) fn read(errno: Errno) -> Self {
+        Self::new(format!("read: {}", errno.desc()), errno)
+    }
+
+    /// The reason by which it is counted. None: the client left, which is no failure.
+    pub(crate) fn reason(&self) -> Option<FailureReason> {
+        match self {
+            Self::Undelivered(Undelivered::Gone | Undelivered::Dead(_)) => None,
+            Self::Undelivered(Undelivered::Stalled) => Some(FailureReason::Stalled),
+            Self::Undelivered(_) => Some(FailureReason::Other),
+            Self::Unanswerable { errno, .. } => Some(match errno {
+                Errno::ENOENT | Errno::ENOTDIR => FailureReason::NotFound,
+                Errno::EACCES | Errno::EPERM => FailureReason::Denied,
+                Errno::EISDIR | Errno::EOPNOTSUPP | Errno::ENXIO => FailureReason::NotRegular,
+                Errno::ENAMETOOLONG | Errno::ELOOP | Errno::EXDEV => FailureReason::BadPath,
+                Errno::ESTALE => FailureReason::Changed,
+                Errno::EIO => FailureReason::Read,
+                _ => FailureReason::Other,
+            }),
+        }
+    }
+}
+
+/// A failed system call on the way to the open file.
+impl From<Errno> for SendFailure {
+    fn from(errno: Errno) -> Self {
+        Self::new(errno.desc(), errno)
+    }
+}

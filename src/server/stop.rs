@@ -1,0 +1,84 @@
+//! The request to stop, which a server shares with other threads and signal handlers' threads.
+
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicI32, AtomicU32};
+
+use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
+use nix::sys::signal::Signal;
+use sysv_ipc::{Key, ProcessMark, Queue, QueueId};
+
+use crate::sys::geteuid;
+
+/// How often somebody asked the server to stop, and what a stop removes and wakes.
+#[derive(Debug)]
+pub(super) struct StopRequest {
+    key: Key,
+    server: ProcessMark,
+    times: AtomicU32,
+    queue: AtomicI32,
+    thread: OnceLock<Pthread>,
+}
+
+impl StopRequest {
+    /// No queue has a negative id.
+    const NO_QUEUE: i32 = -1;
+
+    pub(super) fn new(key: Key) -> Self {
+        Self {
+            key,
+            server: ProcessMark::current(),
+            times: AtomicU32::new(0),
+            queue: AtomicI32::new(Self::NO_QUEUE),
+            thread: OnceLock::new(),
+        }
+    }
+
+    /// Asks the server to stop: removes its queue, and wakes its thread if that waits for children.
+    pub(super) fn stop(&self) {
+        self.times.fetch_add(1, SeqCst);
+        self.remove_queue();
+        if let Some(&thread) = self.thread.get() {
+            let _ = pthread_kill(thread, Signal::SIGCHLD);
+        }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.times.load(SeqCst) > 0
+    }
+
+    /// Whether somebody asked more than once: children must not finish their work.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.times.load(SeqCst) > 1
+    }
+
+    /// Makes the calling thread the one that a stop wakes.
+    pub(super) fn will_wake_this_thread(&self) {
+        self.thread.get_or_init(pthread_self);
+    }
+
+    /// Makes this the queue that a stop removes. After a stop, removes it at once.
+    pub(super) fn will_remove(&self, queue: Queue) {
+        self.queue.store(queue.id().get(), SeqCst);
+        if self.is_stopping() {
+            self.remove_queue();
+        }
+    }
+
+    /// Removes the queue, which ends a wait in msgrcv with `EIDRM`. Removes it only once, because
+    /// the id may then be given to another queue.
+    pub(super) fn remove_queue(&self) {
+        let id = self.queue.swap(Self::NO_QUEUE, SeqCst);
+        let queue = Queue::from_id(QueueId::new(id));
+        if id != Self::NO_QUEUE && self.server.is_current() && self.is_ours(queue) {
+            let _ = queue.remove();
+        }
+    }
+
+    /// Whether the queue exists and is the one that we made, not a later one with its id.
+    pub(super) fn is_ours(&self, queue: Queue) -> bool {
+        queue.status().is_ok_and(|status| {
+            status.permissions.key == self.key && status.permissions.cuid == geteuid()
+        })
+    }
+}

@@ -1,0 +1,70 @@
+//! Publishes the counters under the server's key.
+
+use sysv_ipc::{Error, Key, QueueId, SharedMemory, Uid};
+
+use super::attempt::{Attempt, find, removed, take_over};
+use crate::counters::{self, Writer};
+use crate::server::error::user;
+use crate::sys::geteuid;
+
+/// Why there can be no segment under the key.
+#[derive(Debug, thiserror::Error)]
+enum Obstacle {
+    #[error("the segment under the key belongs to {} (as root: ipcrm -M KEY)", user(*.0))]
+    Foreign(Option<Uid>),
+    #[error("the segment under the key is another program's (if nothing needs it: ipcrm -M KEY)")]
+    AnotherPrograms,
+    #[error("somebody makes a segment under the key again and again")]
+    Contended,
+    #[error(transparent)]
+    Os(#[from] Error),
+}
+
+/// Makes the counters of a server that holds the lock of this key. A server can do without them: if
+/// it must not remove the segment that is in the way, it logs a warning and counts nothing.
+pub(crate) fn publish_counters(key: Key, queue: QueueId, most_allowed: usize) -> Writer {
+    const TRIES: u32 = 100;
+    let mut tries = 0;
+    let published = take_over(|| match Writer::create(key, queue, most_allowed) {
+        Ok(writer) => Ok(Attempt::Done(writer)),
+        Err(error) if error.already_exists() && tries < TRIES => {
+            tries += 1;
+            remove_predecessor(key)
+        }
+        Err(error) if error.already_exists() => Err(Obstacle::Contended),
+        Err(error) => Err(error.into()),
+    });
+    match published {
+        Ok((writer, removed)) => {
+            if removed > 0 {
+                tracing::warn!(%key, removed, "removed foreign segments of shared memory");
+            }
+            writer
+        }
+        Err(obstacle) => {
+            tracing::warn!(%key, reason = obstacle.to_string(), "nothing is counted");
+            Writer::disabled()
+        }
+    }
+}
+
+/// Removes a marked segment of our own, which a dead predecessor left, since we hold the server
+/// lock. Root also removes what another user made. An unmarked one is another program's.
+fn remove_predecessor(key: Key) -> Result<Attempt<Writer>, Obstacle> {
+    let found = match find(SharedMemory::open(key), |segment| segment.status()) {
+        Err(error) if error.is_denied() => return Err(Obstacle::Foreign(None)),
+        found => found?,
+    };
+    let Some((segment, status)) = found else { return Ok(Attempt::Retry) };
+    let foreign =
+        [status.permissions.uid, status.permissions.cuid].into_iter().find(|uid| *uid != geteuid());
+    match foreign {
+        Some(uid) if !geteuid().is_root() => return Err(Obstacle::Foreign(Some(uid))),
+        None if status.permissions.mode != counters::MODE => return Err(Obstacle::AnotherPrograms),
+        _ => {}
+    }
+    match removed(segment.remove())? {
+        Attempt::Removed if foreign.is_none() => Ok(Attempt::Retry), // not worth a warning
+        attempt => Ok(attempt),
+    }
+}

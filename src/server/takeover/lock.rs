@@ -1,0 +1,86 @@
+//! Takes the server lock, and keeps it.
+
+use sysv_ipc::{Acquire, Key, Lock, ProcessMark};
+
+use super::attempt::{Attempt, removed, take_over};
+use crate::ownership::server_lock::{MODE, is_trusted};
+use crate::server::error::Error;
+use crate::sys::{geteuid, getpid};
+
+/// The server lock, held. Dropping it removes the semaphore, in the process that took it and no
+/// other.
+#[derive(Debug)]
+pub(crate) struct ServerLock {
+    key: Key,
+    semaphore: Lock,
+    owner: ProcessMark,
+}
+
+impl ServerLock {
+    /// Takes the lock of a key. Root first removes a semaphore that another user made.
+    pub(crate) fn take(key: Key) -> Result<Self, Error> {
+        let (lock, removed) = take_over(|| match Self::try_take(key) {
+            // A server that stops removed it meanwhile: the next attempt makes a new one.
+            Err(Error::Ipc(error)) if error.is_gone() => Ok(Attempt::Retry),
+            attempt => attempt,
+        })?;
+        if removed > 0 {
+            tracing::warn!(%key, removed, "removed foreign semaphores");
+        }
+        Ok(lock)
+    }
+
+    fn try_take(key: Key) -> Result<Attempt<Self>, Error> {
+        // First without a mode: with one, semget refuses a semaphore whose mode grants less.
+        let semaphore = match Lock::open(key) {
+            Err(error) if error.is_gone() => Lock::open_or_create(key, MODE)?,
+            found => found?,
+        };
+        let status = match semaphore.status() {
+            Err(error) if error.is_denied() => return Err(Error::ForeignLock { key, uid: None }),
+            status => status?,
+        };
+        if !is_trusted(&status, geteuid()) {
+            return match geteuid().is_root() {
+                true => Ok(removed(semaphore.remove())?),
+                false => Err(Error::ForeignLock { key, uid: Some(status.permissions.cuid) }),
+            };
+        }
+        match semaphore.try_acquire() {
+            Ok(Acquire::Acquired) => {
+                Ok(Attempt::Done(Self { key, semaphore, owner: ProcessMark::current() }))
+            }
+            Ok(Acquire::Held) => Err(Error::AlreadyRunning { key, pid: semaphore.last_pid()? }),
+            Err(error) if error.is_denied() => {
+                Err(Error::ForeignLock { key, uid: Some(status.permissions.cuid) })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes the lock again if somebody removed the semaphore (`ipcrm -S`). Fails if another server
+    /// was faster.
+    pub(crate) fn retake_if_lost(&mut self) -> Result<(), Error> {
+        if !self.is_held_by_us() {
+            // The old lock must not run its destructor: its id may be another semaphore's by now.
+            std::mem::forget(std::mem::replace(self, Self::take(self.key)?));
+        }
+        Ok(())
+    }
+
+    fn is_held_by_us(&self) -> bool {
+        self.owner.is_current()
+            && Lock::open(self.key).is_ok_and(|found| found == self.semaphore)
+            && self.semaphore.is_held() == Ok(true)
+            && self.semaphore.last_pid() == Ok(Some(getpid()))
+    }
+}
+
+impl Drop for ServerLock {
+    fn drop(&mut self) {
+        // The id may be another semaphore's by now, or another server may hold it.
+        if self.is_held_by_us() {
+            let _ = self.semaphore.remove();
+        }
+    }
+}
