@@ -1,6 +1,7 @@
 //! The programs: arguments, wording, exit codes. No work.
 
 pub mod client;
+mod findings;
 mod json;
 mod logging;
 mod progress;

@@ -57,7 +57,7 @@ pub(super) struct Opts {
 
 impl Opts {
     fn policy(&self) -> Policy {
-        Policy { older_than: self.older_than, uid: self.uid, foreign: self.foreign }
+        Policy::new().older_than(self.older_than).uid(self.uid).foreign(self.foreign)
     }
 }
 

@@ -4,33 +4,38 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
+use console::{Alignment, measure_text_width, pad_str};
 use nix::unistd::{Group, User};
 use sysv_ipc::{Gid, Uid};
 
 use crate::escape::escape;
 
-/// Lines of cells as a table whose columns are as wide as they must be.
+/// Lines of cells as a table, each column as wide as its widest cell, with `gap` between columns.
 pub(super) fn columns<const N: usize>(
     lines: &[[String; N]],
+    gap: &str,
     is_numeric: impl Fn(usize) -> bool,
 ) -> String {
     let mut widths = [0; N];
     for line in lines {
         for (width, cell) in widths.iter_mut().zip(line) {
-            *width = cell.chars().count().max(*width);
+            *width = measure_text_width(cell).max(*width);
         }
     }
     let mut text = String::new();
     for line in lines {
-        let mut row = String::new();
         for (column, (cell, width)) in line.iter().zip(widths).enumerate() {
-            let _ = if is_numeric(column) {
-                write!(row, "{cell:>width$}  ")
-            } else {
-                write!(row, "{cell:<width$}  ")
-            };
+            text += if column > 0 { gap } else { "" };
+            match is_numeric(column) {
+                true => text += &pad_str(cell, width, Alignment::Right, None),
+                false if column == N - 1 => text += cell,
+                false => text += &pad_str(cell, width, Alignment::Left, None),
+            }
         }
-        let _ = writeln!(text, "{}", row.trim_end());
+        if line.last().is_some_and(String::is_empty) {
+            text.truncate(text.trim_end_matches(' ').len());
+        }
+        text.push('\n');
     }
     text
 }

@@ -1,8 +1,8 @@
-//! The reaper: finds the queues of dead processes, and removes them.
+//! Finds message queues whose owner is dead, and removes them.
 //!
-//! It looks at every queue of the IPC namespace and judges each; only then, and only after a second
-//! look, does it remove those whose owner is proven dead. A queue that is not mqfs's own is never
-//! touched, unless a [`Policy`] asks for it.
+//! A [`survey`] looks at every queue of the IPC namespace and gives each a [`Verdict`]. [`remove`]
+//! looks at a queue a second time, and removes it only if its owner is proven dead. Queues that mqfs
+//! did not make are left alone, unless a [`Policy`] includes them.
 //!
 //! ```no_run
 //! for finding in mqfs::reaper::survey()? {
@@ -13,10 +13,16 @@
 //! # Ok::<(), sysv_ipc::Error>(())
 //! ```
 
+mod finding;
+mod judge;
+mod policy;
 mod removal;
 mod survey;
 mod verdict;
 
+pub use crate::ownership::liveness::{Alive, Dead};
+pub use finding::Finding;
+pub use policy::Policy;
 pub use removal::{Action, remove, sweep};
-pub use survey::{Finding, Policy, survey};
-pub use verdict::{Doubt, Proof, Stranger, Verdict};
+pub use survey::survey;
+pub use verdict::{ForeignReason, KeepReason, Proof, Verdict};

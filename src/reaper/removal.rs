@@ -1,31 +1,32 @@
-//! Carrying a verdict out.
+//! Removing orphans.
 
 use std::fmt;
 
 use sysv_ipc::Pid;
 
-use super::survey::{Finding, last_used, never_used, survey};
+use super::finding::{Finding, last_used, was_never_used};
+use super::survey::survey;
 use super::verdict::{Proof, Verdict};
 use crate::ownership::lease::{self, Head};
 use crate::ownership::liveness::{self, Observer};
 use crate::ownership::server_lock::{self, ServerState};
 use sysv_ipc::{self, QueueStatus};
 
-/// What was done about a queue.
+/// What [`remove`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {
-    /// Nothing: it is no orphan.
+    /// Nothing: the queue is no orphan.
     Kept,
-    /// It was removed.
+    /// It removed the queue.
     Removed,
-    /// It had gone by itself, or is another queue by now.
+    /// Nothing: the queue is gone, or its id is another queue's by now.
     Vanished,
-    /// Nothing: it was used since it was found unused.
+    /// Nothing: the queue was used after the survey.
     Used,
-    /// It is an orphan, but not the caller's to remove.
+    /// Nothing: the queue is an orphan, but the caller may not remove it.
     NotPermitted,
-    /// It is an orphan, and the removal failed.
+    /// Nothing: the queue is an orphan, but `msgctl` failed.
     Failed(sysv_ipc::Error),
 }
 
@@ -42,7 +43,7 @@ impl fmt::Display for Action {
     }
 }
 
-/// Removes a queue that was found an orphan, if it still is that queue.
+/// Removes an orphan, if its id still stands for the same queue.
 pub fn remove(finding: &Finding) -> Action {
     let Verdict::Orphan(proof) = finding.verdict else { return Action::Kept };
     let Some(now) = look_again(finding, proof) else { return Action::Vanished };
@@ -57,26 +58,29 @@ pub fn remove(finding: &Finding) -> Action {
     }
 }
 
-/// Ids come round again after some millions of queues: is this one the one that was judged, and does
-/// what proved it an orphan still hold? A dead owner stays dead, so the same lease proves the same
-/// as before. Returns what the kernel says of it now.
+/// Looks at the queue again. None: its id stands for another queue, since ids come round after some
+/// millions of queues; or what proved it an orphan holds no longer. A dead owner stays dead, so the
+/// same lease is the same proof.
 fn look_again(finding: &Finding, proof: Proof) -> Option<QueueStatus> {
     let now = finding.queue.status().ok()?;
-    let then = &finding.status;
-    if (now.permissions.key, now.permissions.cuid, now.permissions.mode)
-        != (then.permissions.key, then.permissions.cuid, then.permissions.mode)
-    {
+    let (then, permissions) = (&finding.status, now.permissions);
+    let identity = |status: &QueueStatus| {
+        (status.permissions.key, status.permissions.cuid, status.permissions.mode)
+    };
+    if identity(&now) != identity(then) {
         return None;
     }
     let is_same = match proof {
-        Proof::Owner(lease, _) => lease::peek(finding.queue) == Head::Lease(lease),
-        Proof::NeverUsed => never_used(&now) && now.changed_at == then.changed_at,
+        Proof::Owner(_) => {
+            finding.lease.is_some_and(|lease| lease::peek(finding.queue) == Head::Lease(lease))
+        }
+        Proof::NeverUsed => was_never_used(&now) && now.changed_at == then.changed_at,
         Proof::NoServer => {
-            server_lock::server_state(now.permissions.key, now.permissions.uid) == ServerState::Dead
+            server_lock::server_state(permissions.key, permissions.uid) == ServerState::Dead
                 && now.last_receiver == then.last_receiver
         }
         Proof::LastUsers => {
-            (now.permissions.cgid, now.changed_at) == (then.permissions.cgid, then.changed_at)
+            (permissions.cgid, now.changed_at) == (then.permissions.cgid, then.changed_at)
         }
     };
     is_same.then_some(now)
@@ -84,8 +88,8 @@ fn look_again(finding: &Finding, proof: Proof) -> Option<QueueStatus> {
 
 fn is_still_unused(finding: &Finding, proof: Proof, now: &QueueStatus) -> bool {
     match proof {
-        // No lease names it: everything must be as it was. Its last users are asked about again,
-        // since a queue that came in its place may look the same but for who lives.
+        // No lease identifies the queue, so its whole state must be the same. And its last users
+        // must still be dead: another queue that has its id now may look the same otherwise.
         Proof::LastUsers => {
             *now == finding.status
                 && [now.last_sender, now.last_receiver].into_iter().all(has_ended)
@@ -95,11 +99,11 @@ fn is_still_unused(finding: &Finding, proof: Proof, now: &QueueStatus) -> bool {
 }
 
 fn has_ended(pid: Option<Pid>) -> bool {
-    // The first answer does without /proc, and nearly always does.
+    // kill(2) nearly always tells, without a look at /proc.
     pid.is_some_and(|pid| liveness::no_such_process(pid) || Observer::new().has_ended(pid))
 }
 
-/// Removes every orphan, and says in the log what was done. For a server's housekeeping.
+/// Removes every orphan, and logs what it did. For a server's housekeeping.
 pub fn sweep() {
     let findings = match survey() {
         Ok(findings) => findings,

@@ -1,83 +1,83 @@
-//! What can be said of a queue, in types and in words.
+//! Verdicts on queues and their reasons, as types and in words.
 
 use std::fmt;
 
 use crate::ownership::liveness::{Alive, Dead};
-use crate::wire::Lease;
 
 /// Whether a queue is an orphan, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// Its owner is proven dead.
+    /// The owner is proven dead.
     Orphan(Proof),
-    /// An orphan, but made, changed or used within [`Policy::older_than`](super::Policy::older_than).
+    /// The owner is proven dead, but the queue was used too recently for the
+    /// [`Policy`](super::Policy::older_than).
     Recent(Proof),
-    /// Its owner lives, or nothing proves that it does not.
-    Alive(Doubt),
-    /// It has neither mark nor lease: other software's.
-    Foreign(Stranger),
+    /// The owner is alive, or nothing proves that it is dead.
+    Alive(KeepReason),
+    /// Another program made the queue.
+    Foreign(ForeignReason),
 }
 
-/// What proves a queue an orphan.
+/// What proves that a queue is an orphan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Proof {
-    /// The owner named by its lease is dead.
-    Owner(Lease, Dead),
-    /// A client made it and died before its next system call.
+    /// The process named by the queue's lease is dead.
+    Owner(Dead),
+    /// A client made the queue and died before its next system call.
     NeverUsed,
-    /// A request queue whose server lock nobody holds.
+    /// It is a request queue, and nobody holds the server lock under its key.
     NoServer,
-    /// Other software's queue without a key, whose last sender and last receiver are dead. Only by
-    /// [`Policy::foreign`](super::Policy::foreign).
+    /// It is another program's, without a key, and its last sender and last receiver are dead. Only
+    /// with [`Policy::foreign`](super::Policy::foreign).
     LastUsers,
 }
 
-/// Why a queue counts as alive.
+/// Why a queue of mqfs is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Doubt {
-    /// The owner named by its lease.
+pub enum KeepReason {
+    /// The process named by its lease counts as alive.
     Owner(Alive),
-    /// Marked, never used, and younger than ten seconds.
+    /// Nobody has used it yet, and it is less than ten seconds old.
     JustMade,
-    /// Marked, but without a lease at its head.
+    /// It has mqfs's mark, but no lease at its head.
     NoLease,
-    /// A lease of a version that this build does not know.
+    /// Its lease has a version that this build does not know.
     UnknownLease,
-    /// Another user's, which the caller may not read.
+    /// The caller may not read another user's lease.
     Unreadable,
-    /// A request queue whose server lock is held.
+    /// It is a request queue, and a server holds the lock under its key.
     Serving,
-    /// A request queue whose server lock does not tell.
+    /// It is a request queue, and there is no lock that tells whether a server runs.
     NoLock,
-    /// A request queue whose last receiver is there.
+    /// It is a request queue, and its last receiver is alive.
     Receiver,
 }
 
 /// Why a queue that mqfs did not make is left alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Stranger {
-    /// [`Policy::foreign`](super::Policy::foreign) was not asked for.
+pub enum ForeignReason {
+    /// The policy does not [include](super::Policy::foreign) such queues.
     NotAsked,
-    /// It has a key, by which anybody may still come back to it.
+    /// It has a key, so a program that is not running now can still come back to it.
     HasKey,
-    /// Nobody sent yet, or a process that this pid namespace cannot see.
+    /// Nobody has sent to it, or this pid namespace does not show who did.
     SenderUnknown,
-    /// Nobody received yet, or a process that this pid namespace cannot see.
+    /// Nobody has received from it, or this pid namespace does not show who did.
     ReceiverUnknown,
-    /// A process has the pid of who sent last.
+    /// A process has the pid of the last sender.
     Sender,
-    /// A process or thread has the id of who received last.
+    /// A process or thread has the id of the last receiver.
     Receiver,
-    /// A process waits to send or to receive there, or on a queue that cannot be told.
+    /// A process waits in msgsnd or msgrcv, on this queue or on one that cannot be told.
     Waiter,
 }
 
 impl Verdict {
-    /// The verdict in a word.
+    /// The verdict in one word.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Orphan(_) => "orphan",
@@ -87,7 +87,7 @@ impl Verdict {
         }
     }
 
-    /// Whether it is an orphan, and not a recent one.
+    /// Whether the queue may be removed.
     pub fn is_orphan(&self) -> bool {
         matches!(self, Self::Orphan(_))
     }
@@ -99,7 +99,7 @@ impl fmt::Display for Verdict {
         match self {
             Self::Orphan(proof) => proof.fmt(f),
             Self::Recent(proof) => write!(f, "{proof}, but it was used recently"),
-            Self::Alive(doubt) => doubt.fmt(f),
+            Self::Alive(reason) => reason.fmt(f),
             Self::Foreign(reason) => reason.fmt(f),
         }
     }
@@ -108,7 +108,7 @@ impl fmt::Display for Verdict {
 impl fmt::Display for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Owner(_, dead) => return dead.fmt(f),
+            Self::Owner(dead) => return dead.fmt(f),
             Self::NeverUsed => "owner died before using it",
             Self::NoServer => "no server holds the key's lock",
             Self::LastUsers => "not made by mqfs, its last sender and receiver are gone",
@@ -116,14 +116,14 @@ impl fmt::Display for Proof {
     }
 }
 
-impl fmt::Display for Doubt {
+impl fmt::Display for KeepReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Owner(alive) => return alive.fmt(f),
             Self::JustMade => "just made",
             Self::NoLease => "marked, but without a lease",
             Self::UnknownLease => "a lease of an unknown version",
-            Self::Unreadable => "another user's, not to be read",
+            Self::Unreadable => "another user's, and not readable",
             Self::Serving => "its server is running",
             Self::NoLock => "a request queue without a server lock",
             Self::Receiver => "its last receiver is running",
@@ -131,7 +131,7 @@ impl fmt::Display for Doubt {
     }
 }
 
-impl fmt::Display for Stranger {
+impl fmt::Display for ForeignReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotAsked => "not made by mqfs",

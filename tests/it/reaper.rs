@@ -274,7 +274,7 @@ fn unprivileged_user_removes_only_what_is_theirs() {
         let programs = ForEverybody::new();
         let verdicts = Verdicts::of(programs.program("mqfs-reap", SOMEBODY).arg("--json"));
 
-        assert_eq!(verdicts.on(*roots), ["alive", "another user's, not to be read", "kept"]);
+        assert_eq!(verdicts.on(*roots), ["alive", "another user's, and not readable", "kept"]);
         assert_eq!(verdicts.on(theirs), ["orphan", "owner is gone", "removed"]);
         assert_eq!(verdicts.on(*given), ["orphan", "owner is gone", "removed"]);
         assert_eq!(Verdicts::now().removed(), [roots.id()]);
@@ -311,6 +311,7 @@ fn json_has_an_object_to_a_line() {
             "id": queue.id().get(), "key": "0x00000000", "uid": 0, "cuid": 0, "mode": "0711",
             "pid": owner.pid, "last_sender": owner.pid, "last_receiver": null,
             "age_seconds": null, "idle_seconds": null, "messages": 1, "bytes": 64,
+                "capacity": 16384,
             "verdict": "alive", "reason": "owner is running", "action": "kept",
         });
         assert_eq!(row, expected);

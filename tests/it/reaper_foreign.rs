@@ -276,7 +276,7 @@ fn queue_used_in_a_pid_namespace_below_is_kept_while_its_user_lives() {
 #[test]
 fn queue_that_was_used_or_replaced_since_it_was_judged_is_kept() {
     as_root_in_own_namespace(|| {
-        let policy = Policy { older_than: Some(Duration::ZERO), foreign: true, uid: None };
+        let policy = Policy::new().older_than(Duration::ZERO).foreign(true);
         let find = |queue: Queue| {
             let found = policy.survey().unwrap();
             let finding = found.into_iter().find(|finding| finding.queue == queue).unwrap();

@@ -115,7 +115,7 @@ fn orphan_is_kept_until_it_is_older_than_it_must_be() {
 fn use_makes_an_orphan_young_again_also_between_look_and_removal() {
     as_root_in_own_namespace(|| {
         let orphan = leased(dead_owner());
-        let policy = Policy { older_than: Some(Duration::from_secs(1)), ..Policy::default() };
+        let policy = Policy::new().older_than(Duration::from_secs(1));
         let mut findings = vec![];
         wait_until("it is old enough", || {
             findings = policy.survey().unwrap();
@@ -168,7 +168,7 @@ fn orphans_of_others_can_be_asked_for_but_not_removed() {
         let mut command = programs.program("mqfs-reap", SOMEBODY);
         let seen = Verdicts::of(command.args(["--json", "--uid", &(SOMEBODY - 1).to_string()]));
         assert_eq!(seen.0.len(), 1);
-        assert_eq!(seen.on(others), ["alive", "another user's, not to be read", "kept"]);
+        assert_eq!(seen.on(others), ["alive", "another user's, and not readable", "kept"]);
         let mut command = programs.program("mqfs-reap", SOMEBODY);
         assert_eq!(Verdicts::of(command.arg("--json")).removed(), [theirs.id()]);
         others.remove().unwrap();

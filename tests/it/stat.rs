@@ -341,7 +341,7 @@ fn a_user_sees_what_roots_server_does_but_not_whose_its_reply_queues_are() {
         let mut command: Command = programs.program("mqfs-stat", crate::support::SOMEBODY);
         let seen = object(&run(command.args(["--json", &server.key.to_string()])));
         assert_eq!(seen["counters"]["complete"], 1);
-        assert_eq!(seen["reply_queues"][0]["reason"], "another user's, not to be read");
+        assert_eq!(seen["reply_queues"][0]["reason"], "another user's, and not readable");
         server.stop();
     });
 }

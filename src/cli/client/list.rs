@@ -17,7 +17,7 @@ use super::tree::joined;
 use super::{Opts, Stop};
 use crate::cli::FAILED;
 use crate::cli::json::escape_json;
-use crate::cli::table::Names;
+use crate::cli::table::{Names, columns};
 use crate::client::{Client, DirEntry, Error, Metadata};
 use crate::escape::escape;
 use crate::sys::local_time::Local;
@@ -91,27 +91,12 @@ impl Opts {
         if self.paths.len() > 1 {
             let _ = writeln!(text, "{}{}:", if i > 0 { "\n" } else { "" }, escape(path));
         }
-        let mut widths = [0; COLUMNS];
-        for (cells, _) in rows {
-            for (width, cell) in widths.iter_mut().zip(cells) {
-                *width = cell.chars().count().max(*width);
-            }
-        }
-        let [mode, links, user, group, size, time] = widths;
-        for ([a, b, c, d, e, f], name) in rows {
-            let _ = writeln!(
-                text,
-                "{a:mode$} {b:>links$} {c:user$} {d:group$} {e:>size$} {f:>time$} {name}"
-            );
-        }
-        text
+        text + &columns(rows, " ", |column| matches!(column, 1 | 4 | 5))
     }
 }
 
-const COLUMNS: usize = 6;
-
-/// What stands before the name, and the name.
-type Row = ([String; COLUMNS], String);
+/// Mode, links, user, group, size, time and name.
+type Row = [String; 7];
 
 /// A line of `ls -l`.
 fn row(entry: &DirEntry, path: &OsStr, names: &mut Names) -> Row {
@@ -122,10 +107,7 @@ fn row(entry: &DirEntry, path: &OsStr, names: &mut Names) -> Row {
         let _ = write!(shown, " -> {}", escape(target));
     }
     if metadata.kind() == Kind::Unknown {
-        return (
-            ["?????????? ", "?", "?", "?", "?", "?"].map(|cell| cell.trim().to_owned()),
-            shown,
-        );
+        return ["??????????", "?", "?", "?", "?", "?", &shown].map(str::to_owned);
     }
     let size = match metadata.kind() {
         Kind::CharacterDevice | Kind::BlockDevice => {
@@ -133,15 +115,15 @@ fn row(entry: &DirEntry, path: &OsStr, names: &mut Names) -> Row {
         }
         _ => metadata.len().to_string(),
     };
-    let cells = [
+    [
         mode_letters(metadata),
         metadata.nlink().to_string(),
         names.of(Uid::from_raw(metadata.uid())).to_owned(),
         names.of_group(Gid::from_raw(metadata.gid())).to_owned(),
         size,
         short_time(metadata.mtime().0),
-    ];
-    (cells, shown)
+        shown,
+    ]
 }
 
 /// What stat(1) would show.

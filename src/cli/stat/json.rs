@@ -7,10 +7,10 @@ use sysv_ipc::Pid;
 
 use super::look::{Figures, Look, name_of};
 use super::rates::Since;
-use crate::cli::table::{seconds_since, utc};
+use crate::cli::findings;
+use crate::cli::table::utc;
 use crate::counters::{BOUNDS, Snapshot};
 use crate::ownership::server_lock::ServerState;
-use crate::reaper::Finding;
 use sysv_ipc::{Queue, QueueStatus};
 
 /// The object, on a line of its own.
@@ -49,8 +49,8 @@ pub(super) fn line(look: &Look, since: Option<Since<'_>>) -> String {
         "counters_are_current": matches!(look.figures, Figures::Current(_)),
         "counters_note": note,
         "rates": rates,
-        "reply_queues": look.reply_queues.as_ref().map(|findings| {
-            findings.iter().map(reply_queue).collect::<Vec<_>>()
+        "reply_queues": look.reply_queues.as_ref().map(|all| {
+            all.iter().map(findings::json).collect::<Vec<_>>()
         }),
     });
     format!("{object}\n")
@@ -80,22 +80,6 @@ fn request_queue(queue: Queue, status: &QueueStatus) -> Value {
         "sent_at": time(status.sent_at),
         "received_at": time(status.received_at),
         "changed_at": utc(status.changed_at),
-    })
-}
-
-fn reply_queue(finding: &Finding) -> Value {
-    let status = &finding.status;
-    json!({
-        "id": finding.queue.id().get(),
-        "cuid": status.permissions.cuid.as_raw(),
-        "pid": finding.owner.map(|owner| owner.pid),
-        "age_seconds": seconds_since(status.changed_at),
-        "idle_seconds": seconds_since(finding.last_used()),
-        "messages": status.messages,
-        "bytes": status.bytes,
-        "capacity": status.max_bytes,
-        "verdict": finding.verdict.name(),
-        "reason": finding.verdict.to_string(),
     })
 }
 

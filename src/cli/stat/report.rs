@@ -1,12 +1,12 @@
 //! What was seen, as tables.
 
-use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use sysv_ipc::Pid;
 
 use super::look::{Figures, Look, name_of};
 use super::rates::Since;
+use crate::cli::findings::{Cells, cells};
 use crate::cli::table::{Names, age_text, columns, seconds_since, utc};
 use crate::counters::{BOUNDS, Snapshot};
 use crate::ownership::server_lock::ServerState;
@@ -27,7 +27,7 @@ pub(super) fn tables(look: &Look, since: Option<Since<'_>>) -> String {
 fn rows(rows: &[[String; 2]]) -> String {
     let rows: Vec<_> =
         rows.iter().map(|[label, value]| [format!("  {label}"), value.clone()]).collect();
-    columns(&rows, |_| false)
+    columns(&rows, "  ", |_| false)
 }
 
 fn row(label: &str, value: impl ToString) -> [String; 2] {
@@ -138,7 +138,7 @@ fn counts(figures: &Snapshot, since: Option<Since<'_>>) -> String {
             f.refused().find(|(other, _)| *other == reason).map_or(count, |(_, count)| count)
         });
     }
-    let mut text = columns(&lines, |column| column > 0);
+    let mut text = columns(&lines, "  ", |column| column > 0);
     let (now, most) = (figures.children, figures.most_children);
     let children = format!("{now} now, {most} at most, {} allowed", figures.most_allowed);
     let pid = figures.server.map_or_else(String::new, |pid| format!(", by pid {pid}"));
@@ -193,32 +193,20 @@ pub(super) fn rate_text(rate: f64) -> String {
     }
 }
 
-const HEADER: [&str; 9] =
-    ["  ID", "OWNER", "PID", "AGE", "IDLE", "MESSAGES", "BYTES", "CAPACITY", "VERDICT"];
-
 fn reply_queues(findings: &[Finding], names: &mut Names) -> String {
+    const HEADER: [&str; 9] =
+        ["  ID", "OWNER", "PID", "AGE", "IDLE", "MESSAGES", "BYTES", "CAPACITY", "VERDICT"];
     let title = format!("REPLY QUEUES: {}\n", findings.len());
     if findings.is_empty() {
         return title;
     }
     let mut lines = vec![HEADER.map(str::to_owned)];
     lines.extend(findings.iter().map(|finding| {
-        let status = &finding.status;
-        [
-            format!("  {}", finding.queue.id()),
-            names.of(status.permissions.cuid).to_owned(),
-            finding.owner.map_or_else(|| "-".to_owned(), |owner| owner.pid.to_string()),
-            age_text(seconds_since(status.changed_at)),
-            age_text(seconds_since(finding.last_used())),
-            status.messages.to_string(),
-            status.bytes.to_string(),
-            status.max_bytes.to_string(),
-            format!("{}: {}", finding.verdict.name(), finding.verdict),
-        ]
+        let Cells { id, user, pid, age, idle, messages, bytes, capacity, verdict, .. } =
+            cells(finding, names);
+        [format!("  {id}"), user, pid, age, idle, messages, bytes, capacity, verdict]
     }));
-    let mut text = title;
-    let _ = write!(text, "{}", columns(&lines, |column| matches!(column, 0 | 2..=7)));
-    text
+    title + &columns(&lines, "  ", |column| matches!(column, 0 | 2..=7))
 }
 
 #[cfg(test)]

@@ -1,0 +1,70 @@
+//! What a survey found out about one queue.
+
+use std::time::{Duration, SystemTime};
+
+use sysv_ipc::{Pid, Queue, QueueStatus};
+
+use super::verdict::Verdict;
+use crate::wire::{Lease, REPLY_QUEUE_MODE, is_request_queue_mode};
+
+/// One queue, its state, and the verdict on it.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Finding {
+    /// The queue.
+    pub queue: Queue,
+    /// Its state when it was judged.
+    pub status: QueueStatus,
+    /// Whether it is an orphan, and why.
+    pub verdict: Verdict,
+    /// The lease at its head. Private, because it holds the owner's cookie.
+    pub(super) lease: Option<Lease>,
+    /// The verdict rests on how long the queue was not used.
+    pub(super) must_stay_unused: bool,
+}
+
+impl Finding {
+    /// The process that owns the queue: the one in a reply queue's lease, by its number in its own
+    /// pid namespace; of a request queue the last receiver, which is a server.
+    pub fn owner(&self) -> Option<Pid> {
+        match self.lease {
+            Some(lease) => Some(Pid::from_raw(lease.owner.pid)),
+            None => self.status.last_receiver.filter(|_| is_request_queue(&self.status)),
+        }
+    }
+
+    /// When the queue was last made, changed, sent to or received from, in whole seconds.
+    pub fn last_used(&self) -> SystemTime {
+        last_used(&self.status)
+    }
+}
+
+pub(super) fn last_used(status: &QueueStatus) -> SystemTime {
+    let times = [status.sent_at, status.received_at];
+    times.into_iter().flatten().fold(status.changed_at, SystemTime::max)
+}
+
+/// Whether nobody used the queue for longer than `age`, as seen at `now`. A time in the future says
+/// nothing.
+pub(super) fn is_unused_for(age: Duration, status: &QueueStatus, now: SystemTime) -> bool {
+    // The kernel drops fractions, so the queue may have been used up to a second later.
+    const SECOND: Duration = Duration::from_secs(1);
+    let unused = now.duration_since(last_used(status));
+    unused.is_ok_and(|unused| unused > age.saturating_add(SECOND))
+}
+
+/// Whether nobody ever sent to the queue or received from it. A process of a foreign pid namespace
+/// reads as no pid, so the times count too.
+pub(super) fn was_never_used(status: &QueueStatus) -> bool {
+    status.messages == 0
+        && (status.last_sender, status.last_receiver) == (None, None)
+        && (status.sent_at, status.received_at) == (None, None)
+}
+
+pub(super) fn is_reply_queue(status: &QueueStatus) -> bool {
+    status.permissions.key.is_private() && status.permissions.mode == REPLY_QUEUE_MODE
+}
+
+pub(super) fn is_request_queue(status: &QueueStatus) -> bool {
+    !status.permissions.key.is_private() && is_request_queue_mode(status.permissions.mode)
+}

@@ -1,0 +1,80 @@
+//! Which queues to look at, and which orphans to spare.
+
+use std::time::Duration;
+
+use sysv_ipc::Uid;
+
+use super::verdict::Proof;
+
+/// Which queues to look at, and which orphans to spare. By default: every queue, and no orphan of
+/// mqfs.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use mqfs::reaper::Policy;
+///
+/// let policy = Policy::new().older_than(Duration::from_secs(3600));
+/// let orphans = policy.survey()?.into_iter().filter(|finding| finding.verdict.is_orphan());
+/// println!("{} queues were left behind more than an hour ago", orphans.count());
+/// # Ok::<(), sysv_ipc::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Policy {
+    older_than: Option<Duration>,
+    uid: Option<Uid>,
+    foreign: bool,
+}
+
+impl Policy {
+    /// The age from which a queue that mqfs did not make can be an orphan, unless
+    /// [`older_than`](Self::older_than) says otherwise.
+    pub const FOREIGN_AGE: Duration = Duration::from_secs(60 * 60);
+
+    /// The default policy.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Spares orphans that were made, changed or used within this time: their verdict is
+    /// [`Recent`](super::Verdict::Recent).
+    #[must_use]
+    pub fn older_than(mut self, age: impl Into<Option<Duration>>) -> Self {
+        self.older_than = age.into();
+        self
+    }
+
+    /// Looks only at queues that this user made.
+    #[must_use]
+    pub fn uid(mut self, uid: impl Into<Option<Uid>>) -> Self {
+        self.uid = uid.into();
+        self
+    }
+
+    /// Includes queues that mqfs did not make. Such a queue is an orphan if it has no key, its last
+    /// sender and its last receiver are known and dead, and no process waits on it.
+    ///
+    /// That is evidence and no proof: a program may keep such a queue without using it, and the last
+    /// receiver can be a thread that ended before its process.
+    #[must_use]
+    pub fn foreign(mut self, include: bool) -> Self {
+        self.foreign = include;
+        self
+    }
+
+    pub(super) fn covers_maker(&self, uid: Uid) -> bool {
+        self.uid.is_none_or(|only| only == uid)
+    }
+
+    pub(super) fn includes_foreign(&self) -> bool {
+        self.foreign
+    }
+
+    /// How long an orphan by this proof must have been unused.
+    pub(super) fn age_for(&self, proof: Proof) -> Duration {
+        self.older_than.unwrap_or(match proof {
+            Proof::LastUsers => Self::FOREIGN_AGE,
+            _ => Duration::ZERO,
+        })
+    }
+}
