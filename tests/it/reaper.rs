@@ -311,7 +311,7 @@ fn json_has_an_object_to_a_line() {
             "id": queue.id().get(), "key": "0x00000000", "uid": 0, "cuid": 0, "mode": "0711",
             "pid": owner.pid, "last_sender": owner.pid, "last_receiver": null,
             "age_seconds": null, "idle_seconds": null, "messages": 1, "bytes": 64,
-                "capacity": 16384,
+                "capacity": queue.status().unwrap().max_bytes,
             "verdict": "alive", "reason": "owner is running", "action": "kept",
         });
         assert_eq!(row, expected);
