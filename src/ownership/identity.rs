@@ -12,8 +12,8 @@ use crate::wire::OwnerId;
 /// The identity of this process. A field is 0 if /proc does not show it; nobody can prove such an
 /// owner dead.
 ///
-/// Reading /proc takes longer than sending a request, so the result is kept, for this process alone:
-/// a forked child has another mark.
+/// Reading /proc takes longer than sending a request, so the result is kept, for this process
+/// alone: a forked child has another mark.
 pub(super) fn current_process() -> OwnerId {
     static CACHE: Cache = Cache::new();
     let mark = ProcessMark::current().as_raw();

@@ -152,8 +152,9 @@ impl Observer {
         self.has_ended(seen.pid) || (self.proc_is_ours && other())
     }
 
-    /// Whether a thread may be waiting in msgsnd or msgrcv on this queue. It finds only threads that
-    /// this process can see: root sees every thread of its pid namespace, other users see their own.
+    /// Whether a thread may be waiting in msgsnd or msgrcv on this queue. It finds only threads
+    /// that this process can see: root sees every thread of its pid namespace, other users see
+    /// their own.
     pub fn may_be_waited_on(&self, queue: QueueId) -> bool {
         let waits = self.waits.get_or_init(queue_waiters::waiting);
         waits.iter().any(|&on| on == Waiting::Somewhere || on == Waiting::On(queue.get()))

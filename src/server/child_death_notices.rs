@@ -37,7 +37,8 @@ impl ChildDeathNotices {
 
     const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-    /// How long a notice waits for a client that reads nothing: a stopped one, or one behind a pager.
+    /// How long a notice waits for a client that reads nothing: a stopped one, or one behind a
+    /// pager.
     const LIFETIME: Duration = Duration::from_secs(3600);
 
     /// Tells a client now, or later if its queue is full.

@@ -30,7 +30,8 @@ pub struct Config {
     /// The directory to serve. None (the default) serves everything; that takes root's rights, or a
     /// mode that lets no other user ask.
     pub root: Option<PathBuf>,
-    /// The most children at once, at least 1. At the limit, requests wait in the queue. Default: 64.
+    /// The most children at once, at least 1. At the limit, requests wait in the queue. Default:
+    /// 64.
     pub max_children: u16,
     /// The most children at once for one user, at least 1. At the limit, the server refuses that
     /// user's requests with `EAGAIN`. None (the default): 16 if other users may ask, otherwise
@@ -100,8 +101,8 @@ impl Config {
         if !is_request_queue_mode(self.mode.with(MARK)) {
             return Err(Error::Mode { mode: self.mode });
         }
-        // A child of root's server becomes the caller. Any other server's child reads with the rights
-        // of the server's user.
+        // A child of root's server becomes the caller. Any other server's child reads with the
+        // rights of the server's user.
         if self.root.is_none() && self.lets_others_ask() && !geteuid().is_root() {
             return Err(Error::RootNotGiven { mode: self.mode, uid: geteuid() });
         }

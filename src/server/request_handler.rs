@@ -9,7 +9,7 @@ use super::admission::Admitted;
 use super::confine::{GroupCache, Sandbox, become_caller};
 use super::loggable::loggable;
 use super::resolve::Export;
-use super::send::{Opened, Outbox, SendFailure, Sent, Undelivered};
+use super::send::{Opened, Outbox, SendFailure, Sent, Unanswerable, Undelivered};
 use crate::counters::Writer;
 use crate::sys::exit_now;
 
@@ -33,9 +33,9 @@ impl RequestHandler {
     pub(super) fn answer(&self, request: Admitted<'_>, received: Instant) -> Infallible {
         let mut outbox = Outbox::new(request.reply, self.stall_timeout, &self.counters, received);
         let outcome = self.send(request, &mut outbox);
-        if let Err(SendFailure::Unanswerable { text, errno }) = &outcome {
+        if let Err(SendFailure::Unanswerable(why)) = &outcome {
             // Should this fail, the log still has the reason.
-            let _ = outbox.send(&request.reply.failure(text, *errno));
+            let _ = outbox.send(&request.reply.failure(&why.text, why.errno));
         }
         // Count after the last message: the first access to the counters is a page fault.
         outbox.count_sent();
@@ -44,18 +44,17 @@ impl RequestHandler {
         exit_now(match outcome {
             Err(SendFailure::Undelivered(Undelivered::Gone | Undelivered::Dead(_))) => 0,
             Err(SendFailure::Undelivered(_)) => GAVE_UP,
-            Ok(_) | Err(SendFailure::Unanswerable { .. }) => 0,
+            Ok(_) | Err(SendFailure::Unanswerable(_)) => 0,
         })
     }
 
     fn send(&self, request: Admitted<'_>, outbox: &mut Outbox<'_>) -> Result<Sent, SendFailure> {
         let confined = become_caller(request, self.groups.take())
-            .map_err(|errno| SendFailure::new("the server cannot act for this user", errno))?;
+            .map_err(|errno| Unanswerable::new("the server cannot act for this user", errno))?;
         let opened = Opened::open(&self.export, &confined)?;
-        let sealed = self
-            .sandbox
-            .seal(opened.tree())
-            .map_err(|errno| SendFailure::new("the server has no room to confine itself", errno))?;
+        let sealed = self.sandbox.seal(opened.tree()).map_err(|errno| {
+            Unanswerable::new("the server has no room to confine itself", errno)
+        })?;
         opened.send(sealed, request.reply.dialect, outbox)
     }
 

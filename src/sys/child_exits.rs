@@ -1,7 +1,7 @@
-//! Children that ended, collected where no wait can miss them: in the handler of `SIGCHLD`.
+//! Collects children that end, in the handler of `SIGCHLD`, so that no wait can miss one.
 //!
-//! The book's grim reaper (TLPI section 26.3.1), which also keeps who ended and how. A flag that
-//! the main loop looks at would not do: a child that ends just before msgrcv begins to wait would
+//! This is the handler of TLPI section 26.3.1, which also keeps each pid and wait status. A handler
+//! that only sets a flag would not do: a child that ends just before msgrcv begins to wait would
 //! stay a zombie until the next request.
 
 use std::sync::OnceLock;
@@ -15,10 +15,11 @@ use sysv_ipc::Pid;
 
 use super::signals::{self, Blocked};
 
-/// What ended and was not yet [taken](take_ended): pid and wait status in one word, 0 if empty.
+/// The children that ended and were not yet [taken](take_ended). A word holds a pid and a wait
+/// status, or 0.
 static ENDED: OnceLock<Box<[AtomicU64]>> = OnceLock::new();
 
-/// Collects children as they end, up to `capacity` of them between two calls of [`take_ended`]; more
+/// Starts to collect children: up to `capacity` of them between two calls of [`take_ended`]. Others
 /// stay zombies until then.
 ///
 /// # Errors
@@ -38,7 +39,7 @@ pub fn collect(capacity: usize) -> Result<(), Errno> {
 
 fn reap_all() {
     let slots = slots();
-    // What finds no place stays a zombie until there is one: see take_ended.
+    // Without a free slot a child stays a zombie: see take_ended.
     while slots.iter().any(|slot| slot.load(Ordering::Relaxed) == 0) {
         let mut status = 0;
         // SAFETY: status outlives the call; waitpid(2), which is async-signal-safe.
@@ -60,32 +61,32 @@ fn slots() -> &'static [AtomicU64] {
 /// A child that ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
-    /// Which.
+    /// The child.
     pub pid: Pid,
-    /// How: its wait status. Not nix's `WaitStatus`, which knows no real-time signals.
+    /// Its wait status. Not nix's `WaitStatus`, which lacks real-time signals.
     status: libc::c_int,
 }
 
 impl Ended {
-    /// The status that it exited with.
+    /// Its exit status. None: a signal killed it.
     pub fn code(&self) -> Option<i32> {
         libc::WIFEXITED(self.status).then(|| libc::WEXITSTATUS(self.status))
     }
 
-    /// The number of the signal that killed it.
+    /// The number of the signal that killed it. None: it exited.
     pub fn signal(&self) -> Option<i32> {
         libc::WIFSIGNALED(self.status).then(|| libc::WTERMSIG(self.status))
     }
 }
 
-/// The children that ended since the last call. As process 1 of a pid namespace they may be other
-/// processes' and any number.
+/// Returns the children that ended since the last call. If this is process 1 of a pid namespace,
+/// they include adopted processes, in any number.
 pub fn take_ended() -> Vec<Ended> {
     let mut ended = Vec::new();
     loop {
         let before = ended.len();
         for slot in slots() {
-            // Almost every slot is empty almost always: look before taking the cache line.
+            // Most slots are empty: a load does not take the cache line from other cores.
             if slot.load(Ordering::Relaxed) != 0 {
                 let word = slot.swap(0, Ordering::AcqRel);
                 let (pid, status) = ((word >> 32) as u32, word as u32);
@@ -96,22 +97,22 @@ pub fn take_ended() -> Vec<Ended> {
         if ended.len() - before < slots().len() {
             return ended;
         }
-        // Every slot was taken: more may have ended than had a place. The handler is kept out, or
-        // it could fill the place of one that was waited for just now.
+        // Every slot was full, so there may be zombies. Block the handler: it could fill the slot
+        // for a child that we wait for here.
         let _held = Blocked::new(SigSet::from(Signal::SIGCHLD));
         reap_all();
     }
 }
 
-/// Whether a child stands still until somebody lets it go on. Asked of wait, since /proc may hide
-/// children that run as another user.
+/// Whether a child is stopped (`SIGSTOP`). It uses waitid, because /proc may hide children that run
+/// as another user.
 pub fn is_stopped(child: Pid) -> bool {
     let look = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     matches!(waitid(Id::Pid(super::nix_pid(child)), look), Ok(WaitStatus::Stopped(..)))
 }
 
-/// Waits until a child ends, `SIGCHLD` is sent, or the time is up; `done` is asked first, and
-/// nothing that happens after it was asked is missed.
+/// Unless `done` returns true, waits until a child ends, `SIGCHLD` or `SIGALRM` arrives, or the time
+/// is up. It misses no signal that arrives after it called `done`.
 pub fn wait_unless(done: impl FnOnce() -> bool, timeout: Option<Duration>) {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGCHLD);

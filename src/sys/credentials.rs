@@ -1,4 +1,4 @@
-//! Becoming another user, for good, with nothing left of what one was.
+//! Becoming another user for good, with no rights left of the old one.
 
 use std::ffi::CString;
 
@@ -9,22 +9,23 @@ use sysv_ipc::{Gid, Uid};
 
 use super::{getegid, geteuid};
 
-/// Becomes another user, irrevocably: supplementary groups, then group, then user, since each needs
-/// a right that the next takes away; then no capability is left, and no process of that user may
-/// look into this one. Afterwards the kernel checks every access as that user's.
+/// Becomes another user, irrevocably: supplementary groups, then group, then user, because each step
+/// takes away a right that the step before needs. Then it drops all capabilities, and hides this
+/// process's memory from others of that user. From then on, the kernel checks every access as that
+/// user's.
 ///
 /// # Errors
-/// `EPERM`: the process is not privileged. Anything may be half done then: end the process.
+/// `EPERM`: the process is not privileged. Some steps may be done already: end the process.
 pub fn become_user(uid: Uid, gid: Gid, groups: &[Gid]) -> Result<(), Errno> {
     let groups: Vec<_> = groups.iter().map(|&gid| nix_gid(gid)).collect();
     setgroups(&groups)?;
     let (new_gid, new_uid) = (nix_gid(gid), nix::unistd::Uid::from_raw(uid.as_raw()));
     setresgid(new_gid, new_gid, new_gid)?;
     setresuid(new_uid, new_uid, new_uid)?;
-    // What another uid means for this flag is for fs.suid_dumpable to say: proc_sys_fs(5).
+    // A change of uid sets this flag from fs.suid_dumpable: proc_sys_fs(5).
     close_memory()?;
     drop_capabilities()?;
-    // Never serve with rights that were to be given up: setuid(2), NOTES.
+    // Verify that there is no way back: setuid(2), NOTES.
     let root = nix::unistd::Uid::from_raw(0);
     if geteuid() != uid || (!uid.is_root() && setresuid(root, new_uid, new_uid).is_ok()) {
         return Err(Errno::EPERM);
@@ -36,15 +37,15 @@ fn nix_gid(gid: Gid) -> nix::unistd::Gid {
     nix::unistd::Gid::from_raw(gid.as_raw())
 }
 
-/// Loads what the C library looks users up with, so that no child has to: nss(5).
+/// Loads the C library's name services, so that no child has to: nss(5).
 pub fn load_name_services() {
     let _ = groups_of(geteuid(), getegid());
 }
 
-/// The user's groups by the group database, with `gid`; just that where the user is unknown.
+/// The groups of a user in the group database, and `gid`. Only `gid` for an unknown user.
 pub fn groups_of(uid: Uid, gid: Gid) -> Result<Vec<Gid>, Errno> {
     let user = match User::from_uid(uid.as_raw().into()) {
-        // A root folder without a user database knows nobody: getpwuid(3), ERRORS.
+        // Without a user database, every user is unknown: getpwuid(3), ERRORS.
         Err(Errno::ENOENT | Errno::ESRCH | Errno::ENOTDIR) => None,
         found => found?,
     };
@@ -58,11 +59,11 @@ pub fn groups_of(uid: Uid, gid: Gid) -> Result<Vec<Gid>, Errno> {
     }
 }
 
-/// Gives up every capability, and with the inheritable ones the ambient. A change of uid drops them
-/// too, unless securebits say otherwise: capabilities(7).
+/// Gives up every capability; the ambient ones go with the inheritable ones. A change of uid drops
+/// them too, unless securebits forbid it: capabilities(7).
 ///
 /// # Errors
-/// None are known: fewer are always allowed.
+/// None are known: a process may always give up capabilities.
 pub fn drop_capabilities() -> Result<(), Errno> {
     /// `struct __user_cap_header_struct`, capget(2).
     #[repr(C)]
@@ -73,15 +74,16 @@ pub fn drop_capabilities() -> Result<(), Errno> {
     /// `_LINUX_CAPABILITY_VERSION_3`.
     const VERSION: u32 = 0x2008_0522;
     let header = Header { version: VERSION, pid: 0 };
-    // Two `struct __user_cap_data_struct`, of which every field is empty.
+    // Two `struct __user_cap_data_struct` without any capability.
     let none = [0_u32; 6];
-    // SAFETY: both structures are of the size that this version has, and outlive the call; capset(2).
+    // SAFETY: both structures are of the size that this version has, and outlive the call;
+    // capset(2).
     Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, &raw const none) })
         .map(drop)
 }
 
-/// Keeps other processes of the same user out of this one's memory and descriptors: it cannot be
-/// traced, its files in /proc are root's, and it leaves no core. Children inherit it.
+/// Hides this process's memory and descriptors from other processes of its user: nobody can trace
+/// it, its files in /proc belong to root, and it leaves no core dump. Children inherit this.
 ///
 /// Source: `PR_SET_DUMPABLE`, prctl(2).
 ///
@@ -91,8 +93,8 @@ pub fn close_memory() -> Result<(), Errno> {
     prctl::set_dumpable(false)
 }
 
-/// Leaves the keys of the session that this process was started in, for a new and empty one, so that
-/// they are not for those whom its children become. Source: keyctl_join_session_keyring(3).
+/// Replaces the session keyring by an empty one: the users that children become must not get the
+/// keys of the session that started this process. Source: keyctl_join_session_keyring(3).
 ///
 /// # Errors
 /// `ENOSYS`: a kernel without keys. `EDQUOT`.
@@ -105,8 +107,8 @@ pub fn leave_session_keyring() -> Result<(), Errno> {
     .map(drop)
 }
 
-/// The gid that stands for every group without a mapping into this user namespace; None where all
-/// have one, and it is a group like others.
+/// The gid that stands for all groups that this user namespace does not map. None: it maps all, and
+/// that gid is a group like others.
 ///
 /// Source: /proc/sys/kernel/overflowgid and /proc/self/gid_map, user_namespaces(7).
 pub fn overflow_gid() -> Option<Gid> {
@@ -118,7 +120,7 @@ pub fn overflow_gid() -> Option<Gid> {
     Some(Gid::from_raw(text.trim().parse().unwrap_or(65534)))
 }
 
-/// The uid that stands for every user without a mapping into this user namespace.
+/// The uid that stands for all users that this user namespace does not map.
 ///
 /// Source: /proc/sys/kernel/overflowuid, user_namespaces(7).
 pub fn overflow_uid() -> Uid {

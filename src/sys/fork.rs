@@ -1,4 +1,4 @@
-//! Forking a child that never comes back.
+//! Forking a child that never returns.
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,22 +10,22 @@ use sysv_ipc::Pid;
 
 use super::signals::{self, Blocked};
 
-/// The exit status of a child whose code panicked: `EX_SOFTWARE`, sysexits(3head).
+/// The exit status of a child that panicked: `EX_SOFTWARE`, sysexits(3head).
 const PANICKED: i32 = 70;
 
-/// Forks a child that runs `body` and no destructor of its parent's.
+/// Forks a child that runs `body` and none of its parent's destructors.
 ///
-/// The child ignores `SIGINT`, `SIGQUIT`, `SIGHUP` and `SIGTERM`: terminals and service managers send
-/// them to all processes at once, and when children end is for the parent to say, with `SIGKILL`.
-/// No signal reaches a handler of the parent's in between.
+/// The child ignores `SIGINT`, `SIGQUIT`, `SIGHUP` and `SIGTERM`, which terminals and service
+/// managers send to all processes at once: the parent decides when children end, with `SIGKILL`.
+/// No handler of the parent's runs in the child.
 ///
 /// # Errors
 /// `EAGAIN`, `ENOMEM`: fork(2).
 pub fn fork_child(body: impl FnOnce() -> Infallible) -> Result<Pid, Errno> {
     let _blocked = Blocked::new(SigSet::all());
-    // SAFETY: what another thread held stays held in the child, which can then hang, but sees no
-    // memory half changed that it uses: glibc makes malloc usable in the child, and a server's only
-    // other thread waits for signals, and holds nothing while it does; fork(2), malloc(3).
+    // SAFETY: a lock that another thread holds stays locked in the child, which can hang, but sees
+    // no half-changed memory: glibc keeps malloc usable in the child, and the only other thread of
+    // a server waits for signals and holds no lock meanwhile; fork(2), malloc(3).
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(Pid::from_raw(child.as_raw())),
         ForkResult::Child => {
@@ -35,7 +35,8 @@ pub fn fork_child(body: impl FnOnce() -> Infallible) -> Result<Pid, Errno> {
             for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGTERM] {
                 let _ = signals::ignore(signal);
             }
-            // Its parent blocks the signals that a thread of its own waits for. No thread waits here.
+            // Its parent blocks the signals that a thread of its own waits for. No thread waits
+            // here.
             let _ = SigSet::empty().thread_set_mask();
             match catch_unwind(AssertUnwindSafe(body)) {
                 Ok(never) => match never {},
@@ -45,9 +46,9 @@ pub fn fork_child(body: impl FnOnce() -> Infallible) -> Result<Pid, Errno> {
     }
 }
 
-/// Has all threads allocate from one arena. Each further one takes four system calls to make, and is
-/// memory for every fork to copy, and to lock. For a program whose other threads do little; before there
-/// are any.
+/// Makes all threads allocate from one arena. Every other arena would take four system calls, and
+/// memory that each fork copies and locks. Call it before there are other threads, in a program
+/// whose other threads do little.
 ///
 /// Source: `M_ARENA_MAX`, mallopt(3).
 pub fn share_one_arena() {
@@ -56,8 +57,8 @@ pub fn share_one_arena() {
     let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
 
-/// Has the heap grow by a mebibyte now, and never shrink: what a program needs that serves on when there is
-/// no memory left. Untouched, it takes addresses and no pages.
+/// Grows the heap by a mebibyte now, and never lets it shrink, so that a server can go on when the
+/// machine has no memory left. Until it is used, it takes addresses and no pages.
 ///
 /// Source: `M_TOP_PAD` and `M_TRIM_THRESHOLD`, mallopt(3).
 pub fn keep_heap_at_hand() {
@@ -66,7 +67,7 @@ pub fn keep_heap_at_hand() {
         // SAFETY: takes two integers; mallopt(3).
         let _ = unsafe { libc::mallopt(parameter, bytes) };
     }
-    // More than the heap has at the beginning, and less than is mapped on its own.
+    // More than the initial heap, and less than malloc maps separately.
     let more = [(); 2].map(|()| Vec::<u8>::with_capacity(120 << 10));
     drop(std::hint::black_box(more));
 }

@@ -1,4 +1,4 @@
-//! System calls that std and nix do not make safe: forking, becoming another user, signals. The only
+//! System calls that std and nix do not make safe: forking, becoming another user, signals. All
 //! unsafe code of mqfs is here.
 
 pub mod adaptive_spin;
@@ -39,7 +39,7 @@ pub fn getpid() -> Pid {
 /// `kill(pid, signal)`: sends a signal, or with None only checks that it could be sent.
 ///
 /// # Errors
-/// `ESRCH`: no process has this pid. `EPERM`: it is another user's.
+/// `ESRCH`: no process has this pid. `EPERM`: it belongs to another user.
 pub fn kill(pid: Pid, signal: Option<Signal>) -> Result<(), Errno> {
     nix::sys::signal::kill(nix_pid(pid), signal)
 }
@@ -53,7 +53,7 @@ pub(crate) fn errno_of_ipc(error: sysv_ipc::Error) -> Errno {
     Errno::from_raw(error.raw_os_error())
 }
 
-/// Waits for a child of a test, and says what it exited with.
+/// Waits for a child of a test, and returns its exit status.
 #[cfg(test)]
 pub(crate) fn exit_status(child: Pid) -> Option<i32> {
     use nix::sys::wait::{WaitStatus, waitpid};
@@ -63,7 +63,7 @@ pub(crate) fn exit_status(child: Pid) -> Option<i32> {
     }
 }
 
-/// The errno of a system call that std made; `EIO` for an error that std made up.
+/// The errno of an error of std; `EIO` if it does not come from a system call.
 pub(crate) fn errno_of(error: &io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32))
 }

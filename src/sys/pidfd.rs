@@ -1,11 +1,11 @@
-//! A process by a descriptor, which never comes to mean another one.
+//! Descriptors of processes. Unlike a pid, a descriptor never names another process later.
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use sysv_ipc::Pid;
 
-/// A descriptor of a process, which poll(2) finds readable once that process has ended.
+/// Opens a process. The descriptor becomes readable for poll(2) when the process ends.
 ///
 /// # Errors
 /// `ESRCH`: there is no such process. Source: pidfd_open(2).

@@ -41,7 +41,8 @@ const WORD: NonZeroUsize = NonZeroUsize::new(size_of::<AtomicU64>()).unwrap();
 impl Drop for SharedWords {
     fn drop(&mut self) {
         let size = self.count.get() * WORD.get();
-        // SAFETY: `new` mapped this memory with this size, and no reference outlives self; munmap(2).
+        // SAFETY: `new` mapped this memory with this size, and no reference outlives self;
+        // munmap(2).
         let _ = unsafe { munmap(self.words.cast(), size) };
     }
 }

@@ -71,7 +71,7 @@ impl Server {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Admitted,
-    /// Refusal, and its caller is told so.
+    /// Refused, and the caller is told.
     Told,
     Dropped,
 }

@@ -113,8 +113,8 @@ impl Policy {
         }
     }
 
-    /// Admits a plain request. Without the cookie, nothing is sent to a queue that has a lease or is
-    /// about to get one.
+    /// Admits a plain request. Without the cookie, nothing is sent to a queue that has a lease or
+    /// is about to get one.
     fn admit_plain(&self, queue: Queue, status: &QueueStatus) -> Result<Dialect, RefusalReason> {
         if !self.plain {
             return Err(RefusalReason::Plain);

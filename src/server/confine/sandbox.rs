@@ -1,5 +1,5 @@
-//! Landlock: the server and its children can only read, and only below the root and where looking up
-//! users and processes leads. It enforces as much of this as the kernel supports.
+//! Landlock: the server and its children can only read, and only below the root and where looking
+//! up users and processes leads. It enforces as much of this as the kernel supports.
 
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -41,13 +41,13 @@ const PROCESSES: [&str; 1] = ["/proc"];
 /// The restrictions of this thread and of all that it starts. Nothing can lift them.
 #[derive(Debug)]
 pub(crate) struct Sandbox {
-    /// The ruleset of a child that has its file open. It is made once for all children, since making
-    /// it costs more than entering it.
+    /// The ruleset of a child that has its file open. It is made once for all children, since
+    /// making it costs more than entering it.
     sealed: RefCell<Option<RulesetCreated>>,
 }
 
-/// Proof that this process can open no more files, except in /proc and below the directory that it
-/// sends.
+/// Proof that this process gave up opening files, except in /proc and below the directory that it
+/// sends, as far as the kernel supports it.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Sealed(());
@@ -62,7 +62,8 @@ impl Sandbox {
         if geteuid().is_root() {
             prepare_to_become_others();
         }
-        // So that no program that a child could run gives it more rights: set-user-id, capabilities.
+        // So that no program that a child could run gives it more rights: set-user-id,
+        // capabilities.
         prctl::set_no_new_privs()?;
         credentials::close_memory()?;
         match server_ruleset(root).and_then(RulesetCreated::restrict_self) {
@@ -140,7 +141,8 @@ fn log(status: &RestrictionStatus) {
     }
 }
 
-/// The server's ruleset: it can read below the root, and where looking up users and processes leads.
+/// The server's ruleset: it can read below the root, and where looking up users and processes
+/// leads.
 fn server_ruleset(root: impl AsFd) -> Result<RulesetCreated, RulesetError> {
     let ruleset = deny_everything()?
         .create()?

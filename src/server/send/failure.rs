@@ -13,28 +13,45 @@ pub(crate) enum SendFailure {
     /// A message did not reach the client.
     #[error(transparent)]
     Undelivered(#[from] Undelivered),
-    /// The request cannot be answered. The client gets a FAILURE with this text and errno.
-    #[error("{text}")]
-    Unanswerable { text: Cow<'static, str>, errno: Errno },
+    /// The request cannot be answered.
+    #[error(transparent)]
+    Unanswerable(#[from] Unanswerable),
 }
 
-impl SendFailure {
+/// Why a request cannot be answered. The client gets a FAILURE with this text and errno.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct Unanswerable {
+    pub(crate) text: Cow<'static, str>,
+    pub(crate) errno: Errno,
+}
+
+impl Unanswerable {
     pub(crate) fn new(text: impl Into<Cow<'static, str>>, errno: Errno) -> Self {
-        Self::Unanswerable { text: text.into(), errno }
+        Self { text: text.into(), errno }
     }
 
-    /// A failed read of the file.
+    /// A failed read.
     pub(super) fn read(errno: Errno) -> Self {
         Self::new(format!("read: {}", errno.desc()), errno)
     }
+}
 
+/// A failed system call on the way to the open file.
+impl From<Errno> for Unanswerable {
+    fn from(errno: Errno) -> Self {
+        Self::new(errno.desc(), errno)
+    }
+}
+
+impl SendFailure {
     /// The reason by which it is counted. None: the client left, which is no failure.
     pub(crate) fn reason(&self) -> Option<FailureReason> {
         match self {
             Self::Undelivered(Undelivered::Gone | Undelivered::Dead(_)) => None,
             Self::Undelivered(Undelivered::Stalled) => Some(FailureReason::Stalled),
             Self::Undelivered(_) => Some(FailureReason::Other),
-            Self::Unanswerable { errno, .. } => Some(match errno {
+            Self::Unanswerable(Unanswerable { errno, .. }) => Some(match errno {
                 Errno::ENOENT | Errno::ENOTDIR => FailureReason::NotFound,
                 Errno::EACCES | Errno::EPERM => FailureReason::Denied,
                 Errno::EISDIR | Errno::EOPNOTSUPP | Errno::ENXIO => FailureReason::NotRegular,
@@ -44,12 +61,5 @@ impl SendFailure {
                 _ => FailureReason::Other,
             }),
         }
-    }
-}
-
-/// A failed system call on the way to the open file.
-impl From<Errno> for SendFailure {
-    fn from(errno: Errno) -> Self {
-        Self::new(errno.desc(), errno)
     }
 }

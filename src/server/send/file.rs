@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
 
-use super::failure::SendFailure;
+use super::failure::Unanswerable;
 use super::file_meta::{differ, meta};
 use super::source::{Progress, Source, at_most};
 use crate::sys::errno_of;
@@ -85,8 +85,12 @@ impl OpenedFile {
         Ok(Self { file, stat, range, left, before })
     }
 
+    pub(super) fn stat(&self) -> &FileStat {
+        &self.stat
+    }
+
     /// Does one thing that is left to do before the first byte. False: nothing was left.
-    fn prepare(&mut self) -> Result<bool, SendFailure> {
+    fn prepare(&mut self) -> Result<bool, Unanswerable> {
         match &mut self.before {
             Before::Nothing => return Ok(false),
             Before::Seek => {
@@ -104,7 +108,7 @@ impl OpenedFile {
                     Some(true) => self.before = Before::Nothing,
                     Some(false) => {
                         let text = "the file changed since its beginning arrived";
-                        return Err(SendFailure::new(text, Errno::ESTALE));
+                        return Err(Unanswerable::new(text, Errno::ESTALE));
                     }
                 }
             }
@@ -125,7 +129,7 @@ impl Source for OpenedFile {
         self.left
     }
 
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<Progress, SendFailure> {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<Progress, Unanswerable> {
         if self.prepare()? {
             return Ok(Progress::Working);
         }
@@ -142,23 +146,23 @@ impl Source for OpenedFile {
         }
     }
 
-    fn has_changed(&mut self) -> Result<bool, SendFailure> {
-        let now = fstat(&self.file).map_err(SendFailure::read)?;
+    fn has_changed(&mut self) -> Result<bool, Unanswerable> {
+        let now = fstat(&self.file).map_err(Unanswerable::read)?;
         let changed = differ(&self.stat, &now);
         // A file that ends early and did not change never had a true size, as in /sys.
         if self.left.is_some_and(|left| left > 0) && changed {
-            return Err(SendFailure::new("the file shrank while it was read", Errno::EIO));
+            return Err(Unanswerable::new("the file shrank while it was read", Errno::EIO));
         }
         Ok(changed)
     }
 }
 
-fn read_failed(error: io::Error) -> SendFailure {
-    SendFailure::read(errno_of(&error))
+fn read_failed(error: io::Error) -> Unanswerable {
+    Unanswerable::read(errno_of(&error))
 }
 
 /// Reads some bytes; 0 is the end of the file.
-pub(super) fn read_some(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+fn read_some(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match file.read(buffer) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}

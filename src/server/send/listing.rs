@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, readlinkat};
 use nix::sys::stat::fstatat;
 
-use super::failure::SendFailure;
+use super::failure::Unanswerable;
 use super::file_meta::{entry, meta};
 use super::names::Names;
 use super::packed::{Pending, pack_failure};
@@ -77,7 +77,7 @@ impl Source for Listing {
         self.meta
     }
 
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<Progress, SendFailure> {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<Progress, Unanswerable> {
         let (begin, mut filled) = (Instant::now(), 0);
         loop {
             filled += self.pending.take(&mut buffer[filled..]);
@@ -88,7 +88,7 @@ impl Source for Listing {
             if is_late {
                 return Ok(Progress::Working);
             }
-            if !self.step().map_err(SendFailure::read)? {
+            if !self.step().map_err(Unanswerable::read)? {
                 let ended = Progress::Ended;
                 return Ok(if filled > 0 { Progress::Bytes(filled) } else { ended });
             }

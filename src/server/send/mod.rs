@@ -15,7 +15,7 @@ mod transfer;
 mod tree;
 mod tree_file;
 
-pub(super) use failure::SendFailure;
+pub(super) use failure::{SendFailure, Unanswerable};
 pub(super) use opened::Opened;
 pub(super) use outbox::{Outbox, Undelivered};
 pub(super) use queue_capacity::QueueCapacity;

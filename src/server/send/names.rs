@@ -1,7 +1,7 @@
 //! The sorted names of a directory, in a fixed amount of memory however many there are.
 //!
-//! It reads a few names at a time, because reading a large directory takes longer than a client waits
-//! for a sign of life.
+//! It reads a few names at a time, because reading a large directory takes longer than a client
+//! waits for a sign of life.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -124,8 +124,8 @@ impl Names {
         self.bytes.len() + self.places.len() * Self::PLACE
     }
 
-    /// Sorts the names and drops duplicates: a file that is removed and made again while the directory
-    /// is read may come twice, readdir(3).
+    /// Sorts the names and drops duplicates: a file that is removed and made again while the
+    /// directory is read may come twice, readdir(3).
     fn sort(&mut self) {
         let name = |&place: &(u32, u16)| at(&self.bytes, place);
         self.places.sort_unstable_by(|one, other| name(one).cmp(name(other)));

@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 
-use super::failure::SendFailure;
+use super::failure::{SendFailure, Unanswerable};
 use super::file::OpenedFile;
 use super::listing::Listing;
 use super::outbox::Outbox;
@@ -24,7 +24,7 @@ pub(crate) enum Opened<'a> {
 }
 
 impl<'a> Opened<'a> {
-    pub(crate) fn open(export: &Export, request: &Confined<'a>) -> Result<Self, SendFailure> {
+    pub(crate) fn open(export: &Export, request: &Confined<'a>) -> Result<Self, Unanswerable> {
         match request.operation() {
             Operation::Fetch(range) => Self::file(&export.find(request)?, range, None),
             Operation::Resume(range, arrived) => {
@@ -48,18 +48,18 @@ impl<'a> Opened<'a> {
 
     /// Opens a regular file. It checks the kind before: opening a FIFO lets its writer continue,
     /// and opening a device may have any effect.
-    fn file(found: &PathFd, range: Range, arrived: Option<Arrived>) -> Result<Self, SendFailure> {
+    fn file(found: &PathFd, range: Range, arrived: Option<Arrived>) -> Result<Self, Unanswerable> {
         match found.kind() {
             Kind::Regular => Ok(Self::File(OpenedFile::new(found.open_file()?, range, arrived)?)),
             Kind::Directory => Err(Errno::EISDIR.into()),
             kind => {
                 let text = format!("Is a {kind}, not a regular file");
-                Err(SendFailure::new(text, Errno::EOPNOTSUPP))
+                Err(Unanswerable::new(text, Errno::EOPNOTSUPP))
             }
         }
     }
 
-    fn entry(found: &PathFd) -> Result<Self, SendFailure> {
+    fn entry(found: &PathFd) -> Result<Self, Unanswerable> {
         Ok(Self::Listing(Listing::of_one(found)?))
     }
 

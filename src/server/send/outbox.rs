@@ -215,7 +215,8 @@ impl<'a> Outbox<'a> {
 
 /// The bytes of the file that were sent, and how many of them the counters include.
 ///
-/// It counts at intervals, so that a transfer shows while it runs and counting costs almost nothing.
+/// It counts at intervals, so that a transfer shows while it runs and counting costs almost
+/// nothing.
 #[derive(Debug)]
 struct SentBytes<'a> {
     total: u64,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::failure::SendFailure;
+use super::failure::Unanswerable;
 use crate::wire::Meta;
 
 /// The longest time that a [`Source`] may work before it returns, so that a waiting client gets a
@@ -23,10 +23,10 @@ pub(super) trait Source {
     }
 
     /// Writes the next bytes into the buffer.
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<Progress, SendFailure>;
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<Progress, Unanswerable>;
 
     /// Whether the file differs at its end from what it was at the beginning.
-    fn has_changed(&mut self) -> Result<bool, SendFailure> {
+    fn has_changed(&mut self) -> Result<bool, Unanswerable> {
         Ok(false)
     }
 }

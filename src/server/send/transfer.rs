@@ -1,6 +1,6 @@
 //! Sends a source as messages: META, DATA, DATA, …, END.
 
-use super::failure::SendFailure;
+use super::failure::{SendFailure, Unanswerable};
 use super::outbox::Outbox;
 use super::source::{Progress, Source, at_most};
 use crate::server::admission::Dialect;
@@ -41,7 +41,7 @@ fn send_data<S: Source>(source: &mut S, outbox: &mut Outbox<'_>) -> Result<Trail
         let mut progress = Progress::Ended;
         buffer.fill(Reply::DATA, |bytes| {
             progress = source.fill(bytes)?;
-            Ok::<_, SendFailure>(if let Progress::Bytes(count) = progress { count } else { 0 })
+            Ok::<_, Unanswerable>(if let Progress::Bytes(count) = progress { count } else { 0 })
         })?;
         let count = match progress {
             Progress::Bytes(count) => count,

@@ -1,5 +1,5 @@
-//! Sends a tree from the top down: the META, DATA and END of each entry. The END of a directory comes
-//! after its entries.
+//! Sends a tree from the top down: the META, DATA and END of each entry. The END of a directory
+//! comes after its entries.
 //!
 //! Each level of directories takes a descriptor and no stack. The names of all levels together take
 //! no more memory than [`Names`] and [`TreeWalk::MOST_NAMES`] allow.
@@ -11,7 +11,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::failure::SendFailure;
+use super::failure::Unanswerable;
 use super::file::Verification;
 use super::file_meta::{entry, meta};
 use super::names::Names;
@@ -105,7 +105,7 @@ impl<'a> TreeWalk<'a> {
                 outcome => {
                     // If it differs or cannot be read, the file starts again.
                     let offset = if matches!(outcome, Ok(Some(true))) { part.bytes } else { 0 };
-                    self.pack_file(&part.name, TreeFile::new(part.file, offset), offset);
+                    self.pack_file(&part.name, TreeFile::new(part.file, offset));
                 }
             },
             State::InFile(file) => self.state = State::InFile(file),
@@ -139,8 +139,8 @@ impl<'a> TreeWalk<'a> {
         Ok(())
     }
 
-    /// Enters again the directories that an interrupted walk was in. If one cannot be entered any more,
-    /// it and the directories below it end here.
+    /// Enters again the directories that an interrupted walk was in. If one cannot be entered any
+    /// more, it and the directories below it end here.
     fn reenter(&mut self, top: OwnedFd) -> Result<(), Errno> {
         let (entered, name) = self.start.parts();
         let depth = entered.clone().count();
@@ -254,16 +254,15 @@ impl<'a> TreeWalk<'a> {
                 let verification = Verification::new(bytes, checksum);
                 self.state = State::Verifying(PartialFile { file, name, bytes, verification });
             }
-            None => self.pack_file(&name, TreeFile::new(file, 0), 0),
+            None => self.pack_file(&name, TreeFile::new(file, 0)),
         }
     }
 
-    fn pack_file(&mut self, name: &[u8], file: Result<TreeFile, Errno>, offset: u64) {
+    fn pack_file(&mut self, name: &[u8], file: Result<TreeFile, Errno>) {
         let out = self.pending.buffer();
         match file {
             Ok(file) => {
-                let meta = meta(file.stat(), offset, file.left());
-                entry(file.stat(), meta, name, b"").append(out);
+                file.entry(name).append(out);
                 self.state = State::InFile(file);
             }
             Err(errno) => {
@@ -300,7 +299,7 @@ impl Source for TreeWalk<'_> {
         self.meta
     }
 
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<Progress, SendFailure> {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<Progress, Unanswerable> {
         let (begin, mut filled) = (Instant::now(), 0);
         loop {
             filled += self.pending.take(&mut buffer[filled..]);
@@ -319,7 +318,7 @@ impl Source for TreeWalk<'_> {
             }
             if matches!(self.state, State::InFile(_)) {
                 filled += self.fill_from_file(&mut buffer[filled..]);
-            } else if !self.step().map_err(SendFailure::read)? {
+            } else if !self.step().map_err(Unanswerable::read)? {
                 let ended = Progress::Ended;
                 return Ok(if filled > 0 { Progress::Bytes(filled) } else { ended });
             }

@@ -127,7 +127,8 @@ fn requests() -> impl Strategy<Value = Says> {
 }
 
 impl Case {
-    /// Four requests about a queue: as planned, with the right cookie, cut short, and with another id.
+    /// Four requests about a queue: as planned, with the right cookie, cut short, and with another
+    /// id.
     pub(super) fn texts(&self, samples: &QueueSamples, queue: &Member) -> [Vec<u8>; 4] {
         let id = queue.queue.id();
         let cookie = self.knows.of(samples, queue.cookie);
