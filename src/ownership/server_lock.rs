@@ -7,10 +7,7 @@
 //!
 //! A semaphore that another user made counts for nothing, unless that user is root.
 
-use sysv_ipc::{Error, Key, Lock, Mode, SemaphoreStatus, Uid};
-
-/// The semaphore's mode: every user can read it, and only the owner can take it.
-pub(crate) const MODE: Mode = Mode::new(0o644);
+use sysv_ipc::{Error, Key, Lock, SemaphoreStatus, Uid};
 
 /// What the lock of a key says about its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,10 @@
 //! caller, opens the file below the root, sends it to the caller's reply queue, and exits. The
 //! parent owns the request queue and the server lock and removes both; a reply queue belongs to its
 //! client. The design is that of TLPI section 46.8.
+//!
+//! The way of a request is the order of the modules: `admission`, `confine`, `resolve`, `send`.
+//! `request_handler` calls the last three in a child. `takeover` starts a server whose predecessor
+//! died.
 
 mod admission;
 mod child_death_notices;

@@ -38,8 +38,8 @@ impl ReplyTo {
     pub(crate) fn is_clients(&self) -> bool {
         match self.dialect {
             Dialect::Extended(Some(_)) => self.lease().is_some(),
-            // A later queue of the same user that nobody has sent to differs in the time of its
-            // last change, which has whole seconds. An id takes longer than one to come round.
+            // A queue of the same user that was changed since, and to which nobody has sent, is a
+            // later one. The kernel counts in whole seconds; an id takes longer to come round.
             _ => self.queue.status().is_ok_and(|now| {
                 let (cuid, changed_at) = self.admitted;
                 now.permissions.cuid == cuid

@@ -1,11 +1,14 @@
 //! Takes the server lock, and keeps it.
 
-use sysv_ipc::{Acquire, Key, Lock, ProcessMark};
+use sysv_ipc::{Acquire, Key, Lock, Mode, ProcessMark};
 
 use super::attempt::{Attempt, removed, take_over};
-use crate::ownership::server_lock::{MODE, is_trusted};
+use crate::ownership::server_lock::is_trusted;
 use crate::server::error::Error;
 use crate::sys::{geteuid, getpid};
+
+/// Every user can read the semaphore, and only its owner can take it.
+const MODE: Mode = Mode::new(0o644);
 
 /// The server lock, held. Dropping it removes the semaphore, in the process that took it and no
 /// other.
