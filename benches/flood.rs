@@ -90,7 +90,7 @@ fn start_server(root: &std::path::Path) -> (Child, Key) {
 
 /// The seconds that each fetch took, in order of size.
 fn fetch_repeatedly(key: Key, rounds: usize) -> Vec<f64> {
-    let client = mqfs::Client::connect(key).unwrap();
+    let client = mqfs::Client::new(key);
     let mut times: Vec<_> = (0..rounds)
         .map(|_| {
             let start = Instant::now();

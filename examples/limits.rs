@@ -8,8 +8,8 @@ mod classic;
 use std::fs;
 
 use clap::Parser;
-use mqfs::nix::sched::{CloneFlags, unshare};
-use mqfs::nix::unistd::{getgid, getuid};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{getgid, getuid};
 use sysv_ipc::{
     Key, MessageBuffer, MessageType, Mode, Queue, QueueLimits, QueueSettings, QueueUsage, SendError,
 };

@@ -18,11 +18,11 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
-use mqfs::nix::errno::Errno;
-use mqfs::nix::sys::prctl::set_pdeathsig;
-use mqfs::nix::sys::signal::{Signal, kill};
-use mqfs::nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use mqfs::nix::unistd::{Pid, getpid, gettid};
+use nix::errno::Errno;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, getpid, gettid};
 use sysv_ipc::{
     AttachedReadOnly, Error, Key, Lock, MessageBuffer, MessageType, Mode, Queue, ReceiveError,
     Select, SharedMemory,

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use mqfs::nix::unistd::Pid;
+use nix::unistd::Pid;
 use sysv_ipc::{
     Key, MessageBuffer, MessageType, Mode, Queue, QueueId, ReceiveError, Select, SendError,
 };

@@ -1,96 +1,80 @@
-//! mqfs hands files to processes on the same machine over System V message queues: no port, no
-//! socket file, no mount.
+//! mqfs transfers files between processes on one machine over System V message queues. It needs no
+//! port, no socket file and no mount, so it works for sandboxed and chrooted processes that share an
+//! IPC namespace with a server.
 //!
-//! A server owns one well-known *request queue* and forks a child for every request. A client makes a
-//! private *reply queue*, names it in its request, reads the file from it and removes it. A reaper
-//! removes the queues of processes that are provably dead. The plain form of the protocol is that
-//! of *The Linux Programming Interface* (TLPI) section 46.8, so programs written against that book
-//! work with mqfs unchanged, in both directions.
+//! A server owns a well-known *request queue* and forks a child for each request. A client creates a
+//! private *reply queue*, names it in its request, receives the file from it and removes it. A reaper
+//! removes the queues of processes that are provably dead. The plain form of the protocol is that of
+//! *The Linux Programming Interface* (TLPI), section 46.8, so programs written after that book
+//! work with mqfs in both directions.
 //!
 //! # Fetching a file
-//!
-//! A [`Transfer`] reads like a file. Its end is the end of the file: count and checksum were right.
-//! Anything else is an error, never a short file.
 //!
 //! ```no_run
 //! use std::io::Read;
 //!
-//! let client = mqfs::Client::connect(mqfs::DEFAULT_KEY)?;
+//! let client = mqfs::Client::new(mqfs::DEFAULT_KEY);
 //! let mut hosts = String::new();
 //! client.open("/etc/hosts")?.read_to_string(&mut hosts)?;
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! A [`Client`] may be shared between threads, each with transfers of its own; each takes a queue for
-//! as long as it lasts. [`open_range`](Client::open_range) brings a part of a file.
+//! A [`Transfer`] reads like a file. It reaches the end of file only after the number of bytes and
+//! their checksum were verified; a short file is always an error. If the server dies on the way, the
+//! transfer continues with the next one.
 //!
-//! # Options
+//! # What else a client can do
 //!
-//! ```no_run
-//! use std::time::Duration;
+//! | to … | use |
+//! | --- | --- |
+//! | fetch a part of a file | [`Client::open_range`] |
+//! | list a directory | [`Client::read_dir`] |
+//! | look at one file | [`Client::metadata`], [`Client::symlink_metadata`], [`Client::read_link`] |
+//! | fetch a directory tree in one request | [`Client::walk`] |
+//! | write files that appear complete or not at all | [`client::save`] |
+//! | set key, timeout, retries or a trusted server's user | [`Client::builder`] |
+//! | stop transfers from another thread | [`Client::canceller`] |
+//! | branch on an error | [`Error::kind`]; `?` converts to [`std::io::Error`] |
 //!
-//! let client = mqfs::Client::builder()
-//!     .key(sysv_ipc::Key::new(0x4d51_0001)) // another server than the usual
-//!     .timeout(Duration::from_secs(5)) // for anything to come
-//!     .retries(10) // when servers die on the way
-//!     .connect()?;
-//! # Ok::<(), mqfs::Error>(())
-//! ```
+//! # Trust
 //!
-//! Any user can make a queue under any key. So a client trusts servers of root's and of its own user,
-//! and of one other that it is [told](client::Builder::server_uid); others are told nothing, not even
-//! a path.
+//! Any user can create a queue under any key. So a client trusts only servers of root and of its own
+//! user, and of one more user that it is [told](ClientBuilder::server_uid). It sends others nothing,
+//! not even a path.
 //!
-//! # Looking around
-//!
-//! ```no_run
-//! # let client = mqfs::Client::connect(mqfs::DEFAULT_KEY)?;
-//! if client.metadata("/var/log")?.is_dir() {
-//!     for entry in client.read_dir("/var/log")? {
-//!         let entry = entry?;
-//!         println!("{:>12} {}", entry.metadata().len(), mqfs::escape::escape(entry.name()));
-//!     }
-//! }
-//! # Ok::<(), mqfs::Error>(())
-//! ```
-//!
-//! # Whole trees
-//!
-//! [`walk`](Client::walk) brings a directory with all that is below it in one request, which is what
-//! makes many small files fast. [`write_tree`](client::save::write_tree) writes what comes below a
-//! folder, and nowhere else, whatever the server calls it.
+//! # Writing a tree
 //!
 //! ```no_run
-//! use mqfs::client::save::{Folder, Options, write_tree};
+//! use mqfs::client::save::{Dir, WriteOptions, write_tree};
 //!
-//! let mut walk = mqfs::Client::connect(mqfs::DEFAULT_KEY)?.walk("/srv/site")?;
-//! let (folder, name) = (Folder::open("/tmp")?, Some("site".as_ref()));
-//! let report = write_tree(&mut walk, &folder, name, &Options::default(), &mut |_event| {})?;
-//! assert_eq!(report.problems, 0, "an event told of each");
+//! let mut walk = mqfs::Client::new(mqfs::DEFAULT_KEY).walk("/srv/site")?;
+//! let (dir, name) = (Dir::open("/tmp")?, Some("site".as_ref()));
+//! let report = write_tree(&mut walk, &dir, name, &WriteOptions::default(), &mut |_event| {})?;
+//! assert_eq!(report.problems, 0); // an event reports each problem
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Errors
+//! # Modules and features
 //!
-//! An [`Error`] says what happened in words that can be shown as they are. It becomes an
-//! [`io::Error`](std::io::Error) of the kind that a file of one's own would give (`NotFound`,
-//! `PermissionDenied`, `TimedOut`, ...), and [`downcast`](std::io::Error::downcast) brings it back.
+//! | module | content | feature |
+//! | --- | --- | --- |
+//! | [`client`] | what `mqfs-client` does | |
+//! | [`reaper`] | what `mqfs-reap` does: finds and removes the queues of dead processes | |
+//! | [`counters`] | what `mqfs-stat` shows: a server's counters, in shared memory | |
+#![cfg_attr(
+    feature = "server",
+    doc = "| [`server`] | what `mqfs-server` does; it expects a process of its own | `server` |"
+)]
+#![cfg_attr(not(feature = "server"), doc = "| `server` | what `mqfs-server` does | `server` |")]
+//! | [`escape`] | file names made safe to show on a terminal | |
+//! | [`sysv_ipc`] | System V IPC, a crate of its own | |
 //!
-//! # Serving
+//! The default feature, `programs`, builds the four programs, with clap and what else they use.
+//! `server` adds landlock. Use `default-features = false` to compile neither:
 //!
-//! [`server::Server`] is what `mqfs-server` runs; it expects a process to itself. [`reaper`] removes
-//! what dead processes left.
-//!
-//! # The map
-//!
-//! | module | what it is |
-//! | --- | --- |
-//! | [`sysv`] | typed, safe System V message queues; knows nothing of mqfs |
-//! | [`wire`] | bytes ⇄ requests, replies and leases |
-//! | `process` | forking, credentials, signals, and who is alive |
-//! | [`stats`] | a server's figures, in shared memory |
-//! | [`client`], [`server`], [`reaper`] | the three programs, as a library |
-//! | `cli` | their arguments, wording and exit codes (feature `programs`) |
+//! ```toml
+//! mqfs = { version = "0.1", default-features = false }
+//! ```
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!(
@@ -98,25 +82,27 @@ compile_error!(
 );
 
 #[cfg(feature = "programs")]
-#[doc(hidden)] // for the programs: no part of the library's promise
+#[doc(hidden)] // for the programs; not part of the public API
 pub mod cli;
 pub mod client;
 pub mod counters;
 pub mod escape;
-#[doc(hidden)] // for the programs and the tests: no part of the library's promise
+#[doc(hidden)] // for the tests; not part of the public API
 pub mod ownership;
 pub mod reaper;
 #[cfg(feature = "server")]
 pub mod server;
 #[allow(unsafe_code)]
-#[doc(hidden)] // for the programs and the tests: no part of the library's promise
+#[doc(hidden)] // for the programs and the tests; not part of the public API
 pub mod sys;
+#[doc(hidden)] // for the tests; not part of the public API
 pub mod wire;
 
-/// The crate whose types for errnos, uids and pids stand in this one's signatures.
-pub use nix;
 /// Typed, safe System V IPC.
 pub use sysv_ipc;
 
-pub use client::{Client, DirEntry, Error, Metadata, ReadDir, Transfer, Walk, WalkEntry};
+pub use client::{
+    Client, ClientBuilder, DirEntry, Error, ErrorKind, FileType, Metadata, ReadDir, Transfer, Walk,
+    WalkEntry,
+};
 pub use wire::DEFAULT_KEY;

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use mqfs::nix::{errno::Errno, sys::signal::kill, unistd::Pid};
+use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use sysv_ipc::{Acquire, Error, Key, Lock, Mode, Queue, ReceiveError, SendError};
 
 /// The program's name, for its messages.

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mqfs::nix::unistd::{Pid, gettid};
+use nix::unistd::{Pid, gettid};
 use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, Queue, QueueId, ReceiveError, Select};
 
 use crate::classic::{Stop, is_asleep, own, say, wait_until};

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use clap::Parser;
 use sysv_ipc::Uid;
 
@@ -23,8 +23,8 @@ use super::signals::EndingSignals;
 use super::{
     FAILED, INTERRUPTED, KeyArgs, NOBODY_READS, UNAVAILABLE, complain, duration, reason, size,
 };
-use crate::client::save::Unfinished;
-use crate::client::{Canceller, Client, Error, Transfer};
+use crate::client::save::CleanupGuard;
+use crate::client::{Canceller, Client, Error, ErrorKind, Transfer};
 use crate::escape::escape;
 use crate::sys;
 use crate::wire::MAX_PATH;
@@ -129,26 +129,26 @@ fn run(opts: &Opts) -> Result<ExitCode> {
         .retries(opts.retries)
         .plain(opts.plain)
         .server_uid(opts.server_uid.map(Uid::from_raw));
-    let unfinished = Unfinished::default();
-    clean_up_on_signals(builder.canceller(), unfinished.clone(), opts.quiet)?;
-    let client = builder.connect()?;
+    let (client, cleanup) = (builder.build(), CleanupGuard::default());
+    clean_up_on_signals(client.canceller(), cleanup.clone(), opts.quiet)?;
+    client.check_server().map_err(|error| anyhow!(explain(&error)))?;
     if opts.recursive || opts.tar {
         tree::raise_descriptors();
     }
     match &opts.directory {
         _ if opts.list || opts.stat => Ok(list::run(opts, &client)),
         _ if opts.tar => tar::run(opts, &client),
-        Some(folder) => tree::run(opts, &client, folder, &unfinished),
-        None => concatenate(opts, &client, &unfinished),
+        Some(folder) => tree::run(opts, &client, folder, &cleanup),
+        None => concatenate(opts, &client, &cleanup),
     }
 }
 
 /// Leaves nothing behind when a signal ends the program, wherever its main thread may be: that one
 /// may be waiting for somebody to read its output.
-fn clean_up_on_signals(canceller: Canceller, unfinished: Unfinished, quiet: bool) -> Result<()> {
+fn clean_up_on_signals(canceller: Canceller, cleanup: CleanupGuard, quiet: bool) -> Result<()> {
     EndingSignals::block()?.handle(move || {
         canceller.cancel();
-        unfinished.discard();
+        cleanup.discard();
         progress::clear();
         if !quiet {
             // Never waits: its reader may be gone, or may be who sent the signal.
@@ -158,8 +158,8 @@ fn clean_up_on_signals(canceller: Canceller, unfinished: Unfinished, quiet: bool
     })
 }
 
-fn concatenate(opts: &Opts, client: &Client, unfinished: &Unfinished) -> Result<ExitCode> {
-    let mut sink = Sink::create(opts, unfinished)?;
+fn concatenate(opts: &Opts, client: &Client, cleanup: &CleanupGuard) -> Result<ExitCode> {
+    let mut sink = Sink::create(opts, cleanup)?;
     let progress = Progress::start(opts.progress(), sink.is_terminal());
     let mut status = 0;
     for path in &opts.paths {
@@ -207,13 +207,13 @@ impl Opts {
 
     /// Says what went wrong with a path, and what the program is to end with if that is the end.
     fn failed(&self, path: &OsStr, error: &Error) -> Option<ExitCode> {
-        if let Error::Cancelled = error {
+        if error.kind() == ErrorKind::Cancelled {
             // The thread that handles the signal has the last word, and exits.
             loop {
                 thread::park();
             }
         }
-        self.complain_of(escape(path), error);
+        self.complain_of(escape(path), explain(error));
         error.is_before_request().then(|| ExitCode::from(UNAVAILABLE))
     }
 
@@ -228,29 +228,22 @@ impl Opts {
 
     fn tell_of(&self, path: &OsStr, transfer: &Transfer) {
         let (path, bytes) = (escape(path), transfer.received());
-        let trailer = transfer.trailer();
-        if trailer.is_some_and(|trailer| trailer.changed) && !self.quiet {
+        if transfer.has_changed() && !self.quiet {
             complain(PROGRAM, format!("{path}: warning: the file changed while it was read"));
         }
         if !self.verbose {
             return;
         }
-        match trailer {
-            Some(_) => {
-                let checksum = transfer.checksum();
-                let verified = match transfer.attempts() {
-                    1 => "verified".to_owned(),
-                    attempts => format!("in {attempts} parts, verified"),
-                };
-                complain(
-                    PROGRAM,
-                    format!("{path}: {bytes} bytes, {verified} (CRC-32 {checksum:08x})"),
-                );
-            }
-            None => {
-                let why = "unverified (the plain protocol has no checksum)";
-                complain(PROGRAM, format!("{path}: {bytes} bytes, {why}"));
-            }
+        if transfer.is_verified() {
+            let checksum = transfer.checksum();
+            let verified = match transfer.parts() {
+                1 => "verified".to_owned(),
+                parts => format!("in {parts} parts, verified"),
+            };
+            complain(PROGRAM, format!("{path}: {bytes} bytes, {verified} (CRC-32 {checksum:08x})"));
+        } else {
+            let why = "unverified (the plain protocol has no checksum)";
+            complain(PROGRAM, format!("{path}: {bytes} bytes, {why}"));
         }
     }
 
@@ -258,6 +251,19 @@ impl Opts {
         if let Some(summary) = progress.summary().filter(|_| self.verbose) {
             complain(PROGRAM, summary);
         }
+    }
+}
+
+/// An error with its causes, and with a remedy if there is one.
+fn explain(error: &Error) -> String {
+    let text = format!("{:#}", anyhow::Error::new(error.clone()));
+    match error.kind() {
+        ErrorKind::NoServer => format!("{text} (is mqfs-server running in this IPC namespace?)"),
+        ErrorKind::ServerDead => format!("{text} (start mqfs-server again)"),
+        ErrorKind::NoQueueLeft => {
+            format!("{text} (mqfs-reap removes orphaned ones; raising kernel.msgmni makes room)")
+        }
+        _ => text,
     }
 }
 
@@ -279,7 +285,9 @@ fn fetch_whole(
     let (begin, mut tries) = (sink.position(), opts.retries);
     loop {
         match (fetch(client, opts, path, sink, progress), begin) {
-            (Err(Stop::Source(Error::FileChanged)), Some(begin)) if tries > 0 => {
+            (Err(Stop::Source(error)), Some(begin))
+                if error.kind() == ErrorKind::FileChanged && tries > 0 =>
+            {
                 tries -= 1;
                 sink.rewind(begin).map_err(Stop::Sink)?;
             }
@@ -296,9 +304,9 @@ fn fetch(
     progress: &Progress,
 ) -> Result<Transfer, Stop> {
     let mut transfer = opts.open(client, path).map_err(Stop::Source)?;
-    progress.begin(path, transfer.meta().and_then(|meta| meta.length));
+    progress.begin(path, transfer.expected());
     loop {
-        let bytes = transfer.fill_buf().map_err(|error| Stop::Source(Error::of_read(error)))?;
+        let bytes = transfer.fill_buf().map_err(|error| Stop::Source(Error::from_read(error)))?;
         if bytes.is_empty() {
             progress.finish();
             return Ok(transfer);

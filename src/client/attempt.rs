@@ -1,80 +1,84 @@
-//! One attempt at a transfer: one reply queue, from the first message to the last.
+//! The answer to one request: one reply queue, from the first message to the last.
 
 use nix::errno::Errno;
 
+use super::error::{Cause, Error};
 use super::reply_queue::ReplyQueue;
-use super::{Error, failed};
 use crate::sys::AdaptiveSpin;
 use crate::wire::{Failure, MAX_REPLY, Meta, Reply, Trailer};
 use sysv_ipc::{MessageBuffer, QueueLimits};
 
-/// What one request brings.
+/// The answer to one request.
 #[derive(Debug)]
 pub(super) struct Attempt {
     /// None once nothing more can come.
     queue: Option<ReplyQueue>,
-    /// Bytes of the file, of one message or several.
+    /// Bytes of the file, from one message or several.
     bytes: MessageBuffer,
-    /// Why nothing comes behind them.
+    /// The error that follows those bytes.
     failed: Option<Error>,
-    has_looked: bool,
+    /// Whether the watch knows the child that sends the answer.
+    knows_child: bool,
     pub(super) meta: Option<Meta>,
     pub(super) trailer: Option<Trailer>,
     pub(super) received: u64,
     pub(super) checksum: crc32fast::Hasher,
-    patience: AdaptiveSpin,
+    spin: AdaptiveSpin,
 }
 
 impl Attempt {
-    /// The least room to be tried for another message.
-    const WORTHWHILE: usize = 8 << 10;
+    /// With less room than this in the buffer, receiving another message is not worth a try.
+    const WORTHWHILE_ROOM: usize = 8 << 10;
 
-    /// The largest message to be taken, where `kernel.msgmax` lets a plain server send larger ones.
+    /// A transfer of more bytes than this may last longer than its child.
+    const LONGER_TRANSFER: u64 = 8 << 10;
+
+    /// The largest message to accept. `kernel.msgmax` may let a plain server send larger ones.
     const MAX_MESSAGE: usize = 1 << 20;
 
-    /// Waits for the first message, so that what cannot be opened fails here.
+    /// Waits for the first message, so that a refused request fails here.
     pub(super) fn begin(queue: ReplyQueue) -> Result<Self, Error> {
         let msgmax = QueueLimits::current()?.msgmax;
         let mut attempt = Self {
             queue: Some(queue),
             bytes: MessageBuffer::with_capacity(msgmax.clamp(MAX_REPLY, Self::MAX_MESSAGE)),
             failed: None,
-            has_looked: false,
+            knows_child: false,
             meta: None,
             trailer: None,
             received: 0,
             checksum: crc32fast::Hasher::new(),
-            patience: AdaptiveSpin::default(),
+            spin: AdaptiveSpin::default(),
         };
         attempt.advance()?;
         Ok(attempt)
     }
 
-    /// The bytes of the file that came last.
+    /// The bytes of the file that arrived last.
     pub(super) fn bytes(&self) -> &[u8] {
         self.bytes.text()
     }
 
-    /// Whether the file has ended.
+    /// Whether the answer has ended, and was verified.
     pub(super) fn is_over(&self) -> bool {
         self.queue.is_none() && self.failed.is_none()
     }
 
-    /// How much came, and its checksum; counted here no longer.
+    /// Takes the count and checksum of the bytes that arrived; they start anew.
     pub(super) fn take_tally(&mut self) -> (u64, crc32fast::Hasher) {
         self.bytes.truncate(0);
         (std::mem::take(&mut self.received), std::mem::take(&mut self.checksum))
     }
 
-    /// Takes the next message, and those behind it that are there already. The queue goes with the last
-    /// one, and with an error.
+    /// Receives the next message, and those that already wait behind it. Removes the queue after the
+    /// last message and after an error.
     pub(super) fn advance(&mut self) -> Result<(), Error> {
         self.bytes.truncate(0);
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
         match self.next_message() {
-            Ok(()) => self.messages_behind(),
+            Ok(()) => self.receive_waiting(),
             Err(error) => {
                 self.bytes.truncate(0);
                 self.queue = None;
@@ -84,39 +88,39 @@ impl Attempt {
         if self.failed.is_some() {
             self.queue = None;
         }
-        self.look_at_child(); // before whoever reads the bytes may keep us waiting
+        self.identify_child(); // while it is alive: the reader of the bytes may take its time
         Ok(())
     }
 
-    /// What takes more than a message may take a while. By the time that somebody asks whether the child
-    /// lives, its pid may be another's.
-    fn look_at_child(&mut self) {
+    /// Lets the watch identify the child of a longer transfer, so that it can later tell the child
+    /// from another process that has its pid by then.
+    fn identify_child(&mut self) {
         if let Some(queue) = &self.queue
-            && self.received > Self::WORTHWHILE as u64
-            && !self.has_looked
+            && self.received > Self::LONGER_TRANSFER
+            && !self.knows_child
         {
-            queue.watched.look_at_child();
-            self.has_looked = true;
+            queue.watched.identify_child();
+            self.knows_child = true;
         }
     }
 
-    /// Waits for a message.
+    /// Receives a message, waiting for it.
     fn next_message(&mut self) -> Result<(), Error> {
         let Some(queue) = &self.queue else { return Ok(()) };
         let (watched, which) = (&queue.watched, queue.select());
         let bytes = &mut self.bytes;
-        match self.patience.attempt(|| watched.try_receive(bytes, which)) {
+        match self.spin.attempt(|| watched.try_receive(bytes, which)) {
             Some(outcome) => outcome?,
             None => watched.receive(bytes, which)?,
         }
         self.take(0)
     }
 
-    /// Takes messages as long as there are any: a queue that is emptied at once is filled while its
-    /// bytes are used. What fails here says nothing against the bytes that came before.
-    fn messages_behind(&mut self) {
+    /// Receives messages while there are any, so that the server refills the queue while the reader
+    /// uses the bytes. An error here is kept until the reader has had the bytes before it.
+    fn receive_waiting(&mut self) {
         while let Some(queue) = &self.queue
-            && self.bytes.has_room_behind(Self::WORTHWHILE)
+            && self.bytes.has_room_behind(Self::WORTHWHILE_ROOM)
             && self.failed.is_none()
         {
             let at = self.bytes.text().len();
@@ -131,7 +135,7 @@ impl Attempt {
         }
     }
 
-    /// Does what the message says whose text begins here. Only bytes of the file stay.
+    /// Interprets the message whose text begins at `at`. Only bytes of the file stay in the buffer.
     fn take(&mut self, at: usize) -> Result<(), Error> {
         match Reply::decode(self.bytes.mtype(), &self.bytes.text()[at..])? {
             Reply::Data(bytes) => {
@@ -140,7 +144,7 @@ impl Attempt {
                 return Ok(());
             }
             Reply::Meta(_) if self.meta.is_some() || self.received > 0 => {
-                return Err(Error::Corrupt("a second beginning"));
+                return Err(Error::corrupt("a second beginning"));
             }
             Reply::Meta(meta) => self.meta = Some(meta),
             Reply::End(trailer) => {
@@ -148,11 +152,11 @@ impl Attempt {
                 self.trailer = trailer;
                 self.queue = None;
             }
-            // What a server says of a child that could not say it itself.
+            // The server reports a child that died.
             Reply::Failure(Failure { errno: Some(Errno::EOWNERDEAD), .. }) => {
-                return Err(Error::ChildDied);
+                return Err(Cause::ChildDied.into());
             }
-            Reply::Failure(failure) => return Err(failed(failure)),
+            Reply::Failure(failure) => return Err(failure.into()),
         }
         self.bytes.truncate(at);
         Ok(())
@@ -161,12 +165,12 @@ impl Attempt {
     fn verify(&self, trailer: Option<&Trailer>) -> Result<(), Error> {
         match (self.meta, trailer) {
             (_, Some(trailer)) if trailer.bytes != self.received => {
-                Err(Error::Corrupt("not as many bytes arrived as were sent"))
+                Err(Error::corrupt("not as many bytes arrived as were sent"))
             }
             (_, Some(trailer)) if trailer.checksum != self.checksum.clone().finalize() => {
-                Err(Error::Corrupt("the checksum is not that of the bytes sent"))
+                Err(Error::corrupt("the checksum is not that of the bytes sent"))
             }
-            (Some(_), None) => Err(Error::Corrupt("no count and checksum at the end")),
+            (Some(_), None) => Err(Error::corrupt("no count and checksum at the end")),
             _ => Ok(()),
         }
     }

@@ -1,4 +1,4 @@
-//! Pauses between tries: each longer than the last, none the same for two clients.
+//! Pauses between tries: each longer than the last, and random, so that clients do not move in step.
 
 use std::time::{Duration, Instant};
 
@@ -12,22 +12,22 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// For a server that is busy, or not there.
+    /// For a server that is busy or absent.
     pub(super) fn for_server(timeout: Duration) -> Self {
         Self::new(Duration::from_millis(10), Duration::from_secs(1), timeout)
     }
 
-    /// For room in a queue that somebody reads.
+    /// For room in a queue that a server is reading.
     pub(super) fn for_room(timeout: Duration) -> Self {
         Self::new(Duration::from_micros(50), Duration::from_millis(5), timeout)
     }
 
-    /// Tries until `timeout` from now.
+    /// Pauses until `timeout` from now.
     fn new(first: Duration, longest: Duration, timeout: Duration) -> Self {
         Self { start: Instant::now(), timeout, pause: first, longest }
     }
 
-    /// The next pause, between half and all of what the steps give; None once the time is up.
+    /// The next pause, between half and all of the current step; None once the timeout has passed.
     pub(super) fn next(&mut self) -> Option<Duration> {
         let left = self.timeout.saturating_sub(self.start.elapsed());
         if left.is_zero() {
@@ -35,7 +35,7 @@ impl Backoff {
         }
         let step = self.pause;
         self.pause = (step * 2).min(self.longest);
-        // Should there be no random number, clients may meet again: nothing worse.
+        // Without a random number clients may move in step, which only slows them down.
         let random = getrandom::u32().unwrap_or(u32::MAX);
         let jitter = f64::from(random) / f64::from(u32::MAX);
         Some((step / 2 + (step / 2).mul_f64(jitter)).min(left))

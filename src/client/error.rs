@@ -1,197 +1,245 @@
-//! What a client cannot do, and why.
+//! Errors of the client: what failed, and why.
 
 use std::io;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use sysv_ipc::Uid;
+use sysv_ipc::{Key, Uid};
 
 use crate::escape::escape;
-use crate::wire::{MAX_PATH, Malformed};
-use sysv_ipc::{self, Key};
+use crate::wire::{Failure, Malformed};
 
-/// Why a client could not ask, or did not get what it asked for.
+/// Why a request or a transfer failed.
+///
+/// [`kind`](Self::kind) says what a program can branch on,
+/// [`raw_os_error`](Self::raw_os_error) gives the server's errno, and
+/// [`source`](std::error::Error::source) the failed system call, where there is one. The text is safe
+/// to show on a terminal.
+///
+/// An error converts to an [`io::Error`] of the kind that a local file would give (`NotFound`,
+/// `PermissionDenied`, `TimedOut`, …). [`downcast`](io::Error::downcast) brings the original back.
 #[derive(Debug, Clone, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(#[from] pub(super) Cause);
+
+/// What kind of failure an [`Error`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Error {
-    /// No request queue stands under the key.
-    #[error(
-        "no server: nothing is under key {key} (is mqfs-server running in this IPC namespace?)"
-    )]
-    NoServer {
-        /// The key.
-        key: Key,
-    },
-    /// A server runs, or did a moment ago, and its request queue is gone: removed, or not made yet.
+pub enum ErrorKind {
+    /// No request queue exists under the key.
+    NoServer,
+    /// A request queue exists under the key, but its server has died.
+    ServerDead,
+    /// A server runs, but has no request queue at the moment.
+    ServerRestarting,
+    /// The request queue belongs to a user whom the client does not trust. Any user can create a queue
+    /// under any key.
+    UntrustedServer,
+    /// The server does not accept requests from this user.
+    NotAllowed,
+    /// The path is empty, too long, or contains a NUL.
+    InvalidPath,
+    /// The IPC namespace has no queue left for the reply.
+    NoQueueLeft,
+    /// Another system call failed before the request was sent, or a kernel limit is too small for it.
+    Ipc,
+    /// The server has no such file (`ENOENT`).
+    NotFound,
+    /// The server may not read the file on the caller's behalf (`EACCES`, `EPERM`).
+    PermissionDenied,
+    /// The server refused the request, or could not complete it, for another reason.
+    Failed,
+    /// The server speaks only the plain protocol, which knows nothing but whole files.
+    Unsupported,
+    /// Nothing arrived within the [timeout](super::ClientBuilder::timeout).
+    TimedOut,
+    /// The server or its child died, or somebody removed the reply queue, on every
+    /// [retry](super::ClientBuilder::retries).
+    Interrupted,
+    /// The file changed between two parts of an interrupted transfer.
+    FileChanged,
+    /// What arrived violates the protocol, or its length or checksum is wrong.
+    InvalidData,
+    /// What arrived cannot be written.
+    Output,
+    /// A [`Canceller`](super::Canceller) stopped the client.
+    Cancelled,
+}
+
+/// The details behind an [`ErrorKind`].
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum Cause {
+    #[error("no server: nothing is under key {key}")]
+    NoServer { key: Key },
     #[error("no server: the one under key {key} has no queue at present")]
-    ServerAway {
-        /// The key.
-        key: Key,
-    },
-    /// The server of the request queue under the key is dead: nobody holds its lock.
-    #[error("no server: the one under key {key} is dead (start mqfs-server again)")]
-    ServerDead {
-        /// The key.
-        key: Key,
-    },
-    /// The request queue belongs to somebody who may not be the server: any user can squat on a key.
+    ServerRestarting { key: Key },
+    #[error("no server: the one under key {key} is dead")]
+    ServerDead { key: Key },
     #[error("not trusted: the queue under key {key} belongs to uid {uid}, not to root or you")]
-    Untrusted {
-        /// The key.
-        key: Key,
-        /// Who could read what is sent there.
-        uid: Uid,
-    },
-    /// The request queue's mode does not let this user ask.
+    Untrusted { key: Key, uid: Uid },
     #[error("not allowed: the server under key {key} does not take requests from this user")]
-    NotAllowed {
-        /// The key.
-        key: Key,
-    },
-    /// The path is empty.
-    #[error("a path must not be empty")]
-    EmptyPath,
-    /// The path is longer than [`MAX_PATH`].
-    #[error("the path is longer than {MAX_PATH} bytes")]
-    LongPath,
-    /// The path holds a NUL.
-    #[error("a path must not hold a NUL")]
-    NulInPath,
-    /// The IPC namespace has no queue left for the reply (`ENOSPC`).
-    #[error(
-        "no queue left for the reply: {in_use} of {limit} are in use \
-         (mqfs-reap removes orphaned ones; raising kernel.msgmni makes room)"
-    )]
-    NoQueueLeft {
-        /// How many queues there are.
-        in_use: usize,
-        /// How many there can be, `kernel.msgmni`.
-        limit: usize,
-    },
-    /// Not even a lease fits into a new queue.
+    NotAllowed { key: Key },
+    #[error("{0}")]
+    InvalidPath(&'static str),
+    #[error("no queue left for the reply: {in_use} of {limit} are in use")]
+    NoQueueLeft { in_use: usize, limit: usize },
     #[error(
         "queues are too small here: kernel.msgmax and kernel.msgmnb must be some hundred bytes"
     )]
     QueueTooSmall,
-    /// Another call on a queue failed, before anything was asked.
-    #[error(transparent)]
-    Ipc(#[from] sysv_ipc::Error),
-    /// The request is larger than `kernel.msgmax` or what the request queue holds.
     #[error("the request is too long for the request queue")]
     RequestTooBig,
-    /// The kernel has no random bytes.
-    #[error("getrandom: {0}")]
-    NoRandom(String),
-    /// The server says no, or cannot go on.
+    #[error("cannot use message queues")]
+    Ipc(#[from] sysv_ipc::Error),
+    #[error("getrandom")]
+    NoRandom(#[from] getrandom::Error),
+    /// The server's FAILURE. A plain server gives no errno.
     #[error("{}", escape(.text))]
-    Failed {
-        /// Why, in its words.
-        text: String,
-        /// Why, as an errno; a plain server gives none.
-        errno: Option<Errno>,
-    },
-    /// Nothing moved for this long.
+    Failed { text: String, errno: Option<Errno> },
     #[error("timed out: nothing came for {0:?}")]
     TimedOut(Duration),
-    /// An mqfs server did not answer a plain request for this long.
+    /// An mqfs server did not answer a plain request.
     #[error("timed out: nothing came for {0:?} (the server may take no plain requests)")]
     PlainUnanswered(Duration),
-    /// The server died before it answered.
     #[error("the server died before it answered")]
     ServerDied,
-    /// The server's child died on the way.
     #[error("incomplete: the server's child died on the way")]
     ChildDied,
-    /// A call on the reply queue failed on the way.
-    #[error("incomplete: {0}")]
-    Broken(sysv_ipc::Error),
-    /// Somebody removed the reply queue.
     #[error("incomplete: the reply queue was removed")]
     QueueRemoved,
-    /// A transfer was interrupted, and the file is another one by now: what arrived is the
-    /// beginning of the earlier one.
+    #[error("incomplete")]
+    Receive(#[source] sysv_ipc::Error),
     #[error("incomplete: the file changed while the server was away")]
     FileChanged,
-    /// The server speaks the plain protocol alone, which has whole files and nothing else.
     #[error("the server knows nothing but whole files")]
     PlainServer,
-    /// What arrived cannot be written.
-    #[error("cannot write: {0}")]
-    Output(String),
-    /// What arrived is not what was sent.
+    #[error("cannot write: {}", .0.desc())]
+    Output(Errno),
     #[error("incomplete: {0}")]
     Corrupt(&'static str),
-    /// The server sent what the protocol does not have.
-    #[error("protocol error: {0}")]
+    #[error("protocol error")]
     Protocol(#[from] Malformed),
-    /// The [`Canceller`](super::Canceller) was used.
     #[error("interrupted")]
     Cancelled,
 }
 
-impl Error {
-    pub(super) const WRONG_BEGINNING: Self = Self::Corrupt("it does not begin where it was to");
+impl Cause {
+    /// What the kernel would say of a local file.
+    pub(super) fn server(errno: Errno) -> Self {
+        Self::Failed { text: errno.desc().to_owned(), errno: Some(errno) }
+    }
+}
 
-    /// Whether it could not even be asked: invalid input, or an IPC resource that is not to be had.
-    /// Otherwise the request failed.
+impl Error {
+    pub(super) const WRONG_BEGINNING: Self =
+        Self(Cause::Corrupt("it does not begin where it was to"));
+
+    /// What arrived is not what the protocol promises.
+    pub(super) const fn corrupt(why: &'static str) -> Self {
+        Self(Cause::Corrupt(why))
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        match &self.0 {
+            Cause::NoServer { .. } => ErrorKind::NoServer,
+            Cause::ServerRestarting { .. } => ErrorKind::ServerRestarting,
+            Cause::ServerDead { .. } => ErrorKind::ServerDead,
+            Cause::Untrusted { .. } => ErrorKind::UntrustedServer,
+            Cause::NotAllowed { .. } => ErrorKind::NotAllowed,
+            Cause::InvalidPath(_) => ErrorKind::InvalidPath,
+            Cause::NoQueueLeft { .. } => ErrorKind::NoQueueLeft,
+            Cause::QueueTooSmall | Cause::RequestTooBig | Cause::Ipc(_) | Cause::NoRandom(_) => {
+                ErrorKind::Ipc
+            }
+            Cause::Failed { errno: Some(Errno::ENOENT), .. } => ErrorKind::NotFound,
+            Cause::Failed { errno: Some(Errno::EACCES | Errno::EPERM), .. } => {
+                ErrorKind::PermissionDenied
+            }
+            Cause::Failed { .. } | Cause::Receive(_) => ErrorKind::Failed,
+            Cause::TimedOut(_) | Cause::PlainUnanswered(_) => ErrorKind::TimedOut,
+            Cause::ServerDied | Cause::ChildDied | Cause::QueueRemoved => ErrorKind::Interrupted,
+            Cause::FileChanged => ErrorKind::FileChanged,
+            Cause::PlainServer => ErrorKind::Unsupported,
+            Cause::Output(_) => ErrorKind::Output,
+            Cause::Corrupt(_) | Cause::Protocol(_) => ErrorKind::InvalidData,
+            Cause::Cancelled => ErrorKind::Cancelled,
+        }
+    }
+
+    /// The errno that the server gave, or that a local system call failed with.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match &self.0 {
+            Cause::Failed { errno, .. } => errno.map(|errno| errno as i32),
+            Cause::Output(errno) => Some(*errno as i32),
+            Cause::Ipc(error) | Cause::Receive(error) => Some(error.raw_os_error()),
+            _ => None,
+        }
+    }
+
+    /// Whether the client could not even send the request: invalid input, no server, or an IPC
+    /// resource that is not available.
     pub fn is_before_request(&self) -> bool {
         matches!(
-            self,
-            Self::NoServer { .. }
-                | Self::ServerAway { .. }
-                | Self::ServerDead { .. }
-                | Self::Untrusted { .. }
-                | Self::NotAllowed { .. }
-                | Self::EmptyPath
-                | Self::LongPath
-                | Self::NulInPath
-                | Self::NoQueueLeft { .. }
-                | Self::QueueTooSmall
-                | Self::Ipc(_)
-                | Self::RequestTooBig
-                | Self::NoRandom(_)
+            self.kind(),
+            ErrorKind::NoServer
+                | ErrorKind::ServerDead
+                | ErrorKind::ServerRestarting
+                | ErrorKind::UntrustedServer
+                | ErrorKind::NotAllowed
+                | ErrorKind::InvalidPath
+                | ErrorKind::NoQueueLeft
+                | ErrorKind::Ipc
         )
     }
 
-    /// What a transfer's read failed with: it fails with nothing but errors of ours.
-    pub(crate) fn of_read(error: io::Error) -> Self {
-        error.downcast().unwrap_or(Self::Corrupt("an error without a name"))
+    /// The error of a failed read of a [`Transfer`](super::Transfer) or a
+    /// [`WalkEntry`](super::WalkEntry), which fail with no other errors than ours.
+    pub(crate) fn from_read(error: io::Error) -> Self {
+        error.downcast().unwrap_or(Self::corrupt("an error without a name"))
     }
 
-    /// Whether an answer got lost on the way, and another request may bring it.
-    pub(super) fn is_passing(&self) -> bool {
-        matches!(self, Self::ServerDied | Self::ChildDied | Self::QueueRemoved)
+    /// Whether an answer was lost on the way, so that another request may bring it.
+    pub(super) fn is_retryable(&self) -> bool {
+        self.kind() == ErrorKind::Interrupted
     }
 
-    /// Whether nobody is there to be asked.
+    /// Whether there is nobody to ask now.
     pub(super) fn is_no_server(&self) -> bool {
-        matches!(self, Self::NoServer { .. } | Self::ServerDead { .. }) || self.is_away()
+        matches!(
+            self.kind(),
+            ErrorKind::NoServer | ErrorKind::ServerDead | ErrorKind::ServerRestarting
+        )
     }
 
-    /// Whether there will be somebody soon.
-    pub(super) fn is_away(&self) -> bool {
-        matches!(self, Self::ServerAway { .. })
+    /// Whether there will soon be a server to ask.
+    pub(super) fn is_server_restarting(&self) -> bool {
+        self.kind() == ErrorKind::ServerRestarting
     }
 
-    /// Whether the server is to be asked again, later.
+    /// Whether the server asks the client to try again later.
     pub(super) fn is_busy(&self) -> bool {
-        matches!(self, Self::Failed { errno: Some(Errno::EAGAIN), .. })
+        matches!(self.0, Cause::Failed { errno: Some(Errno::EAGAIN), .. })
     }
 
     fn io_kind(&self) -> io::ErrorKind {
-        match self {
-            // Not WouldBlock, which tells of a reader that does not wait.
-            Self::Failed { errno: Some(Errno::EAGAIN), .. } => io::ErrorKind::ResourceBusy,
-            // Not Interrupted, upon which readers try again, for ever.
-            Self::Failed { errno: Some(Errno::EINTR), .. } => io::ErrorKind::Other,
-            Self::Failed { errno: Some(errno), .. } => io::Error::from(*errno).kind(),
-            Self::TimedOut(_) | Self::PlainUnanswered(_) => io::ErrorKind::TimedOut,
-            Self::EmptyPath | Self::LongPath | Self::NulInPath => io::ErrorKind::InvalidInput,
-            Self::ServerDied | Self::ChildDied | Self::QueueRemoved => {
-                io::ErrorKind::ConnectionReset
+        match &self.0 {
+            // Not WouldBlock: that means a reader that does not wait.
+            Cause::Failed { errno: Some(Errno::EAGAIN), .. } => io::ErrorKind::ResourceBusy,
+            // Not Interrupted: readers would try again for ever.
+            Cause::Failed { errno: Some(Errno::EINTR), .. } => io::ErrorKind::Other,
+            Cause::Failed { errno: Some(errno), .. } | Cause::Output(errno) => {
+                io::Error::from(*errno).kind()
             }
-            Self::Corrupt(_) | Self::Protocol(_) => io::ErrorKind::InvalidData,
-            _ => io::ErrorKind::Other,
+            Cause::Ipc(error) | Cause::Receive(error) => error.kind(),
+            _ => match self.kind() {
+                ErrorKind::TimedOut => io::ErrorKind::TimedOut,
+                ErrorKind::InvalidPath => io::ErrorKind::InvalidInput,
+                ErrorKind::Interrupted => io::ErrorKind::ConnectionReset,
+                ErrorKind::InvalidData => io::ErrorKind::InvalidData,
+                ErrorKind::Unsupported => io::ErrorKind::Unsupported,
+                _ => io::ErrorKind::Other,
+            },
         }
     }
 }
@@ -199,5 +247,26 @@ impl Error {
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         io::Error::new(error.io_kind(), error)
+    }
+}
+
+impl From<sysv_ipc::Error> for Error {
+    fn from(error: sysv_ipc::Error) -> Self {
+        Cause::Ipc(error).into()
+    }
+}
+
+impl From<Malformed> for Error {
+    fn from(error: Malformed) -> Self {
+        Cause::Protocol(error).into()
+    }
+}
+
+/// What the server says. A child that died cannot say so itself: the server does, with `EOWNERDEAD`.
+impl From<Failure> for Error {
+    fn from(Failure { text, errno }: Failure) -> Self {
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let text = if text.is_empty() { "the server gave no reason".into() } else { text };
+        Cause::Failed { text, errno }.into()
     }
 }

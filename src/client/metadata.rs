@@ -1,24 +1,76 @@
-//! What a server says of a file, a directory, or whatever else.
+//! What a server says about a file, shaped like the standard library's types.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use super::stream::{Stream, Wanted, is_name};
-use super::{Client, Error, failed};
-use crate::wire::{Entry, Kind, Meta, Reply, Start};
+use sysv_ipc::{Gid, Uid};
 
-/// What something is, like [`std::fs::Metadata`].
+use crate::wire::{Entry, Kind, Meta};
+
+/// What kind of file something is, like [`std::fs::FileType`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileType(Kind);
+
+impl FileType {
+    /// Whether it is a regular file.
+    pub fn is_file(self) -> bool {
+        self.0 == Kind::Regular
+    }
+
+    /// Whether it is a directory.
+    pub fn is_dir(self) -> bool {
+        self.0 == Kind::Directory
+    }
+
+    /// Whether it is a symbolic link.
+    pub fn is_symlink(self) -> bool {
+        self.0 == Kind::Link
+    }
+
+    /// Whether it is a FIFO.
+    pub fn is_fifo(self) -> bool {
+        self.0 == Kind::Fifo
+    }
+
+    /// Whether it is a UNIX socket.
+    pub fn is_socket(self) -> bool {
+        self.0 == Kind::Socket
+    }
+
+    /// Whether it is a character device.
+    pub fn is_char_device(self) -> bool {
+        self.0 == Kind::CharacterDevice
+    }
+
+    /// Whether it is a block device.
+    pub fn is_block_device(self) -> bool {
+        self.0 == Kind::BlockDevice
+    }
+}
+
+/// In words: `regular file`, `symbolic link`.
+impl fmt::Display for FileType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Metadata of a file, like [`std::fs::Metadata`].
 ///
 /// ```no_run
-/// let log = mqfs::Client::connect(mqfs::DEFAULT_KEY)?.metadata("/var/log/wtmp")?;
+/// let log = mqfs::Client::new(mqfs::DEFAULT_KEY).metadata("/var/log/wtmp")?;
 /// println!("{} bytes, mode {:o}", log.len(), log.mode() & 0o7777);
 /// # Ok::<(), mqfs::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metadata {
     meta: Meta,
+    inode: Option<Inode>,
+}
+
+/// What META does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Inode {
     uid: u32,
     gid: u32,
     links: u64,
@@ -28,41 +80,45 @@ pub struct Metadata {
 impl Metadata {
     pub(super) fn of(entry: &Entry<'_>) -> Self {
         let Entry { meta, uid, gid, links, special, .. } = *entry;
-        Self { meta, uid, gid, links, special }
+        Self { meta, inode: Some(Inode { uid, gid, links, special }) }
     }
 
-    /// What it is.
-    pub fn kind(&self) -> Kind {
-        self.meta.kind
+    pub(super) fn of_transfer(meta: Meta) -> Self {
+        Self { meta, inode: None }
+    }
+
+    /// The file's type.
+    pub fn file_type(&self) -> FileType {
+        FileType(self.meta.kind)
     }
 
     /// Whether it is a directory.
     pub fn is_dir(&self) -> bool {
-        self.meta.kind == Kind::Directory
+        self.file_type().is_dir()
     }
 
-    /// Whether it is a regular file: one that can be [opened](Client::open).
+    /// Whether it is a regular file, which [`Client::open`](super::Client::open) can read.
     pub fn is_file(&self) -> bool {
-        self.meta.kind == Kind::Regular
+        self.file_type().is_file()
     }
 
     /// Whether it is a symbolic link.
     pub fn is_symlink(&self) -> bool {
-        self.meta.kind == Kind::Link
+        self.file_type().is_symlink()
     }
 
-    /// Its size in bytes; 0 where the kernel does not say, as for much of /proc.
+    /// The size in bytes. The kernel says 0 for much of /proc, whatever its size.
     #[allow(clippy::len_without_is_empty)] // a size of 0 may mean anything
     pub fn len(&self) -> u64 {
         self.meta.size
     }
 
-    /// Its `st_mode`: kind and permissions, inode(7).
+    /// Type and permissions: `st_mode`, inode(7).
     pub fn mode(&self) -> u32 {
         self.meta.mode
     }
 
-    /// When its content last changed.
+    /// When the content last changed.
     pub fn modified(&self) -> SystemTime {
         let (seconds, nanoseconds) = self.meta.mtime;
         let whole = Duration::from_secs(seconds.unsigned_abs());
@@ -74,216 +130,44 @@ impl Metadata {
         time.and_then(|time| time.checked_add(part)).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
-    /// The same: seconds since the epoch, and nanoseconds.
-    pub fn mtime(&self) -> (i64, u32) {
-        self.meta.mtime
+    /// When the content last changed, in whole seconds since the epoch.
+    pub fn mtime(&self) -> i64 {
+        self.meta.mtime.0
     }
 
-    /// Whose it is.
-    pub fn uid(&self) -> u32 {
-        self.uid
+    /// The nanoseconds that belong to [`mtime`](Self::mtime).
+    pub fn mtime_nsec(&self) -> u32 {
+        self.meta.mtime.1
     }
 
-    /// Of which group it is.
-    pub fn gid(&self) -> u32 {
-        self.gid
+    /// The owner. None if this comes from [`Transfer::metadata`](super::Transfer::metadata).
+    pub fn uid(&self) -> Option<Uid> {
+        self.inode.map(|inode| Uid::from_raw(inode.uid))
     }
 
-    /// How many names it has.
-    pub fn nlink(&self) -> u64 {
-        self.links
+    /// The group. None if this comes from [`Transfer::metadata`](super::Transfer::metadata).
+    pub fn gid(&self) -> Option<Gid> {
+        self.inode.map(|inode| Gid::from_raw(inode.gid))
     }
 
-    /// The device that it lies on.
+    /// The number of hard links. None if this comes from
+    /// [`Transfer::metadata`](super::Transfer::metadata).
+    pub fn nlink(&self) -> Option<u64> {
+        self.inode.map(|inode| inode.links)
+    }
+
+    /// The number of the device that holds the file.
     pub fn dev(&self) -> u64 {
         self.meta.device
     }
 
-    /// Its inode there.
+    /// The inode number on that device.
     pub fn ino(&self) -> u64 {
         self.meta.inode
     }
 
-    /// Which device it is, if it is one.
+    /// The device number of a device file; 0 for anything else.
     pub fn rdev(&self) -> u64 {
-        self.special
+        self.inode.map_or(0, |inode| inode.special)
     }
-}
-
-/// An entry of a directory, like [`std::fs::DirEntry`].
-#[derive(Debug, Clone)]
-pub struct DirEntry {
-    name: OsString,
-    metadata: Metadata,
-    target: Option<PathBuf>,
-    error: Option<Error>,
-}
-
-impl DirEntry {
-    pub(super) fn of(entry: &Entry<'_>) -> Self {
-        let path = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
-        let target = (entry.meta.kind == Kind::Link).then(|| PathBuf::from(path(entry.target)));
-        Self { name: path(entry.name), metadata: Metadata::of(entry), target, error: None }
-    }
-
-    /// What is known by its name alone.
-    pub(super) fn unknown(name: &[u8]) -> Self {
-        Self::of(&Entry::unknown(name))
-    }
-
-    /// Its name, which may hold any byte but NUL and the slash: clean it before a terminal sees it
-    /// ([`mqfs::escape::escape`](crate::escape::escape)). Empty where what was to be listed is no
-    /// directory: then this is that thing itself.
-    pub fn name(&self) -> &OsStr {
-        &self.name
-    }
-
-    /// What it is; of a symbolic link, the link itself.
-    pub fn metadata(&self) -> &Metadata {
-        &self.metadata
-    }
-
-    /// Where a symbolic link leads; empty if it may not be read.
-    pub fn target(&self) -> Option<&Path> {
-        self.target.as_deref()
-    }
-
-    /// Why nothing is known of it but its name: its [kind](Metadata::kind) is then unknown.
-    pub fn error(&self) -> Option<&Error> {
-        self.error.as_ref()
-    }
-}
-
-/// The entries of a directory, sorted by the bytes of their names; like [`std::fs::ReadDir`].
-#[derive(Debug)]
-pub struct ReadDir {
-    stream: Stream,
-    /// The name that came last.
-    last: Vec<u8>,
-    /// Whether the one thing came that is no directory.
-    has_itself: bool,
-    text: Vec<u8>,
-    has_ended: bool,
-}
-
-impl ReadDir {
-    fn take_next(&mut self) -> Result<Option<DirEntry>, Error> {
-        let Some(packed) = self.stream.opening()? else { return Ok(None) };
-        if packed.mtype != Reply::META {
-            return Err(Error::Corrupt("no entry where one begins"));
-        }
-        self.stream.text(packed, &mut self.text)?;
-        let entry = Entry::decode(&self.text)?;
-        let is_itself = self.stream.meta.kind != Kind::Directory;
-        if is_itself != entry.name.is_empty() || !(is_itself || is_name(entry.name)) {
-            return Err(Error::Corrupt("a name that no entry can have"));
-        }
-        if self.has_itself {
-            return Err(Error::Corrupt("more than was asked for"));
-        }
-        if !is_itself && entry.name <= &self.last[..] {
-            return Err(Error::Corrupt("entries that are not in their order"));
-        }
-        let (last, mut entry) = (entry.name.to_vec(), DirEntry::of(&entry));
-        if entry.metadata.kind() == Kind::Unknown {
-            entry.error = Some(self.take_failure()?);
-        }
-        (self.last, self.has_itself) = (last, is_itself);
-        Ok(Some(entry))
-    }
-
-    /// What stands behind an entry of which nothing is known.
-    fn take_failure(&mut self) -> Result<Error, Error> {
-        const MISSING: Error = Error::Corrupt("an entry without a word why it is unknown");
-        let packed = self.stream.opening()?.ok_or(MISSING)?;
-        self.stream.text(packed, &mut self.text)?;
-        match Reply::decode(packed.mtype, &self.text)? {
-            Reply::Failure(failure) => Ok(failed(failure)),
-            _ => Err(MISSING),
-        }
-    }
-}
-
-impl Iterator for ReadDir {
-    type Item = Result<DirEntry, Error>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while !self.has_ended {
-            let lost = match self.take_next() {
-                Ok(Some(entry)) => return Some(Ok(entry)),
-                Ok(None) => break,
-                // What gets lost now would have said no more.
-                Err(error) if self.has_itself && error.is_passing() => break,
-                Err(error) => error,
-            };
-            let start = Start { path: &self.last, arrived: None };
-            if let Err(error) = self.stream.go_on(start, lost) {
-                self.has_ended = true;
-                return Some(Err(error));
-            }
-        }
-        self.has_ended = true;
-        None
-    }
-}
-
-impl Client {
-    /// What a directory holds, in the order of the names' bytes. Of anything else, that thing itself is
-    /// the only entry, without a name.
-    ///
-    /// ```no_run
-    /// for entry in mqfs::Client::connect(mqfs::DEFAULT_KEY)?.read_dir("/etc")? {
-    ///     let entry = entry?;
-    ///     println!("{:>9} {}", entry.metadata().len(), mqfs::escape::escape(entry.name()));
-    /// }
-    /// # Ok::<(), mqfs::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// Any of [`Error`]; [`Error::Failed`] if the caller may not list it.
-    pub fn read_dir(&self, path: impl AsRef<Path>) -> Result<ReadDir, Error> {
-        let stream = Stream::open(self, path.as_ref().to_owned(), Wanted::List)?;
-        let (last, text) = (Vec::new(), Vec::new());
-        Ok(ReadDir { stream, last, has_itself: false, text, has_ended: false })
-    }
-
-    /// What something is. Links are followed.
-    ///
-    /// # Errors
-    /// Any of [`Error`]; [`Error::Failed`] if there is no such thing.
-    pub fn metadata(&self, path: impl AsRef<Path>) -> Result<Metadata, Error> {
-        self.stat(path.as_ref(), true).map(|entry| *entry.metadata())
-    }
-
-    /// What something is; of a symbolic link, the link itself and where it leads.
-    ///
-    /// # Errors
-    /// Those of [`metadata`](Self::metadata).
-    pub fn symlink_metadata(&self, path: impl AsRef<Path>) -> Result<DirEntry, Error> {
-        self.stat(path.as_ref(), false)
-    }
-
-    fn stat(&self, path: &Path, follow: bool) -> Result<DirEntry, Error> {
-        let mut stream = Stream::open(self, path.to_owned(), Wanted::Stat { follow })?;
-        let mut text = Vec::new();
-        loop {
-            match stat_once(&mut stream, &mut text) {
-                Err(error) if error.is_passing() => stream.go_on(Start::BEGINNING, error)?,
-                outcome => return outcome,
-            }
-        }
-    }
-}
-
-fn stat_once(stream: &mut Stream, text: &mut Vec<u8>) -> Result<DirEntry, Error> {
-    let mut found = None;
-    while let Some(packed) = stream.opening()? {
-        stream.text(packed, text)?;
-        match Reply::decode(packed.mtype, text)? {
-            Reply::Meta(_) if found.is_none() => found = Some(DirEntry::of(&Entry::decode(text)?)),
-            Reply::Failure(failure) => return Err(failed(failure)),
-            _ => return Err(Error::Corrupt("more than was asked for")),
-        }
-    }
-    found.ok_or(Error::Corrupt("nothing of what was asked for"))
 }

@@ -1,252 +1,115 @@
-//! The client: asks for files and receives them.
+//! The client: requests files from a server and receives them.
 //!
-//! A client makes a private reply queue for every transfer, puts a lease into it, names it in its
-//! request, receives META, DATA …, END or FAILURE from it, and removes it. The request queue is the
-//! server's; the client only writes to it, and only if its owner can be trusted.
+//! For every request the client creates a private reply queue, sends its lease into it, and names it
+//! in the request. It receives META, DATA …, END or FAILURE from the reply queue, and removes it.
 
 mod attempt;
 mod backoff;
+mod builder;
+mod canceller;
+mod dir_entry;
 mod error;
 mod metadata;
+mod read_dir;
 mod reply_queue;
+mod request;
+mod requester;
 pub mod save;
+mod server_queue;
+mod stat;
 mod stream;
 mod transfer;
 mod walk;
 mod watch;
 
 use std::ops::{Bound, RangeBounds};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
-use crate::sys::geteuid;
-use sysv_ipc::Uid;
+use nix::errno::Errno;
+use sysv_ipc::Key;
 
-use crate::ownership::server_lock::{self, ServerState};
-use crate::sys::AdaptiveSpin;
-use crate::wire::{
-    DEFAULT_KEY, Extension, Failure, MAX_PATH, MAX_PLAIN_REQUEST, NORMAL_PRIORITY, Operation,
-    Range, Request, is_request_queue_mode,
-};
-use sysv_ipc::{Key, MessageBuffer, Queue, SendError};
+use crate::wire::Range;
 
-pub use error::Error;
-pub use metadata::{DirEntry, Metadata, ReadDir};
+pub use builder::ClientBuilder;
+pub use canceller::Canceller;
+pub use dir_entry::DirEntry;
+pub use error::{Error, ErrorKind};
+pub use metadata::{FileType, Metadata};
+pub use read_dir::ReadDir;
 pub use transfer::Transfer;
 pub use walk::{Walk, WalkEntry};
 
-use attempt::Attempt;
-use backoff::Backoff;
-use reply_queue::ReplyQueue;
-use watch::WatchHandle;
+use error::Cause;
+use requester::Requester;
 
 /// A client of one server.
 ///
 /// ```no_run
 /// use std::io::Read;
 ///
+/// let client = mqfs::Client::new(mqfs::DEFAULT_KEY);
 /// let mut hostname = String::new();
-/// mqfs::Client::connect(mqfs::DEFAULT_KEY)?.open("/etc/hostname")?.read_to_string(&mut hostname)?;
+/// client.open("/etc/hostname")?.read_to_string(&mut hostname)?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
-/// It may be shared between threads, each with transfers of its own. The server is looked up anew for
-/// every request: its queue's id may by then be another user's queue.
+/// Threads can share a client; each transfer has a reply queue of its own. The client looks the server
+/// up for every request, and sends nothing to a queue whose owner it does not trust.
 #[derive(Debug, Clone)]
 pub struct Client {
-    options: Builder,
-}
-
-/// How a client is to behave; see [`Client::builder`].
-#[derive(Debug, Clone)]
-pub struct Builder {
-    key: Key,
-    timeout: Duration,
-    retries: u32,
-    plain: bool,
-    server_uid: Option<Uid>,
-    watch: WatchHandle,
-}
-
-/// Stops a client from another thread: removes its reply queues, so that whoever waits on one gets
-/// [`Error::Cancelled`], and lets it make no new ones.
-///
-/// ```no_run
-/// use std::{thread, time::Duration};
-///
-/// let builder = mqfs::Client::builder();
-/// let canceller = builder.canceller();
-/// let client = builder.connect()?;
-/// thread::spawn(move || {
-///     thread::sleep(Duration::from_secs(60));
-///     canceller.cancel(); // wherever the client is by then
-/// });
-/// let transfer = client.open("/var/log/wtmp")?;
-/// # Ok::<(), mqfs::Error>(())
-/// ```
-#[derive(Debug, Clone)]
-pub struct Canceller(WatchHandle);
-
-impl Canceller {
-    /// Stops the client, for good.
-    pub fn cancel(&self) {
-        self.0.cancel();
-    }
-}
-
-/// The request queue of a server that is trusted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ServerQueue {
-    key: Key,
-    queue: Queue,
-    owner: Uid,
-    /// Whether the queue is marked as an mqfs server's. One that is not is another program's.
-    marked: bool,
-}
-
-impl ServerQueue {
-    fn find(key: Key, trusted: Option<Uid>) -> Result<Self, Error> {
-        let no_server = |error: sysv_ipc::Error| match error {
-            error if !error.is_gone() => error.into(),
-            // It is about to make its queue, perhaps again.
-            _ if server_runs(key, trusted) => Error::ServerAway { key },
-            _ => Error::NoServer { key },
-        };
-        let queue = Queue::open(key).map_err(no_server)?;
-        let status = queue.status().map_err(no_server)?;
-        // The creator keeps the right to read whatever owner IPC_SET gives the queue.
-        for uid in [status.permissions.uid, status.permissions.cuid] {
-            if !uid.is_root() && uid != geteuid() && Some(uid) != trusted {
-                return Err(Error::Untrusted { key, uid });
-            }
-        }
-        let server = Self {
-            key,
-            queue,
-            owner: status.permissions.uid,
-            marked: is_request_queue_mode(status.permissions.mode),
-        };
-        if server_lock::server_state(key, server.owner) == ServerState::Dead && server.marked {
-            return Err(Error::ServerDead { key });
-        }
-        Ok(server)
-    }
-
-    /// An mqfs server refuses plain requests without a word, since they prove nothing.
-    fn explain(&self, error: Error, plain: bool) -> Error {
-        match error {
-            Error::TimedOut(after) if plain && self.marked => Error::PlainUnanswered(after),
-            other => other,
-        }
-    }
-}
-
-/// Whether somebody who is trusted holds the lock of a server under the key.
-fn server_runs(key: Key, trusted: Option<Uid>) -> bool {
-    let mut owners = [geteuid()].into_iter().chain(trusted);
-    owners.any(|owner| server_lock::server_state(key, owner) == ServerState::Running)
-}
-
-impl Builder {
-    /// The server's key, instead of [`DEFAULT_KEY`].
-    #[must_use]
-    pub fn key(mut self, key: Key) -> Self {
-        self.key = key;
-        self
-    }
-
-    /// How long nothing may come or go before a transfer fails, instead of 30 seconds. Looked at five
-    /// times a second. A busy server is asked again for as long.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// How often to ask again in a row without any byte of an answer, instead of 3: after a server
-    /// or its child died, or somebody removed the reply queue. While there is no server at all, one
-    /// is waited for, until the timeout.
-    #[must_use]
-    pub fn retries(mut self, retries: u32) -> Self {
-        self.retries = retries;
-        self
-    }
-
-    /// Whether to speak the plain protocol only: no lease, no proof, nothing verified.
-    #[must_use]
-    pub fn plain(mut self, plain: bool) -> Self {
-        self.plain = plain;
-        self
-    }
-
-    /// A uid beside root and the caller's own that may be the server's.
-    #[must_use]
-    pub fn server_uid(mut self, uid: Option<Uid>) -> Self {
-        self.server_uid = uid;
-        self
-    }
-
-    /// What stops the clients that this builder makes.
-    pub fn canceller(&self) -> Canceller {
-        Canceller(self.watch.clone())
-    }
-
-    /// Finds the server. One that has lost its queue at present, and will make another, is found too.
-    ///
-    /// # Errors
-    /// [`Error::NoServer`], [`Error::ServerDead`], [`Error::Untrusted`], [`Error::Ipc`].
-    pub fn connect(self) -> Result<Client, Error> {
-        match ServerQueue::find(self.key, self.server_uid) {
-            Ok(_) | Err(Error::ServerAway { .. }) => Ok(Client { options: self }),
-            Err(error) => Err(error),
-        }
-    }
+    requester: Requester,
 }
 
 impl Client {
-    /// Finds the server under a key.
-    ///
-    /// # Errors
-    /// Those of [`Builder::connect`].
-    pub fn connect(key: Key) -> Result<Self, Error> {
-        Self::builder().key(key).connect()
+    /// A client of the server under a key, with default options. This asks nothing of the server.
+    pub fn new(key: Key) -> Self {
+        Self::builder().key(key).build()
     }
 
-    /// Options for a client, which [`Builder::connect`] makes.
-    pub fn builder() -> Builder {
-        Builder {
-            key: DEFAULT_KEY,
-            timeout: Duration::from_secs(30),
-            retries: 3,
-            plain: false,
-            server_uid: None,
-            watch: WatchHandle::new(),
+    /// Options for a client.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// Looks for a trusted server without sending it a request. A server that has lost its request
+    /// queue and will create another one counts.
+    ///
+    /// # Errors
+    /// The request queue does not exist, belongs to an untrusted user or a dead server, or cannot be
+    /// looked up.
+    pub fn check_server(&self) -> Result<(), Error> {
+        match self.requester.find_server() {
+            Err(error) if !error.is_server_restarting() => Err(error),
+            _ => Ok(()),
         }
     }
 
-    /// Asks for a file and waits until the server begins to answer. The path is resolved within the
-    /// server's export. A server that is too busy, or that has lost its queue, is asked again,
-    /// with growing pauses, until the timeout.
+    /// Stops this client and its clones from another thread.
+    pub fn canceller(&self) -> Canceller {
+        Canceller::new(self.requester.watch())
+    }
+
+    /// Requests a file and waits until the server begins to answer. The server resolves the path
+    /// below its root. If the server is busy or has lost its queue, the client asks again, with growing
+    /// pauses, until the timeout.
     ///
     /// # Errors
-    /// Any of [`Error`]; [`Error::Failed`] if the server cannot open the file.
+    /// The request failed, or the server cannot open the file: see [`ErrorKind`].
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Transfer, Error> {
         self.fetch(path.as_ref(), Range::WHOLE)
     }
 
-    /// Asks for a part of a file, in bytes. Of a part that begins or ends behind the file's end,
-    /// what there is arrives, perhaps nothing.
+    /// Requests a range of a file's bytes. What lies beyond the end of the file is left out.
     ///
     /// ```no_run
-    /// # let client = mqfs::Client::connect(mqfs::DEFAULT_KEY)?;
+    /// # let client = mqfs::Client::new(mqfs::DEFAULT_KEY);
     /// let header = client.open_range("/var/log/wtmp", ..384)?;
     /// let rest = client.open_range("/var/log/wtmp", 384..)?;
     /// # Ok::<(), mqfs::Error>(())
     /// ```
     ///
     /// # Errors
-    /// Those of [`open`](Self::open); [`Error::PlainServer`].
+    /// Those of [`open`](Self::open), and [`ErrorKind::Unsupported`].
     pub fn open_range(
         &self,
         path: impl AsRef<Path>,
@@ -267,146 +130,66 @@ impl Client {
     }
 
     fn fetch(&self, path: &Path, range: Range) -> Result<Transfer, Error> {
-        let mut tries = self.options.retries;
-        let attempt = self.begin(path, Operation::Fetch(range), &mut tries)?;
-        Transfer::new(self.clone(), path.to_owned(), range, attempt, tries)
+        Transfer::open(self.requester.clone(), path, range)
     }
 
-    /// Asks for the first time, and until there is an answer.
-    fn begin(&self, path: &Path, operation: Operation, tries: &mut u32) -> Result<Attempt, Error> {
-        check(path)?;
-        if self.options.plain && operation != Operation::Fetch(Range::WHOLE) {
-            return Err(Error::PlainServer);
-        }
-        self.ask(path, operation).or_else(|error| match error {
-            error if error.is_passing() || error.is_busy() || error.is_away() => {
-                self.ask_again(path, operation, error, tries)
-            }
-            error => Err(error),
-        })
+    /// The metadata of a file. Symbolic links are followed.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open), and [`ErrorKind::Unsupported`].
+    pub fn metadata(&self, path: impl AsRef<Path>) -> Result<Metadata, Error> {
+        stat::stat(self.requester.clone(), path.as_ref(), true)?.metadata()
     }
 
-    fn retries(&self) -> u32 {
-        self.options.retries
+    /// The metadata of a file; of the link itself if the path ends in a symbolic link.
+    ///
+    /// # Errors
+    /// Those of [`metadata`](Self::metadata).
+    pub fn symlink_metadata(&self, path: impl AsRef<Path>) -> Result<Metadata, Error> {
+        stat::stat(self.requester.clone(), path.as_ref(), false)?.metadata()
     }
 
-    /// Asks until there is an answer, with growing pauses, after the answer to an earlier request was
-    /// lost. Waiting for a server that is busy, or not there, takes no try.
-    fn ask_again(
-        &self,
-        path: &Path,
-        operation: Operation,
-        mut lost: Error,
-        tries: &mut u32,
-    ) -> Result<Attempt, Error> {
-        let mut backoff = Backoff::for_server(self.options.timeout);
-        loop {
-            if lost.is_passing() {
-                *tries = tries.checked_sub(1).ok_or_else(|| lost.clone())?;
-            }
-            lost = loop {
-                let pause = backoff.next().ok_or_else(|| lost.clone())?;
-                self.options.watch.sleep(pause)?;
-                match self.ask(path, operation) {
-                    Err(error) if error.is_no_server() => {}
-                    Err(error) if error.is_passing() || error.is_busy() => break error,
-                    outcome => return outcome,
-                }
-            };
-        }
+    /// Where a symbolic link leads.
+    ///
+    /// # Errors
+    /// Those of [`metadata`](Self::metadata); `EINVAL`, as of readlink(2), if the path is no symbolic
+    /// link.
+    pub fn read_link(&self, path: impl AsRef<Path>) -> Result<PathBuf, Error> {
+        let entry = stat::stat(self.requester.clone(), path.as_ref(), false)?;
+        entry.link_target().map(Path::to_owned).ok_or_else(|| Cause::server(Errno::EINVAL).into())
     }
 
-    /// Asks once.
-    fn ask(&self, path: &Path, operation: Operation) -> Result<Attempt, Error> {
-        let Builder { key, server_uid, watch, timeout, plain, .. } = &self.options;
-        let server = ServerQueue::find(*key, *server_uid)?;
-        let reply = ReplyQueue::create(watch, &server, *plain, *timeout)?;
-        match self.send_request(&server, &reply, path, operation) {
-            Ok(()) => Attempt::begin(reply).map_err(|error| server.explain(error, *plain)),
-            // It was there a moment ago, and will be again, or the next one.
-            Err(Error::NoServer { key }) => Err(Error::ServerAway { key }),
-            Err(error) => Err(error),
-        }
+    /// The entries of a directory, sorted by the bytes of their names.
+    ///
+    /// ```no_run
+    /// for entry in mqfs::Client::new(mqfs::DEFAULT_KEY).read_dir("/etc")? {
+    ///     let entry = entry?;
+    ///     let name = mqfs::escape::escape(entry.file_name());
+    ///     println!("{:>9} {name}", entry.metadata()?.len());
+    /// }
+    /// # Ok::<(), mqfs::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`metadata`](Self::metadata); an error that converts to
+    /// [`io::ErrorKind::NotADirectory`](std::io::ErrorKind::NotADirectory) if the path is no directory.
+    pub fn read_dir(&self, path: impl AsRef<Path>) -> Result<ReadDir, Error> {
+        ReadDir::open(self.requester.clone(), path.as_ref())
     }
 
-    fn send_request(
-        &self,
-        server: &ServerQueue,
-        reply: &ReplyQueue,
-        path: &Path,
-        operation: Operation,
-    ) -> Result<(), Error> {
-        let request = encode(server, reply, path, operation);
-        let message = MessageBuffer::with_text(NORMAL_PRIORITY, &request);
-        let try_send = || match server.queue.try_send(&message) {
-            Err(SendError::Full | SendError::Interrupted) => None,
-            outcome => Some(outcome),
-        };
-        let sent = match AdaptiveSpin::default().attempt(try_send) {
-            Some(sent) => sent,
-            // Never fits, however long it waits: msgop(2).
-            None if request_exceeds(server.queue, &message) => return Err(Error::RequestTooBig),
-            None => self.send_when_room(server, try_send)?,
-        };
-        sent.map_err(|error| match error {
-            SendError::TooBig => Error::RequestTooBig,
-            SendError::Os(error) if error.is_denied() => Error::NotAllowed { key: server.key },
-            SendError::Os(error) => error.into(),
-            _ => Error::NoServer { key: server.key },
-        })
-    }
-
-    /// Waits for room in the request queue by trying: nothing could end a wait in msgsnd without
-    /// signals, since the queue is not ours to remove.
-    fn send_when_room<T>(
-        &self,
-        server: &ServerQueue,
-        mut try_send: impl FnMut() -> Option<T>,
-    ) -> Result<T, Error> {
-        let mut backoff = Backoff::for_room(self.options.timeout);
-        while let Some(pause) = backoff.next() {
-            self.options.watch.sleep(pause)?;
-            // Looked at again after every pause: the queue may be gone, and its id another's by now.
-            if ServerQueue::find(self.options.key, self.options.server_uid)? != *server {
-                return Err(Error::NoServer { key: server.key });
-            }
-            if let Some(sent) = try_send() {
-                return Ok(sent);
-            }
-        }
-        Err(Error::TimedOut(self.options.timeout))
+    /// Requests a directory with everything below it, or one file. A symbolic link at the end of the
+    /// path is followed; other links are entries themselves.
+    ///
+    /// # Errors
+    /// Those of [`metadata`](Self::metadata).
+    pub fn walk(&self, path: impl AsRef<Path>) -> Result<Walk, Error> {
+        Walk::open(self.requester.clone(), path.as_ref())
     }
 }
 
-fn request_exceeds(queue: Queue, request: &MessageBuffer) -> bool {
-    queue.status().is_ok_and(|status| request.text().len() as u64 > status.max_bytes)
-}
-
-/// The request as `mtext`. A plain server ignores the extension, unless its buffer is too small for a
-/// request that has one: that ends TLPI's. So where it may be, the extension stays out.
-fn encode(server: &ServerQueue, reply: &ReplyQueue, path: &Path, operation: Operation) -> Vec<u8> {
-    let extension = reply.cookie.map(|cookie| Extension { cookie, operation });
-    let request = Request { reply_queue: reply.watched.queue().id(), path, extension };
-    let encoded = request.encode();
-    if server.marked || encoded.len() <= MAX_PLAIN_REQUEST {
-        return encoded;
-    }
-    Request { extension: None, ..request }.encode()
-}
-
-/// What the server says.
-fn failed(failure: Failure) -> Error {
-    let text = String::from_utf8_lossy(&failure.text).into_owned();
-    let text = if text.is_empty() { "the server gave no reason".into() } else { text };
-    Error::Failed { text, errno: failure.errno }
-}
-
-fn check(path: &Path) -> Result<(), Error> {
-    let bytes = path.as_os_str().as_bytes();
-    match bytes.len() {
-        0 => Err(Error::EmptyPath),
-        length if length > MAX_PATH => Err(Error::LongPath),
-        _ if bytes.contains(&0) => Err(Error::NulInPath),
-        _ => Ok(()),
+impl ClientBuilder {
+    /// Builds the client. It asks nothing of the server: the first request does.
+    pub fn build(self) -> Client {
+        Client { requester: Requester::new(self.options) }
     }
 }

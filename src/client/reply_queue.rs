@@ -1,36 +1,36 @@
-//! A reply queue: made, marked, leased, and handed to the server.
+//! A reply queue: created, leased, and handed to the server.
 
 use std::time::Duration;
 
-use crate::sys::geteuid;
-use sysv_ipc::Uid;
-
-use super::watch::{Peer, WatchHandle, Watched};
-use super::{Error, ServerQueue};
-use crate::ownership::lease;
-use crate::wire::{Cookie, LEASE_TYPE, Lease, REPLY_QUEUE_MODE};
 use sysv_ipc::{
-    self, MessageBuffer, Mode, OwnedQueue, Queue, QueueId, QueueLimits, QueueUsage, Select,
-    SendError,
+    MessageBuffer, Mode, OwnedQueue, Queue, QueueId, QueueLimits, QueueUsage, Select, SendError,
+    Uid,
 };
 
-/// A queue for one attempt at a transfer, never used again.
+use super::error::{Cause, Error};
+use super::server_queue::ServerQueue;
+use super::watch::{Peer, WatchHandle, WatchedQueue};
+use crate::ownership::lease;
+use crate::sys::geteuid;
+use crate::wire::{Cookie, LEASE_TYPE, Lease, REPLY_QUEUE_MODE};
+
+/// The queue of one request. It is never reused.
 #[derive(Debug)]
 pub(super) struct ReplyQueue {
-    pub(super) watched: Watched,
-    /// None: this queue has no lease, and what comes to it proves nothing.
+    pub(super) watched: WatchedQueue,
+    /// None if the queue has no lease. Then nothing proves who sends to it.
     pub(super) cookie: Option<Cookie>,
 }
 
 impl ReplyQueue {
-    /// The mode of a reply queue without a lease, which only its owner and root may use.
+    /// The mode of a reply queue without a lease: only its owner and root may use it.
     const PLAIN_MODE: Mode = Mode::new(0o600);
 
-    /// How often an owner that was stopped right here, for so long that its queue was taken for an
-    /// orphan, starts over.
+    /// How often to create a queue. A reaper takes a queue without a lease for an orphan if this
+    /// process is stopped for long enough between creating the queue and sending the lease.
     const TRIES: usize = 3;
 
-    /// A queue that `server` can send to.
+    /// Creates a queue that `server` can send to.
     pub(super) fn create(
         watch: &WatchHandle,
         server: &ServerQueue,
@@ -40,7 +40,7 @@ impl ReplyQueue {
         let mut tries = 1;
         loop {
             match Self::try_create(watch, server, plain, timeout) {
-                Err(Error::QueueRemoved) if tries < Self::TRIES => tries += 1,
+                Err(Error(Cause::QueueRemoved)) if tries < Self::TRIES => tries += 1,
                 outcome => return outcome,
             }
         }
@@ -52,25 +52,28 @@ impl ReplyQueue {
         plain: bool,
         timeout: Duration,
     ) -> Result<Self, Error> {
-        let plain = plain || (!server.marked && lease_is_in_the_way()?);
+        let ServerQueue { key, queue: request_queue, owner, marked } = *server;
+        let plain = plain || (!marked && lease_blocks_largest_message()?);
         let mode = if plain { Self::PLAIN_MODE } else { REPLY_QUEUE_MODE };
-        let lease = if plain { None } else { Some(new_lease(server.queue.id())?) };
+        let lease = if plain { None } else { Some(new_lease(request_queue.id())?) };
         let own_messages = u64::from(!plain);
-        let takes_lock = server.marked;
-        let ServerQueue { key, queue: asked, owner, .. } = *server;
-        let peer = Peer { key, asked, owner, takes_lock, own_messages };
+        let peer = Peer { key, request_queue, owner, takes_lock: marked, own_messages };
         let watched =
-            watch.open(|| OwnedQueue::private(mode), peer, timeout).map_err(with_remedy)?;
+            watch.open(|| OwnedQueue::private(mode), peer, timeout).map_err(count_queues)?;
         if let Some(lease) = &lease {
-            put_lease(watched.queue(), lease)?;
+            send_lease(watched.queue(), lease)?;
         }
-        if !server.owner.is_root() && server.owner != geteuid() {
-            hand_over(watched.queue(), server.owner).map_err(gone_is_removed)?;
+        if !owner.is_root() && owner != geteuid() {
+            hand_over(watched.queue(), owner).map_err(gone_is_removed)?;
         }
         Ok(Self { watched, cookie: lease.map(|lease| lease.cookie) })
     }
 
-    /// Everything but our own lease.
+    pub(super) fn id(&self) -> QueueId {
+        self.watched.queue().id()
+    }
+
+    /// Selects every message but our own lease.
     pub(super) fn select(&self) -> Select {
         match self.cookie {
             Some(_) => Select::Except(LEASE_TYPE),
@@ -79,48 +82,49 @@ impl ReplyQueue {
     }
 }
 
-/// Whether a message of the largest size would not fit into a new queue beside a lease. An mqfs server
-/// makes its messages smaller; another one would wait for ever.
-fn lease_is_in_the_way() -> Result<bool, sysv_ipc::Error> {
+/// Whether a new queue cannot hold a lease and a message of the largest size. An mqfs server makes
+/// its messages smaller, but another server would wait for ever.
+fn lease_blocks_largest_message() -> Result<bool, sysv_ipc::Error> {
     let limits = QueueLimits::current()?;
     Ok(limits.msgmnb < limits.msgmax + Lease::SIZE)
 }
 
 fn new_lease(request_queue: QueueId) -> Result<Lease, Error> {
-    lease::new(request_queue).map_err(|error| Error::NoRandom(error.to_string()))
+    lease::new(request_queue).map_err(|error| Cause::NoRandom(error).into())
 }
 
-fn put_lease(queue: Queue, lease: &Lease) -> Result<(), Error> {
+fn send_lease(queue: Queue, lease: &Lease) -> Result<(), Error> {
     let message = MessageBuffer::with_text(LEASE_TYPE, &lease.encode());
     queue.try_send(&message).map_err(|error| match error {
         SendError::Os(error) => error.into(),
-        SendError::TooBig | SendError::Full => Error::QueueTooSmall,
-        // A new queue: it was removed, which takes an owner that stood still right here.
-        _ => Error::QueueRemoved,
+        SendError::TooBig | SendError::Full => Cause::QueueTooSmall.into(),
+        _ => Cause::QueueRemoved.into(),
     })
 }
 
-/// Makes the server's uid the owner. The creator keeps its rights, the server gains them, nobody
-/// else does.
+/// Makes the server's user the owner, so that the server may send. The creator keeps its rights, and
+/// nobody else gains any.
 fn hand_over(queue: Queue, server: Uid) -> Result<(), sysv_ipc::Error> {
     let mut settings = queue.status()?.settings();
     settings.uid = server;
-    // IPC_SET compares msg_qbytes with msgmnb even where it does not change; and msgmnb may have
-    // been lowered since the queue was made.
+    // IPC_SET rejects a capacity above msgmnb even if it stays the same, and msgmnb may have been
+    // lowered since the queue was created.
     settings.max_bytes = settings.max_bytes.min(QueueLimits::current()?.msgmnb as u64);
     queue.set(&settings)
 }
 
 fn gone_is_removed(error: sysv_ipc::Error) -> Error {
-    if error.is_gone() { Error::QueueRemoved } else { error.into() }
+    if error.is_gone() { Cause::QueueRemoved.into() } else { error.into() }
 }
 
-fn with_remedy(error: Error) -> Error {
-    match error {
-        Error::Ipc(error) if error.is_out_of_space() => Error::NoQueueLeft {
+/// If the namespace has no queue left, says how many there are.
+fn count_queues(error: Error) -> Error {
+    match error.0 {
+        Cause::Ipc(error) if error.is_out_of_space() => Cause::NoQueueLeft {
             in_use: QueueUsage::current().map_or(0, |usage| usage.queues),
             limit: QueueLimits::current().map_or(0, |limits| limits.msgmni),
-        },
-        other => other,
+        }
+        .into(),
+        _ => error,
     }
 }

@@ -1,12 +1,13 @@
-//! Packed messages out of the DATA of a listing or a tree, over several requests if need be.
+//! The packed messages of a listing or a tree, in the DATA of one answer or several.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::attempt::Attempt;
-use super::{Client, Error};
+use super::error::{Cause, Error};
+use super::requester::Requester;
 use crate::wire::{Meta, Operation, Packed, Start};
 
-/// What is asked for.
+/// What to ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wanted {
     Stat { follow: bool },
@@ -27,103 +28,113 @@ impl Wanted {
 /// Packed messages, one after the other.
 #[derive(Debug)]
 pub(super) struct Stream {
-    client: Client,
+    requester: Requester,
     path: PathBuf,
     wanted: Wanted,
     attempt: Attempt,
-    /// How much of the attempt's present bytes was taken.
-    taken: usize,
-    /// What the first request was told of the top.
+    /// How many of the attempt's present bytes were consumed.
+    consumed: usize,
+    /// The META of the first answer.
     pub(super) meta: Meta,
-    tries: u32,
-    /// Where the last request was to begin.
-    began: (Vec<u8>, Option<(u64, u32)>),
-    /// How many requests it took.
+    /// Where the last request asked to start: a path, and the bytes and checksum that had arrived.
+    last_start: (Vec<u8>, Option<(u64, u32)>),
+    /// How many requests were sent.
     pub(super) requests: u32,
 }
 
 impl Stream {
-    pub(super) fn open(client: &Client, path: PathBuf, wanted: Wanted) -> Result<Self, Error> {
-        let mut tries = client.retries();
-        let attempt = client.begin(&path, wanted.from(Start::BEGINNING), &mut tries)?;
-        let meta = attempt.meta.ok_or(Error::PlainServer)?;
-        let (client, began) = (client.clone(), (Vec::new(), None));
-        Ok(Self { client, path, wanted, attempt, taken: 0, meta, tries, began, requests: 1 })
+    pub(super) fn open(
+        mut requester: Requester,
+        path: &Path,
+        wanted: Wanted,
+    ) -> Result<Self, Error> {
+        let attempt = requester.ask(path, wanted.from(Start::BEGINNING))?;
+        let meta = attempt.meta.ok_or(Error(Cause::PlainServer))?;
+        Ok(Self {
+            requester,
+            path: path.to_owned(),
+            wanted,
+            attempt,
+            consumed: 0,
+            meta,
+            last_start: (Vec::new(), None),
+            requests: 1,
+        })
     }
 
-    /// Asks for the rest, after an answer was lost.
-    pub(super) fn go_on(&mut self, start: Start<'_>, lost: Error) -> Result<(), Error> {
-        if !lost.is_passing() {
+    /// Asks for the rest from `start` on, after an answer was `lost`.
+    pub(super) fn ask_again(&mut self, start: Start<'_>, lost: Error) -> Result<(), Error> {
+        if !lost.is_retryable() {
             return Err(lost);
         }
-        // Whoever came further earns another full number of tries.
-        if (&self.began.0[..], self.began.1) != (start.path, start.arrived) {
-            self.tries = self.client.retries();
-            self.began = (start.path.to_vec(), start.arrived);
+        if (&self.last_start.0[..], self.last_start.1) != (start.path, start.arrived) {
+            self.requester.restore_retries();
+            self.last_start = (start.path.to_vec(), start.arrived);
         }
         let operation = self.wanted.from(start);
-        let attempt = self.client.ask_again(&self.path, operation, lost, &mut self.tries)?;
+        let attempt = self.requester.ask_again(&self.path, operation, lost)?;
         let identity = |meta: &Meta| (meta.device, meta.inode, meta.kind);
         if attempt.meta.as_ref().map(identity) != Some(identity(&self.meta)) {
-            return Err(Error::FileChanged);
+            return Err(Cause::FileChanged.into());
         }
-        (self.attempt, self.taken) = (attempt, 0);
+        (self.attempt, self.consumed) = (attempt, 0);
         self.requests += 1;
         Ok(())
     }
 
-    /// The bytes that are there; none at the end, when count and checksum were right.
+    /// The bytes that are available, receiving some if there are none. Empty at the end, after count
+    /// and checksum were verified.
     pub(super) fn fill(&mut self) -> Result<&[u8], Error> {
-        while self.taken >= self.attempt.bytes().len() && !self.attempt.is_over() {
-            self.taken = 0;
+        while self.consumed >= self.attempt.bytes().len() && !self.attempt.is_over() {
+            self.consumed = 0;
             self.attempt.advance()?;
         }
         Ok(self.bytes())
     }
 
-    /// The same, of what is there already.
+    /// The bytes that are available without receiving.
     pub(super) fn bytes(&self) -> &[u8] {
-        self.attempt.bytes().get(self.taken..).unwrap_or_default()
+        self.attempt.bytes().get(self.consumed..).unwrap_or_default()
     }
 
-    pub(super) fn take(&mut self, count: usize) {
-        self.taken += count;
+    pub(super) fn consume(&mut self, count: usize) {
+        self.consumed += count;
     }
 
-    /// The opening of the next message; None at the end.
-    pub(super) fn opening(&mut self) -> Result<Option<Packed>, Error> {
+    /// The header of the next message; None at the end.
+    pub(super) fn next_header(&mut self) -> Result<Option<Packed>, Error> {
         if self.fill()?.is_empty() {
             return Ok(None);
         }
         let mut bytes = [0; Packed::SIZE];
-        self.read(&mut bytes)?;
+        self.read_exact(&mut bytes)?;
         Ok(Some(Packed::decode(&bytes)?))
     }
 
-    /// The text of a message that is not DATA.
-    pub(super) fn text(&mut self, packed: Packed, text: &mut Vec<u8>) -> Result<(), Error> {
-        text.resize(packed.length as usize, 0);
-        self.read(text)
+    /// Reads the text of a message that is not DATA.
+    pub(super) fn read_text(&mut self, header: Packed, text: &mut Vec<u8>) -> Result<(), Error> {
+        text.resize(header.length as usize, 0);
+        self.read_exact(text)
     }
 
-    fn read(&mut self, mut room: &mut [u8]) -> Result<(), Error> {
-        while !room.is_empty() {
+    fn read_exact(&mut self, mut buffer: &mut [u8]) -> Result<(), Error> {
+        while !buffer.is_empty() {
             let bytes = self.fill()?;
             if bytes.is_empty() {
-                return Err(Error::Corrupt("it ends within a message"));
+                return Err(Error::corrupt("it ends within a message"));
             }
-            let count = bytes.len().min(room.len());
-            let (now, rest) = room.split_at_mut(count);
+            let count = bytes.len().min(buffer.len());
+            let (now, rest) = buffer.split_at_mut(count);
             now.copy_from_slice(&bytes[..count]);
-            room = rest;
-            self.take(count);
+            buffer = rest;
+            self.consume(count);
         }
         Ok(())
     }
 }
 
-/// Whether a directory can have an entry of this name. What a server says is not taken for granted.
-pub(super) fn is_name(name: &[u8]) -> bool {
+/// Whether a directory can have an entry of this name. A server is not trusted to send only such.
+pub(super) fn is_entry_name(name: &[u8]) -> bool {
     let has_bad_byte = || name.iter().any(|&byte| byte == 0 || byte == b'/');
     !matches!(name, b"" | b"." | b"..") && name.len() <= 255 && !has_bad_byte()
 }

@@ -1,142 +1,146 @@
-//! A file on its way: messages in, bytes out, verified at the end; over several attempts if servers
+//! A file on its way: messages in, bytes out, verified at the end; over several answers if servers
 //! die on the way.
 
 use std::io::{self, BufRead, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
 use super::attempt::Attempt;
-use super::{Client, Error};
-use crate::wire::{Arrived, Kind, Meta, Operation, Range, Trailer};
+use super::error::{Cause, Error};
+use super::metadata::Metadata;
+use super::requester::Requester;
+use crate::wire::{Arrived, Kind, Meta, Operation, Range};
 
-/// A file that arrives. Reading yields its bytes and, once all are there and verified, the end.
+/// A file, or a part of one, that is being received. Reading yields its bytes, and then the end of
+/// file once all bytes have arrived and were verified.
 ///
-/// Where a server dies on the way, another request asks for the rest, as often as
-/// [`retries`](super::Builder::retries) says, if it is still the same file. An error in place of the
-/// end means that the bytes read so far are not the whole file. Dropping it removes the reply queue;
-/// the server takes that for "client gone".
+/// If the server dies on the way, the transfer asks for the rest, as often as
+/// [`retries`](super::ClientBuilder::retries) says, and continues if the file is still the same. An
+/// error in place of the end means that the bytes are incomplete. Dropping a transfer removes its
+/// reply queue, which tells the server to stop.
 #[derive(Debug)]
 pub struct Transfer {
-    client: Client,
+    requester: Requester,
     path: PathBuf,
     attempt: Attempt,
-    /// How much of the attempt's present bytes was read.
+    /// How many of the attempt's present bytes were read.
     consumed: usize,
-    /// What the first attempt was told.
+    /// The META of the first answer that brought bytes.
     meta: Option<Meta>,
     /// What was asked for.
     range: Range,
-    /// What earlier attempts brought.
+    /// What earlier answers brought.
     before: u64,
     checksum_before: crc32fast::Hasher,
-    /// Of that, what no END and no server has verified yet: where it begins, and its checksum.
+    /// Of that, the last part, which no END verified: its start, and its checksum. The server compares
+    /// it with the file when it is asked for the rest.
     unverified: Option<(u64, crc32fast::Hasher)>,
-    attempts: u32,
-    tries: u32,
-    /// Why there will be no end.
+    parts: u32,
     failed: Option<Error>,
 }
 
 impl Transfer {
-    pub(super) fn new(
-        client: Client,
-        path: PathBuf,
-        range: Range,
-        attempt: Attempt,
-        tries: u32,
-    ) -> Result<Self, Error> {
+    pub(super) fn open(mut requester: Requester, path: &Path, range: Range) -> Result<Self, Error> {
+        let attempt = requester.ask(path, Operation::Fetch(range))?;
         let meta = attempt.meta;
         match meta {
             Some(meta) if meta.kind != Kind::Regular => {
-                return Err(Error::Corrupt("not a regular file"));
+                return Err(Error::corrupt("not a regular file"));
             }
             Some(meta) if meta.offset != range.offset => return Err(Error::WRONG_BEGINNING),
-            None if range != Range::WHOLE => return Err(Error::PlainServer),
+            None if range != Range::WHOLE => return Err(Cause::PlainServer.into()),
             _ => {}
         }
-        let checksum_before = crc32fast::Hasher::new();
         Ok(Self {
-            client,
-            path,
+            requester,
+            path: path.to_owned(),
             attempt,
             consumed: 0,
             meta,
             range,
             before: 0,
-            checksum_before,
+            checksum_before: crc32fast::Hasher::new(),
             unverified: None,
-            attempts: 1,
-            tries,
+            parts: 1,
             failed: None,
         })
     }
 
-    /// What the server said of the file; None from a plain server.
-    pub fn meta(&self) -> Option<&Meta> {
-        self.meta.as_ref()
+    /// The file's metadata, without owner, group and number of links. None from a plain server.
+    pub fn metadata(&self) -> Option<Metadata> {
+        self.meta.map(Metadata::of_transfer)
     }
 
-    /// What the server said at the end of the last attempt, which that one's bytes were verified
-    /// against; those of earlier attempts, the server compared with the file before it went on. None
-    /// before the end, and from a plain server, whose transfers nothing verifies.
-    pub fn trailer(&self) -> Option<&Trailer> {
-        self.attempt.trailer.as_ref()
+    /// How many bytes the server announced. None if it does not know the file's size.
+    pub fn expected(&self) -> Option<u64> {
+        self.meta.and_then(|meta| meta.length)
     }
 
-    /// The bytes that arrived so far.
+    /// How many bytes have arrived.
     pub fn received(&self) -> u64 {
         self.before + self.attempt.received
     }
 
-    /// The CRC-32 of the bytes that arrived so far, in all attempts.
+    /// The CRC-32 of the bytes that have arrived, that of zlib and gzip.
     pub fn checksum(&self) -> u32 {
         let mut whole = self.checksum_before.clone();
         whole.combine(&self.attempt.checksum);
         whole.finalize()
     }
 
-    /// How many requests brought bytes or were the last.
-    pub fn attempts(&self) -> u32 {
-        self.attempts
+    /// Whether the end has arrived, and length and checksum were right. Never true of a plain
+    /// server's transfer.
+    pub fn is_verified(&self) -> bool {
+        self.attempt.trailer.is_some()
     }
 
-    /// Takes the next message, of another attempt if need be.
+    /// Whether the file changed while the server read it, so that the bytes may be a mixture of old
+    /// and new. Known at the end; a plain server does not say.
+    pub fn has_changed(&self) -> bool {
+        self.attempt.trailer.is_some_and(|trailer| trailer.changed)
+    }
+
+    /// In how many parts the bytes arrived: more than one if servers died on the way.
+    pub fn parts(&self) -> u32 {
+        self.parts
+    }
+
+    /// Receives the next bytes, from another answer if need be.
     fn advance(&mut self) -> Result<(), Error> {
         self.consumed = 0;
-        let outcome = self.attempt.advance().or_else(|error| match error {
-            Error::Failed { errno: Some(Errno::ESTALE), .. } if self.before > 0 => {
-                Err(Error::FileChanged)
-            }
-            error => self.resume(error),
-        });
-        match &outcome {
-            // Whatever arrives earns another full number of tries.
-            Ok(()) if !self.attempt.bytes().is_empty() => self.tries = self.client.retries(),
+        match self.attempt.advance() {
             Ok(()) => {}
-            Err(error) => self.failed = Some(error.clone()),
+            Err(Error(Cause::Failed { errno: Some(Errno::ESTALE), .. })) if self.before > 0 => {
+                return Err(Cause::FileChanged.into());
+            }
+            Err(error) => self.resume(error)?,
         }
-        outcome
+        if !self.attempt.bytes().is_empty() {
+            self.requester.restore_retries();
+        }
+        Ok(())
     }
 
-    /// Asks for the rest.
+    /// Asks for the rest, after an answer was `lost`.
     fn resume(&mut self, lost: Error) -> Result<(), Error> {
-        if !lost.is_passing() || !self.is_resumable() {
+        if !lost.is_retryable() || !self.is_resumable() {
             return Err(lost);
         }
         let (received, checksum) = self.attempt.take_tally();
         if received > 0 {
-            // Of what came before, the server was content before it sent any of this.
+            // The server verified the earlier parts before it sent any of this one.
             self.unverified = Some((self.range.offset + self.before, checksum.clone()));
-            self.attempts += 1;
+            self.parts += 1;
         }
         self.before += received;
         self.checksum_before.combine(&checksum);
-        let attempt = self.client.ask_again(&self.path, self.rest(), lost, &mut self.tries)?;
+        let rest = self.rest();
+        let attempt = self.requester.ask_again(&self.path, rest, lost)?;
         if self.before == 0 {
             self.meta = attempt.meta;
-        } else if !same_file(self.meta.as_ref(), attempt.meta.as_ref()) {
-            return Err(Error::FileChanged);
+        } else if !is_same_file(self.meta.as_ref(), attempt.meta.as_ref()) {
+            return Err(Cause::FileChanged.into());
         }
         let begin = self.range.offset + self.before;
         let is_whole = self.range == Range::WHOLE && begin == 0;
@@ -147,7 +151,6 @@ impl Transfer {
         Ok(())
     }
 
-    /// What is to be asked for next.
     fn rest(&self) -> Operation<'static> {
         let Range { offset, length } = self.range;
         let length = length.map(|length| length.saturating_sub(self.before));
@@ -161,14 +164,14 @@ impl Transfer {
         }
     }
 
-    /// A file without a size, as in /proc, may be another one each time it is read; and only an mqfs
-    /// server can begin elsewhere than at the beginning.
+    /// Whether the rest can be asked for. A file without a size, as in /proc, may differ each time it
+    /// is read, and a plain server can only start at the beginning.
     fn is_resumable(&self) -> bool {
         self.received() == 0 || self.meta.is_some_and(|meta| meta.size > 0)
     }
 }
 
-fn same_file(one: Option<&Meta>, other: Option<&Meta>) -> bool {
+fn is_same_file(one: Option<&Meta>, other: Option<&Meta>) -> bool {
     let identity = |meta: &Meta| (meta.device, meta.inode, meta.size, meta.mtime);
     one.map(identity) == other.map(identity)
 }
@@ -179,7 +182,7 @@ impl BufRead for Transfer {
             && !self.attempt.is_over()
             && self.failed.is_none()
         {
-            let _ = self.advance();
+            self.failed = self.advance().err();
         }
         if let Some(error) = &self.failed {
             return Err(error.clone().into());

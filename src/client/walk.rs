@@ -1,5 +1,7 @@
 //! A whole tree on its way.
 
+mod content;
+
 use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::io::{self, BufRead, Read};
@@ -8,24 +10,30 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
-use super::metadata::{DirEntry, Metadata};
-use super::stream::{Stream, Wanted, is_name};
-use super::{Client, Error, failed};
-use crate::wire::{Entry, Kind, MAX_START, Reply, Start, Trailer};
 use sysv_ipc::MessageType;
 
-/// A directory with all that is below it, in one request.
+use super::dir_entry::DirEntry;
+use super::error::{Cause, Error};
+use super::metadata::Metadata;
+use super::requester::Requester;
+use super::stream::{Stream, Wanted, is_entry_name};
+use crate::wire::{Entry, Kind, MAX_START, Reply, Start};
+use content::Content;
+
+const NOTHING_YET: Error = Error::corrupt("nothing yet");
+
+/// A directory with everything below it, in one request.
 ///
-/// Directories come before what is in them, the entries of each in the order of their names' bytes.
-/// Where a server dies on the way, another request asks for the rest.
+/// A directory comes before its entries, which are sorted by the bytes of their names. If the server
+/// dies on the way, another request asks for the rest.
 ///
 /// ```no_run
 /// use std::io::Read;
 ///
-/// let mut walk = mqfs::Client::connect(mqfs::DEFAULT_KEY)?.walk("/etc")?;
+/// let mut walk = mqfs::Client::new(mqfs::DEFAULT_KEY).walk("/etc")?;
 /// while let Some(mut entry) = walk.next_entry()? {
 ///     let mut content = Vec::new();
-///     entry.read_to_end(&mut content)?; // nothing, but of a file
+///     entry.read_to_end(&mut content)?; // nothing, unless it is a regular file
 ///     println!("{}: {} bytes", mqfs::escape::escape(entry.path()), content.len());
 /// }
 /// # Ok::<(), std::io::Error>(())
@@ -33,73 +41,56 @@ use sysv_ipc::MessageType;
 #[derive(Debug)]
 pub struct Walk {
     stream: Stream,
-    /// Whether it is in the top, and that a directory.
+    /// Whether the top is a directory, and was not left yet.
     in_top: bool,
-    /// The directories below that it is in, each with a slash behind its name, then the name of the
-    /// entry that came last there, if one came.
+    /// The names of the directories below the top that were entered, each followed by a slash, then
+    /// the name of the last entry, if any.
     path: Vec<u8>,
     /// Where in the path the names of those directories end.
     entered: Vec<usize>,
     entry: DirEntry,
+    /// The kind of the entry, unless it is a directory.
+    kind: Kind,
     state: State,
-    /// The text of the last message, and its type while that is to be heeded still.
+    /// The text of the last message.
     text: Vec<u8>,
+    /// The type of the last message, if the next step must interpret it.
     held: Option<MessageType>,
-    /// Whether the next entry may be the one that came last.
+    /// Whether the next entry may have the name of the last one.
     again: bool,
-    /// Whether the entry did, as its END says.
+    /// Whether the entry changed while the server read it.
     has_changed: bool,
     failed: Option<Error>,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Nothing came yet, not even the top.
+    /// The top was not announced yet.
     New,
     Between,
     InEntry(Content),
     Ended,
 }
 
-/// What came of an entry.
-#[derive(Debug, Default)]
-struct Content {
-    /// Of the packed DATA that it is in.
-    left: u64,
-    arrived: u64,
-    checksum: crc32fast::Hasher,
-    /// The same since the request that END will speak for.
-    counted: u64,
-    checksum_counted: crc32fast::Hasher,
-    /// Whether another request was made, and the entry is to be announced anew.
-    is_interrupted: bool,
-}
-
-/// An entry of a tree. Reading yields a file's bytes and, once all are there and verified, the end.
+/// An entry of a tree. Reading yields a file's bytes, and then the end of file once all bytes have
+/// arrived and were verified.
 #[derive(Debug)]
 pub struct WalkEntry<'a> {
     walk: &'a mut Walk,
     depth: usize,
-    error: Option<Error>,
+    /// The error of the last read.
+    failed: Option<Error>,
 }
 
-/// What comes next: at a depth an entry, or why one has no end.
-type Next = Option<(usize, Option<Error>)>;
-
-impl Client {
-    /// Asks for a directory and all that is below it, or for a file. A link that the path ends in is
-    /// followed, others are entries themselves.
-    ///
-    /// # Errors
-    /// Any of [`Error`]; [`Error::Failed`] if the caller may not list the directory.
-    pub fn walk(&self, path: impl AsRef<Path>) -> Result<Walk, Error> {
-        let stream = Stream::open(self, path.as_ref().to_owned(), Wanted::Tree)?;
-        Ok(Walk {
-            stream,
+impl Walk {
+    pub(super) fn open(requester: Requester, path: &Path) -> Result<Self, Error> {
+        Ok(Self {
+            stream: Stream::open(requester, path, Wanted::Tree)?,
             in_top: false,
             path: Vec::new(),
             entered: Vec::new(),
-            entry: DirEntry::unknown(b""),
+            entry: DirEntry::failed(b"", NOTHING_YET),
+            kind: Kind::Unknown,
             state: State::New,
             text: Vec::new(),
             held: None,
@@ -108,14 +99,13 @@ impl Client {
             failed: None,
         })
     }
-}
 
-impl Walk {
-    /// The next entry; None at the end, when all of it was verified: of what several servers sent, or
-    /// one that died with nothing but the very end to send, each file by itself.
+    /// The next entry; None at the end, after everything was verified. If several answers were needed,
+    /// each file was verified by itself.
     ///
     /// # Errors
-    /// What is fatal to the rest of the tree. What is not stands in its [entry](WalkEntry::error).
+    /// The rest of the tree cannot arrive. Errors of single entries are in
+    /// [`WalkEntry::metadata`].
     pub fn next_entry(&mut self) -> Result<Option<WalkEntry<'_>>, Error> {
         loop {
             if let Some(error) = &self.failed {
@@ -123,24 +113,26 @@ impl Walk {
             }
             match self.step() {
                 Ok(next) => {
-                    return Ok(next.map(|(depth, error)| WalkEntry { walk: self, depth, error }));
+                    return Ok(next.map(|depth| WalkEntry { walk: self, depth, failed: None }));
                 }
-                Err(error) => self.go_on(error),
+                Err(error) if self.failed.is_none() => self.ask_again(error),
+                Err(_) => {}
             }
         }
     }
 
-    /// How many requests it took.
+    /// How many requests were sent.
     pub fn requests(&self) -> u32 {
         self.stream.requests
     }
 
-    fn step(&mut self) -> Result<Next, Error> {
+    /// Goes on to the next entry, and returns its depth.
+    fn step(&mut self) -> Result<Option<usize>, Error> {
         loop {
             if let State::InEntry(_) = self.state {
                 match self.fill_content() {
                     Ok(count) => {
-                        self.consume_content(count);
+                        self.consume_content(count); // what the caller did not read
                         continue;
                     }
                     Err(error) if self.failed.is_some() => return Err(error),
@@ -148,10 +140,10 @@ impl Walk {
                 }
             }
             if let State::Ended = self.state {
-                return match self.stream.opening() {
-                    Ok(Some(_)) => Err(Error::Corrupt("something behind the end of the tree")),
-                    // What gets lost now would have said no more of the tree than its entries did.
-                    Err(error) if !error.is_passing() => Err(error),
+                return match self.stream.next_header() {
+                    Ok(Some(_)) => Err(Error::corrupt("something behind the end of the tree")),
+                    // A lost answer had nothing more to say about the tree.
+                    Err(error) if !error.is_retryable() => Err(error),
                     _ => Ok(None),
                 };
             }
@@ -163,66 +155,69 @@ impl Walk {
                 Reply::Meta(_) => return self.begin_entry().map(Some),
                 Reply::End(_) => self.leave()?,
                 Reply::Failure(failure) => {
-                    let error = failed(failure);
                     self.leave()?;
-                    return Ok(Some(self.fail(error)));
+                    return Ok(Some(self.fail(failure.into())));
                 }
-                Reply::Data(_) => return Err(Error::Corrupt("bytes of no file")),
+                Reply::Data(_) => return Err(Error::corrupt("bytes of no file")),
             }
         }
     }
 
-    /// Takes a message that is not DATA.
+    /// Reads a message that is not DATA.
     fn next_message(&mut self) -> Result<MessageType, Error> {
-        let packed = self.stream.opening()?.ok_or(Error::Corrupt("the tree has no end"))?;
-        if packed.mtype == Reply::DATA {
-            return Err(Error::Corrupt("bytes of no file"));
+        let header = self.stream.next_header()?.ok_or(Error::corrupt("the tree has no end"))?;
+        if header.mtype == Reply::DATA {
+            return Err(Error::corrupt("bytes of no file"));
         }
-        self.stream.text(packed, &mut self.text)?;
-        Ok(packed.mtype)
+        self.stream.read_text(header, &mut self.text)?;
+        Ok(header.mtype)
     }
 
-    /// How far below the top the next entry is.
+    /// The depth of the next entry below the top.
     fn depth(&self) -> usize {
         if self.in_top { self.entered.len() + 1 } else { 0 }
     }
 
-    /// Where in the path the name of the next entry begins.
-    fn place(&self) -> usize {
+    /// Where in the path the next entry's name begins.
+    fn name_start(&self) -> usize {
         self.entered.last().map_or(0, |end| end + 1)
     }
 
-    fn fail(&mut self, error: Error) -> (usize, Option<Error>) {
-        self.entry = DirEntry::unknown(&self.path[self.place()..]);
-        (self.depth(), Some(error))
+    /// Replaces the entry by an error, and returns its depth.
+    fn fail(&mut self, error: Error) -> usize {
+        self.entry = DirEntry::failed(&self.path[self.name_start()..], error);
+        self.depth()
     }
 
-    /// Takes up the entry in the text.
-    fn begin_entry(&mut self) -> Result<(usize, Option<Error>), Error> {
+    /// Begins the entry that the text announces, and returns its depth.
+    fn begin_entry(&mut self) -> Result<usize, Error> {
         let entry = Entry::decode(&self.text)?;
         let is_top = matches!(self.state, State::New);
-        if is_top != entry.name.is_empty() || !(is_top || is_name(entry.name)) {
-            return Err(Error::Corrupt("a name that no entry can have"));
+        if is_top != entry.name.is_empty() || !(is_top || is_entry_name(entry.name)) {
+            return Err(Error::corrupt("a name that no entry can have"));
         }
-        let (depth, place) = (self.depth(), self.place());
-        let is_in_order = match entry.name.cmp(&self.path[place..]) {
+        let (depth, start) = (self.depth(), self.name_start());
+        let is_in_order = match entry.name.cmp(&self.path[start..]) {
             Ordering::Less => false,
             Ordering::Equal => is_top || self.again,
             Ordering::Greater => true,
         };
         if !is_in_order {
-            return Err(Error::Corrupt("entries that are not in their order"));
+            return Err(Error::corrupt("entries that are not in their order"));
         }
         if entry.meta.offset != 0 {
             return Err(Error::WRONG_BEGINNING);
         }
         (self.again, self.has_changed) = (false, false);
-        self.path.truncate(place);
+        self.path.truncate(start);
         self.path.extend_from_slice(entry.name);
         self.entry = DirEntry::of(&entry);
         if entry.meta.kind != Kind::Directory {
+            let is_unreadable = entry.meta.kind == Kind::Unknown
+                || (entry.meta.kind == Kind::Link && entry.target.is_empty());
+            self.kind = entry.meta.kind;
             self.state = State::InEntry(Content::default());
-            return Ok((depth, None));
+            return if is_unreadable { self.fail_at_once() } else { Ok(depth) };
         }
         self.state = State::Between;
         if is_top {
@@ -231,7 +226,16 @@ impl Walk {
             self.entered.push(self.path.len());
             self.path.push(b'/');
         }
-        Ok((depth, None))
+        Ok(depth)
+    }
+
+    /// Reads the FAILURE of an entry that the server could not look at.
+    fn fail_at_once(&mut self) -> Result<usize, Error> {
+        match self.fill_content() {
+            Ok(_) => Err(Error::corrupt("an entry without a word why it is unknown")),
+            Err(error) if self.failed.is_some() => Err(error),
+            Err(error) => Ok(self.fail(error)),
+        }
     }
 
     /// Leaves a directory.
@@ -244,26 +248,26 @@ impl Walk {
                 self.path.clear();
                 self.state = State::Ended;
             }
-            None => return Err(Error::Corrupt("the end of nothing")),
+            None => return Err(Error::corrupt("the end of nothing")),
         }
         Ok(())
     }
 
-    /// How many bytes are there of the entry; none at its end. An error leaves the state as it is if it
-    /// is fatal, and is then taken down; otherwise it is this entry's alone, which has ended with it.
+    /// How many bytes of the entry are available, receiving some if there are none; 0 at its end. An
+    /// error ends this entry, or, if `failed` is set, the whole tree.
     fn fill_content(&mut self) -> Result<usize, Error> {
         loop {
             let is_within = |walk: &Self| matches!(walk.state, State::InEntry(_));
             match self.try_fill_content() {
-                Ok(there) => return Ok(there),
+                Ok(available) => return Ok(available),
                 Err(error) if !is_within(self) => return Err(error),
-                Err(error) => self.go_on(error),
+                Err(error) => self.ask_again(error),
             }
             if let Some(error) = &self.failed {
                 return Err(error.clone());
             }
             if !is_within(self) {
-                return Err(Error::FileChanged); // it comes again
+                return Err(Cause::FileChanged.into()); // the server sends it again
             }
         }
     }
@@ -274,26 +278,26 @@ impl Walk {
             if content.left > 0 {
                 let left = usize::try_from(content.left).unwrap_or(usize::MAX);
                 return match self.stream.fill()?.len() {
-                    0 => Err(Error::Corrupt("it ends within a message")),
-                    there => Ok(there.min(left)),
+                    0 => Err(Error::corrupt("it ends within a message")),
+                    available => Ok(available.min(left)),
                 };
             }
-            let packed = self.stream.opening()?.ok_or(Error::Corrupt("an entry has no end"))?;
-            if packed.mtype == Reply::DATA {
-                if content.is_interrupted || self.entry.metadata().kind() != Kind::Regular {
-                    return Err(Error::Corrupt("bytes of no file"));
+            let header = self.stream.next_header()?.ok_or(Error::corrupt("an entry has no end"))?;
+            if header.mtype == Reply::DATA {
+                if content.is_interrupted || self.kind != Kind::Regular {
+                    return Err(Error::corrupt("bytes of no file"));
                 }
-                content.left = packed.length.into();
+                content.left = header.length.into();
                 continue;
             }
-            self.stream.text(packed, &mut self.text)?;
+            self.stream.read_text(header, &mut self.text)?;
             if content.is_interrupted {
-                let arrived = content.arrived;
+                let (arrived, _) = content.arrived();
                 content.is_interrupted = false;
-                self.check_goes_on(packed.mtype, arrived)?;
+                self.check_continues(header.mtype, arrived)?;
                 continue;
             }
-            match Reply::decode(packed.mtype, &self.text)? {
+            match Reply::decode(header.mtype, &self.text)? {
                 Reply::End(Some(trailer)) => {
                     content.verify(&trailer)?;
                     self.has_changed = trailer.changed;
@@ -301,155 +305,127 @@ impl Walk {
                     return Ok(0);
                 }
                 Reply::Failure(failure) => {
-                    let error = failed(failure);
                     self.end_entry();
-                    return Err(error);
+                    return Err(failure.into());
                 }
-                _ => return Err(Error::Corrupt("an entry has no end")),
+                _ => return Err(Error::corrupt("an entry has no end")),
             }
         }
     }
 
-    /// Whether the message announces the rest of the entry; otherwise it is one to be heeded next.
-    fn check_goes_on(&mut self, mtype: MessageType, arrived: u64) -> Result<(), Error> {
-        let place = self.place();
-        let mut error = Error::Failed {
-            text: "it went while the server was away".to_owned(),
-            errno: Some(Errno::ENOENT),
-        };
+    /// Checks that the message announces the rest of the entry. If not, keeps it for the next step.
+    fn check_continues(&mut self, mtype: MessageType, arrived: u64) -> Result<(), Error> {
+        let start = self.name_start();
+        let text = "it went while the server was away".to_owned();
+        let mut cause = Cause::Failed { text, errno: Some(Errno::ENOENT) };
         if mtype == Reply::META {
             let next = Entry::decode(&self.text)?;
-            if next.name == &self.path[place..] {
-                let same_kind = next.meta.kind == self.entry.metadata().kind();
-                if same_kind && next.meta.offset == arrived {
+            if next.name == &self.path[start..] {
+                if next.meta.kind == self.kind && next.meta.offset == arrived {
                     return Ok(());
                 }
                 self.again = true;
-                error = Error::FileChanged;
+                cause = Cause::FileChanged;
             }
         }
         self.held = Some(mtype);
         self.state = if self.in_top { State::Between } else { State::New };
-        Err(error)
+        Err(cause.into())
     }
 
-    /// Counts bytes as taken.
+    /// Counts bytes as consumed.
     fn consume_content(&mut self, count: usize) {
         let State::InEntry(content) = &mut self.state else { return };
-        let bytes = &self.stream.bytes()[..count];
-        content.checksum.update(bytes);
-        if content.counted != content.arrived {
-            content.checksum_counted.update(bytes);
-        }
-        content.left -= count as u64;
-        content.arrived += count as u64;
-        content.counted += count as u64;
-        self.stream.take(count);
+        content.add(&self.stream.bytes()[..count]);
+        self.stream.consume(count);
     }
 
     fn end_entry(&mut self) {
         self.state = if self.in_top { State::Between } else { State::Ended };
     }
 
-    /// Asks for the rest, or takes down that there will be none.
-    fn go_on(&mut self, lost: Error) {
-        if let Err(error) = self.try_go_on(lost) {
+    /// Asks for the rest after an answer was `lost`. If that is impossible, the whole walk has failed.
+    fn ask_again(&mut self, lost: Error) {
+        if let Err(error) = self.try_ask_again(lost) {
             self.failed = Some(error);
         }
     }
 
-    fn try_go_on(&mut self, lost: Error) -> Result<(), Error> {
+    fn try_ask_again(&mut self, lost: Error) -> Result<(), Error> {
         let mut arrived = match &self.state {
-            State::InEntry(content) => Some((content.arrived, content.checksum.clone().finalize())),
-            // Asked for once more, and not seen since.
+            State::InEntry(content) => Some(content.arrived()),
+            // Asked for again, and not announced since.
             State::Between if self.again => Some((0, 0)),
             State::New | State::Between | State::Ended => None,
         };
         self.held = None;
         if self.path.len() > MAX_START {
-            // From the last directory on that can be named.
-            let nameable = self.entered.iter().rposition(|&end| end <= MAX_START);
-            let end = nameable.map_or(0, |i| self.entered[i]);
-            self.entered.truncate(nameable.unwrap_or(0));
-            self.path.truncate(end);
-            self.state = State::Between;
-            self.again = true;
+            self.return_to_nameable();
             arrived = Some((0, 0));
         }
-        self.stream.go_on(Start { path: &self.path, arrived }, lost)?;
+        self.stream.ask_again(Start { path: &self.path, arrived }, lost)?;
         match &mut self.state {
-            State::InEntry(content) => {
-                content.left = 0;
-                (content.counted, content.checksum_counted) = (0, crc32fast::Hasher::new());
-                content.is_interrupted = true;
-            }
+            State::InEntry(content) => content.interrupt(),
             State::Between if self.path.is_empty() => {
-                self.in_top = false; // the top comes again
+                self.in_top = false; // the server announces the top again
                 self.state = State::New;
             }
             _ => {}
         }
         Ok(())
     }
-}
 
-impl Content {
-    /// What arrived since the last request is what was sent.
-    fn verify(&self, trailer: &Trailer) -> Result<(), Error> {
-        let counted = match self.counted == self.arrived {
-            true => &self.checksum,
-            false => &self.checksum_counted,
-        };
-        if trailer.bytes != self.counted {
-            return Err(Error::Corrupt("not as many bytes arrived as were sent"));
-        }
-        if trailer.checksum != counted.clone().finalize() {
-            return Err(Error::Corrupt("the checksum is not that of the bytes sent"));
-        }
-        Ok(())
+    /// Goes back to the innermost directory whose path fits into a request, to receive it again.
+    fn return_to_nameable(&mut self) {
+        let nameable = self.entered.iter().rposition(|&end| end <= MAX_START);
+        let end = nameable.map_or(0, |i| self.entered[i]);
+        self.entered.truncate(nameable.unwrap_or(0));
+        self.path.truncate(end);
+        self.state = State::Between;
+        self.again = true;
     }
 }
 
 impl WalkEntry<'_> {
-    /// Where it is below the top, which itself has an empty path. Longer than any path that system
-    /// calls take (`PATH_MAX`) where the tree is very deep.
+    /// The path below the top, whose own path is empty. In a very deep tree it is longer than any path
+    /// that system calls accept (`PATH_MAX`).
     pub fn path(&self) -> &Path {
         let path = &self.walk.path;
         Path::new(OsStr::from_bytes(path.strip_suffix(b"/").unwrap_or(path)))
     }
 
-    /// Its name: a single one, neither "." nor "..", without a slash. Empty for the top.
-    pub fn name(&self) -> &OsStr {
-        self.walk.entry.name()
+    /// The name: neither "." nor "..", and without a slash. Empty for the top.
+    pub fn file_name(&self) -> &OsStr {
+        self.walk.entry.file_name()
     }
 
-    /// How far below the top: 0 for that itself, 1 for what is in it.
+    /// The depth below the top, which has depth 0.
     pub fn depth(&self) -> usize {
         self.depth
     }
 
-    /// What it is.
-    pub fn metadata(&self) -> &Metadata {
+    /// The metadata. Symbolic links are not followed.
+    ///
+    /// # Errors
+    /// The server could not look at the entry, or what the caller left unread of the entry before did
+    /// not arrive completely: then this is an entry of the same name. The rest of the tree is not
+    /// affected.
+    pub fn metadata(&self) -> Result<Metadata, Error> {
         self.walk.entry.metadata()
     }
 
-    /// Where a symbolic link leads; empty if it may not be read.
-    pub fn target(&self) -> Option<&Path> {
-        self.walk.entry.target()
+    /// Where a symbolic link leads. None if this is no link.
+    pub fn link_target(&self) -> Option<&Path> {
+        self.walk.entry.link_target()
     }
 
-    /// Why it did not arrive, or not to its end: the caller may not read it, it went, reading it
-    /// failed. Its kind is then unknown. The rest of the tree comes nevertheless.
-    pub fn error(&self) -> Option<&Error> {
-        self.error.as_ref()
-    }
-
-    /// Whether a file that was read to its end changed meanwhile: the bytes may be of both states.
+    /// Whether the file changed while the server read it, so that the bytes may be a mixture of old
+    /// and new. Known once the file was read to its end.
     pub fn has_changed(&self) -> bool {
         self.walk.has_changed
     }
 
-    /// Whether nothing more will come.
+    /// Whether no other entry will follow.
     pub(super) fn is_fatal(&self) -> bool {
         self.walk.failed.is_some()
     }
@@ -457,13 +433,16 @@ impl WalkEntry<'_> {
 
 impl BufRead for WalkEntry<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if let Some(error) = &self.error {
+        if let Err(error) = self.metadata() {
+            return Err(error.into());
+        }
+        if let Some(error) = &self.failed {
             return Err(error.clone().into());
         }
         match self.walk.fill_content() {
-            Ok(there) => Ok(&self.walk.stream.bytes()[..there]),
+            Ok(available) => Ok(&self.walk.stream.bytes()[..available]),
             Err(error) => {
-                self.error = Some(error.clone()); // whoever reads on gets it again
+                self.failed = Some(error.clone()); // for the next read
                 Err(error.into())
             }
         }

@@ -1,35 +1,35 @@
-//! The reply queues of a client, and what ends a wait on one: removing it.
+//! The reply queues of a client, and a thread that ends waits on them.
 //!
-//! A wait in msgrcv ends when a message comes or the queue goes (`EIDRM`). So a deadline, a server
-//! that died and a wish to stop are one mechanism: whoever notices takes down the reason and removes
-//! the queue. No signal, no timer, nothing that belongs to the whole process. The thread that
-//! notices is started by the first wait that lasts, so quick transfers never pay for it.
+//! A wait in msgrcv(2) ends when a message arrives or the queue is removed (`EIDRM`). So deadlines,
+//! dead servers and cancellation share one mechanism: note the reason, then remove the queue. This
+//! needs no signal and no timer, which would belong to the whole process. The first wait that lasts
+//! starts the thread, so quick transfers do not pay for it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::sys::getpid;
-use sysv_ipc::{Pid, Uid};
-
-use super::Error;
+use super::error::{Cause, Error};
 use crate::ownership::liveness::{Observer, Seen};
 use crate::ownership::server_lock::{self, ServerState};
-use sysv_ipc::{self, Key, MessageBuffer, OwnedQueue, Queue, QueueStatus, ReceiveError, Select};
+use crate::sys::getpid;
+use sysv_ipc::{
+    Key, MessageBuffer, OwnedQueue, ProcessMark, Queue, QueueStatus, ReceiveError, Select, Uid,
+};
 
-/// How often waits are looked at.
+/// How often the thread checks every wait.
 const TICK: Duration = Duration::from_millis(200);
 
-/// A look that comes this late says that this process stood still meanwhile, or that the machine is so
-/// busy that the server is not to blame.
+/// If a check comes this late, this process was stopped meanwhile, or the machine is too busy to blame
+/// the server.
 const LATE: Duration = Duration::from_secs(1);
 
-/// For how many ticks there must be nothing to look at before the thread goes to sleep: to be woken
-/// for every transfer costs more than a tick.
+/// How many ticks without a queue the thread stays awake. Waking it for every transfer would cost more
+/// than the ticks.
 const LINGER: u32 = 5;
 
-/// How long nothing must have come before the server's health is doubted.
+/// After a wait of this long, check whether the server is alive.
 const DOUBT_AFTER: Duration = Duration::from_millis(400);
 
 /// The reply queues of one client.
@@ -38,8 +38,8 @@ pub(super) struct Watch {
     state: Mutex<State>,
     changed: Condvar,
     epoch: Instant,
-    /// The process that made it: a forked child has neither its thread nor its queues.
-    maker: Pid,
+    /// The process that created this. A forked child has neither its thread nor its queues.
+    maker: ProcessMark,
 }
 
 #[derive(Debug, Default)]
@@ -47,54 +47,55 @@ struct State {
     live: Vec<Arc<Entry>>,
     cancelled: bool,
     thread: Option<ThreadState>,
-    /// Whether the thread sleeps until it is woken.
+    /// Whether the thread sleeps until somebody wakes it.
     asleep: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum ThreadState {
     Running,
-    ToEnd,
+    Stopping,
 }
 
-/// What the watch knows of one reply queue.
+/// One reply queue under watch.
 #[derive(Debug)]
 struct Entry {
-    maker: Pid,
+    maker: ProcessMark,
     queue: Queue,
     peer: Peer,
     timeout: Duration,
-    /// Milliseconds from the watch's epoch to the beginning of the wait, plus 1; 0: nobody waits.
+    /// Milliseconds from the watch's epoch to the start of the wait, plus 1; 0 while nobody waits.
     waiting_since: AtomicU64,
-    answered: AtomicBool,
-    /// Who answers, once it was looked at.
+    has_answered: AtomicBool,
+    /// The process that sends the answer, once identified.
     child: OnceLock<Seen>,
+    /// Why the wait was ended.
     ended: OnceLock<Error>,
 }
 
-/// Who is to answer.
+/// The server that is expected to answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer {
     pub(super) key: Key,
-    /// The request queue. A server that takes another one's place makes another one.
-    pub(super) asked: Queue,
+    /// A server that replaces another one creates another request queue.
+    pub(super) request_queue: Queue,
     pub(super) owner: Uid,
-    /// Whether it takes the server lock: another program's server does not.
+    /// Whether it holds the server lock. Another program's server does not.
     pub(super) takes_lock: bool,
-    /// Messages in the reply queue that are our own: the lease.
+    /// How many messages in the reply queue are our own: 1 with a lease.
     pub(super) own_messages: u64,
 }
 
-/// Keeps a watch, and with it its thread, going.
+/// A shared watch. Its thread ends when the last handle is dropped.
 #[derive(Debug, Clone)]
 pub(super) struct WatchHandle(Arc<Owner>);
 
 #[derive(Debug)]
 struct Owner(Arc<Watch>);
 
-/// A reply queue under watch. Removed when this goes out of scope.
+/// A reply queue under watch. It is removed on drop.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct WatchedQueue {
     watch: WatchHandle,
     entry: Arc<Entry>,
     queue: Option<OwnedQueue>,
@@ -106,7 +107,7 @@ impl WatchHandle {
             state: Mutex::default(),
             changed: Condvar::new(),
             epoch: Instant::now(),
-            maker: getpid(),
+            maker: ProcessMark::current(),
         };
         Self(Arc::new(Owner(Arc::new(watch))))
     }
@@ -115,47 +116,44 @@ impl WatchHandle {
         &self.0.0
     }
 
-    /// Removes every reply queue, now and for good: waits on them end, no new one is made.
+    /// Removes every reply queue, which ends the waits on them, and prevents new ones.
     pub(super) fn cancel(&self) {
         let mut state = self.watch().lock();
         state.cancelled = true;
-        for entry in state.live.iter().filter(|entry| entry.maker == getpid()) {
-            entry.end(Error::Cancelled);
+        for entry in state.live.iter().filter(|entry| entry.maker.is_current()) {
+            entry.end(Cause::Cancelled.into());
         }
         self.watch().changed.notify_all();
     }
 
-    /// Sleeps, unless and until the client is cancelled.
-    ///
-    /// # Errors
-    /// [`Error::Cancelled`].
+    /// Sleeps until the pause is over or the client is cancelled, which is an error.
     pub(super) fn sleep(&self, pause: Duration) -> Result<(), Error> {
         let watch = self.watch();
         let asleep =
             watch.changed.wait_timeout_while(watch.lock(), pause, |state| !state.cancelled);
         let (state, _) = asleep.unwrap_or_else(PoisonError::into_inner);
-        if state.cancelled { Err(Error::Cancelled) } else { Ok(()) }
+        if state.cancelled { Err(Cause::Cancelled.into()) } else { Ok(()) }
     }
 
-    /// Makes a reply queue. Nothing comes between making it and knowing of it.
+    /// Creates a reply queue under the lock, so that a cancellation cannot miss it.
     pub(super) fn open(
         &self,
         make: impl FnOnce() -> Result<OwnedQueue, sysv_ipc::Error>,
         peer: Peer,
         timeout: Duration,
-    ) -> Result<Watched, Error> {
+    ) -> Result<WatchedQueue, Error> {
         let mut state = self.watch().lock();
         if state.cancelled {
-            return Err(Error::Cancelled);
+            return Err(Cause::Cancelled.into());
         }
         let queue = make()?;
         let entry = Arc::new(Entry {
-            maker: getpid(),
+            maker: ProcessMark::current(),
             queue: *queue,
             peer,
             timeout,
             waiting_since: AtomicU64::new(0),
-            answered: AtomicBool::new(false),
+            has_answered: AtomicBool::new(false),
             child: OnceLock::new(),
             ended: OnceLock::new(),
         });
@@ -164,7 +162,7 @@ impl WatchHandle {
             self.watch().changed.notify_all();
         }
         drop(state);
-        Ok(Watched { watch: self.clone(), entry, queue: Some(queue) })
+        Ok(WatchedQueue { watch: self.clone(), entry, queue: Some(queue) })
     }
 }
 
@@ -172,18 +170,18 @@ impl Drop for Owner {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         if state.thread.is_some() {
-            state.thread = Some(ThreadState::ToEnd);
+            state.thread = Some(ThreadState::Stopping);
             self.0.changed.notify_all();
         }
     }
 }
 
-impl Watched {
+impl WatchedQueue {
     pub(super) fn queue(&self) -> Queue {
         self.entry.queue
     }
 
-    /// Receives the next message, waiting at most the timeout, and no longer than there is hope.
+    /// Receives the next message. The wait ends at the timeout or when the server has died.
     pub(super) fn receive(&self, message: &mut MessageBuffer, which: Select) -> Result<(), Error> {
         let watch = self.watch.watch();
         if !watch.ensure_thread() {
@@ -198,10 +196,10 @@ impl Watched {
             }
         };
         self.entry.waiting_since.store(0, Ordering::Release);
-        self.settle(outcome)
+        self.map_receive_error(outcome)
     }
 
-    /// Receives the next message without anybody to end the wait: by trying.
+    /// Receives the next message by polling: without the thread nobody could end a wait.
     fn poll(&self, message: &mut MessageBuffer, which: Select) -> Result<(), Error> {
         const PAUSE: Duration = Duration::from_millis(2);
         let start = Instant::now();
@@ -210,7 +208,7 @@ impl Watched {
                 return outcome;
             }
             if start.elapsed() >= self.entry.timeout {
-                return Err(Error::TimedOut(self.entry.timeout));
+                return Err(Cause::TimedOut(self.entry.timeout).into());
             }
             thread::sleep(PAUSE);
         }
@@ -224,18 +222,18 @@ impl Watched {
     ) -> Option<Result<(), Error>> {
         match self.entry.queue.try_receive(message, which) {
             Err(ReceiveError::Empty | ReceiveError::Interrupted) => None,
-            outcome => Some(self.settle(outcome)),
+            outcome => Some(self.map_receive_error(outcome)),
         }
     }
 
-    /// Takes a look at who answers, so as to know it again.
-    pub(super) fn look_at_child(&self) {
+    /// Identifies the process that sends the answer, to recognise it later.
+    pub(super) fn identify_child(&self) {
         if let Ok(status) = self.entry.queue.status() {
             let _ = self.entry.child(&status);
         }
     }
 
-    /// Receives a message behind what is in the buffer, if there is one and it fits there.
+    /// Receives a message behind the text in the buffer, if there is one and it fits.
     pub(super) fn receive_behind(
         &self,
         message: &mut MessageBuffer,
@@ -243,26 +241,26 @@ impl Watched {
     ) -> Option<Result<(), Error>> {
         match self.entry.queue.receive_behind(message, which) {
             Err(ReceiveError::Empty | ReceiveError::Interrupted | ReceiveError::TooBig) => None,
-            outcome => Some(self.settle(outcome)),
+            outcome => Some(self.map_receive_error(outcome)),
         }
     }
 
-    fn settle(&self, outcome: Result<(), ReceiveError>) -> Result<(), Error> {
+    fn map_receive_error(&self, outcome: Result<(), ReceiveError>) -> Result<(), Error> {
         match outcome {
             Ok(()) => {
-                self.entry.answered.store(true, Ordering::Release);
+                self.entry.has_answered.store(true, Ordering::Release);
                 Ok(())
             }
-            Err(ReceiveError::TooBig) => Err(Error::Corrupt("a message larger than any buffer")),
-            Err(ReceiveError::Os(error)) => Err(Error::Broken(error)),
-            Err(_) => Err(self.entry.ended.get_or_init(|| Error::QueueRemoved).clone()),
+            Err(ReceiveError::TooBig) => Err(Error::corrupt("a message larger than any buffer")),
+            Err(ReceiveError::Os(error)) => Err(Cause::Receive(error).into()),
+            Err(_) => Err(self.entry.ended.get_or_init(|| Cause::QueueRemoved.into()).clone()),
         }
     }
 }
 
-impl Drop for Watched {
+impl Drop for WatchedQueue {
     fn drop(&mut self) {
-        // Under the lock, and only once: the id of a removed queue may soon be somebody else's.
+        // Remove the queue under the lock, and only once: its id may soon be another queue's.
         let mut state = self.watch.watch().lock();
         state.live.retain(|entry| !Arc::ptr_eq(entry, &self.entry));
         if let Some(queue) = self.queue.take()
@@ -274,14 +272,14 @@ impl Drop for Watched {
 }
 
 impl Watch {
-    /// Poisoned only if a panic came between two lines here, which leave the list whole.
+    /// A poisoned lock is safe to use: no code here leaves the list half changed.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is a thread that ends waits; the process may have none left to give.
+    /// Whether there is a thread that ends waits. The system may refuse to create one.
     fn ensure_thread(self: &Arc<Self>) -> bool {
-        if getpid() != self.maker {
+        if !self.maker.is_current() {
             return false;
         }
         let mut state = self.lock();
@@ -298,7 +296,7 @@ impl Watch {
     fn run(&self) {
         let mut state = self.lock();
         let (mut last, mut idle) = (self.epoch.elapsed(), 0);
-        while state.thread != Some(ThreadState::ToEnd) {
+        while state.thread != Some(ThreadState::Stopping) {
             idle = if state.live.is_empty() { idle + 1 } else { 0 };
             state = if idle > LINGER {
                 state.asleep = true;
@@ -313,9 +311,9 @@ impl Watch {
             let pause = now.saturating_sub(std::mem::replace(&mut last, now));
             for entry in &state.live {
                 if pause > LATE {
-                    entry.leave_out(pause, now);
+                    entry.exclude(pause, now);
                 }
-                if let Some(reason) = entry.hopeless(now) {
+                if let Some(reason) = entry.reason_to_stop(now) {
                     entry.end(reason);
                 }
             }
@@ -324,49 +322,49 @@ impl Watch {
 }
 
 impl Entry {
-    /// Ends a wait on the queue. Only under the lock and while the queue is listed, so that the id is
-    /// still ours.
+    /// Ends a wait on the queue. Call it under the lock and while the queue is listed, when the id is
+    /// certainly still ours.
     fn end(&self, reason: Error) {
         if self.ended.set(reason).is_ok() {
             let _ = self.queue.remove();
         }
     }
 
-    /// Counts no time in which this process stood still (SIGSTOP), and perhaps the server with it.
-    fn leave_out(&self, pause: Duration, now: Duration) {
+    /// Excludes the time in which this process was stopped (SIGSTOP), and perhaps the server with it.
+    fn exclude(&self, pause: Duration, now: Duration) {
         let [pause, now] = [pause, now].map(|time| time.as_millis() as u64);
         let later = |since| (since > 0).then(|| now.min(since + pause).max(1));
-        // Nothing is changed if the wait is over by now.
+        // This changes nothing if the wait is over by now.
         let _ = self.waiting_since.fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
     }
 
-    /// Who answers, as first seen: while nobody reads, its pid may become another's.
+    /// The process that sends the answer, as first seen. Its pid may later be another process's.
     fn child(&self, status: &QueueStatus) -> Option<&Seen> {
         let sender = status.last_sender.filter(|&pid| pid != getpid())?;
         Some(self.child.get_or_init(|| Seen::now(sender)))
     }
 
-    /// Why there is no use in waiting on.
-    fn hopeless(&self, now: Duration) -> Option<Error> {
+    /// Why it is useless to wait any longer.
+    fn reason_to_stop(&self, now: Duration) -> Option<Error> {
         let since = self.waiting_since.load(Ordering::Acquire).checked_sub(1)?;
         let waited = now.saturating_sub(Duration::from_millis(since));
         if waited >= self.timeout {
-            return Some(Error::TimedOut(self.timeout));
+            return Some(Cause::TimedOut(self.timeout).into());
         }
         if waited < DOUBT_AFTER {
             return None;
         }
-        // One snapshot, so that "nothing left to read" and "who sent last" belong together.
+        // "No message left" and "last sender" must come from one snapshot.
         let status = self.queue.status().ok()?;
         if status.messages > self.peer.own_messages {
             return None;
         }
-        if self.answered.load(Ordering::Acquire) {
+        if self.has_answered.load(Ordering::Acquire) {
             let child = self.child(&status)?;
-            return Observer::new().is_over(child).then_some(Error::ChildDied);
+            return Observer::new().is_over(child).then(|| Cause::ChildDied.into());
         }
-        let Peer { key, asked, owner, takes_lock, .. } = self.peer;
+        let Peer { key, request_queue, owner, takes_lock, .. } = self.peer;
         let died = || takes_lock && server_lock::server_state(key, owner) == ServerState::Dead;
-        (Queue::open(key) != Ok(asked) || died()).then_some(Error::ServerDied)
+        (Queue::open(key) != Ok(request_queue) || died()).then(|| Cause::ServerDied.into())
     }
 }

@@ -274,12 +274,13 @@ fn a_forked_copy_of_a_client_waits_no_longer_than_its_timeout() {
     in_own_namespace(|| {
         let (server, _folder) = server();
         let client = mqfs::Client::builder().key(server.key).timeout(Duration::from_secs(1));
-        let client = client.retries(0).connect().unwrap();
+        let client = client.retries(0).build();
         server.freeze();
         // So that there is a thread which the child does not have.
-        assert!(matches!(client.open("/file"), Err(mqfs::client::Error::TimedOut(_))));
+        assert_eq!(client.open("/file").unwrap_err().kind(), mqfs::ErrorKind::TimedOut);
         let child = fork_child(|| {
-            let in_time = matches!(client.open("/file"), Err(mqfs::client::Error::TimedOut(_)));
+            let in_time =
+                client.open("/file").is_err_and(|error| error.kind() == mqfs::ErrorKind::TimedOut);
             exit_now(if in_time { 0 } else { 1 })
         });
         let pid = child.unwrap();

@@ -32,7 +32,7 @@ fn a_long_lived_client_tells_nothing_to_the_queue_that_has_its_servers_old_id() 
     as_root_in_own_namespace(|| {
         let first = Server::start(&["--root", "/proc"]);
         let key = first.key;
-        let client = mqfs::Client::connect(key).unwrap();
+        let client = mqfs::Client::new(key);
         let old = queue_of(key).unwrap().id();
         first.stop();
         let other = private_queue_with(old);

@@ -5,7 +5,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::process::Command;
 
-use mqfs::wire::Kind;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::Value;
@@ -150,16 +149,22 @@ fn who_may_not_look_is_told_so() {
 fn the_library_lists_and_looks_like_std() {
     in_own_namespace(|| {
         let (server, _folder) = server();
-        let client = mqfs::Client::connect(server.key).unwrap();
+        let client = mqfs::Client::new(server.key);
         let entries: Result<Vec<_>, _> = client.read_dir("/").unwrap().collect();
         let entries = entries.unwrap();
-        let names: Vec<_> = entries.iter().map(|entry| entry.name().to_str().unwrap()).collect();
+        let names: Vec<_> =
+            entries.iter().map(|entry| entry.file_name().to_str().unwrap()).collect();
         assert_eq!(names, ["Zed", "dir", "fifo", "file", "link", "to-dir"]);
-        assert!(entries[1].metadata().is_dir() && entries[3].metadata().is_file());
-        assert_eq!(entries[4].target().unwrap().to_str(), Some("file"));
+        assert!(entries[1].file_type().unwrap().is_dir());
+        assert!(entries[3].file_type().unwrap().is_file());
+        assert_eq!(entries[4].link_target().unwrap().to_str(), Some("file"));
         assert_eq!(client.metadata("/link").unwrap().len(), 7);
         let link = client.symlink_metadata("/link").unwrap();
-        assert_eq!((link.metadata().kind(), link.metadata().len()), (Kind::Link, 4));
+        assert!(link.is_symlink() && link.len() == 4);
+        assert_eq!(client.read_link("/link").unwrap().to_str(), Some("file"));
+        assert_eq!(client.read_link("/file").unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        let no_dir: std::io::Error = client.read_dir("/file").unwrap_err().into();
+        assert_eq!(no_dir.kind(), std::io::ErrorKind::NotADirectory);
         let mut walk = client.walk("/").unwrap();
         let mut paths = Vec::new();
         while let Some(mut entry) = walk.next_entry().unwrap() {

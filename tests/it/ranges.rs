@@ -102,7 +102,7 @@ fn the_library_opens_parts() {
     in_own_namespace(|| {
         use std::io::Read;
         let site = Site::start();
-        let client = mqfs::Client::connect(site.server.key).unwrap();
+        let client = mqfs::Client::new(site.server.key);
         let read = |mut transfer: mqfs::Transfer| {
             let mut bytes = Vec::new();
             transfer.read_to_end(&mut bytes).map(|_| bytes)

@@ -140,7 +140,7 @@ fn reaper_at_work_all_the_time_disturbs_no_transfer() {
         let key = quiet.server.key;
         let fetch = move || {
             // Its queues come and go faster than any reaper looks.
-            let client = mqfs::Client::connect(key).unwrap();
+            let client = mqfs::Client::new(key);
             for _ in 0..400 {
                 let mut text = String::new();
                 client.open("/small").unwrap().read_to_string(&mut text).unwrap();

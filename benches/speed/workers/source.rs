@@ -27,7 +27,7 @@ pub(super) fn parse(word: &str) -> Source {
 }
 
 fn mqfs(key: Key, path: String) -> Source {
-    let client = mqfs::Client::connect(key).expect("a server");
+    let client = mqfs::Client::new(key);
     Box::new(move || {
         let mut transfer = client.open(&path).expect("a file");
         loop {

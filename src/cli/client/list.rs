@@ -1,14 +1,15 @@
 //! What a directory holds, and what one thing is: for people, and as JSON.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write};
 use std::iter;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use nix::errno::Errno;
 use nix::sys::stat::{major, minor};
 use serde_json::{Value, json};
 use sysv_ipc::{Gid, Uid};
@@ -21,7 +22,6 @@ use crate::cli::table::{Names, columns};
 use crate::client::{Client, DirEntry, Error, Metadata};
 use crate::escape::escape;
 use crate::sys::local_time::Local;
-use crate::wire::Kind;
 
 pub(super) fn run(opts: &Opts, client: &Client) -> ExitCode {
     let (mut status, mut names) = (0, Names::default());
@@ -39,14 +39,46 @@ pub(super) fn run(opts: &Opts, client: &Client) -> ExitCode {
     ExitCode::from(status)
 }
 
-type Entries = Box<dyn Iterator<Item = Result<DirEntry, Error>>>;
+type Items = Box<dyn Iterator<Item = Result<Item, Error>>>;
+
+/// A line of a listing.
+struct Item {
+    /// Empty for the path that was asked for.
+    name: OsString,
+    metadata: Result<Metadata, Error>,
+    target: Option<PathBuf>,
+}
+
+impl From<DirEntry> for Item {
+    fn from(entry: DirEntry) -> Self {
+        Self {
+            name: entry.file_name().to_owned(),
+            metadata: entry.metadata(),
+            target: entry.link_target().map(Path::to_owned),
+        }
+    }
+}
+
+impl Item {
+    fn itself(metadata: Metadata, target: Option<PathBuf>) -> Self {
+        Self { name: OsString::new(), metadata: Ok(metadata), target }
+    }
+}
 
 impl Opts {
-    fn look(&self, client: &Client, path: &OsStr) -> Result<Entries, Error> {
-        Ok(match self.stat {
-            true => Box::new(iter::once(Ok(client.symlink_metadata(path)?))),
-            false => Box::new(client.read_dir(path)?),
-        })
+    fn look(&self, client: &Client, path: &OsStr) -> Result<Items, Error> {
+        if self.stat {
+            let metadata = client.symlink_metadata(path)?;
+            let target = metadata.is_symlink().then(|| client.read_link(path)).transpose()?;
+            return Ok(Box::new(iter::once(Ok(Item::itself(metadata, target)))));
+        }
+        match client.read_dir(path) {
+            Ok(entries) => Ok(Box::new(entries.map(|entry| entry.map(Item::from)))),
+            Err(error) if error.raw_os_error() == Some(Errno::ENOTDIR as i32) => {
+                Ok(Box::new(iter::once(Ok(Item::itself(client.metadata(path)?, None)))))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Shows what there is, as far as it comes; false if of some of it nothing is known.
@@ -59,22 +91,22 @@ impl Opts {
     ) -> Result<bool, Stop> {
         let mut out = BufWriter::new(io::stdout().lock());
         let (mut rows, mut all_known) = (Vec::new(), true);
-        let mut entries = self.look(client, path).map_err(Stop::Source)?;
-        let outcome = entries.try_for_each(|entry| {
-            let entry = entry.map_err(Stop::Source)?;
-            if let Some(why) = entry.error() {
-                self.complain_of(escape(&joined(path, entry.name())), why);
+        let mut items = self.look(client, path).map_err(Stop::Source)?;
+        let outcome = items.try_for_each(|item| {
+            let item = item.map_err(Stop::Source)?;
+            if let Err(why) = &item.metadata {
+                self.complain_of(escape(&joined(path, &item.name)), why);
                 all_known = false;
             }
             match (self.json, self.stat) {
                 (true, _) => {
-                    let object = to_json(&entry, path).to_string();
+                    let object = to_json(&item, path).to_string();
                     writeln!(out, "{}", escape_json(&object)).map_err(Stop::Sink)?;
                 }
                 (false, true) => {
-                    out.write_all(details(&entry, path, names).as_bytes()).map_err(Stop::Sink)?;
+                    out.write_all(details(&item, path, names).as_bytes()).map_err(Stop::Sink)?;
                 }
-                (false, false) => rows.push(row(&entry, path, names)),
+                (false, false) => rows.push(row(&item, path, names)),
             }
             Ok(())
         });
@@ -99,87 +131,88 @@ impl Opts {
 type Row = [String; 7];
 
 /// A line of `ls -l`.
-fn row(entry: &DirEntry, path: &OsStr, names: &mut Names) -> Row {
-    let metadata = entry.metadata();
-    let name = if entry.name().is_empty() { path } else { entry.name() };
-    let mut shown = escape(name).to_string();
-    if let Some(target) = entry.target() {
+fn row(item: &Item, path: &OsStr, names: &mut Names) -> Row {
+    let mut shown = escape(if item.name.is_empty() { path } else { &item.name }).to_string();
+    if let Some(target) = &item.target {
         let _ = write!(shown, " -> {}", escape(target));
     }
-    if metadata.kind() == Kind::Unknown {
+    let Ok(metadata) = &item.metadata else {
         return ["??????????", "?", "?", "?", "?", "?", &shown].map(str::to_owned);
-    }
-    let size = match metadata.kind() {
-        Kind::CharacterDevice | Kind::BlockDevice => {
-            format!("{}, {}", major(metadata.rdev()), minor(metadata.rdev()))
-        }
-        _ => metadata.len().to_string(),
     };
+    let file_type = metadata.file_type();
+    let size = if file_type.is_char_device() || file_type.is_block_device() {
+        format!("{}, {}", major(metadata.rdev()), minor(metadata.rdev()))
+    } else {
+        metadata.len().to_string()
+    };
+    let unknown = || "?".to_owned();
     [
         mode_letters(metadata),
-        metadata.nlink().to_string(),
-        names.of(Uid::from_raw(metadata.uid())).to_owned(),
-        names.of_group(Gid::from_raw(metadata.gid())).to_owned(),
+        metadata.nlink().map_or_else(unknown, |links| links.to_string()),
+        metadata.uid().map_or_else(unknown, |uid| names.of(uid).to_owned()),
+        metadata.gid().map_or_else(unknown, |gid| names.of_group(gid).to_owned()),
         size,
-        short_time(metadata.mtime().0),
+        short_time(metadata.mtime()),
         shown,
     ]
 }
 
 /// What stat(1) would show.
-fn details(entry: &DirEntry, path: &OsStr, names: &mut Names) -> String {
-    let metadata = entry.metadata();
+fn details(item: &Item, path: &OsStr, names: &mut Names) -> String {
+    let Ok(metadata) = &item.metadata else { return String::new() };
     let mut file = escape(path).to_string();
-    if let Some(target) = entry.target() {
+    if let Some(target) = &item.target {
         let _ = write!(file, " -> {}", escape(target));
     }
-    let (uid, gid) = (metadata.uid(), metadata.gid());
-    let user = names.of(Uid::from_raw(uid)).to_owned();
-    let group = names.of_group(Gid::from_raw(gid));
+    let unknown = || "?".to_owned();
+    let user = metadata.uid().map_or_else(unknown, |uid| format!("{uid} ({})", names.of(uid)));
+    let group =
+        metadata.gid().map_or_else(unknown, |gid| format!("{gid} ({})", names.of_group(gid)));
+    let links = metadata.nlink().map_or_else(unknown, |links| links.to_string());
     let (device, inode) = (metadata.dev(), metadata.ino());
     format!(
-        "  File: {file}\n  Size: {}  Kind: {}\n  Mode: {:04o} ({})  Uid: {uid} ({user})  \
-         Gid: {gid} ({group})\n  Device: {},{}  Inode: {inode}  Links: {}\n  Modified: {}\n",
+        "  File: {file}\n  Size: {}  Kind: {}\n  Mode: {:04o} ({})  Uid: {user}  \
+         Gid: {group}\n  Device: {},{}  Inode: {inode}  Links: {links}\n  Modified: {}\n",
         metadata.len(),
-        metadata.kind(),
+        metadata.file_type(),
         metadata.mode() & 0o7777,
         mode_letters(metadata),
         major(device),
         minor(device),
-        metadata.nlink(),
-        long_time(metadata.mtime()),
+        long_time(metadata.mtime(), metadata.mtime_nsec()),
     )
 }
 
-fn to_json(entry: &DirEntry, path: &OsStr) -> Value {
-    let metadata = entry.metadata();
+fn to_json(item: &Item, path: &OsStr) -> Value {
     let lossy = |text: &OsStr| text.to_string_lossy().into_owned();
-    let mut object = json!({
-        "path": lossy(path),
-        "name": lossy(entry.name()),
-        "kind": metadata.kind().to_string(),
-        "mode": format!("{:04o}", metadata.mode() & 0o7777),
-        "uid": metadata.uid(),
-        "gid": metadata.gid(),
-        "links": metadata.nlink(),
-        "size": metadata.len(),
-        "mtime": metadata.mtime().0,
-        "mtime_nsec": metadata.mtime().1,
-        "device": metadata.dev(),
-        "inode": metadata.ino(),
-    });
-    if let Some(target) = entry.target() {
-        object["target"] = json!(lossy(target.as_os_str()));
+    let mut object = json!({ "path": lossy(path), "name": lossy(&item.name) });
+    match &item.metadata {
+        Ok(metadata) => {
+            object["kind"] = json!(metadata.file_type().to_string());
+            object["mode"] = json!(format!("{:04o}", metadata.mode() & 0o7777));
+            object["uid"] = json!(metadata.uid().map(Uid::as_raw));
+            object["gid"] = json!(metadata.gid().map(Gid::as_raw));
+            object["links"] = json!(metadata.nlink());
+            object["size"] = json!(metadata.len());
+            object["mtime"] = json!(metadata.mtime());
+            object["mtime_nsec"] = json!(metadata.mtime_nsec());
+            object["device"] = json!(metadata.dev());
+            object["inode"] = json!(metadata.ino());
+        }
+        Err(why) => {
+            object["kind"] = json!("unknown");
+            object["error"] = json!(why.to_string());
+        }
     }
-    // JSON has text alone.
-    let target = entry.target().map_or(OsStr::new(""), Path::as_os_str);
-    for (key, bytes) in [("name_hex", entry.name()), ("target_hex", target)] {
+    // JSON knows only text: other bytes are added in hexadecimal.
+    let target = item.target.as_deref().map_or(OsStr::new(""), Path::as_os_str);
+    if item.target.is_some() {
+        object["target"] = json!(lossy(target));
+    }
+    for (key, bytes) in [("name_hex", &*item.name), ("target_hex", target)] {
         if bytes.to_str().is_none() {
             object[key] = json!(hex(bytes.as_bytes()));
         }
-    }
-    if let Some(why) = entry.error() {
-        object["error"] = json!(why.to_string());
     }
     object
 }
@@ -194,15 +227,15 @@ fn hex(bytes: &[u8]) -> String {
 /// `drwxr-xr-x`.
 fn mode_letters(metadata: &Metadata) -> String {
     let (mode, mut letters) = (metadata.mode(), String::with_capacity(10));
-    letters.push(match metadata.kind() {
-        Kind::Regular => '-',
-        Kind::Directory => 'd',
-        Kind::Link => 'l',
-        Kind::Fifo => 'p',
-        Kind::Socket => 's',
-        Kind::CharacterDevice => 'c',
-        Kind::BlockDevice => 'b',
-        Kind::Unknown => '?',
+    letters.push(match metadata.file_type() {
+        kind if kind.is_file() => '-',
+        kind if kind.is_dir() => 'd',
+        kind if kind.is_symlink() => 'l',
+        kind if kind.is_fifo() => 'p',
+        kind if kind.is_socket() => 's',
+        kind if kind.is_char_device() => 'c',
+        kind if kind.is_block_device() => 'b',
+        _ => '?',
     });
     for (shift, special, marks) in [(6, 0o4000, "sS"), (3, 0o2000, "sS"), (0, 0o1000, "tT")] {
         letters.push(if mode >> shift & 4 != 0 { 'r' } else { '-' });
@@ -234,7 +267,7 @@ fn short_time(time: i64) -> String {
 }
 
 /// `2026-11-21 10:07:20.000000000 +0000`.
-fn long_time((seconds, nanoseconds): (i64, u32)) -> String {
+fn long_time(seconds: i64, nanoseconds: u32) -> String {
     let Some(Local { year, month, day, hour, minute, second, offset }) = Local::at(seconds) else {
         return format!("@{seconds}.{nanoseconds:09}");
     };
@@ -255,9 +288,9 @@ mod tests {
     fn any_time_that_a_server_may_say_can_be_shown() {
         for time in [i64::MIN, -62_135_596_800, -1, 0, 253_402_300_799, 1 << 55, i64::MAX] {
             assert!(!short_time(time).is_empty());
-            assert!(!long_time((time, u32::MAX)).is_empty());
+            assert!(!long_time(time, u32::MAX).is_empty());
         }
-        assert_eq!(long_time((i64::MAX, 7)), "@9223372036854775807.000000007");
-        assert!(long_time((1_000_000_000, 0)).starts_with("2001-09-0"));
+        assert_eq!(long_time(i64::MAX, 7), "@9223372036854775807.000000007");
+        assert!(long_time(1_000_000_000, 0).starts_with("2001-09-0"));
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow};
 
 use super::Opts;
 use crate::cli::reason;
-use crate::client::save::{OutputFile, Unfinished};
+use crate::client::save::{CleanupGuard, OutputFile};
 use crate::escape::escape;
 
 /// Where the bytes go.
@@ -18,7 +18,7 @@ pub(super) enum Sink {
 }
 
 impl Sink {
-    pub(super) fn create(opts: &Opts, unfinished: &Unfinished) -> Result<Self> {
+    pub(super) fn create(opts: &Opts, cleanup: &CleanupGuard) -> Result<Self> {
         match &opts.output {
             // Not io::stdout(), which looks for line ends in what need not be lines.
             None => {
@@ -26,7 +26,7 @@ impl Sink {
                 Ok(Self::Stdout(stdout.context("standard output")?.into()))
             }
             Some(path) => {
-                let file = OutputFile::create(path, unfinished);
+                let file = OutputFile::create(path, cleanup);
                 let file = file.map_err(|error| anyhow!("{}: {}", escape(path), reason(&error)))?;
                 Ok(Self::File(file))
             }

@@ -15,15 +15,16 @@ use super::tree::{base_name, joined, missing};
 use super::{Opts, Stop};
 use crate::cli::FAILED;
 use crate::cli::progress::Progress;
-use crate::client::{Client, Error, Metadata, WalkEntry};
+use crate::client::{Client, Error, ErrorKind, Metadata, WalkEntry};
 use crate::escape::escape;
-use crate::wire::Kind;
 
 /// A file of at most so many bytes is written once it is there: then its size is known for certain.
 const SMALL: u64 = 1 << 20;
 
 /// How large a file may be whose size nobody knows before its end, such as those of /proc.
 const MOST_UNKNOWN: u64 = 64 << 20;
+
+const SHORTER: &str = "incomplete: the file is shorter than it was to be";
 
 /// What became of an entry.
 enum Outcome {
@@ -83,9 +84,9 @@ impl Packer<'_> {
         while let Some(mut entry) = walk.next_entry().map_err(Stop::Source)? {
             let below = entry.path().to_owned();
             let name = if below.as_os_str().is_empty() { top.clone() } else { top.join(&below) };
-            let outcome = match entry.error() {
-                Some(error) => missing_for(error),
-                None => self.append(&mut entry, &name).map_err(Stop::Sink)?,
+            let outcome = match entry.metadata() {
+                Ok(metadata) => self.append(&mut entry, &metadata, &name).map_err(Stop::Sink)?,
+                Err(error) => missing_for(&error),
             };
             let path = joined(path, below.as_os_str());
             if entry.has_changed() || matches!(outcome, Outcome::Changed) {
@@ -101,29 +102,28 @@ impl Packer<'_> {
     }
 
     /// Appends an entry, or says why it is missing.
-    fn append(&mut self, entry: &mut WalkEntry<'_>, name: &Path) -> io::Result<Outcome> {
-        let metadata = *entry.metadata();
-        let mut header = header(&metadata, self.opts.no_preserve);
+    fn append(
+        &mut self,
+        entry: &mut WalkEntry<'_>,
+        metadata: &Metadata,
+        name: &Path,
+    ) -> io::Result<Outcome> {
+        let mut header = header(metadata, self.opts.no_preserve);
         if name.as_os_str().is_empty() {
             return Ok(Outcome::There); // the root itself
         }
-        match metadata.kind() {
-            Kind::Regular => return self.append_file(&mut header, entry, name),
-            Kind::Directory => {
-                header.set_entry_type(EntryType::Directory);
-                self.archive.append_data(&mut header, name, io::empty())?;
-            }
-            Kind::Link => {
-                let target = entry.target().unwrap_or(Path::new(""));
-                if !target.as_os_str().is_empty() {
-                    header.set_entry_type(EntryType::Symlink);
-                    self.set_target(&mut header, target)?;
-                    self.archive.append_data(&mut header, name, io::empty())?;
-                }
-            }
-            Kind::Unknown => {} // why comes behind it
-            kind => return Ok(Outcome::Missing(format!("Is a {kind}, which is not copied"))),
+        if metadata.is_file() {
+            return self.append_file(&mut header, entry, metadata.len(), name);
+        } else if metadata.is_dir() {
+            header.set_entry_type(EntryType::Directory);
+        } else if let Some(target) = entry.link_target() {
+            header.set_entry_type(EntryType::Symlink);
+            self.set_target(&mut header, target)?;
+        } else {
+            let kind = metadata.file_type();
+            return Ok(Outcome::Missing(format!("Is a {kind}, which is not copied")));
         }
+        self.archive.append_data(&mut header, name, io::empty())?;
         Ok(Outcome::There)
     }
 
@@ -146,29 +146,30 @@ impl Packer<'_> {
         &mut self,
         header: &mut Header,
         entry: &mut WalkEntry<'_>,
+        known: u64,
         name: &Path,
     ) -> io::Result<Outcome> {
-        let known = entry.metadata().len();
         if known > SMALL {
             // Nothing is promised of what does not come at all: the caller may not read it, say.
             if let Err(error) = entry.fill_buf() {
-                return Ok(missing_for(&Error::of_read(error)));
+                return Ok(missing_for(&Error::from_read(error)));
             }
             header.set_size(known);
             let progress = self.progress;
-            let mut padded = Padded { entry, name, progress, left: known, why: None };
+            let mut padded = Padded { entry, name, progress, left: known, failed: None };
             self.archive.append_data(header, name, &mut padded)?;
-            if let Some(error) = padded.why {
+            if let Some(failed) = padded.failed {
                 let zeros = "the archive has zeros in place of the rest";
-                return Ok(match missing_for(&error) {
-                    Outcome::Missing(why) => Outcome::Missing(format!("{why} ({zeros})")),
-                    outcome => outcome,
+                return Ok(match failed.as_ref().map(missing_for) {
+                    Some(Outcome::Missing(why)) => Outcome::Missing(format!("{why} ({zeros})")),
+                    Some(outcome) => outcome,
+                    None => Outcome::Missing(format!("{SHORTER} ({zeros})")),
                 });
             }
             // How it ended stands behind its last byte.
             let is_over = match entry.fill_buf() {
                 Ok(rest) => rest.is_empty(),
-                Err(error) => return Ok(missing_for(&Error::of_read(error))),
+                Err(error) => return Ok(missing_for(&Error::from_read(error))),
             };
             self.progress.count_file();
             // It grew while another server took over, which sends what there is by now.
@@ -176,7 +177,7 @@ impl Packer<'_> {
         }
         let mut content = Vec::new();
         if let Err(error) = entry.take(MOST_UNKNOWN + 1).read_to_end(&mut content) {
-            return Ok(missing_for(&Error::of_read(error)));
+            return Ok(missing_for(&Error::from_read(error)));
         }
         if content.len() as u64 > MOST_UNKNOWN {
             let why = "its size is not known, and too large to wait for its end";
@@ -193,9 +194,9 @@ impl Packer<'_> {
 /// What becomes of an entry whose bytes do not come. One that changed while the server was away comes
 /// again.
 fn missing_for(error: &Error) -> Outcome {
-    match error {
-        Error::FileChanged => Outcome::Later,
-        error => Outcome::Missing(error.to_string()),
+    match error.kind() {
+        ErrorKind::FileChanged => Outcome::Later,
+        _ => Outcome::Missing(error.to_string()),
     }
 }
 
@@ -209,9 +210,9 @@ fn header(metadata: &Metadata, no_preserve: bool) -> Header {
         return header;
     }
     header.set_mode(metadata.mode() & 0o7777);
-    header.set_mtime(u64::try_from(metadata.mtime().0).unwrap_or(0));
-    header.set_uid(metadata.uid().into());
-    header.set_gid(metadata.gid().into());
+    header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0));
+    header.set_uid(metadata.uid().map_or(0, |uid| uid.as_raw().into()));
+    header.set_gid(metadata.gid().map_or(0, |gid| gid.as_raw().into()));
     header
 }
 
@@ -221,7 +222,8 @@ struct Padded<'a, 'b> {
     name: &'a Path,
     progress: &'a Progress,
     left: u64,
-    why: Option<Error>,
+    /// Why the rest is zeros: an error, or None if the file ended early.
+    failed: Option<Option<Error>>,
 }
 
 impl Padded<'_, '_> {
@@ -233,18 +235,19 @@ impl Read for Padded<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let room = &mut buffer[..most];
-        if self.why.is_none() && most > 0 {
+        if self.failed.is_none() && most > 0 {
             match self.entry.read(room) {
-                Ok(0) => self.why = Some(Error::Corrupt("the file is shorter than it was to be")),
+                Ok(0) => self.failed = Some(None),
                 Ok(read) => {
                     self.progress.advance(read);
                     self.left -= read as u64;
                     return Ok(read);
                 }
-                Err(error) => self.why = Some(Error::of_read(error)),
+                Err(error) => self.failed = Some(Some(Error::from_read(error))),
             }
         }
-        if let Some(why) = self.why.as_ref().filter(|_| self.left > Self::MOST) {
+        if let Some(failed) = self.failed.as_ref().filter(|_| self.left > Self::MOST) {
+            let why = failed.as_ref().map_or(SHORTER.to_owned(), Error::to_string);
             let (name, left) = (escape(self.name), self.left);
             let end = format!("{name}: {why}: {left} bytes are missing, so the archive ends here");
             return Err(io::Error::other(end));

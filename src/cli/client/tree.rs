@@ -10,19 +10,19 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use super::{Opts, PROGRAM};
 use crate::cli::progress::Progress;
 use crate::cli::{FAILED, complain, reason};
-use crate::client::save::{Event, Folder, Options, Report, Unfinished, write_file, write_tree};
-use crate::client::{Client, Error};
+use crate::client::save::{CleanupGuard, Dir, Event, Report, WriteOptions, write_file, write_tree};
+use crate::client::{Client, Error, ErrorKind};
 use crate::escape::escape;
 
 pub(super) fn run(
     opts: &Opts,
     client: &Client,
     folder: &Path,
-    unfinished: &Unfinished,
+    cleanup: &CleanupGuard,
 ) -> Result<ExitCode> {
     let failed = |error| anyhow!("{}: {}", escape(folder), reason(&error));
-    let folder = Folder::open(folder).map_err(failed)?;
-    let options = Options { no_preserve: opts.no_preserve, unfinished: unfinished.clone() };
+    let folder = Dir::open(folder).map_err(failed)?;
+    let options = WriteOptions::default().preserve(!opts.no_preserve).cleanup_guard(cleanup);
     let progress = Progress::start(opts.progress(), false);
     let mut status = 0;
     for path in &opts.paths {
@@ -51,9 +51,9 @@ fn copy(
     opts: &Opts,
     client: &Client,
     path: &OsStr,
-    folder: &Folder,
+    folder: &Dir,
     name: Option<&OsStr>,
-    options: &Options,
+    options: &WriteOptions,
     progress: &Progress,
 ) -> Result<Report, Error> {
     let mut on_event = |event: Event<'_>| {
@@ -71,10 +71,10 @@ fn copy(
     let mut tries = opts.retries;
     loop {
         let mut transfer = client.open(path)?;
-        // Nothing but a directory is without one, and that could not be opened.
-        let name = name.ok_or_else(|| Error::Output("no name to write it under".to_owned()))?;
+        // Only directories have no name, and those cannot be opened.
+        let name = name.unwrap_or_default();
         match write_file(&mut transfer, folder, name, options, &mut on_event) {
-            Err(Error::FileChanged) if tries > 0 => tries -= 1, // begins anew
+            Err(error) if error.kind() == ErrorKind::FileChanged && tries > 0 => tries -= 1,
             Err(error) => return Err(error),
             Ok(report) => {
                 progress.count_file();

@@ -1,4 +1,4 @@
-//! A tree written below a folder.
+//! Writing a tree below a directory.
 
 use std::ffi::OsStr;
 use std::io::BufRead;
@@ -8,82 +8,101 @@ use nix::errno::Errno;
 use nix::sys::stat::Mode;
 use nix::sys::time::TimeSpec;
 
-use super::Unfinished;
-use super::below::{Folder, Kept};
-use crate::client::{Error, Metadata, Transfer, Walk, WalkEntry};
-use crate::wire::Kind;
+use super::atomic_file::AtomicFile;
+use super::cleanup_guard::CleanupGuard;
+use super::dir::{Dir, PreservedAttrs};
+use crate::client::error::{Cause, Error, ErrorKind};
+use crate::client::metadata::{FileType, Metadata};
+use crate::client::transfer::Transfer;
+use crate::client::walk::{Walk, WalkEntry};
 
-/// How a tree is to be written.
+/// Options for [`write_tree`] and [`write_file`].
 #[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct Options {
-    /// Whether modes and times become what is usual here, instead of what they are there.
-    pub no_preserve: bool,
-    /// What is to be removed when something ends the process on the way.
-    pub unfinished: Unfinished,
+pub struct WriteOptions {
+    no_preserve: bool,
+    cleanup: CleanupGuard,
 }
 
-/// What happens on the way.
+impl WriteOptions {
+    /// Whether to copy modes and modification times. The default is true; otherwise new files get the
+    /// usual mode and the current time.
+    #[must_use]
+    pub fn preserve(mut self, yes: bool) -> Self {
+        self.no_preserve = !yes;
+        self
+    }
+
+    /// The guard to keep up to date, for a process that may end early.
+    #[must_use]
+    pub fn cleanup_guard(mut self, guard: &CleanupGuard) -> Self {
+        self.cleanup = guard.clone();
+        self
+    }
+}
+
+/// Progress of a tree.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
     /// Bytes of a file arrived.
     Bytes(usize),
-    /// An entry is there, complete.
+    /// An entry was written completely.
     Done {
-        /// Where it is below the top.
+        /// The path below the top.
         path: &'a Path,
-        /// What it is.
+        /// The entry's metadata.
         metadata: &'a Metadata,
     },
-    /// A file changed while it was read: it may be of both states.
+    /// A file changed while the server read it: the copy may be a mixture of old and new.
     Changed {
-        /// Where it is below the top.
+        /// The path below the top.
         path: &'a Path,
     },
-    /// An entry is not there. The others come nevertheless.
+    /// An entry could not be written. The others are not affected.
     Problem {
-        /// Where it is below the top.
+        /// The path below the top.
         path: &'a Path,
         /// Why.
         why: String,
     },
 }
 
-/// What came of it.
+/// A summary of what was written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// How many files are there, complete.
+    /// How many files were written completely.
     pub files: u64,
-    /// How many directories.
+    /// How many directories were written.
     pub directories: u64,
-    /// How many symbolic links.
+    /// How many symbolic links were written.
     pub links: u64,
-    /// How many bytes the files have.
+    /// How many bytes the files hold.
     pub bytes: u64,
-    /// How many entries are not there.
+    /// How many entries are missing.
     pub problems: u64,
 }
 
-/// Writes a tree below a folder, under a name, or, without one, a directory's entries right there.
+/// Writes a tree below a directory, under a name; without a name, writes the entries of the tree's top
+/// into the directory itself.
 ///
-/// Names that lead out of the folder do not exist: each is a single one, and no link is followed.
-/// What has the name of a file or a link is replaced, a folder is gone on with. Directories, regular
-/// files and links are made; modes and times are kept, but for the set-user-id and set-group-id bits,
-/// since owners are not.
+/// Nothing outside the directory is written: every name is a single component, and no symbolic link is
+/// followed. Files and links replace what has their name; directories keep what they hold. Modes and
+/// times are copied, except set-user-id and set-group-id bits, since owners are not. Special files are
+/// not copied.
 ///
 /// # Errors
-/// What is fatal to the rest of the tree. What is not is an [`Event::Problem`].
+/// The rest of the tree cannot be received or written. Failures of single entries are
+/// [`Event::Problem`]s.
 pub fn write_tree(
     walk: &mut Walk,
-    folder: &Folder,
+    dir: &Dir,
     name: Option<&OsStr>,
-    options: &Options,
+    options: &WriteOptions,
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<Report, Error> {
     let mut writer = Writer {
-        folder: folder.clone(),
+        dir: dir.clone(),
         name,
         options,
         on_event,
@@ -92,76 +111,90 @@ pub fn write_tree(
         report: Report::default(),
     };
     let outcome = writer.write_all(walk);
-    writer.leave(0); // the directories that it was in are as they are to be, if not all is in them
+    writer.leave(0); // also after an error: gives the open directories their attributes
     outcome.map(|()| writer.report)
 }
 
-/// Writes a file below a folder, under a name.
+/// Writes a file into a directory, under a name.
 ///
 /// # Errors
-/// Those of the transfer, and [`Error::Output`].
+/// Those of the transfer, and [`ErrorKind::Output`].
 pub fn write_file(
     transfer: &mut Transfer,
-    folder: &Folder,
+    dir: &Dir,
     name: &OsStr,
-    options: &Options,
+    options: &WriteOptions,
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<Report, Error> {
-    let failed = |errno: Errno| Error::Output(errno.desc().to_owned());
-    let kept = transfer.meta().map(|meta| kept(meta.mode, meta.mtime));
-    let kept = kept.filter(|_| !options.no_preserve);
-    let mut file = folder.begin_file(name, kept.as_ref(), &options.unfinished).map_err(failed)?;
+    let failed = |errno| Error::from(Cause::Output(errno));
+    let attrs = transfer.metadata().and_then(|metadata| preserved(&metadata, options));
+    let mut file = AtomicFile::create(dir, name, file_mode(attrs.as_ref()), &options.cleanup)
+        .map_err(failed)?;
     loop {
-        let bytes = transfer.fill_buf().map_err(Error::of_read)?;
+        let bytes = transfer.fill_buf().map_err(Error::from_read)?;
         if bytes.is_empty() {
             break;
         }
-        file.write(bytes).map_err(failed)?;
+        file.write_all(bytes).map_err(failed)?;
         let count = bytes.len();
         transfer.consume(count);
         on_event(Event::Bytes(count));
     }
-    file.commit(kept.as_ref()).map_err(failed)?;
-    if transfer.trailer().is_some_and(|trailer| trailer.changed) {
+    commit(file, attrs.as_ref()).map_err(failed)?;
+    if transfer.has_changed() {
         on_event(Event::Changed { path: Path::new("") });
     }
     Ok(Report { files: 1, bytes: transfer.received(), ..Report::default() })
 }
 
-/// What is kept of modes and times.
-fn kept(mode: u32, (seconds, nanoseconds): (i64, u32)) -> Kept {
-    // Whose it was is not kept, so to run it as its owner would be to run it as us.
-    let mode = Mode::from_bits_truncate(mode & 0o1777);
-    Kept { mode, mtime: TimeSpec::new(seconds, nanoseconds.into()) }
+/// The attributes to copy. Without the original's owner, set-id bits would run the file as us.
+fn preserved(metadata: &Metadata, options: &WriteOptions) -> Option<PreservedAttrs> {
+    (!options.no_preserve).then(|| PreservedAttrs {
+        mode: Mode::from_bits_truncate(metadata.mode() & 0o1777),
+        mtime: TimeSpec::new(metadata.mtime(), metadata.mtime_nsec().into()),
+    })
+}
+
+/// The mode of a file until it is complete: private if its final mode may be.
+fn file_mode(attrs: Option<&PreservedAttrs>) -> Mode {
+    attrs.map_or(Mode::from_bits_truncate(0o666), |_| Mode::S_IRUSR | Mode::S_IWUSR)
+}
+
+fn commit(file: AtomicFile, attrs: Option<&PreservedAttrs>) -> Result<(), Errno> {
+    if let Some(attrs) = attrs {
+        attrs.apply(&file.file)?;
+    }
+    file.commit()
 }
 
 struct Writer<'a> {
-    folder: Folder,
+    dir: Dir,
     name: Option<&'a OsStr>,
-    options: &'a Options,
+    options: &'a WriteOptions,
     on_event: &'a mut dyn FnMut(Event<'_>),
     levels: Vec<Level>,
-    /// A small file.
+    /// The content of a small file.
     buffer: Vec<u8>,
     report: Report,
 }
 
-/// A directory of the tree that it is in.
+/// A directory of the tree that is being written.
 struct Level {
-    /// None: it could not be made, so nothing in it can.
-    folder: Option<Folder>,
-    kept: Option<Kept>,
+    /// None if it could not be created.
+    dir: Option<Dir>,
+    attrs: Option<PreservedAttrs>,
 }
 
-/// Why an entry is not written.
+/// Why an entry was not written.
 enum Trouble {
-    /// Its bytes do not come.
+    /// Its bytes did not arrive.
     Source(Error),
-    /// Here.
+    /// A system call failed here.
     Errno(Errno),
-    /// Nobody is to be told: it comes again, or was told of before.
+    /// Not worth a report: the server sends the entry again, or its directory was already reported.
     Known,
-    Special(Kind),
+    /// It is a special file.
+    Special(FileType),
 }
 
 impl From<Errno> for Trouble {
@@ -171,7 +204,7 @@ impl From<Errno> for Trouble {
 }
 
 impl Writer<'_> {
-    /// A file of at most so many bytes is begun once it is there, and verified.
+    /// A file of at most this many bytes is created only after it arrived and was verified.
     const SMALL: usize = 256 << 10;
 
     fn write_all(&mut self, walk: &mut Walk) -> Result<(), Error> {
@@ -183,18 +216,16 @@ impl Writer<'_> {
 
     fn write(&mut self, mut entry: WalkEntry<'_>) -> Result<(), Error> {
         self.leave(entry.depth());
-        let written = match entry.error() {
-            Some(Error::FileChanged) => Err(Trouble::Known),
-            Some(error) => Err(Trouble::Source(error.clone())),
-            None => self.write_entry(&mut entry),
+        let written = match entry.metadata() {
+            Ok(metadata) => self.write_entry(&mut entry, &metadata),
+            Err(error) => Err(Trouble::source(error)),
         };
         let why = match written {
-            Ok(()) => return Ok(()),
-            Err(Trouble::Known) => return Ok(()),
+            Ok(()) | Err(Trouble::Known) => return Ok(()),
             Err(Trouble::Source(error)) if entry.is_fatal() => return Err(error),
             Err(Trouble::Source(error)) => error.to_string(),
             Err(Trouble::Errno(errno @ (Errno::ENOSPC | Errno::EDQUOT | Errno::EIO))) => {
-                return Err(Error::Output(errno.desc().to_owned()));
+                return Err(Cause::Output(errno).into());
             }
             Err(Trouble::Errno(errno)) => errno.desc().to_owned(),
             Err(Trouble::Special(kind)) => format!("Is a {kind}, which is not copied"),
@@ -204,76 +235,66 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Closes the directories from this depth on, which are complete now.
+    /// Closes the directories at this depth and below. They are complete.
     fn leave(&mut self, depth: usize) {
         while self.levels.len() > depth {
-            if let Some(Level { folder: Some(folder), kept }) = self.levels.pop() {
-                folder.close(kept.as_ref(), &self.options.unfinished);
+            if let Some(Level { dir: Some(dir), attrs }) = self.levels.pop() {
+                dir.close(attrs.as_ref(), &self.options.cleanup);
             }
         }
     }
 
-    fn write_entry(&mut self, entry: &mut WalkEntry<'_>) -> Result<(), Trouble> {
-        let metadata = *entry.metadata();
+    fn write_entry(
+        &mut self,
+        entry: &mut WalkEntry<'_>,
+        metadata: &Metadata,
+    ) -> Result<(), Trouble> {
         let name = match entry.depth() {
-            0 => self.name,
-            _ => Some(entry.name()),
+            0 => self.name.map(OsStr::to_owned),
+            _ => Some(entry.file_name().to_owned()),
         };
-        match (metadata.kind(), name) {
-            (Kind::Directory, None) => {
-                let folder = Some(self.folder.clone());
-                self.levels.push(Level { folder, kept: None });
-                return Ok(());
+        let Some(name) = name else {
+            if !metadata.is_dir() {
+                return Err(Errno::EISDIR.into());
             }
-            (_, None) => return Err(Errno::EISDIR.into()),
-            (Kind::Directory, Some(name)) => self.write_directory(name, &metadata)?,
-            (Kind::Regular, Some(name)) => {
-                let name = name.to_owned();
-                self.write_file(entry, &name, &metadata)?;
-            }
-            (Kind::Link, Some(name)) => {
-                let target = entry.target().unwrap_or(Path::new(""));
-                if target.as_os_str().is_empty() {
-                    return Err(Trouble::Known); // why comes behind it
-                }
-                let kept = self.kept(&metadata);
-                let folder = self.parent().ok_or(Trouble::Known)?;
-                folder.make_link(name, target, kept.as_ref(), &self.options.unfinished)?;
-                self.report.links += 1;
-            }
-            (kind, Some(_)) => return Err(Trouble::special(kind)),
+            self.levels.push(Level { dir: Some(self.dir.clone()), attrs: None });
+            return Ok(());
+        };
+        if metadata.is_dir() {
+            self.write_dir(&name, metadata)?;
+        } else if metadata.is_file() {
+            self.write_file(entry, &name, metadata)?;
+        } else if let Some(target) = entry.link_target() {
+            let attrs = preserved(metadata, self.options);
+            self.parent()?.make_link(&name, target, attrs.as_ref(), &self.options.cleanup)?;
+            self.report.links += 1;
+        } else {
+            return Err(Trouble::Special(metadata.file_type()));
         }
-        (self.on_event)(Event::Done { path: entry.path(), metadata: &metadata });
+        (self.on_event)(Event::Done { path: entry.path(), metadata });
         Ok(())
     }
 
-    /// Where the entry is to be made.
-    fn parent(&self) -> Option<&Folder> {
+    /// The directory that the entry belongs into.
+    fn parent(&self) -> Result<&Dir, Trouble> {
         match self.levels.last() {
-            None => Some(&self.folder),
-            Some(level) => level.folder.as_ref(),
+            None => Ok(&self.dir),
+            Some(level) => level.dir.as_ref().ok_or(Trouble::Known),
         }
     }
 
-    fn kept(&self, metadata: &Metadata) -> Option<Kept> {
-        (!self.options.no_preserve).then(|| kept(metadata.mode(), metadata.mtime()))
-    }
-
-    fn write_directory(&mut self, name: &OsStr, metadata: &Metadata) -> Result<(), Trouble> {
-        let kept = self.kept(metadata);
-        // Whatever it is to be, it has to be written to first.
-        let mode = kept.map_or(Mode::from_bits_truncate(0o777), |_| Mode::S_IRWXU);
-        let made = match self.parent() {
-            Some(parent) => {
-                parent.make_folder(name, mode, &self.options.unfinished).map_err(Trouble::Errno)
-            }
-            None => Err(Trouble::Known),
-        };
-        let (folder, outcome) = match made {
-            Ok(folder) => (Some(folder), Ok(())),
+    fn write_dir(&mut self, name: &OsStr, metadata: &Metadata) -> Result<(), Trouble> {
+        let attrs = preserved(metadata, self.options);
+        // Whatever its final mode is, we must write to it first.
+        let mode = attrs.map_or(Mode::from_bits_truncate(0o777), |_| Mode::S_IRWXU);
+        let made = self.parent().and_then(|parent| {
+            parent.make_dir(name, mode, &self.options.cleanup).map_err(Trouble::Errno)
+        });
+        let (dir, outcome) = match made {
+            Ok(dir) => (Some(dir), Ok(())),
             Err(trouble) => (None, Err(trouble)),
         };
-        self.levels.push(Level { folder, kept });
+        self.levels.push(Level { dir, attrs });
         self.report.directories += u64::from(outcome.is_ok());
         outcome
     }
@@ -284,30 +305,27 @@ impl Writer<'_> {
         name: &OsStr,
         metadata: &Metadata,
     ) -> Result<(), Trouble> {
-        let (kept, unfinished) = (self.kept(metadata), self.options.unfinished.clone());
+        let attrs = preserved(metadata, self.options);
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         self.read_small(entry, &mut buffer)?;
-        let folder = match self.levels.last() {
-            None => &self.folder,
-            Some(level) => level.folder.as_ref().ok_or(Trouble::Known)?,
-        };
         let mut bytes = buffer.len() as u64;
-        let mut file = folder.begin_file(name, kept.as_ref(), &unfinished)?;
-        file.write(&buffer)?;
+        let mode = file_mode(attrs.as_ref());
+        let mut file = AtomicFile::create(self.parent()?, name, mode, &self.options.cleanup)?;
+        file.write_all(&buffer)?;
+        self.buffer = buffer;
         loop {
-            let next = entry.fill_buf().map_err(Trouble::source)?;
+            let next = entry.fill_buf().map_err(Trouble::read)?;
             if next.is_empty() {
                 break;
             }
-            file.write(next)?;
+            file.write_all(next)?;
             let count = next.len();
             entry.consume(count);
             bytes += count as u64;
             (self.on_event)(Event::Bytes(count));
         }
-        file.commit(kept.as_ref())?;
-        self.buffer = buffer;
+        commit(file, attrs.as_ref())?;
         self.report.files += 1;
         self.report.bytes += bytes;
         if entry.has_changed() {
@@ -316,14 +334,14 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Reads a file to its end, or as much as a small one has.
+    /// Reads a small file to its end, or the beginning of a larger one.
     fn read_small(
         &mut self,
         entry: &mut WalkEntry<'_>,
         buffer: &mut Vec<u8>,
     ) -> Result<(), Trouble> {
         while buffer.len() <= Self::SMALL {
-            let next = entry.fill_buf().map_err(Trouble::source)?;
+            let next = entry.fill_buf().map_err(Trouble::read)?;
             if next.is_empty() {
                 break;
             }
@@ -337,17 +355,12 @@ impl Writer<'_> {
 }
 
 impl Trouble {
-    fn source(error: std::io::Error) -> Self {
-        match Error::of_read(error) {
-            Error::FileChanged => Self::Known,
-            error => Self::Source(error),
-        }
+    fn read(error: std::io::Error) -> Self {
+        Self::source(Error::from_read(error))
     }
 
-    fn special(kind: Kind) -> Self {
-        match kind {
-            Kind::Unknown => Self::Known, // why comes behind it
-            kind => Self::Special(kind),
-        }
+    /// The server sends a file again that changed while it was away.
+    fn source(error: Error) -> Self {
+        if error.kind() == ErrorKind::FileChanged { Self::Known } else { Self::Source(error) }
     }
 }

@@ -56,8 +56,7 @@ fn replace_server(site: &mut Site) {
 fn frozen_client(site: &Site) -> Running {
     let client = Running::start(&mut site.command(&["-r", "/dir", "-C", "."]));
     wait_until("it is in the first file", || {
-        let part = fs::read_dir(site.here("dir")).ok().and_then(|mut entries| entries.next());
-        part.is_some_and(|part| part.unwrap().metadata().is_ok_and(|part| part.len() > 1 << 20))
+        client.incomplete_file().is_some_and(|file| file.len() > 1 << 20)
     });
     client.freeze();
     assert!(!site.here("dir/z").exists(), "it was too fast");
@@ -161,7 +160,8 @@ fn an_interrupted_client_leaves_whole_files_alone() {
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
         };
         let has_part = || names().iter().any(|name| name.starts_with(".mqfs-"));
-        wait_until("it is in the large file", || site.here("dir/m19").exists() && has_part());
+        let is_writing = || client.incomplete_file().is_some();
+        wait_until("it is in the large file", || site.here("dir/m19").exists() && is_writing());
         client.signal(Signal::SIGINT);
         let finished = client.finish();
         assert_eq!(finished.code(), Some(130), "{}", finished.stderr);

@@ -2,7 +2,8 @@
 
 use std::fs::{self, Permissions};
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -137,6 +138,17 @@ impl Running {
 
     pub fn pid(&self) -> i32 {
         self.0.id() as i32
+    }
+
+    /// The file that the program is writing and that has no name yet, or a temporary one.
+    pub fn incomplete_file(&self) -> Option<fs::Metadata> {
+        let fds = fs::read_dir(format!("/proc/{}/fd", self.pid())).ok()?;
+        fds.flatten().find_map(|fd| {
+            let file = fs::metadata(fd.path()).ok().filter(fs::Metadata::is_file)?;
+            let name = fs::read_link(fd.path()).ok()?;
+            let is_temporary = name.as_os_str().as_bytes().ends_with(b".part");
+            (file.nlink() == 0 || is_temporary).then_some(file)
+        })
     }
 
     pub fn signal(&self, signal: Signal) {

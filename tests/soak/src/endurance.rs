@@ -117,7 +117,7 @@ fn fetch_all(key: Key, requests: usize, workers: usize, content: &[u8], report: 
     let left = AtomicUsize::new(requests);
     let next = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
     let work = || {
-        let client = Client::builder().key(key).timeout(Duration::from_secs(30)).connect()?;
+        let client = Client::builder().key(key).timeout(Duration::from_secs(30)).build();
         while next().is_ok() {
             let mut bytes = Vec::with_capacity(content.len());
             client.open(PATH)?.read_to_end(&mut bytes)?;

@@ -45,7 +45,7 @@ impl Keepers {
         site.put(Self::FILE, &content)?;
         let path = format!("/{}", Self::FILE);
         let builder = Client::builder().key(site.namespace.key).timeout(timeout).retries(100);
-        let own = builder.connect()?.open(Path::new(&path))?;
+        let own = builder.build().open(Path::new(&path))?;
         let this = Process::with_pid(own_pid()).context("/proc")?;
         let own_queue = full_queue(this)?;
         let mut programs = Vec::new();

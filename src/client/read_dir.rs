@@ -1,0 +1,85 @@
+//! The entries of a directory.
+
+use std::path::Path;
+
+use nix::errno::Errno;
+
+use super::dir_entry::DirEntry;
+use super::error::{Cause, Error};
+use super::requester::Requester;
+use super::stream::{Stream, Wanted, is_entry_name};
+use crate::wire::{Entry, Kind, Reply, Start};
+
+/// The entries of a directory, sorted by the bytes of their names; like [`std::fs::ReadDir`].
+///
+/// If the server dies on the way, the iterator continues with another request.
+#[derive(Debug)]
+pub struct ReadDir {
+    stream: Stream,
+    /// The name that arrived last.
+    last: Vec<u8>,
+    text: Vec<u8>,
+    has_ended: bool,
+}
+
+impl ReadDir {
+    pub(super) fn open(requester: Requester, path: &Path) -> Result<Self, Error> {
+        let stream = Stream::open(requester, path, Wanted::List)?;
+        if stream.meta.kind != Kind::Directory {
+            return Err(Cause::server(Errno::ENOTDIR).into());
+        }
+        Ok(Self { stream, last: Vec::new(), text: Vec::new(), has_ended: false })
+    }
+
+    fn take_next(&mut self) -> Result<Option<DirEntry>, Error> {
+        let Some(header) = self.stream.next_header()? else { return Ok(None) };
+        if header.mtype != Reply::META {
+            return Err(Error::corrupt("no entry where one begins"));
+        }
+        self.stream.read_text(header, &mut self.text)?;
+        let entry = Entry::decode(&self.text)?;
+        if !is_entry_name(entry.name) {
+            return Err(Error::corrupt("a name that no entry can have"));
+        }
+        if entry.name <= &self.last[..] {
+            return Err(Error::corrupt("entries that are not in their order"));
+        }
+        let (name, is_known) = (entry.name.to_vec(), entry.meta.kind != Kind::Unknown);
+        let entry = DirEntry::of(&entry);
+        let entry = if is_known { entry } else { DirEntry::failed(&name, self.take_failure()?) };
+        self.last = name;
+        Ok(Some(entry))
+    }
+
+    /// The FAILURE that follows an entry of unknown kind.
+    fn take_failure(&mut self) -> Result<Error, Error> {
+        const MISSING: Error = Error::corrupt("an entry without a word why it is unknown");
+        let header = self.stream.next_header()?.ok_or(MISSING)?;
+        self.stream.read_text(header, &mut self.text)?;
+        match Reply::decode(header.mtype, &self.text)? {
+            Reply::Failure(failure) => Ok(failure.into()),
+            _ => Err(MISSING),
+        }
+    }
+}
+
+impl Iterator for ReadDir {
+    type Item = Result<DirEntry, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.has_ended {
+            let lost = match self.take_next() {
+                Ok(Some(entry)) => return Some(Ok(entry)),
+                Ok(None) => break,
+                Err(error) => error,
+            };
+            let start = Start { path: &self.last, arrived: None };
+            if let Err(error) = self.stream.ask_again(start, lost) {
+                self.has_ended = true;
+                return Some(Err(error));
+            }
+        }
+        self.has_ended = true;
+        None
+    }
+}

@@ -1,0 +1,62 @@
+//! What must be undone if the process ends early.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+/// What must be undone if the process ends now. Writers keep it up to date; whatever ends the
+/// process, such as a signal handler's thread, calls [`discard`](Self::discard). Clones share one
+/// state.
+#[derive(Debug, Clone, Default)]
+pub struct CleanupGuard(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// The temporary name of the file that is being written.
+    pub(super) temporary: Option<(Arc<OwnedFd>, String)>,
+    /// Directories that were made writable, and their original modes.
+    opened: Vec<(Arc<OwnedFd>, Mode)>,
+}
+
+impl CleanupGuard {
+    /// Removes the temporary file, if there is one, and restores the modes of directories.
+    pub fn discard(&self) {
+        self.remove_temporary();
+        for (dir, mode) in self.lock().opened.drain(..) {
+            let _ = fchmod(dir, mode);
+        }
+    }
+
+    pub(super) fn remove_temporary(&self) {
+        if let Some((dir, name)) = self.lock().temporary.take() {
+            let _ = unlinkat(dir, name.as_str(), UnlinkatFlags::NoRemoveDir);
+        }
+    }
+
+    pub(super) fn forget_temporary(&self) {
+        self.lock().temporary = None;
+    }
+
+    /// Locks the state, so that [`discard`](Self::discard) waits. Hold it across a change on disk and
+    /// the note of it here.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Makes a directory of ours writable until it is closed.
+    pub(super) fn make_writable(&mut self, dir: Arc<OwnedFd>, mode: Mode) {
+        if fchmod(&dir, mode | Mode::S_IRWXU).is_ok() {
+            self.opened.push((dir, mode));
+        }
+    }
+
+    /// The original mode of a directory that was made writable. The caller restores it.
+    pub(super) fn take_original_mode(&mut self, dir: &Arc<OwnedFd>) -> Option<Mode> {
+        let found = self.opened.iter().rposition(|(opened, _)| Arc::ptr_eq(opened, dir))?;
+        Some(self.opened.swap_remove(found).1)
+    }
+}

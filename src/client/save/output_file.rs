@@ -1,0 +1,132 @@
+//! A file that appears under its path complete or not at all.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat};
+
+use super::atomic_file::AtomicFile;
+use super::cleanup_guard::CleanupGuard;
+use super::output_target::{OutputTarget, is_type, resolve};
+use crate::sys::geteuid;
+
+/// A file that takes its name when it is complete. Until [`commit`](Self::commit) an older file of
+/// that name stays as it is, and dropping this leaves nothing behind.
+///
+/// What is not a regular file, such as a terminal or a FIFO, is written to in place, and so is the
+/// file behind /dev/stdout.
+///
+/// ```
+/// use std::io::Write;
+/// use mqfs::client::save::{CleanupGuard, OutputFile};
+///
+/// let dir = tempfile::tempdir()?;
+/// let path = dir.path().join("new");
+/// let mut file = OutputFile::create(&path, &CleanupGuard::default())?;
+/// file.write_all(b"content")?;
+/// assert!(!path.exists());
+/// file.commit()?;
+/// assert_eq!(std::fs::read(path)?, b"content");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct OutputFile(Output);
+
+#[derive(Debug)]
+enum Output {
+    InPlace(File),
+    Atomic(AtomicFile),
+}
+
+impl OutputFile {
+    /// Begins a file. A symbolic link's target is replaced, not the link. The new file gets the
+    /// permissions of the one that it replaces.
+    ///
+    /// # Errors
+    /// The directory is not writable, or the path leads to a directory, or through a symbolic link
+    /// that another user made in a directory where everybody may.
+    pub fn create(path: &Path, cleanup: &CleanupGuard) -> io::Result<Self> {
+        let (dir, name, existing) = match resolve(path)? {
+            OutputTarget::Name { dir, name, existing } => (dir, name, existing),
+            OutputTarget::Descriptor(number) => {
+                return Ok(Self(Output::InPlace(open_descriptor(number)?)));
+            }
+        };
+        if existing.is_some_and(|existing| !is_type(&existing, SFlag::S_IFREG)) {
+            let file = dir.open_below(&name, OFlag::O_WRONLY, Mode::empty())?;
+            return Ok(Self(Output::InPlace(file.into())));
+        }
+        let usual = Mode::from_bits_truncate(0o666);
+        let new = AtomicFile::create(&dir, &name, usual, cleanup)?;
+        if let Some(existing) = existing {
+            fchmod(&new.file, replacement_mode(&existing, &fstat(&new.file)?))?;
+        }
+        Ok(Self(Output::Atomic(new)))
+    }
+
+    /// How many bytes were written. None if they cannot be taken back, since the file is written in
+    /// place.
+    pub fn position(&self) -> Option<u64> {
+        match &self.0 {
+            Output::InPlace(_) => None,
+            Output::Atomic(new) => (&new.file).stream_position().ok(),
+        }
+    }
+
+    /// Takes back what was written after a [position](Self::position).
+    ///
+    /// # Errors
+    /// Those of ftruncate(2) and lseek(2).
+    pub fn rewind(&mut self, position: u64) -> io::Result<()> {
+        let file = self.file();
+        file.set_len(position)?;
+        file.seek(SeekFrom::Start(position)).map(drop)
+    }
+
+    /// Gives the file its name, in place of an older file.
+    ///
+    /// # Errors
+    /// Those of linkat(2) and rename(2).
+    pub fn commit(self) -> io::Result<()> {
+        match self.0 {
+            Output::InPlace(_) => Ok(()),
+            Output::Atomic(new) => Ok(new.commit()?),
+        }
+    }
+
+    fn file(&mut self) -> &mut File {
+        match &mut self.0 {
+            Output::InPlace(file) => file,
+            Output::Atomic(new) => &mut new.file,
+        }
+    }
+}
+
+impl Write for OutputFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file().flush()
+    }
+}
+
+/// The mode of a file that replaces another. Set-id bits are dropped. From another user's file only
+/// the usual rights are taken over, since that user chose the others.
+fn replacement_mode(existing: &FileStat, new: &FileStat) -> Mode {
+    let is_ours = existing.st_uid == geteuid().as_raw();
+    let allowed = if is_ours { 0o777 } else { new.st_mode & 0o777 };
+    Mode::from_bits_truncate(existing.st_mode & allowed)
+}
+
+fn open_descriptor(number: i32) -> io::Result<File> {
+    match number {
+        1 => Ok(io::stdout().as_fd().try_clone_to_owned()?.into()),
+        2 => Ok(io::stderr().as_fd().try_clone_to_owned()?.into()),
+        _ => OpenOptions::new().append(true).open(format!("/proc/self/fd/{number}")),
+    }
+}
