@@ -120,11 +120,11 @@ impl Attempt {
     /// uses the bytes. An error here is kept until the reader has had the bytes before it.
     fn receive_waiting(&mut self) {
         while let Some(queue) = &self.queue
-            && self.bytes.has_room_behind(Self::WORTHWHILE_ROOM)
+            && self.bytes.has_room_for(Self::WORTHWHILE_ROOM)
             && self.failed.is_none()
         {
             let at = self.bytes.text().len();
-            let Some(received) = queue.watched.receive_behind(&mut self.bytes, queue.select())
+            let Some(received) = queue.watched.receive_appending(&mut self.bytes, queue.select())
             else {
                 return;
             };

@@ -234,12 +234,12 @@ impl WatchedQueue {
     }
 
     /// Receives a message behind the text in the buffer, if there is one and it fits.
-    pub(super) fn receive_behind(
+    pub(super) fn receive_appending(
         &self,
         message: &mut MessageBuffer,
         which: Select,
     ) -> Option<Result<(), Error>> {
-        match self.entry.queue.receive_behind(message, which) {
+        match self.entry.queue.receive_appending(message, which) {
             Err(ReceiveError::Empty | ReceiveError::Interrupted | ReceiveError::TooBig) => None,
             outcome => Some(self.map_receive_error(outcome)),
         }

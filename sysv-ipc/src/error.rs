@@ -1,4 +1,4 @@
-//! What can go wrong: outcomes that a program expects are variants, everything else is an [`Error`].
+//! What can go wrong: expected outcomes are variants, everything else is an [`Error`].
 
 use std::fmt;
 use std::io;
@@ -93,26 +93,15 @@ impl From<Error> for io::Error {
     }
 }
 
+macro_rules! names {
+    ($($name:ident)*) => { [$((libc::$name, stringify!($name))),*] };
+}
+
 /// The errnos that the man pages of these calls list.
-const NAMES: [(Errno, &str); 17] = [
-    (libc::E2BIG, "E2BIG"),
-    (libc::EACCES, "EACCES"),
-    (libc::EAGAIN, "EAGAIN"),
-    (libc::EEXIST, "EEXIST"),
-    (libc::EFAULT, "EFAULT"),
-    (libc::EFBIG, "EFBIG"),
-    (libc::EIDRM, "EIDRM"),
-    (libc::EINTR, "EINTR"),
-    (libc::EINVAL, "EINVAL"),
-    (libc::ENFILE, "ENFILE"),
-    (libc::ENOENT, "ENOENT"),
-    (libc::ENOMEM, "ENOMEM"),
-    (libc::ENOSPC, "ENOSPC"),
-    (libc::ENOSYS, "ENOSYS"),
-    (libc::EOVERFLOW, "EOVERFLOW"),
-    (libc::EPERM, "EPERM"),
-    (libc::ERANGE, "ERANGE"),
-];
+const NAMES: [(Errno, &str); 17] = names! {
+    E2BIG EACCES EAGAIN EEXIST EFAULT EFBIG EIDRM EINTR EINVAL ENFILE ENOENT ENOMEM ENOSPC ENOSYS
+    EOVERFLOW EPERM ERANGE
+};
 
 /// The object that a failed call was about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

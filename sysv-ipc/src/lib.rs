@@ -72,3 +72,8 @@ pub use process_mark::ProcessMark;
 pub use queue::{Queue, QueueSettings, QueueStatus, Select};
 pub use semaphore::{Operation, SemaphoreSet, SemaphoreStatus};
 pub use shared_memory::{Attached, AttachedReadOnly, SharedMemory, SharedMemoryStatus};
+
+/// Compiles and runs the example in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -2,6 +2,7 @@
 
 use libc::{c_int, c_ulong};
 
+use crate::object;
 use crate::syscalls::{self, Kind};
 use crate::{Error, Object, Queue, SemaphoreSet, SharedMemory};
 
@@ -120,9 +121,7 @@ fn limits<K: Kind>() -> Result<K::RawLimits, Error> {
 }
 
 fn usage<K: Kind>() -> Result<K::RawUsage, Error> {
-    syscalls::usage::<K>()
-        .map(|(_, usage)| usage)
-        .map_err(|errno| Error::new(K::CONTROL, Object::Namespace, errno))
+    object::usage::<K>().map(|(_, usage)| usage)
 }
 
 /// A number as the kernel gives it.

@@ -60,8 +60,8 @@ impl Lock {
         Ok(if done { Acquire::Acquired } else { Acquire::Held })
     }
 
-    /// `semop`: subtracts one with `IPC_NOWAIT` and `SEM_UNDO`. Only for the holder: the kernel does
-    /// not check. Does nothing to a lock that is free.
+    /// `semop`: subtracts one with `IPC_NOWAIT` and `SEM_UNDO`. Does nothing to a lock that is free.
+    /// Only the holder may call this; the kernel does not check.
     ///
     /// # Errors
     /// As for [`try_acquire`](Self::try_acquire).

@@ -1,4 +1,4 @@
-//! Messages: a type and some bytes, in the one block of memory that the system calls want.
+//! Messages: a type and some bytes, in one block of memory as the system calls want it.
 
 use std::fmt;
 use std::ops::Range;
@@ -40,11 +40,11 @@ impl fmt::Debug for MessageType {
     }
 }
 
-/// A block of memory laid out as the kernel's `struct msgbuf`: a long `mtype`, then `mtext`.
+/// A message, or room for one: the kernel's `struct msgbuf`, a long `mtype` and then `mtext`.
 ///
-/// The capacity and the length are those of `mtext` alone, in bytes, as everywhere in msgop(2);
-/// so no call can be made that lets the kernel write past the end. Memory that was never filled
-/// is never touched: a large capacity costs address space, not pages.
+/// Capacity and length are those of `mtext` alone, in bytes, as in msgop(2). The buffer knows its
+/// capacity, so no call can let the kernel write past its end. A large capacity costs address
+/// space, not memory, until it is used.
 ///
 /// ```
 /// use sysv_ipc::{MessageBuffer, MessageType};
@@ -58,10 +58,11 @@ impl fmt::Debug for MessageType {
 ///
 /// # Many messages in one buffer
 ///
-/// A call wants the type right before the text. So texts that belong together can still lie one behind
-/// the other, to be read or written at once: a message's type takes the place of the eight bytes before
-/// its text for as long as the call lasts ([`Queue::receive_behind`](super::Queue::receive_behind)), or
-/// for good where those were sent before ([`part`](Self::part)).
+/// A system call needs the type right before the text. Texts that belong together can still lie
+/// next to each other, to be read from or written to a file in one call: while a call lasts, the
+/// type takes the place of the eight bytes before the text. When receiving
+/// ([`Queue::receive_appending`](crate::Queue::receive_appending)), they are put back afterwards.
+/// When sending a [`part`](Self::part), they are lost, so send the parts in their order.
 pub struct MessageBuffer {
     /// `mtype`, then `mtext`, rounded up to whole longs. Longs, so that the block is aligned.
     block: Vec<libc::c_long>,
@@ -96,7 +97,7 @@ impl<'a> From<&'a MessageBuffer> for Message<'a> {
 }
 
 impl MessageBuffer {
-    /// What the place of a text in a buffer must be a multiple of, in bytes.
+    /// Texts in a buffer begin at a multiple of this, in bytes.
     pub const ALIGNMENT: usize = LONG;
 
     /// An empty message of type 1 with room for `capacity` bytes.
@@ -124,7 +125,7 @@ impl MessageBuffer {
         MessageType(self.block[0])
     }
 
-    /// The message's bytes; or those of several messages.
+    /// The message's bytes, or those of several messages.
     pub fn text(&self) -> &[u8] {
         &self.room()[..self.len]
     }
@@ -139,13 +140,13 @@ impl MessageBuffer {
         self.len = text.len();
     }
 
-    /// Lets `source` write into the whole room of `mtext` and say how many bytes are the message.
+    /// Lets `source` write into all of `mtext`'s capacity and return the length of the message.
     ///
     /// # Errors
     /// Those of `source`; the message is then empty.
     ///
     /// # Panics
-    /// If `source` claims more bytes than there is room for.
+    /// If `source` returns more than the capacity.
     pub fn fill<E>(
         &mut self,
         mtype: MessageType,
@@ -158,7 +159,7 @@ impl MessageBuffer {
         Ok(len)
     }
 
-    /// A message of some of the bytes, which gives up the eight before them for its type.
+    /// A message of some of the bytes. Its type overwrites the eight bytes before them.
     ///
     /// # Panics
     /// If the part is not within the text, or does not begin at a multiple of
@@ -171,12 +172,12 @@ impl MessageBuffer {
         Message { block, len: part.len() }
     }
 
-    /// Whether there is room behind the text for another of `len` bytes.
-    pub fn has_room_behind(&self, len: usize) -> bool {
+    /// Whether a text of `len` bytes can be appended.
+    pub fn has_room_for(&self, len: usize) -> bool {
         self.len.is_multiple_of(LONG) && self.capacity - self.len >= len
     }
 
-    /// Forgets all but the first `len` bytes.
+    /// Keeps the first `len` bytes of the text.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
@@ -186,8 +187,8 @@ impl MessageBuffer {
         self.len = len;
     }
 
-    /// Lets a call write a message behind the first `at` bytes, that is its type and at most as many
-    /// bytes as it is given, and say how many it wrote. If it fails, nothing has changed.
+    /// Lets `call` write a type and a text after the first `at` bytes and return the text's length.
+    /// If it fails, nothing has changed.
     pub(crate) fn receive_at<E>(
         &mut self,
         at: usize,

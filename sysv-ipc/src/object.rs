@@ -7,13 +7,14 @@ use std::ops::Deref;
 
 use libc::c_int;
 
-use crate::syscalls::{self, Kind};
+use crate::syscalls::{self, Errno, Kind};
 use crate::{Error, Key, Mode, Object, ProcessMark, Queue, SemaphoreSet, SharedMemory};
 
 /// A kind of object: a [`Queue`], a [`SemaphoreSet`] or [`SharedMemory`].
 ///
-/// A value of these types is an id. It is copied freely and owns nothing; [`Owned`] does. This
-/// trait is for [`Owned`] and [`Objects`]; the types have the same methods themselves.
+/// A value of these types is an id. It is copied freely and owns nothing; [`Owned`] does. The trait
+/// exists for [`Owned`] and [`Objects`]: the types have methods of their own. Nobody else can
+/// implement it.
 pub trait IpcObject: Copy + Kind {
     /// What the kernel tells about an object of this kind.
     type Status: fmt::Debug;
@@ -25,10 +26,11 @@ pub trait IpcObject: Copy + Kind {
     fn raw_id(self) -> c_int;
 
     #[doc(hidden)]
-    fn named(self) -> Object;
-
-    #[doc(hidden)]
     fn read_status(raw: &Self::RawStatus) -> Self::Status;
+
+    /// The error of a call on this object.
+    #[doc(hidden)]
+    fn error(self, call: &'static str, errno: Errno) -> Error;
 }
 
 /// The methods that all three types have.
@@ -45,7 +47,7 @@ macro_rules! ipc_object {
                 self.0
             }
 
-            #[doc = concat!("`", $control, "(id, IPC_STAT)`: what the kernel tells about the object.")]
+            #[doc = concat!("`", $control, "(id, IPC_STAT)`: what the kernel tells about it.")]
             ///
             /// If its mode does not let the caller read, the same by the `_STAT_ANY` command,
             /// which needs no permission (Linux 4.17).
@@ -67,10 +69,6 @@ macro_rules! ipc_object {
             pub fn remove(self) -> Result<(), Error> {
                 $crate::object::remove(self)
             }
-
-            fn error(self, call: &'static str, errno: $crate::syscalls::Errno) -> Error {
-                Error::new(call, $crate::Object::$named(self.0), errno)
-            }
         }
 
         impl $crate::IpcObject for $name {
@@ -84,37 +82,35 @@ macro_rules! ipc_object {
                 self.0.get()
             }
 
-            fn named(self) -> $crate::Object {
-                $crate::Object::$named(self.0)
-            }
-
             fn read_status(raw: &Self::RawStatus) -> $status {
                 $status::from_raw(raw)
+            }
+
+            fn error(self, call: &'static str, errno: $crate::syscalls::Errno) -> Error {
+                Error::new(call, $crate::Object::$named(self.0), errno)
             }
         }
     };
 }
 pub(crate) use ipc_object;
 
-pub(crate) fn raw_status<T: IpcObject>(object: T) -> Result<T::RawStatus, Error> {
+pub(crate) fn status<T: IpcObject>(object: T) -> Result<T::Status, Error> {
+    raw_status(object).map(|raw| T::read_status(&raw))
+}
+
+fn raw_status<T: IpcObject>(object: T) -> Result<T::RawStatus, Error> {
     let id = object.raw_id();
     let errno = match syscalls::stat::<T>(id) {
-        Ok(status) => return Ok(status),
-        Err(errno) => errno,
+        Err(libc::EACCES) => libc::EACCES,
+        status => return status.map_err(|errno| object.error(T::CONTROL, errno)),
     };
     // STAT_ANY takes an index, which is the low bits of the id: 15 of them, or 24 if the kernel
     // was started with ipcmni_extend (ipc/util.h).
-    let indices = [15, 24].map(|bits| id & ((1 << bits) - 1));
-    indices
+    [15, 24]
         .into_iter()
-        .filter(|_| errno == libc::EACCES)
-        .filter_map(|index| syscalls::stat_any::<T>(index).ok())
+        .filter_map(|bits| syscalls::stat_any::<T>(id & ((1 << bits) - 1)).ok())
         .find_map(|(found, status)| (found == id).then_some(status))
-        .ok_or(Error::new(T::CONTROL, object.named(), errno))
-}
-
-pub(crate) fn status<T: IpcObject>(object: T) -> Result<T::Status, Error> {
-    raw_status(object).map(|raw| T::read_status(&raw))
+        .ok_or_else(|| object.error(T::CONTROL, errno))
 }
 
 /// `IPC_SET`, with a status that `change` made from the current one.
@@ -124,13 +120,16 @@ pub(crate) fn set<T: IpcObject>(
 ) -> Result<(), Error> {
     let mut status = raw_status(object)?;
     change(&mut status);
-    syscalls::set::<T>(object.raw_id(), status)
-        .map_err(|errno| Error::new(T::CONTROL, object.named(), errno))
+    syscalls::set::<T>(object.raw_id(), status).map_err(|errno| object.error(T::CONTROL, errno))
 }
 
 pub(crate) fn remove<T: IpcObject>(object: T) -> Result<(), Error> {
-    syscalls::remove::<T>(object.raw_id())
-        .map_err(|errno| Error::new(T::CONTROL, object.named(), errno))
+    syscalls::remove::<T>(object.raw_id()).map_err(|errno| object.error(T::CONTROL, errno))
+}
+
+/// The highest index of a kind in use, and how much of it is in use.
+pub(crate) fn usage<K: Kind>() -> Result<(c_int, K::RawUsage), Error> {
+    syscalls::usage::<K>().map_err(|errno| Error::new(K::CONTROL, Object::Namespace, errno))
 }
 
 /// `MSG_STAT_ANY`: every queue of this IPC namespace with its status, whoever may read it.
@@ -178,8 +177,7 @@ pub struct Objects<T> {
 
 impl<T: IpcObject> Objects<T> {
     fn new() -> Result<Self, Error> {
-        let (last, _) = syscalls::usage::<T>()
-            .map_err(|errno| Error::new(T::CONTROL, Object::Namespace, errno))?;
+        let (last, _) = usage::<T>()?;
         Ok(Self { next: 0, last, kind: PhantomData })
     }
 }

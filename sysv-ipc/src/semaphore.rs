@@ -7,7 +7,9 @@ use libc::c_int;
 use crate::object::{self, ipc_object};
 use crate::permissions::time;
 use crate::syscalls::{self, Errno, MOST_SEMAPHORES};
-use crate::{Error, Key, Mode, Object, OperateError, Permissions, Pid, SemaphoreId, Settings};
+use crate::{
+    Error, IpcObject, Key, Mode, Object, OperateError, Permissions, Pid, SemaphoreId, Settings,
+};
 
 /// A set of semaphores, named by its id. Copying or dropping this does nothing to the set.
 ///

@@ -13,7 +13,7 @@ use crate::memory::{Mapping, WORD};
 use crate::object::{self, ipc_object};
 use crate::permissions::time;
 use crate::syscalls::{self, Errno};
-use crate::{Error, Key, Mode, Object, Permissions, Pid, Settings, SharedMemoryId};
+use crate::{Error, IpcObject, Key, Mode, Object, Permissions, Pid, Settings, SharedMemoryId};
 
 /// A segment of shared memory, named by its id. Copying or dropping this does nothing to it.
 ///
@@ -205,15 +205,14 @@ impl AttachedReadOnly {
         let (head, rest) = into.split_at_mut(head);
         let (body, tail) = rest.as_chunks_mut::<WORD>();
         let mut words = words.iter();
-        let mut next = || words.next().map_or([0; WORD], |word| word.load(Relaxed).to_ne_bytes());
         if !head.is_empty() {
-            head.copy_from_slice(&next()[at % WORD..][..head.len()]);
+            copy_part(words.next(), at % WORD, head);
         }
-        for chunk in body {
-            *chunk = next();
+        for (chunk, word) in body.iter_mut().zip(words.by_ref()) {
+            *chunk = word.load(Relaxed).to_ne_bytes();
         }
         if !tail.is_empty() {
-            tail.copy_from_slice(&next()[..tail.len()]);
+            copy_part(words.next(), 0, tail);
         }
     }
 
@@ -297,6 +296,12 @@ impl Deref for Attached {
     fn deref(&self) -> &AttachedReadOnly {
         &self.0
     }
+}
+
+/// Copies some of a word's bytes.
+fn copy_part(word: Option<&AtomicU64>, at: usize, part: &mut [u8]) {
+    let bytes = word.map_or([0; WORD], |word| word.load(Relaxed).to_ne_bytes());
+    part.copy_from_slice(&bytes[at..][..part.len()]);
 }
 
 /// Replaces some of a word's bytes, and none of the others, whoever changes them meanwhile.

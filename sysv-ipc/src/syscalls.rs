@@ -21,34 +21,27 @@ pub(crate) fn last_errno() -> Errno {
     io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
-/// The three kinds of objects, as far as their control calls differ.
+/// What differs between the three kinds of objects. In a private module, so that nobody else can
+/// implement it.
 ///
 /// # Safety
-/// `control` makes the control call of the kind. `Status` is the structure that its `IPC_STAT`
-/// fills in, `Limits` that of `IPC_INFO`, and `Usage` that of `INFO`. All zeroes are a valid value
-/// of each.
-pub unsafe trait Kind {
-    #[doc(hidden)]
+/// `control` makes the control call of the kind. `RawStatus` is the structure that its `IPC_STAT`
+/// fills in, `RawLimits` that of `IPC_INFO`, and `RawUsage` that of `INFO`. All zeroes are a valid
+/// value of each.
+pub unsafe trait Kind: Sized {
     type RawStatus;
-    #[doc(hidden)]
     type RawLimits;
-    #[doc(hidden)]
     type RawUsage;
     /// The name of the control call.
-    #[doc(hidden)]
     const CONTROL: &'static str;
-    /// `MSG_STAT_ANY` and its kin: `IPC_STAT` by index, and without a check for permission. Linux
-    /// 4.17.
-    #[doc(hidden)]
+    /// `MSG_STAT_ANY` and its like: `IPC_STAT` by index, without a check for permission. Linux 4.17.
     const STAT_ANY: c_int;
-    /// `MSG_INFO` and its kin.
-    #[doc(hidden)]
+    /// `MSG_INFO` and its like.
     const INFO: c_int;
 
     /// # Safety
     /// `argument` points to the structure that the command reads or fills in, or is null for a
     /// command without one.
-    #[doc(hidden)]
     unsafe fn control(id: c_int, command: c_int, argument: *mut c_void) -> c_int;
 }
 
@@ -142,7 +135,7 @@ pub(crate) fn stat<K: Kind>(id: c_int) -> Result<K::RawStatus, Errno> {
     unsafe { filled::<K, _>(id, libc::IPC_STAT) }.map(|(_, status)| status)
 }
 
-/// `MSG_STAT_ANY` and its kin: the id and status of the object at an index of the kernel's table.
+/// `MSG_STAT_ANY` and its like: the id and status of the object at an index of the kernel's table.
 pub(crate) fn stat_any<K: Kind>(index: c_int) -> Result<(c_int, K::RawStatus), Errno> {
     // SAFETY: STAT_ANY fills in a RawStatus, by the contract of Kind.
     unsafe { filled::<K, _>(index, K::STAT_ANY) }
@@ -166,7 +159,7 @@ pub(crate) fn limits<K: Kind>() -> Result<K::RawLimits, Errno> {
     unsafe { filled::<K, _>(0, libc::IPC_INFO) }.map(|(_, limits)| limits)
 }
 
-/// `MSG_INFO` and its kin, with the highest index in use; 0 also if none is.
+/// `MSG_INFO` and its like, with the highest index in use; 0 also if none is.
 pub(crate) fn usage<K: Kind>() -> Result<(c_int, K::RawUsage), Errno> {
     // SAFETY: INFO fills in a RawUsage, by the contract of Kind.
     unsafe { filled::<K, _>(0, K::INFO) }

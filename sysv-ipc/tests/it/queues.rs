@@ -162,15 +162,15 @@ fn messages_are_appended_and_sent_in_parts() {
     send(*own, 4, b"and more");
     send(*own, 5, b"too much");
     let mut buffer = MessageBuffer::with_capacity(24);
-    own.receive_behind(&mut buffer, Select::Any).unwrap();
-    own.receive_behind(&mut buffer, Select::Any).unwrap();
+    own.receive_appending(&mut buffer, Select::Any).unwrap();
+    own.receive_appending(&mut buffer, Select::Any).unwrap();
     assert_eq!((buffer.mtype(), buffer.text()), (mtype(4), &b"sixteen bytes...and more"[..]));
-    assert!(!buffer.has_room_behind(1));
-    let full = own.receive_behind(&mut buffer, Select::Any);
+    assert!(!buffer.has_room_for(1));
+    let full = own.receive_appending(&mut buffer, Select::Any);
     assert_eq!(full, Err(ReceiveError::TooBig));
     assert_eq!((buffer.mtype(), buffer.text()), (mtype(4), &b"sixteen bytes...and more"[..]));
     buffer.truncate(16);
-    own.receive_behind(&mut buffer, Select::Any).unwrap();
+    own.receive_appending(&mut buffer, Select::Any).unwrap();
     assert_eq!((buffer.mtype(), buffer.text()), (mtype(5), &b"sixteen bytes...too much"[..]));
 
     own.send(buffer.part(mtype(6), 0..16)).unwrap();
