@@ -1,50 +1,39 @@
-//! Message types as priorities: what is urgent is received first, however much lies before it.
+//! Message types as priorities: an urgent message is received first, however many lie before it.
 //!
-//! This process makes a private queue, fills it with low-priority messages (type 10), sends one of high
-//! priority (type 1) behind them, and receives them all; once with two calls, once with one. It removes
-//! the queue. A priority orders only what is in the queue: an urgent message that does not fit waits
-//! for room like any other, so urgent messages are kept short.
+//! This program fills a private queue with messages of type 10, sends one of type 1 behind them and
+//! receives them all, once with two calls and once with one. A priority orders only what is in the
+//! queue: an urgent message that does not fit waits for room like any other, so keep it short.
 
 mod classic;
 
+use anyhow::{Result, ensure};
 use clap::Parser;
-use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, Queue, ReceiveError, Select, SendError};
+use sysv_ipc::{MessageBuffer, MessageType, Queue, ReceiveError, Select, SendError};
 
-use classic::{Stop, own, say};
+use classic::say;
 
-/// Show how a message of high priority overtakes a queue full of others
+/// Show how an urgent message overtakes a queue full of others
 #[derive(Debug, Parser)]
-#[command(after_help = classic::EXIT_STATUS)]
 struct Opts {}
 
 const HIGH: MessageType = MessageType::new(1).unwrap();
 const LOW: MessageType = MessageType::new(10).unwrap();
 
-/// How many low-priority messages fill a queue.
-const CROWD: u64 = 16;
-
 fn main() -> ! {
-    classic::main(run)
+    let Opts {} = Opts::parse();
+    classic::main(130, || {
+        let queue = classic::private_queue()?;
+        say("two-step receive: type 1 with IPC_NOWAIT, then any");
+        overtake(queue, two_steps)?;
+        say("one call: msgtyp -10, the lowest type up to 10");
+        overtake(queue, one_call)
+    })
 }
 
-fn run() -> Result<(), Stop> {
-    let Opts {} = classic::parse();
-    classic::end_on_signals()?;
-    let queue = own(|| Queue::create(Key::PRIVATE, Mode::new(0o600)), Queue::remove)?;
-    let mut settings = queue.status()?.settings();
-    settings.max_bytes = settings.max_bytes.min(16_384); // the default is enough to be filled
-    queue.set(&settings)?;
-
-    say("two-step receive: type 1 with IPC_NOWAIT, then any");
-    overtake(queue, two_steps)?;
-    say("one call: msgtyp -10, the lowest type up to 10");
-    overtake(queue, one_call)
-}
-
-/// Receives the next message into the buffer, and says how many calls it took.
+/// Receives the next message into the buffer. Returns how many calls it took.
 type Receive = fn(Queue, &mut MessageBuffer) -> Result<u32, ReceiveError>;
 
-/// Between its two calls an urgent message can come in, and the second takes another.
+/// An urgent message can arrive between the two calls, and the second call takes another one.
 fn two_steps(queue: Queue, message: &mut MessageBuffer) -> Result<u32, ReceiveError> {
     match queue.try_receive(message, Select::Type(HIGH)) {
         Err(ReceiveError::Empty) => queue.receive(message, Select::Any).map(|()| 2),
@@ -57,45 +46,27 @@ fn one_call(queue: Queue, message: &mut MessageBuffer) -> Result<u32, ReceiveErr
     queue.receive(message, Select::UpTo(LOW)).map(|()| 1)
 }
 
-fn overtake(queue: Queue, receive: Receive) -> Result<(), Stop> {
+fn overtake(queue: Queue, receive: Receive) -> Result<()> {
     let urgent = MessageBuffer::with_text(HIGH, b"fire!");
-    let low = fill(queue, urgent.text().len() as u64)?;
+    let low = MessageBuffer::with_text(LOW, &[b'.'; 1023]); // 16 leave room for the urgent one
+    let mut sent = 0;
+    while match queue.try_send(&low) {
+        Err(SendError::Full) => false,
+        outcome => outcome.map(|()| true)?,
+    } {
+        sent += 1;
+    }
     queue.try_send(&urgent)?;
-    say(format!(
-        "  sent {low} of type {}, until the queue was full, then 1 of type {}",
-        LOW.get(),
-        HIGH.get()
-    ));
+    say(format!("  sent {sent} of type 10, until the queue was full, then 1 of type 1"));
 
-    let mut message = MessageBuffer::with_capacity(queue.status()?.max_bytes as usize);
+    let mut message = MessageBuffer::with_capacity(1023);
     let (mut order, mut calls) = (Vec::new(), 0);
     while queue.status()?.messages > 0 {
         calls += receive(queue, &mut message)?;
-        order.push(message.mtype());
+        order.push(message.mtype().get());
     }
-    let first = order.first().map_or(0, |mtype| mtype.get());
-    let after = order.iter().filter(|&&mtype| mtype == LOW).count();
-    say(format!(
-        "  received type {first} first, then {after} of type {}, in {calls} calls",
-        LOW.get()
-    ));
-    if order.first() != Some(&HIGH) {
-        return Err(Stop::failed("the urgent message was not first"));
-    }
+    ensure!(order[0] == HIGH.get(), "the urgent message was not first");
+    let rest = order.len() - 1;
+    say(format!("  received type {} first, then {rest} of type 10, in {calls} calls", order[0]));
     Ok(())
-}
-
-/// Sends low-priority messages until no more fit; they leave this much room.
-fn fill(queue: Queue, room: u64) -> Result<u64, Stop> {
-    let max = queue.status()?.max_bytes;
-    let size = max.saturating_sub(room) / CROWD;
-    let message = MessageBuffer::with_text(LOW, &vec![b'.'; size as usize]);
-    let mut sent = 0;
-    loop {
-        match queue.try_send(&message) {
-            Ok(()) => sent += 1,
-            Err(SendError::Full) => return Ok(sent),
-            Err(error) => return Err(error.into()),
-        }
-    }
 }

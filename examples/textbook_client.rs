@@ -1,19 +1,17 @@
 //! svmsg_file_client of *The Linux Programming Interface* (TLPI), listing 46-9, in Rust.
 //!
-//! Fetches one file from a server and writes it to standard output. This process makes a private
-//! queue, names it in a request to the server's queue, receives the file from it, and removes it on
-//! every way out: at the end, and when SIGINT or SIGTERM ends it. To the server's queue it only
-//! writes. It forks nothing.
+//! Fetches one file and writes it to standard output. This process makes a private queue, names it in a
+//! request to the server's queue, receives the file from it, and removes it at its end.
 //!
-//! Nothing here is of mqfs, so that a server which works with this program works with the book's
-//! client. Messages are received without `MSG_NOERROR`: one that does not fit is an error.
+//! This program uses nothing of mqfs, so a server that works with it works with the book's client. It
+//! receives without `MSG_NOERROR`: a message that does not fit is an error.
 //!
 //! ```text
 //! textbook_client [--key KEY] [--buffer BYTES] [--request BYTES] PATH
 //! ```
 //!
-//! Exit status: 0 done; 1 the server's FAILURE; 2 no server, or no sense in the arguments; 3
-//! anything else, such as a message that the protocol does not have.
+//! Exit status: 0 done; 1 the server's FAILURE; 2 no server, or wrong arguments; 3 anything else, such
+//! as a message that the protocol does not have.
 
 #![allow(unsafe_code)]
 
@@ -29,8 +27,8 @@ use std::process::ExitCode;
 use libc::{c_int, key_t};
 
 use textbook::{
-    Arguments, DATA, END, FAILURE, MAX, Message, REQUEST, SERVER_KEY, make_own, msgget, msgrcv,
-    msgsnd, remove,
+    DATA, END, FAILURE, MAX, Message, REQUEST, SERVER_KEY, make_own, msgget, msgrcv, msgsnd,
+    option, remove, size,
 };
 
 struct Options {
@@ -63,21 +61,10 @@ fn main() -> ExitCode {
 }
 
 fn options() -> Result<Options, String> {
-    let (mut key, mut buffer, mut request, mut path) = (SERVER_KEY, MAX, REQUEST, None);
-    let mut arguments = Arguments::new();
-    while let Some(argument) = arguments.next() {
-        match argument.to_str() {
-            Some("--key") => key = arguments.key()?,
-            Some("--buffer") => buffer = arguments.size(1)?,
-            Some("--request") => request = arguments.size(5)?,
-            Some(option) if option.starts_with("--") => {
-                return Err(format!("{option}: not an option"));
-            }
-            _ => path = Some(argument),
-        }
-    }
-    let path = path.ok_or("PATH is missing")?;
-    if path.len() > request - size_of::<c_int>() - 1 {
+    let path = std::env::args_os().skip(1).last().ok_or("PATH is missing")?;
+    let key = option("--key", SERVER_KEY)?.cast_signed();
+    let (buffer, request) = (size("--buffer", MAX)?, size("--request", REQUEST)?);
+    if path.len() + size_of::<c_int>() + 1 > request {
         return Err(format!("the path is too long for a request of {request} bytes"));
     }
     Ok(Options { key, buffer, request, path })
@@ -94,12 +81,12 @@ fn run(options: &Options) -> Result<(), Stop> {
     fetched
 }
 
-/// Sends the request: the id of our queue, and the path, in a field of a fixed size.
+/// Sends the request: the id of our queue, and the path in a field of a fixed size.
 fn ask(server: c_int, queue: c_int, options: &Options) -> Result<(), Stop> {
     let mut request = Message::new(1); // any type will do
     let (id, field) = request.mtext.split_at_mut(size_of::<c_int>());
     id.copy_from_slice(&queue.to_ne_bytes());
-    // What the book's client has on its stack behind the path goes along; here it is this.
+    // The book's client also sends what happens to lie behind the path on its stack: here, 0xaa.
     field.fill(0xaa);
     let path = options.path.as_bytes();
     field[..path.len()].copy_from_slice(path);
@@ -109,7 +96,7 @@ fn ask(server: c_int, queue: c_int, options: &Options) -> Result<(), Stop> {
 
 /// Writes DATA out until END.
 fn receive(queue: c_int, buffer: usize) -> Result<(), Stop> {
-    // Not io::stdout(), which looks for line ends in what need not be lines.
+    // Not io::stdout(), which looks for line ends.
     let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let mut reply = Message::new(0);
     loop {

@@ -1,12 +1,11 @@
 //! svmsg_file_server of *The Linux Programming Interface* (TLPI), listing 46-8, in Rust.
 //!
-//! Serves files over System V message queues, one child for each request. This process makes the
-//! request queue under a well-known key, receives from it, forks, and removes it when SIGINT or
-//! SIGTERM ends it, or a call that it cannot do without fails. A child opens the file, sends it
-//! into the client's queue and exits; it owns nothing. A client's queue is the client's to remove.
+//! Serves files over System V message queues. This process makes the request queue under a well-known
+//! key, receives requests from it, forks a child for each, and removes the queue at its end. The child
+//! opens the file, sends it into the client's queue and exits. Clients remove their own queues.
 //!
-//! Nothing here is of mqfs, so that what works with this program works with the book's. It has the
-//! book's faults too: it believes every field of a request, and ends a failed read with END.
+//! This program uses nothing of mqfs, so what works with it works with the book's. It also has the
+//! book's faults: it trusts every field of a request, and ends a failed read with END.
 //!
 //! ```text
 //! textbook_server [--key KEY] [--chunk BYTES] [--request BYTES] [--end-byte]
@@ -28,57 +27,42 @@ use nix::sys::signal::{SaFlags, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use textbook::{
-    Arguments, DATA, END, FAILURE, MAX, Message, REQUEST, SERVER_KEY, make_own, msgrcv, msgsnd,
-    on_signal, remove,
+    DATA, END, FAILURE, MAX, Message, REQUEST, SERVER_KEY, make_own, msgrcv, msgsnd, on_signal,
+    option, remove, size,
 };
 
 struct Options {
     key: key_t,
     /// The bytes of a DATA.
     chunk: usize,
-    /// The most bytes of a request: 4,100 as in the book, 260 in programs with a shorter path.
+    /// The most bytes of a request: 4,100 in the book, 260 in programs with a shorter path.
     request: usize,
     /// The bytes of an END: none in the book, one in other programs.
     end: usize,
 }
 
 fn main() -> ExitCode {
-    let options = match options() {
-        Ok(options) => options,
-        Err(error) => {
-            eprintln!("textbook_server: {error}");
-            return ExitCode::from(2);
-        }
-    };
-    match run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("textbook_server: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let served = options()
+        .map_err(|why| (2, why))
+        .and_then(|options| run(&options).map_err(|error| (1, error.to_string())));
+    let Err((status, why)) = served else { return ExitCode::SUCCESS };
+    eprintln!("textbook_server: {why}");
+    ExitCode::from(status)
 }
 
 fn options() -> Result<Options, String> {
-    let mut options = Options { key: SERVER_KEY, chunk: MAX, request: REQUEST, end: 0 };
-    let mut arguments = Arguments::new();
-    while let Some(argument) = arguments.next() {
-        match argument.to_str() {
-            Some("--key") => options.key = arguments.key()?,
-            Some("--chunk") => options.chunk = arguments.size(1)?,
-            Some("--request") => options.request = arguments.size(5)?,
-            Some("--end-byte") => options.end = 1,
-            _ => return Err(format!("{}: not an option", argument.display())),
-        }
-    }
-    Ok(options)
+    Ok(Options {
+        key: option("--key", SERVER_KEY)?.cast_signed(),
+        chunk: size("--chunk", MAX)?,
+        request: size("--request", REQUEST)?,
+        end: usize::from(std::env::args().any(|argument| argument == "--end-byte")),
+    })
 }
 
 fn run(options: &Options) -> io::Result<()> {
-    // Before the first child, so that none is missed.
     on_signal(Signal::SIGCHLD, reap_children, SaFlags::SA_RESTART)?;
     let queue = make_own(options.key, libc::IPC_CREAT | libc::IPC_EXCL | 0o620)?;
-    // Whoever started it may have gone; that is no reason not to serve.
+    // It serves even if nobody reads its standard output.
     let _ = writeln!(io::stdout(), "textbook_server: ready");
     let served = serve(queue, options);
     remove(queue);
@@ -91,16 +75,16 @@ fn serve(queue: c_int, options: &Options) -> io::Result<()> {
     loop {
         let length = match msgrcv(queue, &mut request, options.request) {
             Ok(length) => length,
-            // By SIGCHLD. Never restarted, even with SA_RESTART: signal(7).
+            // By SIGCHLD. msgrcv is never restarted, even with SA_RESTART; signal(7).
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        // SAFETY: this process has one thread, so the child may do all that it could; fork(2).
+        // SAFETY: this process has one thread, so the child may call anything; fork(2).
         match unsafe { libc::fork() } {
             -1 => return Err(io::Error::last_os_error()),
             0 => {
                 answer(&request.mtext[..length], options);
-                // SAFETY: it takes an integer and does not return; _exit(2).
+                // SAFETY: _exit takes an integer and does not return; _exit(2).
                 unsafe { libc::_exit(0) }
             }
             _ => {}
@@ -108,7 +92,7 @@ fn serve(queue: c_int, options: &Options) -> io::Result<()> {
     }
 }
 
-/// Sends the file that a request names. Runs in a child; an error ends it, and nobody is told.
+/// Sends the file that a request names, in a child. After an error it just ends.
 fn answer(request: &[u8], options: &Options) {
     let Some((id, path)) = request.split_first_chunk() else { return };
     let client = c_int::from_ne_bytes(*id);
@@ -121,7 +105,7 @@ fn answer(request: &[u8], options: &Options) {
         return;
     };
     let mut reply = Message::new(DATA);
-    // A failed read looks like the end here, as it does in the book.
+    // A failed read looks like the end of the file, as in the book.
     while let Ok(read @ 1..) = file.read(&mut reply.mtext[..options.chunk]) {
         if msgsnd(client, &reply, read).is_err() {
             break;
@@ -139,5 +123,5 @@ extern "C" fn reap_children(_: c_int) {
             break;
         }
     }
-    interrupted.set(); // the code that this came between may be about to look at errno
+    interrupted.set(); // the interrupted code may be about to read errno
 }

@@ -1,284 +1,146 @@
-//! What the programs of the classic designs share: how they end, and the lock of a server.
+//! What the classic designs share: how a program ends, and how a server owns its key.
 //!
-//! Whatever a program makes for others to find, it makes through [`own`], which keeps note of it. A
-//! thread waits for signals and removes all that was noted; so does the end of `main`. Only SIGKILL
-//! leaves something behind.
+//! A program registers what it makes with [`own`]. Whichever way it ends, except by SIGKILL, what it
+//! registered is removed: at the end of its work, after an error, and when SIGINT, SIGTERM or SIGHUP
+//! comes, which a thread of its own handles.
 
-#![allow(dead_code)] // each program takes of this what it needs
+#![allow(dead_code)] // no program uses all of this
 
 use std::fmt::Display;
-use std::io::{self, ErrorKind, Write};
+use std::io::Write;
 use std::process::exit;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 
-use clap::Parser;
+use anyhow::{Result, ensure};
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
-use sysv_ipc::{Acquire, Error, Key, Lock, Mode, Queue, ReceiveError, SendError};
+use sysv_ipc::{Acquire, Key, Lock, Mode, Queue, ReceiveError, SendError};
 
-/// The program's name, for its messages.
-pub(super) const PROGRAM: &str = env!("CARGO_BIN_NAME");
+const PROGRAM: &str = env!("CARGO_BIN_NAME");
 
-const FAILED: i32 = 1;
-const UNAVAILABLE: i32 = 2;
-/// 128 + SIGINT and 128 + SIGPIPE, as shells count.
-const INTERRUPTED: i32 = 130;
-const NOBODY_READS: i32 = 141;
+/// What to remove at the end, the last one first.
+static OWNED: Mutex<Vec<Box<dyn FnOnce() + Send>>> = Mutex::new(Vec::new());
 
-/// What `--help` ends with.
-pub(super) const EXIT_STATUS: &str = "\
-Exit status: 0 done; 1 it failed; 2 invalid input or an unavailable IPC resource; 130 interrupted.";
-
-/// Why a program ends before it is done.
-#[derive(Debug)]
-pub(super) enum Stop {
-    /// An exit status, and what to say.
-    Error(i32, String),
-    /// A signal interrupted a call: the thread that waits for signals ends the program.
-    Interrupted,
-}
-
-impl Stop {
-    /// What was asked for did not come to pass.
-    pub(super) fn failed(why: impl Display) -> Self {
-        Self::Error(FAILED, why.to_string())
-    }
-
-    /// Invalid input, or an IPC resource that is not to be had.
-    pub(super) fn unavailable(why: impl Display) -> Self {
-        Self::Error(UNAVAILABLE, why.to_string())
-    }
-}
-
-impl From<Error> for Stop {
-    fn from(error: Error) -> Self {
-        Self::unavailable(error)
-    }
-}
-
-impl From<SendError> for Stop {
-    fn from(error: SendError) -> Self {
-        if error == SendError::Interrupted { Self::Interrupted } else { Self::failed(error) }
-    }
-}
-
-impl From<ReceiveError> for Stop {
-    fn from(error: ReceiveError) -> Self {
-        if error == ReceiveError::Interrupted { Self::Interrupted } else { Self::failed(error) }
-    }
-}
-
-/// Runs a program's work and maps how it ended to an exit status. Nothing that it made is left.
-pub(super) fn main(work: impl FnOnce() -> Result<(), Stop>) -> ! {
-    struct RemoveOwned;
-    impl Drop for RemoveOwned {
-        fn drop(&mut self) {
-            remove_owned(); // the work panicked
-        }
-    }
-    let _remove_owned = RemoveOwned;
-    match work() {
+/// Runs the work of a program. A signal ends it with the given status: 0 for a server, which runs
+/// until then, and 130 for a program that is interrupted.
+pub(super) fn main(status_on_signal: i32, work: impl FnOnce() -> Result<()>) -> ! {
+    let handler = move || end(status_on_signal, None);
+    match ctrlc::set_handler(handler).map_err(Into::into).and_then(|()| work()) {
         Ok(()) => end(0, None),
-        // A server whose queue went under its hands, because it was to stop.
-        Err(_) if is_stopping() => end(0, None),
-        Err(Stop::Error(status, why)) => end(status, Some(why)),
-        Err(Stop::Interrupted) => loop {
+        // By the signal whose handler ends the program.
+        Err(error) if is_interrupted(&error) => loop {
             thread::park();
         },
+        Err(error) => end(1, Some(format!("{error:#}"))),
     }
 }
 
-/// How to undo what was made.
-type Removal = Box<dyn FnOnce() + Send>;
-
-static OWNED: Mutex<Vec<Removal>> = Mutex::new(Vec::new());
-
-fn owned() -> MutexGuard<'static, Vec<Removal>> {
-    OWNED.lock().unwrap_or_else(PoisonError::into_inner)
+fn is_interrupted(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ReceiveError::Interrupted))
+        || matches!(error.downcast_ref(), Some(SendError::Interrupted))
 }
 
-fn remove_all(owned: &mut Vec<Removal>) {
-    while let Some(remove) = owned.pop() {
-        remove();
-    }
-}
-
-/// Makes something that is removed when the program ends. A signal comes before it is made, and then
-/// it is not, or after that is noted.
-pub(super) fn own<T: Copy + Send + 'static, E: Into<Stop>>(
-    make: impl FnOnce() -> Result<T, E>,
-    remove: impl FnOnce(T) -> Result<(), Error> + Send + 'static,
-) -> Result<T, Stop> {
-    let mut owned = owned();
-    if is_stopping() {
-        return Err(Stop::Interrupted);
-    }
-    let made = make().map_err(Into::into)?;
-    // Somebody else may have removed it by then, which is as good.
-    owned.push(Box::new(move || {
-        let _ = remove(made);
-    }));
-    Ok(made)
-}
-
-/// Removes what was made so far.
-pub(super) fn remove_owned() {
-    remove_all(&mut owned());
-}
-
-/// Ends the program at once, with its last words, and with nothing of its making left.
+/// Removes what the program registered, and exits.
 pub(super) fn end(status: i32, why: Option<String>) -> ! {
-    // Never given back: no other thread makes anything any more, or ends the program otherwise.
-    let mut owned = owned();
+    // Never unlocked again. Another thread whose queue goes now can neither complain nor end the
+    // program otherwise.
+    let mut owned = OWNED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(why) = why {
         complain(why);
     }
-    if let Some(last_words) = LAST_WORDS.get() {
-        last_words();
+    while let Some(remove) = owned.pop() {
+        remove();
     }
-    remove_all(&mut owned);
     exit(status)
 }
 
-/// What the program says last, however it ends.
-static LAST_WORDS: OnceLock<fn()> = OnceLock::new();
-
-pub(super) fn end_with(last_words: fn()) {
-    LAST_WORDS.get_or_init(|| last_words);
+/// Makes something, and registers how to remove it. No signal ends the program in between.
+pub(super) fn own<T: Copy + Send + 'static, E: Into<anyhow::Error>, R>(
+    make: impl FnOnce() -> Result<T, E>,
+    remove: impl FnOnce(T) -> R + Send + 'static,
+) -> Result<T> {
+    let mut owned = OWNED.lock().unwrap_or_else(PoisonError::into_inner);
+    let made = make().map_err(Into::into)?;
+    owned.push(Box::new(move || drop(remove(made))));
+    Ok(made)
 }
 
-/// Lets SIGINT, SIGTERM and SIGHUP end the program with 130.
-pub(super) fn end_on_signals() -> Result<(), Stop> {
-    on_signals(|| end(INTERRUPTED, Some("interrupted".to_owned())))
+/// A new private queue for at most 16 KiB, the kernel's default.
+pub(super) fn private_queue() -> Result<Queue> {
+    let queue = own(|| Queue::create(Key::PRIVATE, Mode::new(0o600)), Queue::remove)?;
+    let mut settings = queue.status()?.settings();
+    settings.max_bytes = settings.max_bytes.min(16_384);
+    queue.set(&settings)?;
+    Ok(queue)
 }
 
-/// Whether a signal asked a server to stop.
-static STOPPING: AtomicBool = AtomicBool::new(false);
-
-/// Lets the same signals remove all that a server made. Its receive finds the queue gone then
-/// (`EIDRM`), and [`is_stopping`] tells that it was to be.
-pub(super) fn stop_on_signals() -> Result<(), Stop> {
-    on_signals(|| {
-        STOPPING.store(true, SeqCst);
-        remove_owned();
-    })
-}
-
-pub(super) fn is_stopping() -> bool {
-    STOPPING.load(SeqCst)
-}
-
-fn on_signals(handler: impl FnMut() + Send + 'static) -> Result<(), Stop> {
-    // ctrlc runs it on a thread of its own, where it may do anything.
-    ctrlc::set_handler(handler).map_err(|error| Stop::unavailable(format!("signals: {error}")))
-}
-
-/// Takes the lock of a key's server: a semaphore under the same key. The kernel gives it back when
-/// its holder dies, however it dies (`SEM_UNDO`), so a lock that is held tells of a server that lives.
-pub(super) fn lock(key: Key) -> Result<Lock, Stop> {
-    let take = || loop {
-        let semaphore = Lock::open_or_create(key, Mode::new(0o644))?;
-        match semaphore.try_acquire() {
-            Ok(Acquire::Acquired) => return Ok(semaphore),
-            Ok(_) => {
-                let pid = semaphore.last_pid()?.map(|pid| format!(", pid {pid}"));
-                let pid = pid.unwrap_or_default();
-                let why = format!("key {key} is in use: a server runs there already{pid}");
-                return Err(Stop::unavailable(why));
-            }
-            Err(error) if error.is_gone() => {} // by a server that stops; make another
-            Err(error) => return Err(error.into()),
-        }
+/// Takes a server's lock: a semaphore under its key. The kernel releases it when the server dies,
+/// however it dies (`SEM_UNDO`), so a lock that is held proves that a server lives.
+pub(super) fn lock(key: Key) -> Result<()> {
+    let acquire = || {
+        let lock = Lock::open_or_create(key, Mode::new(0o644))?;
+        let holder = lock.last_pid()?.map_or_else(String::new, |pid| format!(", pid {pid}"));
+        let acquired = lock.try_acquire()? == Acquire::Acquired;
+        ensure!(acquired, "key {key} is in use: a server runs there already{holder}");
+        Ok(lock)
     };
-    own(take, Lock::remove)
+    own(acquire, Lock::remove)?;
+    Ok(())
 }
 
-/// The queue of a server that lives. Nobody waits at the queue of one that was killed.
-pub(super) fn find(server: &str, key: Key) -> Result<Queue, Stop> {
-    match Queue::open(key) {
-        Err(error) if error.is_gone() => {
-            Err(Stop::unavailable(format!("no {server}: no queue has key {key}")))
-        }
-        Ok(_) if Lock::open(key).and_then(Lock::is_held) == Ok(false) => {
-            Err(Stop::unavailable(format!("no {server}: the one of key {key} is dead")))
-        }
-        found => Ok(found?),
-    }
+/// A server's queue under its key. A queue that exists belongs to another program, or to a server of
+/// ours that was killed.
+pub(super) fn server_queue(key: Key) -> Result<Queue> {
+    own(
+        || {
+            let queue = Queue::create(key, Mode::new(0o600));
+            let taken = queue.is_err_and(|error| error.already_exists());
+            ensure!(!taken, "key {key} is taken; if no program needs the queue: ipcrm -Q {key}");
+            Ok(queue?)
+        },
+        Queue::remove,
+    )
 }
 
-/// Whether there is such a process. One that is not ours to signal lives, too.
+/// The queue of a server that lives. A killed server leaves its queue, where nobody would answer.
+pub(super) fn find_server(key: Key) -> Result<Queue> {
+    let queue = Queue::open(key);
+    ensure!(!queue.is_err_and(|error| error.is_gone()), "no server: no queue has key {key}");
+    let is_dead = Lock::open(key).and_then(Lock::is_held) == Ok(false);
+    ensure!(!is_dead, "no server: the one of key {key} is dead");
+    Ok(queue?)
+}
+
+/// Whether a process exists. `EPERM` means that it does, and belongs to another user.
 pub(super) fn is_alive(pid: Pid) -> bool {
     kill(pid, None) != Err(Errno::ESRCH)
 }
 
-/// Parses the arguments, or ends the program: with the help, or with one line that says what is wrong.
-pub(super) fn parse<T: Parser>() -> T {
-    T::try_parse().unwrap_or_else(|error| {
-        if !error.use_stderr() {
-            error.exit();
-        }
-        let text = error.to_string();
-        let wrong = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
-        let wrong = wrong.split_whitespace().collect::<Vec<_>>().join(" ");
-        complain(format!("{wrong} (see {PROGRAM} --help)"));
-        exit(UNAVAILABLE)
-    })
-}
-
-/// `0x1aaaaaa1` or decimal, and not `IPC_PRIVATE`, which nobody can find.
-pub(super) fn key(text: &str) -> Result<Key, String> {
-    let key: Key = text.parse().map_err(|error| format!("{error}"))?;
-    if key.is_private() { Err("this is IPC_PRIVATE".to_owned()) } else { Ok(key) }
-}
-
-/// `500ms`, `5s`; more than zero, at most a year.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-    match humantime::parse_duration(text) {
-        Ok(duration) if duration.is_zero() || duration > YEAR => {
-            Err("must be more than zero and at most a year".to_owned())
-        }
-        Ok(duration) => Ok(duration),
-        Err(error) => Err(format!("{error}; durations are written 500ms, 5s, 1m")),
-    }
-}
-
-/// Says something on standard output, in one line.
-pub(super) fn say(line: impl Display) {
-    if let Err(error) = io::stdout().write_all(format!("{line}\n").as_bytes()) {
-        // As for any program whose reader went away: no word.
-        if error.kind() == ErrorKind::BrokenPipe {
-            end(NOBODY_READS, None);
-        }
-        end(FAILED, Some(format!("standard output: {error}")));
-    }
-}
-
-/// Says something on standard error, in one line and one write. Nobody may be there to read it.
-pub(super) fn complain(message: impl Display) {
-    let _ = io::stderr().write_all(format!("{PROGRAM}: {message}\n").as_bytes());
-}
-
-/// Whether a thread of this process sleeps: where it could only be in a call, it waits there.
+/// Whether a thread of this process sleeps in a system call.
 pub(super) fn is_asleep(thread: Pid) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat"));
-    stat.is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S')))
+    let stat = fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S'))
 }
 
-/// Waits for a condition, but not for ever.
-pub(super) fn wait_until(
-    timeout: Duration,
-    what: &str,
-    mut condition: impl FnMut() -> bool,
-) -> Result<(), Stop> {
+/// Waits for a condition, with a deadline.
+pub(super) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) -> Result<()> {
     let start = Instant::now();
     while !condition() {
-        if start.elapsed() > timeout {
-            return Err(Stop::failed(format!("timed out: {what}")));
-        }
+        ensure!(start.elapsed() < Duration::from_secs(10), "timed out: {what}");
         thread::sleep(Duration::from_millis(1));
     }
     Ok(())
+}
+
+/// Prints a line. If nobody reads, the program ends, and leaves nothing.
+pub(super) fn say(line: impl Display) {
+    if writeln!(io::stdout(), "{line}").is_err() {
+        end(1, None);
+    }
+}
+
+/// Prints a line to standard error.
+pub(super) fn complain(message: impl Display) {
+    let _ = writeln!(io::stderr(), "{PROGRAM}: {message}");
 }

@@ -1,4 +1,4 @@
-//! What server and client share, as TLPI's svmsg_file.h: the messages, and the calls.
+//! What server and client share, as TLPI's svmsg_file.h: the messages and the calls.
 
 use std::io;
 use std::ptr;
@@ -10,7 +10,7 @@ use nix::sys::signal::{
 };
 
 /// `SERVER_KEY` of svmsg_file.h.
-pub(super) const SERVER_KEY: key_t = 0x1aaa_aaa1;
+pub(super) const SERVER_KEY: u32 = 0x1aaa_aaa1;
 
 /// The types of replies: `RESP_MT_FAILURE`, `RESP_MT_DATA`, `RESP_MT_END`.
 pub(super) const FAILURE: c_long = 1;
@@ -23,7 +23,7 @@ pub(super) const MAX: usize = 8192;
 /// `REQ_MSG_SIZE`: an int, and a path of `PATH_MAX` bytes.
 pub(super) const REQUEST: usize = 4 + 4096;
 
-/// A message of either kind, as the calls want it.
+/// A message as msgsnd and msgrcv expect it.
 #[repr(C)]
 pub(super) struct Message {
     pub(super) mtype: c_long,
@@ -37,7 +37,7 @@ impl Message {
 }
 
 pub(super) fn msgget(key: key_t, flags: c_int) -> io::Result<c_int> {
-    // SAFETY: it takes two integers; msgget(2).
+    // SAFETY: msgget takes two integers; msgget(2).
     match unsafe { libc::msgget(key, flags) } {
         -1 => Err(failed("msgget")),
         queue => Ok(queue),
@@ -73,21 +73,21 @@ fn failed(call: &str) -> io::Error {
     io::Error::new(errno.kind(), format!("{call}: {errno}"))
 }
 
-/// The queue that this process removes when a signal ends it, and which process that is: a forked
-/// child has the same handlers, and removes nothing.
+/// The queue to remove when a signal ends this process, and the pid of this process: a forked child
+/// inherits the handlers and must remove nothing.
 static OWN_QUEUE: AtomicI32 = AtomicI32::new(-1);
 static OWNER: AtomicI32 = AtomicI32::new(-1);
 
-/// Makes a queue that neither SIGINT nor SIGTERM leaves behind.
+/// Makes a queue, which SIGINT and SIGTERM remove.
 pub(super) fn make_own(key: key_t, flags: c_int) -> io::Result<c_int> {
     let ends = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
-    // Not between making the queue and knowing of it.
+    // Block the signals until the handlers know the queue.
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&ends), None)?;
     let queue = msgget(key, flags)?;
     OWN_QUEUE.store(queue, Ordering::SeqCst);
     OWNER.store(nix::unistd::getpid().as_raw(), Ordering::SeqCst);
     for signal in &ends {
-        // So that the signal, raised again, has its usual effect.
+        // Reset, so that the handler can raise the signal again with its default effect.
         on_signal(signal, remove_own, SaFlags::SA_RESETHAND)?;
     }
     sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&ends), None)?;
@@ -98,7 +98,7 @@ extern "C" fn remove_own(signal: c_int) {
     if OWNER.load(Ordering::SeqCst) == nix::unistd::getpid().as_raw() {
         remove(OWN_QUEUE.load(Ordering::SeqCst));
     }
-    // SAFETY: it takes an integer and may be called in a handler; signal-safety(7).
+    // SAFETY: raise takes an integer and is allowed in handlers; signal-safety(7).
     unsafe { libc::raise(signal) };
 }
 
@@ -108,47 +108,28 @@ pub(super) fn on_signal(
     flags: SaFlags,
 ) -> io::Result<()> {
     let action = SigAction::new(SigHandler::Handler(handler), flags, SigSet::empty());
-    // SAFETY: every handler here makes only calls that signal-safety(7) lists, and msgctl, which is
-    // one system call and takes no lock.
+    // SAFETY: the handlers make only calls that signal-safety(7) lists, and msgctl, which is a plain
+    // system call and takes no lock.
     unsafe { sigaction(signal, &action) }?;
     Ok(())
 }
 
-/// The arguments, one by one.
-pub(super) struct Arguments(std::env::ArgsOs);
-
-impl Arguments {
-    pub(super) fn new() -> Self {
-        let mut arguments = std::env::args_os();
-        arguments.next();
-        Self(arguments)
+/// The number behind an option, in decimal or as 0x and hexadecimal digits.
+pub(super) fn option(name: &str, default: u32) -> Result<u32, String> {
+    let mut arguments = std::env::args().skip_while(|argument| argument != name);
+    if arguments.next().is_none() {
+        return Ok(default);
     }
+    let text = arguments.next().unwrap_or_default();
+    let number = match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    number.map_err(|error| format!("{name} {text}: {error}"))
+}
 
-    pub(super) fn next(&mut self) -> Option<std::ffi::OsString> {
-        self.0.next()
-    }
-
-    /// A key, with 0x or in decimal, as ipcs prints it.
-    pub(super) fn key(&mut self) -> Result<key_t, String> {
-        let text = self.text()?;
-        let bits = match text.strip_prefix("0x") {
-            Some(digits) => u32::from_str_radix(digits, 16),
-            None => text.parse(),
-        };
-        bits.map(u32::cast_signed).map_err(|error| format!("{text}: {error}"))
-    }
-
-    /// A number of bytes, from `least` to [`MAX`].
-    pub(super) fn size(&mut self, least: usize) -> Result<usize, String> {
-        let text = self.text()?;
-        match text.parse() {
-            Ok(size) if (least..=MAX).contains(&size) => Ok(size),
-            _ => Err(format!("{text}: a number from {least} to {MAX} is expected")),
-        }
-    }
-
-    fn text(&mut self) -> Result<String, String> {
-        let value = self.0.next().ok_or("a value is missing")?;
-        value.into_string().map_err(|value| format!("{}: not a number", value.display()))
-    }
+/// An option that is a number of bytes, at most [`MAX`].
+pub(super) fn size(name: &str, default: usize) -> Result<usize, String> {
+    let size = option(name, default as u32)? as usize;
+    if (1..=MAX).contains(&size) { Ok(size) } else { Err(format!("{name}: 1 to {MAX} bytes")) }
 }

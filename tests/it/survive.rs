@@ -14,7 +14,7 @@ use mqfs::ownership::lease;
 use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sysv_ipc::{Key, MessageBuffer, OwnedQueue, Queue};
+use sysv_ipc::{Key, Lock, MessageBuffer, OwnedQueue, Queue};
 use tempfile::TempDir;
 
 use crate::support::{
@@ -152,7 +152,10 @@ fn a_stop_in_the_midst_of_transfers_ends_in_time_and_the_next_server_brings_the_
         let children = first.children();
         let start = Instant::now();
         first.signal(Signal::SIGTERM);
-        wait_until("it stops", || queue_of(place.key).is_none());
+        // It removes its queue first, then gives back its lock.
+        wait_until("it gives back its key", || {
+            Lock::open(place.key).and_then(Lock::is_held) != Ok(true)
+        });
         let next = place.serve(&[]);
         assert!(first.running().wait().success());
         assert!(start.elapsed() >= Duration::from_secs(1), "no earlier, since nobody reads");

@@ -25,7 +25,7 @@ fn a_server_with_too_few_descriptors_says_so_or_its_children_do() {
     in_own_namespace(|| {
         let place = Place::new();
         let mut served = 0;
-        for descriptors in 4..=12 {
+        for descriptors in 5..=12 {
             let mut server = with_descriptors(descriptors, &place.command(&["--quiet"]));
             if !has_started(&mut server) {
                 // Rather than serve unconfined.
