@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
-/// Shows a path or other text with control characters and invalid UTF-8 escaped, so that it stays on
-/// one line and cannot command a terminal.
+/// Shows a path or other text with control characters and invalid UTF-8 escaped, so that it stays
+/// on one line and cannot command a terminal.
 ///
 /// ```
 /// use mqfs::escape::escape;

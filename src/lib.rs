@@ -1,12 +1,12 @@
 //! mqfs transfers files between processes on one machine over System V message queues. It needs no
-//! port, no socket file and no mount, so it works for sandboxed and chrooted processes that share an
-//! IPC namespace with a server.
+//! port, no socket file and no mount, so it works for sandboxed and chrooted processes that share
+//! an IPC namespace with a server.
 //!
-//! A server owns a well-known *request queue* and forks a child for each request. A client creates a
-//! private *reply queue*, names it in its request, receives the file from it and removes it. A reaper
-//! removes the queues of processes that are provably dead. The plain form of the protocol is that of
-//! *The Linux Programming Interface* (TLPI), section 46.8, so programs written after that book
-//! work with mqfs in both directions.
+//! A server owns a well-known *request queue* and forks a child for each request. A client creates
+//! a private *reply queue*, names it in its request, receives the file from it and removes it. A
+//! reaper removes the queues of processes that are provably dead. The plain form of the protocol is
+//! that of *The Linux Programming Interface* (TLPI), section 46.8, so programs written after that
+//! book work with mqfs in both directions.
 //!
 //! # Fetching a file
 //!
@@ -20,8 +20,8 @@
 //! ```
 //!
 //! A [`Transfer`] reads like a file. It reaches the end of file only after the number of bytes and
-//! their checksum were verified; a short file is always an error. If the server dies on the way, the
-//! transfer continues with the next one.
+//! their checksum were verified; a short file is always an error. If the server dies on the way,
+//! the transfer continues with the next one.
 //!
 //! # What else a client can do
 //!
@@ -38,9 +38,9 @@
 //!
 //! # Trust
 //!
-//! Any user can create a queue under any key. So a client trusts only servers of root and of its own
-//! user, and of one more user that it is [told](ClientBuilder::server_uid). It sends others nothing,
-//! not even a path.
+//! Any user can create a queue under any key. So a client trusts only servers of root and of its
+//! own user, and of one more user that it is [told](ClientBuilder::server_uid). It sends others
+//! nothing, not even a path.
 //!
 //! # Writing a tree
 //!

@@ -70,8 +70,8 @@ impl Attempt {
         (std::mem::take(&mut self.received), std::mem::take(&mut self.checksum))
     }
 
-    /// Receives the next message, and those that already wait behind it. Removes the queue after the
-    /// last message and after an error.
+    /// Receives the next message, and those that already wait behind it. Removes the queue after
+    /// the last message and after an error.
     pub(super) fn advance(&mut self) -> Result<(), Error> {
         self.bytes.truncate(0);
         if let Some(error) = self.failed.take() {

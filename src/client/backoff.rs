@@ -1,4 +1,5 @@
-//! Pauses between tries: each longer than the last, and random, so that clients do not move in step.
+//! Pauses between tries: each longer than the last, and random, so that clients do not move in
+//! step.
 
 use std::time::{Duration, Instant};
 

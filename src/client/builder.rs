@@ -6,7 +6,8 @@ use sysv_ipc::{Key, Uid};
 
 use crate::wire::DEFAULT_KEY;
 
-/// Builds a [`Client`](super::Client) with options; made by [`Client::builder`](super::Client::builder).
+/// Builds a [`Client`](super::Client) with options; made by
+/// [`Client::builder`](super::Client::builder).
 #[derive(Debug, Clone, Default)]
 pub struct ClientBuilder {
     pub(super) options: Options,

@@ -2,8 +2,8 @@
 
 use super::watch::WatchHandle;
 
-/// Stops a client from another thread: removes its reply queues, so that every wait on one fails with
-/// [`ErrorKind::Cancelled`](super::ErrorKind::Cancelled), and lets it create no new ones.
+/// Stops a client from another thread: removes its reply queues, so that every wait on one fails
+/// with [`ErrorKind::Cancelled`](super::ErrorKind::Cancelled), and lets it create no new ones.
 ///
 /// ```no_run
 /// use std::{thread, time::Duration};

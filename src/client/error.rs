@@ -11,10 +11,9 @@ use crate::wire::{Failure, Malformed};
 
 /// Why a request or a transfer failed.
 ///
-/// [`kind`](Self::kind) says what a program can branch on,
-/// [`raw_os_error`](Self::raw_os_error) gives the server's errno, and
-/// [`source`](std::error::Error::source) the failed system call, where there is one. The text is safe
-/// to show on a terminal.
+/// [`kind`](Self::kind) says what a program can branch on, [`raw_os_error`](Self::raw_os_error)
+/// gives the server's errno, and [`source`](std::error::Error::source) the failed system call,
+/// where there is one. The text is safe to show on a terminal.
 ///
 /// An error converts to an [`io::Error`] of the kind that a local file would give (`NotFound`,
 /// `PermissionDenied`, `TimedOut`, …). [`downcast`](io::Error::downcast) brings the original back.
@@ -32,8 +31,8 @@ pub enum ErrorKind {
     ServerDead,
     /// A server runs, but has no request queue at the moment.
     ServerRestarting,
-    /// The request queue belongs to a user whom the client does not trust. Any user can create a queue
-    /// under any key.
+    /// The request queue belongs to a user whom the client does not trust. Any user can create a
+    /// queue under any key.
     UntrustedServer,
     /// The server does not accept requests from this user.
     NotAllowed,
@@ -41,7 +40,8 @@ pub enum ErrorKind {
     InvalidPath,
     /// The IPC namespace has no queue left for the reply.
     NoQueueLeft,
-    /// Another system call failed before the request was sent, or a kernel limit is too small for it.
+    /// Another system call failed before the request was sent, or a kernel limit is too small for
+    /// it.
     Ipc,
     /// The server has no such file (`ENOENT`).
     NotFound,
@@ -262,7 +262,7 @@ impl From<Malformed> for Error {
     }
 }
 
-/// What the server says. A child that died cannot say so itself: the server does, with `EOWNERDEAD`.
+/// The server's FAILURE.
 impl From<Failure> for Error {
     fn from(Failure { text, errno }: Failure) -> Self {
         let text = String::from_utf8_lossy(&text).into_owned();

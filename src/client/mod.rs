@@ -1,7 +1,8 @@
 //! The client: requests files from a server and receives them.
 //!
-//! For every request the client creates a private reply queue, sends its lease into it, and names it
-//! in the request. It receives META, DATA …, END or FAILURE from the reply queue, and removes it.
+//! For every request the client creates a private reply queue, sends its lease into it, and names
+//! it in the request. It receives META, DATA …, END or FAILURE from the reply queue, and removes
+//! it.
 
 mod attempt;
 mod backoff;
@@ -53,8 +54,8 @@ use requester::Requester;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
-/// Threads can share a client; each transfer has a reply queue of its own. The client looks the server
-/// up for every request, and sends nothing to a queue whose owner it does not trust.
+/// Threads can share a client; each transfer has a reply queue of its own. The client looks the
+/// server up for every request, and sends nothing to a queue whose owner it does not trust.
 #[derive(Debug, Clone)]
 pub struct Client {
     requester: Requester,
@@ -75,8 +76,8 @@ impl Client {
     /// queue and will create another one counts.
     ///
     /// # Errors
-    /// The request queue does not exist, belongs to an untrusted user or a dead server, or cannot be
-    /// looked up.
+    /// The request queue does not exist, belongs to an untrusted user or a dead server, or cannot
+    /// be looked up.
     pub fn check_server(&self) -> Result<(), Error> {
         match self.requester.find_server() {
             Err(error) if !error.is_server_restarting() => Err(error),
@@ -90,8 +91,8 @@ impl Client {
     }
 
     /// Requests a file and waits until the server begins to answer. The server resolves the path
-    /// below its root. If the server is busy or has lost its queue, the client asks again, with growing
-    /// pauses, until the timeout.
+    /// below its root. If the server is busy or has lost its queue, the client asks again, with
+    /// growing pauses, until the timeout.
     ///
     /// # Errors
     /// The request failed, or the server cannot open the file: see [`ErrorKind`].
@@ -152,8 +153,8 @@ impl Client {
     /// Where a symbolic link leads.
     ///
     /// # Errors
-    /// Those of [`metadata`](Self::metadata); `EINVAL`, as of readlink(2), if the path is no symbolic
-    /// link.
+    /// Those of [`metadata`](Self::metadata); `EINVAL`, as of readlink(2), if the path is no
+    /// symbolic link.
     pub fn read_link(&self, path: impl AsRef<Path>) -> Result<PathBuf, Error> {
         let entry = stat::stat(self.requester.clone(), path.as_ref(), false)?;
         entry.link_target().map(Path::to_owned).ok_or_else(|| Cause::server(Errno::EINVAL).into())
@@ -172,13 +173,14 @@ impl Client {
     ///
     /// # Errors
     /// Those of [`metadata`](Self::metadata); an error that converts to
-    /// [`io::ErrorKind::NotADirectory`](std::io::ErrorKind::NotADirectory) if the path is no directory.
+    /// [`io::ErrorKind::NotADirectory`](std::io::ErrorKind::NotADirectory) if the path is no
+    /// directory.
     pub fn read_dir(&self, path: impl AsRef<Path>) -> Result<ReadDir, Error> {
         ReadDir::open(self.requester.clone(), path.as_ref())
     }
 
-    /// Requests a directory with everything below it, or one file. A symbolic link at the end of the
-    /// path is followed; other links are entries themselves.
+    /// Requests a directory with everything below it, or one file. A symbolic link at the end of
+    /// the path is followed; other links are entries themselves.
     ///
     /// # Errors
     /// Those of [`metadata`](Self::metadata).

@@ -102,8 +102,8 @@ fn send_lease(queue: Queue, lease: &Lease) -> Result<(), Error> {
     })
 }
 
-/// Makes the server's user the owner, so that the server may send. The creator keeps its rights, and
-/// nobody else gains any.
+/// Makes the server's user the owner, so that the server may send. The creator keeps its rights,
+/// and nobody else gains any.
 fn hand_over(queue: Queue, server: Uid) -> Result<(), sysv_ipc::Error> {
     let mut settings = queue.status()?.settings();
     settings.uid = server;

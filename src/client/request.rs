@@ -44,8 +44,8 @@ pub(super) fn send(
     })
 }
 
-/// Waits for room by trying again and again. A wait in msgsnd(2) could be ended only by signals: the
-/// queue is not ours to remove.
+/// Waits for room by trying again and again. A wait in msgsnd(2) could be ended only by signals:
+/// the queue is not ours to remove.
 fn send_when_room<T>(
     options: &Options,
     watch: &WatchHandle,
@@ -75,8 +75,8 @@ fn exceeds_capacity(queue: Queue, request: &MessageBuffer) -> bool {
     queue.status().is_ok_and(|status| request.text().len() as u64 > status.max_bytes)
 }
 
-/// Encodes the request. A plain server ignores the extension, unless its receive buffer is too small
-/// for it: TLPI's server then ends. So a long request to a queue without our mark has none.
+/// Encodes the request. A plain server ignores the extension, unless its receive buffer is too
+/// small for it: TLPI's server then ends. So a long request to a queue without our mark has none.
 fn encode(
     server: &ServerQueue,
     reply: &ReplyQueue,

@@ -51,8 +51,8 @@ impl Requester {
         }
     }
 
-    /// Asks with growing pauses until there is an answer, after the answer to an earlier request was
-    /// `lost`. Waiting for a server that is busy or absent uses up no retry.
+    /// Asks with growing pauses until there is an answer, after the answer to an earlier request
+    /// was `lost`. Waiting for a server that is busy or absent uses up no retry.
     pub(super) fn ask_again(
         &mut self,
         path: &Path,

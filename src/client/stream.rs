@@ -82,8 +82,8 @@ impl Stream {
         Ok(())
     }
 
-    /// The bytes that are available, receiving some if there are none. Empty at the end, after count
-    /// and checksum were verified.
+    /// The bytes that are available, receiving some if there are none. Empty at the end, after
+    /// count and checksum were verified.
     pub(super) fn fill(&mut self) -> Result<&[u8], Error> {
         while self.consumed >= self.attempt.bytes().len() && !self.attempt.is_over() {
             self.consumed = 0;

@@ -33,8 +33,8 @@ pub struct Transfer {
     /// What earlier answers brought.
     before: u64,
     checksum_before: crc32fast::Hasher,
-    /// Of that, the last part, which no END verified: its start, and its checksum. The server compares
-    /// it with the file when it is asked for the rest.
+    /// Of that, the last part, which no END verified: its start, and its checksum. The server
+    /// compares it with the file when it is asked for the rest.
     unverified: Option<(u64, crc32fast::Hasher)>,
     parts: u32,
     failed: Option<Error>,
@@ -164,8 +164,8 @@ impl Transfer {
         }
     }
 
-    /// Whether the rest can be asked for. A file without a size, as in /proc, may differ each time it
-    /// is read, and a plain server can only start at the beginning.
+    /// Whether the rest can be asked for. A file without a size, as in /proc, may differ each time
+    /// it is read, and a plain server can only start at the beginning.
     fn is_resumable(&self) -> bool {
         self.received() == 0 || self.meta.is_some_and(|meta| meta.size > 0)
     }

@@ -24,8 +24,8 @@ const NOTHING_YET: Error = Error::corrupt("nothing yet");
 
 /// A directory with everything below it, in one request.
 ///
-/// A directory comes before its entries, which are sorted by the bytes of their names. If the server
-/// dies on the way, another request asks for the rest.
+/// A directory comes before its entries, which are sorted by the bytes of their names. If the
+/// server dies on the way, another request asks for the rest.
 ///
 /// ```no_run
 /// use std::io::Read;
@@ -100,8 +100,8 @@ impl Walk {
         })
     }
 
-    /// The next entry; None at the end, after everything was verified. If several answers were needed,
-    /// each file was verified by itself.
+    /// The next entry; None at the end, after everything was verified. If several answers were
+    /// needed, each file was verified by itself.
     ///
     /// # Errors
     /// The rest of the tree cannot arrive. Errors of single entries are in
@@ -253,8 +253,8 @@ impl Walk {
         Ok(())
     }
 
-    /// How many bytes of the entry are available, receiving some if there are none; 0 at its end. An
-    /// error ends this entry, or, if `failed` is set, the whole tree.
+    /// How many bytes of the entry are available, receiving some if there are none; 0 at its end.
+    /// An error ends this entry, or, if `failed` is set, the whole tree.
     fn fill_content(&mut self) -> Result<usize, Error> {
         loop {
             let is_within = |walk: &Self| matches!(walk.state, State::InEntry(_));
@@ -344,7 +344,8 @@ impl Walk {
         self.state = if self.in_top { State::Between } else { State::Ended };
     }
 
-    /// Asks for the rest after an answer was `lost`. If that is impossible, the whole walk has failed.
+    /// Asks for the rest after an answer was `lost`. If that is impossible, the whole walk has
+    /// failed.
     fn ask_again(&mut self, lost: Error) {
         if let Err(error) = self.try_ask_again(lost) {
             self.failed = Some(error);
@@ -387,8 +388,8 @@ impl Walk {
 }
 
 impl WalkEntry<'_> {
-    /// The path below the top, whose own path is empty. In a very deep tree it is longer than any path
-    /// that system calls accept (`PATH_MAX`).
+    /// The path below the top, whose own path is empty. In a very deep tree it is longer than any
+    /// path that system calls accept (`PATH_MAX`).
     pub fn path(&self) -> &Path {
         let path = &self.walk.path;
         Path::new(OsStr::from_bytes(path.strip_suffix(b"/").unwrap_or(path)))
@@ -407,9 +408,9 @@ impl WalkEntry<'_> {
     /// The metadata. Symbolic links are not followed.
     ///
     /// # Errors
-    /// The server could not look at the entry, or what the caller left unread of the entry before did
-    /// not arrive completely: then this is an entry of the same name. The rest of the tree is not
-    /// affected.
+    /// The server could not look at the entry, or what the caller left unread of the entry before
+    /// did not arrive completely: then this is an entry of the same name. The rest of the tree is
+    /// not affected.
     pub fn metadata(&self) -> Result<Metadata, Error> {
         self.walk.entry.metadata()
     }

@@ -21,12 +21,12 @@ use sysv_ipc::{
 /// How often the thread checks every wait.
 const TICK: Duration = Duration::from_millis(200);
 
-/// If a check comes this late, this process was stopped meanwhile, or the machine is too busy to blame
-/// the server.
+/// If a check comes this late, this process was stopped meanwhile, or the machine is too busy to
+/// blame the server.
 const LATE: Duration = Duration::from_secs(1);
 
-/// How many ticks without a queue the thread stays awake. Waking it for every transfer would cost more
-/// than the ticks.
+/// How many ticks without a queue the thread stays awake. Waking it for every transfer would cost
+/// more than the ticks.
 const LINGER: u32 = 5;
 
 /// After a wait of this long, check whether the server is alive.
@@ -322,15 +322,16 @@ impl Watch {
 }
 
 impl Entry {
-    /// Ends a wait on the queue. Call it under the lock and while the queue is listed, when the id is
-    /// certainly still ours.
+    /// Ends a wait on the queue. Call it under the lock and while the queue is listed, when the id
+    /// is certainly still ours.
     fn end(&self, reason: Error) {
         if self.ended.set(reason).is_ok() {
             let _ = self.queue.remove();
         }
     }
 
-    /// Excludes the time in which this process was stopped (SIGSTOP), and perhaps the server with it.
+    /// Excludes the time in which this process was stopped (SIGSTOP), and perhaps the server with
+    /// it.
     fn exclude(&self, pause: Duration, now: Duration) {
         let [pause, now] = [pause, now].map(|time| time.as_millis() as u64);
         let later = |since| (since > 0).then(|| now.min(since + pause).max(1));

@@ -1,8 +1,8 @@
-//! Reading and writing native-endian fields one after the other.
+//! Reading native-endian fields one after the other, and where extensions begin.
 
 use super::Malformed;
 
-/// Takes fields off the front of some bytes, and nothing beyond their end.
+/// Takes fields off the front of a byte slice; an error instead of reading beyond its end.
 pub(super) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -42,7 +42,7 @@ impl<'a> Reader<'a> {
         self.array().map(i64::from_ne_bytes)
     }
 
-    /// Takes a block's opening: its magic, and its version, which must be `version`.
+    /// Takes the magic and the version that open a block, and checks both.
     pub(super) fn opening(&mut self, magic: &[u8; 8], version: u16) -> Result<(), Malformed> {
         if self.array::<8>()? != *magic {
             return Err(Malformed::Magic);
@@ -54,14 +54,14 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The bytes behind a text that ends in NUL, from the next multiple of 8; None if they end sooner.
-/// So does every extension stand behind what plain peers read.
-pub(super) fn behind_text(message: &[u8], nul: usize) -> Option<&[u8]> {
+/// The extension of a message: the bytes after the text's NUL, from the next multiple of 8. Plain
+/// peers do not read that far. None if the message ends before.
+pub(super) fn extension_after(message: &[u8], nul: usize) -> Option<&[u8]> {
     message.get((nul + 1).next_multiple_of(8)..)
 }
 
-/// Ends a text in NUL and pads it to where the extension stands.
-pub(super) fn end_text(message: &mut Vec<u8>) {
+/// Ends a text with NUL, and pads it to where the extension begins.
+pub(super) fn pad_to_extension(message: &mut Vec<u8>) {
     message.push(0);
     message.resize(message.len().next_multiple_of(8), 0);
 }

@@ -1,27 +1,27 @@
-//! What the DATA of a listing or a tree holds: messages within messages, packed one behind the other,
-//! and in them entries with their names.
+//! The content of a listing's or a tree's DATA: messages packed one after the other, and the
+//! directory entries in them.
 
 use super::bytes::Reader;
 use super::{Kind, Malformed, Meta, Reply, mtype};
 use sysv_ipc::MessageType;
 
-/// The opening of a packed message: how long it is, and its type, which is that of a [`Reply`].
+/// The header of a packed message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packed {
-    /// The bytes of the message, which follow.
+    /// How many bytes of text follow.
     pub length: u32,
-    /// Its type.
+    /// The message's type, one of those of [`Reply`].
     pub mtype: MessageType,
 }
 
 impl Packed {
-    /// The bytes of the opening.
+    /// The size of the header in bytes.
     pub const SIZE: usize = 8;
 
-    /// The longest message but DATA, in bytes.
+    /// The most bytes of text in a message that is not DATA.
     pub const LONGEST: usize = 16_384;
 
-    /// The opening as bytes.
+    /// Encodes the header.
     pub fn encode(&self) -> [u8; Self::SIZE] {
         let mut bytes = [0; Self::SIZE];
         bytes[0..4].copy_from_slice(&self.length.to_ne_bytes());
@@ -29,10 +29,10 @@ impl Packed {
         bytes
     }
 
-    /// The opening in these bytes.
+    /// Decodes a header.
     ///
     /// # Errors
-    /// [`Malformed`]: no type of a reply, or longer than a message of that type can be.
+    /// The type is not that of a reply, or the length is too great for the type.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         let (length, number) = (reader.u32()?, reader.u16()?);
@@ -47,37 +47,37 @@ impl Packed {
         Ok(Self { length, mtype })
     }
 
-    /// Appends a message, opening and all.
+    /// Appends a message with its header.
     pub fn append(out: &mut Vec<u8>, mtype: MessageType, text: &[u8]) {
         out.extend_from_slice(&Self { length: text.len() as u32, mtype }.encode());
         out.extend_from_slice(text);
     }
 }
 
-/// What a packed META says: a [`Meta`], and what else there is to say of an entry of a directory.
+/// A directory entry, or the top of a tree: the text of a packed META.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry<'a> {
-    /// What it is.
+    /// The part that every META has.
     pub meta: Meta,
-    /// Whose it is.
+    /// The owner.
     pub uid: u32,
-    /// Of which group.
+    /// The group.
     pub gid: u32,
-    /// How many names it has.
+    /// The number of hard links.
     pub links: u64,
-    /// Which device it is, if it is one: `st_rdev`.
+    /// The device number of a device file: `st_rdev`.
     pub special: u64,
-    /// Its name within its directory; any bytes. Empty for what was asked for itself.
+    /// The name in its directory; any bytes. Empty for the path that was asked for.
     pub name: &'a [u8],
-    /// Where a symbolic link leads.
+    /// The target of a symbolic link.
     pub target: &'a [u8],
 }
 
 impl<'a> Entry<'a> {
-    /// The bytes of a packed META without its name and target.
+    /// The size in bytes without name and target.
     pub const SIZE: usize = Meta::SIZE + 32;
 
-    /// What could not be looked at: nothing but its name is known.
+    /// An entry of which only the name is known, since the server cannot look at it.
     pub fn unknown(name: &'a [u8]) -> Self {
         let meta = Meta {
             kind: Kind::Unknown,
@@ -95,7 +95,7 @@ impl<'a> Entry<'a> {
     /// Appends the entry as a packed META.
     ///
     /// # Panics
-    /// If name or target has more than 65,535 bytes, which none in a file system has.
+    /// If name or target is longer than 65,535 bytes. No file system has such.
     pub fn append(&self, out: &mut Vec<u8>) {
         let [name, target] = [self.name, self.target]
             .map(|text| u16::try_from(text.len()).expect("a name as file systems have them"));
@@ -113,10 +113,10 @@ impl<'a> Entry<'a> {
         out.extend_from_slice(self.target);
     }
 
-    /// The entry in the text of a packed META.
+    /// Decodes the text of a packed META.
     ///
     /// # Errors
-    /// [`Malformed`]: it is none that this build knows.
+    /// This build does not know such an entry.
     pub fn decode(text: &'a [u8]) -> Result<Self, Malformed> {
         let meta = Meta::decode(text)?;
         let mut reader = Reader::new(text.get(Meta::SIZE..).unwrap_or_default());

@@ -1,4 +1,4 @@
-//! The message at the head of a reply queue that says whose it is.
+//! The lease: the message at the head of a reply queue that identifies the queue's owner.
 
 use std::fmt;
 
@@ -8,14 +8,14 @@ use super::bytes::Reader;
 use super::{LEASE_TYPE, Malformed};
 use sysv_ipc::{MessageType, QueueId};
 
-/// 16 random bytes that a lease and its owner's request share, and nobody else can read.
+/// 16 random bytes that are in a lease and in its owner's requests, and that nobody else can read.
 ///
-/// Compared in constant time, and never printed.
+/// Comparison takes constant time. Debug output does not show the bytes.
 #[derive(Clone, Copy)]
 pub struct Cookie([u8; 16]);
 
 impl Cookie {
-    /// A cookie of these bytes.
+    /// A cookie with these bytes.
     pub const fn new(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
@@ -40,14 +40,14 @@ impl fmt::Debug for Cookie {
     }
 }
 
-/// A process, named so that no other one is ever mistaken for it.
+/// A process, identified so that no later process with the same pid is mistaken for it.
 ///
-/// 0 in a field means that its owner could not tell, for want of /proc.
+/// 0 in a field means that the owner does not know, since it has no /proc.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct OwnerId {
-    /// The process id within its own pid namespace.
+    /// The process id in its own pid namespace.
     pub pid: i32,
-    /// When it started, in clock ticks since boot by the clock of its time namespace: field 22 of
+    /// When it started, in clock ticks since boot, by the clock of its time namespace: field 22 of
     /// /proc/self/stat, proc_pid_stat(5).
     pub start_time: u64,
     /// The inode of its pid namespace, namespaces(7).
@@ -56,15 +56,16 @@ pub struct OwnerId {
     pub time_namespace: u64,
 }
 
-/// The first message of a reply queue, which stays there for the queue's life.
+/// The first message of a reply queue. It stays there as long as the queue exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
-    /// Whose queue it is.
+    /// The owner of the queue.
     pub owner: OwnerId,
-    /// What a request that names the queue must know.
+    /// A request that names the queue must contain this cookie.
     pub cookie: Cookie,
-    /// Where the request is sent. A server that is handed the queue knows the cookie too, and could
-    /// otherwise pass the request on to another server, in the owner's name.
+    /// The request queue that the request goes to. The server that is handed the reply queue can
+    /// read the cookie; without this field it could send requests to another server in the owner's
+    /// name.
     pub request_queue: QueueId,
 }
 
@@ -72,10 +73,10 @@ impl Lease {
     const MAGIC: &'static [u8; 8] = b"mqfs-own";
     const VERSION: u16 = 1;
 
-    /// The bytes of `mtext` in a lease.
+    /// The size of `mtext` in bytes.
     pub const SIZE: usize = 64;
 
-    /// The lease as `mtext`, for a message of type [`LEASE_TYPE`].
+    /// Encodes the lease as the `mtext` of a message of type [`LEASE_TYPE`].
     pub fn encode(&self) -> [u8; Self::SIZE] {
         let mut bytes = [0; Self::SIZE];
         bytes[0..8].copy_from_slice(Self::MAGIC);
@@ -89,10 +90,10 @@ impl Lease {
         bytes
     }
 
-    /// The lease in a message.
+    /// Decodes a message.
     ///
     /// # Errors
-    /// The message is of another type, or is no lease that this build knows.
+    /// The message has another type, or this build does not know such a lease.
     pub fn decode(mtype: MessageType, text: &[u8]) -> Result<Self, Malformed> {
         if mtype != LEASE_TYPE {
             return Err(Malformed::Type(mtype.get()));

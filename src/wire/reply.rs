@@ -1,10 +1,10 @@
-//! What a server answers: META, DATA and END, or FAILURE.
+//! Replies: META, DATA and END, or FAILURE.
 
 use std::fmt;
 
 use nix::errno::Errno;
 
-use super::bytes::{Reader, behind_text, end_text};
+use super::bytes::{Reader, extension_after, pad_to_extension};
 use super::{Malformed, mtype};
 use sysv_ipc::MessageType;
 
@@ -12,13 +12,13 @@ use sysv_ipc::MessageType;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reply<'a> {
-    /// It cannot be done, or not to its end.
+    /// The request failed, at once or on the way.
     Failure(Failure),
     /// The next bytes of the file.
     Data(&'a [u8]),
-    /// The file has ended. A plain server says no more than that.
+    /// The file has ended. A plain server sends no trailer.
     End(Option<Trailer>),
-    /// What is to come. A plain server does not say.
+    /// What the file is, before its bytes. A plain server does not send this.
     Meta(Meta),
 }
 
@@ -32,10 +32,10 @@ impl<'a> Reply<'a> {
     /// The type of a META.
     pub const META: MessageType = mtype(4);
 
-    /// The reply in a message. An END with anything but our trailer in it is a plain one.
+    /// Decodes a message. An END without our trailer is a plain one, whatever it contains.
     ///
     /// # Errors
-    /// [`Malformed`]: an unknown type, or a META or a trailer that this build does not know.
+    /// The type is unknown, or this build does not know such a META or trailer.
     pub fn decode(mtype: MessageType, text: &'a [u8]) -> Result<Self, Malformed> {
         match mtype {
             Self::FAILURE => Ok(Self::Failure(Failure::decode(text))),
@@ -50,32 +50,32 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// What a file is, and which part of it is to come. Opens an extended reply.
+/// What a file is, and which part of it follows: the first message of an extended reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meta {
-    /// What it is.
+    /// The file's type.
     pub kind: Kind,
-    /// Its `st_mode`, inode(7).
+    /// Type and permissions: `st_mode`, inode(7).
     pub mode: u32,
-    /// Its size in bytes. 0 where the kernel does not say, as for much of /proc.
+    /// The size in bytes. The kernel says 0 for much of /proc, whatever its size.
     pub size: u64,
-    /// When its content last changed: seconds since the epoch, and nanoseconds.
+    /// When the content last changed: seconds since the epoch, and nanoseconds.
     pub mtime: (i64, u32),
-    /// The device that it lies on.
+    /// The number of the device that holds the file.
     pub device: u64,
-    /// Its inode there.
+    /// The inode number on that device.
     pub inode: u64,
-    /// Where in the file the bytes to come begin.
+    /// Where in the file the following bytes begin.
     pub offset: u64,
-    /// How many are announced; None where the file's size is unknown. END has the true number.
+    /// How many bytes will probably follow. None if the size is unknown. END has the true number.
     pub length: Option<u64>,
 }
 
-/// What a file is.
+/// A file's type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
-    /// It could not be looked at: nothing but its name is known.
+    /// Unknown: the server cannot look at the file.
     Unknown,
     /// A regular file.
     Regular,
@@ -109,7 +109,7 @@ impl fmt::Display for Kind {
 }
 
 impl Kind {
-    /// By their numbers in a META.
+    /// Each kind at the index that is its number in a META.
     const ALL: [Kind; 8] = [
         Self::Unknown,
         Self::Regular,
@@ -126,10 +126,10 @@ impl Meta {
     const MAGIC: &'static [u8; 8] = b"mqfs-met";
     const VERSION: u16 = 1;
 
-    /// The bytes of `mtext` in a META.
+    /// The size of `mtext` in bytes.
     pub const SIZE: usize = 72;
 
-    /// The META as `mtext`, for a message of type [`Reply::META`].
+    /// Encodes the META as the `mtext` of a message of type [`Reply::META`].
     pub fn encode(&self) -> [u8; Self::SIZE] {
         let mut bytes = [0; Self::SIZE];
         bytes[0..8].copy_from_slice(Self::MAGIC);
@@ -160,14 +160,14 @@ impl Meta {
     }
 }
 
-/// What an extended END says of the transfer that it ends.
+/// What an extended END says about the transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trailer {
-    /// The bytes sent as DATA.
+    /// How many bytes were sent as DATA.
     pub bytes: u64,
     /// Their CRC-32, that of zlib and gzip.
     pub checksum: u32,
-    /// Whether the file changed between its opening and its end: the bytes may be of both states.
+    /// Whether the file changed while it was read, so that the bytes may mix old and new.
     pub changed: bool,
 }
 
@@ -176,10 +176,10 @@ impl Trailer {
     const VERSION: u16 = 1;
     const CHANGED: u16 = 1;
 
-    /// The bytes of `mtext` in an extended END.
+    /// The size of `mtext` in bytes.
     pub const SIZE: usize = 24;
 
-    /// The trailer as `mtext`, for a message of type [`Reply::END`].
+    /// Encodes the trailer as the `mtext` of a message of type [`Reply::END`].
     pub fn encode(&self) -> [u8; Self::SIZE] {
         let flags = if self.changed { Self::CHANGED } else { 0 };
         let mut bytes = [0; Self::SIZE];
@@ -200,12 +200,12 @@ impl Trailer {
     }
 }
 
-/// Why a request was not, or not wholly, answered.
+/// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The reason in words; any bytes, so to be cleaned before a terminal sees them.
+    /// The reason in words. It may be any bytes: escape it before you show it on a terminal.
     pub text: Vec<u8>,
-    /// The reason as an errno. A plain server gives none.
+    /// The reason as an errno. A plain server sends none.
     pub errno: Option<Errno>,
 }
 
@@ -213,11 +213,11 @@ impl Failure {
     const MAGIC: &'static [u8; 8] = b"mqfs-err";
     const VERSION: u16 = 1;
 
-    /// The failure as `mtext`, for a message of type [`Reply::FAILURE`]. The errno stands behind
-    /// the text's NUL, where a plain client does not look.
+    /// Encodes the failure as the `mtext` of a message of type [`Reply::FAILURE`]. The errno comes
+    /// after the text's NUL, where a plain client does not look.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = self.text.clone();
-        end_text(&mut bytes);
+        pad_to_extension(&mut bytes);
         if let Some(errno) = self.errno {
             bytes.extend_from_slice(Self::MAGIC);
             bytes.extend_from_slice(&Self::VERSION.to_ne_bytes());
@@ -227,10 +227,10 @@ impl Failure {
         bytes
     }
 
-    /// Whatever stands before the first NUL is the text, also if there is none.
+    /// The text ends at the first NUL, or with the message.
     fn decode(text: &[u8]) -> Self {
         let nul = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
-        let errno = behind_text(text, nul).and_then(|bytes| Self::decode_errno(bytes).ok());
+        let errno = extension_after(text, nul).and_then(|bytes| Self::decode_errno(bytes).ok());
         Self { text: text[..nul].to_vec(), errno }
     }
 

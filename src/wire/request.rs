@@ -1,14 +1,14 @@
-//! What a client asks: a path, and where the answer is to go.
+//! Requests: a path, the queue for the reply, and what to do.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::bytes::{Reader, behind_text, end_text};
+use super::bytes::{Reader, extension_after, pad_to_extension};
 use super::{Cookie, MAX_PATH, MAX_REQUEST, Malformed, Start};
 use sysv_ipc::QueueId;
 
-/// A request, as any program can put it into the request queue. Nothing in it is proven.
+/// A request. Any program can send one, so nothing in it is proven.
 ///
 /// ```
 /// use sysv_ipc::QueueId;
@@ -27,47 +27,47 @@ use sysv_ipc::QueueId;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request<'a> {
-    /// Where the reply is to go.
+    /// The queue for the reply.
     pub reply_queue: QueueId,
-    /// What is asked for: any bytes but NUL, at most [`MAX_PATH`] of them, perhaps none.
+    /// Any bytes but NUL, at most [`MAX_PATH`] of them, perhaps none.
     pub path: &'a Path,
-    /// What a plain request does not have.
+    /// None in a plain request.
     pub extension: Option<Extension<'a>>,
 }
 
-/// What an extended request says beyond a plain one.
+/// The part that a plain request does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extension<'a> {
     /// The cookie of the reply queue's lease.
     pub cookie: Cookie,
-    /// What is to be done.
+    /// What to do.
     pub operation: Operation<'a>,
 }
 
-/// What an extended request wants done.
+/// What an extended request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Operation<'a> {
-    /// Send a file's bytes.
+    /// Send the bytes of a file.
     Fetch(Range),
-    /// Send the rest of a file's bytes, if what arrived before is still what the file has there.
+    /// Send the rest of a file, if the bytes that arrived before are still in it.
     Resume(Range, Arrived),
-    /// Say what something is.
+    /// Send the metadata of a file.
     Stat {
-        /// Whether of a symbolic link that the path ends in what it leads to is meant.
+        /// Whether to follow a symbolic link at the end of the path.
         follow: bool,
     },
-    /// Say what a directory holds.
+    /// Send the entries of a directory.
     List(Start<'a>),
-    /// Send a directory with all that is below it, or a file.
+    /// Send a directory with everything below it, or a file.
     Tree(Start<'a>),
-    /// Something that this build does not know: to be refused in words.
+    /// An operation that this build does not know. The server must refuse it in words.
     Unknown {
         /// The version of the extension.
         version: u16,
         /// The operation's number.
         operation: u16,
-        /// Flags, each of which must be understood.
+        /// The operation's flags. A server must not ignore unknown ones.
         flags: u32,
     },
 }
@@ -75,9 +75,9 @@ pub enum Operation<'a> {
 /// A part of a file, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
-    /// Where it begins.
+    /// Where the range begins.
     pub offset: u64,
-    /// How long it is; None is to the end of the file.
+    /// The length; None for everything up to the end of the file.
     pub length: Option<u64>,
 }
 
@@ -96,11 +96,11 @@ impl Range {
     }
 }
 
-/// What an interrupted transfer brought, which no END verified: the bytes up to the range that is
-/// asked for next.
+/// The bytes of an interrupted transfer that no END verified. They end where the requested range
+/// begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrived {
-    /// Where they begin in the file; at most where the range does.
+    /// Where they begin in the file.
     pub start: u64,
     /// Their CRC-32.
     pub checksum: u32,
@@ -115,8 +115,8 @@ impl<'a> Extension<'a> {
     const LIST: u16 = 4;
     const TREE: u16 = 5;
 
-    /// Magic, version, operation, flags and cookie stand where they stand in every version to come:
-    /// without the cookie nobody may be told that a version is unknown.
+    /// Magic, version, operation, flags and cookie keep their places in every future version: the
+    /// server needs the cookie before it may tell a client that a version is unknown.
     fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         if reader.array::<8>()? != *Self::MAGIC {
@@ -189,11 +189,11 @@ impl<'a> Extension<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// The request in `mtext`. What follows the path's NUL is an extension if its magic stands
-    /// there, and padding otherwise.
+    /// Decodes `mtext`. What follows the path's NUL is an extension if it begins with the magic,
+    /// and padding otherwise.
     ///
     /// # Errors
-    /// [`Malformed`]: the bytes are no request.
+    /// The bytes are no request.
     pub fn decode(text: &'a [u8]) -> Result<Self, Malformed> {
         if text.len() > MAX_REQUEST {
             return Err(Malformed::TooLong);
@@ -208,7 +208,7 @@ impl<'a> Request<'a> {
             .take(MAX_PATH + 1)
             .position(|&byte| byte == 0)
             .ok_or(Malformed::UnterminatedPath)?;
-        let extension = match behind_text(text, id_size() + length) {
+        let extension = match extension_after(text, id_size() + length) {
             Some(bytes) if bytes.starts_with(Extension::MAGIC) => Some(Extension::decode(bytes)?),
             _ => None,
         };
@@ -216,10 +216,10 @@ impl<'a> Request<'a> {
         Ok(Self { reply_queue: QueueId::new(id), path, extension })
     }
 
-    /// The request as `mtext`, as short as it can be.
+    /// Encodes the request as `mtext`, as short as possible.
     ///
     /// # Panics
-    /// If the path holds a NUL or is longer than [`MAX_PATH`], or a [`Start`] is too long.
+    /// The path contains a NUL or is longer than [`MAX_PATH`], or a [`Start`] is too long.
     pub fn encode(&self) -> Vec<u8> {
         let path = self.path.as_os_str().as_bytes();
         assert!(path.len() <= MAX_PATH && !path.contains(&0), "not a path");
@@ -229,7 +229,7 @@ impl<'a> Request<'a> {
         match &self.extension {
             None => out.push(0),
             Some(extension) => {
-                end_text(&mut out);
+                pad_to_extension(&mut out);
                 extension.encode(&mut out);
             }
         }

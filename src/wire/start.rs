@@ -1,28 +1,28 @@
-//! Where in a directory or a tree to begin.
+//! Where a listing or a tree begins.
 
 use super::Malformed;
 use super::bytes::Reader;
 
-/// The longest path of a [`Start`], in bytes: as much as fits into a request beside the longest path.
+/// The longest path of a [`Start`], in bytes: it must fit into a request beside the longest path.
 pub const MAX_START: usize = 4032;
 
-/// Where in a directory or a tree to begin: entries come in an order, so whoever lost the rest of
+/// Where in a directory or a tree to begin. Entries are sorted, so a client that lost the rest of
 /// them can ask for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Start<'a> {
-    /// The directories that were entered, each with a slash behind its name, then the name of an entry
-    /// there, or none: at its beginning. Empty: at the very beginning.
+    /// The names of the directories that were entered, each followed by a slash, then the name of
+    /// an entry of the last one, if any. Empty for the beginning.
     pub path: &'a [u8],
-    /// What arrived of a file of that name: how many bytes, and their CRC-32. None: all of the entry,
-    /// so begin with what comes next.
+    /// How many bytes of that entry arrived, and their CRC-32. None if it arrived completely, so
+    /// that the next entry is wanted.
     pub arrived: Option<(u64, u32)>,
 }
 
 impl<'a> Start<'a> {
-    /// With the first entry.
+    /// The first entry.
     pub const BEGINNING: Start<'static> = Start { path: b"", arrived: None };
 
-    /// The names of the directories that were entered, and of the entry in the last of them.
+    /// The names of the entered directories, and the name of the entry.
     pub fn parts(&self) -> (impl Iterator<Item = &'a [u8]> + Clone + use<'a>, &'a [u8]) {
         let name = self.path.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
         let (entered, name) = self.path.split_at(name);
@@ -44,7 +44,7 @@ impl<'a> Start<'a> {
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        assert!(self.path.len() <= MAX_START, "no place to begin at");
+        assert!(self.path.len() <= MAX_START, "the start is too long");
         let (bytes, checksum) = self.arrived.unwrap_or((u64::MAX, 0));
         out.extend_from_slice(&bytes.to_ne_bytes());
         out.extend_from_slice(&checksum.to_ne_bytes());

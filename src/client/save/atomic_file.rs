@@ -1,8 +1,8 @@
 //! The one writer of files: a file takes its name when it is complete.
 //!
-//! Where the file system supports it, the file has no name before (`O_TMPFILE`, open(2)), so that not
-//! even SIGKILL leaves it behind. Elsewhere, and while it replaces another file, it has a temporary
-//! name, which a [`CleanupGuard`] knows.
+//! Where the file system supports it, the file has no name before (`O_TMPFILE`, open(2)), so that
+//! not even SIGKILL leaves it behind. Elsewhere, and while it replaces another file, it has a
+//! temporary name, which a [`CleanupGuard`] knows.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -21,8 +21,8 @@ use super::dir::{Dir, check_name};
 use super::temporary_name::with_temporary_name;
 use crate::sys::errno_of;
 
-/// A file that is being written. If it is dropped before [`commit`](Self::commit), it disappears, and
-/// an older file of its name stays as it is.
+/// A file that is being written. If it is dropped before [`commit`](Self::commit), it disappears,
+/// and an older file of its name stays as it is.
 #[derive(Debug)]
 pub(super) struct AtomicFile {
     dir: Dir,
@@ -78,7 +78,8 @@ impl AtomicFile {
         Ok(())
     }
 
-    /// Links the file under a temporary name: linkat(2) does not replace a file, but renameat(2) does.
+    /// Links the file under a temporary name: linkat(2) does not replace a file, but renameat(2)
+    /// does.
     fn link_temporarily(&mut self) -> Result<(), Errno> {
         let mut held = self.cleanup.lock();
         let ((), temporary) =
@@ -98,7 +99,8 @@ impl Drop for AtomicFile {
     }
 }
 
-/// Creates a file without a name. Naming it later takes /proc, so without /proc there is no such file.
+/// Creates a file without a name. Naming it later takes /proc, so without /proc there is no such
+/// file.
 fn create_unnamed(dir: &Dir, mode: Mode) -> Result<File, Errno> {
     static HAS_PROC: OnceLock<bool> = OnceLock::new();
     if !*HAS_PROC.get_or_init(|| Path::new("/proc/self/fd").exists()) {

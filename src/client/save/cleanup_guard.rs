@@ -39,8 +39,8 @@ impl CleanupGuard {
         self.lock().temporary = None;
     }
 
-    /// Locks the state, so that [`discard`](Self::discard) waits. Hold it across a change on disk and
-    /// the note of it here.
+    /// Locks the state, so that [`discard`](Self::discard) waits. Hold it across a change on disk
+    /// and the note of it here.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

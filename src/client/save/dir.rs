@@ -66,8 +66,8 @@ impl Dir {
         openat2(self, name, OpenHow::new().flags(flags).mode(mode).resolve(beneath))
     }
 
-    /// Creates a directory, or opens the one that exists. If that is ours and not writable, makes it
-    /// writable until it is [closed](Self::close).
+    /// Creates a directory, or opens the one that exists. If that is ours and not writable, makes
+    /// it writable until it is [closed](Self::close).
     pub(super) fn make_dir(
         &self,
         name: &OsStr,
@@ -93,8 +93,8 @@ impl Dir {
         Ok(dir)
     }
 
-    /// Gives the directory itself its final attributes: those of the original, or the mode that it had
-    /// before. A directory of another user stays as it is.
+    /// Gives the directory itself its final attributes: those of the original, or the mode that it
+    /// had before. A directory of another user stays as it is.
     pub(super) fn close(&self, attrs: Option<&PreservedAttrs>, cleanup: &CleanupGuard) {
         let mut held = cleanup.lock();
         let original = held.take_original_mode(&self.0);

@@ -24,8 +24,8 @@ pub(super) enum OutputTarget {
     Descriptor(i32),
 }
 
-/// Resolves a path, following symbolic links also to what does not exist yet. From here on the result
-/// does not depend on the path any more: the directory is open.
+/// Resolves a path, following symbolic links also to what does not exist yet. From here on the
+/// result does not depend on the path any more: the directory is open.
 pub(super) fn resolve(path: &Path) -> Result<OutputTarget, Errno> {
     const MAX_LINKS: usize = 40; // as the kernel: path_resolution(7)
     let descriptors = Dir::open_at(AT_FDCWD, Path::new("/proc/self/fd")).ok();

@@ -24,8 +24,8 @@ pub struct WriteOptions {
 }
 
 impl WriteOptions {
-    /// Whether to copy modes and modification times. The default is true; otherwise new files get the
-    /// usual mode and the current time.
+    /// Whether to copy modes and modification times. The default is true; otherwise new files get
+    /// the usual mode and the current time.
     #[must_use]
     pub fn preserve(mut self, yes: bool) -> Self {
         self.no_preserve = !yes;
@@ -83,13 +83,13 @@ pub struct Report {
     pub problems: u64,
 }
 
-/// Writes a tree below a directory, under a name; without a name, writes the entries of the tree's top
-/// into the directory itself.
+/// Writes a tree below a directory, under a name; without a name, writes the entries of the tree's
+/// top into the directory itself.
 ///
-/// Nothing outside the directory is written: every name is a single component, and no symbolic link is
-/// followed. Files and links replace what has their name; directories keep what they hold. Modes and
-/// times are copied, except set-user-id and set-group-id bits, since owners are not. Special files are
-/// not copied.
+/// Nothing outside the directory is written: every name is a single component, and no symbolic link
+/// is followed. Files and links replace what has their name; directories keep what they hold. Modes
+/// and times are copied, except set-user-id and set-group-id bits, since owners are not. Special
+/// files are not copied.
 ///
 /// # Errors
 /// The rest of the tree cannot be received or written. Failures of single entries are
