@@ -1,9 +1,9 @@
 //! `mqfs-stat`.
 
 mod json;
-mod look;
 mod rates;
-mod report;
+mod state;
+mod tables;
 mod watch;
 
 use std::process::ExitCode;
@@ -12,14 +12,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
-use self::look::Look;
+use self::state::KeyState;
 use super::{FAILED, KeyArgs, NOBODY_READS, UNAVAILABLE, complain, interval, stdout};
 use sysv_ipc::Key;
 
 const PROGRAM: &str = "mqfs-stat";
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 done; 1 the server of the queue or of the figures is dead; 2 invalid input, or no
+Exit status: 0 done; 1 the server of the queue or of the counters is dead; 2 invalid input, or no
 queue under the key; 130 interrupted (--watch); 141 nobody reads the output any more.";
 
 /// Show what mqfs-server does, or any message queue
@@ -71,22 +71,25 @@ fn run(opts: &Opts) -> Result<ExitCode> {
 }
 
 fn once(key: Key, opts: &Opts) -> Result<ExitCode> {
-    let look = if opts.prometheus { Look::without_reply_queues(key)? } else { Look::now(key)? };
-    // A collector wants `mqfs_up 0` where there is nothing.
-    if opts.prometheus || look.queue.is_some() || look.figures.snapshot().is_some() {
+    let state = match opts.prometheus {
+        true => KeyState::without_reply_queues(key)?,
+        false => KeyState::now(key)?,
+    };
+    // Prometheus wants `mqfs_up 0` where nothing exists.
+    if opts.prometheus || state.queue.is_some() || state.counters.snapshot().is_some() {
         let text = match opts {
-            Opts { prometheus: true, .. } => look.exposition(),
-            Opts { json: true, .. } => json::line(&look, None),
-            _ => report::tables(&look, None),
+            Opts { prometheus: true, .. } => state.metrics(),
+            Opts { json: true, .. } => json::line(&state, None),
+            _ => tables::tables(&state, None),
         };
         if stdout::print(&text).context("standard output")?.is_err() {
             return Ok(ExitCode::from(NOBODY_READS));
         }
     }
-    Ok(ExitCode::from(if look.queue.is_none() {
+    Ok(ExitCode::from(if state.queue.is_none() {
         complain(PROGRAM, format!("no queue under key {key}"));
         UNAVAILABLE
-    } else if look.is_of_dead_server() {
+    } else if state.is_of_dead_server() {
         FAILED
     } else {
         0

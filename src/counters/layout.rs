@@ -1,4 +1,4 @@
-//! What stands where in the segment, and the names of what is counted.
+//! The layout of the segment: see the table in the module's documentation.
 
 use std::time::Duration;
 
@@ -10,38 +10,39 @@ pub(super) const MAGIC: u64 = u64::from_ne_bytes(*b"mqfsstat");
 pub(super) const VERSION: u64 = 1;
 pub(super) const SIZE: usize = 4096;
 
-/// Everybody may read, the owner may write; with the mark by which mqfs knows what it made.
+/// Every user may read and the owner may write. The mark tells mqfs's segments from others.
 pub(crate) const MODE: Mode = Mode::new(0o644).with(MARK);
 
 /// No queue has this id.
 pub(super) const NO_QUEUE: u64 = u64::MAX;
 
-/// The words. What the parent writes and what children write stands in cache lines of its own.
+/// The index of each word. Words that only the parent writes share no cache line with words that
+/// children write.
 pub(super) mod word {
     pub(in crate::counters) const MAGIC: usize = 0;
     pub(in crate::counters) const VERSION: usize = 1;
     pub(in crate::counters) const QUEUE: usize = 2;
     pub(in crate::counters) const SERVER: usize = 3;
     pub(in crate::counters) const STARTED: usize = 4;
-    pub(in crate::counters) const MOST_ALLOWED: usize = 5;
+    pub(in crate::counters) const CHILDREN_LIMIT: usize = 5;
     pub(in crate::counters) const REQUESTS: usize = 8;
     pub(in crate::counters) const CHILDREN: usize = 9;
-    pub(in crate::counters) const MOST_CHILDREN: usize = 10;
+    pub(in crate::counters) const CHILDREN_PEAK: usize = 10;
     pub(in crate::counters) const REFUSED: usize = 16;
     pub(in crate::counters) const FAILURES: usize = 40;
-    pub(in crate::counters) const BYTES: usize = 56;
-    pub(in crate::counters) const GONE: usize = 57;
-    pub(in crate::counters) const NANOSECONDS: usize = 58;
-    pub(in crate::counters) const TIMES: usize = 64;
-    pub(in crate::counters) const END: usize = TIMES + super::BOUNDS.len() + 1;
+    pub(in crate::counters) const BYTES_SENT: usize = 56;
+    pub(in crate::counters) const CLIENTS_GONE: usize = 57;
+    pub(in crate::counters) const TRANSFER_NANOSECONDS: usize = 58;
+    pub(in crate::counters) const TRANSFERS: usize = 64;
+    pub(in crate::counters) const END: usize = TRANSFERS + super::BOUNDS.len() + 1;
 }
 
 const _: () = assert!(word::REFUSED + RefusalReason::ALL.len() <= word::FAILURES);
-const _: () = assert!(word::FAILURES + FailureReason::ALL.len() <= word::BYTES);
+const _: () = assert!(word::FAILURES + FailureReason::ALL.len() <= word::BYTES_SENT);
 const _: () = assert!(word::END * size_of::<u64>() <= SIZE);
 
-/// The bounds of the histogram of transfer times, each belonging to what is below it: those that
-/// Prometheus' libraries have by default, and more in the same steps at both ends.
+/// The upper bounds of the histogram of transfer durations, each included in its bucket. They are the
+/// defaults of Prometheus' client libraries (5 ms to 10 s), continued in similar steps at both ends.
 pub const BOUNDS: [Duration; 20] = [
     Duration::from_micros(100),
     Duration::from_micros(250),

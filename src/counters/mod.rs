@@ -1,13 +1,15 @@
-//! A server's figures: counters in shared memory, which the server and its children add to without a
-//! lock and anybody may read.
+//! A server's counters, in shared memory: the server and its children add to them without a lock, and
+//! every user can read them.
 //!
-//! They stand in a segment under the server's key. A segment outlives its makers, and so does a
-//! message queue that nobody removes; so the segment names the request queue that it belongs to, and
-//! the server lock tells whether anybody serves it. A reader that finds another queue, or no server,
-//! knows that it is looking at a dead server's figures.
+//! [`read`] takes a [`Snapshot`] of the counters of the server under a key. The server has a `Writer`.
 //!
-//! Children write here as their callers. Nothing that a server does may depend on what stands here:
-//! it writes and never reads.
+//! The counters are in a segment under the server's key. Both a segment and a message queue outlive a
+//! server that is killed. So the segment names the server's request queue, and the server lock tells
+//! whether a server runs: counters that name another queue, or have no running server, are a dead
+//! server's.
+//!
+//! Children write to the segment with the rights of their callers, and a caller may have taken its
+//! child over. So a server never reads the segment, and nothing that it does depends on it.
 //!
 //! ```no_run
 //! use mqfs::counters::{Lookup, read};
@@ -20,25 +22,26 @@
 //!
 //! # Layout
 //!
-//! 4,096 bytes, in words of eight bytes, native-endian and unsigned. A reader ignores words that it
-//! does not know; a change that is more than a new one comes with a new version.
+//! The segment has 4,096 bytes: words of eight bytes, native-endian and unsigned. A reader ignores
+//! words that it does not know. A new word does not change the version; any other change does.
 //!
 //! | words | content |
 //! | --- | --- |
-//! | 0 | the bytes `mqfsstat`, once the rest is there |
-//! | 1 | version, 1 |
-//! | 2 | id of the request queue; all ones until there is one |
+//! | 0 | the bytes `mqfsstat`; written last |
+//! | 1 | version: 1 |
+//! | 2 | id of the request queue; all ones while there is none |
 //! | 3 | pid of the server, in its own pid namespace |
-//! | 4 | when it started, in seconds since 1970 |
-//! | 5 | the most children that there may be |
+//! | 4 | start of the server, in seconds since 1970 |
+//! | 5 | most children allowed at once |
 //! | 8 | requests received |
-//! | 9, 10 | children that answer requests, now and at most |
-//! | 16 to 39 | requests refused, by [`RefusalReason`] in its order |
-//! | 40 to 55 | requests that failed, by [`FailureReason`] in its order |
+//! | 9 | children that serve requests now |
+//! | 10 | most children that served requests at once |
+//! | 16 to 39 | requests refused, one word for each [`RefusalReason`] in its order |
+//! | 40 to 55 | requests failed, one word for each [`FailureReason`] in its order |
 //! | 56 | bytes of files sent |
 //! | 57 | clients that left before they had everything |
-//! | 58 | nanoseconds that complete transfers took together |
-//! | 64 to 84 | complete transfers by how long they took: for each of [`BOUNDS`] those that took at most that and more than the one before; last, all longer ones |
+//! | 58 | nanoseconds that all complete transfers took together |
+//! | 64 to 84 | complete transfers by duration: one word for each of [`BOUNDS`] counts those that took at most that long and longer than the bound before; the last word counts those that took longer than all bounds |
 
 mod layout;
 mod prometheus;

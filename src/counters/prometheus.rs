@@ -1,4 +1,4 @@
-//! Metrics in the text exposition format of Prometheus, version 0.0.4.
+//! The counters as metrics, in the text exposition format of Prometheus, version 0.0.4.
 
 use std::fmt::{self, Display};
 use std::time::SystemTime;
@@ -7,7 +7,7 @@ use super::layout::BOUNDS;
 use super::snapshot::Snapshot;
 use sysv_ipc::{Key, QueueLimits, QueueStatus, QueueUsage};
 
-/// What [`Metrics`] are made of: the state under one key at one moment.
+/// The state of one server as metrics. `Display` writes the page.
 ///
 /// Every sample has the label `key`, so that one collector can read the metrics of several servers.
 ///
@@ -99,7 +99,7 @@ impl Page<'_, '_> {
         let help = "When the server started, in seconds since 1970.";
         self.gauge("mqfs_start_time_seconds", help, started.as_secs())?;
         self.counter("mqfs_requests_total", "Requests received.", counters.requests)?;
-        self.counter("mqfs_bytes_sent_total", "Bytes of files sent.", counters.bytes)?;
+        self.counter("mqfs_bytes_sent_total", "Bytes of files sent.", counters.bytes_sent)?;
         let gone = "Clients that left before they had everything.";
         self.counter("mqfs_clients_gone_total", gone, counters.clients_gone)?;
         self.by_reason(
@@ -110,13 +110,13 @@ impl Page<'_, '_> {
         self.by_reason(
             "mqfs_refused_total",
             "Requests that the server refused without a child.",
-            counters.refused().map(|(reason, count)| (reason.name(), count)),
+            counters.refusals().map(|(reason, count)| (reason.name(), count)),
         )?;
         self.gauge("mqfs_children", "Children that serve requests.", counters.children)?;
         let peak = "Most children that served requests at once.";
-        self.gauge("mqfs_children_peak", peak, counters.most_children)?;
+        self.gauge("mqfs_children_peak", peak, counters.children_peak)?;
         let limit = "Most children allowed at once (--max-children).";
-        self.gauge("mqfs_children_limit", limit, counters.most_allowed)?;
+        self.gauge("mqfs_children_limit", limit, counters.children_limit)?;
         self.transfer_times(counters)
     }
 
@@ -125,12 +125,12 @@ impl Page<'_, '_> {
         self.family("mqfs_transfer_seconds", "histogram", help)?;
         let bucket = "mqfs_transfer_seconds_bucket";
         let mut so_far = 0_u64;
-        for (bound, count) in BOUNDS.into_iter().zip(counters.times) {
+        for (bound, count) in BOUNDS.into_iter().zip(counters.transfers) {
             so_far = so_far.wrapping_add(count);
             self.sample(bucket, Some(("le", &bound.as_secs_f64())), so_far)?;
         }
         self.sample(bucket, Some(("le", &"+Inf")), counters.completed())?;
-        self.sample("mqfs_transfer_seconds_sum", None, counters.time.as_secs_f64())?;
+        self.sample("mqfs_transfer_seconds_sum", None, counters.transfer_time.as_secs_f64())?;
         self.sample("mqfs_transfer_seconds_count", None, counters.completed())
     }
 

@@ -1,103 +1,94 @@
-//! The reader's side.
+//! The reader's side of the counters.
 
+use std::array;
 use std::time::{Duration, SystemTime};
 
-use crate::sys::geteuid;
-use sysv_ipc::{Pid, Uid};
+use sysv_ipc::{Error, Key, Pid, QueueId, SharedMemory, SharedMemoryStatus, Uid};
 
 use super::layout::{BOUNDS, MAGIC, NO_QUEUE, VERSION, word};
 use super::reason::{FailureReason, RefusalReason};
-use sysv_ipc::{AttachedReadOnly, Error, Key, QueueId, SharedMemory, SharedMemoryStatus};
+use crate::sys::geteuid;
 
-/// What stands under a key.
+/// What [`read`] found under a key.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Lookup {
-    /// No segment.
+    /// There is no segment.
     Absent,
-    /// A segment of a user whose figures are not to be trusted.
+    /// The segment belongs to this user, whose counters are not trusted.
     NotTrusted(Uid),
-    /// A segment that holds no figures, or of a version that this build does not know.
+    /// The segment holds no counters, or counters of a version that this build does not know.
     Unknown,
-    /// Figures.
+    /// The counters.
     Found(Box<Snapshot>),
 }
 
-/// The figures as they were, word by word: each is right, and the next may be a moment younger.
+/// The counters at one moment. They are read one after the other, so a later one may be slightly
+/// younger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// The request queue that they belong to.
+    /// The server's request queue.
     pub queue: Option<QueueId>,
     /// The server, in its own pid namespace.
     pub server: Option<Pid>,
-    /// When it started.
+    /// When the server started.
     pub started: SystemTime,
-    /// The most children that there may be.
-    pub most_allowed: u64,
+    /// Most children allowed at once.
+    pub children_limit: u64,
     /// Requests received.
     pub requests: u64,
-    /// Children that answer requests.
+    /// Children that serve requests now.
     pub children: u64,
-    /// The most of them that there were at once.
-    pub most_children: u64,
+    /// Most children that served requests at once.
+    pub children_peak: u64,
     /// Bytes of files sent.
-    pub bytes: u64,
+    pub bytes_sent: u64,
     /// Clients that left before they had everything.
     pub clients_gone: u64,
-    /// Complete transfers by how long they took: see [`BOUNDS`].
-    pub times: [u64; BOUNDS.len() + 1],
-    /// How long they took together.
-    pub time: Duration,
+    /// Complete transfers by duration: one bucket for each of [`BOUNDS`], and one for longer ones.
+    pub transfers: [u64; BOUNDS.len() + 1],
+    /// How long all complete transfers took together.
+    pub transfer_time: Duration,
     failures: [u64; FailureReason::ALL.len()],
-    refused: [u64; RefusalReason::ALL.len()],
+    refusals: [u64; RefusalReason::ALL.len()],
 }
 
-/// Reads the figures under a key, whose request queue belongs to `owner`. Those of another user who
-/// is not root are not trusted; without a queue, those of the caller and root are.
+/// Takes a snapshot of the counters under a key. Counters of root and of `owner`, the owner of the
+/// request queue under the key, are trusted; without a queue, those of root and of the caller.
 ///
 /// # Errors
-/// The segment cannot be read.
+/// The segment cannot be opened or attached.
 pub fn read(key: Key, owner: Option<Uid>) -> Result<Lookup, Error> {
-    let ask = || {
-        let segment = SharedMemory::open(key)?;
-        Ok((segment, segment.status()?))
-    };
-    let (segment, status) = match ask() {
-        Err(error) if Error::is_gone(&error) => return Ok(Lookup::Absent),
-        found => found?,
-    };
-    if let Some(uid) = stranger(&status, owner.unwrap_or(geteuid())) {
+    match read_segment(key, owner.unwrap_or(geteuid())) {
+        Err(error) if error.is_gone() => Ok(Lookup::Absent),
+        lookup => lookup,
+    }
+}
+
+fn read_segment(key: Key, owner: Uid) -> Result<Lookup, Error> {
+    let segment = SharedMemory::open(key)?;
+    if let Some(uid) = untrusted_user(&segment.status()?, owner) {
         return Ok(Lookup::NotTrusted(uid));
     }
-    match segment.attach_read_only() {
-        Ok(memory) => Ok(Lookup::of(&memory)),
-        Err(error) if error.is_gone() => Ok(Lookup::Absent),
-        Err(error) => Err(error),
-    }
+    let memory = segment.attach_read_only()?;
+    let snapshot = Snapshot::of(|index| memory.load(index));
+    Ok(snapshot.map_or(Lookup::Unknown, |snapshot| Lookup::Found(Box::new(snapshot))))
 }
 
-fn stranger(status: &SharedMemoryStatus, owner: Uid) -> Option<Uid> {
-    [status.permissions.uid, status.permissions.cuid]
-        .into_iter()
-        .find(|&uid| !uid.is_root() && uid != owner)
-}
-
-impl Lookup {
-    fn of(memory: &AttachedReadOnly) -> Self {
-        Snapshot::of(|index| memory.load(index))
-            .map_or(Self::Unknown, |snapshot| Self::Found(Box::new(snapshot)))
-    }
+fn untrusted_user(status: &SharedMemoryStatus, owner: Uid) -> Option<Uid> {
+    let users = [status.permissions.uid, status.permissions.cuid];
+    users.into_iter().find(|&uid| !uid.is_root() && uid != owner)
 }
 
 impl Snapshot {
-    /// None: these words are no figures that this build knows.
-    pub(super) fn of(load: impl Fn(usize) -> Option<u64>) -> Option<Self> {
+    /// None: the words are no counters, or of a version that this build does not know.
+    fn of(load: impl Fn(usize) -> Option<u64>) -> Option<Self> {
         if load(word::MAGIC)? != MAGIC || load(word::VERSION)? != VERSION {
             return None;
         }
+        // The last word exists, and so do all before it.
         load(word::END - 1)?;
-        // There is every word up to there.
         let load = |index| load(index).unwrap_or(0);
         let small = |index| i32::try_from(load(index)).ok();
         let queue = if load(word::QUEUE) == NO_QUEUE { None } else { small(word::QUEUE) };
@@ -106,57 +97,57 @@ impl Snapshot {
             queue: queue.map(QueueId::new),
             server: small(word::SERVER).filter(|pid| *pid > 0).map(Pid::from_raw),
             started: SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH),
-            most_allowed: load(word::MOST_ALLOWED),
+            children_limit: load(word::CHILDREN_LIMIT),
             requests: load(word::REQUESTS),
             children: load(word::CHILDREN),
-            most_children: load(word::MOST_CHILDREN),
-            bytes: load(word::BYTES),
-            clients_gone: load(word::GONE),
-            times: std::array::from_fn(|place| load(word::TIMES + place)),
-            time: Duration::from_nanos(load(word::NANOSECONDS)),
-            failures: std::array::from_fn(|place| load(word::FAILURES + place)),
-            refused: std::array::from_fn(|place| load(word::REFUSED + place)),
+            children_peak: load(word::CHILDREN_PEAK),
+            bytes_sent: load(word::BYTES_SENT),
+            clients_gone: load(word::CLIENTS_GONE),
+            transfers: array::from_fn(|bucket| load(word::TRANSFERS + bucket)),
+            transfer_time: Duration::from_nanos(load(word::TRANSFER_NANOSECONDS)),
+            failures: array::from_fn(|reason| load(word::FAILURES + reason)),
+            refusals: array::from_fn(|reason| load(word::REFUSED + reason)),
         })
     }
 
-    /// How many requests failed, by reason.
+    /// Failed requests by reason.
     pub fn failures(&self) -> impl Iterator<Item = (FailureReason, u64)> {
         FailureReason::ALL.into_iter().zip(self.failures)
     }
 
-    /// How many were refused, by reason.
-    pub fn refused(&self) -> impl Iterator<Item = (RefusalReason, u64)> {
-        RefusalReason::ALL.into_iter().zip(self.refused)
+    /// Refused requests by reason.
+    pub fn refusals(&self) -> impl Iterator<Item = (RefusalReason, u64)> {
+        RefusalReason::ALL.into_iter().zip(self.refusals)
     }
 
-    /// How many failed.
+    /// All failed requests.
     pub fn all_failures(&self) -> u64 {
         sum(&self.failures)
     }
 
-    /// How many were refused.
-    pub fn all_refused(&self) -> u64 {
-        sum(&self.refused)
+    /// All refused requests.
+    pub fn all_refusals(&self) -> u64 {
+        sum(&self.refusals)
     }
 
-    /// How many transfers came to their end.
+    /// All complete transfers.
     pub fn completed(&self) -> u64 {
-        sum(&self.times)
+        sum(&self.transfers)
     }
 
-    /// The bound that at least this part of the complete transfers stayed within, from 0 to 1. None:
-    /// there were none, or it lies beyond the last bound.
+    /// The smallest of [`BOUNDS`] that at least this part (0 to 1) of the complete transfers did not
+    /// exceed. None: there were no transfers, or even the largest bound is too small.
     pub fn within(&self, part: f64) -> Option<Duration> {
         let wanted = (self.completed() as f64 * part).ceil().max(1.0) as u64;
         let mut so_far = 0_u64;
-        BOUNDS.into_iter().zip(self.times).find_map(|(bound, count)| {
+        BOUNDS.into_iter().zip(self.transfers).find_map(|(bound, count)| {
             so_far = so_far.wrapping_add(count);
             (so_far >= wanted).then_some(bound)
         })
     }
 }
 
-/// Anything may stand in the segment of a server that was taken over: no sum is a reason to panic.
+/// Wraps instead of panicking: a child that was taken over can write any number.
 fn sum(counts: &[u64]) -> u64 {
     counts.iter().fold(0, |sum, count| sum.wrapping_add(*count))
 }
@@ -171,7 +162,7 @@ mod tests {
         Key::new(0x5d00_0000 | process << 4 | number)
     }
 
-    fn figures(key: Key) -> Snapshot {
+    fn snapshot(key: Key) -> Snapshot {
         match read(key, Some(geteuid())).unwrap() {
             Lookup::Found(snapshot) => *snapshot,
             other => panic!("{other:?}"),
@@ -181,36 +172,36 @@ mod tests {
     #[test]
     fn what_is_counted_is_what_is_read() {
         let key = own_key(1);
-        let counting = Writer::create(key, QueueId::new(0), 64).unwrap();
-        assert_eq!(figures(key).queue, Some(QueueId::new(0)));
-        counting.name_queue(QueueId::new(7));
-        counting.received();
-        counting.refused(RefusalReason::ForkFailed);
-        counting.failed(FailureReason::NotFound);
-        counting.set_children(3, 1);
-        counting.set_children(2, 1);
-        counting.sent(4096);
-        counting.client_gone();
+        let writer = Writer::create(key, QueueId::new(0), 64).unwrap();
+        assert_eq!(snapshot(key).queue, Some(QueueId::new(0)));
+        writer.name_queue(QueueId::new(7));
+        writer.received();
+        writer.refused(RefusalReason::ForkFailed);
+        writer.failed(FailureReason::NotFound);
+        writer.set_children(3, 1);
+        writer.set_children(2, 1);
+        writer.sent(4096);
+        writer.client_gone();
         for took in [0, 100_000, 100_001, 1_000_000_000, 999_000_000_000] {
-            counting.completed(Duration::from_nanos(took));
+            writer.completed(Duration::from_nanos(took));
         }
-        let seen = figures(key);
+        let seen = snapshot(key);
         assert_eq!((seen.queue, seen.server), (Some(QueueId::new(7)), Some(crate::sys::getpid())));
-        assert_eq!((seen.requests, seen.bytes, seen.clients_gone), (1, 4096, 1));
-        assert_eq!((seen.children, seen.most_children, seen.most_allowed), (2, 3, 64));
-        assert_eq!((seen.all_refused(), seen.all_failures()), (1, 2));
-        assert_eq!(seen.refused().last(), Some((RefusalReason::ForkFailed, 1)));
+        assert_eq!((seen.requests, seen.bytes_sent, seen.clients_gone), (1, 4096, 1));
+        assert_eq!((seen.children, seen.children_peak, seen.children_limit), (2, 3, 64));
+        assert_eq!((seen.all_refusals(), seen.all_failures()), (1, 2));
+        assert_eq!(seen.refusals().last(), Some((RefusalReason::ForkFailed, 1)));
         assert_eq!(seen.completed(), 5);
-        assert_eq!((seen.times[0], seen.times[1], seen.times[12], seen.times[20]), (2, 1, 1, 1));
-        assert_eq!(seen.time, Duration::from_nanos(1_000_000_200_001));
+        assert_eq!([0, 1, 12, 20].map(|bucket| seen.transfers[bucket]), [2, 1, 1, 1]);
+        assert_eq!(seen.transfer_time, Duration::from_nanos(1_000_000_200_001));
         assert_eq!(seen.within(0.5), Some(Duration::from_micros(250)));
         assert_eq!((seen.within(0.8), seen.within(0.99)), (Some(Duration::from_secs(1)), None));
-        drop(counting);
+        drop(writer);
         assert!(matches!(read(key, None), Ok(Lookup::Absent)));
     }
 
     #[test]
-    fn anything_may_stand_in_a_segment_of_somebody_elses() {
+    fn a_segment_may_hold_anything() {
         let key = own_key(2);
         for size in [8, 64, word::END * 8 - 1, 4096] {
             let segment = SharedMemory::create(key, size, sysv_ipc::Mode::new(0o600)).unwrap();

@@ -30,7 +30,7 @@ impl Writer {
     ///
     /// # Errors
     /// A segment exists under the key, or none can be made or attached.
-    pub fn create(key: Key, queue: QueueId, most_allowed: usize) -> Result<Self, Error> {
+    pub fn create(key: Key, queue: QueueId, children_limit: usize) -> Result<Self, Error> {
         let owned = Owned::new(SharedMemory::create(key, SIZE, MODE)?);
         let memory = owned.attach()?;
         let writer = Self { segment: Some(Segment { owned, memory }) };
@@ -39,7 +39,7 @@ impl Writer {
         writer.name_queue(queue);
         writer.set(word::SERVER, getpid().as_raw().unsigned_abs().into());
         writer.set(word::STARTED, now.as_secs());
-        writer.set(word::MOST_ALLOWED, most_allowed as u64);
+        writer.set(word::CHILDREN_LIMIT, children_limit as u64);
         if let Some(segment) = &writer.segment {
             segment.memory.words()[word::MAGIC].store(MAGIC, Release);
         }
@@ -70,21 +70,21 @@ impl Writer {
     pub fn set_children(&self, now: usize, died: u64) {
         self.set(word::CHILDREN, now as u64);
         if let Some(segment) = &self.segment {
-            segment.memory.words()[word::MOST_CHILDREN].fetch_max(now as u64, Relaxed);
+            segment.memory.words()[word::CHILDREN_PEAK].fetch_max(now as u64, Relaxed);
         }
         self.set(word::FAILURES + FailureReason::ChildDied as usize, died);
     }
 
     /// Counts sent bytes of files.
     pub fn sent(&self, bytes: u64) {
-        self.add(word::BYTES, bytes);
+        self.add(word::BYTES_SENT, bytes);
     }
 
     /// Counts a complete transfer.
     pub fn completed(&self, took: Duration) {
-        let place = BOUNDS.partition_point(|bound| *bound < took);
-        self.add(word::TIMES + place, 1);
-        self.add(word::NANOSECONDS, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        let bucket = BOUNDS.partition_point(|bound| *bound < took);
+        self.add(word::TRANSFERS + bucket, 1);
+        self.add(word::TRANSFER_NANOSECONDS, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// Counts a failed request.
@@ -94,7 +94,7 @@ impl Writer {
 
     /// Counts a client that left before it had everything.
     pub fn client_gone(&self) {
-        self.add(word::GONE, 1);
+        self.add(word::CLIENTS_GONE, 1);
     }
 
     /// Removes the segment, so that no key finds it. Children that have it attached keep counting.

@@ -1,26 +1,26 @@
-//! How fast the counters went up between two looks.
+//! How fast the counters of a server grow.
 
-use super::look::Look;
+use super::state::KeyState;
 use crate::counters::Snapshot;
 
-/// A second look at the same server's figures.
+/// The growth since an earlier snapshot of the same server.
 #[derive(Clone, Copy)]
-pub(super) struct Since<'a> {
+pub(super) struct Rates<'a> {
     before: &'a Snapshot,
     seconds: f64,
 }
 
-impl<'a> Since<'a> {
-    /// None: there is nothing to compare, or it is another server's.
-    pub(super) fn of(before: &'a Look, now: &Look) -> Option<Self> {
+impl<'a> Rates<'a> {
+    /// None: one of them has no counters, or they are of two servers.
+    pub(super) fn between(before: &'a KeyState, now: &KeyState) -> Option<Self> {
         let seconds = now.taken.duration_since(before.taken).as_secs_f64();
-        let (then, figures) = (before.figures.snapshot()?, now.figures.snapshot()?);
-        let same = (then.server, then.started) == (figures.server, figures.started);
-        (same && seconds > 0.0).then_some(Self { before: then, seconds })
+        let (before, now) = (before.counters.snapshot()?, now.counters.snapshot()?);
+        let same = (before.server, before.started) == (now.server, now.started);
+        (same && seconds > 0.0).then_some(Self { before, seconds })
     }
 
-    /// What came a second, of what this counts.
-    pub(super) fn rate(&self, now: &Snapshot, count: impl Fn(&Snapshot) -> u64) -> f64 {
-        count(now).saturating_sub(count(self.before)) as f64 / self.seconds
+    /// The growth of one counter in a second.
+    pub(super) fn of(&self, now: &Snapshot, counter: impl Fn(&Snapshot) -> u64) -> f64 {
+        counter(now).saturating_sub(counter(self.before)) as f64 / self.seconds
     }
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::Result;
 use console::{Term, is_dumb, truncate_str};
 
-use super::look::Look;
-use super::rates::Since;
-use super::{PROGRAM, json, report};
+use super::rates::Rates;
+use super::state::KeyState;
+use super::{PROGRAM, json, tables};
 use crate::cli::signals::EndingSignals;
 use crate::cli::table::utc;
 use crate::cli::{INTERRUPTED, NOBODY_READS, complain, reason, stdout};
@@ -27,14 +27,14 @@ pub(super) fn watch(key: Key, every: Duration, json: bool) -> Result<ExitCode> {
         }
         sys::exit_now(INTERRUPTED.into());
     })?;
-    let mut before: Option<Look> = None;
+    let mut before: Option<KeyState> = None;
     loop {
-        let look = Look::now(key)?;
-        let since = before.as_ref().and_then(|before| Since::of(before, &look));
+        let state = KeyState::now(key)?;
+        let rates = before.as_ref().and_then(|before| Rates::between(before, &state));
         let text = if json {
-            json::line(&look, since)
+            json::line(&state, rates)
         } else {
-            let (time, tables) = (utc(look.time), report::tables(&look, since));
+            let (time, tables) = (utc(state.time), tables::tables(&state, rates));
             if in_place {
                 let every = humantime::format_duration(every);
                 let (clear, size) = (before.is_none(), Term::stdout().size());
@@ -50,7 +50,7 @@ pub(super) fn watch(key: Key, every: Duration, json: bool) -> Result<ExitCode> {
             // A disk that is full may be emptied.
             Err(error) => complain(PROGRAM, format!("standard output: {}", reason(&error))),
         }
-        before = Some(look);
+        before = Some(state);
         if stdout::sleep(every).is_err() {
             return Ok(ExitCode::from(NOBODY_READS));
         }

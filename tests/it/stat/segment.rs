@@ -72,7 +72,7 @@ fn the_segment_lives_as_long_as_the_server_and_is_for_all_to_read() {
 }
 
 #[test]
-fn after_kill_9_the_figures_are_a_dead_servers_until_the_next_one_replaces_them() {
+fn after_kill_9_the_counters_are_a_dead_servers_until_the_next_one_replaces_them() {
     in_own_namespace(|| {
         let (mut first, folder) = server();
         first.fetch("/small");
@@ -103,7 +103,7 @@ fn after_kill_9_the_figures_are_a_dead_servers_until_the_next_one_replaces_them(
 }
 
 #[test]
-fn a_reader_that_finds_another_queue_or_none_says_whose_figures_it_sees() {
+fn a_reader_that_finds_another_queue_or_none_says_whose_counters_it_sees() {
     in_own_namespace(|| {
         let (mut server, _folder) = server();
         server.signal(Signal::SIGKILL);
@@ -134,7 +134,7 @@ fn a_request_queue_that_was_made_again_is_named_again() {
         wait_until("it has a new queue", || {
             queue_of(server.key).is_some_and(|queue| queue != lost)
         });
-        wait_until("the figures are current", || look(server.key)["counters_are_current"] == true);
+        wait_until("the counters are current", || look(server.key)["counters_are_current"] == true);
         let seen = look(server.key);
         assert_eq!(seen["counters"]["queue"], queue_of(server.key).unwrap().id().get());
         assert_eq!(seen["counters"]["complete"], 1, "what was counted stays");

@@ -110,9 +110,9 @@ fn in_a_pipe_tables_come_one_after_the_other_with_rates() {
         wait_for(server.key, "complete", 1);
         let mut command = stat_of(server.key);
         let mut running = Running::start(command.args(["--watch", "100ms"]).stdout(Stdio::piped()));
-        let output = BufReader::new(running.child().stdout.take().unwrap());
+        let mut output = BufReader::new(running.child().stdout.take().unwrap());
         let (mut tables, mut rates) = (0, 0);
-        for line in output.lines() {
+        for line in output.by_ref().lines() {
             let line = line.unwrap();
             assert!(!line.contains('\x1b'), "{line:?}");
             tables += usize::from(line.starts_with("QUEUE "));

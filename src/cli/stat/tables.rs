@@ -1,27 +1,26 @@
-//! What was seen, as tables.
+//! The state of a key as tables.
 
 use std::time::{Duration, SystemTime};
 
-use sysv_ipc::Pid;
+use sysv_ipc::{Pid, Queue, QueueStatus};
 
-use super::look::{Figures, Look, name_of};
-use super::rates::Since;
+use super::rates::Rates;
+use super::state::{KeyState, ServerCounters, process_name};
 use crate::cli::findings::{Cells, cells};
 use crate::cli::table::{Names, age_text, columns, seconds_since, utc};
 use crate::counters::{BOUNDS, Snapshot};
 use crate::ownership::server_lock::ServerState;
 use crate::reaper::Finding;
-use sysv_ipc::{Queue, QueueStatus};
 
-/// All of it, a blank line between the parts.
-pub(super) fn tables(look: &Look, since: Option<Since<'_>>) -> String {
+/// All tables, with a blank line between them.
+pub(super) fn tables(state: &KeyState, rates: Option<Rates<'_>>) -> String {
     let mut names = Names::default();
-    let mut parts = vec![request_queue(look, &mut names), namespace(look)];
-    if let Some(findings) = &look.reply_queues {
-        parts.push(counters(&look.figures, since));
-        parts.push(reply_queues(findings, &mut names));
+    let mut tables = vec![request_queue(state, &mut names), namespace(state)];
+    if let Some(findings) = &state.reply_queues {
+        tables.push(counters(&state.counters, rates));
+        tables.push(reply_queues(findings, &mut names));
     }
-    parts.join("\n")
+    tables.join("\n")
 }
 
 fn rows(rows: &[[String; 2]]) -> String {
@@ -34,12 +33,12 @@ fn row(label: &str, value: impl ToString) -> [String; 2] {
     [label.to_owned(), value.to_string()]
 }
 
-fn request_queue(look: &Look, names: &mut Names) -> String {
-    let Some((queue, status)) = look.queue else {
-        return format!("QUEUE {}: none\n", look.key);
+fn request_queue(state: &KeyState, names: &mut Names) -> String {
+    let Some((queue, status)) = state.queue else {
+        return format!("QUEUE {}: none\n", state.key);
     };
-    let mut all = kernels_word(queue, &status, names);
-    if let Some(server) = look.server {
+    let mut all = status_rows(queue, &status, names);
+    if let Some(server) = state.server {
         let pid = status.last_receiver.map_or_else(String::new, |pid| format!(", pid {pid}"));
         all.push(row(
             "server",
@@ -50,10 +49,10 @@ fn request_queue(look: &Look, names: &mut Names) -> String {
             },
         ));
     }
-    format!("QUEUE {}\n{}", look.key, rows(&all))
+    format!("QUEUE {}\n{}", state.key, rows(&all))
 }
 
-fn kernels_word(queue: Queue, status: &QueueStatus, names: &mut Names) -> Vec<[String; 2]> {
+fn status_rows(queue: Queue, status: &QueueStatus, names: &mut Names) -> Vec<[String; 2]> {
     let full = percent(status.bytes, status.max_bytes);
     let owner = if status.permissions.uid == status.permissions.cuid {
         names.of(status.permissions.uid).to_owned()
@@ -76,14 +75,14 @@ fn kernels_word(queue: Queue, status: &QueueStatus, names: &mut Names) -> Vec<[S
     ]
 }
 
-/// Who did it, and when. The kernel knows no pid of a process that this pid namespace cannot see.
+/// Who used the queue last, and when. A process in a foreign pid namespace has no pid here.
 fn last(pid: Option<Pid>, at: Option<SystemTime>) -> String {
     let ago = |at| format!("{} ago", age_text(seconds_since(at)));
     match (pid, at) {
         (None, None) => "nobody yet".to_owned(),
         (None, Some(at)) => format!("a process that cannot be seen from here, {}", ago(at)),
         (Some(pid), at) => {
-            let name = name_of(pid).unwrap_or_else(|| "ended".to_owned());
+            let name = process_name(pid).unwrap_or_else(|| "ended".to_owned());
             format!("{pid} ({name}){}", at.map_or_else(String::new, |at| format!(", {}", ago(at))))
         }
     }
@@ -93,84 +92,84 @@ fn percent(part: u64, whole: u64) -> u64 {
     u64::try_from(u128::from(part) * 100 / u128::from(whole.max(1))).unwrap_or(u64::MAX)
 }
 
-fn namespace(look: &Look) -> String {
-    let (used, limit) = (look.usage.queues, look.limits.msgmni);
+fn namespace(state: &KeyState) -> String {
+    let (used, limit) = (state.usage.queues, state.limits.msgmni);
     let full = percent(used as u64, limit as u64);
     let all = [
         row("queues", format!("{used} of {limit} ({full} %)")),
-        row("messages", look.usage.messages),
-        row("bytes", look.usage.bytes),
+        row("messages", state.usage.messages),
+        row("bytes", state.usage.bytes),
     ];
     format!("NAMESPACE\n{}", rows(&all))
 }
 
-fn counters(figures: &Figures, since: Option<Since<'_>>) -> String {
-    match figures {
-        Figures::None(why) => format!("COUNTERS: {why}\n"),
-        Figures::Dead(snapshot, why) => {
+fn counters(counters: &ServerCounters, rates: Option<Rates<'_>>) -> String {
+    match counters {
+        ServerCounters::Unavailable(why) => format!("COUNTERS: {why}\n"),
+        ServerCounters::Dead(snapshot, why) => {
             format!("COUNTERS of a dead server ({why})\n{}", counts(snapshot, None))
         }
-        Figures::Current(snapshot) => format!("COUNTERS\n{}", counts(snapshot, since)),
+        ServerCounters::Current(snapshot) => format!("COUNTERS\n{}", counts(snapshot, rates)),
     }
 }
 
-fn counts(figures: &Snapshot, since: Option<Since<'_>>) -> String {
+fn counts(snapshot: &Snapshot, rates: Option<Rates<'_>>) -> String {
     let mut lines = vec![];
-    let mut line = |label: &str, count: &dyn Fn(&Snapshot) -> u64| {
-        let rate = since.map_or_else(String::new, |since| {
-            format!("{}/s", rate_text(since.rate(figures, count)))
+    let mut line = |label: &str, counter: &dyn Fn(&Snapshot) -> u64| {
+        let rate = rates.map_or_else(String::new, |rates| {
+            format!("{}/s", rate_text(rates.of(snapshot, counter)))
         });
-        lines.push([format!("  {label}"), count(figures).to_string(), rate]);
+        lines.push([format!("  {label}"), counter(snapshot).to_string(), rate]);
     };
-    line("requests", &|f| f.requests);
+    line("requests", &|counters| counters.requests);
     line("complete", &Snapshot::completed);
-    line("bytes sent", &|f| f.bytes);
-    line("clients gone", &|f| f.clients_gone);
+    line("bytes sent", &|counters| counters.bytes_sent);
+    line("clients gone", &|counters| counters.clients_gone);
     line("failed", &Snapshot::all_failures);
-    for (reason, count) in figures.failures().filter(|(_, count)| *count > 0) {
-        line(&format!("  {}", reason.name()), &|f| {
-            f.failures().find(|(other, _)| *other == reason).map_or(count, |(_, count)| count)
-        });
+    for (index, (reason, _)) in snapshot.failures().enumerate().filter(|(_, (_, n))| *n > 0) {
+        let count = |counters: &Snapshot| counters.failures().nth(index).map_or(0, |(_, n)| n);
+        line(&format!("  {}", reason.name()), &count);
     }
-    line("refused", &Snapshot::all_refused);
-    for (reason, count) in figures.refused().filter(|(_, count)| *count > 0) {
-        line(&format!("  {}", reason.name()), &|f| {
-            f.refused().find(|(other, _)| *other == reason).map_or(count, |(_, count)| count)
-        });
+    line("refused", &Snapshot::all_refusals);
+    for (index, (reason, _)) in snapshot.refusals().enumerate().filter(|(_, (_, n))| *n > 0) {
+        let count = |counters: &Snapshot| counters.refusals().nth(index).map_or(0, |(_, n)| n);
+        line(&format!("  {}", reason.name()), &count);
     }
-    let mut text = columns(&lines, "  ", |column| column > 0);
-    let (now, most) = (figures.children, figures.most_children);
-    let children = format!("{now} now, {most} at most, {} allowed", figures.most_allowed);
-    let pid = figures.server.map_or_else(String::new, |pid| format!(", by pid {pid}"));
-    let mut all = vec![row("children", children)];
-    all.push(row("counted since", format!("{}{pid}", utc(figures.started))));
-    all.extend(transfer_times(figures));
-    text.push_str(&rows(&all));
-    text
+    let Snapshot { children, children_peak, children_limit, .. } = snapshot;
+    let pid = snapshot.server.map_or_else(String::new, |pid| format!(", by pid {pid}"));
+    let mut rest = vec![
+        row(
+            "children",
+            format!("{children} now, {children_peak} at most, {children_limit} allowed"),
+        ),
+        row("counted since", format!("{}{pid}", utc(snapshot.started))),
+    ];
+    rest.extend(transfer_times(snapshot));
+    columns(&lines, "  ", |column| column > 0) + &rows(&rest)
 }
 
-/// How long transfers took: a bar for each bound that any of them needed.
-fn transfer_times(figures: &Snapshot) -> Vec<[String; 2]> {
+/// How long transfers took: a summary, and a bar for each bucket that is not empty.
+fn transfer_times(snapshot: &Snapshot) -> Vec<[String; 2]> {
     const LONGEST_BAR: u64 = 40;
-    let Some(most) = figures.times.into_iter().max().filter(|most| *most > 0) else {
+    let Some(most) = snapshot.transfers.into_iter().max().filter(|most| *most > 0) else {
         return vec![];
     };
-    let within = |part| match figures.within(part) {
+    let within = |part| match snapshot.within(part) {
         Some(bound) => bound_text(bound),
         None => "longer".to_owned(),
     };
     let summary = format!("half within {}, 99 % within {}", within(0.5), within(0.99));
-    let mut all = vec![row("transfer time", summary)];
-    for (place, count) in figures.times.into_iter().enumerate().filter(|(_, count)| *count > 0) {
-        let label = match BOUNDS.get(place) {
+    let mut rows = vec![row("transfer time", summary)];
+    for (bucket, count) in snapshot.transfers.into_iter().enumerate().filter(|(_, n)| *n > 0) {
+        let label = match BOUNDS.get(bucket) {
             Some(bound) => format!("  up to {}", bound_text(*bound)),
             None => "  longer".to_owned(),
         };
         let length = (u128::from(count) * u128::from(LONGEST_BAR)).div_ceil(most.into());
         let bar = "#".repeat(usize::try_from(length).unwrap_or(0));
-        all.push([label, format!("{bar} {count}")]);
+        rows.push([label, format!("{bar} {count}")]);
     }
-    all
+    rows
 }
 
 /// `250us`, `2.5ms`, `10s`.
@@ -182,8 +181,8 @@ fn bound_text(bound: Duration) -> String {
     }
 }
 
-/// Three digits that matter.
-pub(super) fn rate_text(rate: f64) -> String {
+/// With a unit and about three significant digits.
+fn rate_text(rate: f64) -> String {
     const UNITS: [(f64, &str); 3] = [(1e9, "G"), (1e6, "M"), (1e3, "k")];
     let unit = UNITS.into_iter().find(|(size, _)| rate >= *size);
     match unit {

@@ -1,10 +1,10 @@
-//! What is to be seen under a key, at one moment.
+//! Everything that `mqfs-stat` shows of a key, at one moment.
 
 use std::fs;
 use std::time::{Instant, SystemTime};
 
 use anyhow::Result;
-use sysv_ipc::Pid;
+use sysv_ipc::{Key, Pid, Queue, QueueLimits, QueueStatus, QueueUsage};
 
 use crate::counters::{self, Lookup, Metrics, Snapshot};
 use crate::escape::escape;
@@ -12,50 +12,49 @@ use crate::ownership::liveness;
 use crate::ownership::server_lock::{self, ServerState};
 use crate::reaper::{self, Finding};
 use crate::wire::{REPLY_QUEUE_MODE, is_request_queue_mode};
-use sysv_ipc::{Key, Queue, QueueLimits, QueueStatus, QueueUsage};
 
-/// What was seen.
-pub(super) struct Look {
+/// The state of a key and of its IPC namespace.
+pub(super) struct KeyState {
     pub(super) key: Key,
     pub(super) time: SystemTime,
     pub(super) taken: Instant,
     pub(super) queue: Option<(Queue, QueueStatus)>,
-    /// Of a queue that mqfs made.
+    /// None: there is no queue, or another program made it.
     pub(super) server: Option<ServerState>,
-    /// None: the queue is another program's.
+    /// None: they were not asked for, or the queue is another program's.
     pub(super) reply_queues: Option<Vec<Finding>>,
     pub(super) usage: QueueUsage,
     pub(super) limits: QueueLimits,
-    pub(super) figures: Figures,
+    pub(super) counters: ServerCounters,
 }
 
-/// The counters under a key, and whose they are.
-pub(super) enum Figures {
-    /// Of the server of the queue.
+/// The counters under a key, and whether they are those of a server that runs.
+pub(super) enum ServerCounters {
+    /// Those of the server of the queue.
     Current(Box<Snapshot>),
-    /// Of a server that does not serve any more.
+    /// Those of a server that is dead, and how that is known.
     Dead(Box<Snapshot>, &'static str),
-    /// None, or none to be trusted or understood.
-    None(String),
+    /// Why there are none.
+    Unavailable(String),
 }
 
-impl Figures {
+impl ServerCounters {
     pub(super) fn snapshot(&self) -> Option<&Snapshot> {
         match self {
             Self::Current(snapshot) | Self::Dead(snapshot, _) => Some(snapshot),
-            Self::None(_) => None,
+            Self::Unavailable(_) => None,
         }
     }
 }
 
-impl Look {
-    /// Everything, with the reply queues.
+impl KeyState {
+    /// Everything, with the reply queues of the namespace.
     pub(super) fn now(key: Key) -> Result<Self> {
-        let mut look = Self::without_reply_queues(key)?;
-        if look.is_servers() {
-            look.reply_queues = Some(reply_queues()?);
+        let mut state = Self::without_reply_queues(key)?;
+        if !state.is_another_programs() {
+            state.reply_queues = Some(reply_queues()?);
         }
-        Ok(look)
+        Ok(state)
     }
 
     pub(super) fn without_reply_queues(key: Key) -> Result<Self> {
@@ -75,17 +74,17 @@ impl Look {
             reply_queues: None,
             usage: QueueUsage::current()?,
             limits: QueueLimits::current()?,
-            figures: figures(key, queue, server),
+            counters: server_counters(key, queue, server),
         })
     }
 
     /// Metrics for Prometheus.
-    pub(super) fn exposition(&self) -> String {
+    pub(super) fn metrics(&self) -> String {
         let queue = self.queue.as_ref().filter(|_| self.server.is_some());
         let metrics = Metrics {
             key: self.key,
             is_up: self.server == Some(ServerState::Running),
-            counters: self.figures.snapshot(),
+            counters: self.counters.snapshot(),
             request_queue: queue.map(|(_, status)| status),
             usage: self.usage,
             limits: self.limits,
@@ -93,14 +92,13 @@ impl Look {
         metrics.to_string()
     }
 
-    /// Whether the key is free or a server's, and not another program's.
-    fn is_servers(&self) -> bool {
-        self.queue.is_none() || self.server.is_some()
+    pub(super) fn is_another_programs(&self) -> bool {
+        self.queue.is_some() && self.server.is_none()
     }
 
-    /// Whether what stands under the key is what a dead server left.
+    /// Whether a dead server left what is under the key.
     pub(super) fn is_of_dead_server(&self) -> bool {
-        self.server == Some(ServerState::Dead) || matches!(self.figures, Figures::Dead(..))
+        self.server == Some(ServerState::Dead) || matches!(self.counters, ServerCounters::Dead(..))
     }
 }
 
@@ -113,34 +111,39 @@ fn reply_queues() -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// A segment outlives its makers. So does a queue, but not the lock; and a queue under the key that is
-/// another one than the figures name has another server.
-fn figures(key: Key, queue: Option<(Queue, QueueStatus)>, server: Option<ServerState>) -> Figures {
-    let figures = match counters::read(key, queue.map(|(_, status)| status.permissions.uid)) {
-        Ok(Lookup::Found(figures)) => figures,
-        Ok(Lookup::Absent) => return Figures::None("no server counts under this key".to_owned()),
+/// A queue and a segment outlive their server, and the lock does not. So the counters are current
+/// only if the queue is the one that they name, and nothing says that its server is dead.
+fn server_counters(
+    key: Key,
+    queue: Option<(Queue, QueueStatus)>,
+    server: Option<ServerState>,
+) -> ServerCounters {
+    let unavailable = |why: &str| ServerCounters::Unavailable(why.to_owned());
+    let counters = match counters::read(key, queue.map(|(_, status)| status.permissions.uid)) {
+        Ok(Lookup::Found(counters)) => counters,
+        Ok(Lookup::Absent) => return unavailable("no server counts under this key"),
         Ok(Lookup::NotTrusted(uid)) => {
-            return Figures::None(format!("not trusted: the segment belongs to uid {uid}"));
+            return unavailable(&format!("not trusted: the segment belongs to uid {uid}"));
         }
         Ok(Lookup::Unknown) => {
-            return Figures::None("the segment under this key holds none known here".to_owned());
+            return unavailable("the segment under this key holds none known here");
         }
-        Err(error) => return Figures::None(error.to_string()),
+        Err(error) => return unavailable(&error.to_string()),
     };
     match queue {
-        None => Figures::Dead(figures, "there is no queue under the key"),
-        Some((queue, _)) if figures.queue != Some(queue.id()) => {
-            Figures::Dead(figures, "another queue stands under the key")
+        None => ServerCounters::Dead(counters, "there is no queue under the key"),
+        Some((queue, _)) if counters.queue != Some(queue.id()) => {
+            ServerCounters::Dead(counters, "another queue stands under the key")
         }
         Some(_) if server == Some(ServerState::Dead) => {
-            Figures::Dead(figures, "nobody holds the server lock")
+            ServerCounters::Dead(counters, "nobody holds the server lock")
         }
-        Some(_) => Figures::Current(figures),
+        Some(_) => ServerCounters::Current(counters),
     }
 }
 
-/// What a process calls itself, which may be anything.
-pub(super) fn name_of(pid: Pid) -> Option<String> {
+/// The name of a process that is alive, made safe to print: processes choose their names freely.
+pub(super) fn process_name(pid: Pid) -> Option<String> {
     let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
     let name = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
     (!liveness::no_such_process(pid)).then(|| escape(&name).to_string())
