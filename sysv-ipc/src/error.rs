@@ -112,7 +112,7 @@ pub enum Object {
     /// A message queue used by its id.
     Queue(QueueId),
     /// A semaphore set used by its id.
-    Semaphores(SemaphoreId),
+    SemaphoreSet(SemaphoreId),
     /// A segment of shared memory used by its id.
     SharedMemory(SharedMemoryId),
     /// The IPC namespace as a whole.
@@ -124,7 +124,7 @@ impl fmt::Display for Object {
         match self {
             Self::Key(key) => write!(f, "key {key}"),
             Self::Queue(id) => write!(f, "queue {id}"),
-            Self::Semaphores(id) => write!(f, "semaphore set {id}"),
+            Self::SemaphoreSet(id) => write!(f, "semaphore set {id}"),
             Self::SharedMemory(id) => write!(f, "shared memory {id}"),
             Self::Namespace => f.write_str("this IPC namespace"),
         }

@@ -1,10 +1,12 @@
 //! Safe System V IPC for Linux: message queues, semaphore sets and shared memory.
 //!
-//! | kind | object | limits, usage | list |
+//! | | message queues | semaphore sets | shared memory |
 //! | --- | --- | --- | --- |
-//! | message queue | [`Queue`], with [`MessageBuffer`] | [`QueueLimits`], [`QueueUsage`] | [`queues`] |
-//! | semaphore set | [`SemaphoreSet`], with [`Operation`]; [`Lock`] | [`SemaphoreLimits`], [`SemaphoreUsage`] | [`semaphore_sets`] |
-//! | shared memory | [`SharedMemory`], [`Attached`] | [`SharedMemoryLimits`], [`SharedMemoryUsage`] | [`shared_memory_segments`] |
+//! | object | [`Queue`] | [`SemaphoreSet`], [`Lock`] | [`SharedMemory`] |
+//! | use | [`MessageBuffer`] | [`Operation`] | [`Attached`], [`AttachedReadOnly`] |
+//! | list | [`queues`] | [`semaphore_sets`] | [`shared_memory_segments`] |
+//! | limits | [`QueueLimits`] | [`SemaphoreLimits`] | [`SharedMemoryLimits`] |
+//! | usage | [`QueueUsage`] | [`SemaphoreUsage`] | [`SharedMemoryUsage`] |
 //!
 //! ```
 //! use sysv_ipc::{MessageBuffer, MessageType, Mode, OwnedQueue, ReceiveError, Select};
@@ -28,7 +30,10 @@
 //! * **Errors.** Outcomes that a program must expect of an object that it shares with others (it is
 //!   gone, full, empty, busy) are variants of [`SendError`], [`ReceiveError`] and
 //!   [`OperateError`]. Everything else is an [`Error`], which names the call, the object and the
-//!   errno. All of them convert to [`std::io::Error`].
+//!   errno. All of them convert to [`std::io::Error`]. Every call on an object can find it gone
+//!   ([`Error::is_gone`]), and can be denied ([`Error::is_denied`]): `EACCES` if the mode denies
+//!   it, `EPERM` if only the owner, the creator and privileged processes may make it. The
+//!   documentation of a method lists what else can happen.
 //! * **Forks.** [`ProcessMark`] tells a process from its forked children.
 //!
 //! Linux 4.17 or newer is needed for the lists, and a 64-bit architecture with glibc.

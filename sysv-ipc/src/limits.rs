@@ -20,9 +20,6 @@ macro_rules! namespace_info {
 
         impl $name {
             /// The numbers as they are now.
-            ///
-            /// # Errors
-            /// None are known; the call needs no permission.
             pub fn current() -> Result<Self, Error> {
                 let info = $call::<$kind>()?;
                 Ok(Self { $($field: info.$raw.count(),)* })
@@ -125,7 +122,7 @@ fn usage<K: Kind>() -> Result<K::RawUsage, Error> {
 }
 
 /// A number as the kernel gives it.
-trait Count {
+pub(crate) trait Count {
     fn count(self) -> usize;
 }
 

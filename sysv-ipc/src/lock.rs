@@ -35,36 +35,24 @@ pub enum Acquire {
 
 impl Lock {
     /// `semget(key, 1, 0)`: the lock under a key. Needs no permission.
-    ///
-    /// # Errors
-    /// As for [`SemaphoreSet::open`].
     pub fn open(key: Key) -> Result<Self, Error> {
         SemaphoreSet::open(key).map(Self)
     }
 
     /// `semget(key, 1, IPC_CREAT | mode)`: the lock under a key, created if there is none.
-    ///
-    /// # Errors
-    /// As for [`SemaphoreSet::open_or_create`].
     pub fn open_or_create(key: Key, mode: Mode) -> Result<Self, Error> {
         SemaphoreSet::open_or_create(key, 1, mode).map(Self)
     }
 
     /// `semop`: waits for zero and adds one, both or neither, with `IPC_NOWAIT` and `SEM_UNDO`.
-    ///
-    /// # Errors
-    /// [Gone](Error::is_gone): it was removed. `EACCES`: the mode denies it.
     pub fn try_acquire(self) -> Result<Acquire, Error> {
         let operations = [Operation::wait_for_zero(0), Operation::add(0, 1).undo()];
         let done = self.try_operate(&operations)?;
         Ok(if done { Acquire::Acquired } else { Acquire::Held })
     }
 
-    /// `semop`: subtracts one with `IPC_NOWAIT` and `SEM_UNDO`. Does nothing to a lock that is free.
-    /// Only the holder may call this; the kernel does not check.
-    ///
-    /// # Errors
-    /// As for [`try_acquire`](Self::try_acquire).
+    /// `semop`: subtracts one, with `IPC_NOWAIT` and `SEM_UNDO`. Does nothing to a lock that is
+    /// free. Only the holder may call this; the kernel does not check.
     pub fn release(self) -> Result<(), Error> {
         self.try_operate(&[Operation::subtract(0, 1).undo()]).map(drop)
     }
@@ -74,23 +62,17 @@ impl Lock {
         match self.0.perform(operations, libc::IPC_NOWAIT, None) {
             Ok(()) => Ok(true),
             Err(libc::EAGAIN) => Ok(false),
-            Err(errno) => Err(Error::new("semop", Object::Semaphores(self.0.id()), errno)),
+            Err(errno) => Err(Error::new("semop", Object::SemaphoreSet(self.0.id()), errno)),
         }
     }
 
     /// `semctl(GETVAL)`: whether some process holds the lock. Needs read permission.
-    ///
-    /// # Errors
-    /// [Gone](Error::is_gone): it was removed. `EACCES`: the mode denies it.
     pub fn is_held(self) -> Result<bool, Error> {
         self.0.value(0).map(|value| value != 0)
     }
 
     /// `semctl(GETPID)`: the process that took or lost the lock last. None if none did, or if this
     /// pid namespace cannot see it.
-    ///
-    /// # Errors
-    /// As for [`is_held`](Self::is_held).
     pub fn last_pid(self) -> Result<Option<Pid>, Error> {
         self.0.last_pid(0)
     }
@@ -101,17 +83,11 @@ impl Lock {
     }
 
     /// [`SemaphoreSet::status`].
-    ///
-    /// # Errors
-    /// [Gone](Error::is_gone): it was removed.
     pub fn status(self) -> Result<SemaphoreStatus, Error> {
         self.0.status()
     }
 
     /// [`SemaphoreSet::remove`]: removes the lock, whoever holds it.
-    ///
-    /// # Errors
-    /// As for [`SemaphoreSet::remove`].
     pub fn remove(self) -> Result<(), Error> {
         self.0.remove()
     }

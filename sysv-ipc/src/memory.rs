@@ -1,6 +1,7 @@
-//! Memory that is not ordinary: attached segments, a page that forked children find empty, and
-//! message blocks seen as bytes. All unsafe code of the crate is here and in `syscalls`.
+//! Memory that is not ordinary: attached segments, a page that forked children find empty, guarded
+//! numbers, and message blocks seen as bytes. All unsafe code of the crate is here and in `syscalls`.
 
+use std::ffi::c_void;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
@@ -117,13 +118,8 @@ pub(crate) fn word_wiped_on_fork() -> Option<&'static AtomicU64> {
 }
 
 fn map_page_wiped_on_fork() -> Option<*mut AtomicU64> {
-    let (size, rights) = (size_of::<AtomicU64>(), libc::PROT_READ | libc::PROT_WRITE);
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: with no address given, no memory in use is replaced; mmap(2).
-    let page = unsafe { libc::mmap(std::ptr::null_mut(), size, rights, flags, -1, 0) };
-    if page == libc::MAP_FAILED {
-        return None;
-    }
+    let size = size_of::<AtomicU64>();
+    let page = map(size, libc::PROT_READ | libc::PROT_WRITE).ok()?;
     // SAFETY: mapped above, and the advice changes it in forked children only; madvise(2).
     if unsafe { libc::madvise(page, size, libc::MADV_WIPEONFORK) } == -1 {
         // SAFETY: mapped above, and nobody else saw its address; munmap(2).
@@ -131,6 +127,51 @@ fn map_page_wiped_on_fork() -> Option<*mut AtomicU64> {
         return None;
     }
     Some(page.cast())
+}
+
+/// New memory, all zero, starting at a page.
+fn map(size: usize, rights: c_int) -> Result<*mut c_void, Errno> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: with no address given, no memory in use is replaced; mmap(2).
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), size, rights, flags, -1, 0) };
+    if start == libc::MAP_FAILED { Err(last_errno()) } else { Ok(start) }
+}
+
+/// Numbers, zero at first, for a call that does not know how many there are: behind them lies memory
+/// that cannot be accessed, so the kernel stops there.
+pub(crate) struct Guarded {
+    start: *mut c_void,
+    /// The bytes from the start that can be accessed. The numbers are the last of them.
+    size: usize,
+    count: usize,
+}
+
+/// The size of the memory that cannot be accessed: a multiple of every architecture's page size.
+const GUARD: usize = 64 << 10;
+
+impl Guarded {
+    pub(crate) fn new(count: usize) -> Result<Self, Errno> {
+        let size = size_of::<u16>().saturating_mul(count).next_multiple_of(GUARD);
+        let start = map(size + GUARD, libc::PROT_NONE)?;
+        let guarded = Self { start, size, count };
+        // SAFETY: mapped above, and not in use yet; mprotect(2).
+        check(unsafe { libc::mprotect(start, size, libc::PROT_READ | libc::PROT_WRITE) })?;
+        Ok(guarded)
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u16] {
+        // SAFETY: the numbers are within the first `size` bytes.
+        let first = unsafe { self.start.byte_add(self.size - size_of::<u16>() * self.count) };
+        // SAFETY: they can be accessed, are zero at first, and are lent like self is.
+        unsafe { std::slice::from_raw_parts_mut(first.cast(), self.count) }
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new`, and nobody borrows from it any more; munmap(2).
+        unsafe { libc::munmap(self.start, self.size + GUARD) };
+    }
 }
 
 /// A block of longs as bytes.
@@ -143,4 +184,22 @@ pub(crate) fn bytes(block: &[c_long]) -> &[u8] {
 pub(crate) fn bytes_mut(block: &mut [c_long]) -> &mut [u8] {
     // SAFETY: as in `bytes`, and any bytes make valid longs; the borrow is unique.
     unsafe { std::slice::from_raw_parts_mut(block.as_mut_ptr().cast(), size_of_val(block)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Key, Mode, Owned, SemaphoreSet};
+
+    #[test]
+    fn the_kernel_stops_at_the_guard() {
+        let set = SemaphoreSet::create(Key::PRIVATE, 3, Mode::new(0o600)).unwrap();
+        let set = Owned::new(set);
+        for (count, outcome) in [(2, Err(libc::EFAULT)), (3, Ok(())), (40_000, Ok(()))] {
+            let mut values = Guarded::new(count).unwrap();
+            let id = set.id().get();
+            assert_eq!(syscalls::semctl_all(id, libc::GETALL, &mut values), outcome);
+            assert!(values.as_mut_slice().iter().all(|&value| value == 0));
+        }
+    }
 }

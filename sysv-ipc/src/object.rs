@@ -33,10 +33,55 @@ pub trait IpcObject: Copy + Kind {
     fn error(self, call: &'static str, errno: Errno) -> Error;
 }
 
-/// The methods that all three types have.
+/// The methods that all three types have. The size is a parameter that msgget lacks.
 macro_rules! ipc_object {
-    ($name:ident, $id:ident, $status:ident, $named:ident, $control:literal) => {
+    ($name:ident($id:ident), $status:ident, $get:ident($($size:ident: $type:ty)?), $ctl:ident) => {
         impl $name {
+            #[doc = concat!("`", stringify!($get), "` without flags: the object under a key.")]
+            /// Needs no permission.
+            pub fn open(key: Key) -> Result<Self, Error> {
+                Self::get(key, $(0 as $type,)? 0)
+            }
+
+            #[doc = concat!("`", stringify!($get), "` with `IPC_CREAT`: the object under a key,")]
+            /// created if there is none.
+            ///
+            /// # Errors
+            /// `EACCES`: there is one, and its mode denies the caller what `mode` grants. `EINVAL`:
+            /// there is a smaller one. Otherwise as for [`create`](Self::create).
+            pub fn open_or_create(
+                key: Key,
+                $($size: $type,)?
+                mode: Mode,
+            ) -> Result<Self, Error> {
+                Self::get(key, $($size,)? libc::IPC_CREAT | c_int::from(mode.bits()))
+            }
+
+            #[doc = concat!("`", stringify!($get), "` with `IPC_CREAT` and `IPC_EXCL`: a new")]
+            /// object under a key. With [`Key::PRIVATE`], one that no key finds. No umask applies
+            /// to the mode.
+            ///
+            /// # Errors
+            /// `EEXIST`: there is one already. `ENOSPC`: the namespace has as many objects as its
+            /// limits allow. `EINVAL`: the size is zero or above the limit. `ENOMEM`: no memory is
+            /// left.
+            pub fn create(
+                key: Key,
+                $($size: $type,)?
+                mode: Mode,
+            ) -> Result<Self, Error> {
+                let flags = libc::IPC_CREAT | libc::IPC_EXCL;
+                Self::get(key, $($size,)? flags | c_int::from(mode.bits()))
+            }
+
+            fn get(key: Key, $($size: $type,)? flags: c_int) -> Result<Self, Error> {
+                $crate::syscalls::$get(key.as_raw(), $($size,)? flags)
+                    .map($crate::IpcObject::from_raw_id)
+                    .map_err(|errno| {
+                        Error::new(stringify!($get), $crate::Object::Key(key), errno)
+                    })
+            }
+
             /// The object with this id, whether or not it exists.
             pub const fn from_id(id: $crate::$id) -> Self {
                 Self(id)
@@ -47,25 +92,18 @@ macro_rules! ipc_object {
                 self.0
             }
 
-            #[doc = concat!("`", $control, "(id, IPC_STAT)`: what the kernel tells about it.")]
+            #[doc = concat!("`", stringify!($ctl), "(IPC_STAT)`: what the kernel tells about it.")]
             ///
-            /// If its mode does not let the caller read, the same by the `_STAT_ANY` command,
-            /// which needs no permission (Linux 4.17).
-            ///
-            /// # Errors
-            /// [Gone](Error::is_gone): there is no such object.
+            /// If the mode does not let the caller read, the same by the `_STAT_ANY` command, which
+            /// needs no permission (Linux 4.17).
             pub fn status(self) -> Result<$status, Error> {
                 $crate::object::status(self)
             }
 
-            #[doc = concat!("`", $control, "(id, IPC_RMID)`: removes the object.")]
+            #[doc = concat!("`", stringify!($ctl), "(IPC_RMID)`: removes the object.")]
             ///
             /// Processes that wait for it find it gone. Shared memory that is attached somewhere
             /// loses its key at once, and its memory when nobody has it attached any more.
-            ///
-            /// # Errors
-            /// `EPERM`: the caller is neither owner nor creator nor privileged.
-            /// [Gone](Error::is_gone): there is no such object.
             pub fn remove(self) -> Result<(), Error> {
                 $crate::object::remove(self)
             }
@@ -74,11 +112,11 @@ macro_rules! ipc_object {
         impl $crate::IpcObject for $name {
             type Status = $status;
 
-            fn from_raw_id(id: libc::c_int) -> Self {
+            fn from_raw_id(id: c_int) -> Self {
                 Self($crate::$id::new(id))
             }
 
-            fn raw_id(self) -> libc::c_int {
+            fn raw_id(self) -> c_int {
                 self.0.get()
             }
 
@@ -87,7 +125,7 @@ macro_rules! ipc_object {
             }
 
             fn error(self, call: &'static str, errno: $crate::syscalls::Errno) -> Error {
-                Error::new(call, $crate::Object::$named(self.0), errno)
+                Error::new(call, $crate::Object::$name(self.0), errno)
             }
         }
     };
@@ -136,9 +174,6 @@ pub(crate) fn usage<K: Kind>() -> Result<(c_int, K::RawUsage), Error> {
 ///
 /// An object that appears or vanishes meanwhile may be missing; none is listed twice.
 ///
-/// # Errors
-/// None are known; the calls need no permission (Linux 4.17).
-///
 /// ```
 /// use sysv_ipc::{Mode, OwnedQueue, queues};
 ///
@@ -151,23 +186,18 @@ pub fn queues() -> Result<Objects<Queue>, Error> {
 }
 
 /// `SEM_STAT_ANY`: every semaphore set of this IPC namespace with its status. See [`queues`].
-///
-/// # Errors
-/// None are known; the calls need no permission (Linux 4.17).
 pub fn semaphore_sets() -> Result<Objects<SemaphoreSet>, Error> {
     Objects::new()
 }
 
 /// `SHM_STAT_ANY`: every segment of shared memory of this IPC namespace with its status. See
 /// [`queues`].
-///
-/// # Errors
-/// None are known; the calls need no permission (Linux 4.17).
 pub fn shared_memory_segments() -> Result<Objects<SharedMemory>, Error> {
     Objects::new()
 }
 
-/// An iterator over all objects of a kind: [`queues`], [`semaphore_sets`], [`shared_memory_segments`].
+/// An iterator over all objects of a kind, made by [`queues`], [`semaphore_sets`] and
+/// [`shared_memory_segments`].
 #[derive(Debug)]
 pub struct Objects<T> {
     next: c_int,
@@ -254,17 +284,11 @@ pub type OwnedQueue = Owned<Queue>;
 
 impl Owned<Queue> {
     /// A new queue under `IPC_PRIVATE`, which no key finds.
-    ///
-    /// # Errors
-    /// As for [`Queue::create`].
     pub fn private(mode: Mode) -> Result<Self, Error> {
         Self::create(Key::PRIVATE, mode)
     }
 
     /// A new queue under a key.
-    ///
-    /// # Errors
-    /// As for [`Queue::create`].
     pub fn create(key: Key, mode: Mode) -> Result<Self, Error> {
         Queue::create(key, mode).map(Self::new)
     }

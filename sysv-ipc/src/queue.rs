@@ -9,8 +9,8 @@ use crate::object::{self, ipc_object};
 use crate::permissions::{Settings, time};
 use crate::syscalls;
 use crate::{
-    Error, Gid, IpcObject, Key, Message, MessageBuffer, MessageType, Mode, Object, Permissions,
-    Pid, QueueId, QueueLimits, ReceiveError, SendError, Uid,
+    Error, Gid, IpcObject, Key, Message, MessageBuffer, MessageType, Mode, Permissions, Pid,
+    QueueId, QueueLimits, ReceiveError, SendError, Uid,
 };
 
 /// Which message to receive: the `msgtyp` of msgrcv(2), and `MSG_EXCEPT`.
@@ -66,39 +66,6 @@ impl Select {
 pub struct Queue(QueueId);
 
 impl Queue {
-    /// `msgget(key, 0)`: the queue under a key. Needs no permission.
-    ///
-    /// # Errors
-    /// [Gone](Error::is_gone) (`ENOENT`): there is none.
-    pub fn open(key: Key) -> Result<Self, Error> {
-        Self::get(key, 0)
-    }
-
-    /// `msgget(key, IPC_CREAT | mode)`: the queue under a key, created if there is none.
-    ///
-    /// # Errors
-    /// `EACCES`: there is one, and its mode denies the caller what `mode` grants.
-    /// `ENOSPC`: the namespace has its most queues, [`QueueLimits::msgmni`].
-    pub fn open_or_create(key: Key, mode: Mode) -> Result<Self, Error> {
-        Self::get(key, libc::IPC_CREAT | c_int::from(mode.bits()))
-    }
-
-    /// `msgget(key, IPC_CREAT | IPC_EXCL | mode)`: a new queue under a key. With [`Key::PRIVATE`],
-    /// one that no key finds. No umask applies to the mode.
-    ///
-    /// # Errors
-    /// `EEXIST`: there is one already. `ENOSPC`: the namespace has its most queues,
-    /// [`QueueLimits::msgmni`].
-    pub fn create(key: Key, mode: Mode) -> Result<Self, Error> {
-        Self::get(key, libc::IPC_CREAT | libc::IPC_EXCL | c_int::from(mode.bits()))
-    }
-
-    fn get(key: Key, flags: c_int) -> Result<Self, Error> {
-        syscalls::msgget(key.as_raw(), flags)
-            .map(|id| Self(QueueId::new(id)))
-            .map_err(|errno| Error::new("msgget", Object::Key(key), errno))
-    }
-
     /// `msgsnd(id, message, len, 0)`: sends a message, waiting while the queue is full.
     ///
     /// # Errors
@@ -280,7 +247,6 @@ impl Queue {
     /// # Errors
     /// `EPERM`: the caller is neither owner nor creator nor privileged, or `max_bytes` exceeds
     /// [`QueueLimits::msgmnb`] and the caller lacks `CAP_SYS_RESOURCE`.
-    /// [Gone](Error::is_gone): there is no such queue.
     pub fn set(self, settings: &QueueSettings) -> Result<(), Error> {
         let QueueSettings { uid, gid, mode, max_bytes } = *settings;
         object::set(self, |raw| {
@@ -290,7 +256,7 @@ impl Queue {
     }
 }
 
-ipc_object!(Queue, QueueId, QueueStatus, Queue, "msgctl");
+ipc_object!(Queue(QueueId), QueueStatus, msgget(), msgctl);
 
 /// What the kernel tells about a queue: `struct msqid_ds`, msgctl(2). The kernel reads all fields
 /// under its lock, so they belong together.

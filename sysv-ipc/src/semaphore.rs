@@ -4,12 +4,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use libc::c_int;
 
+use crate::limits::Count;
+use crate::memory::Guarded;
 use crate::object::{self, ipc_object};
 use crate::permissions::time;
-use crate::syscalls::{self, Errno, MOST_SEMAPHORES};
-use crate::{
-    Error, IpcObject, Key, Mode, Object, OperateError, Permissions, Pid, SemaphoreId, Settings,
-};
+use crate::syscalls::{self, Errno};
+use crate::{Error, IpcObject, Key, Mode, OperateError, Permissions, Pid, SemaphoreId, Settings};
 
 /// A set of semaphores, named by its id. Copying or dropping this does nothing to the set.
 ///
@@ -84,41 +84,6 @@ impl Operation {
 }
 
 impl SemaphoreSet {
-    /// `semget(key, 0, 0)`: the set under a key, of whatever size. Needs no permission.
-    ///
-    /// # Errors
-    /// [Gone](Error::is_gone) (`ENOENT`): there is none.
-    pub fn open(key: Key) -> Result<Self, Error> {
-        Self::get(key, 0, 0)
-    }
-
-    /// `semget(key, count, IPC_CREAT | mode)`: the set under a key, created with `count`
-    /// semaphores if there is none.
-    ///
-    /// # Errors
-    /// `EACCES`: there is one, and its mode denies the caller what `mode` grants. `EINVAL`: there
-    /// is one with fewer semaphores, or `count` is 0 or too large. `ENOSPC`: the namespace has its
-    /// most sets or semaphores, [`SemaphoreLimits`](crate::SemaphoreLimits).
-    pub fn open_or_create(key: Key, count: u16, mode: Mode) -> Result<Self, Error> {
-        Self::get(key, count, libc::IPC_CREAT | c_int::from(mode.bits()))
-    }
-
-    /// `semget(key, count, IPC_CREAT | IPC_EXCL | mode)`: a new set under a key. With
-    /// [`Key::PRIVATE`], one that no key finds. No umask applies to the mode.
-    ///
-    /// # Errors
-    /// `EEXIST`: there is one already. `EINVAL`: `count` is 0 or too large. `ENOSPC`: the namespace
-    /// has its most sets or semaphores, [`SemaphoreLimits`](crate::SemaphoreLimits).
-    pub fn create(key: Key, count: u16, mode: Mode) -> Result<Self, Error> {
-        Self::get(key, count, libc::IPC_CREAT | libc::IPC_EXCL | c_int::from(mode.bits()))
-    }
-
-    fn get(key: Key, count: u16, flags: c_int) -> Result<Self, Error> {
-        syscalls::semget(key.as_raw(), count.into(), flags)
-            .map(|id| Self(SemaphoreId::new(id)))
-            .map_err(|errno| Error::new("semget", Object::Key(key), errno))
-    }
-
     /// `semop(id, operations, n)`: performs all operations at once, waiting until that is possible.
     /// An empty slice does nothing.
     ///
@@ -132,9 +97,6 @@ impl SemaphoreSet {
 
     /// `semop(id, operations, n)`, each with `IPC_NOWAIT`: performs all operations if that is
     /// possible now.
-    ///
-    /// # Errors
-    /// As for [`operate`](Self::operate).
     pub fn try_operate(self, operations: &[Operation]) -> Result<(), OperateError> {
         self.operate_with(operations, libc::IPC_NOWAIT, None)
     }
@@ -191,99 +153,74 @@ impl SemaphoreSet {
     ///
     /// # Errors
     /// [Gone](Error::is_gone) (`EINVAL`): there is no such set, or no such semaphore in it.
-    /// `EACCES`: the mode denies it.
     pub fn value(self, index: u16) -> Result<u16, Error> {
-        self.read(index, libc::GETVAL).map(|value| u16::try_from(value).unwrap_or(u16::MAX))
+        self.one(index, libc::GETVAL, 0).map(|value| u16::try_from(value).unwrap_or(u16::MAX))
     }
 
     /// `semctl(id, 0, GETALL)`: the values of all semaphores at one moment. Needs read permission.
-    ///
-    /// # Errors
-    /// As for [`value`](Self::value). `EOVERFLOW`: the set has more than 65,536 semaphores.
     pub fn values(self) -> Result<Vec<u16>, Error> {
-        let count = self.count()?;
-        let mut values = vec![0; MOST_SEMAPHORES];
+        let mut values = Guarded::new(self.status()?.count).map_err(|errno| self.failed(errno))?;
         syscalls::semctl_all(self.0.get(), libc::GETALL, &mut values)
-            .map_err(|errno| self.error("semctl", errno))?;
-        values.truncate(count);
-        Ok(values)
+            .map_err(|errno| self.failed(errno))?;
+        Ok(values.as_mut_slice().to_vec())
     }
 
     /// `semctl(id, index, SETVAL)`: sets one semaphore, and forgets what all processes would have
     /// [undone](Operation::undo). Needs write permission.
     ///
     /// # Errors
-    /// As for [`value`](Self::value). `ERANGE`: the value is above 32,767.
+    /// `ERANGE`: the value is above 32,767.
     pub fn set_value(self, index: u16, value: u16) -> Result<(), Error> {
-        syscalls::semctl_set(self.0.get(), index, value)
-            .map_err(|errno| self.error("semctl", errno))
+        self.one(index, libc::SETVAL, value).map(drop)
     }
 
     /// `semctl(id, 0, SETALL)`: sets all semaphores at once, and forgets what all processes would
     /// have [undone](Operation::undo). Needs write permission.
     ///
     /// # Errors
-    /// As for [`values`](Self::values). `ERANGE`: a value is above 32,767, or there are more or
-    /// fewer values than semaphores.
+    /// `ERANGE`: a value is above 32,767, or there are more or fewer values than semaphores.
     pub fn set_values(self, values: &[u16]) -> Result<(), Error> {
-        if values.len() != self.count()? {
-            return Err(self.error("semctl", libc::ERANGE));
+        if values.len() != self.status()?.count {
+            return Err(self.failed(libc::ERANGE));
         }
-        let mut padded = vec![0; MOST_SEMAPHORES];
-        padded[..values.len()].copy_from_slice(values);
-        syscalls::semctl_all(self.0.get(), libc::SETALL, &mut padded)
-            .map_err(|errno| self.error("semctl", errno))
-    }
-
-    fn count(self) -> Result<usize, Error> {
-        let count = self.status()?.count;
-        if count > MOST_SEMAPHORES {
-            return Err(self.error("semctl", libc::EOVERFLOW));
-        }
-        Ok(count)
+        let mut guarded = Guarded::new(values.len()).map_err(|errno| self.failed(errno))?;
+        guarded.as_mut_slice().copy_from_slice(values);
+        syscalls::semctl_all(self.0.get(), libc::SETALL, &mut guarded)
+            .map_err(|errno| self.failed(errno))
     }
 
     /// `semctl(id, index, GETPID)`: the process that last changed the semaphore, or had a change
     /// undone. None if none did, or if this pid namespace cannot see it.
-    ///
-    /// # Errors
-    /// As for [`value`](Self::value).
     pub fn last_pid(self, index: u16) -> Result<Option<Pid>, Error> {
-        self.read(index, libc::GETPID).map(Pid::known)
+        self.one(index, libc::GETPID, 0).map(Pid::known)
     }
 
     /// `semctl(id, index, GETNCNT)`: how many processes wait for the semaphore to grow.
-    ///
-    /// # Errors
-    /// As for [`value`](Self::value).
     pub fn waiting_for_more(self, index: u16) -> Result<usize, Error> {
-        self.read(index, libc::GETNCNT).map(|count| usize::try_from(count).unwrap_or(0))
+        self.one(index, libc::GETNCNT, 0).map(Count::count)
     }
 
     /// `semctl(id, index, GETZCNT)`: how many processes wait for the semaphore to become zero.
-    ///
-    /// # Errors
-    /// As for [`value`](Self::value).
     pub fn waiting_for_zero(self, index: u16) -> Result<usize, Error> {
-        self.read(index, libc::GETZCNT).map(|count| usize::try_from(count).unwrap_or(0))
+        self.one(index, libc::GETZCNT, 0).map(Count::count)
     }
 
-    fn read(self, index: u16, command: c_int) -> Result<c_int, Error> {
-        syscalls::semctl_get(self.0.get(), index, command)
-            .map_err(|errno| self.error("semctl", errno))
+    fn one(self, index: u16, command: c_int, value: u16) -> Result<c_int, Error> {
+        syscalls::semctl_one(self.0.get(), index, command, value)
+            .map_err(|errno| self.failed(errno))
+    }
+
+    fn failed(self, errno: Errno) -> Error {
+        self.error("semctl", errno)
     }
 
     /// `semctl(id, 0, IPC_SET)`: changes owner, group and mode.
-    ///
-    /// # Errors
-    /// `EPERM`: the caller is neither owner nor creator nor privileged.
-    /// [Gone](Error::is_gone): there is no such set.
     pub fn set(self, settings: &Settings) -> Result<(), Error> {
         object::set(self, |raw| settings.write_to(&mut raw.sem_perm))
     }
 }
 
-ipc_object!(SemaphoreSet, SemaphoreId, SemaphoreStatus, Semaphores, "semctl");
+ipc_object!(SemaphoreSet(SemaphoreId), SemaphoreStatus, semget(count: u16), semctl);
 
 /// What the kernel tells about a semaphore set: `struct semid_ds`, semctl(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

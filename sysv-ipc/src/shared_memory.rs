@@ -12,8 +12,8 @@ use libc::c_int;
 use crate::memory::{Mapping, WORD};
 use crate::object::{self, ipc_object};
 use crate::permissions::time;
-use crate::syscalls::{self, Errno};
-use crate::{Error, IpcObject, Key, Mode, Object, Permissions, Pid, Settings, SharedMemoryId};
+use crate::syscalls::Errno;
+use crate::{Error, IpcObject, Key, Mode, Permissions, Pid, Settings, SharedMemoryId};
 
 /// A segment of shared memory, named by its id. Copying or dropping this does nothing to it.
 ///
@@ -47,54 +47,15 @@ use crate::{Error, IpcObject, Key, Mode, Object, Permissions, Pid, Settings, Sha
 pub struct SharedMemory(SharedMemoryId);
 
 impl SharedMemory {
-    /// `shmget(key, 0, 0)`: the segment under a key, of whatever size. Needs no permission.
-    ///
-    /// # Errors
-    /// [Gone](Error::is_gone) (`ENOENT`): there is none.
-    pub fn open(key: Key) -> Result<Self, Error> {
-        Self::get(key, 0, 0)
-    }
-
-    /// `shmget(key, size, IPC_CREAT | mode)`: the segment under a key, created with `size` bytes,
-    /// all zero, if there is none.
-    ///
-    /// # Errors
-    /// `EACCES`: there is one, and its mode denies the caller what `mode` grants. `EINVAL`: there
-    /// is a smaller one. Otherwise as for [`create`](Self::create).
-    pub fn open_or_create(key: Key, size: usize, mode: Mode) -> Result<Self, Error> {
-        Self::get(key, size, libc::IPC_CREAT | c_int::from(mode.bits()))
-    }
-
-    /// `shmget(key, size, IPC_CREAT | IPC_EXCL | mode)`: a new segment of `size` bytes, all zero.
-    /// With [`Key::PRIVATE`], one that no key finds. No umask applies to the mode.
-    ///
-    /// # Errors
-    /// `EEXIST`: there is one already. `EINVAL`: the size is zero, or more than `kernel.shmmax`.
-    /// `ENOSPC`: the namespace has its most segments or pages,
-    /// [`SharedMemoryLimits`](crate::SharedMemoryLimits). `ENOMEM`: no memory is left.
-    pub fn create(key: Key, size: usize, mode: Mode) -> Result<Self, Error> {
-        Self::get(key, size, libc::IPC_CREAT | libc::IPC_EXCL | c_int::from(mode.bits()))
-    }
-
-    fn get(key: Key, size: usize, flags: c_int) -> Result<Self, Error> {
-        syscalls::shmget(key.as_raw(), size, flags)
-            .map(|id| Self(SharedMemoryId::new(id)))
-            .map_err(|errno| Error::new("shmget", Object::Key(key), errno))
-    }
-
     /// `shmat(id, NULL, 0)`: attaches the segment. Needs read and write permission.
     ///
     /// # Errors
-    /// `EACCES`: the mode denies it. [Gone](Error::is_gone): there is no such segment. `ENOMEM`: no
-    /// address space is left.
+    /// `ENOMEM`: no address space is left.
     pub fn attach(self) -> Result<Attached, Error> {
         self.map(0).map(Attached)
     }
 
     /// `shmat(id, NULL, SHM_RDONLY)`: attaches the segment for reading only. Needs read permission.
-    ///
-    /// # Errors
-    /// As for [`attach`](Self::attach).
     pub fn attach_read_only(self) -> Result<AttachedReadOnly, Error> {
         self.map(libc::SHM_RDONLY)
     }
@@ -106,16 +67,12 @@ impl SharedMemory {
     }
 
     /// `shmctl(id, IPC_SET)`: changes owner, group and mode. Who has it attached keeps it.
-    ///
-    /// # Errors
-    /// `EPERM`: the caller is neither owner nor creator nor privileged.
-    /// [Gone](Error::is_gone): there is no such segment.
     pub fn set(self, settings: &Settings) -> Result<(), Error> {
         object::set(self, |raw| settings.write_to(&mut raw.shm_perm))
     }
 }
 
-ipc_object!(SharedMemory, SharedMemoryId, SharedMemoryStatus, SharedMemory, "shmctl");
+ipc_object!(SharedMemory(SharedMemoryId), SharedMemoryStatus, shmget(size: usize), shmctl);
 
 /// What the kernel tells about a segment: `struct shmid_ds`, shmctl(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,11 +182,11 @@ impl AttachedReadOnly {
         (&self.0.words()[at / WORD..end.div_ceil(WORD)], head)
     }
 
-    /// `write(fd, segment + range.start, range.len())`: writes a range of the segment to a file, and
-    /// returns how many bytes were written, as [`io::Write::write`] does.
+    /// `write(fd, segment + range.start, range.len())`: writes a range of the segment to a file and
+    /// returns the number of bytes written, as [`io::Write::write`] does.
     ///
-    /// The kernel copies straight out of the segment. If another process changes it meanwhile, you
-    /// cannot tell which bytes were written.
+    /// The kernel copies straight out of the segment. If another process changes the range
+    /// meanwhile, you cannot tell which bytes were written.
     ///
     /// # Errors
     /// Those of write(2).
@@ -276,9 +233,8 @@ impl Attached {
     }
 
     /// `read(fd, segment + range.start, range.len())`: reads from a file into a range of the
-    /// segment, and returns how many bytes were read, as [`io::Read::read`] does.
-    ///
-    /// The kernel copies straight into the segment.
+    /// segment, with no copy in between, and returns the number of bytes read, as
+    /// [`io::Read::read`] does.
     ///
     /// # Errors
     /// Those of read(2).

@@ -5,8 +5,9 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
-use libc::{c_int, c_long, c_ulong, c_ushort};
+use libc::{c_int, c_long, c_ulong};
 
+use crate::memory::Guarded;
 use crate::{Message, Queue, SemaphoreSet, SharedMemory};
 
 /// An errno: why a system call failed.
@@ -34,7 +35,7 @@ pub unsafe trait Kind: Sized {
     type RawUsage;
     /// The name of the control call.
     const CONTROL: &'static str;
-    /// `MSG_STAT_ANY` and its like: `IPC_STAT` by index, without a check for permission. Linux 4.17.
+    /// `MSG_STAT_ANY` and its like: `IPC_STAT` by index, for which no permission is needed.
     const STAT_ANY: c_int;
     /// `MSG_INFO` and its like.
     const INFO: c_int;
@@ -199,9 +200,9 @@ pub(crate) fn msgrcv(
         .map(|len| usize::try_from(len).unwrap_or(0))
 }
 
-pub(crate) fn semget(key: libc::key_t, count: c_int, flags: c_int) -> Result<c_int, Errno> {
+pub(crate) fn semget(key: libc::key_t, count: u16, flags: c_int) -> Result<c_int, Errno> {
     // SAFETY: takes three integers; semget(2).
-    check(unsafe { libc::semget(key, count, flags) })
+    check(unsafe { libc::semget(key, count.into(), flags) })
 }
 
 /// `semtimedop`, or `semop` without a timeout.
@@ -221,30 +222,28 @@ pub(crate) fn semop(
     check(unsafe { libc::syscall(libc::SYS_semtimedop, id, first, count, timeout) }).map(drop)
 }
 
-/// `GETVAL`, `GETPID`, `GETNCNT` or `GETZCNT` of one semaphore.
-pub(crate) fn semctl_get(id: c_int, index: u16, command: c_int) -> Result<c_int, Errno> {
-    debug_assert!([libc::GETVAL, libc::GETPID, libc::GETNCNT, libc::GETZCNT].contains(&command));
-    // SAFETY: none of these commands takes a fourth argument; semctl(2).
-    check(unsafe { libc::semctl(id, c_int::from(index), command) })
+/// `GETVAL`, `GETPID`, `GETNCNT`, `GETZCNT` or `SETVAL` of one semaphore.
+pub(crate) fn semctl_one(
+    id: c_int,
+    index: u16,
+    command: c_int,
+    value: u16,
+) -> Result<c_int, Errno> {
+    use libc::{GETNCNT, GETPID, GETVAL, GETZCNT, SETVAL};
+    assert!([GETVAL, GETPID, GETNCNT, GETZCNT, SETVAL].contains(&command));
+    // SAFETY: SETVAL takes an int as its fourth argument, the others take none; semctl(2).
+    check(unsafe { libc::semctl(id, c_int::from(index), command, c_int::from(value)) })
 }
 
-/// `SETVAL` of one semaphore.
-pub(crate) fn semctl_set(id: c_int, index: u16, value: u16) -> Result<(), Errno> {
-    // SAFETY: SETVAL takes an int as its fourth argument; semctl(2).
-    check(unsafe { libc::semctl(id, c_int::from(index), libc::SETVAL, c_int::from(value)) })
-        .map(drop)
-}
-
-/// The semaphores of a set that `semop` can reach, whose `sem_num` is 16 bits wide.
-pub(crate) const MOST_SEMAPHORES: usize = 1 << 16;
-
-/// `GETALL` writes a value for each semaphore of the set, `SETALL` reads one.
-pub(crate) fn semctl_all(id: c_int, command: c_int, values: &mut [c_ushort]) -> Result<(), Errno> {
-    assert!([libc::GETALL, libc::SETALL].contains(&command) && values.len() >= MOST_SEMAPHORES);
-    // SAFETY: the kernel accesses as many values as the set has semaphores when the call runs. It
-    // cannot be told how many there is room for, and the id may mean another set than a moment
-    // ago; so there is room for every set that semop can use; semctl(2).
-    check(unsafe { libc::semctl(id, 0, command, values.as_mut_ptr()) }).map(drop)
+/// `GETALL` writes a value for each semaphore of the set, `SETALL` reads one. `EFAULT` if the set
+/// has more semaphores than there are values.
+pub(crate) fn semctl_all(id: c_int, command: c_int, values: &mut Guarded) -> Result<(), Errno> {
+    assert!([libc::GETALL, libc::SETALL].contains(&command));
+    let first = values.as_mut_slice().as_mut_ptr();
+    // SAFETY: the kernel accesses as many values as the set has semaphores, which may be more: the
+    // id can mean another set than a moment ago. But it stops at the end of these values, since
+    // they are guarded; semctl(2).
+    check(unsafe { libc::semctl(id, 0, command, first) }).map(drop)
 }
 
 pub(crate) fn shmget(key: libc::key_t, size: usize, flags: c_int) -> Result<c_int, Errno> {
