@@ -1,6 +1,6 @@
 //! Reading native-endian fields one after the other, and where extensions begin.
 
-use super::Malformed;
+use super::malformed::Malformed;
 
 /// Takes fields off the front of a byte slice; an error instead of reading beyond its end.
 pub(super) struct Reader<'a>(&'a [u8]);

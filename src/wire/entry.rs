@@ -1,9 +1,12 @@
 //! The content of a listing's or a tree's DATA: messages packed one after the other, and the
 //! directory entries in them.
 
-use super::bytes::Reader;
-use super::{Kind, Malformed, Meta, Reply, mtype};
 use sysv_ipc::MessageType;
+
+use super::bytes::Reader;
+use super::malformed::Malformed;
+use super::message_type::mtype;
+use super::reply::{Kind, Meta, Reply};
 
 /// The header of a packed message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

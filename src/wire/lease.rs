@@ -3,10 +3,11 @@
 use std::fmt;
 
 use subtle::ConstantTimeEq;
+use sysv_ipc::{MessageType, QueueId};
 
 use super::bytes::Reader;
-use super::{LEASE_TYPE, Malformed};
-use sysv_ipc::{MessageType, QueueId};
+use super::malformed::Malformed;
+use super::message_type::LEASE_TYPE;
 
 /// 16 random bytes that are in a lease and in its owner's requests, and that nobody else can read.
 ///

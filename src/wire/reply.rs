@@ -3,10 +3,11 @@
 use std::fmt;
 
 use nix::errno::Errno;
+use sysv_ipc::MessageType;
 
 use super::bytes::{Reader, extension_after, pad_to_extension};
-use super::{Malformed, mtype};
-use sysv_ipc::MessageType;
+use super::malformed::Malformed;
+use super::message_type::mtype;
 
 /// One message of a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]

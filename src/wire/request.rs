@@ -4,9 +4,13 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::bytes::{Reader, extension_after, pad_to_extension};
-use super::{Cookie, MAX_PATH, MAX_REQUEST, Malformed, Start};
 use sysv_ipc::QueueId;
+
+use super::bytes::{Reader, extension_after, pad_to_extension};
+use super::lease::Cookie;
+use super::malformed::Malformed;
+use super::size::{MAX_PATH, MAX_REQUEST};
+use super::start::Start;
 
 /// A request. Any program can send one, so nothing in it is proven.
 ///

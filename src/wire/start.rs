@@ -1,7 +1,7 @@
 //! Where a listing or a tree begins.
 
-use super::Malformed;
 use super::bytes::Reader;
+use super::malformed::Malformed;
 
 /// The longest path of a [`Start`], in bytes: it must fit into a request beside the longest path.
 pub const MAX_START: usize = 4032;
