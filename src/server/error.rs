@@ -11,55 +11,28 @@ use crate::escape::escape;
 /// Why a server did not start, or could not continue.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs)] // of the fields: their names say what they are
 pub enum Error {
-    /// A server holds the lock of the key.
+    /// A server holds the lock of the key. Its pid is None if this pid namespace cannot see it.
     #[error("key {key} is in use: a server runs there already{}", with_pid(*pid))]
-    AlreadyRunning {
-        /// The key.
-        key: Key,
-        /// The server; None if it is in a pid namespace that this process cannot see.
-        pid: Option<Pid>,
-    },
-    /// Another user made the semaphore that is the lock of the key.
+    AlreadyRunning { key: Key, pid: Option<Pid> },
+    /// Another user made the semaphore that is the lock of the key. The uid is None if this process
+    /// may not read it.
     #[error("key {key} is in use: its semaphore belongs to {}", user(*uid))]
-    ForeignLock {
-        /// The key.
-        key: Key,
-        /// The user; None if this process may not know.
-        uid: Option<Uid>,
-    },
+    ForeignLock { key: Key, uid: Option<Uid> },
     /// The queue under the key may belong to another program.
     #[error("key {key} is in use: queue {queue} is another program's ({why})")]
-    ForeignQueue {
-        /// The key.
-        key: Key,
-        /// The queue.
-        queue: QueueId,
-        /// What is known about it.
-        why: String,
-    },
+    ForeignQueue { key: Key, queue: QueueId, why: String },
     /// The mode lets other users read requests, or does not let the server.
     #[error("mode {mode}: it must be 0600, 0620, 0602 or 0622: only the server may read requests")]
-    Mode {
-        /// The mode.
-        mode: Mode,
-    },
-    /// The mode lets other users send requests, and the configuration names no root.
+    Mode { mode: Mode },
+    /// The mode lets other users send requests, and the configuration names no root. They would get
+    /// whatever the server's user may read.
     #[error("mode {mode} lets others ask, and they get whatever uid {uid} may read")]
-    RootNotGiven {
-        /// The mode.
-        mode: Mode,
-        /// The server's user.
-        uid: Uid,
-    },
+    RootNotGiven { mode: Mode, uid: Uid },
     /// The root cannot be opened.
     #[error("root {}", escape(.root))]
-    Root {
-        /// The root.
-        root: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Root { root: PathBuf, source: io::Error },
     /// /proc is not mounted. The server opens files by way of it.
     #[error("/proc is not mounted here")]
     NoProc,
@@ -71,12 +44,7 @@ pub enum Error {
     Ipc(#[from] sysv_ipc::Error),
     /// Another system call failed.
     #[error("{call}")]
-    Os {
-        /// The call.
-        call: &'static str,
-        /// Why.
-        source: io::Error,
-    },
+    Os { call: &'static str, source: io::Error },
 }
 
 impl Error {
