@@ -5,6 +5,7 @@
 //! no more memory than [`Names`] and [`TreeWalk::MOST_NAMES`] allow.
 
 use std::fs::File;
+use std::io::Seek;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
@@ -19,6 +20,7 @@ use super::packed::{NO_BYTES, Pending, pack_end, pack_failure};
 use super::source::{MAX_WORK, Progress, Source};
 use super::tree_file::TreeFile;
 use crate::server::resolve::PathFd;
+use crate::sys::errno_of;
 use crate::wire::{Entry, Kind, Meta, Start};
 
 /// A walk through a tree.
@@ -102,10 +104,14 @@ impl<'a> TreeWalk<'a> {
             State::Between => return Ok(self.next_entry()),
             State::Verifying(mut part) => match part.verification.read(&mut part.file) {
                 Ok(None) => self.state = State::Verifying(part),
-                outcome => {
-                    // If it differs or cannot be read, the file starts again.
-                    let offset = if matches!(outcome, Ok(Some(true))) { part.bytes } else { 0 };
-                    self.pack_file(&part.name, TreeFile::new(part.file, offset));
+                Ok(Some(true)) => {
+                    self.pack_file(&part.name, TreeFile::new(part.file, part.bytes));
+                }
+                // It differs or cannot be read, so it starts again.
+                Ok(Some(false)) | Err(_) => {
+                    let rewound = part.file.rewind().map_err(|error| errno_of(&error));
+                    let file = rewound.and_then(|()| TreeFile::new(part.file, 0));
+                    self.pack_file(&part.name, file);
                 }
             },
             State::InFile(file) => self.state = State::InFile(file),
