@@ -3,16 +3,17 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// So long the thread tries again at once, after letting others run.
+/// For this long the thread yields between two tries. Then it sleeps.
 const YIELDING: Duration = Duration::from_micros(50);
 
-/// The longest pause between two tries, and so the most that is added to a long wait.
-const LONGEST_PAUSE: Duration = Duration::from_millis(5);
+/// The longest sleep between two tries, and so the most that is added to a long wait.
+const LONGEST_SLEEP: Duration = Duration::from_millis(5);
 
-/// Tries until it succeeds or the deadline has passed, but at least once. None: too late.
+/// Tries until an attempt has an outcome or the deadline has passed, but at least once. None: the
+/// deadline has passed.
 ///
-/// A pause is an eighth of the time waited so far, so that what comes soon is found soon, and who
-/// waits for long tries only 200 times a second.
+/// Each sleep is an eighth of the time waited so far. So a short wait is hardly lengthened, and a
+/// long one tries only 200 times a second.
 pub(crate) fn try_until<T>(deadline: Instant, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {
@@ -27,7 +28,7 @@ pub(crate) fn try_until<T>(deadline: Instant, mut attempt: impl FnMut() -> Optio
         if waited < YIELDING {
             thread::yield_now();
         } else {
-            thread::sleep((waited / 8).min(LONGEST_PAUSE).min(deadline - now));
+            thread::sleep((waited / 8).min(LONGEST_SLEEP).min(deadline - now));
         }
     }
 }

@@ -52,18 +52,18 @@ id! {
 }
 
 id! {
-    /// The id of a queue, `msqid`. 0 is a valid id. The kernel uses ids again, but late.
+    /// The id of a queue, `msqid`. 0 is a valid id. The kernel reuses ids, but late.
     QueueId(c_int), new, get
 }
 
 id! {
-    /// The id of a semaphore set, `semid`. 0 is a valid id. The kernel uses ids again, but late.
+    /// The id of a semaphore set, `semid`. 0 is a valid id. The kernel reuses ids, but late.
     SemaphoreId(c_int), new, get
 }
 
 id! {
-    /// The id of a segment of shared memory, `shmid`. 0 is a valid id. The kernel uses ids again,
-    /// but late.
+    /// The id of a segment of shared memory, `shmid`. 0 is a valid id. The kernel reuses ids, but
+    /// late.
     SharedMemoryId(c_int), new, get
 }
 
@@ -83,7 +83,7 @@ impl Pid {
         Self(std::process::id().cast_signed())
     }
 
-    /// None for 0, which stands for no process, or for one that this pid namespace cannot see.
+    /// None for 0: no process, or one that this pid namespace cannot see.
     pub(crate) fn known(raw: libc::pid_t) -> Option<Self> {
         (raw != 0).then_some(Self(raw))
     }

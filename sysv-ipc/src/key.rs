@@ -1,4 +1,4 @@
-//! The names under which unrelated processes find the same object.
+//! Keys: the numbers under which unrelated processes find the same object.
 
 use std::fmt;
 use std::io;
@@ -10,7 +10,7 @@ use crate::syscalls;
 
 /// A System V IPC key, `key_t`.
 ///
-/// Printed as `0x%08x`, like ipcs does; read as hexadecimal with `0x`, else as decimal.
+/// Displayed as `0x%08x`, like ipcs(1) does. Parsed as hexadecimal after `0x`, else as decimal.
 ///
 /// ```
 /// use sysv_ipc::Key;
@@ -25,7 +25,7 @@ use crate::syscalls;
 pub struct Key(libc::key_t);
 
 impl Key {
-    /// `IPC_PRIVATE`: not a name, but the wish for an object without one.
+    /// `IPC_PRIVATE`: asks for a new object that no key finds.
     pub const PRIVATE: Key = Key(libc::IPC_PRIVATE);
 
     /// A key with a fixed value.
@@ -33,12 +33,12 @@ impl Key {
         Self(value)
     }
 
-    /// `ftok(path, proj)`: a key made of the file's inode and device numbers and `project`.
+    /// `ftok(path, project)`: a key made of the file's inode and device numbers and `project`.
     ///
-    /// Two files can give the same key, and a file that was replaced gives another one.
+    /// Two files can have the same key, and a file that is replaced gets another key.
     ///
     /// # Errors
-    /// The file cannot be examined, as for stat(2), or the path holds a NUL (`EINVAL`).
+    /// Those of stat(2); `InvalidInput` if the path contains a NUL.
     ///
     /// Source: ftok(3), TLPI section 45.2.
     pub fn from_path(path: &Path, project: u8) -> io::Result<Self> {
@@ -51,7 +51,7 @@ impl Key {
         self.0 == libc::IPC_PRIVATE
     }
 
-    /// The key as the system calls take it.
+    /// The key as a number.
     pub const fn as_raw(self) -> libc::key_t {
         self.0
     }

@@ -1,5 +1,5 @@
-//! Memory that is not ordinary: attached segments, a page that forked children find empty, guarded
-//! numbers, and message blocks seen as bytes. All unsafe code of the crate is here and in `syscalls`.
+//! Special memory: attached segments, a page that forked children find empty, guarded numbers, and
+//! message blocks as bytes. All unsafe code of the crate is here and in `syscalls`.
 
 use std::ffi::c_void;
 use std::ops::Range;
@@ -23,10 +23,10 @@ pub(crate) struct Mapping {
     len: usize,
 }
 
-// SAFETY: it is an address and a length; what lies there is shared with other processes anyway.
+// SAFETY: it is an address and a length, and any thread may detach the segment.
 unsafe impl Send for Mapping {}
-// SAFETY: through a shared reference, this crate and the kernel alone access the memory: the crate
-// by atomics of one size, the kernel when it is asked to copy.
+// SAFETY: only this crate and the kernel access the memory: the crate by atomics of one size, the
+// kernel when it is asked to copy.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
@@ -62,8 +62,8 @@ impl Mapping {
     /// `read(fd, start + range.start, range.len())`.
     pub(crate) fn read(&self, fd: BorrowedFd<'_>, range: Range<usize>) -> Result<usize, Errno> {
         let (start, len) = self.part(range);
-        // SAFETY: len bytes from start are within the segment. The kernel writes them like another
-        // process would; all else who access them use atomics; read(2).
+        // SAFETY: len bytes from start are within the segment. The kernel writes them as another
+        // process would, and all other access in this process is atomic; read(2).
         let count = check(unsafe { libc::read(fd.as_raw_fd(), start.cast(), len) })?;
         Ok(count.unsigned_abs())
     }
@@ -137,8 +137,8 @@ fn map(size: usize, rights: c_int) -> Result<*mut c_void, Errno> {
     if start == libc::MAP_FAILED { Err(last_errno()) } else { Ok(start) }
 }
 
-/// Numbers, zero at first, for a call that does not know how many there are: behind them lies memory
-/// that cannot be accessed, so the kernel stops there.
+/// Numbers, zero at first, for a system call that does not know how many there are. The memory
+/// after them cannot be accessed, so the kernel stops there.
 pub(crate) struct Guarded {
     start: *mut c_void,
     /// The bytes from the start that can be accessed. The numbers are the last of them.

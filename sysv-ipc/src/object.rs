@@ -38,8 +38,13 @@ macro_rules! ipc_object {
     ($name:ident($id:ident), $status:ident, $get:ident($($size:ident: $type:ty)?), $ctl:ident) => {
         impl $name {
             #[doc = concat!("`", stringify!($get), "` without flags: the object under a key.")]
-            /// Needs no permission.
+            /// Needs no permission. [`Key::PRIVATE`] finds none.
             pub fn open(key: Key) -> Result<Self, Error> {
+                if key.is_private() {
+                    // The kernel would create an object.
+                    let object = $crate::Object::Key(key);
+                    return Err(Error::new(stringify!($get), object, libc::ENOENT));
+                }
                 Self::get(key, $(0 as $type,)? 0)
             }
 

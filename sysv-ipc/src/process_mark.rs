@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::memory;
 
-/// Identifies the process that took the mark: `is_current` is true in that process and false in
-/// every child that it forks, and in their children.
+/// Identifies the process that took the mark: [`is_current`](Self::is_current) is true in that
+/// process, and false in every child that it forks and in their children.
 ///
-/// A value with a destructor is copied by fork(2), and its destructor may run in the child too. If
-/// it removes something that the parent still uses, mark the value and compare before removing;
-/// [`Owned`](crate::Owned) does so.
+/// fork(2) copies values, and their destructors may run in the child too. If a destructor removes
+/// something that the parent still uses, keep a mark beside it and compare before removing, as
+/// [`Owned`](crate::Owned) does.
 ///
 /// Comparing pids does not work: a child in another pid namespace can have its parent's pid, and
 /// pids are used again. The mark is a number in a page of memory that the kernel empties in every
@@ -20,7 +20,7 @@ use crate::memory;
 /// Reading the mark is one load from memory. Both methods may be called in a signal handler, if
 /// the process or an ancestor called one of them before.
 ///
-/// Where the kernel cannot empty a page (Linux before 4.14, some emulators), the mark is the pid.
+/// If the kernel cannot empty a page (Linux before 4.14, some emulators), the mark is the pid.
 ///
 /// ```
 /// use sysv_ipc::ProcessMark;
@@ -51,7 +51,7 @@ impl ProcessMark {
         Self(number.compare_exchange(0, new, Relaxed, Relaxed).map_or_else(|first| first, |_| new))
     }
 
-    /// Whether the calling process took this mark, as opposed to one of its ancestors.
+    /// Whether the calling process took this mark, and not one of its ancestors.
     pub fn is_current(self) -> bool {
         self == Self::current()
     }

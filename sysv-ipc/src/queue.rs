@@ -43,13 +43,13 @@ impl Select {
 ///
 /// # Waiting with a deadline
 ///
-/// The kernel waits for messages without a time limit only: msgrcv(2) and msgsnd(2) have no
-/// timeout, and poll(2) does not know queues. [`receive_until`](Self::receive_until) and
+/// The kernel has no time limit for a queue: msgrcv(2) and msgsnd(2) take no timeout, and poll(2)
+/// takes no queue. [`receive_until`](Self::receive_until) and
 /// [`send_until`](Self::send_until) therefore try and pause in turn. They yield the processor for
 /// 50 µs, then sleep for an eighth of the time waited so far, at most 5 ms. They install no signal
 /// handler and start no thread.
 ///
-/// | the message comes after | `receive` returns | `receive_until` returns | and used CPU time of |
+/// | message sent after | `receive` returns | `receive_until` returns | CPU time of the latter |
 /// | --- | --- | --- | --- |
 /// | 100 µs | 4 µs later | 15 µs later | 0.05 ms |
 /// | 1 ms | 0.04 ms later | 0.1 ms later | 0.15 ms |

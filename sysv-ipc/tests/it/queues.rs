@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{in_own_namespace, mtype, own_key, wait_until};
 use sysv_ipc::{
-    Error, Gid, MessageBuffer, MessageType, Mode, OwnedQueue, Pid, Queue, QueueLimits,
+    Error, Gid, Key, MessageBuffer, MessageType, Mode, OwnedQueue, Pid, Queue, QueueLimits,
     QueueSettings, ReceiveError, Select, SendError, Uid,
 };
 
@@ -30,6 +30,7 @@ fn types(queue: Queue, which: Select) -> Vec<i64> {
 fn a_queue_is_found_by_its_key_and_created_only_once() {
     let key = own_key();
     assert!(Queue::open(key).unwrap_err().is_gone());
+    assert!(Queue::open(Key::PRIVATE).unwrap_err().is_gone());
     let own = OwnedQueue::create(key, Mode::new(0o640)).unwrap();
     assert_eq!(Queue::open(key), Ok(*own));
     assert_eq!(Queue::open_or_create(key, Mode::new(0o640)), Ok(*own));
