@@ -1,48 +1,49 @@
-//! What a user who floods the request queue costs another one: the time of a small fetch, alone and
-//! under each flood, in one run. `cargo bench --bench flood [ROUNDS]`, best as root: only then are
-//! flooder and victim different users, as docs/security.md has it.
+//! How much a user who floods the request queue delays another user: the time of a small fetch, alone
+//! and during each flood. `cargo bench --bench flood [ROUNDS]`, best as root: only then are the two
+//! different users, as in docs/security.md.
 
 #![allow(missing_docs)]
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Stdio};
+use std::io::Read;
 use std::time::Instant;
 
 use mqfs::ownership::lease;
-use mqfs::sys::{exit_now, fork_child};
+use mqfs::sys::exit_now;
 use mqfs::wire::{
     Extension, LEASE_TYPE, NORMAL_PRIORITY, Operation, REPLY_QUEUE_MODE, Range, Request,
 };
-use nix::sched::{CloneFlags, unshare};
+use mqfs_kit::{SOMEBODY, Server, enter_own_namespace, fork_child};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, Uid, geteuid, setresuid};
 use sysv_ipc::{Key, MessageBuffer, MessageType, OwnedQueue, Queue, SendError};
 
-const FLOODER: Uid = Uid::from_raw(65_532);
+const FLOODER: Uid = Uid::from_raw(SOMEBODY);
 const ROUNDS: usize = 400;
 
-/// What is thrown at the server.
+/// What the flooders send.
 #[derive(Debug, Clone, Copy)]
 enum Flood {
-    /// As many messages as the queue can hold.
+    /// Empty messages, so that the queue holds as many as possible.
     Empty,
-    /// As many, of types that the server must search through.
+    /// Empty messages of types that the server must search through.
     Types,
-    /// As large as they can be.
+    /// The largest messages.
     Large,
-    /// Requests in order, more than one user may have.
+    /// Valid requests, more than one user may have under way.
     Valid,
 }
 
 fn main() {
     let rounds = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(ROUNDS);
-    if geteuid().is_root() && unshare(CloneFlags::CLONE_NEWIPC).is_err() {
-        eprintln!("no IPC namespace of its own: measuring in this one");
+    if !enter_own_namespace() {
+        eprintln!("no IPC namespace of its own: measuring in the common one");
     }
     let root = tempfile::tempdir().unwrap();
     std::fs::write(root.path().join("file"), [7; 1024]).unwrap();
-    let (mut server, key) = start_server(root.path());
+    let folder = root.path().to_str().unwrap();
+    let server = Server::start(&["--quiet", "--mode", "0622", "--root", folder]);
+    let key = server.key;
     println!("flood      flooders    median ms       p99 ms       max ms");
     for (flood, crowds) in [
         (None, &[0][..]),
@@ -69,26 +70,10 @@ fn main() {
             );
         }
     }
-    kill(Pid::from_raw(server.id() as i32), Signal::SIGTERM).unwrap();
-    server.wait().unwrap();
+    server.stop();
 }
 
-fn start_server(root: &std::path::Path) -> (Child, Key) {
-    let key = Key::new(0x4f00_0000 | std::process::id() as i32);
-    let mut server = Command::new(env!("CARGO_BIN_EXE_mqfs-server"))
-        .args(["--quiet", "--mode", "0622", "--key", &key.to_string(), "--root"])
-        .arg(root)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut ready = String::new();
-    BufReader::new(server.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-    assert!(ready.contains("ready"), "{ready}");
-    (server, key)
-}
-
-/// The seconds that each fetch took, in order of size.
+/// The seconds that each fetch took, sorted.
 fn fetch_repeatedly(key: Key, rounds: usize) -> Vec<f64> {
     let client = mqfs::Client::new(key);
     let mut times: Vec<_> = (0..rounds)
@@ -105,7 +90,7 @@ fn fetch_repeatedly(key: Key, rounds: usize) -> Vec<f64> {
 }
 
 fn start_flooder(flood: Flood, key: Key) -> Pid {
-    let pid = fork_child(|| {
+    fork_child(|| {
         if geteuid().is_root() {
             setresuid(FLOODER, FLOODER, FLOODER).unwrap();
         }
@@ -125,11 +110,10 @@ fn start_flooder(flood: Flood, key: Key) -> Pid {
             }
         }
     })
-    .unwrap();
-    Pid::from_raw(pid.as_raw())
+    .unwrap()
 }
 
-/// A request in order, and the queue that it names: nobody reads the answers.
+/// A valid request, and the queue that it names, where nobody reads the answers.
 fn valid_request(requests: Queue) -> (OwnedQueue, Vec<u8>) {
     let queue = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
     let lease = lease::new(requests.id()).unwrap();

@@ -1,8 +1,8 @@
-//! Many transfers at once: how much arrives in all, and which way of waiting serves that best.
+//! Many transfers at once: their total rate, and which way of waiting is best.
 //!
-//! Ours are whole processes that fetch a file each. Always blocking, always trying and mqfs's policy
-//! are raw pairs that do the same work but for the asking (a file read, two checksums, written out),
-//! in as many processes; so only the waiting differs between the three.
+//! Ours are whole processes that fetch a file each. "Blocking", "trying" and "our policy" are raw pairs
+//! in as many processes, which do the same work except the request: they read a file, checksum it twice
+//! and write it. Only the way of waiting differs between the three.
 
 use std::process::{Child, Command};
 use std::time::Instant;
@@ -17,10 +17,10 @@ use crate::servers::Server;
 use crate::spread::{Spread, median};
 use crate::stage::{Stage, installed};
 
-/// What fits twice into a default queue, beside a lease.
+/// Two messages of this size and a lease fit into a default queue.
 const CHUNK: &str = "8136";
 const POLICIES: [&str; 3] = ["block", "try", "adapt"];
-/// Four kinds at up to 64 at once take their time.
+/// Fewer runs than elsewhere: four kinds, up to 64 transfers at once.
 const MOST_RUNS: usize = 5;
 const TARGET: Option<Target> = Some(Target::AtLeast(0.9));
 
@@ -29,14 +29,13 @@ pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
     let mut curves = ["mqfs", "raw, blocking", "raw, trying", "raw, our policy"].map(Curve::new);
     let counts: &[u64] = if options.quick { &[1, 4] } else { &[1, 2, 4, 16, 64] };
     for &count in counts {
-        // What all of them fetch: enough that starting the processes does not matter.
+        // Enough bytes in all that the start of the processes does not matter.
         let total = options.size * if count < 16 { 1 } else { 2 };
         let rates = Transfers { stage, server: &mqfs, count, size: total / count }.measure(options);
-        let each = [&rates.ours, &rates.block, &rates.try_, &rates.adapt];
-        for (curve, rates) in curves.iter_mut().zip(each) {
+        for (curve, rates) in curves.iter_mut().zip(&rates) {
             curve.add(count as f64, median(rates.iter().copied()));
         }
-        rates.report_against_better(report, &format!("aggregate, {count} at once"));
+        report_against_better(report, &format!("aggregate, {count} at once"), &rates);
     }
     report.plot(Plot {
         name: "transfers",
@@ -46,11 +45,11 @@ pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
         curves: curves.into(),
     });
     on_one_core(stage, options, report);
-    in_idle_company(stage, options, report);
-    in_busy_company(stage, options, report);
+    beside_idle_priority(stage, options, report);
+    beside_busy(stage, options, report);
 }
 
-/// Where trying is worst: whoever is to make room needs the core of who tries.
+/// Where trying is worst: the process that could make room needs the core of the one that tries.
 fn on_one_core(stage: &Stage, options: &Options, report: &mut Report) {
     let us = Pid::from_raw(0);
     let all = sched_getaffinity(us).expect("our own affinity");
@@ -62,30 +61,30 @@ fn on_one_core(stage: &Stage, options: &Options, report: &mut Report) {
     let transfers = Transfers { stage, server: &mqfs, count: 1, size: options.size };
     let rates = transfers.measure(options);
     sched_setaffinity(us, &all).expect("our own affinity");
-    rates.report_against_blocking(report, "one transfer, all on one core", TARGET);
+    report_against_blocking(report, "one transfer, all on one core", &rates, TARGET);
 }
 
-/// Beside programs that take every moment that nobody else wants.
-fn in_idle_company(stage: &Stage, options: &Options, report: &mut Report) {
+/// Beside programs that run only when a core is idle.
+fn beside_idle_priority(stage: &Stage, options: &Options, report: &mut Report) {
     let Some(chrt) = installed("chrt") else {
-        eprintln!("speed: without company at SCHED_IDLE, which takes chrt");
+        eprintln!("speed: without programs at SCHED_IDLE, which need chrt");
         return;
     };
     let what = "one transfer, beside SCHED_IDLE programs";
-    in_company(stage, options, report, (what, TARGET), || {
+    beside_others(stage, options, report, (what, TARGET), || {
         let mut command = stage.command(&chrt);
         command.args(["--idle", "0"]).arg(stage.path("bin/speed")).args(["worker", "spin"]);
         command
     });
 }
 
-/// Beside programs that want every core all the time, and have as much right to it.
-fn in_busy_company(stage: &Stage, options: &Options, report: &mut Report) {
+/// Beside programs that keep every core busy with the same priority.
+fn beside_busy(stage: &Stage, options: &Options, report: &mut Report) {
     let what = "one transfer, beside busy programs";
-    in_company(stage, options, report, (what, None), || stage.worker("spin"));
+    beside_others(stage, options, report, (what, None), || stage.worker("spin"));
 }
 
-fn in_company(
+fn beside_others(
     stage: &Stage,
     options: &Options,
     report: &mut Report,
@@ -93,24 +92,24 @@ fn in_company(
     command: impl Fn() -> Command,
 ) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let company = Company::invite(cores, command);
+    let others = BusyProcesses::start(cores, command);
     let mqfs = Server::mqfs(stage);
     let transfers = Transfers { stage, server: &mqfs, count: 1, size: options.size / 8 };
     let rates = transfers.measure(options);
-    drop(company);
-    rates.report_against_blocking(report, what, target);
+    drop(others);
+    report_against_blocking(report, what, &rates, target);
 }
 
-/// Processes that do nothing, with all their might, until this goes.
-struct Company(Vec<Child>);
+/// Busy processes, which end with this handle.
+struct BusyProcesses(Vec<Child>);
 
-impl Company {
-    fn invite(count: usize, command: impl Fn() -> Command) -> Self {
+impl BusyProcesses {
+    fn start(count: usize, command: impl Fn() -> Command) -> Self {
         Self((0..count).map(|_| command().spawn().expect("the program starts")).collect())
     }
 }
 
-impl Drop for Company {
+impl Drop for BusyProcesses {
     fn drop(&mut self) {
         for child in &mut self.0 {
             let _ = child.kill();
@@ -127,14 +126,8 @@ struct Transfers<'a> {
     size: u64,
 }
 
-/// MB/s, run by run.
-#[derive(Debug, Default)]
-struct Rates {
-    ours: Vec<f64>,
-    block: Vec<f64>,
-    try_: Vec<f64>,
-    adapt: Vec<f64>,
-}
+/// MB/s, run by run: ours, and those of each policy.
+type Rates = [Vec<f64>; 4];
 
 impl Transfers<'_> {
     /// Ours and each policy, in turns.
@@ -143,12 +136,11 @@ impl Transfers<'_> {
         let mut rates = Rates::default();
         for run in 0..options.runs.min(MOST_RUNS) {
             for turn in 0..4 {
-                match (run + turn) % 4 {
-                    0 => rates.ours.push(self.rate(|| self.fetch())),
-                    1 => rates.block.push(self.rate(|| self.raw(POLICIES[0]))),
-                    2 => rates.try_.push(self.rate(|| self.raw(POLICIES[1]))),
-                    _ => rates.adapt.push(self.rate(|| self.raw(POLICIES[2]))),
-                }
+                let kind = (run + turn) % 4;
+                rates[kind].push(match kind {
+                    0 => self.rate(|| self.fetch()),
+                    policy => self.rate(|| self.raw(POLICIES[policy - 1])),
+                });
             }
         }
         rates
@@ -178,32 +170,30 @@ impl Transfers<'_> {
     }
 }
 
-impl Rates {
-    fn report_against_better(&self, report: &mut Report, what: &str) {
-        let pairs = self.block.iter().zip(&self.try_);
-        let better: Vec<_> = pairs.map(|(block, try_)| block.max(*try_)).collect();
-        let [block, try_] = [&self.block, &self.try_].map(|rates| median(rates.iter().copied()));
-        let anchor = format!("better of blocking ({block:.0}) and trying ({try_:.0})");
-        self.report(report, (what, TARGET), &anchor, &better);
-    }
+fn report_against_better(report: &mut Report, what: &str, rates: &Rates) {
+    let [_, block, try_, _] = rates;
+    let better: Vec<_> = block.iter().zip(try_).map(|(block, try_)| block.max(*try_)).collect();
+    let [block, try_] = [block, try_].map(|rates| median(rates.iter().copied()));
+    let anchor = format!("better of blocking ({block:.0}) and trying ({try_:.0})");
+    report_against(report, (what, TARGET), rates, &anchor, &better);
+}
 
-    fn report_against_blocking(&self, report: &mut Report, what: &str, target: Option<Target>) {
-        self.report(report, (what, target), "raw, blocking", &self.block);
-    }
+fn report_against_blocking(report: &mut Report, what: &str, rates: &Rates, target: Option<Target>) {
+    report_against(report, (what, target), rates, "raw, blocking", &rates[1]);
+}
 
-    fn report(
-        &self,
-        report: &mut Report,
-        (what, target): (&str, Option<Target>),
-        anchor: &str,
-        others: &[f64],
-    ) {
-        let policy = format!("{what}: raw, our policy");
-        for (what, ours) in [(what, &self.ours), (&*policy, &self.adapt)] {
-            let ratios = Spread::of(ours.iter().zip(others).map(|(ours, other)| ours / other));
-            let of = |rates: &[f64]| Spread::of(rates.iter().copied());
-            let compared = (of(ours), of(others), ratios);
-            report.add(Figure::new(what, Unit::MegabytesPerSecond, anchor, compared, target));
-        }
+fn report_against(
+    report: &mut Report,
+    (what, target): (&str, Option<Target>),
+    rates: &Rates,
+    anchor: &str,
+    others: &[f64],
+) {
+    let policy = format!("{what}: raw, our policy");
+    for (what, ours) in [(what, &rates[0]), (&*policy, &rates[3])] {
+        let ratios = Spread::of(ours.iter().zip(others).map(|(ours, other)| ours / other));
+        let of = |rates: &[f64]| Spread::of(rates.iter().copied());
+        let compared = (of(ours), of(others), ratios);
+        report.add(Figure::new(what, Unit::MegabytesPerSecond, anchor, compared, target));
     }
 }

@@ -34,14 +34,14 @@ impl<'a> Contender<'a> {
     }
 }
 
-/// Where the bytes go that a program writes to standard output.
+/// Where the bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sink {
     Null,
     Pipe,
-    /// A new file beside the one that is fetched.
+    /// A new file on the same file system.
     File,
-    /// A new file beside the one that is fetched, which the program makes itself.
+    /// The same, but the program makes the file.
     OwnFile,
 }
 
@@ -72,7 +72,7 @@ impl Pairs {
         Self((0..runs).map(|run| in_turns(run, || once(a), || once(b))).collect())
     }
 
-    /// Of a number that each transfer has: the first's, the second's, and the ratio.
+    /// Compares a figure of each transfer: the first's, the second's, and the ratio.
     pub(crate) fn compare(&self, of: impl Fn(&Cost) -> f64) -> (Spread, Spread, Spread) {
         let each = || self.0.iter().map(|(a, b)| (of(a), of(b)));
         let ratios = Spread::of(each().map(|(a, b)| a / b));
@@ -80,7 +80,7 @@ impl Pairs {
     }
 }
 
-/// Does both, in the other order every other time, so that neither profits from a trend.
+/// Does both, in alternating order, so that neither profits from a trend.
 pub(crate) fn in_turns<T>(run: usize, a: impl FnOnce() -> T, b: impl FnOnce() -> T) -> (T, T) {
     if run.is_multiple_of(2) {
         (a(), b())
@@ -129,7 +129,7 @@ pub(crate) fn run(stage: &Stage, contender: &Contender<'_>, sink: Sink, size: u6
     Cost { seconds, cpu }
 }
 
-/// Reads to the end; its CPU time is not counted, for this process is nobody's child here.
+/// Reads to the end. The CPU time of this process is not counted.
 fn drain(mut pipe: impl Read) -> u64 {
     let mut bytes = vec![0; 64 << 10];
     let mut count = 0;

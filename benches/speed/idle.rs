@@ -1,17 +1,16 @@
-//! What programs take that have nothing to do: memory, and CPU time that they should not.
+//! What idle programs use: memory, and CPU time, which they should not.
 
-use std::fs;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use nix::unistd::Pid;
+use mqfs_kit::{children_of, cpu_of, number, wait_until};
 
 use crate::report::{Figure, Report, Target, Unit};
-use crate::servers::{Server, children_of, own_cpu, wait_until};
+use crate::servers::Server;
 use crate::stage::Stage;
 
-/// How long nothing is done.
+/// How long the programs are watched.
 const REST: Duration = Duration::from_secs(1);
 
 pub(crate) fn measure(stage: &Stage, report: &mut Report) {
@@ -27,7 +26,7 @@ pub(crate) fn measure(stage: &Stage, report: &mut Report) {
     rest(report, "textbook", &textbook, &mut client, [None, None]);
 }
 
-/// A transfer that is under way, but whose output nobody reads; then a server without transfers.
+/// Watches a transfer whose output nobody reads; then a server without transfers.
 fn rest(
     report: &mut Report,
     name: &str,
@@ -36,14 +35,14 @@ fn rest(
     [resident, private]: [Option<Target>; 2],
 ) {
     let mut client = client.stdout(Stdio::piped()).spawn().expect("the client starts");
-    let pid = Pid::from_raw(client.id().cast_signed());
+    let pid = client.id().cast_signed();
     let (cpu, private_now) =
         (0..5).find_map(|_| watch(server, pid)).expect("a child that serves, and waits");
     drop(client.stdout.take());
     let _ = client.wait(); // which fails, since nobody reads
     wait_until("the child ended", || children_of(server.pid()).is_empty());
 
-    let resident_now = kept("status", server.pid(), "VmRSS:").expect("the server runs");
+    let resident_now = mebibytes("status", server.pid(), "VmRSS").expect("the server runs");
     let what = |what: &str| format!("{name}: {what}");
     let at_rest = what("memory of the server at rest, resident");
     report.add(Figure::alone(&at_rest, Unit::Mebibytes, resident_now, resident));
@@ -58,28 +57,25 @@ fn rest(
     report.add(Figure::alone(&stalled, Unit::Milliseconds, cpu, None));
 }
 
-/// The CPU time that server, child and client take, in ms a second, and the child's private memory. None:
-/// a child ended meanwhile; the server has others too, that reap.
-fn watch(server: &Server, client: Pid) -> Option<(f64, Option<f64>)> {
+/// The CPU time that server, child and client use, in ms a second, and the child's private memory. None
+/// if another child, such as one that removes orphans, came or went meanwhile.
+fn watch(server: &Server, client: i32) -> Option<(f64, Option<f64>)> {
     wait_until("a child serves", || !children_of(server.pid()).is_empty());
     thread::sleep(REST / 5); // until queue and pipe are full, and everybody waits
     let [child] = children_of(server.pid())[..] else { return None };
-    let cpu = || [server.pid(), child, client].into_iter().map(own_cpu).sum::<Option<f64>>();
+    let cpu = || [server.pid(), child, client].into_iter().map(cpu_of).sum::<Option<f64>>();
     let before = cpu()?;
     thread::sleep(REST);
     Some(((cpu()? - before) * 1e3 / REST.as_secs_f64(), private_of(child)))
 }
 
-/// What it shares with nobody, in MiB.
-fn private_of(pid: Pid) -> Option<f64> {
-    let kept = |name| kept("smaps_rollup", pid, name);
-    Some(kept("Private_Clean:")? + kept("Private_Dirty:")?)
+/// The memory that a process shares with no other, in MiB.
+fn private_of(pid: i32) -> Option<f64> {
+    let part = |name| mebibytes("smaps_rollup", pid, name);
+    Some(part("Private_Clean")? + part("Private_Dirty")?)
 }
 
-/// A field of a file in /proc/PID that counts in KiB; in MiB.
-fn kept(file: &str, pid: Pid, name: &str) -> Option<f64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    let kibibytes: f64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kibibytes / 1024.0)
+/// A field of a file in /proc/PID that counts in KiB, in MiB.
+fn mebibytes(file: &str, pid: i32, name: &str) -> Option<f64> {
+    Some(number(pid, file, name)? as f64 / 1024.0)
 }

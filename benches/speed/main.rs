@@ -1,14 +1,14 @@
-//! How fast mqfs is, beside what else there is: every figure in the same run as its anchors, in
-//! interleaved pairs, as the median of the pairs' ratios with their spread.
+//! How fast mqfs is beside its anchors. Each figure and its anchor run in interleaved pairs; the result
+//! is the median of the pairs' ratios, with minimum and maximum.
 //!
 //! ```text
 //! cargo bench --bench speed -- [--quick] [--only SECTION,…] [--runs N] [--size MIB] [--write DIR]
 //! ```
 //!
-//! This process only starts programs and looks at the clock. All that is measured runs in processes
-//! of their own: mqfs's programs, the textbook pair of `examples/`, other people's programs, and
-//! [`workers`] of this one. Started by root, it puts them into IPC namespaces of their own and lets
-//! them run as a user without privileges; otherwise it says what it has to leave out.
+//! This process starts programs and takes the time. What it measures runs in other processes: mqfs's
+//! programs, the textbook pair of `examples/`, other people's programs, and [`workers`] of this one. If
+//! root starts it, it puts them into IPC namespaces of their own and runs them as a user without
+//! privileges; otherwise it says what it leaves out.
 
 #![allow(missing_docs)]
 
@@ -40,17 +40,11 @@ fn main() -> ExitCode {
     if arguments.next_if_eq("worker").is_some() {
         return workers::main(arguments);
     }
-    let options = match Options::parse(arguments) {
-        Ok(options) => options,
-        Err(why) => {
-            eprintln!("speed: {why}\n{}", options::USAGE);
-            return ExitCode::from(2);
-        }
-    };
+    let options = Options::parse();
     let stage = Stage::set(&options);
     let mut report = Report::new(&stage, &options);
     for &section in &options.sections {
-        eprintln!("speed: {section}");
+        eprintln!("speed: {section:?}");
         match section {
             Section::Bulk => bulk::measure(&stage, &options, &mut report),
             Section::Raised => bulk::measure_raised(&stage, &options, &mut report),

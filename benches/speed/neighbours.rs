@@ -1,14 +1,14 @@
-//! How much of the machine others used while we measured.
+//! How much CPU time other programs used while we measured.
 
 use std::fs;
 use std::thread::available_parallelism;
 use std::time::Instant;
 
+use mqfs_kit::ticks_per_second;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
-use nix::unistd::{SysconfVar, sysconf};
 
-/// The moment from which on others are watched.
+/// The CPU times at the moment from which on other programs are watched.
 #[derive(Debug)]
 pub(crate) struct Neighbours {
     since: Instant,
@@ -21,8 +21,8 @@ impl Neighbours {
         Self { since: Instant::now(), busy: busy(), ours: ours() }
     }
 
-    /// The part of all cores' time that others took, from 0 to 1. What this process started must have
-    /// ended.
+    /// The share of all cores' time that other programs took, from 0 to 1. All children of this process
+    /// must have ended.
     pub(crate) fn share(&self) -> f64 {
         let cores = available_parallelism().map_or(1, usize::from);
         let theirs = (busy() - self.busy) - (ours() - self.ours);
@@ -52,9 +52,4 @@ pub(crate) fn cpu_of(who: UsageWho) -> f64 {
     let usage = getrusage(who).expect("our own usage");
     let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
     micros as f64 / 1e6
-}
-
-/// The unit of CPU times in /proc.
-pub(crate) fn ticks_per_second() -> f64 {
-    sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64
 }

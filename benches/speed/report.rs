@@ -12,7 +12,7 @@ use crate::plot::Plot;
 use crate::spread::Spread;
 use crate::stage::Stage;
 
-/// What a figure counts.
+/// The unit of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
     MegabytesPerSecond,
@@ -22,7 +22,7 @@ pub(crate) enum Unit {
     Mebibytes,
 }
 
-/// What issue 5 wants of a ratio, or of a figure that has no anchor.
+/// The target of a ratio, or of a figure without an anchor.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Target {
     AtLeast(f64),
@@ -35,7 +35,7 @@ pub(crate) struct Figure {
     what: String,
     unit: Unit,
     ours: f64,
-    /// What it is compared with, that one's figure, and ours in proportion to it.
+    /// The name of what it is compared with, its figure, and our ratio to it.
     anchor: Option<(String, f64, Spread)>,
     target: Option<Target>,
 }
@@ -53,7 +53,7 @@ impl Figure {
         Self { what: what.to_owned(), unit, ours: ours.median, anchor, target }
     }
 
-    /// One that stands for itself.
+    /// A figure without an anchor.
     pub(crate) fn alone(what: &str, unit: Unit, ours: f64, target: Option<Target>) -> Self {
         Self { what: what.to_owned(), unit, ours, anchor: None, target }
     }
@@ -147,7 +147,7 @@ impl Report {
         self.plots.push(plot);
     }
 
-    /// Says how quiet it was, once all is measured.
+    /// Adds how much CPU time other programs took, once everything is measured.
     pub(crate) fn end(&mut self) {
         let share = self.neighbours.share() * 100.0;
         let verdict = if share > 5.0 { ": too much for figures to rely on" } else { "" };
@@ -171,7 +171,7 @@ impl Report {
         text
     }
 
-    /// Writes performance.md and the plots. What people wrote around the table stays.
+    /// Writes the plots, and the table into performance.md; the text around the table stays.
     pub(crate) fn write(&self, folder: &Path) -> io::Result<()> {
         fs::create_dir_all(folder)?;
         let page = folder.join("performance.md");

@@ -1,32 +1,24 @@
-//! Servers, each an own instance that ends with its handle: mqfs's, the textbook's, and others'.
+//! The servers that are compared: mqfs, the textbook's, and others. Each ends with its handle.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::chown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use mqfs_kit::{Running, children_of, cpu_with_children_of, wait_until};
 use sysv_ipc::Key;
 
-use crate::neighbours::ticks_per_second;
 use crate::stage::{Stage, installed};
-
-/// How long a server may take to start, to end, or to see that a child ended.
-const DEADLINE: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(crate) struct Server {
-    child: Child,
+    running: Running,
     pub(crate) at: Address,
 }
 
-/// Where a server is to be asked.
+/// Where a server takes requests.
 #[derive(Debug, Clone)]
 pub(crate) enum Address {
     Key(Key),
@@ -80,7 +72,7 @@ impl Server {
         command.args(["-b", "65536", "-U"]);
         command.arg(format!("UNIX-LISTEN:{},fork", socket.display()));
         command.arg(format!("OPEN:{},rdonly", file.display()));
-        command.stderr(Stdio::null()); // of the connection that only looked whether it is there
+        command.stderr(Stdio::null()); // it complains about our probe connection
         Some(Self::ready_by_socket(&mut command, &socket))
     }
 
@@ -99,25 +91,21 @@ impl Server {
         let mut command = stage.command(program);
         command.args(["--daemon", "--no-detach", "--address=127.0.0.1"]);
         command.arg(format!("--port={port}")).arg("--config").arg(folder.join("rsyncd.conf"));
-        let server =
-            Self { child: command.spawn().expect("rsync starts"), at: Address::Port(port) };
+        let server = Self { running: Running::start(&mut command), at: Address::Port(port) };
         wait_until("rsync answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         Some(server)
     }
 
     fn ready_by_line(command: &mut Command, at: Address) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("the server starts");
-        let mut line = String::new();
-        let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-        stdout.read_line(&mut line).expect("a line");
-        let server = Self { child, at };
+        let mut running = Running::start(command.stdout(Stdio::piped()));
+        let line = running.first_line();
         assert!(line.contains("ready"), "{command:?} said {line:?}");
-        server
+        Self { running, at }
     }
 
     fn ready_by_socket(command: &mut Command, socket: &Path) -> Self {
-        let child = command.spawn().expect("the server starts");
-        let server = Self { child, at: Address::Socket(socket.to_owned()) };
+        let running = Running::start(command);
+        let server = Self { running, at: Address::Socket(socket.to_owned()) };
         wait_until("the server answers", || UnixStream::connect(socket).is_ok());
         server
     }
@@ -149,67 +137,14 @@ impl Server {
         }
     }
 
-    pub(crate) fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id().cast_signed())
+    pub(crate) fn pid(&self) -> i32 {
+        self.running.pid()
     }
 
     /// The CPU seconds of the server and of its children, which must have ended.
     pub(crate) fn cpu(&self) -> f64 {
         wait_until("the server's children ended", || children_of(self.pid()).is_empty());
-        // utime, stime, cutime, cstime.
-        cpu(self.pid(), 4).expect("the server still runs")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = kill(self.pid(), Signal::SIGTERM);
-        let start = Instant::now();
-        while start.elapsed() < DEADLINE {
-            if matches!(self.child.try_wait(), Ok(Some(_))) {
-                return;
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The CPU seconds of a process alone.
-pub(crate) fn own_cpu(pid: Pid) -> Option<f64> {
-    cpu(pid, 2)
-}
-
-/// The sum of some fields from utime on, 14 in proc_pid_stat(5): the twelfth behind the name.
-fn cpu(pid: Pid, fields: usize) -> Option<f64> {
-    let times = stat(pid)?.into_iter().skip(11).take(fields);
-    let ticks: f64 = times.filter_map(|time| time.parse::<f64>().ok()).sum();
-    Some(ticks / ticks_per_second())
-}
-
-/// The pids of a process's children.
-pub(crate) fn children_of(parent: Pid) -> Vec<Pid> {
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.map(Pid::from_raw)
-        .filter(|&pid| stat(pid).is_some_and(|fields| fields[1] == parent.to_string()))
-        .collect()
-}
-
-/// What /proc/PID/stat says behind the name, which may hold anything.
-fn stat(pid: Pid) -> Option<Vec<String>> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
-}
-
-/// # Panics
-/// If it takes too long.
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < DEADLINE, "in vain: {what}");
-        thread::sleep(Duration::from_millis(1));
+        cpu_with_children_of(self.pid()).expect("the server still runs")
     }
 }
 
@@ -222,7 +157,7 @@ fn own_folder(stage: &Stage, name: &str) -> PathBuf {
     folder
 }
 
-/// The program, or a word that it is missing.
+/// Finds a program, or says that it is missing.
 fn wanted(name: &str) -> Option<PathBuf> {
     let found = installed(name);
     if found.is_none() {

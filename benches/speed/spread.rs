@@ -1,4 +1,4 @@
-//! Medians, and how far apart what they stand for is.
+//! Medians with minimum and maximum.
 
 use std::fmt;
 

@@ -1,17 +1,18 @@
-//! Where it all happens: a folder on tmpfs with programs and files, a user without privileges, and
-//! IPC namespaces with default and with raised limits.
+//! The place of all measurements: a folder on tmpfs with programs and files, a user without privileges,
+//! and IPC namespaces with default and with raised limits.
 
 use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio, exit};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use mqfs_kit::{SOMEBODY, build, build_folder, write_noise};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{geteuid, getpid};
@@ -19,9 +20,6 @@ use sysv_ipc::{Key, QueueLimits};
 use tempfile::TempDir;
 
 use crate::options::Options;
-
-/// Whom root's programs run as: neither root nor anybody.
-pub(crate) const SOMEBODY: u32 = 65_532;
 
 /// The bytes of the small file.
 pub(crate) const SMALL: u64 = 100;
@@ -32,7 +30,7 @@ const RAISED_MSGMAX: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Stage {
     folder: TempDir,
-    /// Whom the programs run as, if not as whom this one does.
+    /// The user of the programs, if it is not the user of this one.
     uid: Option<u32>,
     spaces: Option<Spaces>,
     keys: Cell<i32>,
@@ -45,7 +43,7 @@ struct Spaces {
     raised: File,
 }
 
-/// Which limits on queues hold.
+/// Which limits on queues apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Space {
     Default,
@@ -68,12 +66,12 @@ impl Stage {
         };
         let stage = Self { folder: folder_for(options.size), uid, spaces, keys: Cell::new(0) };
         stage.open_to_somebody(stage.folder.path());
-        build_examples();
+        build(&["--example", "textbook_server", "--example", "textbook_client"]);
         stage.fill(options.size).expect("the programs, examples too, and room for the files");
         stage
     }
 
-    /// Copies of the programs, which the user may run wherever they were built, and the files.
+    /// Copies the programs, so that the user may run them, and makes the files.
     fn fill(&self, size: u64) -> io::Result<()> {
         for name in ["bin", "data", "out"] {
             fs::create_dir(self.path(name))?;
@@ -82,7 +80,7 @@ impl Stage {
         if let Some(uid) = self.uid {
             std::os::unix::fs::chown(self.path("out"), Some(uid), Some(uid))?;
         }
-        let built = Path::new(env!("CARGO_BIN_EXE_mqfs-server")).parent().expect("a folder");
+        let built = build_folder();
         for name in
             ["mqfs-server", "mqfs-client", "examples/textbook_server", "examples/textbook_client"]
         {
@@ -94,26 +92,9 @@ impl Stage {
         self.make_file("small", SMALL)
     }
 
-    /// A file to be served, of this size.
+    /// Makes a file to be served.
     pub(crate) fn make_file(&self, name: &str, size: u64) -> io::Result<()> {
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let block: Vec<u8> = std::iter::repeat_with(|| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_ne_bytes()
-        })
-        .take(1 << 17)
-        .flatten()
-        .collect();
-        let mut file = File::create(self.file(name))?;
-        let mut left = size;
-        while left > 0 {
-            let now = left.min(block.len() as u64);
-            file.write_all(&block[..now as usize])?;
-            left -= now;
-        }
-        Ok(())
+        write_noise(&self.file(name), size)
     }
 
     fn open_to_somebody(&self, folder: &Path) {
@@ -122,7 +103,7 @@ impl Stage {
         }
     }
 
-    /// Whom the programs run as, if not as whom this one does.
+    /// The user of the programs, if it is not the user of this one.
     pub(crate) fn uid(&self) -> Option<u32> {
         self.uid
     }
@@ -142,22 +123,23 @@ impl Stage {
         self.path("data")
     }
 
-    /// A key that nothing else here has.
+    /// A key that no other server here has.
     pub(crate) fn key(&self) -> Key {
         self.keys.set(self.keys.get() + 1);
         Key::new(0x5300_0000 | ((getpid().as_raw() * 32 + self.keys.get()) & 0xff_ffff))
     }
 
-    /// A program, one of mqfs's or of the examples by name alone, to be run as the user. What it
-    /// writes to standard output is thrown away.
+    /// A program, to be run as the user: one of mqfs's, an example, or any other. Its standard output is
+    /// thrown away.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         if STOPPED.load(Ordering::Relaxed) {
             eprintln!("speed: stopped");
-            resume_unwind(Box::new("stopped")); // so that servers end, and the folder goes
+            resume_unwind(Box::new("stopped")); // destructors end servers and remove the folder
         }
         let own = self.path("bin").join(program.as_ref());
         let mut command = if own.exists() { Command::new(own) } else { Command::new(program) };
-        // A signal from the terminal is for this process alone, which then ends the others in order.
+        // A process group of its own: a signal from the terminal reaches only this process, which ends
+        // the others in order.
         command.env_remove("MQFS_KEY").process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         if let Some(uid) = self.uid {
@@ -185,7 +167,7 @@ impl Stage {
         String::from_utf8(output.stdout).expect("text")
     }
 
-    /// Runs `work` such that what it starts is in this namespace. None: there is no such namespace.
+    /// Runs `work` so that what it starts is in this namespace; None if there is no such namespace.
     pub(crate) fn within<T>(&self, space: Space, work: impl FnOnce() -> T) -> Option<T> {
         let Some(spaces) = &self.spaces else { return (space == Space::Default).then(work) };
         if space == Space::Default {
@@ -197,7 +179,7 @@ impl Stage {
         Some(outcome)
     }
 
-    /// Who runs the programs, and where, in words.
+    /// Who runs the programs, and where.
     pub(crate) fn description(&self) -> String {
         let limits = QueueLimits::current().expect("limits");
         let who = match self.uid {
@@ -239,24 +221,7 @@ fn folder_for(size: u64) -> TempDir {
     TempDir::with_prefix("mqfs-speed.").expect("a folder")
 }
 
-/// Cargo builds no examples for a benchmark.
-fn build_examples() {
-    let Some(cargo) = std::env::var_os("CARGO") else { return };
-    let target = Path::new(env!("CARGO_BIN_EXE_mqfs-server")).ancestors().nth(2).expect("target/");
-    let built = Command::new(cargo)
-        .args(["build", "--quiet", "--release", "--manifest-path"])
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
-        .arg("--target-dir")
-        .arg(target)
-        .args(["--example", "textbook_server", "--example", "textbook_client"])
-        .status();
-    if !built.is_ok_and(|status| status.success()) {
-        eprintln!("speed: the examples cannot be built");
-        exit(1);
-    }
-}
-
-/// Whether a program is installed here, where users find programs or where daemons are.
+/// The path of an installed program, also of a daemon in sbin.
 pub(crate) fn installed(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)

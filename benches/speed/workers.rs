@@ -1,4 +1,4 @@
-//! What this program does as a process of its own, as the user whose cost is measured.
+//! The parts of this program that are measured, each as a process of its own.
 //!
 //! ```text
 //! speed worker raw POLICY CHUNK SIZE [FILE]          a raw pair, with a file's work or without
@@ -18,7 +18,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
 /// # Panics
-/// If the arguments make no sense or what is asked fails: whoever started it sees the exit status.
+/// If the arguments are wrong or the work fails. The parent process checks the exit status.
 pub(crate) fn main(mut arguments: impl Iterator<Item = String>) -> ExitCode {
     set_pdeathsig(Signal::SIGTERM).expect("prctl");
     let role = arguments.next().expect("a role");

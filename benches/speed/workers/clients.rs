@@ -3,8 +3,9 @@
 use std::io::{Read, Write, pipe};
 use std::time::{Duration, Instant};
 
-use mqfs::sys::{exit_now, fork_child};
-use nix::sys::signal::Signal;
+use mqfs::sys::exit_now;
+use mqfs_kit::fork_child;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 
 use super::source;
@@ -29,21 +30,21 @@ pub(super) fn main(arguments: &[String]) {
     };
     let pids: Vec<_> = (0..clients).map(|_| fork_child(client).expect("a child")).collect();
     drop(result);
-    // Not before all of them are there.
+    // Let them start once all of them are there.
     starter.write_all(&vec![0; clients]).expect("the clients read");
     let mut total = 0;
     for _ in 0..clients {
         let mut count = [0; 8];
         if results.read_exact(&mut count).is_err() {
             for pid in pids {
-                let _ = mqfs::sys::kill(pid, Some(Signal::SIGKILL));
+                let _ = kill(pid, Signal::SIGKILL);
             }
-            panic!("a client fell");
+            panic!("a client failed");
         }
         total += u64::from_ne_bytes(count);
     }
     for pid in pids {
-        waitpid(nix::unistd::Pid::from_raw(pid.as_raw()), None).expect("our child");
+        waitpid(pid, None).expect("our child");
     }
     println!("{total}");
 }

@@ -1,12 +1,13 @@
-//! A sender and a receiver that do nothing but send and receive, and perhaps what a file takes: reading
-//! it, two checksums, and writing it out. They differ in how they wait.
+//! A sender and a receiver that only send and receive, or also read a file, checksum it twice and write
+//! it. They differ in how they wait.
 
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::thread;
 
-use mqfs::sys::{AdaptiveSpin, exit_now, fork_child};
+use mqfs::sys::{AdaptiveSpin, exit_now};
+use mqfs_kit::fork_child;
 use nix::sys::wait::waitpid;
 use sysv_ipc::{
     MessageBuffer, MessageType, Mode, OwnedQueue, Queue, ReceiveError, Select, SendError,
@@ -47,8 +48,7 @@ pub(super) fn main(arguments: &[String]) {
         None => receive_nothing(*queue, policy, chunk),
     };
     assert_eq!(received, size, "as many bytes as were sent");
-    waitpid(nix::unistd::Pid::from_raw(sender.expect("a child").as_raw()), None)
-        .expect("our child");
+    waitpid(sender.expect("a child"), None).expect("our child");
 }
 
 fn send_nothing(queue: Queue, mut policy: Policy, chunk: usize, size: u64) -> Infallible {
@@ -112,12 +112,10 @@ impl Policy {
         let sent = match self {
             Self::Block => queue.send(message),
             Self::Try => until_done(attempt),
-            Self::Adapt(patience) => {
-                patience.attempt(&mut attempt).unwrap_or_else(|| queue.send(message))
-            }
+            Self::Adapt(spin) => spin.attempt(&mut attempt).unwrap_or_else(|| queue.send(message)),
         };
         if sent.is_err() {
-            exit_now(1); // the receiver fell, and its queue with it
+            exit_now(1); // the receiver failed, and its queue is gone
         }
     }
 
@@ -129,7 +127,7 @@ impl Policy {
         let received = match self {
             Self::Block => queue.receive(message, Select::Any),
             Self::Try => until_done(|| attempt(message)),
-            Self::Adapt(patience) => patience
+            Self::Adapt(spin) => spin
                 .attempt(|| attempt(message))
                 .unwrap_or_else(|| queue.receive(message, Select::Any)),
         };
