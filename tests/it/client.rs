@@ -48,7 +48,7 @@ fn a_file_arrives_byte_for_byte() {
 }
 
 #[test]
-fn several_files_follow_each_other_like_cat() {
+fn several_files_are_concatenated_like_cat() {
     in_own_namespace(|| {
         let (server, folder) = server();
         fs::write(folder.path().join("a"), "first\n").unwrap();
@@ -105,7 +105,7 @@ fn an_output_file_appears_complete_or_not_at_all() {
 }
 
 #[test]
-fn an_output_link_is_written_through_and_a_fifo_is_written_to() {
+fn output_follows_a_link_and_writes_to_a_fifo() {
     in_own_namespace(|| {
         let (server, folder) = server();
         fs::write(folder.path().join("file"), "content").unwrap();
@@ -156,7 +156,7 @@ fn a_killed_client_leaves_no_temporary_file() {
 }
 
 #[test]
-fn when_nobody_reads_any_more_it_ends_like_a_filter() {
+fn a_client_whose_output_is_closed_ends_like_a_filter() {
     in_own_namespace(|| {
         let (server, folder) = server();
         fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
@@ -170,7 +170,7 @@ fn when_nobody_reads_any_more_it_ends_like_a_filter() {
 }
 
 #[test]
-fn a_full_disk_is_exit_1() {
+fn a_full_disk_ends_with_status_1() {
     in_own_namespace(|| {
         let (server, folder) = server();
         fs::write(folder.path().join("file"), "content").unwrap();
@@ -189,7 +189,7 @@ fn a_full_disk_is_exit_1() {
 }
 
 #[test]
-fn without_a_server_it_is_exit_2_at_once() {
+fn without_a_server_a_client_ends_with_status_2_at_once() {
     in_own_namespace(|| {
         let start = Instant::now();
         let key = unique_key();
@@ -212,7 +212,7 @@ fn without_a_server_it_is_exit_2_at_once() {
 }
 
 #[test]
-fn the_key_comes_from_the_environment_or_a_file_too() {
+fn the_key_can_come_from_the_environment_or_a_file() {
     in_own_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
         let server = Server::start(&["--root", "/proc"]);
@@ -277,7 +277,7 @@ fn create_below(folder: &Path, name: &[u8]) {
 }
 
 #[test]
-fn a_path_that_no_file_can_have_is_exit_2() {
+fn an_impossible_path_ends_with_status_2() {
     in_own_namespace(|| {
         let (server, _folder) = server();
         for (path, expected) in [
@@ -293,7 +293,7 @@ fn a_path_that_no_file_can_have_is_exit_2() {
 }
 
 #[test]
-fn when_no_queue_is_left_it_names_the_remedy_and_the_server_goes_on() {
+fn a_client_without_a_free_queue_names_the_remedy_and_the_server_goes_on() {
     as_root_in_own_namespace(|| {
         let (server, folder) = server();
         fs::write(folder.path().join("file"), "content").unwrap();
@@ -314,7 +314,7 @@ fn when_no_queue_is_left_it_names_the_remedy_and_the_server_goes_on() {
 }
 
 #[test]
-fn a_queue_of_another_user_under_the_key_is_told_nothing() {
+fn a_client_sends_no_request_to_another_users_queue() {
     as_root_in_own_namespace(|| {
         let (key, programs) = (unique_key(), ForEverybody::new());
         let mut command = programs.server(key, 64_131);
@@ -353,7 +353,7 @@ fn a_removed_reply_queue_is_an_incomplete_transfer() {
 }
 
 #[test]
-fn the_library_reads_a_file_and_fails_like_one() {
+fn a_transfer_reads_like_a_file_and_fails_like_one() {
     in_own_namespace(|| {
         use std::io::{ErrorKind, Read};
         let (server, folder) = server();

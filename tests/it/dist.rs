@@ -129,7 +129,7 @@ fn made() -> Vec<(PathBuf, String)> {
 }
 
 #[test]
-fn manual_pages_and_completions_are_what_the_programs_say() {
+fn manual_pages_and_completions_match_the_programs() {
     let write = std::env::var_os("MQFS_WRITE_DIST").is_some();
     for (path, text) in made() {
         if write {
@@ -156,7 +156,7 @@ fn has(tool: &str) -> bool {
 }
 
 #[test]
-fn manual_pages_are_in_order() {
+fn manual_pages_have_no_errors() {
     if !has("groff") {
         return;
     }

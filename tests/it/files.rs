@@ -31,7 +31,7 @@ fn refused(server: &Server, path: &str) -> String {
 }
 
 #[test]
-fn what_is_no_regular_file_is_refused_naming_what_it_is() {
+fn a_special_file_is_refused_with_its_kind() {
     in_own_namespace(|| {
         let (server, folder) = server();
         let at = |name: &str| folder.path().join(name);
@@ -51,7 +51,7 @@ fn what_is_no_regular_file_is_refused_naming_what_it_is() {
 }
 
 #[test]
-fn files_that_do_not_know_their_size_arrive_whole() {
+fn files_of_size_zero_in_proc_arrive_whole() {
     in_own_namespace(|| {
         let server = Server::start::<&str>(&[]);
         assert_eq!(server.fetch("/proc/version"), fs::read("/proc/version").unwrap());
@@ -66,7 +66,7 @@ fn files_that_do_not_know_their_size_arrive_whole() {
 }
 
 #[test]
-fn nothing_leads_out_of_the_root() {
+fn no_path_leads_out_of_the_root() {
     in_own_namespace(|| {
         let outside = tempfile::tempdir().unwrap();
         fs::write(outside.path().join("secret"), "secret").unwrap();
@@ -93,7 +93,7 @@ fn nothing_leads_out_of_the_root() {
 }
 
 #[test]
-fn a_file_that_shrinks_meanwhile_is_a_failure_and_one_that_changes_a_warning() {
+fn a_shrinking_file_is_a_failure_and_a_changing_file_a_warning() {
     in_own_namespace(|| {
         let (server, folder) = server();
         let file = folder.path().join("file");
@@ -120,7 +120,7 @@ fn a_file_that_shrinks_meanwhile_is_a_failure_and_one_that_changes_a_warning() {
 }
 
 #[test]
-fn a_roots_server_gives_each_user_what_that_user_could_open() {
+fn roots_server_serves_each_user_what_that_user_could_open() {
     as_root_in_own_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -150,7 +150,7 @@ fn a_roots_server_gives_each_user_what_that_user_could_open() {
 }
 
 #[test]
-fn a_server_of_another_user_is_handed_the_reply_queue() {
+fn a_client_hands_its_reply_queue_to_an_unprivileged_server() {
     as_root_in_own_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();

@@ -29,7 +29,7 @@ use target::{Tally, Target};
 type Checked = Result<&'static str, TestCaseError>;
 
 #[test]
-fn any_bytes_are_the_request_that_the_protocol_says_or_none() {
+fn any_bytes_decode_to_the_request_of_the_reference_or_fail() {
     let target = Target { name: "any_bytes_are_the_request", inputs: 500_000 };
     let tally = target.run(&changed(messages::requests()), |Bytes(text), tally| {
         if let Ok(request) = Request::decode(text)
@@ -70,7 +70,7 @@ fn check_request(text: &[u8]) -> Checked {
 }
 
 #[test]
-fn any_message_is_the_reply_that_the_protocol_says_or_none() {
+fn any_message_decodes_to_the_reply_of_the_reference_or_fails() {
     let target = Target { name: "any_message_is_the_reply", inputs: 400_000 };
     let tally = target.run(&messages::replies(), |(mtype, Bytes(text)), tally| {
         let mtype = MessageType::new(*mtype).unwrap();
@@ -103,7 +103,7 @@ fn check_reply(mtype: MessageType, text: &[u8]) -> Checked {
 }
 
 #[test]
-fn any_bytes_are_the_packed_entry_that_the_protocol_says_or_none() {
+fn any_bytes_decode_to_the_packed_entry_of_the_reference_or_fail() {
     let target = Target { name: "any_bytes_are_the_packed_entry", inputs: 200_000 };
     let tally = target.run(&changed(messages::entries()), |Bytes(text), tally| {
         check_beginnings(text, tally, check_entry)
@@ -132,7 +132,7 @@ fn check_entry(text: &[u8]) -> Checked {
 }
 
 #[test]
-fn any_message_is_the_lease_that_the_protocol_says_or_none() {
+fn any_message_decodes_to_the_lease_of_the_reference_or_fails() {
     let target = Target { name: "any_message_is_the_lease", inputs: 200_000 };
     let tally = target.run(&messages::leases(), |(mtype, Bytes(text)), tally| {
         let mtype = MessageType::new(*mtype).unwrap();

@@ -30,7 +30,7 @@ fn server() -> (Server, tempfile::TempDir) {
 }
 
 #[test]
-fn a_listing_is_that_of_ls() {
+fn a_listing_matches_ls() {
     in_own_namespace(|| {
         let (server, folder) = server();
         let ours = String::from_utf8(run(server.client().args(["-l", "/"])).success()).unwrap();
@@ -54,7 +54,7 @@ fn a_listing_is_that_of_ls() {
 }
 
 #[test]
-fn names_are_cleaned_for_a_terminal_and_whole_in_json() {
+fn names_are_escaped_for_a_terminal_and_complete_in_json() {
     in_own_namespace(|| {
         let (server, folder) = server();
         let hostile = std::ffi::OsStr::from_bytes(b"x\x1b[31m\n\xff");
@@ -85,7 +85,7 @@ fn names_are_cleaned_for_a_terminal_and_whole_in_json() {
 }
 
 #[test]
-fn stat_shows_what_the_kernel_says_of_the_thing_itself() {
+fn stat_shows_the_file_itself_and_not_a_links_target() {
     in_own_namespace(|| {
         let (server, folder) = server();
         for name in ["file", "dir", "link", "fifo", "Zed"] {
@@ -115,7 +115,7 @@ fn stat_shows_what_the_kernel_says_of_the_thing_itself() {
 }
 
 #[test]
-fn who_may_not_look_is_told_so() {
+fn a_listing_without_permission_is_refused() {
     as_root_in_own_namespace(|| {
         let site = crate::support::Site::start(&[]);
         fs::create_dir(site.at("closed")).unwrap();
@@ -146,7 +146,7 @@ fn who_may_not_look_is_told_so() {
 }
 
 #[test]
-fn the_library_lists_and_looks_like_std() {
+fn the_library_lists_like_std_fs() {
     in_own_namespace(|| {
         let (server, _folder) = server();
         let client = mqfs::Client::new(server.key);

@@ -49,31 +49,28 @@ fn reap_json() -> Command {
 }
 
 #[test]
-fn owner_whose_pid_is_another_process_by_now_is_dead() {
-    as_root_in_own_pid_namespace(
-        "liveness::owner_whose_pid_is_another_process_by_now_is_dead",
-        || {
-            let mut first = sleeper();
-            let owner = owner_of(first.pid());
-            let queue = leased(owner);
-            first.signal(Signal::SIGKILL);
-            first.wait();
-            let mut second = None;
-            wait_until("another process gets the pid, a clock tick later at least", || {
-                fs::write("/proc/sys/kernel/ns_last_pid", (owner.pid - 1).to_string()).unwrap();
-                let process = sleeper();
-                let now = owner_of(process.pid());
-                let reborn = now.pid == owner.pid && now.start_time != owner.start_time;
-                second = reborn.then_some(process);
-                reborn
-            });
-            let verdicts = Verdicts::now();
-            let reused = ["orphan", "owner is gone, its pid reused", "removed"];
-            assert_eq!(verdicts.on(*queue), reused);
-            let living = leased(owner_of(second.unwrap().pid()));
-            drop(living);
-        },
-    );
+fn owner_whose_pid_was_reused_is_dead() {
+    as_root_in_own_pid_namespace("liveness::owner_whose_pid_was_reused_is_dead", || {
+        let mut first = sleeper();
+        let owner = owner_of(first.pid());
+        let queue = leased(owner);
+        first.signal(Signal::SIGKILL);
+        first.wait();
+        let mut second = None;
+        wait_until("another process gets the pid, a clock tick later at least", || {
+            fs::write("/proc/sys/kernel/ns_last_pid", (owner.pid - 1).to_string()).unwrap();
+            let process = sleeper();
+            let now = owner_of(process.pid());
+            let reborn = now.pid == owner.pid && now.start_time != owner.start_time;
+            second = reborn.then_some(process);
+            reborn
+        });
+        let verdicts = Verdicts::now();
+        let reused = ["orphan", "owner is gone, its pid reused", "removed"];
+        assert_eq!(verdicts.on(*queue), reused);
+        let living = leased(owner_of(second.unwrap().pid()));
+        drop(living);
+    });
 }
 
 #[test]
@@ -89,7 +86,7 @@ fn zombie_is_dead() {
 }
 
 #[test]
-fn process_whose_main_thread_ended_lives_while_another_thread_does() {
+fn process_lives_while_any_of_its_threads_does() {
     as_root_in_own_namespace(|| {
         let pid = process_without_main_thread();
         let queue = leased(owner_of_zombie_leader(pid.as_raw()));
@@ -151,7 +148,7 @@ fn client_in_another_pid_namespace_is_kept_while_it_lives_and_removed_when_it_is
 }
 
 #[test]
-fn owner_missing_from_a_living_pid_namespace_is_proven_dead_only_from_the_initial_one() {
+fn owner_missing_from_a_living_pid_namespace_is_dead_only_if_seen_from_the_initial_one() {
     as_root_in_own_namespace(|| {
         let mut sleep = Command::new("sleep");
         let outer = Running::start(&mut unshared(&PID_NAMESPACE, sleep.arg("1000")));
@@ -194,7 +191,7 @@ fn owner_in_the_initial_pid_namespace_is_kept_from_within_another() {
 }
 
 #[test]
-fn where_proc_is_another_namespaces_nothing_alive_is_judged_dead() {
+fn with_another_namespaces_proc_no_living_owner_is_judged_dead() {
     as_root_in_own_namespace(|| {
         let quiet = QuietServer::start();
         let before = reply_queues();
@@ -259,7 +256,7 @@ fn start_times_are_not_compared_across_time_namespaces() {
 }
 
 #[test]
-fn without_proc_nothing_alive_is_judged_dead() {
+fn without_proc_no_living_owner_is_judged_dead() {
     as_root_in_own_namespace(|| {
         let living = leased(owner_of(getpid().as_raw()));
         let mut shell = Command::new("sh");
@@ -271,7 +268,7 @@ fn without_proc_nothing_alive_is_judged_dead() {
 }
 
 #[test]
-fn where_proc_hides_other_users_nothing_alive_is_judged_dead() {
+fn with_hidepid_no_living_owner_is_judged_dead() {
     as_root_in_own_namespace(|| {
         let living = leased(owner_of(getpid().as_raw()));
         let mut settings = living.status().unwrap().settings();
@@ -288,7 +285,7 @@ fn where_proc_hides_other_users_nothing_alive_is_judged_dead() {
 }
 
 #[test]
-fn where_proc_hides_other_users_no_other_pid_namespace_is_judged() {
+fn with_hidepid_no_other_pid_namespace_is_judged() {
     as_root_in_own_namespace(|| {
         let here = owner_of(getpid().as_raw());
         // From a namespace that is gone, or never was: no process is in it.

@@ -42,7 +42,7 @@ fn every_size_reaches_a_textbook_client_from_mqfs_server() {
 }
 
 #[test]
-fn every_size_reaches_mqfs_client_plain_from_mqfs_server() {
+fn every_size_reaches_mqfs_client_by_the_plain_protocol() {
     in_own_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
         let server = Server::start(&["--root".as_ref(), folder.path()]);
@@ -61,12 +61,12 @@ fn every_size_reaches_mqfs_client_from_a_textbook_server() {
 }
 
 #[test]
-fn every_size_reaches_mqfs_client_from_a_server_whose_end_carries_a_byte() {
+fn every_size_reaches_mqfs_client_if_end_carries_a_byte() {
     in_own_namespace(|| every_size_from_a_textbook_server(&["--end-byte"]));
 }
 
 #[test]
-fn every_size_reaches_mqfs_client_from_a_server_with_small_messages() {
+fn every_size_reaches_mqfs_client_in_small_messages() {
     in_own_namespace(|| every_size_from_a_textbook_server(&["--chunk", "1000"]));
     in_own_namespace(|| every_size_from_a_textbook_server(&["--chunk", "2048", "--end-byte"]));
 }
@@ -157,7 +157,7 @@ fn a_directory_is_a_failure_to_a_textbook_client() {
 }
 
 #[test]
-fn a_copy_over_the_plain_protocol_is_called_unverified() {
+fn a_plain_copy_is_reported_as_unverified() {
     in_own_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
         let (path, content) = noise_file(folder.path(), 4096);
@@ -210,7 +210,7 @@ fn requests_of_exactly_260_and_4100_bytes_are_answered_in_the_plain_protocol() {
 /// A request that is larger than its buffer ends TLPI's server (`E2BIG`), so an extension of 48
 /// bytes must not make one so. Lengths around where it would.
 #[test]
-fn mqfs_client_ends_no_textbook_server_by_a_long_path() {
+fn a_long_path_does_not_end_a_textbook_server() {
     in_own_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
         let (_, content) = noise_file(folder.path(), 1);
@@ -227,7 +227,7 @@ fn mqfs_client_ends_no_textbook_server_by_a_long_path() {
 }
 
 #[test]
-fn a_lease_is_left_out_where_a_textbook_servers_message_would_not_fit_beside_it() {
+fn a_client_omits_its_lease_if_a_textbook_servers_message_would_not_fit() {
     as_root_in_own_namespace(|| {
         // A queue holds one message of 8,192 bytes and nothing else; the server would wait for ever.
         fs::write("/proc/sys/kernel/msgmnb", "8192").unwrap();
@@ -243,7 +243,7 @@ fn a_lease_is_left_out_where_a_textbook_servers_message_would_not_fit_beside_it(
 }
 
 #[test]
-fn a_dead_mqfs_servers_lock_says_nothing_of_a_textbook_server_on_its_key() {
+fn a_dead_mqfs_servers_lock_does_not_hide_a_textbook_server() {
     in_own_namespace(|| {
         let mut dead = Server::start(&["--root", "/proc"]);
         dead.signal(nix::sys::signal::Signal::SIGKILL);
@@ -260,7 +260,7 @@ fn a_dead_mqfs_servers_lock_says_nothing_of_a_textbook_server_on_its_key() {
 }
 
 #[test]
-fn a_plain_client_whose_request_was_refused_is_told_what_may_be_the_reason() {
+fn a_refused_plain_client_is_told_the_likely_reason() {
     in_own_namespace(|| {
         let server = Server::start(&["--plain", "never"]);
         let mut command = plain_client(server.key);
@@ -274,7 +274,7 @@ fn a_plain_client_whose_request_was_refused_is_told_what_may_be_the_reason() {
 
 /// They cannot be told to try again: the book's client knows no such thing.
 #[test]
-fn more_plain_clients_at_once_than_a_user_may_have_where_others_ask_are_all_served() {
+fn plain_clients_beyond_the_per_user_limit_are_all_served() {
     in_own_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), noise(1 << 16)).unwrap();
@@ -294,7 +294,7 @@ fn more_plain_clients_at_once_than_a_user_may_have_where_others_ask_are_all_serv
 }
 
 #[test]
-fn a_textbook_server_is_not_taken_to_have_sent_a_part() {
+fn a_range_from_a_textbook_server_is_an_error() {
     in_own_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
         let (path, _) = noise_file(folder.path(), 4096);

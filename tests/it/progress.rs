@@ -109,7 +109,7 @@ fn start(terminal: &Terminal, command: &mut Command) -> Running {
 }
 
 #[test]
-fn a_transfer_that_takes_its_time_has_a_bar_that_leaves_no_trace() {
+fn a_slow_transfer_shows_a_bar_and_clears_it() {
     in_own_namespace(|| {
         let (server, terminal) = (QuietServer::start(), Terminal::new());
         let client = start(&terminal, server.client().args(["-v", "/none", "/big"]));
@@ -125,7 +125,7 @@ fn a_transfer_that_takes_its_time_has_a_bar_that_leaves_no_trace() {
 }
 
 #[test]
-fn the_files_are_what_they_are_beside_a_bar() {
+fn a_bar_does_not_change_the_output() {
     in_own_namespace(|| {
         let (server, terminal) = (QuietServer::start(), Terminal::new());
         let client = start(&terminal, server.client().args(["--progress", "always"]));
@@ -140,7 +140,7 @@ fn the_files_are_what_they_are_beside_a_bar() {
 }
 
 #[test]
-fn of_a_tree_the_files_are_counted() {
+fn a_bar_of_a_tree_counts_files() {
     in_own_namespace(|| {
         let quiet = QuietServer::start();
         let folder = tempfile::tempdir().unwrap();
@@ -179,7 +179,7 @@ fn an_archive_is_not_written_to_a_terminal() {
 }
 
 #[test]
-fn a_bar_is_gone_whatever_signal_ends_the_client() {
+fn every_signal_that_ends_the_client_clears_the_bar() {
     in_own_namespace(|| {
         let server = QuietServer::start();
         let signals =
@@ -197,7 +197,7 @@ fn a_bar_is_gone_whatever_signal_ends_the_client() {
 }
 
 #[test]
-fn a_bar_is_gone_when_nobody_reads_the_output_any_more() {
+fn a_bar_is_cleared_when_the_output_is_closed() {
     in_own_namespace(|| {
         let (server, terminal) = (QuietServer::start(), Terminal::new());
         let mut client = start(&terminal, &mut server.client());
@@ -210,7 +210,7 @@ fn a_bar_is_gone_when_nobody_reads_the_output_any_more() {
 }
 
 #[test]
-fn there_is_no_bar_unless_it_is_wanted_and_can_be_drawn() {
+fn no_bar_is_drawn_unless_wanted_and_possible() {
     in_own_namespace(|| {
         let server = QuietServer::start();
         let cases: [(&[&str], &str); 4] = [
@@ -240,7 +240,7 @@ fn there_is_no_bar_unless_it_is_wanted_and_can_be_drawn() {
 }
 
 #[test]
-fn there_is_no_bar_for_a_short_transfer() {
+fn a_short_transfer_shows_no_bar() {
     in_own_namespace(|| {
         let (server, terminal) = (QuietServer::start(), Terminal::new());
         let client = start(&terminal, server.server.client().arg("/small"));
@@ -251,7 +251,7 @@ fn there_is_no_bar_for_a_short_transfer() {
 }
 
 #[test]
-fn there_is_no_bar_where_the_file_itself_is_shown() {
+fn no_bar_is_drawn_when_the_file_goes_to_the_terminal() {
     in_own_namespace(|| {
         let (server, terminal) = (QuietServer::start(), Terminal::new());
         let mut command = server.server.client();
@@ -299,7 +299,7 @@ fn a_terminal_that_was_stopped_delays_a_transfer_and_keeps_no_signal_from_ending
 }
 
 #[test]
-fn names_from_elsewhere_command_no_terminal() {
+fn names_from_a_server_are_escaped_on_a_terminal() {
     in_own_namespace(|| {
         let (server, terminal) = (QuietServer::start(), Terminal::new());
         let name = "\u{1b}[31m\u{7}".to_owned() + &"x".repeat(100);

@@ -39,7 +39,7 @@ impl Site {
 }
 
 #[test]
-fn a_part_of_a_file_is_what_head_and_tail_would_show() {
+fn a_range_matches_head_and_tail() {
     in_own_namespace(|| {
         let site = Site::start();
         let whole = site.file.len();
@@ -65,7 +65,7 @@ fn a_part_of_a_file_is_what_head_and_tail_would_show() {
 }
 
 #[test]
-fn sizes_that_are_none_and_options_that_exclude_each_other_are_exit_2() {
+fn invalid_ranges_and_conflicting_options_end_with_status_2() {
     in_own_namespace(|| {
         let key = unique_key();
         for bad in [
@@ -83,7 +83,7 @@ fn sizes_that_are_none_and_options_that_exclude_each_other_are_exit_2() {
 }
 
 #[test]
-fn a_transfer_of_a_part_goes_on_where_it_was() {
+fn a_range_resumes_where_it_broke_off() {
     in_own_namespace(|| {
         let site = Site::start();
         let mut command = site.server.client();
@@ -98,7 +98,7 @@ fn a_transfer_of_a_part_goes_on_where_it_was() {
 }
 
 #[test]
-fn the_library_opens_parts() {
+fn the_library_opens_ranges() {
     in_own_namespace(|| {
         use std::io::Read;
         let site = Site::start();
@@ -116,7 +116,7 @@ fn the_library_opens_parts() {
 }
 
 #[test]
-fn links_that_others_made_where_everybody_may_lead_nobody() {
+fn links_of_others_in_a_shared_folder_are_not_followed() {
     as_root_in_own_namespace(|| {
         let site = Site::start();
         let shared = site.here("shared");

@@ -22,7 +22,7 @@ use crate::support::{
 };
 
 #[test]
-fn queue_of_a_killed_client_is_removed_and_no_other() {
+fn only_the_queue_of_a_killed_client_is_removed() {
     as_root_in_own_namespace(|| {
         let quiet = QuietServer::start();
         let mut dying = Stuck::start(&mut quiet.client());
@@ -77,7 +77,7 @@ fn child_of_a_killed_client_removes_its_queue_and_ends() {
 }
 
 #[test]
-fn child_takes_a_killed_client_that_its_parent_does_not_wait_for_as_dead() {
+fn child_takes_a_zombie_client_for_dead() {
     as_root_in_own_namespace(|| {
         let quiet = QuietServer::start();
         let stuck = Stuck::start(&mut quiet.client());
@@ -90,7 +90,7 @@ fn child_takes_a_killed_client_that_its_parent_does_not_wait_for_as_dead() {
 }
 
 #[test]
-fn clients_killed_at_any_point_leave_no_queue_that_is_not_found() {
+fn clients_killed_at_any_point_leave_no_queue_that_the_reaper_misses() {
     as_root_in_own_namespace(|| {
         let quiet = QuietServer::start();
         for step in 0..60_u64 {
@@ -114,7 +114,7 @@ fn clients_killed_at_any_point_leave_no_queue_that_is_not_found() {
 }
 
 #[test]
-fn servers_killed_at_any_point_leave_no_queue_and_no_lock_that_is_held() {
+fn servers_killed_at_any_point_leave_no_queue_and_no_held_lock() {
     as_root_in_own_namespace(|| {
         let key = unique_key();
         for step in 0..40_u64 {
@@ -134,7 +134,7 @@ fn servers_killed_at_any_point_leave_no_queue_and_no_lock_that_is_held() {
 }
 
 #[test]
-fn reaper_at_work_all_the_time_disturbs_no_transfer() {
+fn a_permanently_running_reaper_disturbs_no_transfer() {
     as_root_in_own_namespace(|| {
         let quiet = QuietServer::start();
         let key = quiet.server.key;
@@ -160,7 +160,7 @@ fn reaper_at_work_all_the_time_disturbs_no_transfer() {
 }
 
 #[test]
-fn request_queue_of_a_server_killed_at_rest_is_removed() {
+fn request_queue_of_a_killed_idle_server_is_removed() {
     as_root_in_own_namespace(|| {
         let mut server = Server::start::<&str>(&[]);
         // After it has kept house, which it does before its first request.
@@ -177,7 +177,7 @@ fn request_queue_of_a_server_killed_at_rest_is_removed() {
 }
 
 #[test]
-fn request_queue_of_a_killed_server_that_nobody_waits_for_is_removed() {
+fn request_queue_of_a_zombie_server_is_removed() {
     as_root_in_own_namespace(|| {
         let quiet = QuietServer::start();
         let queue = queue_of(quiet.server.key).unwrap();
@@ -209,7 +209,7 @@ fn transfer_of_a_killed_server_goes_on_while_its_request_queue_is_removed() {
 }
 
 #[test]
-fn request_queue_of_a_killed_server_is_replaced_by_the_next() {
+fn the_next_server_replaces_the_request_queue_of_a_killed_one() {
     as_root_in_own_namespace(|| {
         let mut first = QuietServer::start();
         let stuck = Stuck::start(&mut first.client());
@@ -254,7 +254,7 @@ fn marked_queue_that_was_never_used_is_an_orphan_after_ten_seconds() {
 }
 
 #[test]
-fn unprivileged_user_removes_only_what_is_theirs() {
+fn an_unprivileged_user_removes_only_own_queues() {
     as_root_in_own_namespace(|| {
         let roots = leased(dead_owner());
         // A server that runs as this user was given it.
@@ -298,7 +298,7 @@ fn dry_run_removes_nothing() {
 }
 
 #[test]
-fn json_has_an_object_to_a_line() {
+fn json_prints_one_object_per_line() {
     as_root_in_own_namespace(|| {
         let owner = owner_of(getpid().as_raw());
         let queue = leased(owner);
@@ -319,7 +319,7 @@ fn json_has_an_object_to_a_line() {
 }
 
 #[test]
-fn output_that_nobody_reads_is_told_by_the_exit_status_once_the_work_is_done() {
+fn closed_output_changes_only_the_exit_status() {
     as_root_in_own_namespace(|| {
         let orphan = leased(dead_owner());
         let (reader, writer) = std::io::pipe().unwrap();
@@ -331,7 +331,7 @@ fn output_that_nobody_reads_is_told_by_the_exit_status_once_the_work_is_done() {
 }
 
 #[test]
-fn among_three_thousand_queues_only_orphans_go() {
+fn among_three_thousand_queues_only_orphans_are_removed() {
     as_root_in_own_namespace(|| {
         let dead = dead_owner();
         let alive = owner_of(getpid().as_raw());

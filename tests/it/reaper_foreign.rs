@@ -62,7 +62,7 @@ fn judged() -> Verdicts {
 }
 
 #[test]
-fn queue_without_a_key_whose_last_users_are_dead_is_removed_when_asked_and_old() {
+fn old_private_queue_whose_last_users_are_dead_is_removed_on_request() {
     as_root_in_own_namespace(|| {
         let queue = used_by_the_dead(foreign());
         let used = Instant::now();
@@ -165,7 +165,7 @@ fn waits_in_this_process() -> bool {
 }
 
 #[test]
-fn queue_that_somebody_waits_on_is_kept_whoever_used_it_last() {
+fn queue_with_a_waiting_process_is_kept() {
     as_root_in_own_namespace(|| {
         let to_receive = used_by_the_dead(foreign());
         let to_send = foreign();
@@ -211,7 +211,7 @@ fn queue_of_another_user_is_found_but_not_removed() {
 }
 
 #[test]
-fn queue_used_from_outside_of_the_readers_pid_namespace_is_kept() {
+fn queue_used_from_outside_the_reapers_pid_namespace_is_kept() {
     as_root_in_own_namespace(|| {
         let by_the_living = foreign();
         send_and_receive(*by_the_living);
@@ -229,9 +229,9 @@ fn queue_used_from_outside_of_the_readers_pid_namespace_is_kept() {
 }
 
 #[test]
-fn deaths_within_the_readers_own_pid_namespace_are_proven_there() {
+fn deaths_within_the_reapers_own_pid_namespace_are_proven() {
     as_root_in_own_pid_namespace(
-        "reaper_foreign::deaths_within_the_readers_own_pid_namespace_are_proven_there",
+        "reaper_foreign::deaths_within_the_reapers_own_pid_namespace_are_proven",
         || {
             let by_the_dead = used_by_the_dead(foreign());
             let by_the_living = foreign();
@@ -245,7 +245,7 @@ fn deaths_within_the_readers_own_pid_namespace_are_proven_there() {
 }
 
 #[test]
-fn queue_used_in_a_pid_namespace_below_is_kept_while_its_user_lives() {
+fn queue_used_in_a_child_pid_namespace_is_kept_while_its_user_lives() {
     as_root_in_own_namespace(|| {
         let queue = foreign();
         let handle = *queue;
@@ -274,7 +274,7 @@ fn queue_used_in_a_pid_namespace_below_is_kept_while_its_user_lives() {
 }
 
 #[test]
-fn queue_that_was_used_or_replaced_since_it_was_judged_is_kept() {
+fn queue_used_or_replaced_since_the_verdict_is_kept() {
     as_root_in_own_namespace(|| {
         let policy = Policy::new().older_than(Duration::ZERO).foreign(true);
         let find = |queue: Queue| {

@@ -20,7 +20,7 @@ const MESSAGE: MessageType = MessageType::new(1).unwrap();
 const FOREIGN: [u16; 7] = [0o600, 0o666, 0o777, 0o644, 0o755, 0o620, 0o000];
 
 #[test]
-fn queues_of_other_software_are_foreign_whatever_their_mode_and_whoever_used_them() {
+fn queues_of_other_software_are_foreign_whatever_their_mode() {
     as_root_in_own_namespace(|| {
         // Made and used by processes that are dead, the longest of doubts.
         in_dead_process(|| {
@@ -59,7 +59,7 @@ fn private_queue_with_the_mode_of_a_request_queue_is_foreign() {
 }
 
 #[test]
-fn marked_queue_without_a_lease_that_counts_is_kept() {
+fn marked_queue_without_a_valid_lease_is_kept() {
     as_root_in_own_namespace(|| {
         let mut unknown_version = lease_of_owner(dead_owner()).encode();
         let short = unknown_version[..63].to_vec();
@@ -90,7 +90,7 @@ fn marked_queue_without_a_lease_that_counts_is_kept() {
 }
 
 #[test]
-fn lease_whose_owner_could_not_tell_who_it_is_is_kept() {
+fn lease_of_an_owner_without_identity_is_kept() {
     as_root_in_own_namespace(|| {
         let dead = dead_owner();
         let alive = owner_of(getpid().as_raw());
@@ -179,7 +179,7 @@ fn request_queue_with_a_free_lock_is_kept_while_its_receiver_lives() {
 }
 
 #[test]
-fn queue_under_an_id_that_came_round_again_is_kept() {
+fn queue_under_a_reused_id_is_kept() {
     as_root_in_own_namespace(|| {
         let findings = {
             let _orphan = leased(dead_owner());

@@ -34,7 +34,7 @@ fn orphan_of(uid: u32) -> Queue {
 }
 
 #[test]
-fn check_says_nothing_and_exits_with_0_where_there_is_no_orphan() {
+fn check_without_orphans_is_silent_and_ends_with_status_0() {
     as_root_in_own_namespace(|| {
         let check = |arguments: &[&str]| {
             let finished = reap(arguments);
@@ -51,7 +51,7 @@ fn check_says_nothing_and_exits_with_0_where_there_is_no_orphan() {
 }
 
 #[test]
-fn check_shows_the_orphans_alone_and_exits_with_1_and_removes_nothing() {
+fn check_shows_only_orphans_ends_with_status_1_and_removes_nothing() {
     as_root_in_own_namespace(|| {
         let alive = leased(owner_of(getpid().as_raw()));
         let orphan = leased(dead_owner());
@@ -78,7 +78,7 @@ fn check_shows_the_orphans_alone_and_exits_with_1_and_removes_nothing() {
 }
 
 #[test]
-fn check_counts_what_was_left_behind_long_enough_ago() {
+fn check_counts_only_orphans_that_are_old_enough() {
     as_root_in_own_namespace(|| {
         let _orphan = leased(dead_owner());
         assert_eq!(reap(&["--check", "--older-than", "1h"]).code(), Some(0));
@@ -89,7 +89,7 @@ fn check_counts_what_was_left_behind_long_enough_ago() {
 }
 
 #[test]
-fn orphan_is_kept_until_it_is_older_than_it_must_be() {
+fn orphan_is_kept_until_it_is_old_enough() {
     as_root_in_own_namespace(|| {
         let made = Instant::now();
         let orphan = leased(dead_owner());
@@ -112,7 +112,7 @@ fn orphan_is_kept_until_it_is_older_than_it_must_be() {
 }
 
 #[test]
-fn use_makes_an_orphan_young_again_also_between_look_and_removal() {
+fn use_resets_an_orphans_age_even_after_the_verdict() {
     as_root_in_own_namespace(|| {
         let orphan = leased(dead_owner());
         let policy = Policy::new().older_than(Duration::from_secs(1));
@@ -132,7 +132,7 @@ fn use_makes_an_orphan_young_again_also_between_look_and_removal() {
 }
 
 #[test]
-fn only_queues_that_the_user_made_are_looked_at() {
+fn only_the_users_own_queues_are_examined() {
     as_root_in_own_namespace(|| {
         let roots = leased(dead_owner());
         // It was given to that user, who did not make it.
@@ -160,7 +160,7 @@ fn only_queues_that_the_user_made_are_looked_at() {
 }
 
 #[test]
-fn orphans_of_others_can_be_asked_for_but_not_removed() {
+fn other_users_orphans_can_be_listed_but_not_removed() {
     as_root_in_own_namespace(|| {
         let theirs = orphan_of(SOMEBODY);
         let others = orphan_of(SOMEBODY - 1);
@@ -176,7 +176,7 @@ fn orphans_of_others_can_be_asked_for_but_not_removed() {
 }
 
 #[test]
-fn wrong_options_are_refused_in_a_line_that_says_why() {
+fn wrong_options_are_refused_with_one_line() {
     for (arguments, why) in [
         (&["--check", "--watch", "1s"][..], "cannot be used with"),
         (&["--older-than", "0s"], "must be more than zero"),

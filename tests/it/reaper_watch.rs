@@ -38,7 +38,7 @@ fn terminate(running: Running) -> String {
 }
 
 #[test]
-fn watch_removes_an_orphan_that_appears_later_and_says_so_in_one_line_at_once() {
+fn watch_removes_a_later_orphan_and_prints_one_line_at_once() {
     as_root_in_own_namespace(|| {
         let alive = leased(owner_of(getpid().as_raw()));
         let mut running = Running::start(&mut watch(&["--watch", "100ms"]));
@@ -63,7 +63,7 @@ fn watch_removes_an_orphan_that_appears_later_and_says_so_in_one_line_at_once() 
 }
 
 #[test]
-fn watch_writes_an_object_to_a_line_with_the_time_if_asked() {
+fn watch_prints_one_json_object_per_line_with_the_time() {
     as_root_in_own_namespace(|| {
         let mut running = Running::start(&mut watch(&["--json", "--watch", "100ms"]));
         let mut output = BufReader::new(running.child().stdout.take().unwrap());
@@ -79,7 +79,7 @@ fn watch_writes_an_object_to_a_line_with_the_time_if_asked() {
 }
 
 #[test]
-fn watch_ends_at_once_with_0_at_every_signal_to_end() {
+fn every_signal_ends_watch_at_once_with_status_0() {
     as_root_in_own_namespace(|| {
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
             let running = Running::start(&mut watch(&["--watch", "1h"]));
@@ -115,7 +115,7 @@ fn watch_goes_on_after_a_stop_and_under_nohup() {
 }
 
 #[test]
-fn watch_ends_with_141_as_soon_as_nobody_reads_though_it_has_nothing_to_say() {
+fn watch_ends_with_status_141_when_its_output_is_closed() {
     as_root_in_own_namespace(|| {
         let mut running = Running::start(&mut watch(&["--watch", "1h"]));
         asleep(&running);
@@ -126,7 +126,7 @@ fn watch_ends_with_141_as_soon_as_nobody_reads_though_it_has_nothing_to_say() {
 }
 
 #[test]
-fn watch_ends_by_a_signal_also_while_its_output_is_not_read() {
+fn a_signal_ends_watch_while_its_output_blocks() {
     as_root_in_own_namespace(|| {
         let (reader, mut full) = std::io::pipe().unwrap();
         full.write_all(&vec![b'\n'; 65_536]).unwrap(); // the capacity of a pipe: pipe(7)
@@ -141,7 +141,7 @@ fn watch_ends_by_a_signal_also_while_its_output_is_not_read() {
 }
 
 #[test]
-fn watch_goes_on_where_its_output_cannot_be_written() {
+fn watch_goes_on_when_its_output_cannot_be_written() {
     as_root_in_own_namespace(|| {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let mut running = Running::start(watch(&["--watch", "100ms"]).stdout(full));
@@ -157,7 +157,7 @@ fn watch_goes_on_where_its_output_cannot_be_written() {
 }
 
 #[test]
-fn watch_says_once_of_each_orphan_what_it_may_not_remove() {
+fn watch_reports_each_orphan_that_it_may_not_remove_once() {
     as_root_in_own_namespace(|| {
         let message = MessageType::new(1).unwrap();
         let roots = OwnedQueue::private(Mode::new(0o600)).unwrap();
@@ -191,7 +191,7 @@ fn watch_says_once_of_each_orphan_what_it_may_not_remove() {
 }
 
 #[test]
-fn watch_with_dry_run_says_once_what_it_would_remove_and_removes_nothing() {
+fn watch_with_dry_run_reports_each_orphan_once_and_removes_nothing() {
     as_root_in_own_namespace(|| {
         let first = leased(dead_owner());
         let mut running = Running::start(&mut watch(&["-n", "--watch", "100ms"]));

@@ -66,7 +66,7 @@ fn kill_children(server: &Server) {
 }
 
 #[test]
-fn a_transfer_whose_child_is_killed_goes_on_where_it_was() {
+fn a_transfer_whose_child_is_killed_resumes_where_it_was() {
     in_own_namespace(|| {
         let files = Files::new();
         let server = files.serve();
@@ -109,7 +109,7 @@ fn new_transfer(before: &[Queue]) -> Queue {
 }
 
 #[test]
-fn a_transfer_outlives_five_servers() {
+fn a_transfer_survives_five_servers() {
     in_own_namespace(|| {
         let mut files = Files::new();
         files.file = noise(256 << 20);
@@ -152,7 +152,7 @@ fn a_request_that_was_lost_with_its_server_is_sent_to_the_next_one() {
 }
 
 #[test]
-fn a_file_that_is_another_one_by_now_is_begun_anew_or_is_an_error() {
+fn a_replaced_file_is_fetched_again_or_is_an_error() {
     in_own_namespace(|| {
         let files = Files::new();
         let server = files.serve();
@@ -191,7 +191,7 @@ fn a_file_that_is_another_one_by_now_is_begun_anew_or_is_an_error() {
 }
 
 #[test]
-fn a_file_that_was_written_to_without_a_trace_is_not_taken_for_the_same() {
+fn a_file_changed_with_its_old_mtime_is_detected() {
     in_own_namespace(|| {
         let files = Files::new();
         let server = files.serve();
@@ -228,7 +228,7 @@ fn when_no_server_comes_back_the_transfer_fails_at_its_timeout() {
 }
 
 #[test]
-fn a_reply_queue_that_somebody_removed_is_replaced() {
+fn a_removed_reply_queue_is_replaced() {
     in_own_namespace(|| {
         let files = Files::new();
         let server = files.serve();
@@ -240,7 +240,7 @@ fn a_reply_queue_that_somebody_removed_is_replaced() {
 }
 
 #[test]
-fn while_a_server_lets_its_children_finish_the_next_one_serves() {
+fn the_next_server_serves_while_the_old_one_drains() {
     in_own_namespace(|| {
         let files = Files::new();
         let mut first = files.serve();
@@ -257,9 +257,9 @@ fn while_a_server_lets_its_children_finish_the_next_one_serves() {
 }
 
 #[test]
-fn a_dead_child_is_not_taken_for_the_process_that_has_its_pid_by_now() {
+fn a_dead_child_is_not_confused_with_a_process_that_reuses_its_pid() {
     as_root_in_own_pid_namespace(
-        "resume::a_dead_child_is_not_taken_for_the_process_that_has_its_pid_by_now",
+        "resume::a_dead_child_is_not_confused_with_a_process_that_reuses_its_pid",
         || {
             let files = Files::new();
             let server = files.serve();

@@ -46,7 +46,7 @@ impl Manager {
 }
 
 #[test]
-fn a_service_manager_is_told_when_the_server_can_be_asked_and_when_it_stops() {
+fn a_service_manager_is_told_when_the_server_is_ready_and_when_it_stops() {
     in_own_namespace(|| {
         let (manager, root) = (Manager::new(), tempfile::tempdir().unwrap());
         fs::write(root.path().join("big"), noise(4 << 20)).unwrap();
@@ -67,7 +67,7 @@ fn a_service_manager_is_told_when_the_server_can_be_asked_and_when_it_stops() {
 }
 
 #[test]
-fn a_server_whose_service_manager_does_not_listen_serves_all_the_same() {
+fn a_server_serves_even_if_its_service_manager_does_not_listen() {
     in_own_namespace(|| {
         let Manager { socket, folder } = Manager::new();
         drop(socket);
@@ -126,7 +126,7 @@ fn systemd_finds_nothing_wrong_with_the_units() {
 }
 
 #[test]
-fn the_units_are_as_confined_as_they_were() {
+fn the_units_exposure_has_not_grown() {
     for (unit, exposure) in
         [("mqfs-server.service", "32"), ("mqfs-reap.service", "20"), ("mqfs-metrics.service", "20")]
     {

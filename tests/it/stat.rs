@@ -70,7 +70,7 @@ fn text(finished: Finished) -> String {
 }
 
 #[test]
-fn every_request_is_counted_by_how_it_ended() {
+fn every_request_is_counted_by_its_outcome() {
     in_own_namespace(|| {
         let (server, _folder) = server();
         for _ in 0..3 {
@@ -106,7 +106,7 @@ fn every_request_is_counted_by_how_it_ended() {
 }
 
 #[test]
-fn children_under_way_clients_that_left_and_children_that_died_are_counted() {
+fn active_children_lost_clients_and_dead_children_are_counted() {
     in_own_namespace(|| {
         let (server, _folder) = server();
         wait_until("it has kept house", || children_of(server.pid()).is_empty());
@@ -128,7 +128,7 @@ fn children_under_way_clients_that_left_and_children_that_died_are_counted() {
 }
 
 #[test]
-fn a_client_that_stalled_is_counted_as_that_and_as_nothing_else() {
+fn a_stalled_client_is_counted_only_as_stalled() {
     in_own_namespace(|| {
         let (server, _folder) = server_with(&["--stall-timeout", "1s"]);
         wait_until("it has kept house", || children_of(server.pid()).is_empty());
@@ -207,7 +207,7 @@ fn the_table_shows_queue_server_namespace_and_counters() {
 }
 
 #[test]
-fn any_programs_queue_is_shown_however_its_key_is_given() {
+fn any_programs_queue_is_shown_by_key_or_id() {
     in_own_namespace(|| {
         let file = tempfile::NamedTempFile::new().unwrap();
         let key = Key::from_path(file.path(), b'm').unwrap();
@@ -239,7 +239,7 @@ fn any_programs_queue_is_shown_however_its_key_is_given() {
 }
 
 #[test]
-fn what_a_process_calls_itself_is_cleaned_for_the_terminal() {
+fn process_names_are_escaped_on_a_terminal() {
     in_own_namespace(|| {
         let key = unique_key();
         let queue = OwnedQueue::create(key, Mode::new(0o600)).unwrap();
@@ -264,7 +264,7 @@ fn what_a_process_calls_itself_is_cleaned_for_the_terminal() {
 }
 
 #[test]
-fn without_a_queue_under_the_key_it_says_so_and_exits_with_2() {
+fn without_a_queue_stat_ends_with_status_2() {
     in_own_namespace(|| {
         let key = unique_key();
         for json in [&[][..], &["--json"]] {
@@ -277,7 +277,7 @@ fn without_a_queue_under_the_key_it_says_so_and_exits_with_2() {
 }
 
 #[test]
-fn it_exits_with_141_when_nobody_reads_and_with_2_when_nothing_can_be_written() {
+fn closed_output_ends_stat_with_status_141_and_a_full_disk_with_2() {
     in_own_namespace(|| {
         let key = unique_key();
         let _queue = others_queue(key);
@@ -309,7 +309,7 @@ fn help_names_every_option() {
 }
 
 #[test]
-fn wrong_options_are_refused_in_a_line_that_says_why() {
+fn wrong_options_are_refused_with_one_line() {
     for (arguments, why) in [
         (&["nonsense"][..], "not a key"),
         (&["0"], "IPC_PRIVATE"),
@@ -329,7 +329,7 @@ fn wrong_options_are_refused_in_a_line_that_says_why() {
 }
 
 #[test]
-fn a_user_sees_what_roots_server_does_but_not_whose_its_reply_queues_are() {
+fn a_user_sees_counters_of_roots_server_but_not_the_owners_of_queues() {
     as_root_in_own_namespace(|| {
         let (server, _folder) = server();
         server.fetch("/small");

@@ -1,9 +1,9 @@
 //! Whole trees: what arrives, what does not and is named, and what an interruption leaves.
 
-mod hostile;
+mod extremes;
 mod interrupted;
-mod odd;
-mod places;
+mod malicious_server;
+mod starting_points;
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -129,7 +129,7 @@ fn open_again(site: &Site) {
 }
 
 #[test]
-fn a_tree_arrives_as_it_is_in_one_request() {
+fn a_tree_arrives_unchanged_in_one_request() {
     in_own_namespace(|| {
         let site = Site::start();
         fill(&site);
@@ -157,7 +157,7 @@ fn a_tree_arrives_as_it_is_in_one_request() {
 }
 
 #[test]
-fn modes_and_times_are_those_of_here_when_asked_and_nobody_runs_as_us() {
+fn modes_and_times_are_kept_on_request_but_no_setuid_bits() {
     in_own_namespace(|| {
         let site = Site::start();
         site.put("dir/file", "content");
@@ -210,7 +210,7 @@ fn several_paths_keep_their_base_names() {
 }
 
 #[test]
-fn special_files_and_what_cannot_be_read_are_named_and_counted() {
+fn special_and_unreadable_files_are_named_and_counted() {
     in_own_namespace(|| {
         let site = Site::start();
         site.put("dir/a", "before");
@@ -267,7 +267,7 @@ fn a_tree_is_a_tar_archive_too() {
 }
 
 #[test]
-fn what_is_private_in_the_end_is_private_on_its_way() {
+fn a_private_file_is_private_while_it_is_written() {
     in_own_namespace(|| {
         let site = Site::start();
         site.put("dir/private", "");
@@ -291,7 +291,7 @@ fn what_is_private_in_the_end_is_private_on_its_way() {
 }
 
 #[test]
-fn a_tree_is_written_over_itself_where_its_folders_may_not_be_written_to() {
+fn a_tree_can_be_written_again_over_read_only_folders() {
     in_own_namespace(|| {
         let site = Site::start();
         site.put("dir/sub/file", "first");

@@ -164,7 +164,7 @@ fn packed_messages_are_the_golden_bytes() {
 }
 
 #[test]
-fn a_place_to_begin_at_leads_nowhere_else() {
+fn a_starting_point_cannot_lead_out_of_the_tree() {
     let with = |path: &'static [u8]| {
         let mut bytes = golden("request-tree.bin");
         let length = bytes.len() - 4;
@@ -200,14 +200,14 @@ fn the_longest_request_fits() {
 }
 
 #[test]
-fn an_end_of_another_program_has_no_trailer_whatever_is_in_it() {
+fn an_end_of_another_program_has_no_trailer() {
     for text in [&b""[..], b"\0", b"x", b"mqfs", &[0xff; 24]] {
         assert_eq!(Reply::decode(Reply::END, text), Ok(Reply::End(None)));
     }
 }
 
 #[test]
-fn a_request_is_refused_in_words_for_what_is_wrong_with_it() {
+fn a_malformed_request_is_refused_with_the_reason() {
     let unterminated = [&7_i32.to_ne_bytes()[..], &[b'a'; MAX_PATH + 1], b"\0"].concat();
     let cut = &golden("request-version-9.bin")[..24];
     for (bytes, expected) in [
@@ -260,7 +260,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn any_request_comes_back_as_it_was(
+    fn any_request_survives_encoding_and_decoding(
         id in 0..=i32::MAX,
         path in paths(),
         extension in extensions(),
@@ -272,7 +272,7 @@ proptest! {
     }
 
     #[test]
-    fn what_stands_behind_a_plain_path_is_padding(path in paths(), padding in vec(any::<u8>(), 0..600)) {
+    fn bytes_behind_a_plain_path_are_ignored(path in paths(), padding in vec(any::<u8>(), 0..600)) {
         prop_assume!(!padding.windows(8).any(|window| window == b"mqfs-req"));
         let path = Path::new(OsStr::from_bytes(&path));
         let request = Request { reply_queue: QueueId::new(0), path, extension: None };

@@ -60,12 +60,12 @@ fn refuses_plain(arguments: &[&str]) {
 }
 
 #[test]
-fn plain_never_answers_no_plain_request_and_says_so_in_the_log() {
+fn plain_never_refuses_and_logs_plain_requests() {
     in_own_namespace(|| refuses_plain(&["--plain", "never"]));
 }
 
 #[test]
-fn where_others_may_write_requests_no_plain_one_is_answered_by_default() {
+fn plain_requests_are_refused_by_default_if_others_may_ask() {
     in_own_namespace(|| {
         for mode in ["0622", "0620", "0602"] {
             refuses_plain(&["--mode", mode]);
@@ -75,7 +75,7 @@ fn where_others_may_write_requests_no_plain_one_is_answered_by_default() {
 }
 
 #[test]
-fn where_others_may_write_requests_plain_ones_are_answered_with_plain_any() {
+fn plain_any_answers_plain_requests_if_others_may_ask() {
     in_own_namespace(|| {
         let (_folder, server) = start(&["--mode", "0622", "--plain", "any"]);
         assert_eq!(run(textbook_client(server.key).arg("/file")).success(), CONTENT);
@@ -86,7 +86,7 @@ fn where_others_may_write_requests_plain_ones_are_answered_with_plain_any() {
 
 /// Else anybody could make the server write into somebody else's transfer.
 #[test]
-fn a_plain_request_that_names_a_leased_queue_is_sent_nothing_at_all() {
+fn a_plain_request_that_names_a_leased_queue_gets_no_reply() {
     in_own_namespace(|| {
         for policy in ["owner", "any"] {
             let (_folder, server) = start(&["--plain", policy]);
@@ -125,7 +125,7 @@ fn queue_with_lease(mode: Mode, leases: u64) -> OwnedQueue {
 }
 
 #[test]
-fn garbage_on_the_request_queue_neither_stops_nor_wedges_the_server() {
+fn garbage_on_the_request_queue_does_not_stop_the_server() {
     in_own_namespace(|| {
         let (_folder, server) = start(&[]);
         let (bystander, keyed) = (reply_queue(), OwnedQueue::create(unique_key(), TLPI_MODE));

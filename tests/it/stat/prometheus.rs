@@ -52,7 +52,7 @@ fn parse(page: &[u8]) -> BTreeMap<String, f64> {
 }
 
 #[test]
-fn its_values_are_those_of_json() {
+fn prometheus_and_json_show_the_same_values() {
     in_own_namespace(|| {
         let (server, _folder) = server();
         for path in ["/small", "/big", "/none"] {
@@ -109,7 +109,7 @@ fn its_values_are_those_of_json() {
 }
 
 #[test]
-fn where_no_server_runs_mqfs_up_is_0_and_the_exit_status_is_that_of_json() {
+fn without_a_server_mqfs_up_is_0_and_the_status_is_that_of_json() {
     in_own_namespace(|| {
         let key = unique_key();
         let up = format!("mqfs_up{{key=\"{key}\"}}");
@@ -148,7 +148,7 @@ fn the_counters_of_a_server_that_was_killed_are_shown_with_mqfs_up_0() {
 }
 
 #[test]
-fn it_goes_with_neither_json_nor_watch() {
+fn prometheus_conflicts_with_json_and_watch() {
     for other in [&["--json"][..], &["--watch", "1s"]] {
         let refused = run(program("mqfs-stat").arg("--prometheus").args(other));
         assert_eq!(refused.code(), Some(2));

@@ -51,7 +51,7 @@ pub(super) fn stop_alone(mut server: Server) {
 }
 
 #[test]
-fn the_segment_lives_as_long_as_the_server_and_is_for_all_to_read() {
+fn the_segment_lives_as_long_as_the_server_and_all_may_read_it() {
     in_own_namespace(|| {
         let (server, _folder) = server();
         let segment = SharedMemory::open(server.key).unwrap();
@@ -72,7 +72,7 @@ fn the_segment_lives_as_long_as_the_server_and_is_for_all_to_read() {
 }
 
 #[test]
-fn after_kill_9_the_counters_are_a_dead_servers_until_the_next_one_replaces_them() {
+fn counters_of_a_killed_server_stay_until_the_next_server() {
     in_own_namespace(|| {
         let (mut first, folder) = server();
         first.fetch("/small");
@@ -103,7 +103,7 @@ fn after_kill_9_the_counters_are_a_dead_servers_until_the_next_one_replaces_them
 }
 
 #[test]
-fn a_reader_that_finds_another_queue_or_none_says_whose_counters_it_sees() {
+fn stat_names_the_queue_of_counters_that_are_not_the_present_servers() {
     in_own_namespace(|| {
         let (mut server, _folder) = server();
         server.signal(Signal::SIGKILL);
@@ -124,7 +124,7 @@ fn a_reader_that_finds_another_queue_or_none_says_whose_counters_it_sees() {
 }
 
 #[test]
-fn a_request_queue_that_was_made_again_is_named_again() {
+fn a_recreated_request_queue_is_recorded_in_the_segment() {
     in_own_namespace(|| {
         let (server, _folder) = server();
         server.fetch("/small");
@@ -143,7 +143,7 @@ fn a_request_queue_that_was_made_again_is_named_again() {
 }
 
 #[test]
-fn nothing_that_stands_in_the_segment_changes_what_the_server_does() {
+fn changes_of_the_segment_do_not_affect_the_server() {
     in_own_namespace(|| {
         let (server, _folder) = server();
         let memory = SharedMemory::open(server.key).unwrap().attach().unwrap();
@@ -179,7 +179,7 @@ fn roots_server_removes_a_segment_that_another_user_made() {
 }
 
 #[test]
-fn another_users_server_goes_on_without_a_segment_that_anybody_sees() {
+fn an_unprivileged_server_works_without_a_segment() {
     as_root_in_own_namespace(|| {
         let programs = ForEverybody::new();
         let folder = crate::support::public_folder();

@@ -62,7 +62,7 @@ impl Terminal {
 }
 
 #[test]
-fn on_a_terminal_it_redraws_in_place_until_ctrl_c_or_a_signal_and_ends_with_130() {
+fn watch_redraws_in_place_until_a_signal_and_ends_with_status_130() {
     in_own_namespace(|| {
         let key = unique_key();
         let _queue = others_queue(key);
@@ -85,7 +85,7 @@ fn on_a_terminal_it_redraws_in_place_until_ctrl_c_or_a_signal_and_ends_with_130(
 }
 
 #[test]
-fn no_more_is_shown_than_the_terminal_has_room_for() {
+fn watch_shows_only_what_fits_the_terminal() {
     in_own_namespace(|| {
         let key = unique_key();
         let _queue = others_queue(key);
@@ -103,7 +103,7 @@ fn no_more_is_shown_than_the_terminal_has_room_for() {
 }
 
 #[test]
-fn in_a_pipe_tables_come_one_after_the_other_with_rates() {
+fn watch_in_a_pipe_prints_consecutive_tables_with_rates() {
     in_own_namespace(|| {
         let (server, _folder) = server();
         server.fetch("/small");
@@ -129,7 +129,7 @@ fn in_a_pipe_tables_come_one_after_the_other_with_rates() {
 }
 
 #[test]
-fn rates_are_what_came_meanwhile() {
+fn rates_are_differences_of_counters() {
     in_own_namespace(|| {
         let (server, _folder) = server();
         let mut command = stat_of(server.key);
@@ -159,7 +159,7 @@ fn rates_are_what_came_meanwhile() {
 }
 
 #[test]
-fn a_queue_that_comes_and_goes_is_shown_as_it_does() {
+fn watch_shows_a_queue_that_appears_and_goes() {
     in_own_namespace(|| {
         let key = unique_key();
         let mut command = stat_of(key);
@@ -189,7 +189,7 @@ fn a_queue_that_comes_and_goes_is_shown_as_it_does() {
 }
 
 #[test]
-fn it_ends_with_141_when_nobody_reads_any_more_and_by_a_signal_while_nobody_does() {
+fn watch_ends_with_status_141_when_its_output_is_closed_and_by_a_signal_while_it_blocks() {
     in_own_namespace(|| {
         let key = unique_key();
         let _queue = others_queue(key);

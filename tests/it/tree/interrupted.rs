@@ -83,7 +83,7 @@ fn a_tree_whose_child_is_killed_again_and_again_arrives_whole() {
 }
 
 #[test]
-fn a_tree_outlives_its_server_and_goes_on_within_a_file() {
+fn a_tree_survives_its_server_and_resumes_within_a_file() {
     in_own_namespace(|| {
         let mut site = site();
         let client = frozen_client(&site);
@@ -100,7 +100,7 @@ fn a_tree_outlives_its_server_and_goes_on_within_a_file() {
 }
 
 #[test]
-fn a_file_that_is_another_by_then_begins_anew_and_a_folder_that_went_is_not_missed() {
+fn a_replaced_file_is_fetched_again_and_a_removed_folder_is_no_error() {
     in_own_namespace(|| {
         let site = site();
         let client = frozen_client(&site);
@@ -118,7 +118,7 @@ fn a_file_that_is_another_by_then_begins_anew_and_a_folder_that_went_is_not_miss
 }
 
 #[test]
-fn a_file_that_went_meanwhile_is_named_and_the_rest_arrives() {
+fn a_file_removed_meanwhile_is_named_and_the_rest_arrives() {
     in_own_namespace(|| {
         let site = site();
         let client = frozen_client(&site);
@@ -138,7 +138,7 @@ fn a_file_that_went_meanwhile_is_named_and_the_rest_arrives() {
 }
 
 #[test]
-fn an_archive_goes_on_within_a_file_too() {
+fn an_archive_resumes_within_a_file() {
     in_own_namespace(|| {
         let site = site();
         let expected = site.run(&["--tar", "/dir"]).success();
@@ -173,7 +173,7 @@ fn an_interrupted_client_leaves_whole_files_alone() {
 }
 
 #[test]
-fn a_file_that_changes_on_its_way_is_told_of_and_one_that_shrinks_is_missing() {
+fn a_changing_file_is_reported_and_a_shrinking_file_is_missing() {
     in_own_namespace(|| {
         let site = site();
         let client = frozen_client(&site);
@@ -201,7 +201,7 @@ fn a_file_that_changes_on_its_way_is_told_of_and_one_that_shrinks_is_missing() {
 }
 
 #[test]
-fn an_archive_tells_of_a_large_file_that_changed_and_holds_one_that_came_again() {
+fn an_archive_reports_a_changed_file_and_holds_a_refetched_one() {
     in_own_namespace(|| {
         let mut site = site();
         let stuck = |site: &Site| {
@@ -237,7 +237,7 @@ fn an_archive_tells_of_a_large_file_that_changed_and_holds_one_that_came_again()
 }
 
 #[test]
-fn the_folders_of_a_tree_that_breaks_off_are_as_they_are_to_be() {
+fn folders_of_an_interrupted_tree_have_their_final_modes() {
     in_own_namespace(|| {
         let site = site();
         fs::set_permissions(site.at("dir"), Permissions::from_mode(0o751)).unwrap();
@@ -263,7 +263,7 @@ fn the_folders_of_a_tree_that_breaks_off_are_as_they_are_to_be() {
 }
 
 #[test]
-fn an_archive_has_of_a_file_that_grew_while_the_server_was_away_what_it_was() {
+fn an_archive_holds_the_announced_size_of_a_file_that_grew() {
     in_own_namespace(|| {
         let mut site = site();
         let mut stuck = Stuck::start(&mut site.command(&["-r", "--tar", "/dir"]));

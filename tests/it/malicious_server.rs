@@ -74,7 +74,7 @@ fn ask_rogue(
 }
 
 #[test]
-fn a_server_that_a_client_trusts_does_not_get_the_clients_files_from_roots_server() {
+fn a_trusted_server_cannot_use_a_clients_queue_to_ask_roots_server() {
     as_root_in_own_namespace(|| {
         let pass_on = |rogue: &mut Rogue, requests: Queue| {
             let (reply, request) = rogue.rewrite()?;
@@ -94,8 +94,7 @@ fn a_server_that_a_client_trusts_does_not_get_the_clients_files_from_roots_serve
 
 /// Who asks the one server may publish what it gets, and means no file of its own.
 #[test]
-fn a_server_that_gives_the_queue_back_does_not_have_the_client_take_its_own_files_for_the_servers()
-{
+fn a_server_cannot_make_a_client_take_its_own_files_for_the_servers() {
     as_root_in_own_namespace(|| {
         let give_back = |rogue: &mut Rogue, requests: Queue| {
             let (reply, request) = rogue.rewrite()?;
@@ -115,7 +114,7 @@ fn a_server_that_gives_the_queue_back_does_not_have_the_client_take_its_own_file
 /// A queue of root's that everybody may read is some other program's. Who reads the cookie there could
 /// have root's server, under its own key, send the client another file than it asked for.
 #[test]
-fn a_request_that_others_may_read_does_not_let_them_say_what_is_sent() {
+fn reading_a_request_does_not_let_others_forge_its_replies() {
     as_root_in_own_namespace(|| {
         let site = Site::start(&[]);
         site.put("planted", 0o644, (ATTACKER, ATTACKER), "planted");

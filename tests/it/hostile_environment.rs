@@ -28,7 +28,7 @@ fn private_queue_with(id: QueueId) -> OwnedQueue {
 }
 
 #[test]
-fn a_long_lived_client_tells_nothing_to_the_queue_that_has_its_servers_old_id() {
+fn a_client_sends_no_request_to_a_later_queue_with_its_servers_id() {
     as_root_in_own_namespace(|| {
         let first = Server::start(&["--root", "/proc"]);
         let key = first.key;
@@ -46,7 +46,7 @@ fn a_long_lived_client_tells_nothing_to_the_queue_that_has_its_servers_old_id() 
 }
 
 #[test]
-fn a_server_neither_reads_nor_removes_the_queue_that_has_its_old_id() {
+fn a_server_leaves_a_later_queue_with_its_old_id_alone() {
     as_root_in_own_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
@@ -79,7 +79,7 @@ fn a_server_whose_lock_was_removed_gives_way_to_the_next() {
 }
 
 #[test]
-fn a_server_takes_a_lock_again_that_nobody_has_taken() {
+fn a_server_retakes_its_lock_if_no_other_server_has() {
     in_own_namespace(|| {
         let server = Server::start(&["--root", "/proc"]);
         Lock::open(server.key).unwrap().remove().unwrap();
@@ -92,7 +92,7 @@ fn a_server_takes_a_lock_again_that_nobody_has_taken() {
 }
 
 #[test]
-fn a_caller_who_stops_its_child_does_not_keep_its_place() {
+fn a_caller_that_stops_its_child_does_not_keep_a_slot() {
     in_own_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
@@ -109,7 +109,7 @@ fn a_caller_who_stops_its_child_does_not_keep_its_place() {
 }
 
 #[test]
-fn a_caller_who_kills_its_children_in_any_way_takes_nobodys_place() {
+fn a_caller_that_kills_its_children_takes_no_slot_from_others() {
     in_own_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
@@ -150,7 +150,7 @@ fn a_signal_to_the_servers_whole_group_lets_its_children_finish() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_holds_nobody_up() {
+fn a_log_that_nobody_reads_delays_nobody() {
     in_own_namespace(|| {
         for (format, letter) in [("text", "x"), ("text", "\u{7f}"), ("json", "\u{1}")] {
             let key = unique_key();
@@ -175,7 +175,7 @@ fn a_log_that_nobody_reads_holds_nobody_up() {
 }
 
 #[test]
-fn a_client_whose_complaints_nobody_reads_still_cleans_up() {
+fn a_client_whose_standard_error_nobody_reads_still_cleans_up() {
     in_own_namespace(|| {
         let server = Server::start(&["--root", "/proc"]);
         server.freeze();
@@ -197,7 +197,7 @@ fn a_client_whose_complaints_nobody_reads_still_cleans_up() {
 }
 
 #[test]
-fn asking_for_a_fifo_does_not_disturb_who_writes_to_it() {
+fn a_request_for_a_fifo_does_not_disturb_its_writer() {
     in_own_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
         let fifo = folder.path().join("fifo");
@@ -216,7 +216,7 @@ fn asking_for_a_fifo_does_not_disturb_who_writes_to_it() {
 }
 
 #[test]
-fn nobody_sees_the_server_from_inside() {
+fn no_caller_can_fetch_the_servers_own_proc_files() {
     as_root_in_own_namespace(|| {
         let server = Server::start(&["--mode", "0622"]);
         let programs = ForEverybody::new();
@@ -233,7 +233,7 @@ fn nobody_sees_the_server_from_inside() {
 }
 
 #[test]
-fn output_through_a_link_to_a_file_without_a_name_reaches_that_file() {
+fn output_through_a_link_reaches_a_file_without_a_name() {
     in_own_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
         let link = folder.path().join("stdout");
@@ -287,7 +287,7 @@ fn a_plain_client_may_let_everybody_use_its_queue() {
 }
 
 #[test]
-fn a_file_that_may_not_grow_further_is_exit_1() {
+fn a_file_size_limit_ends_with_status_1() {
     in_own_namespace(|| {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
@@ -307,7 +307,7 @@ fn a_file_that_may_not_grow_further_is_exit_1() {
 }
 
 #[test]
-fn limits_that_are_too_small_for_anything_are_named() {
+fn queue_limits_that_are_too_small_are_reported() {
     as_root_in_own_namespace(|| {
         let server = Server::start(&["--root", "/proc"]);
         for limit in ["msgmax", "msgmnb"] {
@@ -325,7 +325,7 @@ fn limits_that_are_too_small_for_anything_are_named() {
 
 /// As process 1 of a pid namespace a server inherits orphans: other processes' children.
 #[test]
-fn a_server_that_is_process_1_outlives_a_crowd_of_orphans() {
+fn a_server_with_pid_1_survives_a_crowd_of_orphans() {
     as_root_in_own_namespace(|| {
         let key = unique_key();
         let mut command = Command::new("unshare");
@@ -356,7 +356,7 @@ fn a_server_that_is_process_1_outlives_a_crowd_of_orphans() {
 }
 
 #[test]
-fn a_queue_that_is_marked_but_not_mqfss_is_no_reply_queue() {
+fn a_marked_queue_without_a_lease_is_no_reply_queue() {
     in_own_namespace(|| {
         let server = Server::start(&["--root", "/proc"]);
         // A plain request that names a queue about to get its lease.

@@ -32,7 +32,7 @@ fn outside() -> TempDir {
 }
 
 #[test]
-fn no_link_and_no_chain_of_dots_leads_out_of_the_root() {
+fn links_and_dots_do_not_lead_out_of_the_root() {
     as_root_in_own_namespace(|| {
         let (site, outside) = (Site::start(&[]), outside());
         fs::create_dir_all(site.at("a/b/c")).unwrap();
@@ -73,7 +73,7 @@ fn no_link_and_no_chain_of_dots_leads_out_of_the_root() {
 }
 
 #[test]
-fn the_links_of_proc_lead_nowhere_for_anybody() {
+fn links_in_proc_are_not_followed() {
     as_root_in_own_namespace(|| {
         let server = Server::start(&["--mode", "0622", "--root", "/"]);
         let (programs, process) = (ForEverybody::new(), sleeper());
@@ -107,7 +107,7 @@ fn the_links_of_proc_lead_nowhere_for_anybody() {
 }
 
 #[test]
-fn what_the_caller_may_not_read_or_what_is_no_file_is_refused() {
+fn unreadable_and_special_files_are_refused() {
     as_root_in_own_namespace(|| {
         let site = Site::start(&[]);
         site.put("write-only", 0o222, (VICTIM, VICTIM), SECRET);

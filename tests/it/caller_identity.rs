@@ -19,7 +19,7 @@ const UNKNOWN_GID: &str = "the caller's gid is unknown in this user namespace";
 const DENIED: &str = "Permission denied";
 
 #[test]
-fn a_user_does_not_get_what_only_root_may_read() {
+fn a_user_cannot_fetch_a_file_that_only_root_may_read() {
     as_root_in_own_namespace(|| {
         let site = Site::start(&[]);
         site.put("secret", 0o600, (0, 0), "secret");
@@ -88,7 +88,7 @@ impl Database {
 }
 
 #[test]
-fn a_caller_has_its_groups_from_the_database_and_none_of_the_servers() {
+fn a_child_has_the_callers_groups_and_none_of_the_servers() {
     as_root_in_own_namespace(|| {
         let (known, other, unknown) = (Database::KNOWN, Database::OTHER, Database::UNKNOWN);
         let groups = [
@@ -135,7 +135,7 @@ fn a_caller_has_its_groups_from_the_database_and_none_of_the_servers() {
 
 /// A session's keys open what is encrypted, and network file systems, to all its processes: keyrings(7).
 #[test]
-fn a_caller_does_not_come_into_the_keys_of_the_servers_session() {
+fn a_child_cannot_use_the_servers_session_keyring() {
     as_root_in_own_namespace(|| {
         if !Path::new("/proc/keys").exists() {
             return eprintln!("skipped: this kernel has no keys");
@@ -189,7 +189,7 @@ fn the_overflow_uid_is_nobody_and_is_not_served() {
 }
 
 #[test]
-fn a_server_in_a_user_namespace_serves_nobody_whom_it_cannot_name() {
+fn a_server_in_a_user_namespace_refuses_unmapped_users() {
     as_root_in_own_namespace(|| {
         let inside = |command: Command| {
             let mut inside = Command::new("setpriv");

@@ -50,7 +50,7 @@ fn assert_powerless(pid: i32) {
 }
 
 #[test]
-fn a_child_of_roots_server_is_the_caller_and_nothing_more() {
+fn a_child_of_roots_server_has_only_the_callers_identity() {
     as_root_in_own_namespace(|| {
         let folder = folder();
         let root = folder.path().to_str().unwrap();
@@ -75,7 +75,7 @@ fn a_child_of_roots_server_is_the_caller_and_nothing_more() {
 
 /// As a service manager may give them: `AmbientCapabilities=`, capabilities(7).
 #[test]
-fn capabilities_of_a_server_that_is_not_roots_are_not_for_its_callers() {
+fn callers_do_not_get_the_capabilities_of_an_unprivileged_server() {
     as_root_in_own_namespace(|| {
         let folder = folder();
         let secret = folder.path().join("secret");
@@ -100,7 +100,7 @@ fn capabilities_of_a_server_that_is_not_roots_are_not_for_its_callers() {
 }
 
 #[test]
-fn a_server_tells_nobody_of_its_own_memory() {
+fn a_server_does_not_serve_its_own_memory() {
     as_root_in_own_namespace(|| {
         let (key, programs) = (unique_key(), ForEverybody::new());
         let mut command = programs.server(key, 64_151);
@@ -116,7 +116,7 @@ fn a_server_tells_nobody_of_its_own_memory() {
 }
 
 #[test]
-fn a_server_that_is_not_roots_is_told_what_others_may_have() {
+fn an_unprivileged_server_warns_what_other_users_may_fetch() {
     as_root_in_own_namespace(|| {
         let (key, programs) = (unique_key(), ForEverybody::new());
         for mode in ["0620", "0602", "0622"] {
@@ -178,7 +178,7 @@ fn sparse(folder: &TempDir, size: u64) {
 }
 
 #[test]
-fn a_child_that_stood_still_sends_nothing_into_the_queue_that_has_its_clients_id_by_now() {
+fn a_stopped_child_sends_nothing_to_a_later_queue_with_its_clients_id() {
     as_root_in_own_namespace(|| {
         let folder = folder();
         sparse(&folder, ByHand::ROOM / 2);

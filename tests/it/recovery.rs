@@ -3,7 +3,7 @@
 
 mod lost_queue;
 mod shortage;
-mod still;
+mod stopped_processes;
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -116,7 +116,7 @@ fn ask_and_never_read(requests: Queue) -> OwnedQueue {
 }
 
 #[test]
-fn a_thousand_children_killed_at_once_are_all_buried_and_the_server_serves_on() {
+fn a_thousand_children_killed_at_once_leave_no_zombie_and_the_server_goes_on() {
     in_own_namespace(|| {
         const CROWD: usize = 1000;
         let place = Place::new();
@@ -142,7 +142,7 @@ fn a_thousand_children_killed_at_once_are_all_buried_and_the_server_serves_on() 
 }
 
 #[test]
-fn a_stop_in_the_midst_of_transfers_ends_in_time_and_the_next_server_brings_the_rest() {
+fn a_stop_during_transfers_ends_in_time_and_the_next_server_sends_the_rest() {
     in_own_namespace(|| {
         let place = Place::new();
         let mut first = place.serve(&["--max-children", "4", "--drain-timeout", "1s"]);

@@ -30,7 +30,7 @@ fn server_with_file(arguments: &[&str]) -> (Server, TempDir, Vec<u8>) {
 }
 
 #[test]
-fn a_server_at_rest_leaves_nothing_after_any_signal() {
+fn an_idle_server_leaves_nothing_after_any_signal() {
     in_own_namespace(|| {
         for signal in [
             Signal::SIGINT,
@@ -65,7 +65,7 @@ fn a_server_that_stops_lets_its_children_finish() {
 }
 
 #[test]
-fn a_server_ends_its_children_when_the_drain_is_over() {
+fn a_server_kills_its_children_after_the_drain_timeout() {
     in_own_namespace(|| {
         let (mut server, _folder, _) = server_with_file(&["--drain-timeout", "300ms"]);
         let client = stuck_client_without_retries(&server, "/file");
@@ -93,7 +93,7 @@ fn a_second_signal_ends_the_drain() {
 }
 
 #[test]
-fn a_stopped_child_does_not_keep_the_server() {
+fn a_stopped_child_does_not_delay_the_servers_end() {
     in_own_namespace(|| {
         let (mut server, _folder, _) = server_with_file(&["--drain-timeout", "100ms"]);
         let _client = stuck_client(&server, "/file");
@@ -107,7 +107,7 @@ fn a_stopped_child_does_not_keep_the_server() {
 }
 
 #[test]
-fn a_client_leaves_no_queue_after_any_signal_in_the_midst_of_a_transfer() {
+fn a_client_leaves_no_queue_after_any_signal_during_a_transfer() {
     in_own_namespace(|| {
         let (server, _folder, _) = server_with_file(&[]);
         for signal in [
@@ -179,7 +179,7 @@ fn ctrl_c_to_a_whole_process_group_leaves_nothing() {
 }
 
 #[test]
-fn a_client_under_nohup_outlives_the_terminal() {
+fn a_client_under_nohup_survives_sighup() {
     in_own_namespace(|| {
         let (server, _folder, content) = server_with_file(&[]);
         let mut command = std::process::Command::new("nohup");
@@ -195,7 +195,7 @@ fn a_client_under_nohup_outlives_the_terminal() {
 }
 
 #[test]
-fn at_the_bound_requests_wait_in_the_queue() {
+fn at_max_children_requests_wait_in_the_queue() {
     in_own_namespace(|| {
         let (server, _folder, content) = server_with_file(&["--max-children", "2"]);
         let first = stuck_client(&server, "/file");
@@ -213,7 +213,7 @@ fn at_the_bound_requests_wait_in_the_queue() {
 }
 
 #[test]
-fn a_server_at_the_bound_can_be_stopped() {
+fn a_server_at_max_children_can_be_stopped() {
     in_own_namespace(|| {
         let arguments = ["--max-children", "1", "--drain-timeout", "100ms"];
         let (mut server, _folder, _) = server_with_file(&arguments);
@@ -289,7 +289,7 @@ fn a_client_of_a_server_that_is_dead_is_told_at_once() {
 }
 
 #[test]
-fn a_client_that_waits_to_ask_a_server_that_dies_is_told_soon() {
+fn a_client_that_waits_to_send_its_request_notices_the_servers_death() {
     in_own_namespace(|| {
         let (mut server, _folder, _) = server_with_file(&[]);
         server.freeze();
@@ -312,7 +312,7 @@ fn a_client_that_waits_to_ask_a_server_that_dies_is_told_soon() {
 }
 
 #[test]
-fn every_transfer_of_a_client_gives_up_in_time() {
+fn every_transfer_of_a_client_has_its_timeout() {
     in_own_namespace(|| {
         let (server, _folder, _) = server_with_file(&[]);
         server.freeze();
@@ -336,7 +336,7 @@ fn every_transfer_of_a_client_gives_up_in_time() {
 }
 
 #[test]
-fn a_client_of_a_server_that_says_nothing_gives_up_in_time() {
+fn a_client_of_a_silent_server_ends_at_its_timeout() {
     in_own_namespace(|| {
         let (server, _folder, _) = server_with_file(&[]);
         server.freeze();

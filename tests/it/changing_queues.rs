@@ -115,7 +115,7 @@ fn ask(requests: Queue, message: &MessageBuffer) -> Result<(), Errno> {
 }
 
 #[test]
-fn callers_whose_queues_go_and_change_under_the_servers_hands_harm_nobody() {
+fn callers_that_remove_and_change_their_queues_harm_nobody() {
     as_root_in_own_namespace(|| {
         for operator in [0, OPERATOR] {
             let site = Site::start_as(operator, &["--stall-timeout", "2s"]);

@@ -66,7 +66,7 @@ fn fetch_meanwhile(site: &Site, attack: &mut Attack, path: &str, reason: &str) {
 const NOT_FOUND: &str = "No such file or directory";
 
 #[test]
-fn a_folder_swapped_with_a_link_that_leads_outside_does_not_lead_there() {
+fn swapping_a_folder_with_a_link_does_not_lead_out_of_the_root() {
     as_root_in_own_namespace(|| {
         let (site, outside) = (site(), public_folder());
         fs::write(outside.path().join("file"), SECRET).unwrap();
@@ -90,7 +90,7 @@ fn a_folder_swapped_with_a_link_that_leads_outside_does_not_lead_there() {
 }
 
 #[test]
-fn dots_in_a_folder_that_is_moved_out_meanwhile_do_not_lead_out() {
+fn moving_a_folder_out_does_not_let_dots_lead_out_of_the_root() {
     as_root_in_own_namespace(|| {
         let (site, outside) = (site(), public_folder());
         fs::write(outside.path().join("file"), SECRET).unwrap();
@@ -127,7 +127,7 @@ fn writer(fifo: &PathBuf) -> Running {
 }
 
 #[test]
-fn what_is_swapped_in_for_a_file_is_not_opened_and_keeps_nobody() {
+fn a_special_file_swapped_in_is_not_opened_and_blocks_nobody() {
     as_root_in_own_namespace(|| {
         let site = site();
         for kind in ["FIFO", "socket", "character device", "block device", "folder"] {

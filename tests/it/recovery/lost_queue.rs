@@ -16,7 +16,7 @@ fn ipcrm(arguments: &[&str]) {
 }
 
 #[test]
-fn a_request_queue_removed_while_every_child_is_busy_is_made_again_before_one_is_free() {
+fn a_request_queue_removed_at_max_children_is_recreated_at_once() {
     in_own_namespace(|| {
         let place = Place::new();
         let server = place.serve(&["--max-children", "2"]);
@@ -37,7 +37,7 @@ fn a_request_queue_removed_while_every_child_is_busy_is_made_again_before_one_is
 }
 
 #[test]
-fn a_request_queue_removed_again_and_again_costs_nobody_a_file() {
+fn a_repeatedly_removed_request_queue_loses_no_file() {
     in_own_namespace(|| {
         let place = Place::new();
         let server = place.serve(&[]);
@@ -59,7 +59,7 @@ fn a_request_queue_removed_again_and_again_costs_nobody_a_file() {
 }
 
 #[test]
-fn a_request_queue_that_no_room_is_left_for_is_made_as_soon_as_there_is_some() {
+fn a_request_queue_is_recreated_once_a_queue_is_free() {
     as_root_in_own_namespace(|| {
         let place = Place::new();
         let server = place.serve(&[]);
@@ -89,7 +89,7 @@ fn a_request_queue_that_no_room_is_left_for_is_made_as_soon_as_there_is_some() {
 }
 
 #[test]
-fn after_ipcrm_all_transfers_go_on_and_the_server_has_its_queue_and_its_lock_again() {
+fn after_ipcrm_all_transfers_go_on_and_the_server_recovers_queue_and_lock() {
     as_root_in_own_namespace(|| {
         let place = Place::new();
         let server = place.serve(&[]);

@@ -122,7 +122,7 @@ fn copy(lies: &Lies) -> (Finished, Vec<String>) {
 }
 
 #[test]
-fn a_name_that_leads_elsewhere_ends_it() {
+fn a_name_that_leads_out_of_the_tree_ends_the_transfer() {
     in_own_namespace(|| {
         let long = "n".repeat(256);
         for name in [
@@ -157,7 +157,7 @@ fn a_name_that_leads_elsewhere_ends_it() {
 }
 
 #[test]
-fn nothing_is_written_through_a_link() {
+fn no_file_is_written_through_a_link() {
     in_own_namespace(|| {
         // Under one name a link, then what would go through it: out of order.
         for then in [Lies::default().file("a"), Lies::default().dir("a").file("victim").end()] {
@@ -194,7 +194,7 @@ fn nothing_is_written_through_a_link() {
 }
 
 #[test]
-fn messages_that_make_no_tree_are_no_tree() {
+fn malformed_tree_messages_end_the_transfer() {
     in_own_namespace(|| {
         let data = |bytes: &[u8]| {
             let mut packed = Vec::new();
@@ -237,7 +237,7 @@ fn messages_that_make_no_tree_are_no_tree() {
 }
 
 #[test]
-fn a_listing_of_lies_is_cleaned_or_ended() {
+fn a_malicious_listing_is_escaped_or_ends_the_transfer() {
     in_own_namespace(|| {
         let here = public_folder();
         let list = |lies: &Lies, how: &[&str]| ask(unique_key(), lies, how, here.path());
@@ -260,7 +260,7 @@ fn a_listing_of_lies_is_cleaned_or_ended() {
 }
 
 #[test]
-fn a_read_that_was_interrupted_there_is_not_tried_again_here_for_ever() {
+fn a_reported_eintr_is_not_retried_for_ever() {
     in_own_namespace(|| {
         let mut lies = Lies::default().dir("").meta(Kind::Regular, "a", "");
         Packed::append(&mut lies.0, Reply::DATA, b"part");
@@ -289,7 +289,7 @@ fn a_read_that_was_interrupted_there_is_not_tried_again_here_for_ever() {
 }
 
 #[test]
-fn what_is_all_there_but_for_the_last_word_is_not_asked_for_again() {
+fn a_tree_that_lacks_only_its_end_is_not_fetched_again() {
     in_own_namespace(|| {
         let tree = Lies::default().dir("").file("a").end();
         let file = Lies::default().file("");
@@ -311,7 +311,7 @@ fn what_is_all_there_but_for_the_last_word_is_not_asked_for_again() {
 }
 
 #[test]
-fn a_listing_that_breaks_off_shows_what_came() {
+fn an_interrupted_listing_shows_the_entries_so_far() {
     in_own_namespace(|| {
         let lies = Lies::default().meta(Kind::Regular, "a", "").meta(Kind::Regular, "b", "");
         let lies = lies.meta(Kind::Regular, "b", "");
@@ -326,7 +326,7 @@ fn a_listing_that_breaks_off_shows_what_came() {
 }
 
 #[test]
-fn no_more_is_written_than_comes_whatever_size_is_said() {
+fn a_false_size_does_not_make_a_file_larger() {
     in_own_namespace(|| {
         let here = public_folder();
         let arguments = ["-r", "--tar"];
@@ -349,7 +349,7 @@ fn no_more_is_written_than_comes_whatever_size_is_said() {
 }
 
 #[test]
-fn links_stand_in_an_archive_as_they_are() {
+fn links_are_archived_as_links() {
     in_own_namespace(|| {
         let long = format!("{}//./end/", "a".repeat(99));
         let long_name = "n".repeat(200);
@@ -371,7 +371,7 @@ fn links_stand_in_an_archive_as_they_are() {
 }
 
 #[test]
-fn the_same_bytes_again_and_again_earn_no_more_tries() {
+fn repeated_bytes_do_not_earn_more_retries() {
     in_own_namespace(|| {
         let died = Failure { text: Vec::new(), errno: Some(Errno::EOWNERDEAD) }.encode();
         for option in ["--stat", "-l"] {

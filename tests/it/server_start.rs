@@ -144,7 +144,7 @@ fn a_dead_programs_queue_is_replaced() {
 }
 
 #[test]
-fn a_queue_that_everybody_may_use_is_not_taken_for_a_servers() {
+fn a_queue_that_everybody_may_write_is_not_taken_for_a_servers() {
     in_own_namespace(|| {
         let key = unique_key();
         // All the x bits, as our mark has, but others may read.
@@ -169,7 +169,7 @@ fn a_foreign_semaphore_that_cannot_be_read_is_named_with_the_remedy() {
 }
 
 #[test]
-fn when_no_queue_is_left_it_names_the_remedy() {
+fn a_server_without_a_free_queue_names_the_remedy() {
     as_root_in_own_namespace(|| {
         fs::write("/proc/sys/kernel/msgmni", "0").unwrap();
         let refused = refused(unique_key());
@@ -192,7 +192,7 @@ fn a_lost_request_queue_is_made_again() {
 }
 
 #[test]
-fn what_cannot_be_served_is_exit_2_and_leaves_nothing() {
+fn an_impossible_root_ends_with_status_2_and_leaves_nothing() {
     in_own_namespace(|| {
         let key = unique_key().to_string();
         for (arguments, expected) in [
@@ -218,7 +218,7 @@ fn what_cannot_be_served_is_exit_2_and_leaves_nothing() {
 }
 
 #[test]
-fn when_fork_fails_the_client_tries_again_until_its_time_is_up() {
+fn if_fork_fails_the_client_retries_until_its_timeout() {
     as_root_in_own_namespace(|| {
         let (key, programs) = (unique_key(), ForEverybody::new());
         // Root's own processes are not limited in number.
@@ -252,7 +252,7 @@ fn when_fork_fails_the_client_tries_again_until_its_time_is_up() {
 }
 
 #[test]
-fn a_foreign_semaphore_under_the_key_is_removed_by_root_and_named_to_others() {
+fn root_removes_a_foreign_semaphore_and_other_users_name_it() {
     as_root_in_own_namespace(|| {
         let (key, programs) = (unique_key(), ForEverybody::new());
         // A server that was killed leaves its semaphore; its queue is not what this is about.

@@ -44,7 +44,7 @@ fn holds(data: &[u8], what: &str) -> bool {
 }
 
 #[test]
-fn a_place_to_begin_at_behind_a_link_leads_nowhere() {
+fn a_starting_point_behind_a_link_is_refused() {
     in_own_namespace(|| {
         let site = Site::start();
         site.put("beside/file", "secret");
@@ -88,7 +88,7 @@ fn a_place_to_begin_at_behind_a_link_leads_nowhere() {
 }
 
 #[test]
-fn no_place_to_begin_at_opens_what_is_no_file() {
+fn no_starting_point_opens_a_special_file() {
     in_own_namespace(|| {
         let site = Site::start();
         fs::create_dir(site.at("dir")).unwrap();

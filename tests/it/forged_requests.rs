@@ -74,7 +74,7 @@ fn are_refused(site: &Site, reason: &str, all: &[MessageBuffer]) {
 }
 
 #[test]
-fn who_guesses_a_cookie_gets_nothing_into_another_users_transfer() {
+fn guessing_cookies_gets_nothing_into_another_users_transfer() {
     as_root_in_own_namespace(|| {
         for operator in [0, OPERATOR] {
             let site = Site::start_as(operator, &[]);
@@ -109,7 +109,7 @@ fn who_guesses_a_cookie_gets_nothing_into_another_users_transfer() {
 }
 
 #[test]
-fn who_names_all_ids_around_reaches_nobody() {
+fn naming_all_nearby_queue_ids_reaches_nobody() {
     as_root_in_own_namespace(|| {
         let site = Site::start(&["--plain", "any"]);
         let idle = Idle::new(site.requests(), VICTIM, VICTIM);
@@ -175,7 +175,7 @@ fn assert_lock_is_closed(site: &Site, uid: u32) {
 }
 
 #[test]
-fn a_third_user_can_do_nothing_to_a_transfer_between_two_others() {
+fn a_third_user_cannot_touch_a_transfer_between_two_others() {
     as_root_in_own_namespace(|| {
         for operator in [0, OPERATOR] {
             let site = Site::start_as(operator, &[]);
@@ -215,7 +215,7 @@ fn let_next_queue_have(id: QueueId) {
 }
 
 #[test]
-fn a_request_sent_again_reaches_nobody_who_has_its_queues_id_by_now() {
+fn a_replayed_request_does_not_reach_a_later_queue_with_the_same_id() {
     as_root_in_own_namespace(|| {
         for operator in [0, OPERATOR] {
             let site = Site::start_as(operator, &[]);
@@ -245,7 +245,7 @@ fn a_request_sent_again_reaches_nobody_who_has_its_queues_id_by_now() {
 
 /// A child runs as its caller, who may stop it where it stands, however briefly.
 #[test]
-fn a_child_that_its_caller_held_back_cannot_send_to_another_user() {
+fn a_child_that_its_caller_stopped_cannot_send_to_another_user() {
     as_root_in_own_namespace(|| {
         let site = Site::start(&[]);
         for _ in 0..10 {
@@ -269,7 +269,7 @@ fn a_child_that_its_caller_held_back_cannot_send_to_another_user() {
 }
 
 #[test]
-fn a_plain_request_gets_nothing_into_another_users_transfer_not_even_a_refusal() {
+fn a_plain_request_gets_nothing_into_another_users_transfer() {
     as_root_in_own_namespace(|| {
         for (policy, reason) in [("any", PLAIN_FOR_LEASED), ("owner", PLAIN), ("never", PLAIN)] {
             let site = Site::start(&["--plain", policy]);

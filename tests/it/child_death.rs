@@ -101,7 +101,7 @@ fn kill_the_child(server: &Server, queue: Queue) {
 const TEXT: &[u8] = b"the server's child died on the way";
 
 #[test]
-fn a_client_whose_child_died_on_the_way_is_told_once_there_is_room() {
+fn a_client_is_told_of_its_childs_death_once_its_queue_has_room() {
     in_own_namespace(|| {
         let (server, _folder) = server();
         let client = ByHand::extended(&server);
@@ -114,7 +114,7 @@ fn a_client_whose_child_died_on_the_way_is_told_once_there_is_room() {
 }
 
 #[test]
-fn a_plain_client_whose_child_died_on_the_way_is_told_too() {
+fn a_plain_client_is_told_of_its_childs_death() {
     in_own_namespace(|| {
         let (server, _folder) = server();
         let client = ByHand::plain();
@@ -126,7 +126,7 @@ fn a_plain_client_whose_child_died_on_the_way_is_told_too() {
 }
 
 #[test]
-fn a_client_whose_child_died_before_its_first_message_is_told() {
+fn a_client_is_told_of_its_childs_death_before_the_first_message() {
     in_own_namespace(|| {
         let (server, _folder) = server();
         // As deep as any server would make it.
@@ -143,7 +143,7 @@ fn a_client_whose_child_died_before_its_first_message_is_told() {
 }
 
 #[test]
-fn a_server_that_ends_tells_the_clients_of_the_children_that_it_ends() {
+fn a_stopping_server_tells_the_clients_of_the_children_that_it_kills() {
     in_own_namespace(|| {
         let (mut server, _folder) = server();
         let client = ByHand::plain();
@@ -163,7 +163,7 @@ fn a_server_that_ends_tells_the_clients_of_the_children_that_it_ends() {
 }
 
 #[test]
-fn a_client_hears_from_a_child_that_compares_what_arrived_before() {
+fn a_child_that_verifies_earlier_bytes_keeps_its_client_informed() {
     in_own_namespace(|| {
         const ARRIVED: u64 = 1 << 40; // takes longer than any client waits
         let (server, folder) = server();
@@ -184,7 +184,7 @@ fn a_client_hears_from_a_child_that_compares_what_arrived_before() {
 }
 
 #[test]
-fn a_transfer_goes_on_only_behind_what_arrived_before() {
+fn a_transfer_resumes_only_after_verified_bytes() {
     in_own_namespace(|| {
         let (server, _folder) = server();
         let file = noise(1 << 20);
@@ -208,7 +208,7 @@ fn a_transfer_goes_on_only_behind_what_arrived_before() {
 }
 
 #[test]
-fn a_client_that_its_child_gave_up_is_told_when_it_reads_again() {
+fn a_client_that_stalled_learns_that_its_child_gave_up() {
     in_own_namespace(|| {
         let (server, _folder) = server_with(&["--stall-timeout", "1s"]);
         for client in [ByHand::plain(), ByHand::extended(&server)] {
@@ -223,7 +223,7 @@ fn a_client_that_its_child_gave_up_is_told_when_it_reads_again() {
 }
 
 #[test]
-fn a_client_that_takes_no_sign_of_life_has_stalled_too() {
+fn a_client_that_reads_no_keepalive_has_stalled() {
     in_own_namespace(|| {
         const ARRIVED: u64 = 1 << 40;
         let (server, folder) = server_with(&["--stall-timeout", "2s"]);
@@ -241,7 +241,7 @@ fn a_client_that_takes_no_sign_of_life_has_stalled_too() {
 }
 
 #[test]
-fn a_plain_client_may_change_its_queue_meanwhile() {
+fn a_plain_client_may_change_its_queue_during_a_transfer() {
     in_own_namespace(|| {
         let (server, _folder) = server();
         let client = ByHand::plain();

@@ -57,7 +57,7 @@ fn refused(command: &mut Command) -> String {
 }
 
 #[test]
-fn a_squatters_queue_gets_no_request() {
+fn a_client_sends_no_request_to_a_squatters_queue() {
     as_root_in_own_namespace(|| {
         let programs = ForEverybody::new();
         // Another program's, an mqfs server's with either mode, one for everything, a closed one.
@@ -170,7 +170,7 @@ fn another_users_server_names_the_squatter_and_leaves_it_alone() {
 }
 
 #[test]
-fn a_squatter_who_comes_again_and_again_does_not_keep_roots_server_from_starting() {
+fn a_persistent_squatter_does_not_keep_roots_server_from_starting() {
     as_root_in_own_namespace(|| {
         let key = unique_key();
         let mut squatter = Attack::start(ATTACKER, || {

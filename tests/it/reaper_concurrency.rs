@@ -30,7 +30,7 @@ fn use_it(queue: Queue) {
 }
 
 #[test]
-fn queues_that_come_and_go_meanwhile_are_no_error_and_nothing_alive_is_removed() {
+fn queues_that_come_and_go_are_no_error_and_only_orphans_are_removed() {
     as_root_in_own_namespace(|| {
         let stop = Arc::new(AtomicBool::new(false));
         let churn = |kind: usize| {
@@ -148,7 +148,7 @@ fn crowd() -> Crowd {
 }
 
 #[test]
-fn in_a_namespace_that_is_full_orphans_go_and_everything_else_stays() {
+fn in_a_full_namespace_only_orphans_are_removed() {
     as_root_in_own_namespace(|| {
         let Crowd { _processes, kept, orphans, mut strangers } = crowd();
         let all = kept.len() + orphans.len() + strangers.len();

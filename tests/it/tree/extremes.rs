@@ -27,7 +27,7 @@ fn deep(top: OwnedFd, name: &str, levels: usize, make: bool) -> Result<OwnedFd, 
 }
 
 #[test]
-fn a_tree_deeper_than_any_path_arrives_also_when_it_is_interrupted() {
+fn a_tree_deeper_than_path_max_arrives_despite_interruptions() {
     in_own_namespace(|| {
         const LEVELS: usize = 400; // of 40 bytes: four times PATH_MAX
         let (site, name) = (Site::start(), "d".repeat(40));
@@ -57,7 +57,7 @@ fn a_tree_deeper_than_any_path_arrives_also_when_it_is_interrupted() {
 }
 
 #[test]
-fn what_is_too_deep_for_our_descriptors_is_named_and_the_rest_is_there() {
+fn folders_too_deep_for_the_descriptor_limit_are_named_and_the_rest_arrives() {
     in_own_namespace(|| {
         let site = Site::start();
         fs::create_dir(site.at("dir")).unwrap();
@@ -85,7 +85,7 @@ fn anonymous_memory(pid: i32) -> u64 {
 }
 
 #[test]
-fn many_directories_of_many_entries_within_each_other_take_little_memory() {
+fn nested_large_directories_take_little_memory() {
     in_own_namespace(|| {
         const LEVELS: usize = 60; // of half a megabyte of names
         let (site, long) = (Site::start(), "n".repeat(240));
@@ -144,7 +144,7 @@ fn a_directory_of_a_hundred_thousand_entries_takes_little_memory() {
 }
 
 #[test]
-fn a_tree_that_is_swapped_with_links_leads_nowhere_else() {
+fn swapping_folders_with_links_does_not_lead_out_of_a_tree() {
     as_root_in_own_namespace(|| {
         let (site, outside) = (crate::support::Site::start(&[]), public_folder());
         let here = public_folder();
@@ -174,7 +174,7 @@ fn a_tree_that_is_swapped_with_links_leads_nowhere_else() {
 }
 
 #[test]
-fn a_caller_gets_of_a_tree_what_they_may_read_and_no_more() {
+fn a_caller_gets_only_the_readable_part_of_a_tree() {
     as_root_in_own_namespace(|| {
         let (site, here) = (crate::support::Site::start(&[]), public_folder());
         chown(here.path(), Some(VICTIM), Some(VICTIM)).unwrap();
@@ -202,7 +202,7 @@ fn a_caller_gets_of_a_tree_what_they_may_read_and_no_more() {
 }
 
 #[test]
-fn a_tree_of_proc_tells_nothing_of_the_child_that_walks_it() {
+fn a_tree_of_proc_reveals_nothing_of_the_child() {
     in_own_namespace(|| {
         let (server, here) =
             (crate::support::Server::start::<&str>(&["--root", "/"]), public_folder());

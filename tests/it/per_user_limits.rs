@@ -55,7 +55,7 @@ fn a_user_with_too_many_transfers_is_told_to_try_again_and_others_go_on() {
 }
 
 #[test]
-fn a_client_that_waits_to_try_again_ends_at_once_when_it_is_told_to() {
+fn a_signal_ends_a_client_that_waits_to_retry() {
     in_own_namespace(|| {
         let (server, _folder, file) = server(&["--max-per-user", "1"]);
         let first = Stuck::start(server.client().arg("/file"));

@@ -20,7 +20,7 @@ fn let_pass(time: Duration) {
 }
 
 #[test]
-fn a_server_that_stood_still_for_longer_than_one_client_waits_serves_the_other() {
+fn a_stopped_server_later_serves_the_clients_that_still_wait() {
     in_own_namespace(|| {
         let place = Place::new();
         let server = place.serve(&[]);
@@ -39,7 +39,7 @@ fn a_server_that_stood_still_for_longer_than_one_client_waits_serves_the_other()
 }
 
 #[test]
-fn a_stop_that_comes_while_a_server_stands_still_is_heeded_when_it_goes_on() {
+fn a_stopped_server_obeys_an_earlier_sigterm_when_it_goes_on() {
     in_own_namespace(|| {
         let place = Place::new();
         let mut server = place.serve(&[]);
@@ -53,7 +53,7 @@ fn a_stop_that_comes_while_a_server_stands_still_is_heeded_when_it_goes_on() {
 }
 
 #[test]
-fn a_child_that_stood_still_for_longer_than_it_would_wait_goes_on_with_a_client_that_reads() {
+fn a_child_stopped_beyond_the_stall_timeout_goes_on_with_a_reading_client() {
     in_own_namespace(|| {
         let place = Place::new();
         let server = place.serve(&["--stall-timeout", "500ms"]);
@@ -73,7 +73,7 @@ fn a_child_that_stood_still_for_longer_than_it_would_wait_goes_on_with_a_client_
 
 /// As by Ctrl-Z and fg.
 #[test]
-fn a_client_that_stood_still_until_its_child_gave_up_asks_for_the_rest() {
+fn a_client_stopped_until_its_child_gave_up_fetches_the_rest() {
     in_own_namespace(|| {
         let place = Place::new();
         let server = place.serve(&["--stall-timeout", "500ms"]);
@@ -88,7 +88,7 @@ fn a_client_that_stood_still_until_its_child_gave_up_asks_for_the_rest() {
 
 /// As a freezer of control groups does it, or `docker pause`.
 #[test]
-fn what_is_frozen_all_together_for_longer_than_any_timeout_goes_on_afterwards() {
+fn server_and_clients_frozen_beyond_every_timeout_go_on_afterwards() {
     in_own_namespace(|| {
         let place = Place::new();
         let server = place.serve(&["--stall-timeout", "500ms"]);

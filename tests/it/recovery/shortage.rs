@@ -21,7 +21,7 @@ fn limit(server: &Server, what: &str) {
 }
 
 #[test]
-fn a_server_with_too_few_descriptors_says_so_or_its_children_do() {
+fn a_server_or_child_with_too_few_descriptors_reports_it() {
     in_own_namespace(|| {
         let place = Place::new();
         let mut served = 0;
@@ -68,7 +68,7 @@ fn has_started(server: &mut Running) -> bool {
 }
 
 #[test]
-fn a_server_that_runs_out_of_descriptors_tells_its_clients_and_serves_on_when_it_has_some() {
+fn a_server_without_descriptors_tells_its_clients_and_recovers() {
     in_own_namespace(|| {
         let place = Place::new();
         let server = place.serve(&[]);
@@ -86,7 +86,7 @@ fn a_server_that_runs_out_of_descriptors_tells_its_clients_and_serves_on_when_it
 }
 
 #[test]
-fn a_server_that_gets_no_more_memory_lives_and_serves_on_when_there_is_some() {
+fn a_server_without_memory_survives_and_recovers() {
     in_own_namespace(|| {
         let place = Place::new();
         let server = place.serve(&[]);
@@ -113,7 +113,7 @@ fn start_with_log(place: &Place, command: &mut Command, log: impl Into<Stdio>) -
 }
 
 #[test]
-fn a_log_that_cannot_be_written_holds_nobody_up() {
+fn a_log_that_cannot_be_written_delays_nobody() {
     in_own_namespace(|| {
         let place = Place::new();
         let (_, closed) = std::io::pipe().unwrap();
@@ -148,7 +148,7 @@ fn mount_tmpfs(folder: &Path, size: &str) -> bool {
 }
 
 #[test]
-fn a_disk_that_is_full_of_log_holds_nobody_up_and_is_written_to_again_when_it_has_room() {
+fn a_full_log_disk_delays_nobody_and_logging_resumes_later() {
     as_root_in_own_namespace(|| {
         let place = Place::new();
         let disk = tempfile::tempdir().unwrap();
@@ -178,7 +178,7 @@ fn a_disk_that_is_full_of_log_holds_nobody_up_and_is_written_to_again_when_it_ha
 
 /// What an allocation of the kernel's that fails looks like.
 #[test]
-fn a_server_whose_fork_fails_for_want_of_memory_has_its_clients_try_again() {
+fn clients_retry_if_the_server_cannot_fork() {
     in_own_namespace(|| {
         let place = Place::new();
         let server = place.command(&[]);
