@@ -6,6 +6,7 @@ mod json;
 mod logging;
 mod progress;
 pub mod reap;
+mod remedy;
 pub mod server;
 mod signals;
 pub mod stat;

@@ -1,4 +1,4 @@
-//! What a directory holds, and what one thing is: for people, and as JSON.
+//! `--list` and `--stat`: metadata as text or as JSON.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -14,9 +14,7 @@ use nix::sys::stat::{major, minor};
 use serde_json::{Value, json};
 use sysv_ipc::{Gid, Uid};
 
-use super::tree::joined;
-use super::{Opts, Stop};
-use crate::cli::FAILED;
+use super::{Failure, Opts, joined};
 use crate::cli::json::escape_json;
 use crate::cli::table::{Names, columns};
 use crate::client::{Client, DirEntry, Error, Metadata};
@@ -24,19 +22,10 @@ use crate::escape::escape;
 use crate::sys::local_time::Local;
 
 pub(super) fn run(opts: &Opts, client: &Client) -> ExitCode {
-    let (mut status, mut names) = (0, Names::default());
-    for (i, path) in opts.paths.iter().enumerate() {
-        match opts.show(client, path, i, &mut names) {
-            Ok(true) => {}
-            Ok(false) => status = FAILED,
-            Err(Stop::Sink(error)) => return opts.sink_failed(&error),
-            Err(Stop::Source(error)) => match opts.failed(path, &error) {
-                Some(exit) => return exit,
-                None => status = FAILED,
-            },
-        }
-    }
-    ExitCode::from(status)
+    let (mut names, mut is_first) = (Names::default(), true);
+    let listed =
+        opts.fetch_each(|path| opts.show(client, path, std::mem::take(&mut is_first), &mut names));
+    listed.map_or_else(|exit| exit, ExitCode::from)
 }
 
 type Items = Box<dyn Iterator<Item = Result<Item, Error>>>;
@@ -66,7 +55,8 @@ impl Item {
 }
 
 impl Opts {
-    fn look(&self, client: &Client, path: &OsStr) -> Result<Items, Error> {
+    /// What `--stat` or `--list` shows of a path.
+    fn items(&self, client: &Client, path: &OsStr) -> Result<Items, Error> {
         if self.stat {
             let metadata = client.symlink_metadata(path)?;
             let target = metadata.is_symlink().then(|| client.read_link(path)).transpose()?;
@@ -81,19 +71,19 @@ impl Opts {
         }
     }
 
-    /// Shows what there is, as far as it comes; false if of some of it nothing is known.
+    /// Shows the items of a path, also if the listing breaks off. Returns whether all are known.
     fn show(
         &self,
         client: &Client,
         path: &OsStr,
-        i: usize,
+        is_first: bool,
         names: &mut Names,
-    ) -> Result<bool, Stop> {
+    ) -> Result<bool, Failure> {
         let mut out = BufWriter::new(io::stdout().lock());
         let (mut rows, mut all_known) = (Vec::new(), true);
-        let mut items = self.look(client, path).map_err(Stop::Source)?;
+        let mut items = self.items(client, path)?;
         let outcome = items.try_for_each(|item| {
-            let item = item.map_err(Stop::Source)?;
+            let item = item?;
             if let Err(why) = &item.metadata {
                 self.complain_of(escape(&joined(path, &item.name)), why);
                 all_known = false;
@@ -101,27 +91,27 @@ impl Opts {
             match (self.json, self.stat) {
                 (true, _) => {
                     let object = to_json(&item, path).to_string();
-                    writeln!(out, "{}", escape_json(&object)).map_err(Stop::Sink)?;
+                    writeln!(out, "{}", escape_json(&object)).map_err(Failure::Sink)?;
                 }
                 (false, true) => {
-                    out.write_all(details(&item, path, names).as_bytes()).map_err(Stop::Sink)?;
+                    out.write_all(details(&item, path, names).as_bytes()).map_err(Failure::Sink)?;
                 }
                 (false, false) => rows.push(row(&item, path, names)),
             }
             Ok(())
         });
-        // A table is as wide as what is widest in it, so it has to wait.
+        // The widest cell sets the width of a column, so the table waits for all rows.
         if !self.json && !self.stat && (outcome.is_ok() || !rows.is_empty()) {
-            out.write_all(self.table(&rows, path, i).as_bytes()).map_err(Stop::Sink)?;
+            out.write_all(self.table(&rows, path, is_first).as_bytes()).map_err(Failure::Sink)?;
         }
-        out.flush().map_err(Stop::Sink)?;
+        out.flush().map_err(Failure::Sink)?;
         outcome.map(|()| all_known)
     }
 
-    fn table(&self, rows: &[Row], path: &OsStr, i: usize) -> String {
+    fn table(&self, rows: &[Row], path: &OsStr, is_first: bool) -> String {
         let mut text = String::new();
         if self.paths.len() > 1 {
-            let _ = writeln!(text, "{}{}:", if i > 0 { "\n" } else { "" }, escape(path));
+            let _ = writeln!(text, "{}{}:", if is_first { "" } else { "\n" }, escape(path));
         }
         text + &columns(rows, " ", |column| matches!(column, 1 | 4 | 5))
     }
@@ -130,7 +120,7 @@ impl Opts {
 /// Mode, links, user, group, size, time and name.
 type Row = [String; 7];
 
-/// A line of `ls -l`.
+/// Like a line of `ls -l`.
 fn row(item: &Item, path: &OsStr, names: &mut Names) -> Row {
     let mut shown = escape(if item.name.is_empty() { path } else { &item.name }).to_string();
     if let Some(target) = &item.target {
@@ -157,7 +147,7 @@ fn row(item: &Item, path: &OsStr, names: &mut Names) -> Row {
     ]
 }
 
-/// What stat(1) would show.
+/// Like stat(1).
 fn details(item: &Item, path: &OsStr, names: &mut Names) -> String {
     let Ok(metadata) = &item.metadata else { return String::new() };
     let mut file = escape(path).to_string();
@@ -249,7 +239,7 @@ fn mode_letters(metadata: &Metadata) -> String {
     letters
 }
 
-/// `Nov 21 10:07`, or `Nov 21  2025` of what is half a year away, as ls(1).
+/// `Nov 21 10:07`, or `Nov 21  2025` for the future and for more than half a year ago, like ls(1).
 fn short_time(time: i64) -> String {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -285,7 +275,7 @@ mod tests {
     use super::{long_time, short_time};
 
     #[test]
-    fn any_time_that_a_server_may_say_can_be_shown() {
+    fn every_time_can_be_shown() {
         for time in [i64::MIN, -62_135_596_800, -1, 0, 253_402_300_799, 1 << 55, i64::MAX] {
             assert!(!short_time(time).is_empty());
             assert!(!long_time(time, u32::MAX).is_empty());

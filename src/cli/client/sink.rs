@@ -1,4 +1,4 @@
-//! Where the bytes go.
+//! The output of concatenated files: standard output or a file.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -11,7 +11,7 @@ use crate::cli::reason;
 use crate::client::save::{CleanupGuard, OutputFile};
 use crate::escape::escape;
 
-/// Where the bytes go.
+/// The output of concatenated files.
 pub(super) enum Sink {
     Stdout(File),
     File(OutputFile),
@@ -20,7 +20,7 @@ pub(super) enum Sink {
 impl Sink {
     pub(super) fn create(opts: &Opts, cleanup: &CleanupGuard) -> Result<Self> {
         match &opts.output {
-            // Not io::stdout(), which looks for line ends in what need not be lines.
+            // Not io::stdout(), which searches for line ends.
             None => {
                 let stdout = io::stdout().as_fd().try_clone_to_owned();
                 Ok(Self::Stdout(stdout.context("standard output")?.into()))
@@ -44,7 +44,7 @@ impl Sink {
         matches!(self, Self::Stdout(stdout) if stdout.is_terminal())
     }
 
-    /// How much was written, if it can be taken back.
+    /// How much was written. None: it cannot be taken back.
     pub(super) fn position(&self) -> Option<u64> {
         match self {
             Self::Stdout(_) => None,

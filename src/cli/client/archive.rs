@@ -1,4 +1,4 @@
-//! A tree as a tar archive on standard output.
+//! `--tar`: trees as an archive on standard output.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -11,87 +11,82 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use tar::{Builder, EntryType, Header};
 
-use super::tree::{base_name, joined, missing};
-use super::{Opts, Stop};
-use crate::cli::FAILED;
+use super::copy::raise_descriptor_limit;
+use super::{Failure, Opts, joined, missing};
 use crate::cli::progress::Progress;
 use crate::client::{Client, Error, ErrorKind, Metadata, WalkEntry};
 use crate::escape::escape;
 
-/// A file of at most so many bytes is written once it is there: then its size is known for certain.
+/// Up to this size in bytes, a file is received whole before it is written: then its size is certain.
 const SMALL: u64 = 1 << 20;
 
-/// How large a file may be whose size nobody knows before its end, such as those of /proc.
-const MOST_UNKNOWN: u64 = 64 << 20;
+/// The largest file, in bytes, that is received whole because its size is unknown, as in /proc.
+const LARGEST_UNKNOWN: u64 = 64 << 20;
 
 const SHORTER: &str = "incomplete: the file is shorter than it was to be";
 
 /// What became of an entry.
 enum Outcome {
-    There,
-    /// It is there, but was written to meanwhile.
+    Archived,
+    /// Archived, but the file changed while it was read.
     Changed,
-    /// It comes again.
+    /// The walk brings it again.
     Later,
     Missing(String),
 }
 
 /// An archive that is being written.
-struct Packer<'a> {
+struct Archive<'a> {
     opts: &'a Opts,
     progress: &'a Progress,
-    archive: Builder<BufWriter<File>>,
+    builder: Builder<BufWriter<File>>,
 }
 
 pub(super) fn run(opts: &Opts, client: &Client) -> Result<ExitCode> {
-    // It would be garbage there, and could be commands: tar(1) refuses, too.
+    // Like tar(1): on a terminal an archive is garbage, and may hold control sequences.
     ensure!(!io::stdout().is_terminal(), "--tar does not write an archive to a terminal");
+    raise_descriptor_limit();
     let stdout = io::stdout().as_fd().try_clone_to_owned().context("standard output")?;
     let progress = Progress::start(opts.progress(), false);
-    let archive = Builder::new(BufWriter::with_capacity(64 << 10, File::from(stdout)));
-    let mut packer = Packer { opts, progress: &progress, archive };
-    let mut status = 0;
-    for path in &opts.paths {
+    let builder = Builder::new(BufWriter::with_capacity(64 << 10, File::from(stdout)));
+    let mut archive = Archive { opts, progress: &progress, builder };
+    let fetched = opts.fetch_each(|path| {
         progress.begin(path, None);
-        let outcome = packer.append_tree(client, path);
+        let problems = archive.append_tree(client, path);
         progress.end();
-        match outcome {
-            Ok(0) => {}
-            Ok(problems) => {
-                opts.complain_of(escape(path), missing(problems));
-                status = FAILED;
-            }
-            Err(Stop::Source(error)) => match opts.failed(path, &error) {
-                Some(exit) => return Ok(exit),
-                None => status = FAILED,
-            },
-            Err(Stop::Sink(error)) => return Ok(opts.sink_failed(&error)),
+        let problems = problems?;
+        if problems > 0 {
+            opts.complain_of(escape(path), missing(problems));
         }
-    }
-    if let Err(error) = packer.archive.into_inner().and_then(|mut out| out.flush()) {
+        Ok(problems == 0)
+    });
+    let status = match fetched {
+        Ok(status) => status,
+        Err(exit) => return Ok(exit),
+    };
+    if let Err(error) = archive.builder.into_inner().and_then(|mut out| out.flush()) {
         return Ok(opts.sink_failed(&error));
     }
-    opts.tell_of_all(&progress);
+    opts.print_summary(&progress);
     Ok(ExitCode::from(status))
 }
 
-impl Packer<'_> {
-    /// Appends a tree, and says how many of its entries are missing.
-    fn append_tree(&mut self, client: &Client, path: &OsStr) -> Result<u64, Stop> {
+impl Archive<'_> {
+    /// Appends a tree. Returns how many entries are missing.
+    fn append_tree(&mut self, client: &Client, path: &OsStr) -> Result<u64, Failure> {
         let mut problems = 0;
-        let top = base_name(path).map(PathBuf::from).unwrap_or_default();
-        let mut walk = client.walk(path).map_err(Stop::Source)?;
-        while let Some(mut entry) = walk.next_entry().map_err(Stop::Source)? {
+        let top = Path::new(path).file_name().map(PathBuf::from).unwrap_or_default();
+        let mut walk = client.walk(path)?;
+        while let Some(mut entry) = walk.next_entry()? {
             let below = entry.path().to_owned();
             let name = if below.as_os_str().is_empty() { top.clone() } else { top.join(&below) };
             let outcome = match entry.metadata() {
-                Ok(metadata) => self.append(&mut entry, &metadata, &name).map_err(Stop::Sink)?,
-                Err(error) => missing_for(&error),
+                Ok(metadata) => self.append(&mut entry, &metadata, &name).map_err(Failure::Sink)?,
+                Err(error) => outcome_of(&error),
             };
             let path = joined(path, below.as_os_str());
             if entry.has_changed() || matches!(outcome, Outcome::Changed) {
-                let warning = "warning: the file changed while it was read";
-                self.opts.complain_of(escape(&path), warning);
+                self.opts.warn_of_change(&path);
             }
             if let Outcome::Missing(why) = outcome {
                 self.opts.complain_of(escape(&path), why);
@@ -101,7 +96,6 @@ impl Packer<'_> {
         Ok(problems)
     }
 
-    /// Appends an entry, or says why it is missing.
     fn append(
         &mut self,
         entry: &mut WalkEntry<'_>,
@@ -110,10 +104,12 @@ impl Packer<'_> {
     ) -> io::Result<Outcome> {
         let mut header = header(metadata, self.opts.no_preserve);
         if name.as_os_str().is_empty() {
-            return Ok(Outcome::There); // the root itself
+            return Ok(Outcome::Archived); // the server's root itself has no name
         }
-        if metadata.is_file() {
-            return self.append_file(&mut header, entry, metadata.len(), name);
+        if metadata.is_file() && metadata.len() > SMALL {
+            return self.append_large_file(&mut header, entry, metadata.len(), name);
+        } else if metadata.is_file() {
+            return self.append_small_file(&mut header, entry, name);
         } else if metadata.is_dir() {
             header.set_entry_type(EntryType::Directory);
         } else if let Some(target) = entry.link_target() {
@@ -123,77 +119,84 @@ impl Packer<'_> {
             let kind = metadata.file_type();
             return Ok(Outcome::Missing(format!("Is a {kind}, which is not copied")));
         }
-        self.archive.append_data(&mut header, name, io::empty())?;
-        Ok(Outcome::There)
+        self.builder.append_data(&mut header, name, io::empty())?;
+        Ok(Outcome::Archived)
     }
 
-    /// As it is: `append_link` would tidy it up.
+    /// Sets a link's target unchanged. `Builder::append_link` would normalise it.
     fn set_target(&mut self, header: &mut Header, target: &Path) -> io::Result<()> {
         let target = target.as_os_str().as_bytes();
         if header.set_link_name_literal(target).is_ok() {
             return Ok(());
         }
-        // What is longer than its field stands in an entry before it: tar(5), GNU tar archives.
+        // A target that is too long for its field goes into an entry before it: tar(5), GNU format.
         let mut long = Header::new_gnu();
         long.set_path("@LongLink")?;
         long.set_entry_type(EntryType::GNULongLink);
         long.set_size(target.len() as u64 + 1);
         long.set_cksum();
-        self.archive.append(&long, target.chain(&b"\0"[..]))
+        self.builder.append(&long, target.chain(&b"\0"[..]))
     }
 
-    fn append_file(
+    fn append_small_file(
         &mut self,
         header: &mut Header,
         entry: &mut WalkEntry<'_>,
-        known: u64,
         name: &Path,
     ) -> io::Result<Outcome> {
-        if known > SMALL {
-            // Nothing is promised of what does not come at all: the caller may not read it, say.
-            if let Err(error) = entry.fill_buf() {
-                return Ok(missing_for(&Error::from_read(error)));
-            }
-            header.set_size(known);
-            let progress = self.progress;
-            let mut padded = Padded { entry, name, progress, left: known, failed: None };
-            self.archive.append_data(header, name, &mut padded)?;
-            if let Some(failed) = padded.failed {
-                let zeros = "the archive has zeros in place of the rest";
-                return Ok(match failed.as_ref().map(missing_for) {
-                    Some(Outcome::Missing(why)) => Outcome::Missing(format!("{why} ({zeros})")),
-                    Some(outcome) => outcome,
-                    None => Outcome::Missing(format!("{SHORTER} ({zeros})")),
-                });
-            }
-            // How it ended stands behind its last byte.
-            let is_over = match entry.fill_buf() {
-                Ok(rest) => rest.is_empty(),
-                Err(error) => return Ok(missing_for(&Error::from_read(error))),
-            };
-            self.progress.count_file();
-            // It grew while another server took over, which sends what there is by now.
-            return Ok(if is_over { Outcome::There } else { Outcome::Changed });
-        }
         let mut content = Vec::new();
-        if let Err(error) = entry.take(MOST_UNKNOWN + 1).read_to_end(&mut content) {
-            return Ok(missing_for(&Error::from_read(error)));
+        if let Err(error) = entry.take(LARGEST_UNKNOWN + 1).read_to_end(&mut content) {
+            return Ok(outcome_of(&Error::from_read(error)));
         }
-        if content.len() as u64 > MOST_UNKNOWN {
+        if content.len() as u64 > LARGEST_UNKNOWN {
             let why = "its size is not known, and too large to wait for its end";
             return Ok(Outcome::Missing(why.to_owned()));
         }
         header.set_size(content.len() as u64);
-        self.archive.append_data(header, name, &content[..])?;
+        self.builder.append_data(header, name, &content[..])?;
         self.progress.advance(content.len());
         self.progress.count_file();
-        Ok(Outcome::There)
+        Ok(Outcome::Archived)
+    }
+
+    /// The header comes first and promises `size` bytes, so zeros replace those that do not arrive.
+    fn append_large_file(
+        &mut self,
+        header: &mut Header,
+        entry: &mut WalkEntry<'_>,
+        size: u64,
+        name: &Path,
+    ) -> io::Result<Outcome> {
+        // Promise nothing before the first bytes are here: the caller may not read the file at all.
+        if let Err(error) = entry.fill_buf() {
+            return Ok(outcome_of(&Error::from_read(error)));
+        }
+        header.set_size(size);
+        let progress = self.progress;
+        let mut padded = Padded { entry, name, progress, left: size, failed: None };
+        self.builder.append_data(header, name, &mut padded)?;
+        if let Some(failed) = padded.failed {
+            let zeros = "the archive has zeros in place of the rest";
+            return Ok(match failed.as_ref().map(outcome_of) {
+                Some(Outcome::Missing(why)) => Outcome::Missing(format!("{why} ({zeros})")),
+                Some(outcome) => outcome,
+                None => Outcome::Missing(format!("{SHORTER} ({zeros})")),
+            });
+        }
+        // Only after the last byte the server says how the transfer ended.
+        let is_over = match entry.fill_buf() {
+            Ok(rest) => rest.is_empty(),
+            Err(error) => return Ok(outcome_of(&Error::from_read(error))),
+        };
+        self.progress.count_file();
+        // A server that takes over sends the file as it is then, which may be longer.
+        Ok(if is_over { Outcome::Archived } else { Outcome::Changed })
     }
 }
 
-/// What becomes of an entry whose bytes do not come. One that changed while the server was away comes
-/// again.
-fn missing_for(error: &Error) -> Outcome {
+/// What becomes of an entry after an error. The walk brings a file again that changed while the server
+/// was away.
+fn outcome_of(error: &Error) -> Outcome {
     match error.kind() {
         ErrorKind::FileChanged => Outcome::Later,
         _ => Outcome::Missing(error.to_string()),
@@ -216,7 +219,7 @@ fn header(metadata: &Metadata, no_preserve: bool) -> Header {
     header
 }
 
-/// A file of which the archive was promised so many bytes.
+/// A file of exactly the size that the archive promises, with zeros for what is missing.
 struct Padded<'a, 'b> {
     entry: &'a mut WalkEntry<'b>,
     name: &'a Path,
@@ -227,8 +230,8 @@ struct Padded<'a, 'b> {
 }
 
 impl Padded<'_, '_> {
-    /// How many zeros may stand for what is missing, in bytes.
-    const MOST: u64 = 1 << 30;
+    /// Most zeros that replace missing bytes. If more are missing, the archive ends.
+    const MOST_ZEROS: u64 = 1 << 30;
 }
 
 impl Read for Padded<'_, '_> {
@@ -246,7 +249,7 @@ impl Read for Padded<'_, '_> {
                 Err(error) => self.failed = Some(Some(Error::from_read(error))),
             }
         }
-        if let Some(failed) = self.failed.as_ref().filter(|_| self.left > Self::MOST) {
+        if let Some(failed) = self.failed.as_ref().filter(|_| self.left > Self::MOST_ZEROS) {
             let why = failed.as_ref().map_or(SHORTER.to_owned(), Error::to_string);
             let (name, left) = (escape(self.name), self.left);
             let end = format!("{name}: {why}: {left} bytes are missing, so the archive ends here");

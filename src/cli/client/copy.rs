@@ -1,0 +1,123 @@
+//! Files and trees, written into a directory under their own names.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Result, anyhow};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use super::{Failure, Opts, PROGRAM, joined, missing};
+use crate::cli::progress::Progress;
+use crate::cli::{complain, reason};
+use crate::client::save::{CleanupGuard, Dir, Event, Report, WriteOptions, write_file, write_tree};
+use crate::client::{Client, ErrorKind};
+use crate::escape::escape;
+
+pub(super) fn run(
+    opts: &Opts,
+    client: &Client,
+    directory: &Path,
+    cleanup: &CleanupGuard,
+) -> Result<ExitCode> {
+    let failed = |error| anyhow!("{}: {}", escape(directory), reason(&error));
+    let directory = Dir::open(directory).map_err(failed)?;
+    if opts.recursive {
+        raise_descriptor_limit();
+    }
+    let options = WriteOptions::default().preserve(!opts.no_preserve).cleanup_guard(cleanup);
+    let progress = Progress::start(opts.progress(), false);
+    let copy = Copy { opts, client, directory, options, progress: &progress };
+    let fetched = opts.fetch_each(|path| {
+        progress.begin(path, None);
+        let problems = copy.fetch(path);
+        progress.end();
+        let problems = problems?;
+        if problems > 0 {
+            opts.complain_of(escape(path), missing(problems));
+        }
+        Ok(problems == 0)
+    });
+    Ok(match fetched {
+        Ok(status) => {
+            opts.print_summary(&progress);
+            ExitCode::from(status)
+        }
+        Err(exit) => exit,
+    })
+}
+
+/// A tree takes a descriptor for each of its levels.
+pub(super) fn raise_descriptor_limit() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
+}
+
+struct Copy<'a> {
+    opts: &'a Opts,
+    client: &'a Client,
+    directory: Dir,
+    options: WriteOptions,
+    progress: &'a Progress,
+}
+
+impl Copy<'_> {
+    /// Fetches a file, or with `--recursive` a tree. Returns how many entries are missing.
+    fn fetch(&self, path: &OsStr) -> Result<u64, Failure> {
+        let name = Path::new(path).file_name();
+        let mut on_event = |event: Event<'_>| self.on_event(path, &event);
+        if self.opts.recursive {
+            let mut walk = self.client.walk(path)?;
+            let report =
+                write_tree(&mut walk, &self.directory, name, &self.options, &mut on_event)?;
+            self.report_tree(path, &report);
+            return Ok(report.problems);
+        }
+        let mut tries = self.opts.retries;
+        loop {
+            let mut transfer = self.client.open(path)?;
+            // Only directories have no name, and those cannot be opened.
+            let name = name.unwrap_or_default();
+            let written =
+                write_file(&mut transfer, &self.directory, name, &self.options, &mut on_event);
+            match written {
+                Err(error) if error.kind() == ErrorKind::FileChanged && tries > 0 => tries -= 1,
+                Err(error) => return Err(error.into()),
+                Ok(report) => {
+                    self.progress.count_file();
+                    self.opts.report(path, &transfer);
+                    return Ok(report.problems);
+                }
+            }
+        }
+    }
+
+    fn on_event(&self, top: &OsStr, event: &Event<'_>) {
+        match event {
+            Event::Bytes(count) => self.progress.advance(*count),
+            Event::Done { metadata, .. } if metadata.is_file() => self.progress.count_file(),
+            Event::Problem { path, why } => {
+                self.opts.complain_of(escape(&joined(top, path.as_os_str())), why);
+            }
+            Event::Changed { path } if self.opts.recursive => {
+                self.opts.warn_of_change(&joined(top, path.as_os_str()));
+            }
+            _ => {}
+        }
+    }
+
+    fn report_tree(&self, path: &OsStr, report: &Report) {
+        if self.opts.verbose {
+            let Report { files, directories, links, bytes, .. } = report;
+            let path = escape(path);
+            complain(
+                PROGRAM,
+                format!(
+                    "{path}: {files} files, {directories} directories, {links} links, \
+                     {bytes} bytes, verified"
+                ),
+            );
+        }
+    }
+}

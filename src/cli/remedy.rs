@@ -1,0 +1,43 @@
+//! What a user can do about errors of the library.
+
+use std::error::Error as _;
+use std::io;
+
+use crate::sys::errno_of;
+use crate::{client, server};
+
+/// An error of the client with its causes, and with a remedy where there is one.
+pub(super) fn explain_client(error: &client::Error) -> String {
+    use client::ErrorKind;
+    let remedy = match error.kind() {
+        ErrorKind::NoServer => " (is mqfs-server running in this IPC namespace?)",
+        ErrorKind::ServerDead => " (start mqfs-server again)",
+        ErrorKind::NoQueueLeft => {
+            " (mqfs-reap removes orphaned ones; raising kernel.msgmni makes room)"
+        }
+        _ => "",
+    };
+    format!("{:#}{remedy}", anyhow::Error::new(error.clone()))
+}
+
+/// An error of the server with its cause, and with a remedy where there is one.
+pub(super) fn explain_server(error: &server::Error) -> String {
+    use server::Error;
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    let cause = cause.map_or_else(String::new, |cause| format!(": {}", errno_of(cause)));
+    let remedy = match error {
+        Error::ForeignLock { key, .. } => format!(" (as root: ipcrm -S {key})"),
+        Error::ForeignQueue { key, .. } => {
+            format!("; if nothing needs it, remove it: ipcrm -Q {key}")
+        }
+        Error::RootNotGiven { .. } => {
+            ": say with --root what that is (--root / for everything)".to_owned()
+        }
+        Error::NoProc => ": mount -t proc proc /proc".to_owned(),
+        Error::NoQueueLeft(_) => {
+            " (mqfs-reap removes orphaned queues; raising kernel.msgmni makes room)".to_owned()
+        }
+        _ => String::new(),
+    };
+    format!("{error}{cause}{remedy}")
+}
