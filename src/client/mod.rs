@@ -192,6 +192,6 @@ impl Client {
 impl ClientBuilder {
     /// Builds the client. It asks nothing of the server: the first request does.
     pub fn build(self) -> Client {
-        Client { requester: Requester::new(self.options) }
+        Client { requester: Requester::new(self) }
     }
 }

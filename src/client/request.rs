@@ -5,7 +5,7 @@ use std::path::Path;
 use sysv_ipc::{MessageBuffer, Queue, SendError};
 
 use super::backoff::Backoff;
-use super::builder::Options;
+use super::builder::ClientBuilder;
 use super::error::{Cause, Error};
 use super::reply_queue::ReplyQueue;
 use super::server_queue::ServerQueue;
@@ -15,7 +15,7 @@ use crate::wire::{Extension, MAX_PLAIN_REQUEST, NORMAL_PRIORITY, Operation, Requ
 
 /// Sends a request, waiting for room in the request queue until the timeout.
 pub(super) fn send(
-    options: &Options,
+    options: &ClientBuilder,
     watch: &WatchHandle,
     server: &ServerQueue,
     reply: &ReplyQueue,
@@ -47,7 +47,7 @@ pub(super) fn send(
 /// Waits for room by trying again and again. A wait in msgsnd(2) could be ended only by signals:
 /// the queue is not ours to remove.
 fn send_when_room<T>(
-    options: &Options,
+    options: &ClientBuilder,
     watch: &WatchHandle,
     server: &ServerQueue,
     mut try_send: impl FnMut() -> Option<T>,

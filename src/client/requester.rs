@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::attempt::Attempt;
 use super::backoff::Backoff;
-use super::builder::Options;
+use super::builder::ClientBuilder;
 use super::error::{Cause, Error};
 use super::reply_queue::ReplyQueue;
 use super::request;
@@ -16,13 +16,13 @@ use crate::wire::{MAX_PATH, Operation, Range};
 /// Asks one server, and counts the retries that are left. Every transfer has its own.
 #[derive(Debug, Clone)]
 pub(super) struct Requester {
-    options: Options,
+    options: ClientBuilder,
     watch: WatchHandle,
     retries_left: u32,
 }
 
 impl Requester {
-    pub(super) fn new(options: Options) -> Self {
+    pub(super) fn new(options: ClientBuilder) -> Self {
         Self { options, watch: WatchHandle::new(), retries_left: options.retries }
     }
 
@@ -83,7 +83,7 @@ impl Requester {
     }
 
     fn ask_once(&self, path: &Path, operation: Operation<'_>) -> Result<Attempt, Error> {
-        let Options { timeout, plain, .. } = self.options;
+        let ClientBuilder { timeout, plain, .. } = self.options;
         let server = self.find_server()?;
         let reply = ReplyQueue::create(&self.watch, &server, plain, timeout)?;
         request::send(&self.options, &self.watch, &server, &reply, path, operation)?;

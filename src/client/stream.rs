@@ -38,8 +38,6 @@ pub(super) struct Stream {
     pub(super) meta: Meta,
     /// Where the last request asked to start: a path, and the bytes and checksum that had arrived.
     last_start: (Vec<u8>, Option<(u64, u32)>),
-    /// How many requests were sent.
-    pub(super) requests: u32,
 }
 
 impl Stream {
@@ -58,7 +56,6 @@ impl Stream {
             consumed: 0,
             meta,
             last_start: (Vec::new(), None),
-            requests: 1,
         })
     }
 
@@ -78,7 +75,6 @@ impl Stream {
             return Err(Cause::FileChanged.into());
         }
         (self.attempt, self.consumed) = (attempt, 0);
-        self.requests += 1;
         Ok(())
     }
 

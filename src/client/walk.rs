@@ -121,11 +121,6 @@ impl Walk {
         }
     }
 
-    /// How many requests were sent.
-    pub fn requests(&self) -> u32 {
-        self.stream.requests
-    }
-
     /// Goes on to the next entry, and returns its depth.
     fn step(&mut self) -> Result<Option<usize>, Error> {
         loop {

@@ -128,23 +128,36 @@ pub fn write_file(
 ) -> Result<Report, Error> {
     let failed = |errno| Error::from(Cause::Output(errno));
     let attrs = transfer.metadata().and_then(|metadata| preserved(&metadata, options));
-    let mut file = AtomicFile::create(dir, name, file_mode(attrs.as_ref()), &options.cleanup)
-        .map_err(failed)?;
-    loop {
-        let bytes = transfer.fill_buf().map_err(Error::from_read)?;
-        if bytes.is_empty() {
-            break;
-        }
-        file.write_all(bytes).map_err(failed)?;
-        let count = bytes.len();
-        transfer.consume(count);
-        on_event(Event::Bytes(count));
-    }
+    let mode = file_mode(attrs.as_ref());
+    let mut file = AtomicFile::create(dir, name, mode, &options.cleanup).map_err(failed)?;
+    read(transfer, u64::MAX, on_event, |bytes| file.write_all(bytes).map_err(failed))?;
     commit(file, attrs.as_ref()).map_err(failed)?;
     if transfer.has_changed() {
         on_event(Event::Changed { path: Path::new("") });
     }
     Ok(Report { files: 1, bytes: transfer.received(), ..Report::default() })
+}
+
+/// Reads to the end, or until it has read `enough` bytes, and returns how many it read.
+fn read<E: From<Error>>(
+    source: &mut impl BufRead,
+    enough: u64,
+    on_event: &mut dyn FnMut(Event<'_>),
+    mut take: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<u64, E> {
+    let mut total = 0;
+    while total < enough {
+        let bytes = source.fill_buf().map_err(Error::from_read)?;
+        if bytes.is_empty() {
+            break;
+        }
+        take(bytes)?;
+        let count = bytes.len();
+        source.consume(count);
+        total += count as u64;
+        on_event(Event::Bytes(count));
+    }
+    Ok(total)
 }
 
 /// The attributes to copy. Without the original's owner, set-id bits would run the file as us.
@@ -205,7 +218,7 @@ impl From<Errno> for Trouble {
 
 impl Writer<'_> {
     /// A file of at most this many bytes is created only after it arrived and was verified.
-    const SMALL: usize = 256 << 10;
+    const SMALL: u64 = 256 << 10;
 
     fn write_all(&mut self, walk: &mut Walk) -> Result<(), Error> {
         while let Some(entry) = walk.next_entry()? {
@@ -218,7 +231,7 @@ impl Writer<'_> {
         self.leave(entry.depth());
         let written = match entry.metadata() {
             Ok(metadata) => self.write_entry(&mut entry, &metadata),
-            Err(error) => Err(Trouble::source(error)),
+            Err(error) => Err(error.into()),
         };
         let why = match written {
             Ok(()) | Err(Trouble::Known) => return Ok(()),
@@ -308,23 +321,17 @@ impl Writer<'_> {
         let attrs = preserved(metadata, self.options);
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        self.read_small(entry, &mut buffer)?;
-        let mut bytes = buffer.len() as u64;
+        let mut bytes = read(entry, Self::SMALL + 1, self.on_event, |bytes| {
+            buffer.extend_from_slice(bytes);
+            Ok::<_, Trouble>(())
+        })?;
         let mode = file_mode(attrs.as_ref());
         let mut file = AtomicFile::create(self.parent()?, name, mode, &self.options.cleanup)?;
         file.write_all(&buffer)?;
         self.buffer = buffer;
-        loop {
-            let next = entry.fill_buf().map_err(Trouble::read)?;
-            if next.is_empty() {
-                break;
-            }
-            file.write_all(next)?;
-            let count = next.len();
-            entry.consume(count);
-            bytes += count as u64;
-            (self.on_event)(Event::Bytes(count));
-        }
+        bytes += read(entry, u64::MAX, self.on_event, |bytes| {
+            file.write_all(bytes).map_err(Trouble::Errno)
+        })?;
         commit(file, attrs.as_ref())?;
         self.report.files += 1;
         self.report.bytes += bytes;
@@ -333,34 +340,11 @@ impl Writer<'_> {
         }
         Ok(())
     }
-
-    /// Reads a small file to its end, or the beginning of a larger one.
-    fn read_small(
-        &mut self,
-        entry: &mut WalkEntry<'_>,
-        buffer: &mut Vec<u8>,
-    ) -> Result<(), Trouble> {
-        while buffer.len() <= Self::SMALL {
-            let next = entry.fill_buf().map_err(Trouble::read)?;
-            if next.is_empty() {
-                break;
-            }
-            buffer.extend_from_slice(next);
-            let count = next.len();
-            entry.consume(count);
-            (self.on_event)(Event::Bytes(count));
-        }
-        Ok(())
-    }
 }
 
-impl Trouble {
-    fn read(error: std::io::Error) -> Self {
-        Self::source(Error::from_read(error))
-    }
-
-    /// The server sends a file again that changed while it was away.
-    fn source(error: Error) -> Self {
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        // The server sends a file again that changed while it was away.
         if error.kind() == ErrorKind::FileChanged { Self::Known } else { Self::Source(error) }
     }
 }
