@@ -10,7 +10,6 @@
 
 mod messages;
 mod reference;
-mod target;
 
 use std::fmt::Debug;
 use std::os::unix::ffi::OsStrExt;
@@ -23,7 +22,7 @@ use proptest::prelude::*;
 use sysv_ipc::MessageType;
 
 use messages::{Bytes, beginnings, changed};
-use target::{Tally, Target};
+use mqfs_kit::fuzz::{Tally, Target};
 
 /// What an input came to, or what was wrong with that.
 type Checked = Result<&'static str, TestCaseError>;

@@ -1,4 +1,4 @@
-//! Trying inputs until there were enough, and saying how to try them again.
+//! Fuzzing: checks random cases until they made enough inputs, and says how to repeat a failure.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -8,17 +8,17 @@ use std::time::Instant;
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 
-/// What is tried, and how many inputs at least.
+/// A fuzzing test, and the least number of inputs in a run of usual length.
 #[derive(Debug)]
 pub struct Target {
-    /// The test's name, or as much of it as tells it from others.
+    /// The test's name, or a unique part of it.
     pub name: &'static str,
     pub inputs: u64,
 }
 
 impl Target {
-    /// Checks one case after the other until they made enough inputs. What fails is made as small as
-    /// it can be. Nothing is kept for the next run: what is worth keeping is worth a test of its own.
+    /// Checks cases until they made enough inputs. Shrinks and reports the first that fails. It keeps
+    /// nothing for the next run: write a test of its own for a case that is worth keeping.
     pub fn run<S: Strategy>(
         &self,
         cases: &S,
@@ -47,13 +47,13 @@ impl Target {
     }
 }
 
-/// How much longer than usual to go on.
+/// How many times as long as usual to run.
 fn times() -> u64 {
     let times = std::env::var("MQFS_FUZZ_TIMES");
     times.map_or(1, |times| times.parse().expect("MQFS_FUZZ_TIMES is a number"))
 }
 
-/// How many inputs came to what.
+/// How many inputs had which outcome.
 #[derive(Default)]
 pub struct Tally(RefCell<BTreeMap<&'static str, u64>>);
 
@@ -72,7 +72,7 @@ impl Tally {
         self.0.borrow().values().sum()
     }
 
-    /// Inputs that all end at the first check would prove little.
+    /// Checks that every outcome came up: inputs that all fail the first check prove little.
     #[track_caller]
     pub fn assert_seen(&self, expected: &[&str]) {
         for seen in expected {
