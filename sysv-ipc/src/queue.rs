@@ -67,28 +67,17 @@ pub struct Queue(QueueId);
 
 impl Queue {
     /// `msgsnd(id, message, len, 0)`: sends a message, waiting while the queue is full.
-    ///
-    /// # Errors
-    /// Any of [`SendError`] but [`Full`](SendError::Full).
     pub fn send<'a>(self, message: impl Into<Message<'a>>) -> Result<(), SendError> {
         self.send_with(message.into(), 0)
     }
 
     /// `msgsnd(id, message, len, IPC_NOWAIT)`: sends a message if the queue has room for it now.
-    ///
-    /// # Errors
-    /// Any of [`SendError`].
     pub fn try_send<'a>(self, message: impl Into<Message<'a>>) -> Result<(), SendError> {
         self.send_with(message.into(), libc::IPC_NOWAIT)
     }
 
     /// Sends a message, waiting while the queue is full, but not beyond a deadline. See
-    /// [Waiting with a deadline](Self#waiting-with-a-deadline).
-    ///
-    /// # Errors
-    /// [`TimedOut`](SendError::TimedOut), or any other of [`SendError`] but
-    /// [`Full`](SendError::Full) and [`Interrupted`](SendError::Interrupted): a signal handler
-    /// runs, and the wait goes on.
+    /// [Waiting with a deadline](Self#waiting-with-a-deadline). Signal handlers do not end the wait.
     pub fn send_until<'a>(
         self,
         message: impl Into<Message<'a>>,
@@ -117,17 +106,11 @@ impl Queue {
     }
 
     /// `msgrcv(id, message, capacity, msgtyp, 0)`: receives a message, waiting until there is one.
-    ///
-    /// # Errors
-    /// Any of [`ReceiveError`] but [`Empty`](ReceiveError::Empty).
     pub fn receive(self, message: &mut MessageBuffer, which: Select) -> Result<(), ReceiveError> {
         self.receive_with(message, 0, which, 0)
     }
 
     /// `msgrcv(id, message, capacity, msgtyp, IPC_NOWAIT)`: receives a message if there is one.
-    ///
-    /// # Errors
-    /// Any of [`ReceiveError`].
     pub fn try_receive(
         self,
         message: &mut MessageBuffer,
@@ -137,12 +120,7 @@ impl Queue {
     }
 
     /// Receives a message, waiting until there is one, but not beyond a deadline. See
-    /// [Waiting with a deadline](Self#waiting-with-a-deadline).
-    ///
-    /// # Errors
-    /// [`TimedOut`](ReceiveError::TimedOut), or any other of [`ReceiveError`] but
-    /// [`Empty`](ReceiveError::Empty) and [`Interrupted`](ReceiveError::Interrupted): a signal
-    /// handler runs, and the wait goes on.
+    /// [Waiting with a deadline](Self#waiting-with-a-deadline). Signal handlers do not end the wait.
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -171,10 +149,6 @@ impl Queue {
     /// `msgrcv(id, message, capacity, msgtyp, MSG_NOERROR)`: receives a message, waiting until
     /// there is one. If it is larger than the buffer, the rest is lost, without an error: give the
     /// buffer room for one byte more than the largest message that you accept.
-    ///
-    /// # Errors
-    /// Any of [`ReceiveError`] but [`Empty`](ReceiveError::Empty) and
-    /// [`TooBig`](ReceiveError::TooBig).
     pub fn receive_truncated(
         self,
         message: &mut MessageBuffer,
@@ -198,10 +172,8 @@ impl Queue {
     }
 
     /// Receives a message if there is one, as [`try_receive`](Self::try_receive) does, and appends
-    /// its text to the text in the buffer. The buffer then has the type of the new message.
-    ///
-    /// # Errors
-    /// Any of [`ReceiveError`]; the buffer is then unchanged.
+    /// its text to the text in the buffer. The buffer then has the type of the new message. After
+    /// an error, the buffer is unchanged.
     ///
     /// # Panics
     /// If the text does not end at a multiple of [`MessageBuffer::ALIGNMENT`].
