@@ -16,10 +16,9 @@ pub enum Error {
     /// A server holds the lock of the key. Its pid is None if this pid namespace cannot see it.
     #[error("key {key} is in use: a server runs there already{}", with_pid(*pid))]
     AlreadyRunning { key: Key, pid: Option<Pid> },
-    /// Another user made the semaphore that is the lock of the key. The uid is None if this process
-    /// may not read it.
-    #[error("key {key} is in use: its semaphore belongs to {}", user(*uid))]
-    ForeignLock { key: Key, uid: Option<Uid> },
+    /// Another user made the semaphore that is the lock of the key.
+    #[error("key {key} is in use: its semaphore belongs to uid {uid}")]
+    ForeignLock { key: Key, uid: Uid },
     /// The queue under the key may belong to another program.
     #[error("key {key} is in use: queue {queue} is another program's ({why})")]
     ForeignQueue { key: Key, queue: QueueId, why: String },
@@ -70,9 +69,4 @@ impl Error {
 
 fn with_pid(pid: Option<Pid>) -> String {
     pid.map_or_else(String::new, |pid| format!(", pid {pid}"))
-}
-
-/// A user, in words.
-pub(super) fn user(uid: Option<Uid>) -> String {
-    uid.map_or_else(|| "another user".to_owned(), |uid| format!("uid {uid}"))
 }

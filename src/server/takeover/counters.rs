@@ -4,14 +4,13 @@ use sysv_ipc::{Error, Key, QueueId, SharedMemory, Uid};
 
 use super::attempt::{Attempt, find, removed, take_over};
 use crate::counters::{self, Writer};
-use crate::server::error::user;
 use crate::sys::geteuid;
 
 /// Why there can be no segment under the key.
 #[derive(Debug, thiserror::Error)]
 enum Obstacle {
-    #[error("the segment under the key belongs to {} (as root: ipcrm -M KEY)", user(*.0))]
-    Foreign(Option<Uid>),
+    #[error("the segment under the key belongs to uid {0} (as root: ipcrm -M KEY)")]
+    Foreign(Uid),
     #[error("the segment under the key is another program's (if nothing needs it: ipcrm -M KEY)")]
     AnotherPrograms,
     #[error("somebody makes a segment under the key again and again")]
@@ -51,15 +50,12 @@ pub(crate) fn publish_counters(key: Key, queue: QueueId, most_allowed: usize) ->
 /// Removes a marked segment of our own, which a dead predecessor left, since we hold the server
 /// lock. Root also removes what another user made. An unmarked one is another program's.
 fn remove_predecessor(key: Key) -> Result<Attempt<Writer>, Obstacle> {
-    let found = match find(SharedMemory::open(key), |segment| segment.status()) {
-        Err(error) if error.is_denied() => return Err(Obstacle::Foreign(None)),
-        found => found?,
-    };
+    let found = find(SharedMemory::open(key), |segment| segment.status())?;
     let Some((segment, status)) = found else { return Ok(Attempt::Retry) };
     let foreign =
         [status.permissions.uid, status.permissions.cuid].into_iter().find(|uid| *uid != geteuid());
     match foreign {
-        Some(uid) if !geteuid().is_root() => return Err(Obstacle::Foreign(Some(uid))),
+        Some(uid) if !geteuid().is_root() => return Err(Obstacle::Foreign(uid)),
         None if status.permissions.mode != counters::MODE => return Err(Obstacle::AnotherPrograms),
         _ => {}
     }

@@ -39,14 +39,11 @@ impl ServerLock {
             Err(error) if error.is_gone() => Lock::open_or_create(key, MODE)?,
             found => found?,
         };
-        let status = match semaphore.status() {
-            Err(error) if error.is_denied() => return Err(Error::ForeignLock { key, uid: None }),
-            status => status?,
-        };
+        let status = semaphore.status()?;
         if !is_trusted(&status, geteuid()) {
             return match geteuid().is_root() {
                 true => Ok(removed(semaphore.remove())?),
-                false => Err(Error::ForeignLock { key, uid: Some(status.permissions.cuid) }),
+                false => Err(Error::ForeignLock { key, uid: status.permissions.cuid }),
             };
         }
         match semaphore.try_acquire() {
@@ -55,7 +52,7 @@ impl ServerLock {
             }
             Ok(Acquire::Held) => Err(Error::AlreadyRunning { key, pid: semaphore.last_pid()? }),
             Err(error) if error.is_denied() => {
-                Err(Error::ForeignLock { key, uid: Some(status.permissions.cuid) })
+                Err(Error::ForeignLock { key, uid: status.permissions.cuid })
             }
             Err(error) => Err(error.into()),
         }
