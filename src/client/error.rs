@@ -111,7 +111,7 @@ pub(super) enum Cause {
     Receive(#[source] sysv_ipc::Error),
     #[error("incomplete: the file changed while the server was away")]
     FileChanged,
-    #[error("the server knows nothing but whole files")]
+    #[error("the server supports only whole files")]
     PlainServer,
     #[error("cannot write: {}", .0.desc())]
     Output(Errno),
@@ -131,8 +131,7 @@ impl Cause {
 }
 
 impl Error {
-    pub(super) const WRONG_BEGINNING: Self =
-        Self(Cause::Corrupt("it does not begin where it was to"));
+    pub(super) const WRONG_BEGINNING: Self = Self(Cause::Corrupt("it begins at the wrong place"));
 
     /// What arrived is not what the protocol promises.
     pub(super) const fn corrupt(why: &'static str) -> Self {
@@ -196,7 +195,7 @@ impl Error {
     /// The error of a failed read of a [`Transfer`](super::Transfer) or a
     /// [`WalkEntry`](super::WalkEntry), which fail with no other errors than ours.
     pub(crate) fn from_read(error: io::Error) -> Self {
-        error.downcast().unwrap_or(Self::corrupt("an error without a name"))
+        error.downcast().unwrap_or(Self::corrupt("an unknown error"))
     }
 
     /// Whether an answer was lost on the way, so that another request may bring it.

@@ -53,7 +53,7 @@ impl ReadDir {
 
     /// The FAILURE that follows an entry of unknown kind.
     fn take_failure(&mut self) -> Result<Error, Error> {
-        const MISSING: Error = Error::corrupt("an entry without a word why it is unknown");
+        const MISSING: Error = Error::corrupt("an entry is unknown without a reason");
         let header = self.stream.next_header()?.ok_or(MISSING)?;
         self.stream.read_text(header, &mut self.text)?;
         match Reply::decode(header.mtype, &self.text)? {

@@ -26,8 +26,8 @@ fn read_answer(stream: &mut Stream) -> Result<DirEntry, Error> {
         match Reply::decode(header.mtype, &text)? {
             Reply::Meta(_) if found.is_none() => found = Some(DirEntry::of(&Entry::decode(&text)?)),
             Reply::Failure(failure) => return Err(failure.into()),
-            _ => return Err(Error::corrupt("more than was asked for")),
+            _ => return Err(Error::corrupt("more than one answer to the question")),
         }
     }
-    found.ok_or(Error::corrupt("nothing of what was asked for"))
+    found.ok_or(Error::corrupt("no answer to the question"))
 }

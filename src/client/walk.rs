@@ -227,7 +227,7 @@ impl Walk {
     /// Reads the FAILURE of an entry that the server could not look at.
     fn fail_at_once(&mut self) -> Result<usize, Error> {
         match self.fill_content() {
-            Ok(_) => Err(Error::corrupt("an entry without a word why it is unknown")),
+            Ok(_) => Err(Error::corrupt("an entry is unknown without a reason")),
             Err(error) if self.failed.is_some() => Err(error),
             Err(error) => Ok(self.fail(error)),
         }
@@ -311,7 +311,7 @@ impl Walk {
     /// Checks that the message announces the rest of the entry. If not, keeps it for the next step.
     fn check_continues(&mut self, mtype: MessageType, arrived: u64) -> Result<(), Error> {
         let start = self.name_start();
-        let text = "it went while the server was away".to_owned();
+        let text = "it disappeared while the server was away".to_owned();
         let mut cause = Cause::Failed { text, errno: Some(Errno::ENOENT) };
         if mtype == Reply::META {
             let next = Entry::decode(&self.text)?;

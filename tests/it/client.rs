@@ -367,12 +367,31 @@ fn a_transfer_reads_like_a_file_and_fails_like_one() {
         assert!(transfer.is_verified() && transfer.received() == 50_000);
         drop(transfer);
 
-        let missing: std::io::Error = client.open("/missing").unwrap_err().into();
+        let missing = client.open("/missing").unwrap_err();
+        assert_eq!(missing.kind(), mqfs::ErrorKind::NotFound);
+        assert_eq!(missing.raw_os_error(), Some(libc::ENOENT));
+        let missing = std::io::Error::from(missing);
         assert_eq!(missing.kind(), ErrorKind::NotFound);
+        assert!(missing.downcast::<mqfs::Error>().is_ok());
         let unfinished = client.open("/file").unwrap();
         drop(unfinished);
         assert_eq!(reply_queues(), [], "dropping a transfer removes its queue");
         server.stop();
         assert_eq!(client.open("/file").unwrap_err().kind(), mqfs::ErrorKind::NoServer);
+    });
+}
+
+#[test]
+fn cancelling_a_client_leaves_others_of_the_same_builder_alone() {
+    in_own_namespace(|| {
+        let (server, folder) = server();
+        fs::write(folder.path().join("file"), noise(50_000)).unwrap();
+        let builder = mqfs::Client::builder().key(server.key);
+        let (one, other) = (builder.build(), builder.build());
+        one.canceller().cancel();
+        assert_eq!(one.open("/file").unwrap_err().kind(), mqfs::ErrorKind::Cancelled);
+        assert_eq!(one.clone().open("/file").unwrap_err().kind(), mqfs::ErrorKind::Cancelled);
+        assert_eq!(other.open("/file").unwrap().metadata().unwrap().len(), 50_000);
+        server.stop();
     });
 }

@@ -302,7 +302,7 @@ fn a_range_from_a_textbook_server_is_an_error() {
         for part in [["--offset", "5"], ["--length", "5"]] {
             let refused = run(client(server.key).args(part).arg(&path));
             assert_eq!((refused.code(), &refused.stdout[..]), (Some(1), &b""[..]));
-            assert!(refused.stderr.ends_with("the server knows nothing but whole files\n"));
+            assert!(refused.stderr.ends_with("the server supports only whole files\n"));
         }
         server.stop();
     });

@@ -159,7 +159,11 @@ impl<'a> TreeWalk<'a> {
                 }
                 Err(errno) => {
                     (i + 1..depth).for_each(|_| pack_end(self.pending.buffer(), &NO_BYTES));
-                    pack_failure(self.pending.buffer(), "it went while the server was away", errno);
+                    pack_failure(
+                        self.pending.buffer(),
+                        "it disappeared while the server was away",
+                        errno,
+                    );
                     self.levels.push(Level { directory, names: Names::after(next) });
                     self.start.arrived = None;
                     return Ok(());

@@ -127,7 +127,7 @@ fn a_file_removed_meanwhile_is_named_and_the_rest_arrives() {
         client.signal(Signal::SIGCONT);
         let outcome = client.finish();
         assert_eq!(outcome.code(), Some(1));
-        let expected = "mqfs-client: /dir/a: it went while the server was away\n\
+        let expected = "mqfs-client: /dir/a: it disappeared while the server was away\n\
                         mqfs-client: /dir: incomplete: 1 entry is missing\n";
         assert_eq!(outcome.stderr, expected);
         let mtime = |path| fs::metadata(path).unwrap().modified().unwrap();
@@ -168,6 +168,21 @@ fn an_interrupted_client_leaves_whole_files_alone() {
         assert!(!has_part(), "{:?}", names());
         assert_eq!(reply_queues(), []);
         assert!(fs::read(site.here("dir/a")).unwrap() == noise(20 << 20));
+        site.server.stop();
+    });
+}
+
+#[test]
+fn a_killed_client_leaves_no_partial_file() {
+    in_own_namespace(|| {
+        let site = site();
+        let client = frozen_client(&site);
+        client.signal(Signal::SIGKILL);
+        client.finish();
+        for queue in reply_queues() {
+            let _ = queue.remove(); // SIGKILL leaves it behind
+        }
+        assert_eq!(fs::read_dir(site.here("dir")).unwrap().count(), 0);
         site.server.stop();
     });
 }

@@ -76,7 +76,9 @@ fn a_starting_point_behind_a_link_is_refused() {
             }
         }
         let (data, _) = ask(&site, Operation::Tree(Start { path: b"link/file", arrived: None }));
-        assert!(holds(&data, "it went while the server was away") && holds(&data, "the last"));
+        assert!(
+            holds(&data, "it disappeared while the server was away") && holds(&data, "the last")
+        );
         // What is said to have arrived is compared with what is there.
         let half = |checksum| Some((3, checksum));
         let with = |arrived| ask(&site, Operation::Tree(Start { path: b"a/inside", arrived })).0;
