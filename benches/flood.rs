@@ -1,6 +1,6 @@
-//! How much a user who floods the request queue delays another user: the time of a small fetch, alone
-//! and during each flood. `cargo bench --bench flood [ROUNDS]`, best as root: only then are the two
-//! different users, as in docs/security.md.
+//! How much a user who floods the request queue delays another user: the time of a small fetch,
+//! alone and during each flood. `cargo bench --bench flood [ROUNDS]`, best as root: only then are
+//! the two different users, as in docs/security.md.
 
 #![allow(missing_docs)]
 

@@ -1,11 +1,12 @@
 //! A controller: one process owns something, and any number of others send it commands.
 //!
-//! With `--led FILE` this program makes the queue under a well-known key, receives commands and switches
-//! an LED: it writes to FILE, `/sys/class/leds/NAME/brightness`. Without, it sends one command and ends.
-//! Type 1 switches, with `on` or `off` in the text; type 2 ends the controller. It carries out commands
-//! in the order in which they were sent, and leaves the LED as it found it.
+//! With `--led FILE` this program makes the queue under a well-known key, receives commands and
+//! switches an LED: it writes to FILE, `/sys/class/leds/NAME/brightness`. Without, it sends one
+//! command and ends. Type 1 switches, with `on` or `off` in the text; type 2 ends the controller.
+//! It carries out commands in the order in which they were sent, and leaves the LED as it found it.
 //!
-//! An LED with a trigger is switched by the kernel, too: `echo none > /sys/class/leds/NAME/trigger`.
+//! An LED with a trigger is switched by the kernel, too: `echo none >
+//! /sys/class/leds/NAME/trigger`.
 
 mod classic;
 

@@ -1,8 +1,8 @@
 //! The deadlock of the single-queue design, and two ways out. Needs a running single_queue_server.
 //!
-//! Requests and answers share one queue. Once it is full of requests, some clients wait for answers and
-//! others for room. The server, with an answer to send, waits for room too, which only the server could
-//! make. None of these processes has done anything wrong.
+//! Requests and answers share one queue. Once it is full of requests, some clients wait for answers
+//! and others for room. The server, with an answer to send, waits for room too, which only the
+//! server could make. None of these processes has done anything wrong.
 
 mod classic;
 mod single_queue;
@@ -122,8 +122,8 @@ fn naive_server(queue: Queue) -> Option<Pid> {
     told.recv().ok()
 }
 
-/// Sends three times as many requests as fit to the real server, and collects no answer. Half of the
-/// ids are no process's; the other half is a thread's, which lives.
+/// Sends three times as many requests as fit to the real server, and collects no answer. Half of
+/// the ids are no process's; the other half is a thread's, which lives.
 fn way_out(queue: Queue) -> Result<()> {
     let (load, start) = (3 * capacity(queue)?, Instant::now());
     let (tell, told) = mpsc::channel();

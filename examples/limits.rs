@@ -1,7 +1,7 @@
 //! The limits on message queues, and what happens at each.
 //!
-//! This program makes an IPC namespace of its own, if it may, and makes queues until there are no more.
-//! If it may not, or with `--here`, it makes at most a hundred queues among those of others.
+//! This program makes an IPC namespace of its own, if it may, and makes queues until there are no
+//! more. If it may not, or with `--here`, it makes at most a hundred queues among those of others.
 
 mod classic;
 

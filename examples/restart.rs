@@ -4,8 +4,9 @@
 //! server takes the lock of its key, removes what a dead server left there, and makes a queue and
 //! shared memory, in which it counts requests.
 //!
-//! When a queue is removed, the kernel wakes everybody who waits at it. Shared memory lives as long as
-//! somebody is attached, and nothing in it tells that its server is dead; the lock beside it does.
+//! When a queue is removed, the kernel wakes everybody who waits at it. Shared memory lives as long
+//! as somebody is attached, and nothing in it tells that its server is dead; the lock beside it
+//! does.
 
 mod classic;
 

@@ -1,11 +1,11 @@
 //! A client of the single-queue design.
 //!
-//! It sends a request into the server's queue and receives the answer from the same queue, by its type,
-//! which is the id in the request. It makes no queue, except with `--per-client`.
+//! It sends a request into the server's queue and receives the answer from the same queue, by its
+//! type, which is the id in the request. It makes no queue, except with `--per-client`.
 //!
-//! The design has limits: who may send may also receive, other clients' answers too; two clients with
-//! one id take each other's answers; and an answer that its client did not collect stays for the next
-//! client with that id, so this one first discards old answers.
+//! The design has limits: who may send may also receive, other clients' answers too; two clients
+//! with one id take each other's answers; and an answer that its client did not collect stays for
+//! the next client with that id, so this one first discards old answers.
 
 mod classic;
 mod single_queue;

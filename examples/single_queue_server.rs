@@ -1,12 +1,12 @@
 //! The server of the single-queue design: one queue for requests and answers.
 //!
-//! Clients send requests as type 1. The server sends each answer into the same queue; its type is the
-//! id in the request, and the client receives by that type.
+//! Clients send requests as type 1. The server sends each answer into the same queue; its type is
+//! the id in the request, and the client receives by that type.
 //!
-//! A server that waits in msgsnd deadlocks here: once the queue is full of requests, only the server can
-//! make room, and it waits for room. So this server never waits there. It keeps answers that do not fit
-//! and goes on receiving. While the queue is full, it removes answers that nobody collects: soon if no
-//! process has that id, after `--keep` in any case.
+//! A server that waits in msgsnd deadlocks here: once the queue is full of requests, only the
+//! server can make room, and it waits for room. So this server never waits there. It keeps answers
+//! that do not fit and goes on receiving. While the queue is full, it removes answers that nobody
+//! collects: soon if no process has that id, after `--keep` in any case.
 
 mod classic;
 mod single_queue;

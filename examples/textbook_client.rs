@@ -1,17 +1,17 @@
 //! svmsg_file_client of *The Linux Programming Interface* (TLPI), listing 46-9, in Rust.
 //!
-//! Fetches one file and writes it to standard output. This process makes a private queue, names it in a
-//! request to the server's queue, receives the file from it, and removes it at its end.
+//! Fetches one file and writes it to standard output. This process makes a private queue, names it
+//! in a request to the server's queue, receives the file from it, and removes it at its end.
 //!
-//! This program uses nothing of mqfs, so a server that works with it works with the book's client. It
-//! receives without `MSG_NOERROR`: a message that does not fit is an error.
+//! This program uses nothing of mqfs, so a server that works with it works with the book's client.
+//! It receives without `MSG_NOERROR`: a message that does not fit is an error.
 //!
 //! ```text
 //! textbook_client [--key KEY] [--buffer BYTES] [--request BYTES] PATH
 //! ```
 //!
-//! Exit status: 0 done; 1 the server's FAILURE; 2 no server, or wrong arguments; 3 anything else, such
-//! as a message that the protocol does not have.
+//! Exit status: 0 done; 1 the server's FAILURE; 2 no server, or wrong arguments; 3 anything else,
+//! such as a message that the protocol does not have.
 
 #![allow(unsafe_code)]
 

@@ -1,8 +1,9 @@
 //! svmsg_file_server of *The Linux Programming Interface* (TLPI), listing 46-8, in Rust.
 //!
-//! Serves files over System V message queues. This process makes the request queue under a well-known
-//! key, receives requests from it, forks a child for each, and removes the queue at its end. The child
-//! opens the file, sends it into the client's queue and exits. Clients remove their own queues.
+//! Serves files over System V message queues. This process makes the request queue under a
+//! well-known key, receives requests from it, forks a child for each, and removes the queue at its
+//! end. The child opens the file, sends it into the client's queue and exits. Clients remove their
+//! own queues.
 //!
 //! This program uses nothing of mqfs, so what works with it works with the book's. It also has the
 //! book's faults: it trusts every field of a request, and ends a failed read with END.

@@ -1,8 +1,8 @@
 //! Many transfers at once: their total rate, and which way of waiting is best.
 //!
-//! Ours are whole processes that fetch a file each. "Blocking", "trying" and "our policy" are raw pairs
-//! in as many processes, which do the same work except the request: they read a file, checksum it twice
-//! and write it. Only the way of waiting differs between the three.
+//! Ours are whole processes that fetch a file each. "Blocking", "trying" and "our policy" are raw
+//! pairs in as many processes, which do the same work except the request: they read a file,
+//! checksum it twice and write it. Only the way of waiting differs between the three.
 
 use std::process::{Child, Command};
 use std::time::Instant;

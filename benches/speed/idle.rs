@@ -57,8 +57,8 @@ fn rest(
     report.add(Figure::alone(&stalled, Unit::Milliseconds, cpu, None));
 }
 
-/// The CPU time that server, child and client use, in ms a second, and the child's private memory. None
-/// if another child, such as one that removes orphans, came or went meanwhile.
+/// The CPU time that server, child and client use, in ms a second, and the child's private memory.
+/// None if another child, such as one that removes orphans, came or went meanwhile.
 fn watch(server: &Server, client: i32) -> Option<(f64, Option<f64>)> {
     wait_until("a child serves", || !children_of(server.pid()).is_empty());
     thread::sleep(REST / 5); // until queue and pipe are full, and everybody waits

@@ -1,14 +1,14 @@
-//! How fast mqfs is beside its anchors. Each figure and its anchor run in interleaved pairs; the result
-//! is the median of the pairs' ratios, with minimum and maximum.
+//! How fast mqfs is beside its anchors. Each figure and its anchor run in interleaved pairs; the
+//! result is the median of the pairs' ratios, with minimum and maximum.
 //!
 //! ```text
 //! cargo bench --bench speed -- [--quick] [--only SECTION,…] [--runs N] [--size MIB] [--write DIR]
 //! ```
 //!
-//! This process starts programs and takes the time. What it measures runs in other processes: mqfs's
-//! programs, the textbook pair of `examples/`, other people's programs, and [`workers`] of this one. If
-//! root starts it, it puts them into IPC namespaces of their own and runs them as a user without
-//! privileges; otherwise it says what it leaves out.
+//! This process starts programs and takes the time. What it measures runs in other processes:
+//! mqfs's programs, the textbook pair of `examples/`, other people's programs, and [`workers`] of
+//! this one. If root starts it, it puts them into IPC namespaces of their own and runs them as a
+//! user without privileges; otherwise it says what it leaves out.
 
 #![allow(missing_docs)]
 

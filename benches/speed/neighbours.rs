@@ -21,8 +21,8 @@ impl Neighbours {
         Self { since: Instant::now(), busy: busy(), ours: ours() }
     }
 
-    /// The share of all cores' time that other programs took, from 0 to 1. All children of this process
-    /// must have ended.
+    /// The share of all cores' time that other programs took, from 0 to 1. All children of this
+    /// process must have ended.
     pub(crate) fn share(&self) -> f64 {
         let cores = available_parallelism().map_or(1, usize::from);
         let theirs = (busy() - self.busy) - (ours() - self.ours);

@@ -1,5 +1,5 @@
-//! The place of all measurements: a folder on tmpfs with programs and files, a user without privileges,
-//! and IPC namespaces with default and with raised limits.
+//! The place of all measurements: a folder on tmpfs with programs and files, a user without
+//! privileges, and IPC namespaces with default and with raised limits.
 
 use std::cell::Cell;
 use std::ffi::OsStr;
@@ -129,8 +129,8 @@ impl Stage {
         Key::new(0x5300_0000 | ((getpid().as_raw() * 32 + self.keys.get()) & 0xff_ffff))
     }
 
-    /// A program, to be run as the user: one of mqfs's, an example, or any other. Its standard output is
-    /// thrown away.
+    /// A program, to be run as the user: one of mqfs's, an example, or any other. Its standard
+    /// output is thrown away.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         if STOPPED.load(Ordering::Relaxed) {
             eprintln!("speed: stopped");
@@ -138,8 +138,8 @@ impl Stage {
         }
         let own = self.path("bin").join(program.as_ref());
         let mut command = if own.exists() { Command::new(own) } else { Command::new(program) };
-        // A process group of its own: a signal from the terminal reaches only this process, which ends
-        // the others in order.
+        // A process group of its own: a signal from the terminal reaches only this process, which
+        // ends the others in order.
         command.env_remove("MQFS_KEY").process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         if let Some(uid) = self.uid {

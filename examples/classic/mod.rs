@@ -1,8 +1,8 @@
 //! What the classic designs share: how a program ends, and how a server owns its key.
 //!
-//! A program registers what it makes with [`own`]. Whichever way it ends, except by SIGKILL, what it
-//! registered is removed: at the end of its work, after an error, and when SIGINT, SIGTERM or SIGHUP
-//! comes, which a thread of its own handles.
+//! A program registers what it makes with [`own`]. Whichever way it ends, except by SIGKILL, what
+//! it registered is removed: at the end of its work, after an error, and when SIGINT, SIGTERM or
+//! SIGHUP comes, which a thread of its own handles.
 
 #![allow(dead_code)] // no program uses all of this
 
@@ -89,8 +89,8 @@ pub(super) fn lock(key: Key) -> Result<()> {
     Ok(())
 }
 
-/// A server's queue under its key. A queue that exists belongs to another program, or to a server of
-/// ours that was killed.
+/// A server's queue under its key. A queue that exists belongs to another program, or to a server
+/// of ours that was killed.
 pub(super) fn server_queue(key: Key) -> Result<Queue> {
     own(
         || {

@@ -1,7 +1,7 @@
 //! What single_queue_server and its clients share: the messages, and where they go.
 //!
-//! A request is `{mtype 1, i32 id, body}`, an answer `{mtype id, i32 status, body}`. A body has at most
-//! 256 bytes and ends with a NUL, which counts.
+//! A request is `{mtype 1, i32 id, body}`, an answer `{mtype id, i32 status, body}`. A body has at
+//! most 256 bytes and ends with a NUL, which counts.
 
 #![allow(dead_code)] // no program uses all of this
 

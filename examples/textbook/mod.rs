@@ -108,8 +108,8 @@ pub(super) fn on_signal(
     flags: SaFlags,
 ) -> io::Result<()> {
     let action = SigAction::new(SigHandler::Handler(handler), flags, SigSet::empty());
-    // SAFETY: the handlers make only calls that signal-safety(7) lists, and msgctl, which is a plain
-    // system call and takes no lock.
+    // SAFETY: the handlers make only calls that signal-safety(7) lists, and msgctl, which is a
+    // plain system call and takes no lock.
     unsafe { sigaction(signal, &action) }?;
     Ok(())
 }

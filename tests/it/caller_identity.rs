@@ -1,4 +1,4 @@
-//! Who the caller is: its groups, and users whom the server does not know.
+//! The caller's identity: its groups, and users whom the server does not know.
 
 use std::ffi::CStr;
 use std::fs;
@@ -44,15 +44,15 @@ fn a_user_cannot_fetch_a_file_that_only_root_may_read() {
 struct Database(TempDir);
 
 impl Database {
-    /// In the database, where both have more groups than their primary one.
+    /// Users in the database, both with supplementary groups.
     const KNOWN: u32 = 64_170;
     const OTHER: u32 = 64_171;
-    /// Not in the database.
+    /// A user who is not in the database.
     const UNKNOWN: u32 = 64_172;
     const FIRST: u32 = 64_181;
     const SECOND: u32 = 64_182;
     const OTHERS: u32 = 64_183;
-    /// Nobody's but the server's.
+    /// A group of the server alone.
     const SERVERS: u32 = 64_184;
 
     fn new() -> Self {
@@ -76,7 +76,7 @@ impl Database {
         Self(folder)
     }
 
-    /// The command with these as the machine's, and with groups of the server's own.
+    /// The command with these users and groups as the machine's, and with the server's own groups.
     fn for_server(&self, server: &Command) -> Command {
         let mut command = Command::new("setpriv");
         let groups = [Self::SERVERS, Self::OTHERS].map(|gid| gid.to_string()).join(",");
@@ -104,7 +104,7 @@ fn a_child_has_the_callers_groups_and_none_of_the_servers() {
         for gid in groups {
             site.put(&gid.to_string(), 0o640, (0, gid), "for a group");
         }
-        // A user, with a group at hand, and the groups whose files are served.
+        // A user, its present group, and the groups whose files it must get.
         let cases = [
             (known, known, vec![known, Database::FIRST, Database::SECOND]),
             (known, Database::OTHERS, vec![Database::FIRST, Database::SECOND, Database::OTHERS]),
@@ -123,7 +123,7 @@ fn a_child_has_the_callers_groups_and_none_of_the_servers() {
                 assert!(outcome.stderr.is_empty() || outcome.stderr.contains(DENIED));
             }
         }
-        // Taken out of a group, it is out of it at once.
+        // A membership that is revoked ends at once.
         let group = database.0.path().join("group");
         let without = fs::read_to_string(&group).unwrap().replace(":known", ":");
         fs::write(&group, without).unwrap();
@@ -133,7 +133,8 @@ fn a_child_has_the_callers_groups_and_none_of_the_servers() {
     });
 }
 
-/// A session's keys open what is encrypted, and network file systems, to all its processes: keyrings(7).
+/// Keys of a session keyring give all its processes access to encrypted and network files:
+/// keyrings(7).
 #[test]
 fn a_child_cannot_use_the_servers_session_keyring() {
     as_root_in_own_namespace(|| {
@@ -153,22 +154,22 @@ fn a_child_cannot_use_the_servers_session_keyring() {
     });
 }
 
-/// Gives this thread, and what it starts, a session of its own with a key in it.
+/// Gives this thread, and what it starts, a session keyring with a key.
 #[allow(unsafe_code)]
 fn join_session_with_key(name: &CStr) {
     const JOIN_SESSION_KEYRING: libc::c_int = 1;
     const SESSION_KEYRING: libc::c_int = -3;
     let session = c"mqfs-test".as_ptr();
-    // SAFETY: takes a string that outlives the call; keyctl(2).
+    // SAFETY: the string outlives the call; keyctl(2).
     let joined = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, session) };
     assert!(joined > 0, "{}", Errno::last());
     let (kind, name) = (c"user".as_ptr(), name.as_ptr());
-    // SAFETY: takes two strings and one byte, which outlive the call; add_key(2).
+    // SAFETY: two strings and one byte outlive the call; add_key(2).
     let added = unsafe { libc::syscall(libc::SYS_add_key, kind, name, kind, 1, SESSION_KEYRING) };
     assert!(added > 0, "{}", Errno::last());
 }
 
-/// The kernel shows it for every user whom it cannot name.
+/// The kernel shows this uid for every user without a mapping.
 #[test]
 fn the_overflow_uid_is_nobody_and_is_not_served() {
     as_root_in_own_namespace(|| {
@@ -204,7 +205,7 @@ fn a_server_in_a_user_namespace_refuses_unmapped_users() {
         }
         let site = Site::start_by(unique_key(), OPERATOR, &[], inside);
         site.put("secret", 0o600, (OPERATOR, OPERATOR), "secret");
-        // The one user whom it knows, by the name of root.
+        // The only mapped user, as root.
         let fetched = run(site.client(OPERATOR).arg("/secret")).success();
         assert_eq!(fetched, b"secret");
         let victim = Stuck::start(site.client(OPERATOR).arg("/file"));

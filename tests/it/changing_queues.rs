@@ -1,4 +1,4 @@
-//! Callers that take away, refill and change their queues while they are being admitted and served.
+//! Callers that remove, refill and change their queues while the server admits and serves them.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -41,7 +41,7 @@ fn change(queue: Queue, change: impl FnOnce(&mut QueueSettings)) {
     }
 }
 
-/// What an owner may do with its queue whenever it likes. A call that fails found it gone.
+/// What an owner may do with its queue at any time. A call fails if the queue is gone.
 const TRICKS: [fn(Queue, &Lease); 14] = [
     |queue, _| {
         let _ = queue.remove();
@@ -66,14 +66,14 @@ const TRICKS: [fn(Queue, &Lease); 14] = [
     |queue, _| change(queue, |to| to.uid = sysv_ipc::Uid::from_raw(VICTIM)),
     |queue, _| (0..9).for_each(|_| take(queue)),
     |queue, _| {
-        // Whoever is next has the place in the kernel's table, if not the id.
+        // The next queue gets the same slot in the kernel's table, but not the same id.
         let _ = queue.remove();
         let _ = OwnedQueue::private(REPLY_QUEUE_MODE);
     },
     |_, _| {},
 ];
 
-/// Asks, with a trick before or after, and keeps a few queues for a while.
+/// Sends a request, with a trick before or after it, and keeps a few queues for a while.
 fn trick_around(requests: Queue, operator: u32, rounds: usize) -> Result<(), Errno> {
     let mut lease = lease::new(requests.id()).map_err(|_| Errno::EIO)?;
     let mut kept = VecDeque::new();
@@ -106,7 +106,7 @@ fn trick_around(requests: Queue, operator: u32, rounds: usize) -> Result<(), Err
     Ok(())
 }
 
-/// Leaves room for others: who only wants to keep them out can do so by asking alone.
+/// Leaves room for other requests: a mere flood is tested elsewhere.
 fn ask(requests: Queue, message: &MessageBuffer) -> Result<(), Errno> {
     while requests.status().is_ok_and(|status| status.messages > 8) {
         thread::sleep(Duration::from_micros(200));

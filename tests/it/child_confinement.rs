@@ -1,4 +1,4 @@
-//! What a server's child is, and what it may do: nothing that its caller could not.
+//! The identity and rights of a server's child: no more than those of its caller.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -20,7 +20,7 @@ use crate::support::{
     run, state_of, unique_key, wait_until,
 };
 
-/// A folder that everybody may read, with a file that no queue holds.
+/// A folder that everybody may read, with a file that is larger than any queue.
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -28,7 +28,7 @@ fn folder() -> TempDir {
     folder
 }
 
-/// The child that answers the one client there is.
+/// The child that answers the only client.
 fn only_child(server: &Server) -> i32 {
     wait_until("the server has kept house", || children_of(server.pid()).len() == 1);
     children_of(server.pid())[0]
@@ -73,7 +73,7 @@ fn a_child_of_roots_server_has_only_the_callers_identity() {
     });
 }
 
-/// As a service manager may give them: `AmbientCapabilities=`, capabilities(7).
+/// Gives a command ambient capabilities, as `AmbientCapabilities=` does: capabilities(7).
 #[test]
 fn callers_do_not_get_the_capabilities_of_an_unprivileged_server() {
     as_root_in_own_namespace(|| {
@@ -136,7 +136,7 @@ fn an_unprivileged_server_warns_what_other_users_may_fetch() {
     });
 }
 
-/// A client by hand, whose queue holds a whole file and more.
+/// A hand-made client, whose queue holds a whole file and more.
 struct ByHand {
     queue: OwnedQueue,
 }
@@ -162,7 +162,7 @@ impl ByHand {
     }
 }
 
-/// The same id, another queue. Source: checkpoint_restore in ipc/util.c.
+/// Makes another queue with the same id: checkpoint_restore in ipc/util.c.
 fn replace(queue: OwnedQueue) -> OwnedQueue {
     let id = queue.id();
     drop(queue);
@@ -172,7 +172,7 @@ fn replace(queue: OwnedQueue) -> OwnedQueue {
     other
 }
 
-/// Sparse files of this size take a child a while.
+/// A child needs some time for a sparse file of this size.
 fn sparse(folder: &TempDir, size: u64) {
     fs::File::create(folder.path().join("sparse")).unwrap().set_len(size).unwrap();
 }
@@ -205,7 +205,7 @@ fn a_stopped_child_sends_nothing_to_a_later_queue_with_its_clients_id() {
         thread::sleep(Duration::from_secs(1)); // what the child takes for a pause
         kill(Pid::from_raw(child), Signal::SIGCONT).unwrap();
         wait_until("it gives up", || !children_of(server.pid()).contains(&child));
-        // One, if it stood between the look and the call: no call does both.
+        // One, if it was stopped between the check and the call: no system call does both.
         assert!(other.status().unwrap().messages <= 1);
         assert!(server.log().contains("client gone"), "{}", server.log());
         server.stop();

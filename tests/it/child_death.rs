@@ -1,4 +1,4 @@
-//! Clients that do what the protocol says and no more, and whose children do not do their part.
+//! Clients whose child dies, stalls or is slow.
 
 use std::fs;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 use crate::support::{Server, children_of, in_own_namespace, noise, queue_of, wait_until};
 
-/// A server that has kept house, and a folder with more than a queue holds under /file.
+/// A server that has removed orphans once, and a folder with a /file that is larger than a queue.
 fn server() -> (Server, TempDir) {
     server_with(&[])
 }
@@ -34,7 +34,7 @@ fn server_with(arguments: &[&str]) -> (Server, TempDir) {
     (server, folder)
 }
 
-/// A client that looks at nothing but its reply queue.
+/// A client that watches only its reply queue.
 struct ByHand {
     queue: OwnedQueue,
     cookie: Option<Cookie>,
@@ -59,7 +59,7 @@ impl ByHand {
         queue_of(server.key).unwrap().send(&message).unwrap();
     }
 
-    /// The next message, once there is one.
+    /// Waits for the next message.
     #[track_caller]
     fn receive(&self) -> (MessageType, Vec<u8>) {
         let which = match self.cookie {
@@ -71,7 +71,7 @@ impl ByHand {
         (message.mtype(), message.text().to_vec())
     }
 
-    /// What comes in place of an END.
+    /// The FAILURE that comes instead of an END.
     #[track_caller]
     fn failure(&self) -> Failure {
         loop {
@@ -88,7 +88,7 @@ impl ByHand {
     }
 }
 
-/// Waits until the one child waits for room in the queue, and kills it.
+/// Waits until the only child waits for room in the queue, and kills it.
 fn kill_the_child(server: &Server, queue: Queue) {
     wait_until("the queue is full", || {
         queue.status().is_ok_and(|status| status.bytes + 8136 > status.max_bytes)
@@ -129,7 +129,7 @@ fn a_plain_client_is_told_of_its_childs_death() {
 fn a_client_is_told_of_its_childs_death_before_the_first_message() {
     in_own_namespace(|| {
         let (server, _folder) = server();
-        // As deep as any server would make it.
+        // The largest queue that a server would make.
         let _ = fs::write("/proc/sys/kernel/msgmnb", "65536");
         let client = ByHand::extended(&server);
         let own = MessageBuffer::with_text(MessageType::new(77).unwrap(), &[0; 8160]);
@@ -151,7 +151,7 @@ fn a_stopping_server_tells_the_clients_of_the_children_that_it_kills() {
         wait_until("it sends", || client.queue.status().unwrap().messages > 2);
         let child = children_of(server.pid())[0];
         kill(Pid::from_raw(child), Signal::SIGSTOP).unwrap();
-        // Twice: it waits for nobody.
+        // Twice: the first does not make the server wait.
         server.signal(Signal::SIGTERM);
         wait_until("it stops", || queue_of(server.key).is_none());
         let (first, _) = client.receive();
@@ -276,7 +276,7 @@ fn a_forked_copy_of_a_client_waits_no_longer_than_its_timeout() {
         let client = mqfs::Client::builder().key(server.key).timeout(Duration::from_secs(1));
         let client = client.retries(0).build();
         server.freeze();
-        // So that there is a thread which the child does not have.
+        // A thread of the parent, which the child does not have.
         assert_eq!(client.open("/file").unwrap_err().kind(), mqfs::ErrorKind::TimedOut);
         let child = fork_child(|| {
             let in_time =

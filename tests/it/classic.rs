@@ -95,7 +95,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // Killed when the test fails, it removes nothing.
+        // If it was killed, it has removed nothing.
         drop(self.running.take());
         clear(self.key);
     }

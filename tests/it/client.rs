@@ -1,4 +1,4 @@
-//! `mqfs-client`: what arrives, where it is written, and what it says when nothing does.
+//! `mqfs-client`: output, where it is written, and errors.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -236,7 +236,7 @@ fn the_key_can_come_from_the_environment_or_a_file() {
 fn any_path_that_linux_has_works() {
     in_own_namespace(|| {
         let (server, folder) = server();
-        // 4,095 bytes: "/", and folders of 255 and a slash, down to a file's name.
+        // 4,095 bytes: folders with names of 255 bytes, and a file.
         let mut long = Vec::new();
         while long.len() + 256 < 4095 {
             long.extend_from_slice(&[b"/".as_slice(), &[b'd'; 255]].concat());
@@ -260,8 +260,8 @@ fn any_path_that_linux_has_works() {
     });
 }
 
-/// Makes a file whose content is its name, one folder at a time: a whole path may be too long for
-/// the system calls once the folder's own is before it.
+/// Makes a file whose content is its name. It makes one folder at a time, because the whole path
+/// may be too long for system calls.
 fn create_below(folder: &Path, name: &[u8]) {
     use nix::fcntl::{OFlag, open, openat};
     use nix::sys::stat::{Mode, mkdirat};
@@ -322,7 +322,7 @@ fn a_client_sends_no_request_to_another_users_queue() {
         squatter.freeze(); // what it is told would stay in its queue
         let queue = queue_of(key).unwrap();
         for owner in [64_131, 0] {
-            // Whoever made it can still read it when root is its owner.
+            // The creator can still read it when root owns it.
             let mut settings = queue.status().unwrap().settings();
             settings.uid = sysv_ipc::Uid::from_raw(owner);
             queue.set(&settings).unwrap();

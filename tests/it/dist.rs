@@ -1,7 +1,6 @@
-//! What a package installs beside the programs: manual pages and completions are made from the
-//! programs' own definitions, and never stale.
+//! Manual pages and completions are made from the programs' own definitions and must match them.
 //!
-//! To write them anew: `MQFS_WRITE_DIST=1 cargo test --test it dist::`
+//! To write them again: `MQFS_WRITE_DIST=1 cargo test --test it dist::`
 
 use std::fmt::Write as _;
 use std::fs;
@@ -18,7 +17,7 @@ fn dist(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("dist").join(name)
 }
 
-/// The manual page of a program. What its definition does not know, as examples, stands in
+/// The manual page of a program. The sections that clap does not know, such as examples, are in
 /// `dist/man/text`.
 fn manual_page(program: &clap::Command, section: u8) -> String {
     let name = program.get_name();
@@ -49,7 +48,7 @@ fn synopsis(program: &clap::Command) -> String {
     roff.to_roff()
 }
 
-/// From the words at the end of its `--help`: `Exit status: 0 done; 1 ...; 2 .... More.`
+/// From the end of its `--help`: `Exit status: 0 done; 1 ...; 2 .... More.`
 fn exit_status(program: &clap::Command) -> String {
     let text = program.get_after_help().map(ToString::to_string).unwrap_or_default();
     let text = text.split_once("Exit status: ").expect("--help ends with the exit status").1;
@@ -68,7 +67,7 @@ fn exit_status(program: &clap::Command) -> String {
     roff.to_roff()
 }
 
-/// Of each option that a variable is about.
+/// The options that an environment variable sets.
 fn environment(program: &clap::Command) -> String {
     let has = |option: &str| program.get_arguments().any(|argument| argument.get_id() == option);
     let mut roff = Roff::new();
@@ -106,7 +105,7 @@ fn see_also(name: &str) -> String {
     text
 }
 
-/// Every file that is made, with what it is to hold.
+/// Every generated file with its content.
 fn made() -> Vec<(PathBuf, String)> {
     let mut files = Vec::new();
     for (program, section) in mqfs::cli::programs() {
@@ -145,7 +144,7 @@ fn manual_pages_and_completions_match_the_programs() {
     }
 }
 
-/// Whether a program that a test wants is there; if it is not, says so.
+/// Whether a program that a test needs is installed; otherwise says so.
 fn has(tool: &str) -> bool {
     let mut command = Command::new(tool);
     let found = command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();

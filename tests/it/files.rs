@@ -1,4 +1,4 @@
-//! What is served, and what is not: regular files below the root, with the caller's rights.
+//! The server serves regular files below the root, with the caller's rights, and nothing else.
 
 use std::fs;
 use std::io::Write;
@@ -21,7 +21,7 @@ fn server() -> (Server, TempDir) {
     (server, folder)
 }
 
-/// What the client says after the path's name.
+/// What the client says of a path, after the path.
 fn refused(server: &Server, path: &str) -> String {
     let refused = run(server.client().arg(path));
     assert_eq!(refused.code(), Some(1), "{path}: {}", refused.stderr);

@@ -1,4 +1,4 @@
-//! A user who floods the request queue, and another one who fetches meanwhile.
+//! A user floods the request queue while another one fetches.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -23,7 +23,7 @@ use crate::support::{
 
 const VICTIM: u32 = SOMEBODY - 1;
 
-/// Code that runs as another user, in a process that ends with the test.
+/// Code that runs as another user, in a process of its own.
 struct Flooder(Pid);
 
 impl Flooder {
@@ -37,7 +37,7 @@ impl Flooder {
         Self(flooder.unwrap())
     }
 
-    /// Whether it is through with its work; fails the test if that failed.
+    /// Whether it has finished; fails the test if its work failed.
     fn is_done(&self) -> bool {
         let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         match waitid(Id::Pid(self.0), look) {
@@ -57,7 +57,7 @@ impl Drop for Flooder {
     }
 }
 
-/// A server for everybody, and the 4 MiB that it serves as /file.
+/// A server that everybody may ask, and the 4 MiB that it serves as /file.
 fn server() -> (Server, TempDir, Vec<u8>) {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -68,14 +68,14 @@ fn server() -> (Server, TempDir, Vec<u8>) {
     (Server::start(&["--mode", "0622", "--root", root]), folder, file)
 }
 
-/// Who a process is; None if it is gone.
+/// The user of a process; None if it has ended.
 fn uid_of(pid: i32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// The most children at once that answer this user, until the flood is over.
+/// The largest number of children that answer this user at once during the flood.
 fn most_children_of(uid: u32, server: &Server, flooder: &Flooder) -> usize {
     let mut most = 0;
     while !flooder.is_done() {
@@ -85,7 +85,7 @@ fn most_children_of(uid: u32, server: &Server, flooder: &Flooder) -> usize {
     most
 }
 
-/// Fetches as the victim until the flood is over, and once more. How often.
+/// Fetches as the victim during the flood, and once more. Returns how often.
 fn fetch_during(flooder: &Flooder, server: &Server, file: &[u8]) -> usize {
     let programs = ForEverybody::new();
     for fetched in 1.. {
@@ -133,7 +133,7 @@ fn a_hundred_thousand_garbage_messages_harm_nobody() {
     });
 }
 
-/// A reply queue by hand, and the request that names it.
+/// A hand-made reply queue, and the request that names it.
 struct Asker {
     _queue: OwnedQueue,
     request: MessageBuffer,
@@ -166,7 +166,8 @@ fn ten_thousand_requests_of_one_user_do_not_starve_another() {
             let mut askers: Vec<_> = (0..32).map(|_| Asker::new(requests, "/file")).collect();
             for n in 0..REQUESTS {
                 let turn = n % askers.len();
-                // Those of eight are in order too, but never read: they hold their children.
+                // Eight of them are valid, but nobody reads their replies, so they occupy their
+                // children.
                 if turn >= 8 {
                     askers[turn] = Asker::new(requests, "/small");
                 }

@@ -1,4 +1,4 @@
-//! Whose queue it is: what others try with a victim's queue while its transfer is under way.
+//! What other users try with a victim's reply queue during its transfer.
 
 use std::fs;
 use std::thread;
@@ -24,7 +24,7 @@ const NO_QUEUE: &str = "the reply queue does not exist";
 const PLAIN: &str = "a plain request, and --plain does not take it";
 const PLAIN_FOR_LEASED: &str = "a plain request that names an extended client's queue";
 
-/// Requests by somebody who does not know the cookie, even if all but a bit of it is known.
+/// Requests without the right cookie, even if only one bit of it is wrong.
 fn guesses(queue: Queue) -> Vec<MessageBuffer> {
     let real = *lease_of(queue).cookie.as_bytes();
     let mut cookies = vec![[0; 16], [0xff; 16], *b"mqfs-reqmqfs-own"];
@@ -36,7 +36,7 @@ fn guesses(queue: Queue) -> Vec<MessageBuffer> {
     }));
     let guess = |cookie| request(queue, "/file", Cookie::new(cookie));
     let mut all: Vec<_> = cookies.into_iter().map(guess).collect();
-    // One that goes on behind its end, and one that a server does not know what to do with.
+    // A request with bytes behind its end, and one with an unknown operation.
     let long = [guess([0; 16]).text(), &[0; 48]].concat();
     all.push(MessageBuffer::with_text(NORMAL_PRIORITY, &long));
     let operation = Operation::Unknown { version: 2, operation: 7, flags: 1 };
@@ -46,7 +46,7 @@ fn guesses(queue: Queue) -> Vec<MessageBuffer> {
     all
 }
 
-/// Requests that end within the extension: before, in and behind the cookie.
+/// Requests that are cut off before, in and behind the cookie.
 fn cut_short(queue: Queue) -> Vec<MessageBuffer> {
     let whole = request(queue, "/file", Cookie::new([0; 16]));
     let magic = whole.text().windows(8).position(|bytes| bytes == b"mqfs-req").unwrap();
@@ -54,13 +54,13 @@ fn cut_short(queue: Queue) -> Vec<MessageBuffer> {
     ends.map(|end| MessageBuffer::with_text(NORMAL_PRIORITY, &whole.text()[..end])).collect()
 }
 
-/// Has the attacker send them all, and waits until the server has dealt with the last.
+/// The attacker sends all requests; waits until the server has taken the last.
 #[track_caller]
 fn ask_as_attacker(site: &Site, all: &[MessageBuffer]) {
     let requests = site.requests();
     let asked = as_user(ATTACKER, || all.iter().try_for_each(|one| sent(requests.send(one))));
     assert_eq!(asked, Ok(()));
-    // Requests are taken in order.
+    // The server takes requests in order.
     assert!(run(site.client(0).arg("/file")).success() == site.file);
 }
 
@@ -88,7 +88,7 @@ fn guessing_cookies_gets_nothing_into_another_users_transfer() {
             idle.assert_untouched();
             site.finish_intact(victim);
 
-            // The same while the victim's messages flow.
+            // The same during the victim's transfer.
             let requests = site.requests();
             let mut guessing = Attack::start(ATTACKER, || {
                 loop {
@@ -115,7 +115,7 @@ fn naming_all_nearby_queue_ids_reaches_nobody() {
         let idle = Idle::new(site.requests(), VICTIM, VICTIM);
         let victim = site.stuck_victim();
         let existing: Vec<_> = all_queues().iter().map(|(queue, _)| queue.id().get()).collect();
-        // An id is an index and, times 32768, how often the indices came round: ipc/util.h.
+        // An id is an index plus 32,768 times a sequence number: ipc/util.h.
         let distances = (-3..=3).flat_map(|turn| (-3..=3).map(move |step| turn * 32_768 + step));
         let mut ids: Vec<i32> =
             distances.flat_map(|distance| existing.iter().map(move |id| id + distance)).collect();
@@ -136,7 +136,7 @@ fn naming_all_nearby_queue_ids_reaches_nobody() {
     });
 }
 
-/// Fails the test unless this user can do nothing with a queue, but for what [`write`] tells.
+/// Fails the test if this user can do anything with a queue, except what [`write`] says.
 #[track_caller]
 fn assert_closed(queue: Queue, uid: u32) {
     let room = || MessageBuffer::with_capacity(65_536);
@@ -209,7 +209,7 @@ fn a_third_user_cannot_touch_a_transfer_between_two_others() {
     });
 }
 
-/// The next queue of this namespace gets this id. Source: checkpoint_restore in ipc/util.c.
+/// The next queue of this namespace gets this id: checkpoint_restore in ipc/util.c.
 fn let_next_queue_have(id: QueueId) {
     fs::write("/proc/sys/kernel/msg_next_id", id.get().to_string()).unwrap();
 }
@@ -243,7 +243,7 @@ fn a_replayed_request_does_not_reach_a_later_queue_with_the_same_id() {
     });
 }
 
-/// A child runs as its caller, who may stop it where it stands, however briefly.
+/// A child runs as its caller, who may stop it at any point.
 #[test]
 fn a_child_that_its_caller_stopped_cannot_send_to_another_user() {
     as_root_in_own_namespace(|| {

@@ -1,8 +1,8 @@
-//! The decoders against a great many bytes: messages that are in order, changed in a few places, with
-//! all their beginnings, and bytes that never were a message.
+//! The decoders against very many inputs: valid messages, messages with a few changes, all prefixes
+//! of these, and random bytes.
 //!
-//! Every run tries others, and a failure prints what repeats it. `cargo test` stops soon; this goes on
-//! a thousand times longer, with admission (src/server/admission/fuzz.rs) as well:
+//! Every run tries other inputs, and a failure prints how to repeat it. `cargo test` stops soon.
+//! This runs a thousand times longer, also for admission (src/server/admission/fuzz.rs):
 //!
 //! ```sh
 //! MQFS_FUZZ_TIMES=1000 cargo test --release fuzz -- --nocapture
@@ -24,7 +24,7 @@ use sysv_ipc::MessageType;
 use messages::{Bytes, beginnings, changed};
 use mqfs_kit::fuzz::{Tally, Target};
 
-/// What an input came to, or what was wrong with that.
+/// The kind of result of an input, or why it is wrong.
 type Checked = Result<&'static str, TestCaseError>;
 
 #[test]
@@ -161,7 +161,7 @@ fn check_lease(mtype: MessageType, text: &[u8]) -> Checked {
     Ok("lease")
 }
 
-/// Checks a message and its beginnings, each of which is an input.
+/// Checks a message and its prefixes, each of which is an input.
 fn check_beginnings(
     text: &[u8],
     tally: &Tally,
@@ -179,7 +179,7 @@ fn check_beginnings(
     Ok(())
 }
 
-/// What is shown of a value, for people and for the log, is the same with any other cookie.
+/// Checks that neither `Debug` nor the log shows the cookie of a value.
 fn hides_its_cookie<T: Debug>(
     value: &T,
     with: impl FnOnce(Cookie) -> T,
@@ -190,7 +190,7 @@ fn hides_its_cookie<T: Debug>(
     Ok(())
 }
 
-/// A cookie that differs in a single bit, whichever, is another one.
+/// A cookie that differs in a single bit must not be equal.
 fn equals_itself_alone(cookie: Cookie) -> Result<(), TestCaseError> {
     prop_assert_eq!(cookie, Cookie::new(*cookie.as_bytes()));
     for bit in 0..128 {

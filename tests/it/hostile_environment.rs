@@ -1,5 +1,4 @@
-//! What somebody does to others: ids that come round again, locks and queues removed, children
-//! stopped, logs that nobody reads.
+//! Reused ids, removed locks and queues, stopped children, and logs that nobody reads.
 
 use std::fs::{self};
 use std::io::{Read, Write};
@@ -19,7 +18,7 @@ use crate::support::{
     unique_key, wait_until,
 };
 
-/// A private queue under an id that a removed queue had. Source: checkpoint_restore in ipc/util.c.
+/// A private queue with the id of a removed queue: checkpoint_restore in ipc/util.c.
 fn private_queue_with(id: QueueId) -> OwnedQueue {
     fs::write("/proc/sys/kernel/msg_next_id", id.get().to_string()).unwrap();
     let queue = OwnedQueue::private(Mode::new(0o600)).unwrap();
@@ -249,7 +248,7 @@ fn output_through_a_link_reaches_a_file_without_a_name() {
         unnamed.read_to_string(&mut content).unwrap();
         assert!(content.starts_with("Linux"), "{content:?}");
 
-        // The same with a name: what others write there before and after stays.
+        // The same with a named file: what others write there before and after stays.
         let named = folder.path().join("named");
         let mut shell = Command::new("sh");
         let script = r#"(echo before; "$1" -k "$2" -o /dev/stdout /version; echo after) > "$3""#;
@@ -323,7 +322,7 @@ fn queue_limits_that_are_too_small_are_reported() {
     });
 }
 
-/// As process 1 of a pid namespace a server inherits orphans: other processes' children.
+/// As process 1 of a pid namespace a server inherits the children of dead processes.
 #[test]
 fn a_server_with_pid_1_survives_a_crowd_of_orphans() {
     as_root_in_own_namespace(|| {

@@ -1,4 +1,4 @@
-//! Users who put a queue or a semaphore of their own under a server's key.
+//! Users who put their own queue or semaphore under a server's key.
 
 use std::process::Command;
 use std::thread;
@@ -13,7 +13,7 @@ use crate::support::{
     as_user, clear, exists, queue_of, received, run, sent, set, unique_key, wait_until,
 };
 
-/// A queue that the attacker put under a key, and the process that did.
+/// A queue that the attacker made under a key, and the attacker's process.
 struct Squatter {
     key: Key,
     queue: Queue,
@@ -21,7 +21,8 @@ struct Squatter {
 }
 
 impl Squatter {
-    /// A queue of this mode, whose owner does some more and then listens, if that is what it does.
+    /// Makes a queue with this mode. Then its owner makes more calls, and receives from it if told
+    /// to.
     #[track_caller]
     fn start(key: Key, mode: u16, then: impl FnOnce(Queue) -> Result<(), Errno>) -> Self {
         let process = Attack::start(ATTACKER, || {
@@ -47,7 +48,7 @@ impl Drop for Squatter {
     }
 }
 
-/// What a program says that ends at once.
+/// The error message of a program that ends at once.
 #[track_caller]
 fn refused(command: &mut Command) -> String {
     let Finished { status, stdout, stderr } = run(command);
@@ -60,7 +61,7 @@ fn refused(command: &mut Command) -> String {
 fn a_client_sends_no_request_to_a_squatters_queue() {
     as_root_in_own_namespace(|| {
         let programs = ForEverybody::new();
-        // Another program's, an mqfs server's with either mode, one for everything, a closed one.
+        // The modes of another program, of an mqfs server, of an open and of a closed queue.
         for mode in [0o622, 0o733, 0o711, 0o666, 0o777, 0o600, 0] {
             let squatter = Squatter::start(unique_key(), mode, |_| Ok(()));
             let ask = |uid, plain: &[&str]| {
@@ -78,7 +79,7 @@ fn a_client_sends_no_request_to_a_squatters_queue() {
                 assert_eq!(ask(uid, &["--server-uid", &OPERATOR.to_string()]), expected);
             }
             squatter.assert_was_sent_nothing();
-            // Given away, it is still its creator's to read.
+            // The creator can still read it after giving it away.
             for owner in [0, VICTIM] {
                 let given = as_user(ATTACKER, || {
                     let settings =

@@ -1,4 +1,4 @@
-//! What directories hold, and what one thing is.
+//! Listings of directories, and the metadata of one file.
 
 use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt;
@@ -13,7 +13,7 @@ use crate::support::{
     Server, VICTIM, as_root_in_own_namespace, in_own_namespace, public_folder, run,
 };
 
-/// A server of a folder with one of each, and the folder.
+/// A server of a folder with a file of each kind, and the folder.
 fn server() -> (Server, tempfile::TempDir) {
     let folder = public_folder();
     let at = |name: &str| folder.path().join(name);

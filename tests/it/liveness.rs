@@ -109,7 +109,8 @@ fn process_without_main_thread() -> Pid {
             std::thread::sleep(crate::support::DEADLINE);
             exit_now(0)
         });
-        // SAFETY: ends the calling thread alone, which holds nothing; exit(2), unlike exit_group(2).
+        // SAFETY: ends the calling thread alone, which holds nothing; exit(2), unlike
+        // exit_group(2).
         let _ = unsafe { libc::syscall(libc::SYS_exit, 0) };
         exit_now(1)
     });
@@ -118,7 +119,8 @@ fn process_without_main_thread() -> Pid {
     pid
 }
 
-/// As [`owner_of`], of a process whose main thread has no namespaces any more, but the pid namespace.
+/// As [`owner_of`], of a process whose main thread has no namespaces any more, but the pid
+/// namespace.
 fn owner_of_zombie_leader(pid: i32) -> OwnerId {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let start_time = stat.rsplit_once(") ").unwrap().1.split(' ').nth(22 - 3).unwrap();
@@ -182,7 +184,7 @@ fn owner_missing_from_a_living_pid_namespace_is_dead_only_if_seen_from_the_initi
 fn owner_in_the_initial_pid_namespace_is_kept_from_within_another() {
     as_root_in_own_namespace(|| {
         let living = leased(owner_of(getpid().as_raw()));
-        // Its pid is nobody's in there.
+        // No process has its pid in that namespace.
         for options in [&PID_NAMESPACE[..], &["--pid"]] {
             let inside = Verdicts::of(&mut unshared(options, &reap_json()));
             assert_eq!(inside.on(*living), ELSEWHERE, "{options:?}");
@@ -195,7 +197,7 @@ fn with_another_namespaces_proc_no_living_owner_is_judged_dead() {
     as_root_in_own_namespace(|| {
         let quiet = QuietServer::start();
         let before = reply_queues();
-        // The client's number in there is another process's in the /proc that it sees.
+        // In the /proc that it sees, another process has the client's pid.
         let mut shell = Command::new("sh");
         shell.args(["-c", r#""$1" -k "$2" /big | sleep 1000 & read go; exec "$3" --json"#, "sh"]);
         shell.arg(program("mqfs-client").get_program()).arg(quiet.server.key.to_string());
@@ -211,7 +213,7 @@ fn with_another_namespaces_proc_no_living_owner_is_judged_dead() {
         let rows = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(Verdicts(rows).on(queue), UNPROVEN);
 
-        // It died with its namespace.
+        // It ended with its namespace.
         assert!(exists(queue));
         assert_eq!(Verdicts::now().on(queue), if_seen(NOT_THERE));
         let _ = queue.remove();
@@ -237,7 +239,7 @@ fn start_times_are_not_compared_across_time_namespaces() {
         assert_eq!(Verdicts::now().on(stuck.queue), UNPROVEN);
         let there = Verdicts::of(&mut unshared(&later, &reap_json()));
         assert_eq!(there.on(*here), UNPROVEN);
-        // And both namespaces at once, from the census of the initial pid namespace.
+        // Both namespaces at once, as seen from the initial pid namespace.
         let both = ["--pid", "--mount-proc", "--time", "--boottime", "100000"];
         let other = Stuck::start(&mut unshared(&both, &quiet.client()));
         assert_eq!(Verdicts::now().on(other.queue), if_seen(RUNNING));
@@ -288,7 +290,7 @@ fn with_hidepid_no_living_owner_is_judged_dead() {
 fn with_hidepid_no_other_pid_namespace_is_judged() {
     as_root_in_own_namespace(|| {
         let here = owner_of(getpid().as_raw());
-        // From a namespace that is gone, or never was: no process is in it.
+        // From a namespace without any process.
         let gone = leased(OwnerId { pid_namespace: 1, ..here });
         let mut shell = Command::new("sh");
         shell.args(["-c", r#"mount -t proc -o hidepid=2 proc /proc && exec "$0" --json"#]);

@@ -1,7 +1,7 @@
-//! What the world sees of the programs: bytes, exit status, queues left, signals.
+//! What users see of the programs: bytes, exit status, queues left, signals.
 //!
-//! Every test runs in an IPC namespace of its own where it may make one (as root), under a key of its
-//! own in any case, and at its end no queue, semaphore or process of its making may be left.
+//! As root, every test runs in an IPC namespace of its own; otherwise under a key of its own. It
+//! must leave no queue, semaphore or process.
 
 #![allow(unreachable_pub, missing_docs)]
 

@@ -1,6 +1,6 @@
-//! Who gets hold of a client's cookie: a user whom the client trusts as a server (`--server-uid`), or
-//! who may read what is sent to another program's queue. Root's server, under its own key, would take
-//! them for the client.
+//! Users who learn a client's cookie: because the client trusts them as a server (`--server-uid`),
+//! or because they may read another program's queue. They must not pass for the client at root's
+//! server.
 
 use std::process::Stdio;
 
@@ -13,7 +13,7 @@ use crate::support::{
     request, run, sent, set, unique_key, wait_until,
 };
 
-/// A queue under a key of its own, which a client has asked.
+/// A queue under a key of its own, and the request that a client sent to it.
 struct Rogue {
     own: OwnedQueue,
     message: MessageBuffer,
@@ -25,7 +25,8 @@ impl Rogue {
         Ok(Self { own, message: MessageBuffer::with_capacity(65_536) })
     }
 
-    /// Waits for a request, and makes one for the client's secret of it. The client's queue, too.
+    /// Waits for a request and turns it into one for the client's secret. Also returns the client's
+    /// queue.
     fn rewrite(&mut self) -> Result<(Queue, MessageBuffer), Errno> {
         rewrite(*self.own, &mut self.message, "/secret")
     }
@@ -39,7 +40,7 @@ impl Rogue {
     }
 }
 
-/// Receives a request, and puts another path into it.
+/// Receives a request, and changes its path.
 fn rewrite(
     from: Queue,
     message: &mut MessageBuffer,
@@ -52,7 +53,7 @@ fn rewrite(
     Ok((reply, request(reply, path, cookie)))
 }
 
-/// Has a client, which may be root, ask the rogue for something else than its own secret.
+/// Lets a client, which may be root, ask the malicious server for another file than its secret.
 fn ask_rogue(
     rogue: fn(&mut Rogue, Queue) -> Result<(), Errno>,
     check: fn(&Site, &mut Attack, Running),
@@ -92,7 +93,7 @@ fn a_trusted_server_cannot_use_a_clients_queue_to_ask_roots_server() {
     });
 }
 
-/// Who asks the one server may publish what it gets, and means no file of its own.
+/// A client may publish what it gets from that server, so it must not get its own secret file.
 #[test]
 fn a_server_cannot_make_a_client_take_its_own_files_for_the_servers() {
     as_root_in_own_namespace(|| {
@@ -111,8 +112,8 @@ fn a_server_cannot_make_a_client_take_its_own_files_for_the_servers() {
     });
 }
 
-/// A queue of root's that everybody may read is some other program's. Who reads the cookie there could
-/// have root's server, under its own key, send the client another file than it asked for.
+/// A queue of root's that everybody may read belongs to another program. A user who reads the
+/// cookie there could make root's server send the client another file than it asked for.
 #[test]
 fn reading_a_request_does_not_let_others_forge_its_replies() {
     as_root_in_own_namespace(|| {

@@ -1,4 +1,4 @@
-//! What one user may take of a server that others need too.
+//! The limits per user.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ use crate::support::{
     noise, reply_queues, run, wait_until,
 };
 
-/// A server of these limits, and a folder with a file that no queue holds.
+/// A server with these limits, and a folder with a file that is larger than any queue.
 fn server(arguments: &[&str]) -> (Server, TempDir, Vec<u8>) {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();

@@ -1,6 +1,6 @@
 //! The plain protocol: programs that follow TLPI section 46.8 and nothing else, in both directions.
 //!
-//! The textbook programs, in examples/, have nothing of mqfs in them.
+//! The textbook programs in examples/ use nothing of mqfs.
 
 mod refused;
 mod textbook;
@@ -90,7 +90,7 @@ fn every_size_from_a_textbook_server(arguments: &[&str]) {
     server.stop();
 }
 
-/// What the others prove would be worth little if the textbook pair were not one.
+/// The other tests rely on the textbook pair, so it must work by itself.
 #[test]
 fn every_size_reaches_a_textbook_client_from_a_textbook_server() {
     in_own_namespace(|| {
@@ -105,7 +105,7 @@ fn every_size_reaches_a_textbook_client_from_a_textbook_server() {
     });
 }
 
-/// The other tests would not notice a message that is too large if the client did not.
+/// The other tests rely on the textbook client to reject messages that are too large.
 #[test]
 fn a_textbook_client_fails_where_a_message_does_not_fit() {
     in_own_namespace(|| {
@@ -229,7 +229,8 @@ fn a_long_path_does_not_end_a_textbook_server() {
 #[test]
 fn a_client_omits_its_lease_if_a_textbook_servers_message_would_not_fit() {
     as_root_in_own_namespace(|| {
-        // A queue holds one message of 8,192 bytes and nothing else; the server would wait for ever.
+        // A queue holds one message of 8,192 bytes and nothing else; the server would wait for
+        // ever.
         fs::write("/proc/sys/kernel/msgmnb", "8192").unwrap();
         let folder = tempfile::tempdir().unwrap();
         let (path, content) = noise_file(folder.path(), 20_000);

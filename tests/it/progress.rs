@@ -1,4 +1,4 @@
-//! What a terminal gets to see of a transfer, and what it never does.
+//! What a transfer shows on a terminal, and what never reaches it.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use nix::sys::termios::{FlowArg, tcflow};
 
 use crate::support::{QuietServer, Running, in_own_namespace, run, wait_until};
 
-/// A terminal of 80 columns, and what was written to it.
+/// A terminal of 80 columns, and the bytes written to it.
 struct Terminal {
     inside: File,
     written: Arc<Mutex<Vec<u8>>>,
@@ -27,7 +27,7 @@ impl Terminal {
         let shared = Arc::clone(&written);
         thread::spawn(move || {
             let (mut master, mut buffer) = (File::from(master), [0; 4096]);
-            // EIO: nobody has the other end open any more.
+            // EIO: no process has the other end open.
             while let Ok(read @ 1..) = master.read(&mut buffer) {
                 shared.lock().unwrap().extend_from_slice(&buffer[..read]);
             }
@@ -35,7 +35,7 @@ impl Terminal {
         Self { inside: slave.into(), written }
     }
 
-    /// Starts a program that has this for its stderr.
+    /// Starts a program with this terminal as its standard error.
     #[track_caller]
     fn start(&self, command: &mut Command) -> Running {
         command.env_remove("NO_COLOR").env("TERM", "xterm");
@@ -58,10 +58,10 @@ impl Terminal {
         wait_until(text, || self.written().contains(text));
     }
 
-    /// All that was written, once nobody writes any more.
+    /// All bytes that were written, once the program has ended.
     #[track_caller]
     fn close(mut self) -> String {
-        // Not the end of the file: others may have been forked with this terminal open.
+        // Do not wait for the end of file: other forked processes may have this terminal open.
         const END: &str = "<end>";
         self.inside.write_all(END.as_bytes()).unwrap();
         wait_until("the end arrives", || self.written().ends_with(END));
@@ -69,7 +69,7 @@ impl Terminal {
     }
 }
 
-/// What is left to be seen on a terminal, line by line.
+/// The lines that a terminal shows in the end.
 fn screen(written: &str) -> Vec<String> {
     let mut lines = vec![String::new()];
     let (mut column, mut rest) = (0, written);
@@ -102,7 +102,7 @@ fn screen(written: &str) -> Vec<String> {
     lines
 }
 
-/// A client whose transfer stands still until its output is read.
+/// A client whose transfer does not go on until its output is read.
 #[track_caller]
 fn start(terminal: &Terminal, command: &mut Command) -> Running {
     terminal.start(command.stdout(Stdio::piped()))
@@ -148,7 +148,7 @@ fn a_bar_of_a_tree_counts_files() {
             let mut client = quiet.server.client();
             client.args(["--verbose", "--progress", "always"]).args(arguments);
             client.current_dir(folder.path());
-            // Where there is no terminal the last state stays.
+            // Without a terminal the last state stays.
             let finished = run(&mut client);
             assert!(finished.status.success(), "{}", finished.stderr);
             assert!(finished.stderr.contains("2 files done, 4.00 MiB"), "{:?}", finished.stderr);

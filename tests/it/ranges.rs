@@ -1,4 +1,4 @@
-//! Parts of files, and where `-o` writes them.
+//! Ranges of files, and where `-o` writes them.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
@@ -128,11 +128,11 @@ fn links_of_others_in_a_shared_folder_are_not_followed() {
         let expected = "mqfs-client: shared/link: Permission denied\n";
         assert_eq!((refused.code(), &*refused.stderr), (Some(2), expected));
         assert!(!site.here("victim").exists());
-        // One's own, and those of whoever owns the folder, lead where they lead.
+        // One's own links, and those of the folder's owner, are followed.
         lchown(shared.join("link"), Some(0), None).unwrap();
         site.run(&["-o", "shared/link", "/file"]).success();
         assert!(fs::read(site.here("victim")).unwrap() == site.file);
-        // What is replaced was another's, who opened it wide.
+        // The file that is replaced belonged to another user, with a permissive mode.
         fs::set_permissions(site.here("victim"), Permissions::from_mode(0o666)).unwrap();
         chown(site.here("victim"), Some(SOMEBODY), None).unwrap();
         site.run(&["-o", "victim", "/file"]).success();

@@ -1,7 +1,7 @@
-//! `mqfs-reap`: it finds every orphan.
+//! `mqfs-reap` finds every orphan.
 //!
-//! All of these need a namespace of their own: elsewhere they would remove the orphans of other
-//! tests, and of other people.
+//! These tests need a namespace of their own: elsewhere they would remove orphans of other tests
+//! and users.
 
 use std::io::Read;
 use std::process::Stdio;
@@ -96,13 +96,14 @@ fn clients_killed_at_any_point_leave_no_queue_that_the_reaper_misses() {
         for step in 0..60_u64 {
             let mut client =
                 Running::start(quiet.client().stdout(Stdio::null()).stderr(Stdio::null()));
-            // From before its main to after its end; the first steps, before its transfer, are small.
+            // Delays from before its main to after its end, in small steps at first.
             thread::sleep(Duration::from_micros(step * step * 4));
             // It may have ended by itself.
             let _ = kill(Pid::from_raw(client.pid()), Signal::SIGKILL);
             client.wait();
         }
-        // One that died between making its queue and putting the lease there is none for 10 s yet.
+        // A queue without a lease, from a client that died before it sent it, is no orphan for 10
+        // s.
         wait_until("no reply queue is left", || {
             Verdicts::now();
             reply_queues().is_empty()
@@ -139,7 +140,7 @@ fn a_permanently_running_reaper_disturbs_no_transfer() {
         let quiet = QuietServer::start();
         let key = quiet.server.key;
         let fetch = move || {
-            // Its queues come and go faster than any reaper looks.
+            // Its queues come and go faster than a reaper can look.
             let client = mqfs::Client::new(key);
             for _ in 0..400 {
                 let mut text = String::new();
@@ -163,7 +164,7 @@ fn a_permanently_running_reaper_disturbs_no_transfer() {
 fn request_queue_of_a_killed_idle_server_is_removed() {
     as_root_in_own_namespace(|| {
         let mut server = Server::start::<&str>(&[]);
-        // After it has kept house, which it does before its first request.
+        // It removes orphans before its first request.
         server.fetch("/etc/passwd");
         wait_until("it is at rest", || server.children().is_empty());
         let queue = queue_of(server.key).unwrap();
@@ -246,7 +247,7 @@ fn marked_queue_that_was_never_used_is_an_orphan_after_ten_seconds() {
             let verdicts = Verdicts::of(programs.program("mqfs-reap", SOMEBODY).arg("--json"));
             verdicts.on(queue) == ["orphan", "owner died before using it", "not permitted"]
         });
-        // The kernel keeps whole seconds of when it was made.
+        // The kernel stores the creation time in whole seconds.
         assert!(made.elapsed() >= Duration::from_secs(9), "{:?}", made.elapsed());
         let removed = ["orphan", "owner died before using it", "removed"];
         assert_eq!(Verdicts::now().on(queue), removed);
@@ -257,7 +258,7 @@ fn marked_queue_that_was_never_used_is_an_orphan_after_ten_seconds() {
 fn an_unprivileged_user_removes_only_own_queues() {
     as_root_in_own_namespace(|| {
         let roots = leased(dead_owner());
-        // A server that runs as this user was given it.
+        // It was handed to a server that runs as this user.
         let given = leased(dead_owner());
         let mut settings = given.status().unwrap().settings();
         settings.uid = sysv_ipc::Uid::from_raw(SOMEBODY);

@@ -1,5 +1,5 @@
-//! `mqfs-reap` among very many queues, beside others who make and remove queues, and beside another
-//! reaper.
+//! `mqfs-reap` among very many queues, beside processes that make and remove queues, and beside
+//! another reaper.
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
@@ -41,7 +41,7 @@ fn queues_that_come_and_go_are_no_error_and_only_orphans_are_removed() {
                 while !stop.load(Ordering::Relaxed) {
                     rounds += 1;
                     if kind == 0 {
-                        // May go by itself or by a reaper, whoever is first.
+                        // Its owner or a reaper removes it, whichever is first.
                         drop((0..8).map(|_| leased(dead)).collect::<Vec<_>>());
                         continue;
                     }
@@ -50,7 +50,7 @@ fn queues_that_come_and_go_are_no_error_and_only_orphans_are_removed() {
                         .collect();
                     queues.iter().skip(1).step_by(2).for_each(|queue| use_it(**queue));
                     for queue in queues {
-                        // It is there until its owner says otherwise.
+                        // It stays until its owner ends.
                         queue.release().remove().unwrap();
                     }
                 }
@@ -111,7 +111,7 @@ fn two_reapers_at_once_remove_each_orphan_once() {
     });
 }
 
-/// The queues of a namespace that is full, by what must become of them.
+/// The queues of a full namespace, by what must happen to them.
 struct Crowd {
     _processes: Vec<Running>,
     kept: Vec<OwnedQueue>,
@@ -119,8 +119,8 @@ struct Crowd {
     strangers: Vec<Queue>,
 }
 
-/// As many queues as there can be: of living owners, dead ones, reused pids, other programs, and
-/// some that cannot be judged.
+/// As many queues as possible: of living owners, dead owners, reused pids, other programs, and some
+/// whose owner is uncertain.
 fn crowd() -> Crowd {
     let processes: Vec<_> = (0..50).map(|_| sleeper()).collect();
     let owners: Vec<_> = processes.iter().map(|process| owner_of(process.pid())).collect();
@@ -158,14 +158,14 @@ fn in_a_full_namespace_only_orphans_are_removed() {
 
         assert_eq!(verdicts.0.len(), all);
         assert!(verdicts.removed().into_iter().collect::<BTreeSet<_>>() == orphans);
-        // Those of other programs go once they are old enough.
+        // Those of other programs are removed once they are old enough.
         let use_all = |queues: &[Queue]| in_dead_process(|| queues.iter().for_each(|q| use_it(*q)));
         let mut user = use_all(&strangers);
         let start = Instant::now();
         while !strangers.is_empty() {
             assert!(start.elapsed() < Duration::from_secs(300), "{} are left", strangers.len());
             if kill(user, None).is_ok() {
-                // Its pid is somebody else's by now, which is a doubt.
+                // Another process has its pid, so its death is uncertain.
                 user = use_all(&strangers);
             }
             reap(&["--foreign", "--older-than", "1ms"]).success();

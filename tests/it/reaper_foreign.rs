@@ -1,4 +1,4 @@
-//! `mqfs-reap --foreign`: queues that mqfs did not make.
+//! `mqfs-reap --foreign`: queues of other software.
 
 use std::fs;
 use std::sync::mpsc;
@@ -21,10 +21,10 @@ use crate::support::{
 
 const MESSAGE: MessageType = MessageType::new(1).unwrap();
 const GONE: &str = "not made by mqfs, its last sender and receiver are gone";
-/// Every queue is older than this a second later, as the kernel keeps whole seconds.
+/// After a second every queue is older than this; the kernel counts whole seconds.
 const AT_ONCE: [&str; 4] = ["--json", "--foreign", "--older-than", "1ms"];
 
-/// A queue of other software, as most are made.
+/// A typical queue of other software.
 fn foreign() -> OwnedQueue {
     OwnedQueue::private(Mode::new(0o600)).unwrap()
 }
@@ -37,20 +37,20 @@ fn receive(queue: Queue) {
     queue.try_receive(&mut MessageBuffer::with_capacity(8), Select::Any).unwrap();
 }
 
-/// Sends twice and receives once: a message is left behind.
+/// Sends twice and receives once, so that a message is left.
 fn send_and_receive(queue: Queue) {
     send(queue);
     send(queue);
     receive(queue);
 }
 
-/// The same in a process that is dead and buried.
+/// The same in a process that has ended.
 fn used_by_the_dead(queue: OwnedQueue) -> OwnedQueue {
     in_dead_process(|| send_and_receive(*queue));
     queue
 }
 
-/// What is said once every queue is old enough, with nothing removed.
+/// The verdicts once every queue is old enough; removes nothing.
 fn judged() -> Verdicts {
     let old = used_by_the_dead(foreign());
     let mut verdicts = Verdicts(vec![]);
@@ -76,7 +76,7 @@ fn old_private_queue_whose_last_users_are_dead_is_removed_on_request() {
                 Verdicts::of(command.args(["--json", "--foreign", "--older-than", "1s"]));
             verdicts.on(*queue) == ["orphan", GONE, "removed"]
         });
-        // Less what passed between its use and the look at the clock.
+        // Minus the time between its use and the reading of the clock.
         assert!(used.elapsed() >= Duration::from_millis(900), "{:?}", used.elapsed());
         assert!(!exists(*queue));
     });
@@ -86,7 +86,7 @@ fn old_private_queue_whose_last_users_are_dead_is_removed_on_request() {
 fn queue_whose_last_sender_or_receiver_lives_or_is_unknown_is_kept() {
     as_root_in_own_namespace(|| {
         let unused = foreign();
-        // So it looks while a living client has not read yet.
+        // As if a living client had not read yet.
         let unread = foreign();
         in_dead_process(|| send(*unread));
         let sender_lives = used_by_the_dead(foreign());
@@ -140,7 +140,8 @@ fn queue_whose_last_receiver_is_a_living_thread_is_kept() {
             received.send(sysv_ipc::Pid::from_raw(nix::unistd::gettid().as_raw())).unwrap();
             let _ = go_on.recv();
         });
-        // Only who waits already is recorded as a thread: pipelined_send in ipc/msg.c.
+        // Only a receiver that already waits is recorded by its thread id: pipelined_send in
+        // ipc/msg.c.
         wait_until("it waits", || {
             let mut command = program("mqfs-reap");
             Verdicts::of(command.arg("-n").args(AT_ONCE));
@@ -157,7 +158,7 @@ fn queue_whose_last_receiver_is_a_living_thread_is_kept() {
     });
 }
 
-/// Whether some thread of this test waits in msgrcv.
+/// Whether a thread of this test waits in msgrcv.
 fn waits_in_this_process() -> bool {
     fs::read_dir("/proc/self/task").unwrap().flatten().any(|thread| {
         fs::read_to_string(thread.path().join("wchan")).is_ok_and(|at| at.contains("do_msgrcv"))
@@ -287,7 +288,7 @@ fn queue_used_or_replaced_since_the_verdict_is_kept() {
         let finding = find(*used_again);
         receive(*used_again);
         assert_eq!(remove(&finding), Action::Used);
-        // By processes that are dead, and within the same second.
+        // By dead processes, within the same second.
         let used_by_others = used_by_the_dead(foreign());
         let finding = find(*used_by_others);
         let used_by_others = used_by_the_dead(used_by_others);
@@ -310,7 +311,7 @@ fn queue_used_or_replaced_since_the_verdict_is_kept() {
                 send_and_receive(*other);
             }
             let action = remove(&finding);
-            // Which of both depends on whether the clock's second is another one by now.
+            // Which of both depends on whether a new second has begun.
             assert!(matches!(action, Action::Used | Action::Vanished), "{action}");
             assert!(exists(*other));
         }

@@ -1,4 +1,4 @@
-//! `mqfs-reap`: what it never removes.
+//! `mqfs-reap` never removes these queues.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,7 +22,7 @@ const FOREIGN: [u16; 7] = [0o600, 0o666, 0o777, 0o644, 0o755, 0o620, 0o000];
 #[test]
 fn queues_of_other_software_are_foreign_whatever_their_mode() {
     as_root_in_own_namespace(|| {
-        // Made and used by processes that are dead, the longest of doubts.
+        // Dead processes made and used them.
         in_dead_process(|| {
             for mode in FOREIGN {
                 for key in [Key::PRIVATE, unique_key()] {

@@ -1,4 +1,4 @@
-//! `mqfs-reap --check`, `--older-than`, `--uid`, and what it does not take.
+//! `mqfs-reap --check`, `--older-than`, `--uid`, and wrong options.
 
 use std::time::{Duration, Instant};
 
@@ -93,7 +93,7 @@ fn orphan_is_kept_until_it_is_old_enough() {
     as_root_in_own_namespace(|| {
         let made = Instant::now();
         let orphan = leased(dead_owner());
-        // A server's that was killed.
+        // The queue of a killed server.
         let key = unique_key();
         let requests = OwnedQueue::create(key, Mode::new(0o733)).unwrap();
         let semaphore = Lock::open_or_create(key, Mode::new(0o644)).unwrap();
@@ -135,7 +135,7 @@ fn use_resets_an_orphans_age_even_after_the_verdict() {
 fn only_the_users_own_queues_are_examined() {
     as_root_in_own_namespace(|| {
         let roots = leased(dead_owner());
-        // It was given to that user, who did not make it.
+        // That user owns it, but did not create it.
         let given = leased(dead_owner());
         let mut settings = given.status().unwrap().settings();
         settings.uid = sysv_ipc::Uid::from_raw(SOMEBODY);

@@ -20,7 +20,7 @@ fn watch(arguments: &[&str]) -> Command {
     command
 }
 
-/// Waits until its first pass is over.
+/// Waits for the end of its first pass.
 fn asleep(running: &Running) {
     wait_until("it sleeps", || {
         let at = fs::read_to_string(format!("/proc/{}/wchan", running.pid()));
@@ -28,7 +28,7 @@ fn asleep(running: &Running) {
     });
 }
 
-/// Ends it as a service manager would, and what it still wrote.
+/// Stops it as a service manager would. Returns the rest of its output.
 #[track_caller]
 fn terminate(running: Running) -> String {
     running.signal(Signal::SIGTERM);
@@ -177,7 +177,7 @@ fn watch_reports_each_orphan_that_it_may_not_remove_once() {
         };
         let first = line();
         assert!(first.contains(&format!("queue {}: not permitted: ", roots.id())), "{first}");
-        // One that it may remove, found in a later pass, which finds the first again.
+        // An orphan that it may remove, in a later pass, which finds the first one again.
         let theirs = leased(dead_owner());
         let mut settings = theirs.status().unwrap().settings();
         settings.uid = sysv_ipc::Uid::from_raw(SOMEBODY);

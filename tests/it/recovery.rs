@@ -1,5 +1,5 @@
-//! What happens to a server besides requests: limits, full disks, signals, queues removed under it,
-//! children killed. It serves on, and nobody's transfer is lost who has time to wait.
+//! A server under adverse conditions: limits, full disks, signals, removed queues, killed children.
+//! It goes on, and clients that wait long enough get their files.
 
 mod lost_queue;
 mod shortage;
@@ -45,7 +45,7 @@ impl Place {
         command
     }
 
-    /// A server that has kept house.
+    /// A server that has removed orphans once.
     #[track_caller]
     fn serve(&self, arguments: &[&str]) -> Server {
         let server = Server::start_as(self.key, &mut self.command(arguments));
@@ -66,7 +66,7 @@ impl Place {
         assert!(run(&mut self.client()).success() == self.file);
     }
 
-    /// Clients that ask for the file at once.
+    /// Clients that request the file at the same time.
     fn crowd(&self, size: usize, arguments: &[&str]) -> Crowd {
         let ask = |_| {
             let client = Running::start(self.client().args(arguments));
@@ -79,13 +79,13 @@ impl Place {
         queue_of(self.key).unwrap()
     }
 
-    /// How many requests nobody has taken yet.
+    /// How many requests wait in the queue.
     fn waiting(&self) -> u64 {
         queue_of(self.key).and_then(|queue| queue.status().ok()).map_or(0, |s| s.messages)
     }
 }
 
-/// Clients, each with somebody who reads what it writes.
+/// Clients, each with a thread that reads its output.
 struct Crowd(Vec<JoinHandle<Finished>>);
 
 impl Crowd {
@@ -106,7 +106,7 @@ fn signal(pid: i32, signal: Signal) {
     kill(Pid::from_raw(pid), signal).unwrap();
 }
 
-/// A request of this process's, which never reads the answer.
+/// A request of this process, which never reads the answer.
 fn ask_and_never_read(requests: Queue) -> OwnedQueue {
     let queue = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
     let lease = lease::new(requests.id()).unwrap();

@@ -1,4 +1,4 @@
-//! Transfers that are interrupted, and what becomes of them.
+//! Interrupted transfers.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -16,7 +16,7 @@ use crate::support::{
     owner_of, queue_of, reply_queues, sleeper, unique_key, wait_until,
 };
 
-/// A folder with 4 MiB under /file, and how to serve it.
+/// A folder with 4 MiB under /file, and a key for its servers.
 struct Files {
     folder: TempDir,
     key: Key,
@@ -48,7 +48,7 @@ impl Files {
     }
 }
 
-/// `kill -9` of a server and all its children, as of a whole service.
+/// Kills a server and all its children.
 fn kill_all(mut server: Server) {
     let children = children_of(server.pid());
     server.signal(Signal::SIGKILL);
@@ -87,7 +87,7 @@ fn a_transfer_whose_child_is_killed_resumes_where_it_was() {
     });
 }
 
-/// What the transfers that came to their end brought, in bytes.
+/// The bytes of all completed transfers, from the log.
 fn sent(server: &Server) -> Vec<u64> {
     let log = server.log();
     let lines = log.lines().filter(|line| line.contains("outcome=\"sent\""));
@@ -97,7 +97,7 @@ fn sent(server: &Server) -> Vec<u64> {
         .collect()
 }
 
-/// The reply queue of a transfer that came after those `before`, once bytes are read from it.
+/// The reply queue of a new transfer, not among those `before`, once the client has read from it.
 fn new_transfer(before: &[Queue]) -> Queue {
     let mut found = None;
     wait_until("a transfer is under way", || {
@@ -159,7 +159,7 @@ fn a_replaced_file_is_fetched_again_or_is_an_error() {
         server.fetch("/file");
         let copy = files.folder.path().join("copy");
         let to_stdout = Stuck::start(&mut files.client());
-        // Large enough that it can be stopped on its way.
+        // Large enough to be stopped in the middle.
         fs::File::create(files.folder.path().join("sparse")).unwrap().set_len(1 << 32).unwrap();
         let mut command = crate::support::client(files.key);
         let before = reply_queues();
@@ -269,14 +269,14 @@ fn a_dead_child_is_not_confused_with_a_process_that_reuses_its_pid() {
             stuck.wait_for_its_output(); // by then it has looked at who sends
             let child = children_of(server.pid())[0];
             let born = owner_of(child).start_time;
-            // Together, so that nobody tells the client.
+            // All at once, so that nobody informs the client.
             kill_all(server);
             waitpid(Pid::from_raw(child), None).unwrap(); // we are process 1 here
             let mut other = None;
             wait_until("the pid is another's", || {
                 fs::write("/proc/sys/kernel/ns_last_pid", (child - 1).to_string()).unwrap();
                 let process = sleeper();
-                // Start times are counted in hundredths of a second, and all this may take less.
+                // Start times count hundredths of a second; let one pass.
                 let found = process.pid() == child && owner_of(child).start_time != born;
                 other = Some(process);
                 found

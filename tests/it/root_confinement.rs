@@ -1,5 +1,5 @@
-//! Links and special files: whatever stands below the root, only regular files from below it come
-//! out, and only those that the caller may read.
+//! Links and special files: the server serves only regular files below the root that the caller may
+//! read.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -24,7 +24,7 @@ const NO_LINKS: &str = "Too many symbolic links encountered";
 const FOLDER: &str = "Is a directory";
 const NOT_A_FOLDER: &str = "Not a directory";
 
-/// A folder beside the root, which everybody may read: only the root keeps its content in.
+/// A folder beside the root, which everybody may read, so that only the root protects it.
 fn outside() -> TempDir {
     let outside = public_folder();
     fs::write(outside.path().join("file"), SECRET).unwrap();
@@ -142,7 +142,7 @@ const SPECIAL: [(&str, &str); 4] = [
     ("/loop0", "block device"),
 ];
 
-/// A file of every other kind, which everybody may open, as far as its kind goes.
+/// A file of every other kind, with permissions for everybody.
 fn special_files(site: &Site) {
     let all = Mode::from_bits_truncate(0o666);
     mknod(&site.at("fifo"), SFlag::S_IFIFO, all, 0).unwrap();

@@ -1,4 +1,4 @@
-//! Starting a server: who gets a key, and what becomes of what stands under it.
+//! Starting a server: which server gets a key, and what happens to objects under that key.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -13,7 +13,7 @@ use crate::support::{
     in_own_namespace, noise, program, queue_of, run, stuck_client, unique_key, wait_until,
 };
 
-/// What a server says that does not start.
+/// The error message of a server that does not start.
 fn refused(key: Key) -> String {
     let refused = run(program("mqfs-server").args(["-k", &key.to_string()]));
     assert_eq!(refused.code(), Some(2), "{}", refused.stderr);
@@ -111,7 +111,7 @@ fn another_programs_live_queue_is_never_removed() {
         assert!(unread.contains("nothing says who receives from it"), "{unread}");
         assert!(unread.contains(&format!("ipcrm -Q {key}")), "{unread}");
 
-        // Now this process has received from it, and lives.
+        // Now its last receiver, this process, is alive.
         let message = MessageBuffer::with_text(NORMAL_PRIORITY, b"request");
         theirs.send(&message).unwrap();
         theirs.receive(&mut MessageBuffer::with_capacity(16), Select::Any).unwrap();
@@ -147,7 +147,7 @@ fn a_dead_programs_queue_is_replaced() {
 fn a_queue_that_everybody_may_write_is_not_taken_for_a_servers() {
     in_own_namespace(|| {
         let key = unique_key();
-        // All the x bits, as our mark has, but others may read.
+        // All x bits, like our mark, but others may read.
         let theirs = OwnedQueue::create(key, Mode::new(0o777)).unwrap();
         assert!(refused(key).contains("another program's"));
         assert!(theirs.status().is_ok());
@@ -255,7 +255,7 @@ fn if_fork_fails_the_client_retries_until_its_timeout() {
 fn root_removes_a_foreign_semaphore_and_other_users_name_it() {
     as_root_in_own_namespace(|| {
         let (key, programs) = (unique_key(), ForEverybody::new());
-        // A server that was killed leaves its semaphore; its queue is not what this is about.
+        // A killed server leaves its semaphore; its queue does not matter here.
         let mut command = programs.server(key, 64_124);
         let mut squatter = Server::start_as(key, command.args(["--root", "/proc"]));
         squatter.signal(Signal::SIGKILL);

@@ -27,7 +27,7 @@ impl Manager {
         Self { socket, folder }
     }
 
-    /// A server with these arguments, which is to tell it.
+    /// A server with these arguments that notifies this manager.
     #[track_caller]
     fn start<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Server {
         let key = unique_key();
@@ -91,7 +91,7 @@ const UNITS: [&str; 5] = [
     "mqfs-metrics.timer",
 ];
 
-/// The units in a folder of their own, with programs that are there.
+/// The units in a temporary folder, with the paths of the built programs.
 fn units() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for unit in UNITS {
@@ -104,7 +104,7 @@ fn units() -> TempDir {
     folder
 }
 
-/// None, and a word, where there is no systemd.
+/// None, with a message, where systemd is missing.
 fn systemd_analyze(arguments: &[&str]) -> Option<Command> {
     let found = Command::new("systemd-analyze").arg("--version").stdout(Stdio::null()).status();
     if found.is_err() {

@@ -1,4 +1,4 @@
-//! Signals, to the server and to clients, at rest and in the midst of a transfer: nothing stays.
+//! Signals to idle and busy servers and clients: they end in time and leave nothing.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -23,7 +23,7 @@ fn server_with_file(arguments: &[&str]) -> (Server, TempDir, Vec<u8>) {
     fs::write(folder.path().join("file"), &content).unwrap();
     let root = folder.path().to_str().unwrap().to_owned();
     let server = Server::start(&[&["--root", &root], arguments].concat());
-    // It keeps house before its first request; should it die meanwhile, its child would clean up.
+    // It removes orphans before its first request.
     server.fetch("/file");
     wait_until("its housekeeping is done", || children_of(server.pid()).is_empty());
     (server, folder, content)
@@ -160,7 +160,7 @@ fn a_client_that_waits_for_an_answer_leaves_no_queue_after_a_signal() {
 #[test]
 fn ctrl_c_to_a_whole_process_group_leaves_nothing() {
     in_own_namespace(|| {
-        // As a shell puts a server and what it runs beside it: one group, one SIGINT to all.
+        // As in a shell script: Ctrl-C sends SIGINT to server and clients, which form one group.
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
         let key = crate::support::unique_key();
@@ -321,7 +321,7 @@ fn every_transfer_of_a_client_has_its_timeout() {
         let (sender, results) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             for _ in 0..3 {
-                // A pause, in which the watch finds nothing to look at.
+                // Long enough for a pause between two checks of the watch.
                 std::thread::sleep(Duration::from_millis(300));
                 let timed_out = client.open("/f").unwrap_err().kind() == mqfs::ErrorKind::TimedOut;
                 let _ = sender.send(timed_out);

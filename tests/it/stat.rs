@@ -1,4 +1,4 @@
-//! `mqfs-stat`: what it shows of a server and of any queue, and how it ends.
+//! `mqfs-stat`: what it shows of servers and other queues, and its exit status.
 
 mod prometheus;
 mod segment;
@@ -24,7 +24,7 @@ use crate::support::{
     stuck_client_without_retries, unique_key, wait_until,
 };
 
-/// A server of a small file and one of 1 MiB, which keeps house once.
+/// A server of a small file and one of 1 MiB, which removes orphans once.
 fn server() -> (Server, TempDir) {
     server_with(&[])
 }
@@ -38,7 +38,7 @@ fn server_with(arguments: &[&str]) -> (Server, TempDir) {
     (Server::start(&[&usual[..], arguments].concat()), folder)
 }
 
-/// What `mqfs-stat --json` shows, whatever its exit status.
+/// The output of `mqfs-stat --json`, whatever its exit status.
 #[track_caller]
 fn look(key: Key) -> Value {
     object(&run(stat_of(key).arg("--json")))
@@ -49,7 +49,7 @@ fn object(finished: &Finished) -> Value {
     serde_json::from_slice(&finished.stdout).unwrap_or_else(|_| panic!("{}", finished.stderr))
 }
 
-/// Waits until a counter says so: a child counts after its client has everything.
+/// Waits until a counter has this value: a child counts after its client has everything.
 #[track_caller]
 fn wait_for(key: Key, counter: &str, value: u64) {
     let pointer = format!("/counters/{counter}");
@@ -113,7 +113,7 @@ fn active_children_lost_clients_and_dead_children_are_counted() {
         let first = stuck_client_without_retries(&server, "/big");
         let second = stuck_client_without_retries(&server, "/big");
         wait_for(server.key, "children", 2);
-        // What is under way is counted as well.
+        // Active transfers count as well.
         wait_until("bytes are counted", || {
             look(server.key)["counters"]["bytes_sent"].as_u64() > Some(0)
         });

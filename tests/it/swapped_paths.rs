@@ -1,5 +1,5 @@
-//! What changes while a path is resolved: folders and files swapped, moved out, replaced, as fast as
-//! another user can. Only the file's bytes come out, or a refusal, and no child waits.
+//! Another user swaps, moves and replaces folders and files as fast as possible while the server
+//! resolves a path. A client gets the file's bytes or a refusal, and no child blocks.
 
 use std::fs;
 use std::os::unix::fs::{chown, symlink};
@@ -19,7 +19,7 @@ use crate::support::{
 const INSIDE: &str = "inside";
 const SECRET: &str = "secret";
 
-/// A server, and below its root a folder where the attacker may rename.
+/// A server, and below its root a folder in which the attacker may rename.
 fn site() -> Site {
     let site = Site::start(&[]);
     fs::create_dir(site.at("moving")).unwrap();
@@ -41,12 +41,12 @@ fn exchange(one: &Path, other: &Path) -> Result<(), Errno> {
     renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE)
 }
 
-/// Asks for a path hundreds of times, until it was both there and not. Whatever is not served must be
-/// refused for this reason.
+/// Requests a path hundreds of times, until it was both served and refused. Refusals must have this
+/// reason.
 #[track_caller]
 fn fetch_meanwhile(site: &Site, attack: &mut Attack, path: &str, reason: &str) {
     const AT_ONCE: usize = 40;
-    // A rename is a change, too.
+    // A rename also counts as a change.
     let warning = format!("mqfs-client: {path}: warning: the file changed while it was read");
     let refusal = format!("mqfs-client: {path}: {reason}");
     let (mut fetched, mut refused) = (0, 0);
@@ -78,7 +78,7 @@ fn swapping_a_folder_with_a_link_does_not_lead_out_of_the_root() {
             symlink(target, &link).unwrap();
             let mut swapping = over_and_over(|| exchange(&folder, &link));
             fetch_meanwhile(&site, &mut swapping, "/moving/folder/file", NOT_FOUND);
-            // It stopped in either state.
+            // The attacker may have stopped in either state.
             let link = if link.is_symlink() { &link } else { &folder };
             fs::remove_file(link).unwrap();
             if link.file_name() == folder.file_name() {
@@ -107,7 +107,7 @@ fn moving_a_folder_out_does_not_let_dots_lead_out_of_the_root() {
     });
 }
 
-/// What may stand in a file's place, which everybody may open as far as its kind goes.
+/// A file of another kind in a file's place, with permissions for everybody.
 fn stand_in(path: &Path, kind: &str) {
     let all = Mode::from_bits_truncate(0o666);
     match kind {

@@ -1,4 +1,4 @@
-//! Whole trees: what arrives, what does not and is named, and what an interruption leaves.
+//! Whole trees: what arrives, what is reported missing, and what an interruption leaves.
 
 mod extremes;
 mod interrupted;
@@ -61,7 +61,7 @@ impl Site {
         run(&mut self.command(arguments))
     }
 
-    /// What is here is what is there: names, content, modes and times.
+    /// Fails the test unless both trees have the same names, content, modes and times.
     #[track_caller]
     pub fn assert_same(&self) {
         let (there, here) = (tree_of(self.folder.path()), tree_of(self.here.path()));
@@ -73,7 +73,7 @@ impl Site {
     }
 }
 
-/// What a tree is made of: of every path its mode, its time, and its content.
+/// The mode, time and content of every path in a tree.
 pub type Tree = BTreeMap<PathBuf, (u32, SystemTime, Vec<u8>)>;
 
 pub fn tree_of(top: &Path) -> Tree {
@@ -101,7 +101,7 @@ pub fn tree_of(top: &Path) -> Tree {
     tree
 }
 
-/// A bit of everything.
+/// A tree with entries of every kind.
 fn fill(site: &Site) {
     site.put("dir/empty", "");
     site.put("dir/small", "content");
@@ -144,7 +144,7 @@ fn a_tree_arrives_unchanged_in_one_request() {
         site.assert_same();
         wait_until("told", || site.server.log().contains("outcome="));
         assert_eq!(site.server.log().matches("outcome=").count(), 1, "one child");
-        // Once more, over what is there.
+        // Once more, over the existing tree.
         fs::set_permissions(site.here("dir/sub"), Permissions::from_mode(0o755)).unwrap();
         fs::write(site.here("dir/small"), "other").unwrap();
         fs::remove_file(site.here("dir/away")).unwrap();
@@ -200,7 +200,7 @@ fn several_paths_keep_their_base_names() {
         site.run(&["-r", "/one", "/two/", "/two/b", "-C", "trees"]).success();
         let names: Vec<_> = tree_of(&site.here("trees")).into_keys().collect();
         assert_eq!(names, ["b", "one", "one/a", "two", "two/b"].map(PathBuf::from));
-        // What has no name of its own is what it holds.
+        // A path without a base name stands for its content.
         fs::remove_dir_all(site.here.path()).unwrap();
         fs::create_dir(site.here.path()).unwrap();
         site.run(&["-r", "/", "-C", "."]).success();
@@ -272,7 +272,7 @@ fn a_private_file_is_private_while_it_is_written() {
         let site = Site::start();
         site.put("dir/private", "");
         let private = site.at("dir/private");
-        // Large enough to be caught on its way.
+        // Large enough to be seen during the transfer.
         fs::File::options().write(true).open(&private).unwrap().set_len(1 << 36).unwrap();
         fs::set_permissions(&private, Permissions::from_mode(0o600)).unwrap();
         for arguments in [["-r", "/dir", "-C", "."], ["-v", "/dir/private", "-C", "."]] {
@@ -309,11 +309,11 @@ fn a_tree_can_be_written_again_over_read_only_folders() {
             assert_eq!(fs::read_to_string(site.here("dir/sub/file")).unwrap(), content);
             assert_eq!(mode(), 0o555, "{arguments:?}");
         }
-        // Nor does it stay open when a signal ends it.
+        // The same after a signal.
         site.put("dir/z", "");
         allow(site.at("dir"), 0o555);
         site.run(&["-r", "/dir", "-C", "."]).success();
-        // More than can be written until it is told to end.
+        // More than the client can write before the signal.
         fs::File::options().write(true).open(site.at("dir/z")).unwrap().set_len(1 << 30).unwrap();
         let client = Running::start(&mut site.command(&["-r", "/dir", "-C", "."]));
         let top = || fs::metadata(site.here("dir")).unwrap().mode() & 0o7777;

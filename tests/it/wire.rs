@@ -1,5 +1,5 @@
-//! The bytes of the protocol: golden ones from fixtures/wire, and any that are in order. Those that are
-//! not: fuzz.rs.
+//! The bytes of the protocol: the golden ones in fixtures/wire, and random valid messages. fuzz.rs
+//! tests invalid ones.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -227,7 +227,7 @@ fn paths() -> impl Strategy<Value = Vec<u8>> {
     vec(1..=255_u8, 0..=MAX_PATH)
 }
 
-/// Places in trees.
+/// Starting points in trees.
 fn starts() -> impl Strategy<Value = Start<'static>> {
     const PATHS: [&[u8]; 7] =
         [b"", b"a", b"a/", b"dir/sub/name", b"\n\x1b/\xff", b"...", &[b'n'; MAX_START]];

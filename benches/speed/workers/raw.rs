@@ -1,5 +1,5 @@
-//! A sender and a receiver that only send and receive, or also read a file, checksum it twice and write
-//! it. They differ in how they wait.
+//! A sender and a receiver that only send and receive, or also read a file, checksum it twice and
+//! write it. They differ in how they wait.
 
 use std::convert::Infallible;
 use std::fs::File;

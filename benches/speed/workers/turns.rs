@@ -22,8 +22,8 @@ pub(super) fn main(arguments: &[String]) {
     println!("{}", medians.join(" "));
 }
 
-/// A source within this process, or `run:` and a command line without blanks in its words: the whole
-/// life of a process.
+/// A source within this process, or `run:` and a command line without blanks in its words: the
+/// whole life of a process.
 fn kind_of(word: &str) -> source::Source {
     let Some(line) = word.strip_prefix("run:") else { return source::parse(word) };
     let mut words = line.split(' ').map(str::to_owned);

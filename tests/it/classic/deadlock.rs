@@ -1,5 +1,5 @@
-//! The deadlock of one queue for everything, shown by `deadlock`; and the same load on mqfs, where no
-//! deadlock is possible.
+//! The deadlock of one queue for everything, shown by `deadlock`; and the same load on mqfs, where
+//! no deadlock is possible.
 
 use std::fs;
 

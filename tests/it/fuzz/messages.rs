@@ -1,4 +1,4 @@
-//! Messages that are in order, and what becomes of them.
+//! Valid messages, and changes to them.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -17,7 +17,7 @@ use sysv_ipc::QueueId;
 
 use crate::wire::{extensions, golden};
 
-/// The bytes of a message, shown as a literal for a test of its own.
+/// The bytes of a message, which `Debug` shows as a literal for a test.
 #[derive(Clone)]
 pub struct Bytes(pub Vec<u8>);
 
@@ -27,7 +27,7 @@ impl fmt::Debug for Bytes {
     }
 }
 
-/// A place in a message, often one where a field may begin.
+/// A position in a message, often one where a field may begin.
 #[derive(Debug, Clone)]
 struct Place(Index, usize);
 
@@ -37,7 +37,7 @@ impl Place {
     }
 }
 
-/// One thing that may happen to a message.
+/// One change to a message.
 #[derive(Debug, Clone)]
 enum Change {
     Flip(Place, u8),
@@ -49,7 +49,7 @@ enum Change {
     Grow(usize, u8),
 }
 
-/// What stands at the borders of what is in order.
+/// Values next to the limits of what is valid.
 const VALUES: [&[u8]; 23] = [
     b"\0",
     b"\x01",
@@ -76,7 +76,7 @@ const VALUES: [&[u8]; 23] = [
     b"mqfs-end",
 ];
 
-/// Lengths next to which something else begins.
+/// Lengths next to a limit.
 const LENGTHS: [usize; 6] =
     [MAX_PLAIN_REQUEST, 4 + MAX_PATH, 4168, MAX_REQUEST - 1, MAX_REQUEST + 2, MAX_REPLY + 1];
 
@@ -135,7 +135,7 @@ pub fn changed(valid: impl Strategy<Value = Vec<u8>> + 'static) -> impl Strategy
     prop_oneof![9 => changed, 1 => vec(any::<u8>(), 0..80)].prop_map(Bytes)
 }
 
-/// The whole message and its beginnings: of a long one those near its ends, and some between.
+/// The message and its prefixes; of a long message those near its ends, and some in between.
 pub fn beginnings(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let wanted = |&cut: &usize| cut < 128 || text.len() - cut < 128 || cut % 509 == 0;
     (0..=text.len()).rev().filter(wanted).map(|cut| &text[..cut])
@@ -167,7 +167,7 @@ pub fn requests() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![12 => short, 4 => golden, 1 => long_requests()]
 }
 
-/// Requests with about the longest path there is, or one that is too long by a little.
+/// Requests with a path of about the maximum length, also slightly longer.
 fn long_requests() -> impl Strategy<Value = Vec<u8>> {
     let lengths = MAX_PATH - 2..=MAX_PATH + 2;
     (1..=255_u8, lengths, extensions()).prop_map(|(byte, length, extension)| {
@@ -209,7 +209,7 @@ pub fn replies() -> impl Strategy<Value = (i64, Bytes)> {
     ]
 }
 
-/// The type that belongs to a message, or now and then another.
+/// The type of a message, or sometimes another one.
 fn mtypes(usual: i64) -> impl Strategy<Value = i64> {
     let near = (-2..=2_i64).prop_map(move |by| (usual + by).max(1));
     prop_oneof![18 => Just(usual), 1 => near, 1 => prop_oneof![1..=5_i64, 1..=i64::MAX]]

@@ -1,4 +1,5 @@
-//! The decoders once more, written after docs/protocol.md alone: by offsets and plain numbers.
+//! A second implementation of the decoders, from docs/protocol.md alone, with offsets and plain
+//! numbers.
 
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +12,7 @@ use mqfs::wire::{
 use nix::errno::Errno;
 use sysv_ipc::QueueId;
 
-/// The bytes of a field, if the message has them all.
+/// The bytes of a field, if the message is long enough.
 fn field<const N: usize>(text: &[u8], offset: usize) -> Result<[u8; N], Malformed> {
     let bytes = text.get(offset..).and_then(|bytes| bytes.first_chunk());
     bytes.copied().ok_or(Malformed::TooShort)
@@ -33,12 +34,12 @@ fn uint64(text: &[u8], offset: usize) -> Result<u64, Malformed> {
     field(text, offset).map(u64::from_ne_bytes)
 }
 
-/// A number of bytes, of which the greatest means that it is not known.
+/// A number of bytes; the greatest number means "unknown".
 fn length(text: &[u8], offset: usize) -> Result<Option<u64>, Malformed> {
     uint64(text, offset).map(|length| if length == u64::MAX { None } else { Some(length) })
 }
 
-/// Magic and version, with which all but requests begin.
+/// Magic and version, at the start of everything but requests.
 fn opening(text: &[u8], magic: &[u8; 8]) -> Result<(), Malformed> {
     if &field::<8>(text, 0)? != magic {
         return Err(Malformed::Magic);

@@ -1,5 +1,5 @@
-//! What `mqfs-server` does not answer: plain requests that its policy excludes or that name
-//! somebody else's queue, and what is no request at all.
+//! Requests that `mqfs-server` does not answer: plain ones that its policy excludes or that name
+//! another user's queue, and garbage.
 
 use std::fs;
 
@@ -35,7 +35,7 @@ fn plain_request(key: Key, queue: Queue) {
     ask(key, MessageType::new(1).unwrap(), &mtext);
 }
 
-/// Ends a server with all its children: whatever it was to send, it has sent. Its log.
+/// Stops a server with all its children, so that it has sent everything. Returns its log.
 #[track_caller]
 fn end(mut server: Server) -> String {
     server.signal(Signal::SIGTERM);
@@ -84,13 +84,13 @@ fn plain_any_answers_plain_requests_if_others_may_ask() {
     });
 }
 
-/// Else anybody could make the server write into somebody else's transfer.
+/// Otherwise anybody could make the server write into another user's transfer.
 #[test]
 fn a_plain_request_that_names_a_leased_queue_gets_no_reply() {
     in_own_namespace(|| {
         for policy in ["owner", "any"] {
             let (_folder, server) = start(&["--plain", policy]);
-            // As mqfs-client makes it; just before its lease is in; and with nothing but the lease.
+            // A queue as mqfs-client makes it, before the lease is in it, and with only the lease.
             let queues = [(REPLY_QUEUE_MODE, 1), (REPLY_QUEUE_MODE, 0), (TLPI_MODE, 1)]
                 .map(|(mode, leases)| (queue_with_lease(mode, leases), leases));
             for (queue, _) in &queues {
@@ -151,7 +151,7 @@ fn garbage_on_the_request_queue_does_not_stop_the_server() {
             for mtext in &garbage {
                 ask(server.key, mtype, mtext);
             }
-            // Types are priorities, and every one is taken.
+            // Types are priorities; the server takes all of them.
             let asking = reply_queue();
             ask(server.key, mtype, &request(asking.id().get(), "/file", 260));
             assert_eq!(receive_plain(*asking), CONTENT);
@@ -164,7 +164,7 @@ fn garbage_on_the_request_queue_does_not_stop_the_server() {
         assert!(log.contains("refused reason=\"malformed\""), "{log}");
         assert!(log.contains("refused reason=\"the reply queue does not exist\""), "{log}");
         assert!(log.contains("refused reason=\"the reply queue has a key\""), "{log}");
-        // No garbage cost a fork: one child for each that was in order.
+        // Garbage costs no fork: there is one child for each valid request.
         assert_eq!(log.matches("outcome=").count(), 7, "{log}");
         assert_eq!(bystander.status().unwrap().last_sender, None);
         assert_eq!(keyed.status().unwrap().last_sender, None);

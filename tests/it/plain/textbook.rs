@@ -12,14 +12,13 @@ use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select}
 
 use crate::support::{Running, clear, noise, program, queue_of, unique_key, wait_until};
 
-/// Nothing, a byte, what fits into the buffer of either kind of plain client, and what takes many
-/// messages.
+/// Sizes around the buffers of both kinds of plain client, and of many messages.
 pub const SIZES: [usize; 6] = [0, 1, 4096, 8192, (1 << 20) + 1, 64 << 20];
 
-/// What TLPI's client makes its queue with.
+/// The mode of a queue of TLPI's client.
 pub const TLPI_MODE: Mode = Mode::new(0o620);
 
-/// A textbook server under a key of its own, which can be asked.
+/// A textbook server under a key of its own, ready for requests.
 pub struct TextbookServer {
     pub key: Key,
     running: Running,
@@ -39,7 +38,7 @@ impl TextbookServer {
         Self { key, running }
     }
 
-    /// Ends it, and fails the test if it had ended by itself or leaves its queue.
+    /// Stops it. Fails the test if it had ended by itself or leaves its queue.
     #[track_caller]
     pub fn stop(mut self) {
         assert!(!self.running.has_ended(), "it ended by itself");
@@ -51,19 +50,19 @@ impl TextbookServer {
 
 impl Drop for TextbookServer {
     fn drop(&mut self) {
-        // Killed when the test fails, it removes nothing.
+        // If it was killed, it has removed nothing.
         clear(self.key);
     }
 }
 
-/// `textbook_client --key KEY`, to be told more.
+/// `textbook_client --key KEY`, without further arguments.
 pub fn textbook_client(key: Key) -> Command {
     let mut command = program("textbook_client");
     command.args(["--key", &key.to_string()]);
     command
 }
 
-/// Both kinds of plain client that are out there: a buffer, and a path's field.
+/// The two kinds of plain client in use: sizes of their buffer and path field.
 pub fn textbook_clients(key: Key) -> [Command; 2] {
     [("4096", "260"), ("8192", "4100")].map(|(buffer, request)| {
         let mut command = textbook_client(key);
@@ -72,7 +71,7 @@ pub fn textbook_clients(key: Key) -> [Command; 2] {
     })
 }
 
-/// A textbook client that is not answered: killed by the test, for nothing else ends it.
+/// A textbook client that gets no answer. Only the test can end it.
 pub struct Unanswered(Running);
 
 impl Unanswered {
@@ -82,7 +81,7 @@ impl Unanswered {
         Self(Running::start(command.arg(path).stdout(Stdio::null())))
     }
 
-    /// Ends it as a user would, and fails the test if anything had ended it before.
+    /// Ends it as a user would. Fails the test if it had ended before.
     #[track_caller]
     pub fn interrupt(mut self) {
         assert!(!self.0.has_ended(), "it was answered");
@@ -91,7 +90,7 @@ impl Unanswered {
     }
 }
 
-/// Writes `size` bytes of noise to a file; the file and the bytes.
+/// Writes `size` bytes of noise to a file. Returns the file and the bytes.
 pub fn noise_file(folder: &Path, size: usize) -> (PathBuf, Vec<u8>) {
     let (path, content) = (folder.join(format!("file-{size}")), noise(size));
     fs::write(&path, &content).unwrap();
@@ -104,7 +103,7 @@ pub fn path_of_length(folder: &str, name: &str, length: usize) -> String {
     format!("{folder}{}{name}", "/".repeat(slashes))
 }
 
-/// A request by hand: the id, the path and its NUL, and padding up to `size` bytes.
+/// A hand-made request: the id, the path and its NUL, and padding up to `size` bytes.
 pub fn request(reply_queue: i32, path: &str, size: usize) -> Vec<u8> {
     let mut mtext = reply_queue.to_ne_bytes().to_vec();
     mtext.extend_from_slice(path.as_bytes());
@@ -127,7 +126,7 @@ pub fn reply_queue() -> OwnedQueue {
     OwnedQueue::private(TLPI_MODE).unwrap()
 }
 
-/// Receives a reply as it must be for every plain client: DATA, and an empty END. Its bytes.
+/// Receives a reply that suits every plain client: DATA, and an empty END. Returns its bytes.
 #[track_caller]
 pub fn receive_plain(queue: Queue) -> Vec<u8> {
     let (mut message, mut bytes) = (MessageBuffer::with_capacity(8192), Vec::new());

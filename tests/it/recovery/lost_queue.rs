@@ -1,4 +1,4 @@
-//! A server's own request queue removed under it, and its lock.
+//! A server whose request queue or lock somebody removes.
 
 use std::fs;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Limits that a server reaches, memory that it does not get, and disks that take no more log.
+//! A server that runs out of descriptors, memory or disk space for its log.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -14,7 +14,7 @@ use crate::support::{
     wait_until,
 };
 
-/// `prlimit` on a server, by its own user, to which alone a higher soft limit is open again.
+/// Sets a limit of a running server with `prlimit`.
 #[track_caller]
 fn limit(server: &Server, what: &str) {
     run(Command::new("prlimit").args(["--pid", &server.pid().to_string(), what])).success();
@@ -28,7 +28,7 @@ fn a_server_or_child_with_too_few_descriptors_reports_it() {
         for descriptors in 5..=12 {
             let mut server = with_descriptors(descriptors, &place.command(&["--quiet"]));
             if !has_started(&mut server) {
-                // Rather than serve unconfined.
+                // It must not serve unconfined.
                 let ended = server.finish();
                 assert_eq!(ended.code(), Some(2));
                 let why = "mqfs-server: landlock_create_ruleset: EMFILE: Too many open files\n";
@@ -52,7 +52,7 @@ fn a_server_or_child_with_too_few_descriptors_reports_it() {
     });
 }
 
-/// A server that may have so many files open at once.
+/// A server with a limit on open files.
 fn with_descriptors(number: usize, server: &Command) -> Running {
     let mut command = Command::new("prlimit");
     command.arg(format!("--nofile={number}:{number}"));
@@ -60,7 +60,7 @@ fn with_descriptors(number: usize, server: &Command) -> Running {
     Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
 }
 
-/// Whether a server came so far that it can be asked; otherwise it has ended.
+/// Whether a server became ready; otherwise it has ended.
 fn has_started(server: &mut Running) -> bool {
     let mut line = String::new();
     BufReader::new(server.child().stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -93,7 +93,7 @@ fn a_server_without_memory_survives_and_recovers() {
         let under_way = Stuck::start(&mut place.client());
         limit(&server, "--as=1:"); // less than it has: not a byte more
         for client in place.crowd(16, &[]).finish() {
-            // Either what it has is enough, or the child dies of it.
+            // Either its memory suffices, or the child dies.
             assert!(matches!(client.code(), Some(0 | 1)), "{}", client.stderr);
             assert_eq!(client.code() == Some(0), client.stdout == place.file, "{}", client.stderr);
         }
@@ -104,7 +104,7 @@ fn a_server_without_memory_survives_and_recovers() {
     });
 }
 
-/// A server with its log elsewhere than where tests read it.
+/// A server that logs to another place.
 #[track_caller]
 fn start_with_log(place: &Place, command: &mut Command, log: impl Into<Stdio>) -> Running {
     let server = Running::start(command.stdout(Stdio::null()).stderr(log));
@@ -137,7 +137,7 @@ fn a_log_that_cannot_be_written_delays_nobody() {
     });
 }
 
-/// Mounts a tmpfs of this size for this thread and what it starts alone; false if it may not.
+/// Mounts a tmpfs only for this thread and what it starts; false if it may not.
 fn mount_tmpfs(folder: &Path, size: &str) -> bool {
     let mount = |arguments: &[&str]| {
         run(Command::new("mount").args(arguments).arg(folder)).code() == Some(0)
@@ -176,14 +176,14 @@ fn a_full_log_disk_delays_nobody_and_logging_resumes_later() {
     });
 }
 
-/// What an allocation of the kernel's that fails looks like.
+/// Injects failing kernel allocations.
 #[test]
 fn clients_retry_if_the_server_cannot_fork() {
     in_own_namespace(|| {
         let place = Place::new();
         let server = place.command(&[]);
         let mut command = Command::new("strace");
-        // The tracer stands apart (-D), and the first five forks fail: housekeeping's among them.
+        // strace -D is no parent of the server. The first five forks fail, also that of the reaper.
         command.args(["-D", "-qq", "-o", "/dev/null", "-e", "trace=clone"]);
         command.args(["-e", "inject=clone:error=ENOMEM:when=1..5"]);
         let mut check = Command::new("strace");

@@ -1,4 +1,4 @@
-//! Processes that stand still for a while, and a clock that does not.
+//! Processes that are stopped for a while, and a clock that jumps.
 
 use std::collections::HashSet;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::support::{
     Running, Server, Stuck, in_own_namespace, noise, program, queue_of, run, state_of, wait_until,
 };
 
-/// Not for luck: how long something lasts is what the test is about.
+/// Sleeps. The duration is part of the test, and not a guess.
 fn let_pass(time: Duration) {
     let start = Instant::now();
     wait_until("the time has passed", || start.elapsed() > time);
@@ -71,7 +71,7 @@ fn a_child_stopped_beyond_the_stall_timeout_goes_on_with_a_reading_client() {
     });
 }
 
-/// As by Ctrl-Z and fg.
+/// Stops and continues like Ctrl-Z and fg.
 #[test]
 fn a_client_stopped_until_its_child_gave_up_fetches_the_rest() {
     in_own_namespace(|| {
@@ -86,7 +86,7 @@ fn a_client_stopped_until_its_child_gave_up_fetches_the_rest() {
     });
 }
 
-/// As a freezer of control groups does it, or `docker pause`.
+/// Stops and continues like the cgroup freezer or `docker pause`.
 #[test]
 fn server_and_clients_frozen_beyond_every_timeout_go_on_afterwards() {
     in_own_namespace(|| {
@@ -112,8 +112,8 @@ fn server_and_clients_frozen_beyond_every_timeout_go_on_afterwards() {
     });
 }
 
-/// A clock that is a year ahead and a year behind in turn. Whoever waits by it waits for ever, or
-/// not at all.
+/// A wall clock that jumps a year ahead and back. A wait that used it would take for ever or no
+/// time.
 const JUMPING_CLOCK: &str = r"
 #define _GNU_SOURCE
 #include <sys/syscall.h>

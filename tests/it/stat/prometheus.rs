@@ -13,8 +13,8 @@ fn metrics(key: Key) -> Finished {
     run(stat_of(key).arg("--prometheus"))
 }
 
-/// The samples of a page that follows the text exposition format strictly: a family is one block,
-/// and begins with its HELP and its TYPE; no sample comes twice.
+/// Parses the text exposition format strictly: a family is one block that begins with HELP and
+/// TYPE, and no sample occurs twice.
 #[track_caller]
 fn parse(page: &[u8]) -> BTreeMap<String, f64> {
     let page = std::str::from_utf8(page).unwrap();

@@ -1,4 +1,4 @@
-//! The segment of the counters: whose it is, how long it lives, and what it cannot do.
+//! The shared memory of the counters: its owner, its lifetime, and that it cannot harm the server.
 
 use std::fs;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,7 +13,7 @@ use crate::support::{
     queue_of, run, stat_of, unique_key, wait_until,
 };
 
-/// A segment of the caller's, removed at the end of the test.
+/// A segment of this process. Removed with its handle.
 struct Segment(SharedMemory);
 
 impl Segment {
@@ -21,7 +21,7 @@ impl Segment {
         Self(SharedMemory::create(key, 4096, Mode::new(mode)).unwrap())
     }
 
-    /// Made by another user.
+    /// A segment that another user made.
     fn of(uid: u32, key: Key, mode: u16) -> Self {
         let made = as_user(uid, || {
             SharedMemory::create(key, 4096, Mode::new(mode))
@@ -43,7 +43,7 @@ impl Drop for Segment {
     }
 }
 
-/// Stops a server, and leaves under its key what it leaves.
+/// Kills a server, and leaves what it left under its key.
 pub(super) fn stop_alone(mut server: Server) {
     server.signal(Signal::SIGTERM);
     assert!(server.running().wait().success());
@@ -153,7 +153,7 @@ fn changes_of_the_segment_do_not_affect_the_server() {
             }
             assert_eq!(server.fetch("/small"), b"small");
             assert_eq!(run(server.client().arg("/none")).code(), Some(1));
-            // Not even the magic is there: nothing is shown as counters.
+            // Without even the magic, no counters are shown.
             let seen = look(server.key);
             assert_eq!(seen["counters"], serde_json::Value::Null);
         }

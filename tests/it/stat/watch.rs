@@ -49,7 +49,7 @@ impl Terminal {
         Self { running, keyboard, screen }
     }
 
-    /// What was written, frame by frame.
+    /// The frames that were written.
     fn frames(&self) -> Vec<String> {
         let all = String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned();
         all.split("\x1b[H").skip(1).map(str::to_owned).collect()
@@ -78,7 +78,7 @@ fn watch_redraws_in_place_until_a_signal_and_ends_with_status_130() {
             assert!(frames.iter().all(|frame| frame.contains("QUEUE ")), "{frames:?}");
             let first = &frames[0];
             assert!(first.contains("every 100ms; Ctrl-C ends it"), "{first:?}");
-            // Nothing that would have to be undone, such as a hidden cursor or another screen.
+            // No hidden cursor and no alternate screen, which a killed program would leave behind.
             assert!(!first.contains("\x1b[?"), "{first:?}");
         }
     });

@@ -1,4 +1,4 @@
-//! Trees that are very deep, very wide, or not the same from one moment to the next.
+//! Trees that are very deep, very wide, or change all the time.
 
 use std::fs::{self, File, Permissions};
 use std::os::fd::OwnedFd;
@@ -16,7 +16,7 @@ use crate::support::{
     public_folder, run, wait_until,
 };
 
-/// Makes, or finds, a folder so many levels deep.
+/// Opens a folder at this depth, and makes it if necessary.
 fn deep(top: OwnedFd, name: &str, levels: usize, make: bool) -> Result<OwnedFd, Errno> {
     (0..levels).try_fold(top, |at, _| {
         if make {
@@ -77,7 +77,7 @@ fn folders_too_deep_for_the_descriptor_limit_are_named_and_the_rest_arrives() {
     });
 }
 
-/// In KiB; 0 of a process that has gone.
+/// In KiB; 0 if the process has ended.
 fn anonymous_memory(pid: i32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
@@ -103,7 +103,7 @@ fn nested_large_directories_take_little_memory() {
         stuck.wait_for_its_output();
         let most = anonymous_memory(site.server.children()[0]);
         assert!((14 << 10..22 << 10).contains(&most), "{most} KiB");
-        // What was forgotten meanwhile comes nevertheless.
+        // Names that were evicted from the cache arrive as well.
         let archive = stuck.finish();
         let mut archive = tar::Archive::new(&archive[..]);
         assert_eq!(archive.entries().unwrap().count(), LEVELS * 2001);

@@ -1,4 +1,4 @@
-//! Servers and children that die while a tree is on its way, and clients that are told to stop.
+//! Servers and children that die during the transfer of a tree, and interrupted clients.
 
 use std::fs::{self, Permissions};
 use std::io::Write;
@@ -41,7 +41,7 @@ fn kill_all(children: &[i32]) {
     }
 }
 
-/// Kills the server together with its children, and starts another one.
+/// Kills the server with its children, and starts another one.
 fn replace_server(site: &mut Site) {
     let (key, children) = (site.server.key, site.server.children());
     site.server.signal(Signal::SIGKILL);
@@ -52,7 +52,7 @@ fn replace_server(site: &mut Site) {
     std::mem::replace(&mut site.server, next).make_way();
 }
 
-/// A client in the midst of the first file, where it stands.
+/// A client that is stopped in the middle of the first file.
 fn frozen_client(site: &Site) -> Running {
     let client = Running::start(&mut site.command(&["-r", "/dir", "-C", "."]));
     wait_until("it is in the first file", || {
@@ -256,7 +256,7 @@ fn folders_of_an_interrupted_tree_have_their_final_modes() {
     in_own_namespace(|| {
         let site = site();
         fs::set_permissions(site.at("dir"), Permissions::from_mode(0o751)).unwrap();
-        // More than can be written until it is frozen.
+        // More than the client can write before it is stopped.
         let last = fs::File::options().write(true).open(site.at("dir/z/z")).unwrap();
         last.set_len(1 << 30).unwrap();
         let mut command = site.command(&["--retries", "0", "-r", "/dir", "-C", "."]);

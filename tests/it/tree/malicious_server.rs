@@ -1,4 +1,4 @@
-//! A server that lies: whatever it calls an entry, nothing is written but below the one folder.
+//! A malicious server: whatever it calls an entry, the client writes only below its folder.
 
 use std::fs;
 use std::io;
@@ -30,7 +30,7 @@ impl Lies {
         self
     }
 
-    /// A file that is said to be so large.
+    /// A file that is announced with this size.
     fn large(mut self, name: impl AsRef<[u8]>, size: u64) -> Self {
         let (meta, name) = (Meta { size, ..meta(Kind::Regular) }, name.as_ref());
         let entry = Entry { meta, uid: 0, gid: 0, links: 1, special: 0, name, target: b"" };
@@ -72,7 +72,7 @@ impl Lies {
         self
     }
 
-    /// Answers one request on the queue with all of it.
+    /// Answers one request on the queue with all these messages.
     fn tell(&self, requests: &Queue) {
         let (bytes, checksum) = (self.0.len() as u64, crc32fast::hash(&self.0));
         let end = Trailer { bytes, checksum, changed: false }.encode();
@@ -95,7 +95,7 @@ impl Lies {
     }
 }
 
-/// Has a client copy, list or archive what is told.
+/// Runs a client that copies, lists or archives the tree.
 fn ask(key: Key, lies: &Lies, arguments: &[&str], here: &Path) -> Finished {
     let requests = OwnedQueue::create(key, Mode::new(0o600)).unwrap();
     thread::scope(|scope| {
@@ -104,7 +104,7 @@ fn ask(key: Key, lies: &Lies, arguments: &[&str], here: &Path) -> Finished {
     })
 }
 
-/// A folder to write to, and beside it what must stay as it is.
+/// A folder to write to, and files beside it that must not change.
 fn copy(lies: &Lies) -> (Finished, Vec<String>) {
     let outer = public_folder();
     let here = outer.path().join("here");
@@ -159,7 +159,7 @@ fn a_name_that_leads_out_of_the_tree_ends_the_transfer() {
 #[test]
 fn no_file_is_written_through_a_link() {
     in_own_namespace(|| {
-        // Under one name a link, then what would go through it: out of order.
+        // A link, then an entry of the same name that would go through it: out of order.
         for then in [Lies::default().file("a"), Lies::default().dir("a").file("victim").end()] {
             let lies = Lies::default().dir("").link("a", "../..").raw(&then.0).end();
             let (outcome, names) = copy(&lies);
@@ -167,7 +167,7 @@ fn no_file_is_written_through_a_link() {
             assert_eq!((outcome.code(), &*outcome.stderr), (Some(1), expected));
             assert_eq!(names, ["a"]);
         }
-        // A link from before, in two requests: it is replaced, or refused, and never followed.
+        // A link that an earlier request made is replaced or refused, and never followed.
         let outer = public_folder();
         let here = outer.path().join("here");
         fs::create_dir_all(here.join("dir")).unwrap();
@@ -184,7 +184,7 @@ fn no_file_is_written_through_a_link() {
         assert_eq!(fs::read(outer.path().join("victim")).unwrap(), b"mine");
         assert_eq!(fs::read(here.join("dir/b")).unwrap(), b"planted");
         assert!(!here.join("dir/b").is_symlink());
-        // Nor is the top, or what a single file is written to.
+        // The same for the top folder, and for a single file.
         fs::rename(here.join("dir"), here.join("away")).unwrap();
         symlink("../folder", here.join("dir")).unwrap();
         let outcome = ask(unique_key(), &lies, &["-r", "-C", "."], &here);

@@ -1,5 +1,5 @@
-//! A client that lies about where it was: whatever place it names to begin at, it is sent what is
-//! below the directory that it asked for, and nothing that a link leads to.
+//! A client that lies about where to resume: whatever starting point it names, it gets only what is
+//! below the directory that it asked for, and nothing behind a link.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -15,7 +15,7 @@ use sysv_ipc::{MessageBuffer, Mode, OwnedQueue, Select};
 use super::Site;
 use crate::support::{in_own_namespace, queue_of};
 
-/// What the DATA of an answer hold, and whether it had an END.
+/// The bytes of all DATA of an answer, and whether it had an END.
 fn ask(site: &Site, operation: Operation<'_>) -> (Vec<u8>, bool) {
     let requests = queue_of(site.server.key).unwrap();
     let queue = OwnedQueue::private(Mode::new(0o711)).unwrap();
@@ -79,7 +79,7 @@ fn a_starting_point_behind_a_link_is_refused() {
         assert!(
             holds(&data, "it disappeared while the server was away") && holds(&data, "the last")
         );
-        // What is said to have arrived is compared with what is there.
+        // The server compares what the client claims to have with the file.
         let half = |checksum| Some((3, checksum));
         let with = |arrived| ask(&site, Operation::Tree(Start { path: b"a/inside", arrived })).0;
         let right = with(half(crc32fast::hash(b"con")));

@@ -1,5 +1,5 @@
-//! What the tests, soak tests and benchmarks of mqfs share: namespaces, users, the programs under test
-//! as processes that end with the test, hand-made queues, and waiting for conditions.
+//! What the tests, soak tests and benchmarks of mqfs share: namespaces, users, the programs under
+//! test as processes that end with the test, hand-made queues, and waiting for conditions.
 //!
 //! Everything here panics when it fails, and what it started ends with its handle.
 

@@ -140,8 +140,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // SIGTERM, not SIGKILL, so that it ends its children too. Once we have waited for it, its pid
-        // may belong to another process.
+        // SIGTERM, not SIGKILL, so that it ends its children too. Once we have waited for it, its
+        // pid may belong to another process.
         if !self.running.has_ended() {
             let _ = kill(Pid::from_raw(self.pid()), Signal::SIGCONT);
             let _ = kill(Pid::from_raw(self.pid()), Signal::SIGTERM);

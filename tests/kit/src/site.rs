@@ -15,8 +15,8 @@ use crate::{
     wait_until,
 };
 
-/// A server that serves `/big`. It has removed orphans once and does so again only after an hour, so
-/// that only `mqfs-reap` removes any.
+/// A server that serves `/big`. It has removed orphans once and does so again only after an hour,
+/// so that only `mqfs-reap` removes any.
 #[derive(Debug)]
 pub struct QuietServer {
     pub server: Server,

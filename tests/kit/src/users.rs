@@ -230,8 +230,8 @@ pub fn refusals(server: &Server, reason: &str) -> u64 {
     sum
 }
 
-/// Waits until a server has logged so many refusals. It logs each reason once a second, with the next
-/// request that it refuses for that reason: `again` makes one.
+/// Waits until a server has logged so many refusals. It logs each reason once a second, with the
+/// next request that it refuses for that reason: `again` makes one.
 #[track_caller]
 pub fn wait_for_refusals(server: &Server, reason: &str, count: u64, mut again: impl FnMut()) {
     wait_until("the log counts the refusals", || {

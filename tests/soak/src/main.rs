@@ -1,13 +1,13 @@
-//! Soak tests: what mqfs promises, tried for long and under faults. Each prints what it counted, and
-//! exits with 0 only if everything held.
+//! Soak tests: what mqfs promises, tried for long and under faults. Each prints what it counted,
+//! and exits with 0 only if everything held.
 //!
 //! ```sh
 //! cargo run --release -p mqfs-soak -- faults --faults 2000 --seed 1
 //! ```
 //!
-//! As root they run in an IPC namespace of their own, otherwise under a key of their own. They end no
-//! process and remove no queue that they did not make; the reapers that they run remove orphans, as
-//! any reaper does.
+//! As root they run in an IPC namespace of their own, otherwise under a key of their own. They end
+//! no process and remove no queue that they did not make; the reapers that they run remove orphans,
+//! as any reaper does.
 
 #![allow(unreachable_pub, missing_docs)]
 

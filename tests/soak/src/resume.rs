@@ -1,10 +1,10 @@
 //! One large transfer whose servers are killed on the way, each with all its children.
 //!
-//! A client asks the next server for what follows its last byte, after it has read what a dead child
-//! left in the queue. So nothing is sent twice but what was in flight: what a queue holds
-//! (`msg_qbytes`), and what a child reads at once. Killed servers log nothing, so this test stops the
-//! client before each kill and takes from /proc/PID/io what the children have read. The last child logs
-//! what it sent. The sum, less the size, is an upper bound of what was sent twice.
+//! A client asks the next server for what follows its last byte, after it has read what a dead
+//! child left in the queue. So nothing is sent twice but what was in flight: what a queue holds
+//! (`msg_qbytes`), and what a child reads at once. Killed servers log nothing, so this test stops
+//! the client before each kill and takes from /proc/PID/io what the children have read. The last
+//! child logs what it sent. The sum, less the size, is an upper bound of what was sent twice.
 
 use std::fmt::Write;
 use std::fs;
@@ -110,8 +110,8 @@ impl Transfer {
 }
 
 impl Tally {
-    /// Stops the client at the next of `kills` equal parts. It runs in short steps, so that it cannot
-    /// reach the end before we look.
+    /// Stops the client at the next of `kills` equal parts. It runs in short steps, so that it
+    /// cannot reach the end before we look.
     fn stop_at_next(&mut self, transfer: &Transfer, opts: &Opts, kill: u64) -> Result<()> {
         const STEP: Duration = Duration::from_micros(500);
         let last = self.positions.last().copied().unwrap_or(0);

@@ -31,7 +31,8 @@ pub struct Site {
 }
 
 impl Site {
-    /// From here on this process adopts the children of servers that died, so that it can count them.
+    /// From here on this process adopts the children of servers that died, so that it can count
+    /// them.
     pub fn new() -> Result<Self> {
         let namespace = Namespace::enter()?;
         set_child_subreaper(true).context("prctl")?;
@@ -115,8 +116,8 @@ impl Site {
 
     /// Counts what is left once every program has ended.
     pub fn count_left(&self, report: &mut Report) -> Result<()> {
-        // A client killed right after msgget leaves a queue without a lease. The reaper takes it for
-        // an orphan only after ten seconds.
+        // A client killed right after msgget leaves a queue without a lease. The reaper takes it
+        // for an orphan only after ten seconds.
         const GRACE: Duration = Duration::from_secs(14);
         self.reap()?;
         wait_for(GRACE, || {
@@ -152,8 +153,8 @@ pub fn own_pid() -> i32 {
     std::process::id() as i32
 }
 
-/// Kills all our children, and removes what has our key or is in our folder. Other queues go with the
-/// namespace, or are left to the reaper.
+/// Kills all our children, and removes what has our key or is in our folder. Other queues go with
+/// the namespace, or are left to the reaper.
 fn end_everything(folder: &Path, namespace: &Namespace) {
     wait_for(DEADLINE / 3, || {
         let children = children_of(own_pid());
@@ -169,7 +170,8 @@ fn end_everything(folder: &Path, namespace: &Namespace) {
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// After a signal, starts and prints nothing more: the thread that handles signals ends the program.
+/// After a signal, starts and prints nothing more: the thread that handles signals ends the
+/// program.
 pub fn park_if_interrupted() {
     while INTERRUPTED.load(Ordering::SeqCst) {
         thread::park();

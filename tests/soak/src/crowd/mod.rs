@@ -1,7 +1,7 @@
 //! Very many clients at once, all of them in the middle of a transfer; then some stop and some die.
 //!
-//! The file is larger than a pipe and a queue hold together, and nobody reads the clients' output until
-//! all transfers are under way. So all transfers are under way at once, whatever the timing.
+//! The file is larger than a pipe and a queue hold together, and nobody reads the clients' output
+//! until all transfers are under way. So all transfers are under way at once, whatever the timing.
 
 mod readers;
 
@@ -128,8 +128,8 @@ impl Crowd<'_> {
         report.row("  others completed, and right", completed);
         report.row("  within", format!("{:.1?}", released.elapsed()));
         report.check(completed == expected, || format!("{completed} of {expected} completed"));
-        // The children of killed clients end by themselves. We kill those of the stopped clients, so
-        // that these must resume.
+        // The children of killed clients end by themselves. We kill those of the stopped clients,
+        // so that these must resume.
         let stay = || self.server.children().len() <= stopped.len();
         report.check(wait_for(DEADLINE, stay), || "children of dead clients stay".to_owned());
         for child in self.server.process().children() {

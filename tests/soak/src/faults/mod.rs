@@ -1,8 +1,9 @@
 //! Clients fetch files while faults are injected.
 //!
-//! The files have all sizes. The faults are signals to clients, children and servers, reapers that run
-//! in between, and removed queues; a seed makes the choice repeatable. At the end everything that was
-//! stopped goes on. Every client must end, every copy must be right, and nothing may be left.
+//! The files have all sizes. The faults are signals to clients, children and servers, reapers that
+//! run in between, and removed queues; a seed makes the choice repeatable. At the end everything
+//! that was stopped goes on. Every client must end, every copy must be right, and nothing may be
+//! left.
 
 mod clients;
 mod fault;

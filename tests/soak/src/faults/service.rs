@@ -57,7 +57,8 @@ impl<'a> Service<'a> {
         self.server().into_iter().chain(self.leaving.iter().map(|(server, _)| server))
     }
 
-    /// The children of all servers. We adopted those whose server died; `ours` are our own children.
+    /// The children of all servers. We adopted those whose server died; `ours` are our own
+    /// children.
     pub fn children(&self, ours: &[i32]) -> Vec<Process> {
         let mut children: Vec<_> = self.servers().flat_map(Server::children).collect();
         children.extend(children_of(own_pid()).iter().filter(|child| !ours.contains(child)));
