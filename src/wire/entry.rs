@@ -24,7 +24,6 @@ impl Packed {
     /// The most bytes of text in a message that is not DATA.
     pub const LONGEST: usize = 16_384;
 
-    /// Encodes the header.
     pub fn encode(&self) -> [u8; Self::SIZE] {
         let mut bytes = [0; Self::SIZE];
         bytes[0..4].copy_from_slice(&self.length.to_ne_bytes());
@@ -32,10 +31,6 @@ impl Packed {
         bytes
     }
 
-    /// Decodes a header.
-    ///
-    /// # Errors
-    /// The type is not that of a reply, or the length is too great for the type.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         let (length, number) = (reader.u32()?, reader.u16()?);
@@ -62,17 +57,13 @@ impl Packed {
 pub struct Entry<'a> {
     /// The part that every META has.
     pub meta: Meta,
-    /// The owner.
     pub uid: u32,
-    /// The group.
     pub gid: u32,
-    /// The number of hard links.
     pub links: u64,
     /// The device number of a device file: `st_rdev`.
     pub special: u64,
     /// The name in its directory; any bytes. Empty for the path that was asked for.
     pub name: &'a [u8],
-    /// The target of a symbolic link.
     pub target: &'a [u8],
 }
 
@@ -117,9 +108,6 @@ impl<'a> Entry<'a> {
     }
 
     /// Decodes the text of a packed META.
-    ///
-    /// # Errors
-    /// This build does not know such an entry.
     pub fn decode(text: &'a [u8]) -> Result<Self, Malformed> {
         let meta = Meta::decode(text)?;
         let mut reader = Reader::new(text.get(Meta::SIZE..).unwrap_or_default());

@@ -16,12 +16,10 @@ use super::message_type::LEASE_TYPE;
 pub struct Cookie([u8; 16]);
 
 impl Cookie {
-    /// A cookie with these bytes.
     pub const fn new(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
@@ -60,7 +58,6 @@ pub struct OwnerId {
 /// The first message of a reply queue. It stays there as long as the queue exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
-    /// The owner of the queue.
     pub owner: OwnerId,
     /// A request that names the queue must contain this cookie.
     pub cookie: Cookie,
@@ -91,10 +88,6 @@ impl Lease {
         bytes
     }
 
-    /// Decodes a message.
-    ///
-    /// # Errors
-    /// The message has another type, or this build does not know such a lease.
     pub fn decode(mtype: MessageType, text: &[u8]) -> Result<Self, Malformed> {
         if mtype != LEASE_TYPE {
             return Err(Malformed::Type(mtype.get()));

@@ -15,7 +15,6 @@ use super::message_type::mtype;
 pub enum Reply<'a> {
     /// The request failed, at once or on the way.
     Failure(Failure),
-    /// The next bytes of the file.
     Data(&'a [u8]),
     /// The file has ended. A plain server sends no trailer.
     End(Option<Trailer>),
@@ -24,19 +23,12 @@ pub enum Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
-    /// The type of a FAILURE.
     pub const FAILURE: MessageType = mtype(1);
-    /// The type of a DATA.
     pub const DATA: MessageType = mtype(2);
-    /// The type of an END.
     pub const END: MessageType = mtype(3);
-    /// The type of a META.
     pub const META: MessageType = mtype(4);
 
     /// Decodes a message. An END without our trailer is a plain one, whatever it contains.
-    ///
-    /// # Errors
-    /// The type is unknown, or this build does not know such a META or trailer.
     pub fn decode(mtype: MessageType, text: &'a [u8]) -> Result<Self, Malformed> {
         match mtype {
             Self::FAILURE => Ok(Self::Failure(Failure::decode(text))),
@@ -54,7 +46,6 @@ impl<'a> Reply<'a> {
 /// What a file is, and which part of it follows: the first message of an extended reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meta {
-    /// The file's type.
     pub kind: Kind,
     /// Type and permissions: `st_mode`, inode(7).
     pub mode: u32,
@@ -64,7 +55,6 @@ pub struct Meta {
     pub mtime: (i64, u32),
     /// The number of the device that holds the file.
     pub device: u64,
-    /// The inode number on that device.
     pub inode: u64,
     /// Where in the file the following bytes begin.
     pub offset: u64,
@@ -72,25 +62,17 @@ pub struct Meta {
     pub length: Option<u64>,
 }
 
-/// A file's type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
     /// Unknown: the server cannot look at the file.
     Unknown,
-    /// A regular file.
     Regular,
-    /// A directory.
     Directory,
-    /// A symbolic link.
     Link,
-    /// A FIFO.
     Fifo,
-    /// A UNIX socket.
     Socket,
-    /// A character device.
     CharacterDevice,
-    /// A block device.
     BlockDevice,
 }
 

@@ -13,25 +13,8 @@ use super::size::{MAX_PATH, MAX_REQUEST};
 use super::start::Start;
 
 /// A request. Any program can send one, so nothing in it is proven.
-///
-/// ```
-/// use sysv_ipc::QueueId;
-/// use mqfs::wire::Request;
-///
-/// // What TLPI's client sends: an int, and a path in a field of a fixed size.
-/// let mut mtext = 98304_i32.to_ne_bytes().to_vec();
-/// mtext.extend_from_slice(b"/etc/hostname\0");
-/// mtext.resize(4 + 4096, 0xaa);
-///
-/// let request = Request::decode(&mtext)?;
-/// assert_eq!(request.reply_queue, QueueId::new(98304));
-/// assert_eq!(request.path.to_str(), Some("/etc/hostname"));
-/// assert!(request.extension.is_none());
-/// # Ok::<(), mqfs::wire::Malformed>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request<'a> {
-    /// The queue for the reply.
     pub reply_queue: QueueId,
     /// Any bytes but NUL, at most [`MAX_PATH`] of them, perhaps none.
     pub path: &'a Path,
@@ -42,9 +25,7 @@ pub struct Request<'a> {
 /// The part that a plain request does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extension<'a> {
-    /// The cookie of the reply queue's lease.
     pub cookie: Cookie,
-    /// What to do.
     pub operation: Operation<'a>,
 }
 
@@ -52,7 +33,6 @@ pub struct Extension<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Operation<'a> {
-    /// Send the bytes of a file.
     Fetch(Range),
     /// Send the rest of a file, if the bytes that arrived before are still in it.
     Resume(Range, Arrived),
@@ -67,9 +47,7 @@ pub enum Operation<'a> {
     Tree(Start<'a>),
     /// An operation that this build does not know. The server must refuse it in words.
     Unknown {
-        /// The version of the extension.
         version: u16,
-        /// The operation's number.
         operation: u16,
         /// The operation's flags. A server must not ignore unknown ones.
         flags: u32,
@@ -79,14 +57,12 @@ pub enum Operation<'a> {
 /// A part of a file, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
-    /// Where the range begins.
     pub offset: u64,
     /// The length; None for everything up to the end of the file.
     pub length: Option<u64>,
 }
 
 impl Range {
-    /// The whole file.
     pub const WHOLE: Range = Range { offset: 0, length: None };
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -106,7 +82,6 @@ impl Range {
 pub struct Arrived {
     /// Where they begin in the file.
     pub start: u64,
-    /// Their CRC-32.
     pub checksum: u32,
 }
 
@@ -195,9 +170,6 @@ impl<'a> Extension<'a> {
 impl<'a> Request<'a> {
     /// Decodes `mtext`. What follows the path's NUL is an extension if it begins with the magic,
     /// and padding otherwise.
-    ///
-    /// # Errors
-    /// The bytes are no request.
     pub fn decode(text: &'a [u8]) -> Result<Self, Malformed> {
         if text.len() > MAX_REQUEST {
             return Err(Malformed::TooLong);

@@ -19,7 +19,6 @@ pub struct Start<'a> {
 }
 
 impl<'a> Start<'a> {
-    /// The first entry.
     pub const BEGINNING: Start<'static> = Start { path: b"", arrived: None };
 
     /// The names of the entered directories, and the name of the entry.
