@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Shows mqfs at work: the programs of this repository, on a key of their own, against real queues.
+# Shows mqfs at work: the programs of this repository, on a key of their own, with real queues.
 #
-# Whatever it shows it also checks; it fails if what it shows is not so. It signals only processes
-# that it started, by pid, and leaves no queue, whichever way it ends.
+# It checks everything that it shows, and fails if something is wrong. It signals only processes that
+# it started, by pid, and leaves no queue, however it ends.
 set -euo pipefail
 
 usage='Usage: ./run_demo.sh [--mode=golden | --mode=failure]
@@ -15,9 +15,9 @@ Builds mqfs (cargo build --release) and shows it at work on a key of its own.
   --mode=failure   no server, a bad key, a missing file; exit status 2
   -h, --help       this text
 
-Exit status: 0 or, with --mode=failure, 2 if all is as it should be; 1 if something is not.'
+Exit status: 0 or, with --mode=failure, 2 if everything is as it should be; 1 otherwise.'
 
-# Nothing here may take longer than this, in seconds.
+# How long anything here may take, in seconds.
 deadline=60
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
@@ -26,13 +26,13 @@ server='' clients=() comparers=() stopped_child=''
 queues_before=''
 expected_status=0
 
-# --- telling ---------------------------------------------------------------------------------------
+# --- messages --------------------------------------------------------------------------------------
 
 heading() { printf '\n== %s\n' "$*"; }
 
 command_line() { printf '$ %s\n' "$*"; }
 
-# Ends the demo: what it was to show is not so.
+# Ends the demo, which did not show what it should.
 fail() {
     printf 'FAILED: %s\n' "$*" >&2
     exit 1
@@ -40,7 +40,7 @@ fail() {
 
 # --- processes -------------------------------------------------------------------------------------
 
-# wait_until WHAT CONDITION...: the condition is a command that succeeds once it is so.
+# wait_until WHAT COMMAND...: repeats the command until it succeeds.
 wait_until() {
     local what=$1 end=$((SECONDS + deadline))
     shift
@@ -54,7 +54,7 @@ is_running() { kill -0 "$1" 2>/dev/null; }
 
 is_gone() { ! is_running "$1"; }
 
-# state_of PID, parent_of PID: from /proc/PID/stat, behind the name, which may hold anything.
+# The fields of /proc/PID/stat after the name, which may contain anything.
 stat_of() {
     local line
     { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
@@ -77,7 +77,7 @@ server_has_no_child() {
 }
 
 start_server() {
-    # Its own sweep would take the orphan that mqfs-reap is to find.
+    # The server's own reaper must not remove the orphan that mqfs-reap is about to find.
     "$bin/mqfs-server" --key "$key" --root "$1" --reap-interval 1h \
         >"$scratch/server.out" 2>"$scratch/server.log" &
     server=$!
@@ -97,7 +97,7 @@ stop_server() {
     ((status == 0)) || fail "the server ended with exit status $status: $(<"$scratch/server.log")"
 }
 
-# Runs a client to its end; its exit status. In the background, since its pid is wanted.
+# Runs a client and returns its exit status. In the background, because clean_up needs its pid.
 run_client() {
     "$bin/mqfs-client" --key "$key" "$@" &
     clients+=($!)
@@ -110,14 +110,14 @@ list_queues() { "$bin/mqfs-reap" --dry-run; }
 
 queues_as_json() { "$bin/mqfs-reap" --dry-run --json; }
 
-# field NAME: of the objects on standard input.
+# field NAME: that field of each object on standard input.
 field() { sed -n "s/.*\"$1\":\"\{0,1\}\([^,\"}]*\).*/\1/p"; }
 
 row_of_id() { queues_as_json | grep "\"id\":$1," || true; }
 
 row_of_pid() { queues_as_json | grep "\"pid\":$1," || true; }
 
-# Who sent last to queue $1: column 6 of /proc/sysvipc/msg, proc_sysvipc(5).
+# The last sender to queue $1: column 6 of /proc/sysvipc/msg, proc_sysvipc(5).
 last_sender() {
     local id sender
     while read -r _ id _ _ _ sender _; do
@@ -127,7 +127,7 @@ last_sender() {
     done </proc/sysvipc/msg
 }
 
-# A key that is neither a queue's nor a semaphore's, and never the default one.
+# A key that no queue and no semaphore has, and that is not the default one.
 unused_key() {
     local random key
     while true; do
@@ -140,12 +140,12 @@ unused_key() {
     done
 }
 
-# The queues that this demo left, one object to a line: under its key, of one of its clients, or made
-# by this user meanwhile and never used.
+# The queues that this demo left, one object to a line: those under its key, those of its clients, and
+# unused reply queues that this user made meanwhile.
 left_queues() {
     local row id pids
     pids=$(IFS='|'; printf '%s' "${clients[*]:-none}")
-    local unused='"key":"0x00000000","messages":0,"mode":"0711","pid":null'
+    local unused='"key":"0x00000000","last_receiver":null,"last_sender":null,"messages":0,"mode":"0711","pid":null'
     queues_as_json |
         { grep -E "\"key\":\"$key\"|\"pid\":($pids),|\"cuid\":$EUID,.*$unused" || true; } |
         while read -r row; do
@@ -157,7 +157,7 @@ left_queues() {
 no_queue_is_left() { [[ -z $(left_queues) ]]; }
 
 check_no_queue_is_left() {
-    # What another program of this user makes at this moment goes by itself.
+    # Another mqfs-client of this user may run right now; its queue disappears soon.
     local end=$((SECONDS + 5))
     until no_queue_is_left; do
         ((SECONDS < end)) || fail "queues are left: $(left_queues)"
@@ -165,7 +165,7 @@ check_no_queue_is_left() {
     done
 }
 
-# --- beginning and end -----------------------------------------------------------------------------
+# --- start and end ---------------------------------------------------------------------------------
 
 prepare() {
     cd -- "$here"
@@ -185,7 +185,7 @@ prepare() {
     queues_before=" $(queues_as_json | field id | tr '\n' ' ')"
 }
 
-# On every way out: ends what is still there.
+# Runs however the demo ends: ends the processes that are left.
 clean_up() {
     local status=$? pid end
     trap - EXIT
@@ -211,7 +211,7 @@ clean_up() {
     wait 2>/dev/null
     rm -rf -- "$scratch"
     if ((status == 2 && expected_status != 2)); then
-        status=1 # a tool's own 2 is not what --mode=failure promises
+        status=1 # some other tool's 2 does not mean what --mode=failure promises
     fi
     exit "$status"
 }
@@ -240,8 +240,8 @@ show() {
     heading 'A client that is killed on the way, and its orphaned queue'
     local try=1
     until show_orphan; do
-        ((try++ < 3)) || fail 'somebody else removes the orphan every time'
-        echo 'Somebody else removed it, another server perhaps. Once more:'
+        ((try++ < 3)) || fail 'somebody else removed the orphan each time'
+        echo 'Somebody else removed it, perhaps another server. Again:'
     done
 
     heading 'The server stops'
@@ -258,13 +258,13 @@ show() {
     echo 'OK: no queue of this demo is left'
 }
 
-# Fails if the orphan went by itself.
+# Fails if somebody else removed the orphan.
 show_orphan() {
     local client child queue nobody
     truncate -s 64M "$scratch/large" || fail truncate
     rm -f "$scratch/pipe"
     mkfifo "$scratch/pipe" || fail mkfifo
-    # Of the server's children only the one that serves this client shall be left.
+    # The only child of the server must be the one that serves this client.
     wait_until 'the server is idle' server_has_no_child
     exec {nobody}<>"$scratch/pipe"
     command_line "mqfs-client --key $key LARGE-FILE > a pipe that nobody reads &"
@@ -276,10 +276,10 @@ show_orphan() {
     child=$(last_sender "$queue")
     echo "Client $client has queue $queue, which child $child of the server fills."
 
-    # It would notice within two seconds that its client is dead, and remove the queue itself.
+    # A child notices within two seconds that its client is dead, and removes the queue itself.
     [[ $(parent_of "$child") == "$server" ]] || fail "$child is no child of the server"
     stopped_child=$child
-    command_line "kill -STOP $child    # or it would clean up before anybody could look"
+    command_line "kill -STOP $child    # otherwise it would clean up at once"
     kill -STOP "$child"
     wait_until 'the child has stopped' is_stopped "$child"
     command_line "kill -9 $client"
@@ -302,10 +302,10 @@ show_orphan() {
     echo 'The child found the queue gone and ended.'
 }
 
-# Its lease and at least one message more: the child has begun, and cannot finish.
+# The queue holds the lease and another message: the child has started, and cannot finish.
 is_under_way() {
     local row queue
-    is_running "$1" || fail 'the client ended by itself'
+    is_running "$1" || fail 'the client ended too early'
     row=$(row_of_pid "$1")
     [[ -n $row && $(field messages <<<"$row") -ge 2 ]] || return 1
     queue=$(field id <<<"$row")
@@ -375,7 +375,7 @@ golden() {
     echo 'OK: golden scenario completed'
 }
 
-# expect STATUS TEXT ARGUMENT...: a client that ends with this exit status and says this.
+# expect STATUS TEXT ARGUMENT...: runs a client, which must end with this status and print this text.
 expect() {
     local expected=$1 text=$2 status=0
     shift 2

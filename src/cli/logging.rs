@@ -9,16 +9,16 @@ use tracing::Level;
 use super::json::escape_json;
 use crate::sys::nonblocking_write;
 
-/// How log lines look.
+/// The form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum LogFormat {
-    /// Time, level, message and name=value
+    /// Time, level, message and fields as name=value
     Text,
-    /// An object to a line
+    /// One JSON object to a line
     Json,
 }
 
-/// Logs from this level up.
+/// Logs events of this level and above to stderr.
 pub(super) fn init(format: LogFormat, level: Level) {
     let builder = tracing_subscriber::fmt()
         .with_writer(|| Stderr)
@@ -34,7 +34,7 @@ pub(super) fn init(format: LogFormat, level: Level) {
     }
 }
 
-/// For JSON, a line to a write.
+/// Escapes JSON that could command a terminal. Each write is one line.
 struct Printable(Stderr);
 
 impl Write for Printable {
@@ -51,8 +51,8 @@ impl Write for Printable {
     }
 }
 
-/// Descriptor 2 without the lock of [`io::stderr`], which a forked child could find held for ever. A
-/// line that would have to wait is dropped: whoever reads the log is not to hold the server up.
+/// Descriptor 2 without the lock of [`io::stderr`]: a forked child could find it locked for ever. A
+/// line that would block is dropped, so that the reader of a log cannot hold up the server.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stderr;
 

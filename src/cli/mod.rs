@@ -1,4 +1,4 @@
-//! The programs: arguments, wording, exit codes. No work.
+//! The programs: argument definitions, wording and exit codes. The work is done in the library.
 
 pub mod client;
 mod findings;
@@ -27,17 +27,17 @@ use crate::escape::escape;
 use crate::wire::DEFAULT_KEY;
 use sysv_ipc::Key;
 
-/// The request failed, or what arrived is incomplete.
+/// A request failed, or a file is incomplete.
 const FAILED: u8 = 1;
-/// Invalid input, or an IPC resource that is not to be had. Also what clap exits with.
+/// Invalid input, or an unavailable IPC resource. clap uses the same status.
 const UNAVAILABLE: u8 = 2;
-/// Interrupted: 128 + SIGINT, as shells count.
+/// A signal ended the program: 128 + SIGINT, as in shells.
 const INTERRUPTED: u8 = 130;
-/// Nobody reads the output: 128 + SIGPIPE, as shells count.
+/// Nobody reads the output any more: 128 + SIGPIPE, as in shells.
 const NOBODY_READS: u8 = 141;
 
-/// Every program, and the section of its manual page. What a package installs beside them is made of
-/// this: see tests/it/dist.rs.
+/// Every program, and the section of its manual page. tests/it/dist.rs makes manual pages and
+/// completions from them.
 pub fn programs() -> Vec<(clap::Command, u8)> {
     vec![
         (client::Opts::command(), 1),
@@ -47,14 +47,14 @@ pub fn programs() -> Vec<(clap::Command, u8)> {
     ]
 }
 
-/// Where the server is.
+/// The key of the server.
 #[derive(Debug, Args)]
 struct KeyArgs {
     /// Key of the request queue: 0x and hexadecimal digits, or a decimal number [env: MQFS_KEY]
     /// [default: 0x1aaaaaa1]
     #[arg(short, long, value_name = "KEY")]
     key: Option<Key>,
-    /// Derive the key from a file instead: ftok(PATH, 'm')
+    /// Derive the key from an existing file: ftok(PATH, 'm')
     #[arg(long, value_name = "PATH", conflicts_with = "key")]
     key_file: Option<PathBuf>,
 }
@@ -65,7 +65,7 @@ impl KeyArgs {
             (Some(path), _) => Key::from_path(path, b'm')
                 .map_err(|error| anyhow!("--key-file {}: {}", escape(path), reason(&error)))?,
             (None, Some(key)) => key,
-            // Read here, not by clap: a variable stands back behind either option.
+            // Not by clap, where the variable would conflict with --key-file.
             (None, None) => match std::env::var("MQFS_KEY") {
                 Ok(text) => text.parse().context("MQFS_KEY")?,
                 Err(VarError::NotPresent) => DEFAULT_KEY,
@@ -83,14 +83,14 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => Err("must be more than zero".to_owned()),
-        // So that no clock overflows.
+        // A longer time could overflow a clock.
         Ok(duration) if duration > LONGEST => Err("must be at most 100 years".to_owned()),
         Ok(duration) => Ok(duration),
         Err(error) => Err(format!("{error}; durations are written 30s, 5m, 1h")),
     }
 }
 
-/// Like watch(1), no more often than ten times a second.
+/// At least a tenth of a second, as of watch(1).
 fn interval(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         time if time < Duration::from_millis(100) => Err("must be at least 100ms".to_owned()),
@@ -98,7 +98,7 @@ fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// `4096`, `64K`, `1M`: bytes, in powers of 1,024.
+/// `4096`, `64K`, `1M`: bytes, with units of powers of 1,024.
 fn size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|char: char| char.is_ascii_alphabetic());
     let shift = match &text[digits.len()..] {
@@ -113,14 +113,14 @@ fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| "too large".to_owned())
 }
 
-/// Parses the arguments, or ends the program: with help or version if they were asked for, else with
-/// one line on stderr.
+/// Parses the arguments, or ends the program: with the help or the version, or with one line on
+/// stderr.
 fn parse<T: Parser>(program: &str) -> T {
     T::try_parse().unwrap_or_else(|error| {
         if !error.use_stderr() {
             error.exit();
         }
-        // What is wrong comes first; then tips, usage and the way to the help.
+        // clap says what is wrong first; then it adds tips and the usage.
         let text = error.to_string();
         let rest = ["\n\n  tip:", "\n\nUsage:", "\n\nFor more information"];
         let end = rest.iter().filter_map(|rest| text.find(rest)).min().unwrap_or(text.len());
@@ -131,15 +131,15 @@ fn parse<T: Parser>(program: &str) -> T {
     })
 }
 
-/// Says something on stderr, in one line and one write: others may write there too. Nobody may be
-/// there to read it.
+/// Prints a message to stderr, in one write, so that lines of several programs do not mix. It does not
+/// matter whether anybody reads it.
 fn complain(program: &str, message: impl std::fmt::Display) {
     use std::io::Write;
     let line = format!("{program}: {message}\n");
     progress::aside(|| _ = std::io::stderr().write_all(line.as_bytes()));
 }
 
-/// An error of a system call in its own words, without the number that std puts behind them.
+/// The text of a failed system call's errno, without the number that std adds.
 fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(errno) => Errno::from_raw(errno).desc().to_owned(),
@@ -147,7 +147,7 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-/// Maps what ended a program before its work began to its exit status.
+/// The exit status of a program; if it failed before its work began, after a message.
 fn exit(program: &str, outcome: Result<ExitCode>) -> ExitCode {
     outcome.unwrap_or_else(|error| {
         complain(program, format!("{error:#}"));

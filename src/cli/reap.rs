@@ -24,33 +24,33 @@ more. An orphan that is not yours to remove is no failure.";
 
 /// Remove the message queues of dead processes
 ///
-/// Judges every queue of the IPC namespace and removes those that mqfs clients and servers left
-/// behind. A queue whose owner may live is never touched, nor, without --foreign, is one that mqfs
-/// did not make. Only root can judge the queues of all users.
+/// Judges every queue of the IPC namespace and removes those that dead mqfs clients and servers left
+/// behind. It never touches a queue whose owner may be alive or, without --foreign, a queue of
+/// another program. Only root can judge the queues of all users.
 #[derive(Debug, Parser)]
 #[command(name = "mqfs-reap", version, after_help = EXIT_STATUS)]
 pub(super) struct Opts {
-    /// Only show what would be done
+    /// Remove nothing, only show what would be removed
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// For monitoring: remove nothing, print the orphans alone, exit with 1 if there are any
+    /// For monitoring: remove nothing, print only orphans, exit with 1 if there are any
     #[arg(long, conflicts_with = "watch")]
     check: bool,
-    /// Print an object to a line instead of a table
+    /// Print JSON, one object to a line, instead of a table
     #[arg(long)]
     json: bool,
-    /// Keep orphans that were made, changed or used within this time [default: none are kept, but
-    /// 1h for those of --foreign]
+    /// Keep orphans that were made, changed or used within this time [default: none; with --foreign
+    /// 1h for queues of other programs]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     older_than: Option<Duration>,
-    /// Look only at queues that this user made: a name or a number
+    /// Look only at queues that this user made: a name or a uid
     #[arg(long, value_name = "UID", value_parser = uid)]
     uid: Option<Uid>,
-    /// Also queues that mqfs did not make: those without a key whose last sender and last receiver
-    /// are both dead
+    /// Include queues of other programs: those without a key whose last sender and last receiver are
+    /// both dead
     #[arg(long)]
     foreign: bool,
-    /// Do it again every TIME until a signal; print a line for each queue removed
+    /// Repeat every TIME until a signal; print a line for each queue removed
     #[arg(long, value_name = "TIME", value_parser = interval)]
     watch: Option<Duration>,
 }
@@ -62,7 +62,7 @@ impl Opts {
 }
 
 fn uid(text: &str) -> Result<Uid, String> {
-    // The last number stands for "no user" in the system calls: chown(2).
+    // System calls take the last number for "no user": chown(2).
     match text.parse() {
         Ok(u32::MAX) => Err("not a user".to_owned()),
         Ok(number) => Ok(Uid::from_raw(number)),
@@ -96,7 +96,7 @@ fn once(opts: &Opts) -> Result<ExitCode> {
     let text = if opts.json {
         report::json_lines(&rows)
     } else if opts.check && rows.is_empty() {
-        // Silence is what a monitor expects that mails whatever is said.
+        // cron(8) mails every output, so there is none while all is well.
         String::new()
     } else {
         report::table(&rows)

@@ -22,25 +22,26 @@ const EXIT_STATUS: &str = "\
 Exit status: 0 done; 1 the server of the queue or of the counters is dead; 2 invalid input, or no
 queue under the key; 130 interrupted (--watch); 141 nobody reads the output any more.";
 
-/// Show what mqfs-server does, or any message queue
+/// Show the state of mqfs-server, or of any message queue
 ///
-/// Shows the queue under a key. If mqfs-server made it, also the server's counters, every reply queue
-/// with its owner and whether that lives, and how much of the kernel's limit on queues is used.
+/// Shows the queue under a key and how much of the kernel's limit on queues is used. If mqfs-server
+/// made the queue, also shows the server's counters, and every reply queue with its owner and whether
+/// the owner is alive.
 #[derive(Debug, Parser)]
 #[command(name = "mqfs-stat", version, after_help = EXIT_STATUS)]
 pub(super) struct Opts {
     #[command(flatten)]
     key: KeyArgs,
-    /// The same as --key: of mqfs-server, or of any program's queue
+    /// The same as --key; the queue may be any program's
     #[arg(value_name = "KEY", id = "queue", conflicts_with_all = ["key", "key_file"])]
     queue: Option<Key>,
-    /// Print an object to a line instead of tables
+    /// Print JSON, one object to a line, instead of tables
     #[arg(long)]
     json: bool,
     /// Print metrics in the text format of Prometheus
     #[arg(long, conflicts_with_all = ["json", "watch"])]
     prometheus: bool,
-    /// Show it again every TIME, with rates: on a terminal in place, until Ctrl-C or another signal
+    /// Repeat every TIME, with rates, until a signal; redraw in place on a terminal
     #[arg(long, value_name = "TIME", value_parser = interval)]
     watch: Option<Duration>,
 }

@@ -1,4 +1,4 @@
-//! Tables, and users, ages and sizes as people read them.
+//! Tables, and users, times and ages in words.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -63,26 +63,26 @@ impl Names {
     }
 }
 
-/// The time in UTC, as people compare logs of many machines.
+/// The time, in UTC.
 pub(super) fn now() -> String {
     utc(SystemTime::now())
 }
 
 pub(super) fn utc(time: SystemTime) -> String {
     let mut text = String::new();
-    // Beyond the year 9999 there is no such form.
+    // The form ends with the year 9999.
     match write!(text, "{}", humantime::format_rfc3339_seconds(time)) {
         Ok(()) => text,
         Err(_) => "unknown".to_owned(),
     }
 }
 
-/// 0 if the clock was set back since.
+/// 0 if the clock was set back.
 pub(super) fn seconds_since(time: SystemTime) -> u64 {
     SystemTime::now().duration_since(time).unwrap_or_default().as_secs()
 }
 
-/// The largest unit that leaves at least two of it, as people say ages.
+/// An age in the largest unit of which there are at least two: `90s`, `15m`, `47h`.
 pub(super) fn age_text(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds}s"),

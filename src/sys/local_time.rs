@@ -1,8 +1,8 @@
-//! Local time, as the C library knows it.
+//! Local time, from the C library.
 
 use std::mem::MaybeUninit;
 
-/// A moment by the local clock, in the Gregorian calendar.
+/// A local time, in the Gregorian calendar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Local {
     /// The year.
@@ -22,17 +22,17 @@ pub struct Local {
 }
 
 impl Local {
-    /// A moment, in seconds since the epoch. None: its year is beyond all numbering.
+    /// The local time of a moment in seconds since 1970. None: its year does not fit into an integer.
     ///
     /// Source: localtime_r(3).
     pub fn at(time: i64) -> Option<Self> {
         let mut tm = MaybeUninit::<libc::tm>::zeroed();
-        // SAFETY: reads a time, and fills in a tm, both of which outlive the call; localtime_r(3).
+        // SAFETY: time and tm outlive the call, which reads one and fills in the other; localtime_r(3).
         let filled = unsafe { libc::localtime_r(&raw const time, tm.as_mut_ptr()) };
         if filled.is_null() {
             return None;
         }
-        // SAFETY: it was filled in.
+        // SAFETY: the call succeeded, so it filled in tm.
         let tm = unsafe { tm.assume_init() };
         Some(Self {
             year: i64::from(tm.tm_year) + 1900,

@@ -1,4 +1,4 @@
-//! Writing without ever waiting for a reader.
+//! Writing without waiting for a reader.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -6,11 +6,12 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{SFlag, fstat};
 
-/// Writes what can be written now, to a descriptor that others may share.
+/// Writes what a descriptor takes without blocking.
 ///
-/// `O_NONBLOCK` would be set for them too, and a poll before the write says only that there was room
-/// for somebody: hence `RWF_NOWAIT`, pwritev2(2), which pipes have from Linux 6.4 on. A terminal, which
-/// has no such thing, takes nothing while it is stopped (Ctrl-S). Files do not wait for readers.
+/// Other processes may share the descriptor, so `O_NONBLOCK` is no choice: it would be set for them,
+/// too. Pipes and sockets take `RWF_NOWAIT`, pwritev2(2), pipes from Linux 6.4 on. Terminals and older
+/// pipes are polled first, although another process may fill them before the write. Files never block
+/// for a reader.
 ///
 /// # Errors
 /// `EAGAIN`: the descriptor has no room. Those of write(2).

@@ -53,13 +53,13 @@ fn timespec(duration: Duration) -> libc::timespec {
     }
 }
 
-/// Runs `handler` on a signal, which may be nothing but calls that signal-safety(7) allows.
+/// `sigaction(signal, handler)`: runs `handler` when a signal arrives.
 ///
 /// # Errors
 /// The signal's action cannot be changed (`SIGKILL`, `SIGSTOP`).
 ///
 /// # Safety
-/// The handler must be async-signal-safe.
+/// The handler must be async-signal-safe: signal-safety(7).
 pub(super) unsafe fn on(
     signal: Signal,
     flags: SaFlags,
@@ -70,7 +70,7 @@ pub(super) unsafe fn on(
     unsafe { sigaction(signal, &action) }
 }
 
-/// Interrupts this process's waits in msgsnd and msgrcv every `interval`, by `SIGALRM`.
+/// Interrupts msgsnd and msgrcv in this process every `interval`, by `SIGALRM`.
 ///
 /// # Errors
 /// None are known.
@@ -78,12 +78,12 @@ pub fn tick_every(interval: Duration) -> Result<(), Errno> {
     tick(interval, interval)
 }
 
-/// Interrupts this process's waits in msgsnd and msgrcv after `first`, then every `interval`; never,
-/// if `first` is zero.
+/// Interrupts msgsnd and msgrcv in this process after `first`, then every `interval`, by `SIGALRM`. If
+/// `first` is zero, the signals stop.
 ///
-/// Repeated, because one that comes just before the wait begins interrupts nothing. Forked children
-/// do not inherit the timer: setitimer(2). Calls that read files go on by themselves, which those two never
-/// do: signal(7), SA_RESTART.
+/// The signals repeat because one that arrives just before a call interrupts nothing. The kernel
+/// restarts other calls, such as read, but never these two: `SA_RESTART` in signal(7). Forked children
+/// do not inherit the timer: setitimer(2).
 ///
 /// # Errors
 /// None are known.

@@ -1,5 +1,5 @@
 complete -c mqfs-client -s k -l key -d 'Key of the request queue: 0x and hexadecimal digits, or a decimal number [env: MQFS_KEY] [default: 0x1aaaaaa1]' -r
-complete -c mqfs-client -l key-file -d 'Derive the key from a file instead: ftok(PATH, \'m\')' -r -F
+complete -c mqfs-client -l key-file -d 'Derive the key from an existing file: ftok(PATH, \'m\')' -r -F
 complete -c mqfs-client -s o -l output -d 'Write to FILE, which appears complete or not at all' -r -F
 complete -c mqfs-client -s C -l directory -d 'Write the files into the directory DIR, under their own names' -r -F
 complete -c mqfs-client -l offset -d 'Begin at this byte, counted from 0: 4096, 64K, 1M' -r

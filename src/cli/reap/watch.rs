@@ -1,4 +1,4 @@
-//! `mqfs-reap --watch`: again and again, a line for each thing done, until a signal.
+//! `mqfs-reap --watch`: removes orphans again and again, and prints a line for each.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ use crate::cli::{NOBODY_READS, complain, reason};
 use crate::reaper::{Action, Policy};
 use crate::sys;
 
-/// Does it every so often, until a signal.
+/// Removes orphans every so often, until a signal.
 pub(super) fn watch(opts: &Opts, every: Duration) -> Result<ExitCode> {
     EndingSignals::block()?.handle(|| sys::exit_now(0))?;
     let mut watch = Watch {
@@ -23,7 +23,7 @@ pub(super) fn watch(opts: &Opts, every: Duration) -> Result<ExitCode> {
         only_show: opts.dry_run,
         json: opts.json,
         names: Names::default(),
-        told: HashMap::new(),
+        printed: HashMap::new(),
     };
     while let Ok(()) = watch.pass().and_then(|()| stdout::sleep(every)) {}
     Ok(ExitCode::from(NOBODY_READS))
@@ -34,8 +34,8 @@ struct Watch {
     only_show: bool,
     json: bool,
     names: Names,
-    /// What was said of orphans that are still there, so that it is not said again.
-    told: HashMap<i32, (SystemTime, String)>,
+    /// What was printed of orphans that still exist, so that it is not printed again.
+    printed: HashMap<i32, (SystemTime, String)>,
 }
 
 impl Watch {
@@ -47,7 +47,7 @@ impl Watch {
                 return Ok(());
             }
         };
-        let mut told = HashMap::new();
+        let mut printed = HashMap::new();
         for finding in findings.iter().filter(|finding| finding.verdict.is_orphan()) {
             let row = Row::carry_out(finding, self.only_show);
             if matches!(row.action, Some(Action::Vanished | Action::Used | Action::Kept)) {
@@ -55,7 +55,7 @@ impl Watch {
             }
             let id = finding.queue.id().get();
             let what = (finding.status.changed_at, row.action());
-            if self.told.get(&id) != Some(&what) {
+            if self.printed.get(&id) != Some(&what) {
                 let line = if self.json { row.json_line() } else { row.line(&mut self.names) };
                 match stdout::print(&line) {
                     Ok(printed) => printed?,
@@ -64,10 +64,10 @@ impl Watch {
                 }
             }
             if row.action != Some(Action::Removed) {
-                told.insert(id, what);
+                printed.insert(id, what);
             }
         }
-        self.told = told;
+        self.printed = printed;
         Ok(())
     }
 }
