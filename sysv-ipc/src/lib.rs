@@ -48,11 +48,13 @@ mod error;
 mod ids;
 mod key;
 mod limits;
+mod list;
 mod lock;
 #[allow(unsafe_code)]
 mod memory;
 mod message;
 mod object;
+mod owned;
 mod permissions;
 mod process_mark;
 mod queue;
@@ -67,11 +69,11 @@ pub use key::{InvalidKey, Key};
 pub use limits::{
     QueueLimits, QueueUsage, SemaphoreLimits, SemaphoreUsage, SharedMemoryLimits, SharedMemoryUsage,
 };
+pub use list::{Objects, queues, semaphore_sets, shared_memory_segments};
 pub use lock::{Acquire, Lock};
 pub use message::{Message, MessageBuffer, MessageType};
-pub use object::{
-    IpcObject, Objects, Owned, OwnedQueue, queues, semaphore_sets, shared_memory_segments,
-};
+pub use object::IpcObject;
+pub use owned::{Owned, OwnedQueue};
 pub use permissions::{Mode, Permissions, Settings};
 pub use process_mark::ProcessMark;
 pub use queue::{Queue, QueueSettings, QueueStatus, Select};

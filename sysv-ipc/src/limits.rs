@@ -2,9 +2,8 @@
 
 use libc::{c_int, c_ulong};
 
-use crate::object;
 use crate::syscalls::{self, Kind};
-use crate::{Error, Object, Queue, SemaphoreSet, SharedMemory};
+use crate::{Error, Object, QueueId, SemaphoreId, SharedMemoryId};
 
 /// A structure whose fields a control call of the namespace fills in.
 macro_rules! namespace_info {
@@ -36,7 +35,7 @@ namespace_info! {
     /// assert!(limits.msgmax > 0 && limits.msgmnb > 0 && limits.msgmni > 0);
     /// # Ok::<(), sysv_ipc::Error>(())
     /// ```
-    QueueLimits, Queue, limits {
+    QueueLimits, QueueId, limits {
         /// The most bytes of `mtext` in one message (`kernel.msgmax`; 8192 by default).
         msgmax: msgmax,
         /// The `msg_qbytes` of a new queue (`kernel.msgmnb`; 16384 by default).
@@ -48,7 +47,7 @@ namespace_info! {
 
 namespace_info! {
     /// `msgctl(MSG_INFO)`: how much message queues use. Source: msgctl(2).
-    QueueUsage, Queue, usage {
+    QueueUsage, QueueId, usage {
         /// Queues in use.
         queues: msgpool,
         /// Messages in all of them.
@@ -61,7 +60,7 @@ namespace_info! {
 namespace_info! {
     /// `semctl(IPC_INFO)`: the limits on semaphores (`kernel.sem`, but `semvmx`). Source:
     /// semctl(2), proc_sys_kernel(5).
-    SemaphoreLimits, SemaphoreSet, limits {
+    SemaphoreLimits, SemaphoreId, limits {
         /// The most semaphores in one set (32000 by default).
         semmsl: semmsl,
         /// The most semaphores in all sets (1,024,000,000 by default).
@@ -77,7 +76,7 @@ namespace_info! {
 
 namespace_info! {
     /// `semctl(SEM_INFO)`: how much semaphores use. Source: semctl(2).
-    SemaphoreUsage, SemaphoreSet, usage {
+    SemaphoreUsage, SemaphoreId, usage {
         /// Sets in use.
         sets: semusz,
         /// Semaphores in all of them.
@@ -87,7 +86,7 @@ namespace_info! {
 
 namespace_info! {
     /// `shmctl(IPC_INFO)`: the limits on shared memory. Source: shmctl(2), proc_sys_kernel(5).
-    SharedMemoryLimits, SharedMemory, limits {
+    SharedMemoryLimits, SharedMemoryId, limits {
         /// The most bytes in one segment (`kernel.shmmax`).
         shmmax: shmmax,
         /// The fewest bytes in one segment: 1.
@@ -101,7 +100,7 @@ namespace_info! {
 
 namespace_info! {
     /// `shmctl(SHM_INFO)`: how much shared memory is in use. Source: shmctl(2).
-    SharedMemoryUsage, SharedMemory, usage {
+    SharedMemoryUsage, SharedMemoryId, usage {
         /// Segments in use.
         segments: used_ids,
         /// Their size together, in pages.
@@ -118,7 +117,12 @@ fn limits<K: Kind>() -> Result<K::RawLimits, Error> {
 }
 
 fn usage<K: Kind>() -> Result<K::RawUsage, Error> {
-    object::usage::<K>().map(|(_, usage)| usage)
+    last_index_and_usage::<K>().map(|(_, usage)| usage)
+}
+
+/// The highest index of the kernel's table in use, and how much of it is in use.
+pub(crate) fn last_index_and_usage<K: Kind>() -> Result<(c_int, K::RawUsage), Error> {
+    syscalls::usage::<K>().map_err(|errno| Error::new(K::CONTROL, Object::Namespace, errno))
 }
 
 /// A number as the kernel gives it.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use libc::{c_int, c_long};
 
-use crate::SharedMemory;
+use crate::ids::SharedMemoryId;
 use crate::syscalls::{self, Errno, check, last_errno};
 
 /// The size of a word, in bytes.
@@ -40,7 +40,7 @@ impl Mapping {
         let start = NonNull::new(start.cast()).ok_or(("shmat", libc::EINVAL))?;
         let mut mapping = Self { start, len: 0 };
         // Only now: an attached segment keeps its id and its size, whatever others do.
-        let status = syscalls::stat::<SharedMemory>(id).map_err(|errno| ("shmctl", errno))?;
+        let status = syscalls::stat::<SharedMemoryId>(id).map_err(|errno| ("shmctl", errno))?;
         mapping.len = status.shm_segsz;
         Ok(mapping)
     }
@@ -137,11 +137,11 @@ fn map(size: usize, rights: c_int) -> Result<*mut c_void, Errno> {
     if start == libc::MAP_FAILED { Err(last_errno()) } else { Ok(start) }
 }
 
-/// Numbers, zero at first, for a system call that does not know how many there are. The memory
-/// after them cannot be accessed, so the kernel stops there.
+/// Values of semaphores, zero at first, for `GETALL` and `SETALL`, which cannot be told how many
+/// there are. The memory after them cannot be accessed, so the kernel stops there.
 pub(crate) struct Guarded {
     start: *mut c_void,
-    /// The bytes from the start that can be accessed. The numbers are the last of them.
+    /// The bytes from the start that can be accessed. The values are the last of them.
     size: usize,
     count: usize,
 }
@@ -160,10 +160,21 @@ impl Guarded {
     }
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u16] {
-        // SAFETY: the numbers are within the first `size` bytes.
+        // SAFETY: the values are within the first `size` bytes.
         let first = unsafe { self.start.byte_add(self.size - size_of::<u16>() * self.count) };
         // SAFETY: they can be accessed, are zero at first, and are lent like self is.
         unsafe { std::slice::from_raw_parts_mut(first.cast(), self.count) }
+    }
+
+    /// `GETALL` writes a value for each semaphore of the set, `SETALL` reads one. `EFAULT` if the
+    /// set has more semaphores than there are values.
+    pub(crate) fn semctl(&mut self, id: c_int, command: c_int) -> Result<(), Errno> {
+        assert!([libc::GETALL, libc::SETALL].contains(&command));
+        let first = self.as_mut_slice().as_mut_ptr();
+        // SAFETY: the kernel accesses as many values as the set has semaphores, which may be more
+        // than these: the id can mean another set than a moment ago. But it stops at the end of
+        // these, where memory cannot be accessed; semctl(2).
+        check(unsafe { libc::semctl(id, 0, command, first) }).map(drop)
     }
 }
 
@@ -189,17 +200,15 @@ pub(crate) fn bytes_mut(block: &mut [c_long]) -> &mut [u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Key, Mode, Owned, SemaphoreSet};
 
     #[test]
     fn the_kernel_stops_at_the_guard() {
-        let set = SemaphoreSet::create(Key::PRIVATE, 3, Mode::new(0o600)).unwrap();
-        let set = Owned::new(set);
-        for (count, outcome) in [(2, Err(libc::EFAULT)), (3, Ok(())), (40_000, Ok(()))] {
-            let mut values = Guarded::new(count).unwrap();
-            let id = set.id().get();
-            assert_eq!(syscalls::semctl_all(id, libc::GETALL, &mut values), outcome);
-            assert!(values.as_mut_slice().iter().all(|&value| value == 0));
-        }
+        let id = syscalls::semget(libc::IPC_PRIVATE, 3, 0o600).unwrap();
+        let outcomes = [2, 3, 40_000].map(|count| {
+            let mut values = Guarded::new(count)?;
+            values.semctl(id, libc::GETALL)
+        });
+        syscalls::remove::<crate::SemaphoreId>(id).unwrap();
+        assert_eq!(outcomes, [Err(libc::EFAULT), Ok(()), Ok(())]);
     }
 }

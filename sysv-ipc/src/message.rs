@@ -85,8 +85,8 @@ impl Message<'_> {
         self.len
     }
 
-    pub(crate) fn as_ptr(&self) -> *const libc::c_void {
-        self.block.as_ptr().cast()
+    pub(crate) fn block(&self) -> &[libc::c_long] {
+        self.block
     }
 }
 

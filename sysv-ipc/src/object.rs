@@ -1,35 +1,35 @@
-//! What queues, semaphore sets and shared memory have in common: ids, status, removal, lists, and
-//! owners that remove.
+//! What queues, semaphore sets and shared memory have in common: ids, keys, status and removal.
 
 use std::fmt;
-use std::marker::PhantomData;
-use std::ops::Deref;
 
 use libc::c_int;
 
+use crate::Error;
 use crate::syscalls::{self, Errno, Kind};
-use crate::{Error, Key, Mode, Object, ProcessMark, Queue, SemaphoreSet, SharedMemory};
 
-/// A kind of object: a [`Queue`], a [`SemaphoreSet`] or [`SharedMemory`].
+/// A kind of object: a [`Queue`](crate::Queue), a [`SemaphoreSet`](crate::SemaphoreSet) or
+/// [`SharedMemory`](crate::SharedMemory).
 ///
-/// A value of these types is an id. It is copied freely and owns nothing; [`Owned`] does. The trait
-/// exists for [`Owned`] and [`Objects`]: the types have methods of their own. Nobody else can
-/// implement it.
-pub trait IpcObject: Copy + Kind {
+/// A value of these types is an id. It is copied freely and owns nothing;
+/// [`Owned`](crate::Owned) does. The trait exists for [`Owned`](crate::Owned) and
+/// [`Objects`](crate::Objects): the types have methods of their own. Nobody else can implement it.
+pub trait IpcObject: Id {
     /// What the kernel tells about an object of this kind.
     type Status: fmt::Debug;
 
     #[doc(hidden)]
+    fn read_status(raw: &<Self::Kind as Kind>::RawStatus) -> Self::Status;
+}
+
+/// An object as a number. In a private module, so that nobody else can implement it.
+pub trait Id: Copy {
+    type Kind: Kind;
+
     fn from_raw_id(id: c_int) -> Self;
 
-    #[doc(hidden)]
     fn raw_id(self) -> c_int;
 
-    #[doc(hidden)]
-    fn read_status(raw: &Self::RawStatus) -> Self::Status;
-
     /// The error of a call on this object.
-    #[doc(hidden)]
     fn error(self, call: &'static str, errno: Errno) -> Error;
 }
 
@@ -81,7 +81,7 @@ macro_rules! ipc_object {
 
             fn get(key: Key, $($size: $type,)? flags: c_int) -> Result<Self, Error> {
                 $crate::syscalls::$get(key.as_raw(), $($size,)? flags)
-                    .map($crate::IpcObject::from_raw_id)
+                    .map($crate::object::Id::from_raw_id)
                     .map_err(|errno| {
                         Error::new(stringify!($get), $crate::Object::Key(key), errno)
                     })
@@ -117,16 +117,22 @@ macro_rules! ipc_object {
         impl $crate::IpcObject for $name {
             type Status = $status;
 
+            fn read_status(
+                raw: &<$crate::$id as $crate::syscalls::Kind>::RawStatus,
+            ) -> $status {
+                $status::from_raw(raw)
+            }
+        }
+
+        impl $crate::object::Id for $name {
+            type Kind = $crate::$id;
+
             fn from_raw_id(id: c_int) -> Self {
                 Self($crate::$id::new(id))
             }
 
             fn raw_id(self) -> c_int {
                 self.0.get()
-            }
-
-            fn read_status(raw: &Self::RawStatus) -> $status {
-                $status::from_raw(raw)
             }
 
             fn error(self, call: &'static str, errno: $crate::syscalls::Errno) -> Error {
@@ -141,160 +147,33 @@ pub(crate) fn status<T: IpcObject>(object: T) -> Result<T::Status, Error> {
     raw_status(object).map(|raw| T::read_status(&raw))
 }
 
-fn raw_status<T: IpcObject>(object: T) -> Result<T::RawStatus, Error> {
+fn raw_status<T: Id>(object: T) -> Result<<T::Kind as Kind>::RawStatus, Error> {
     let id = object.raw_id();
-    let errno = match syscalls::stat::<T>(id) {
+    let errno = match syscalls::stat::<T::Kind>(id) {
         Err(libc::EACCES) => libc::EACCES,
-        status => return status.map_err(|errno| object.error(T::CONTROL, errno)),
+        status => return status.map_err(|errno| object.error(T::Kind::CONTROL, errno)),
     };
     // STAT_ANY takes an index, which is the low bits of the id: 15 of them, or 24 if the kernel
     // was started with ipcmni_extend (ipc/util.h).
     [15, 24]
         .into_iter()
-        .filter_map(|bits| syscalls::stat_any::<T>(id & ((1 << bits) - 1)).ok())
+        .filter_map(|bits| syscalls::stat_any::<T::Kind>(id & ((1 << bits) - 1)).ok())
         .find_map(|(found, status)| (found == id).then_some(status))
-        .ok_or_else(|| object.error(T::CONTROL, errno))
+        .ok_or_else(|| object.error(T::Kind::CONTROL, errno))
 }
 
 /// `IPC_SET`, with a status that `change` made from the current one.
-pub(crate) fn set<T: IpcObject>(
+pub(crate) fn set<T: Id>(
     object: T,
-    change: impl FnOnce(&mut T::RawStatus),
+    change: impl FnOnce(&mut <T::Kind as Kind>::RawStatus),
 ) -> Result<(), Error> {
     let mut status = raw_status(object)?;
     change(&mut status);
-    syscalls::set::<T>(object.raw_id(), status).map_err(|errno| object.error(T::CONTROL, errno))
+    syscalls::set::<T::Kind>(object.raw_id(), status)
+        .map_err(|errno| object.error(T::Kind::CONTROL, errno))
 }
 
-pub(crate) fn remove<T: IpcObject>(object: T) -> Result<(), Error> {
-    syscalls::remove::<T>(object.raw_id()).map_err(|errno| object.error(T::CONTROL, errno))
-}
-
-/// The highest index of a kind in use, and how much of it is in use.
-pub(crate) fn usage<K: Kind>() -> Result<(c_int, K::RawUsage), Error> {
-    syscalls::usage::<K>().map_err(|errno| Error::new(K::CONTROL, Object::Namespace, errno))
-}
-
-/// `MSG_STAT_ANY`: every queue of this IPC namespace with its status, whoever may read it.
-///
-/// An object that appears or vanishes meanwhile may be missing; none is listed twice.
-///
-/// ```
-/// use sysv_ipc::{Mode, OwnedQueue, queues};
-///
-/// let mine = OwnedQueue::private(Mode::new(0o600))?;
-/// assert!(queues()?.any(|(queue, status)| queue == *mine && status.messages == 0));
-/// # Ok::<(), sysv_ipc::Error>(())
-/// ```
-pub fn queues() -> Result<Objects<Queue>, Error> {
-    Objects::new()
-}
-
-/// `SEM_STAT_ANY`: every semaphore set of this IPC namespace with its status. See [`queues`].
-pub fn semaphore_sets() -> Result<Objects<SemaphoreSet>, Error> {
-    Objects::new()
-}
-
-/// `SHM_STAT_ANY`: every segment of shared memory of this IPC namespace with its status. See
-/// [`queues`].
-pub fn shared_memory_segments() -> Result<Objects<SharedMemory>, Error> {
-    Objects::new()
-}
-
-/// An iterator over all objects of a kind, made by [`queues`], [`semaphore_sets`] and
-/// [`shared_memory_segments`].
-#[derive(Debug)]
-pub struct Objects<T> {
-    next: c_int,
-    last: c_int,
-    kind: PhantomData<T>,
-}
-
-impl<T: IpcObject> Objects<T> {
-    fn new() -> Result<Self, Error> {
-        let (last, _) = usage::<T>()?;
-        Ok(Self { next: 0, last, kind: PhantomData })
-    }
-}
-
-impl<T: IpcObject> Iterator for Objects<T> {
-    type Item = (T, T::Status);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while self.next <= self.last {
-            let index = self.next;
-            self.next += 1;
-            // Fails for an index that is not in use.
-            if let Ok((id, raw)) = syscalls::stat_any::<T>(index) {
-                return Some((T::from_raw_id(id), T::read_status(&raw)));
-            }
-        }
-        None
-    }
-}
-
-/// An object that is removed when this goes out of scope, but only in the process that made this:
-/// a forked child that drops its copy removes nothing ([`ProcessMark`]).
-///
-/// Nothing is removed if the process dies without running destructors.
-///
-/// ```
-/// use sysv_ipc::{Key, Mode, Owned, Queue};
-///
-/// let queue = Owned::new(Queue::create(Key::PRIVATE, Mode::new(0o600))?);
-/// let handle = *queue;
-/// drop(queue);
-/// assert!(handle.status().unwrap_err().is_gone());
-/// # Ok::<(), sysv_ipc::Error>(())
-/// ```
-#[derive(Debug)]
-pub struct Owned<T: IpcObject> {
-    object: T,
-    owner: ProcessMark,
-}
-
-impl<T: IpcObject> Owned<T> {
-    /// Makes the calling process the owner.
-    pub fn new(object: T) -> Self {
-        Self { object, owner: ProcessMark::current() }
-    }
-
-    /// Gives up ownership without removing the object.
-    pub fn release(self) -> T {
-        let object = self.object;
-        std::mem::forget(self);
-        object
-    }
-}
-
-impl<T: IpcObject> Deref for Owned<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.object
-    }
-}
-
-impl<T: IpcObject> Drop for Owned<T> {
-    fn drop(&mut self) {
-        if self.owner.is_current() {
-            // Fails if somebody else removed it already, which is as good.
-            let _ = remove(self.object);
-        }
-    }
-}
-
-/// A queue that is removed when this goes out of scope.
-pub type OwnedQueue = Owned<Queue>;
-
-impl Owned<Queue> {
-    /// A new queue under `IPC_PRIVATE`, which no key finds.
-    pub fn private(mode: Mode) -> Result<Self, Error> {
-        Self::create(Key::PRIVATE, mode)
-    }
-
-    /// A new queue under a key.
-    pub fn create(key: Key, mode: Mode) -> Result<Self, Error> {
-        Queue::create(key, mode).map(Self::new)
-    }
+pub(crate) fn remove<T: Id>(object: T) -> Result<(), Error> {
+    syscalls::remove::<T::Kind>(object.raw_id())
+        .map_err(|errno| object.error(T::Kind::CONTROL, errno))
 }

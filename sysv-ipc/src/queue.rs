@@ -5,12 +5,12 @@ use std::time::{Instant, SystemTime};
 use libc::{c_int, c_long};
 
 use crate::deadline::try_until;
-use crate::object::{self, ipc_object};
+use crate::object::{self, Id, ipc_object};
 use crate::permissions::{Settings, time};
 use crate::syscalls;
 use crate::{
-    Error, Gid, IpcObject, Key, Message, MessageBuffer, MessageType, Mode, Permissions, Pid,
-    QueueId, QueueLimits, ReceiveError, SendError, Uid,
+    Error, Gid, Key, Message, MessageBuffer, MessageType, Mode, Permissions, Pid, QueueId,
+    QueueLimits, ReceiveError, SendError, Uid,
 };
 
 /// Which message to receive: the `msgtyp` of msgrcv(2), and `MSG_EXCEPT`.
@@ -76,8 +76,9 @@ impl Queue {
         self.send_with(message.into(), libc::IPC_NOWAIT)
     }
 
-    /// Sends a message, waiting while the queue is full, but not beyond a deadline. See
-    /// [Waiting with a deadline](Self#waiting-with-a-deadline). Signal handlers do not end the wait.
+    /// Sends a message, waiting while the queue is full, but not beyond a deadline. A signal
+    /// handler does not end the wait. See
+    /// [Waiting with a deadline](Self#waiting-with-a-deadline).
     pub fn send_until<'a>(
         self,
         message: impl Into<Message<'a>>,
@@ -92,11 +93,12 @@ impl Queue {
     }
 
     fn send_with(self, message: Message<'_>, flags: c_int) -> Result<(), SendError> {
-        syscalls::msgsnd(self.0.get(), message, flags).map_err(|errno| match errno {
+        let (block, len) = (message.block(), message.len());
+        syscalls::msgsnd(self.0.get(), block, len, flags).map_err(|errno| match errno {
             libc::EIDRM => SendError::Gone,
             // The type is positive, so EINVAL means no such queue or a message too large.
             libc::EINVAL => match QueueLimits::current() {
-                Ok(limits) if message.len() > limits.msgmax => SendError::TooBig,
+                Ok(limits) if len > limits.msgmax => SendError::TooBig,
                 _ => SendError::Gone,
             },
             libc::EAGAIN => SendError::Full,
@@ -119,8 +121,9 @@ impl Queue {
         self.receive_with(message, 0, which, libc::IPC_NOWAIT)
     }
 
-    /// Receives a message, waiting until there is one, but not beyond a deadline. See
-    /// [Waiting with a deadline](Self#waiting-with-a-deadline). Signal handlers do not end the wait.
+    /// Receives a message, waiting until there is one, but not beyond a deadline. A signal
+    /// handler does not end the wait. See
+    /// [Waiting with a deadline](Self#waiting-with-a-deadline).
     ///
     /// ```
     /// use std::time::{Duration, Instant};

@@ -6,10 +6,10 @@ use libc::c_int;
 
 use crate::limits::Count;
 use crate::memory::Guarded;
-use crate::object::{self, ipc_object};
+use crate::object::{self, Id, ipc_object};
 use crate::permissions::time;
 use crate::syscalls::{self, Errno};
-use crate::{Error, IpcObject, Key, Mode, OperateError, Permissions, Pid, SemaphoreId, Settings};
+use crate::{Error, Key, Mode, OperateError, Permissions, Pid, SemaphoreId, Settings};
 
 /// A set of semaphores, named by its id. Copying or dropping this does nothing to the set.
 ///
@@ -160,8 +160,7 @@ impl SemaphoreSet {
     /// `semctl(id, 0, GETALL)`: the values of all semaphores at one moment. Needs read permission.
     pub fn values(self) -> Result<Vec<u16>, Error> {
         let mut values = Guarded::new(self.status()?.count).map_err(|errno| self.failed(errno))?;
-        syscalls::semctl_all(self.0.get(), libc::GETALL, &mut values)
-            .map_err(|errno| self.failed(errno))?;
+        values.semctl(self.0.get(), libc::GETALL).map_err(|errno| self.failed(errno))?;
         Ok(values.as_mut_slice().to_vec())
     }
 
@@ -185,8 +184,7 @@ impl SemaphoreSet {
         }
         let mut guarded = Guarded::new(values.len()).map_err(|errno| self.failed(errno))?;
         guarded.as_mut_slice().copy_from_slice(values);
-        syscalls::semctl_all(self.0.get(), libc::SETALL, &mut guarded)
-            .map_err(|errno| self.failed(errno))
+        guarded.semctl(self.0.get(), libc::SETALL).map_err(|errno| self.failed(errno))
     }
 
     /// `semctl(id, index, GETPID)`: the process that last changed the semaphore, or had a change

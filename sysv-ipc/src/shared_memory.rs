@@ -10,10 +10,10 @@ use std::time::SystemTime;
 use libc::c_int;
 
 use crate::memory::{Mapping, WORD};
-use crate::object::{self, ipc_object};
+use crate::object::{self, Id, ipc_object};
 use crate::permissions::time;
 use crate::syscalls::Errno;
-use crate::{Error, IpcObject, Key, Mode, Permissions, Pid, Settings, SharedMemoryId};
+use crate::{Error, Key, Mode, Permissions, Pid, Settings, SharedMemoryId};
 
 /// A segment of shared memory, named by its id. Copying or dropping this does nothing to it.
 ///
@@ -120,12 +120,12 @@ impl SharedMemoryStatus {
 
 /// A segment attached for reading only; `shmdt` when it goes out of scope.
 ///
-/// Other processes may change the memory at any time. So it is never shown as a `&[u8]`, of which
-/// Rust assumes that nobody changes it: you load words, and copy bytes out before you look at
-/// them. What another process writes while you copy, you may get in part; each aligned word of
-/// eight bytes is either old or new.
+/// Other processes may change the memory at any time. So there is no `&[u8]` to it, whose bytes Rust
+/// would assume constant: you load words, and copy bytes out before you look at them. To checksum
+/// a large range, copy it out in pieces of some KiB and checksum the copies. If another process
+/// writes while you copy, each aligned word of eight bytes is either old or new.
 ///
-/// It shows no atomics either: to change one here would be a segmentation fault.
+/// There are no atomics either: to change one would be a segmentation fault.
 #[derive(Debug)]
 pub struct AttachedReadOnly(Mapping);
 

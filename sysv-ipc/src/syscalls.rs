@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use libc::{c_int, c_long, c_ulong};
 
-use crate::memory::Guarded;
-use crate::{Message, Queue, SemaphoreSet, SharedMemory};
+use crate::ids::{QueueId, SemaphoreId, SharedMemoryId};
 
 /// An errno: why a system call failed.
 pub(crate) type Errno = c_int;
@@ -22,8 +21,7 @@ pub(crate) fn last_errno() -> Errno {
     io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
-/// What differs between the three kinds of objects. In a private module, so that nobody else can
-/// implement it.
+/// A kind of object, by its id: what differs between their control calls.
 ///
 /// # Safety
 /// `control` makes the control call of the kind. `RawStatus` is the structure that its `IPC_STAT`
@@ -50,7 +48,7 @@ pub unsafe trait Kind: Sized {
 const TIME_64: c_int = libc::IPC_STAT & 0x100;
 
 // SAFETY: the structures are those of msgctl(2), and consist of integers.
-unsafe impl Kind for Queue {
+unsafe impl Kind for QueueId {
     type RawStatus = libc::msqid_ds;
     type RawLimits = libc::msginfo;
     type RawUsage = libc::msginfo;
@@ -65,7 +63,7 @@ unsafe impl Kind for Queue {
 }
 
 // SAFETY: the structures are those of semctl(2), and consist of integers.
-unsafe impl Kind for SemaphoreSet {
+unsafe impl Kind for SemaphoreId {
     type RawStatus = libc::semid_ds;
     type RawLimits = libc::seminfo;
     type RawUsage = libc::seminfo;
@@ -81,7 +79,7 @@ unsafe impl Kind for SemaphoreSet {
 }
 
 // SAFETY: the structures are those of shmctl(2), and consist of integers.
-unsafe impl Kind for SharedMemory {
+unsafe impl Kind for SharedMemoryId {
     type RawStatus = libc::shmid_ds;
     type RawLimits = ShmInfo;
     type RawUsage = ShmUsage;
@@ -179,8 +177,10 @@ pub(crate) fn msgget(key: libc::key_t, flags: c_int) -> Result<c_int, Errno> {
 // Not libc's msgsnd and msgrcv: those are cancellation points, which in a process with threads
 // costs up to a tenth of the call. Source: sysdeps/unix/sysv/linux/msgsnd.c of glibc.
 
-pub(crate) fn msgsnd(id: c_int, message: Message<'_>, flags: c_int) -> Result<(), Errno> {
-    let (block, len) = (message.as_ptr(), message.len());
+/// Sends a msgbuf of `len` bytes after its mtype.
+pub(crate) fn msgsnd(id: c_int, block: &[c_long], len: usize, flags: c_int) -> Result<(), Errno> {
+    assert!(len <= size_of_val(&block[1..]), "longer than its block");
+    let block = block.as_ptr();
     // SAFETY: block is a msgbuf of len bytes after its mtype and outlives the call; msgop(2).
     check(unsafe { libc::syscall(libc::SYS_msgsnd, id, block, len, flags) }).map(drop)
 }
@@ -233,17 +233,6 @@ pub(crate) fn semctl_one(
     assert!([GETVAL, GETPID, GETNCNT, GETZCNT, SETVAL].contains(&command));
     // SAFETY: SETVAL takes an int as its fourth argument, the others take none; semctl(2).
     check(unsafe { libc::semctl(id, c_int::from(index), command, c_int::from(value)) })
-}
-
-/// `GETALL` writes a value for each semaphore of the set, `SETALL` reads one. `EFAULT` if the set
-/// has more semaphores than there are values.
-pub(crate) fn semctl_all(id: c_int, command: c_int, values: &mut Guarded) -> Result<(), Errno> {
-    assert!([libc::GETALL, libc::SETALL].contains(&command));
-    let first = values.as_mut_slice().as_mut_ptr();
-    // SAFETY: the kernel accesses as many values as the set has semaphores, which may be more: the
-    // id can mean another set than a moment ago. But it stops at the end of these values, since
-    // they are guarded; semctl(2).
-    check(unsafe { libc::semctl(id, 0, command, first) }).map(drop)
 }
 
 pub(crate) fn shmget(key: libc::key_t, size: usize, flags: c_int) -> Result<c_int, Errno> {
