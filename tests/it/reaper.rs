@@ -12,13 +12,12 @@ use mqfs::ownership::lease;
 use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, getpid, setuid};
-use sysv_ipc::{Key, MessageBuffer, Mode, OwnedQueue, Queue, QueueId};
+use sysv_ipc::{Key, MessageBuffer, Queue, QueueId};
 
 use crate::support::{
     ForEverybody, QuietServer, Running, SOMEBODY, Server, Stuck, Verdicts, all_queues,
-    as_root_in_own_namespace, children_of, dead_owner, exists, in_dead_process, lease_of_owner,
-    leased, marked_with, owner_of, program, queue_of, reap, reply_queues, state_of, unique_key,
-    wait_until,
+    as_root_in_own_namespace, children_of, dead_owner, exists, in_dead_process, leased, owner_of,
+    program, queue_of, reap, reply_queues, state_of, unique_key, wait_until,
 };
 
 #[test]
@@ -328,36 +327,5 @@ fn closed_output_changes_only_the_exit_status() {
         let mut reaper = Running::start(program("mqfs-reap").stdout(writer));
         assert_eq!(reaper.wait().code(), Some(141));
         assert!(!exists(*orphan), "it did its work before");
-    });
-}
-
-#[test]
-fn among_three_thousand_queues_only_orphans_are_removed() {
-    as_root_in_own_namespace(|| {
-        let dead = dead_owner();
-        let alive = owner_of(getpid().as_raw());
-        let reborn = mqfs::wire::OwnerId { start_time: alive.start_time + 1, ..alive };
-        let mut unknown_version = lease_of_owner(dead).encode();
-        unknown_version[8] = 99;
-        let queues: Vec<OwnedQueue> = (0..3000)
-            .map(|n| match n % 6 {
-                0 => leased(dead),
-                1 => leased(reborn),
-                2 => leased(alive),
-                3 => marked_with(&unknown_version),
-                4 => marked_with(b"no lease"),
-                _ => OwnedQueue::private(Mode::new(0o600)).unwrap(),
-            })
-            .collect();
-
-        let verdicts = Verdicts::now();
-
-        let mut orphans: Vec<_> =
-            queues.iter().enumerate().filter(|(n, _)| n % 6 < 2).map(|(_, q)| q.id()).collect();
-        orphans.sort_unstable();
-        assert_eq!(verdicts.0.len(), 3000);
-        assert!(verdicts.removed() == orphans, "all orphans and nothing else");
-        assert_eq!(all_queues().len(), 2000);
-        assert_eq!(verdicts.on(*queues[1]), ["orphan", "owner is gone, its pid reused", "removed"]);
     });
 }

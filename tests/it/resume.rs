@@ -109,30 +109,6 @@ fn new_transfer(before: &[Queue]) -> Queue {
 }
 
 #[test]
-fn a_transfer_survives_five_servers() {
-    in_own_namespace(|| {
-        let mut files = Files::new();
-        files.file = noise(256 << 20);
-        files.replace("file", &files.file);
-        let copy = files.folder.path().join("copy");
-        let mut server = files.serve();
-        let mut client = Running::start(files.client().arg("-o").arg(&copy));
-        let mut before = Vec::new();
-        for _ in 0..5 {
-            before.push(new_transfer(&before));
-            client.freeze();
-            assert!(!client.has_ended(), "it was too fast");
-            kill_all(server);
-            server = files.serve();
-            client.signal(Signal::SIGCONT);
-        }
-        client.finish().success();
-        assert!(fs::read(copy).unwrap() == files.file);
-        server.stop();
-    });
-}
-
-#[test]
 fn a_request_that_was_lost_with_its_server_is_sent_to_the_next_one() {
     in_own_namespace(|| {
         let files = Files::new();

@@ -179,19 +179,6 @@ fn a_server_without_a_free_queue_names_the_remedy() {
 }
 
 #[test]
-fn a_lost_request_queue_is_made_again() {
-    in_own_namespace(|| {
-        let server = Server::start::<&str>(&[]);
-        let lost = queue_of(server.key).unwrap();
-        lost.remove().unwrap();
-        wait_until("there is a new one", || queue_of(server.key).is_some_and(|new| new != lost));
-        assert!(!server.fetch("/proc/version").is_empty());
-        assert!(server.log().contains("the request queue was removed; made a new one"));
-        server.stop();
-    });
-}
-
-#[test]
 fn an_impossible_root_ends_with_status_2_and_leaves_nothing() {
     in_own_namespace(|| {
         let key = unique_key().to_string();

@@ -213,29 +213,6 @@ fn at_max_children_requests_wait_in_the_queue() {
 }
 
 #[test]
-fn a_server_at_max_children_can_be_stopped() {
-    in_own_namespace(|| {
-        let arguments = ["--max-children", "1", "--drain-timeout", "100ms"];
-        let (mut server, _folder, _) = server_with_file(&arguments);
-        let _client = stuck_client(&server, "/file");
-        server.signal(Signal::SIGTERM);
-        assert!(server.running().wait().success());
-    });
-}
-
-#[test]
-fn children_that_end_leave_no_zombie() {
-    in_own_namespace(|| {
-        let (server, _folder, _) = server_with_file(&[]);
-        for _ in 0..50 {
-            server.fetch("/file");
-        }
-        wait_until("no child is left", || children_of(server.pid()).is_empty());
-        server.stop();
-    });
-}
-
-#[test]
 fn a_client_whose_child_was_killed_fails_soon() {
     in_own_namespace(|| {
         let (server, _folder, _) = server_with_file(&[]);
