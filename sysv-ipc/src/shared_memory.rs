@@ -66,7 +66,7 @@ impl SharedMemory {
             .map_err(|(call, errno)| self.error(call, errno))
     }
 
-    /// `shmctl(id, IPC_SET)`: changes owner, group and mode. Who has it attached keeps it.
+    /// `shmctl(id, IPC_SET)`: changes owner, group and mode, also while the segment is attached.
     pub fn set(self, settings: &Settings) -> Result<(), Error> {
         object::set(self, |raw| settings.write_to(&mut raw.shm_perm))
     }
@@ -85,7 +85,7 @@ pub struct SharedMemoryStatus {
     /// How often it is attached. One process may attach it more than once.
     pub attached: u64,
     /// The process that created it. None if this pid namespace cannot see it.
-    pub maker: Option<Pid>,
+    pub creator: Option<Pid>,
     /// The process that last attached or detached it. None if none did, or if this pid namespace
     /// cannot see it.
     pub last_user: Option<Pid>,
@@ -108,7 +108,7 @@ impl SharedMemoryStatus {
             permissions: Permissions::from_raw(&raw.shm_perm),
             size: raw.shm_segsz,
             attached: raw.shm_nattch,
-            maker: Pid::known(raw.shm_cpid),
+            creator: Pid::known(raw.shm_cpid),
             last_user: Pid::known(raw.shm_lpid),
             is_removed: u32::from(raw.shm_perm.mode) & SHM_DEST != 0,
             attached_at: time(raw.shm_atime),
@@ -120,12 +120,12 @@ impl SharedMemoryStatus {
 
 /// A segment attached for reading only; `shmdt` when it goes out of scope.
 ///
-/// Other processes may change the memory at any time. So there is no `&[u8]` to it, whose bytes Rust
-/// would assume constant: you load words, and copy bytes out before you look at them. To checksum
-/// a large range, copy it out in pieces of some KiB and checksum the copies. If another process
-/// writes while you copy, each aligned word of eight bytes is either old or new.
+/// Other processes may change the memory at any time, and Rust assumes that the bytes of a `&[u8]`
+/// do not change. So this gives out no slice: you load words, and copy bytes before you look at
+/// them. To checksum a large range, copy it in pieces of some KiB and checksum the copies. If
+/// another process writes while you copy, each aligned word of eight bytes is either old or new.
 ///
-/// There are no atomics either: to change one would be a segmentation fault.
+/// It gives out no atomics either, since writing to one would be a segmentation fault.
 #[derive(Debug)]
 pub struct AttachedReadOnly(Mapping);
 

@@ -23,7 +23,7 @@ fn a_segment_is_found_by_its_key_and_created_only_once() {
     let status = own.status().unwrap();
     assert_eq!((status.permissions.key, status.size), (key, 100));
     assert_eq!((status.attached, status.is_removed), (0, false));
-    assert_eq!((status.maker, status.last_user), (Some(Pid::current()), None));
+    assert_eq!((status.creator, status.last_user), (Some(Pid::current()), None));
     own.remove().unwrap();
     assert!(SharedMemory::open(key).unwrap_err().is_gone());
 }
