@@ -4,7 +4,7 @@
 //! it in the request. It receives META, DATA …, END or FAILURE from the reply queue, and removes
 //! it.
 
-mod attempt;
+mod answer;
 mod backoff;
 mod builder;
 mod canceller;

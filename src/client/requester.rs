@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::attempt::Attempt;
+use super::answer::Answer;
 use super::backoff::Backoff;
 use super::builder::ClientBuilder;
 use super::error::{Cause, Error};
@@ -36,7 +36,7 @@ impl Requester {
     }
 
     /// Asks for the first time, and again while the server is busy, restarts or dies.
-    pub(super) fn ask(&mut self, path: &Path, operation: Operation<'_>) -> Result<Attempt, Error> {
+    pub(super) fn ask(&mut self, path: &Path, operation: Operation<'_>) -> Result<Answer, Error> {
         check_path(path)?;
         if self.options.plain && operation != Operation::Fetch(Range::WHOLE) {
             return Err(Cause::PlainServer.into());
@@ -58,7 +58,7 @@ impl Requester {
         path: &Path,
         operation: Operation<'_>,
         mut lost: Error,
-    ) -> Result<Attempt, Error> {
+    ) -> Result<Answer, Error> {
         let mut backoff = Backoff::for_server(self.options.timeout);
         loop {
             if lost.is_retryable() {
@@ -82,12 +82,12 @@ impl Requester {
         self.retries_left = self.options.retries;
     }
 
-    fn ask_once(&self, path: &Path, operation: Operation<'_>) -> Result<Attempt, Error> {
+    fn ask_once(&self, path: &Path, operation: Operation<'_>) -> Result<Answer, Error> {
         let ClientBuilder { timeout, plain, .. } = self.options;
         let server = self.find_server()?;
         let reply = ReplyQueue::create(&self.watch, &server, plain, timeout)?;
         request::send(&self.options, &self.watch, &server, &reply, path, operation)?;
-        Attempt::begin(reply).map_err(|error| server.explain_silence(error, plain))
+        Answer::begin(reply).map_err(|error| server.explain_silence(error, plain))
     }
 }
 

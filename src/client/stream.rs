@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::attempt::Attempt;
+use super::answer::Answer;
 use super::error::{Cause, Error};
 use super::requester::Requester;
 use crate::wire::{Meta, Operation, Packed, Start};
@@ -31,8 +31,8 @@ pub(super) struct Stream {
     requester: Requester,
     path: PathBuf,
     wanted: Wanted,
-    attempt: Attempt,
-    /// How many of the attempt's present bytes were consumed.
+    answer: Answer,
+    /// How many of the answer's present bytes were consumed.
     consumed: usize,
     /// The META of the first answer.
     pub(super) meta: Meta,
@@ -46,13 +46,13 @@ impl Stream {
         path: &Path,
         wanted: Wanted,
     ) -> Result<Self, Error> {
-        let attempt = requester.ask(path, wanted.from(Start::BEGINNING))?;
-        let meta = attempt.meta.ok_or(Error(Cause::PlainServer))?;
+        let answer = requester.ask(path, wanted.from(Start::BEGINNING))?;
+        let meta = answer.meta.ok_or(Error(Cause::PlainServer))?;
         Ok(Self {
             requester,
             path: path.to_owned(),
             wanted,
-            attempt,
+            answer,
             consumed: 0,
             meta,
             last_start: (Vec::new(), None),
@@ -69,28 +69,28 @@ impl Stream {
             self.last_start = (start.path.to_vec(), start.arrived);
         }
         let operation = self.wanted.from(start);
-        let attempt = self.requester.ask_again(&self.path, operation, lost)?;
+        let answer = self.requester.ask_again(&self.path, operation, lost)?;
         let identity = |meta: &Meta| (meta.device, meta.inode, meta.kind);
-        if attempt.meta.as_ref().map(identity) != Some(identity(&self.meta)) {
+        if answer.meta.as_ref().map(identity) != Some(identity(&self.meta)) {
             return Err(Cause::FileChanged.into());
         }
-        (self.attempt, self.consumed) = (attempt, 0);
+        (self.answer, self.consumed) = (answer, 0);
         Ok(())
     }
 
     /// The bytes that are available, receiving some if there are none. Empty at the end, after
     /// count and checksum were verified.
     pub(super) fn fill(&mut self) -> Result<&[u8], Error> {
-        while self.consumed >= self.attempt.bytes().len() && !self.attempt.is_over() {
+        while self.consumed >= self.answer.bytes().len() && !self.answer.is_over() {
             self.consumed = 0;
-            self.attempt.advance()?;
+            self.answer.advance()?;
         }
         Ok(self.bytes())
     }
 
     /// The bytes that are available without receiving.
     pub(super) fn bytes(&self) -> &[u8] {
-        self.attempt.bytes().get(self.consumed..).unwrap_or_default()
+        self.answer.bytes().get(self.consumed..).unwrap_or_default()
     }
 
     pub(super) fn consume(&mut self, count: usize) {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use super::attempt::Attempt;
+use super::answer::Answer;
 use super::error::{Cause, Error};
 use super::metadata::Metadata;
 use super::requester::Requester;
@@ -23,8 +23,8 @@ use crate::wire::{Arrived, Kind, Meta, Operation, Range};
 pub struct Transfer {
     requester: Requester,
     path: PathBuf,
-    attempt: Attempt,
-    /// How many of the attempt's present bytes were read.
+    answer: Answer,
+    /// How many of the answer's present bytes were read.
     consumed: usize,
     /// The META of the first answer that brought bytes.
     meta: Option<Meta>,
@@ -42,8 +42,8 @@ pub struct Transfer {
 
 impl Transfer {
     pub(super) fn open(mut requester: Requester, path: &Path, range: Range) -> Result<Self, Error> {
-        let attempt = requester.ask(path, Operation::Fetch(range))?;
-        let meta = attempt.meta;
+        let answer = requester.ask(path, Operation::Fetch(range))?;
+        let meta = answer.meta;
         match meta {
             Some(meta) if meta.kind != Kind::Regular => {
                 return Err(Error::corrupt("not a regular file"));
@@ -55,7 +55,7 @@ impl Transfer {
         Ok(Self {
             requester,
             path: path.to_owned(),
-            attempt,
+            answer,
             consumed: 0,
             meta,
             range,
@@ -79,26 +79,26 @@ impl Transfer {
 
     /// How many bytes have arrived.
     pub fn received(&self) -> u64 {
-        self.before + self.attempt.received
+        self.before + self.answer.received
     }
 
     /// The CRC-32 of the bytes that have arrived, that of zlib and gzip.
     pub fn checksum(&self) -> u32 {
         let mut whole = self.checksum_before.clone();
-        whole.combine(&self.attempt.checksum);
+        whole.combine(&self.answer.checksum);
         whole.finalize()
     }
 
     /// Whether the end has arrived, and length and checksum were right. Never true of a plain
     /// server's transfer.
     pub fn is_verified(&self) -> bool {
-        self.attempt.trailer.is_some()
+        self.answer.trailer.is_some()
     }
 
     /// Whether the file changed while the server read it, so that the bytes may be a mixture of old
     /// and new. Known at the end; a plain server does not say.
     pub fn has_changed(&self) -> bool {
-        self.attempt.trailer.is_some_and(|trailer| trailer.changed)
+        self.answer.trailer.is_some_and(|trailer| trailer.changed)
     }
 
     /// In how many parts the bytes arrived: more than one if servers died on the way.
@@ -109,14 +109,14 @@ impl Transfer {
     /// Receives the next bytes, from another answer if need be.
     fn advance(&mut self) -> Result<(), Error> {
         self.consumed = 0;
-        match self.attempt.advance() {
+        match self.answer.advance() {
             Ok(()) => {}
             Err(Error(Cause::Failed { errno: Some(Errno::ESTALE), .. })) if self.before > 0 => {
                 return Err(Cause::FileChanged.into());
             }
             Err(error) => self.resume(error)?,
         }
-        if !self.attempt.bytes().is_empty() {
+        if !self.answer.bytes().is_empty() {
             self.requester.restore_retries();
         }
         Ok(())
@@ -127,7 +127,7 @@ impl Transfer {
         if !lost.is_retryable() || !self.is_resumable() {
             return Err(lost);
         }
-        let (received, checksum) = self.attempt.take_tally();
+        let (received, checksum) = self.answer.take_tally();
         if received > 0 {
             // The server verified the earlier parts before it sent any of this one.
             self.unverified = Some((self.range.offset + self.before, checksum.clone()));
@@ -136,18 +136,18 @@ impl Transfer {
         self.before += received;
         self.checksum_before.combine(&checksum);
         let rest = self.rest();
-        let attempt = self.requester.ask_again(&self.path, rest, lost)?;
+        let answer = self.requester.ask_again(&self.path, rest, lost)?;
         if self.before == 0 {
-            self.meta = attempt.meta;
-        } else if !is_same_file(self.meta.as_ref(), attempt.meta.as_ref()) {
+            self.meta = answer.meta;
+        } else if !is_same_file(self.meta.as_ref(), answer.meta.as_ref()) {
             return Err(Cause::FileChanged.into());
         }
         let begin = self.range.offset + self.before;
         let is_whole = self.range == Range::WHOLE && begin == 0;
-        if attempt.meta.map_or(!is_whole, |meta| meta.offset != begin) {
+        if answer.meta.map_or(!is_whole, |meta| meta.offset != begin) {
             return Err(Error::WRONG_BEGINNING);
         }
-        self.attempt = attempt;
+        self.answer = answer;
         Ok(())
     }
 
@@ -178,8 +178,8 @@ fn is_same_file(one: Option<&Meta>, other: Option<&Meta>) -> bool {
 
 impl BufRead for Transfer {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while self.consumed >= self.attempt.bytes().len()
-            && !self.attempt.is_over()
+        while self.consumed >= self.answer.bytes().len()
+            && !self.answer.is_over()
             && self.failed.is_none()
         {
             self.failed = self.advance().err();
@@ -187,11 +187,11 @@ impl BufRead for Transfer {
         if let Some(error) = &self.failed {
             return Err(error.clone().into());
         }
-        Ok(&self.attempt.bytes()[self.consumed..])
+        Ok(&self.answer.bytes()[self.consumed..])
     }
 
     fn consume(&mut self, amount: usize) {
-        self.consumed = self.attempt.bytes().len().min(self.consumed + amount);
+        self.consumed = self.answer.bytes().len().min(self.consumed + amount);
     }
 }
 

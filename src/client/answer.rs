@@ -10,7 +10,7 @@ use sysv_ipc::{MessageBuffer, QueueLimits};
 
 /// The answer to one request.
 #[derive(Debug)]
-pub(super) struct Attempt {
+pub(super) struct Answer {
     /// None once nothing more can come.
     queue: Option<ReplyQueue>,
     /// Bytes of the file, from one message or several.
@@ -26,7 +26,7 @@ pub(super) struct Attempt {
     spin: AdaptiveSpin,
 }
 
-impl Attempt {
+impl Answer {
     /// With less room than this in the buffer, receiving another message is not worth a try.
     const WORTHWHILE_ROOM: usize = 8 << 10;
 
@@ -39,7 +39,7 @@ impl Attempt {
     /// Waits for the first message, so that a refused request fails here.
     pub(super) fn begin(queue: ReplyQueue) -> Result<Self, Error> {
         let msgmax = QueueLimits::current()?.msgmax;
-        let mut attempt = Self {
+        let mut answer = Self {
             queue: Some(queue),
             bytes: MessageBuffer::with_capacity(msgmax.clamp(MAX_REPLY, Self::MAX_MESSAGE)),
             failed: None,
@@ -50,8 +50,8 @@ impl Attempt {
             checksum: crc32fast::Hasher::new(),
             spin: AdaptiveSpin::default(),
         };
-        attempt.advance()?;
-        Ok(attempt)
+        answer.advance()?;
+        Ok(answer)
     }
 
     /// The bytes of the file that arrived last.
