@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Shows mqfs at work: the programs of this repository, on a key of their own, with real queues.
 #
-# It checks everything that it shows, and fails if something is wrong. It signals only processes that
-# it started, by pid, and leaves no queue, however it ends.
+# It checks everything that it shows, and fails if something is wrong. It signals only processes
+# that it started, by pid, and leaves no queue, however it ends.
 set -euo pipefail
 
 usage='Usage: ./run_demo.sh [--mode=golden | --mode=failure]
@@ -26,7 +26,7 @@ server='' clients=() comparers=() stopped_child=''
 queues_before=''
 expected_status=0
 
-# --- messages --------------------------------------------------------------------------------------
+# --- messages -------------------------------------------------------------------------------------
 
 heading() { printf '\n== %s\n' "$*"; }
 
@@ -38,7 +38,7 @@ fail() {
     exit 1
 }
 
-# --- processes -------------------------------------------------------------------------------------
+# --- processes ------------------------------------------------------------------------------------
 
 # wait_until WHAT COMMAND...: repeats the command until it succeeds.
 wait_until() {
@@ -104,7 +104,7 @@ run_client() {
     wait $!
 }
 
-# --- queues ----------------------------------------------------------------------------------------
+# --- queues ---------------------------------------------------------------------------------------
 
 list_queues() { "$bin/mqfs-reap" --dry-run; }
 
@@ -140,12 +140,13 @@ unused_key() {
     done
 }
 
-# The queues that this demo left, one object to a line: those under its key, those of its clients, and
-# unused reply queues that this user made meanwhile.
+# The queues that this demo left, one object to a line: those under its key, those of its clients,
+# and unused reply queues that this user made meanwhile.
 left_queues() {
     local row id pids
     pids=$(IFS='|'; printf '%s' "${clients[*]:-none}")
-    local unused='"key":"0x00000000","last_receiver":null,"last_sender":null,"messages":0,"mode":"0711","pid":null'
+    local unused='"key":"0x00000000","last_receiver":null,"last_sender":null,"messages":0,'
+    unused+='"mode":"0711","pid":null'
     queues_as_json |
         { grep -E "\"key\":\"$key\"|\"pid\":($pids),|\"cuid\":$EUID,.*$unused" || true; } |
         while read -r row; do
@@ -165,7 +166,7 @@ check_no_queue_is_left() {
     done
 }
 
-# --- start and end ---------------------------------------------------------------------------------
+# --- start and end --------------------------------------------------------------------------------
 
 prepare() {
     cd -- "$here"
@@ -216,7 +217,7 @@ clean_up() {
     exit "$status"
 }
 
-# --- the modes -------------------------------------------------------------------------------------
+# --- the modes ------------------------------------------------------------------------------------
 
 show() {
     local file=/etc/hostname
@@ -357,12 +358,14 @@ golden() {
         fi
     done
     ((failed == 0)) || fail 'not every request was answered byte for byte'
-    echo "clients: $clients_at_once of $clients_at_once received $requests_each files each, byte for byte"
+    local all="$clients_at_once of $clients_at_once"
+    echo "clients: $all received $requests_each files each, byte for byte"
 
     heading 'The server'
     stop_server
     sent=$(grep -c ' outcome="sent"$' "$scratch/server.log" || true)
-    ((sent == fetched + requests)) || fail "the server logged $sent transfers, not $((fetched + requests))"
+    ((sent == fetched + requests)) ||
+        fail "the server logged $sent transfers, not $((fetched + requests))"
     ! grep -Eq ' (WARN|ERROR) ' "$scratch/server.log" ||
         fail "the server complained: $(grep -E ' (WARN|ERROR) ' "$scratch/server.log")"
     echo "transfers in its log: $sent sent, 0 failed"
@@ -375,7 +378,8 @@ golden() {
     echo 'OK: golden scenario completed'
 }
 
-# expect STATUS TEXT ARGUMENT...: runs a client, which must end with this status and print this text.
+# expect STATUS TEXT ARGUMENT...: runs a client, which must end with this status and print this
+# text.
 expect() {
     local expected=$1 text=$2 status=0
     shift 2
@@ -411,7 +415,7 @@ failure() {
     exit 2
 }
 
-# --- arguments -------------------------------------------------------------------------------------
+# --- arguments ------------------------------------------------------------------------------------
 
 case $#:${1-} in
     0:) mode=show ;;

@@ -50,7 +50,8 @@ pub(super) struct Opts {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Write the files into the directory DIR, under their own names
-    #[arg(short = 'C', long, value_name = "DIR", conflicts_with_all = ["output", "offset", "length"])]
+    #[arg(short = 'C', long, value_name = "DIR")]
+    #[arg(conflicts_with_all = ["output", "offset", "length"])]
     directory: Option<PathBuf>,
     /// Fetch directories with everything below them, to -C DIR or as --tar
     #[arg(short, long, conflicts_with_all = ["output", "offset", "length", "plain"])]
@@ -62,16 +63,19 @@ pub(super) struct Opts {
     #[arg(long)]
     no_preserve: bool,
     /// List the entries of directories, like ls -l
-    #[arg(short, long, conflicts_with_all = ["directory", "output", "recursive", "tar", "offset", "length", "plain"])]
+    #[arg(short, long, conflicts_with_all = ["directory", "output", "recursive", "tar"])]
+    #[arg(conflicts_with_all = ["offset", "length", "plain"])]
     list: bool,
     /// Show the metadata of a file, like stat
-    #[arg(long, conflicts_with_all = ["list", "directory", "output", "recursive", "tar", "offset", "length", "plain"])]
+    #[arg(long, conflicts_with_all = ["list", "directory", "output", "recursive", "tar"])]
+    #[arg(conflicts_with_all = ["offset", "length", "plain"])]
     stat: bool,
     /// Print --list or --stat as JSON, one object to a line
     #[arg(long)]
     json: bool,
     /// Begin at this byte, counted from 0: 4096, 64K, 1M
-    #[arg(long, value_name = "N", default_value = "0", value_parser = size, conflicts_with = "plain")]
+    #[arg(long, value_name = "N", default_value = "0", value_parser = size)]
+    #[arg(conflicts_with = "plain")]
     offset: u64,
     /// Fetch at most this many bytes
     #[arg(long, value_name = "N", value_parser = size, conflicts_with = "plain")]
@@ -215,8 +219,8 @@ impl Opts {
         self.complain_of(escape(path), "warning: the file changed while it was read");
     }
 
-    /// Says that output failed. A reader that left is no error to speak of: the exit status is that of
-    /// a filter killed by SIGPIPE.
+    /// Says that output failed. A reader that left is no error to speak of: the exit status is that
+    /// of a filter killed by SIGPIPE.
     fn sink_failed(&self, error: &io::Error) -> ExitCode {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return ExitCode::from(NOBODY_READS);

@@ -131,8 +131,8 @@ fn parse<T: Parser>(program: &str) -> T {
     })
 }
 
-/// Prints a message to stderr, in one write, so that lines of several programs do not mix. It does not
-/// matter whether anybody reads it.
+/// Prints a message to stderr, in one write, so that lines of several programs do not mix. It does
+/// not matter whether anybody reads it.
 fn complain(program: &str, message: impl std::fmt::Display) {
     use std::io::Write;
     let line = format!("{program}: {message}\n");

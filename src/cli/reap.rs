@@ -24,8 +24,8 @@ more. An orphan that is not yours to remove is no failure.";
 
 /// Remove the message queues of dead processes
 ///
-/// Judges every queue of the IPC namespace and removes those that dead mqfs clients and servers left
-/// behind. It never touches a queue whose owner may be alive or, without --foreign, a queue of
+/// Judges every queue of the IPC namespace and removes those that dead mqfs clients and servers
+/// left behind. It never touches a queue whose owner may be alive or, without --foreign, a queue of
 /// another program. Only root can judge the queues of all users.
 #[derive(Debug, Parser)]
 #[command(name = "mqfs-reap", version, after_help = EXIT_STATUS)]
@@ -46,8 +46,8 @@ pub(super) struct Opts {
     /// Look only at queues that this user made: a name or a uid
     #[arg(long, value_name = "UID", value_parser = uid)]
     uid: Option<Uid>,
-    /// Include queues of other programs: those without a key whose last sender and last receiver are
-    /// both dead
+    /// Include queues of other programs: those without a key whose last sender and last receiver
+    /// are both dead
     #[arg(long)]
     foreign: bool,
     /// Repeat every TIME until a signal; print a line for each queue removed

@@ -27,9 +27,9 @@ use.";
 
 /// Serve files over System V message queues
 ///
-/// Owns the request queue under its key and forks a child for every request. If root starts it, every
-/// user gets the files that they could open themselves. If another user starts it, everybody who may
-/// send requests gets what that user can open below --root.
+/// Owns the request queue under its key and forks a child for every request. If root starts it,
+/// every user gets the files that they could open themselves. If another user starts it, everybody
+/// who may send requests gets what that user can open below --root.
 #[derive(Debug, Parser)]
 #[command(name = "mqfs-server", version, after_help = EXIT_STATUS)]
 pub(super) struct Opts {

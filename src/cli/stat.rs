@@ -25,8 +25,8 @@ queue under the key; 130 interrupted (--watch); 141 nobody reads the output any 
 /// Show the state of mqfs-server, or of any message queue
 ///
 /// Shows the queue under a key and how much of the kernel's limit on queues is used. If mqfs-server
-/// made the queue, also shows the server's counters, and every reply queue with its owner and whether
-/// the owner is alive.
+/// made the queue, also shows the server's counters, and every reply queue with its owner and
+/// whether the owner is alive.
 #[derive(Debug, Parser)]
 #[command(name = "mqfs-stat", version, after_help = EXIT_STATUS)]
 pub(super) struct Opts {

@@ -22,8 +22,8 @@ pub(super) fn print(text: &str) -> io::Result<Result<(), NobodyReads>> {
     }
 }
 
-/// Sleeps, but not longer than somebody reads standard output: a program in a pipeline ends with it,
-/// also while it has nothing to say.
+/// Sleeps, but not longer than somebody reads standard output: a program in a pipeline ends with
+/// it, also while it has nothing to say.
 pub(super) fn sleep(time: Duration) -> Result<(), NobodyReads> {
     let end = Instant::now() + time;
     let stdout = io::stdout();

@@ -41,8 +41,9 @@ const _: () = assert!(word::REFUSED + RefusalReason::ALL.len() <= word::FAILURES
 const _: () = assert!(word::FAILURES + FailureReason::ALL.len() <= word::BYTES_SENT);
 const _: () = assert!(word::END * size_of::<u64>() <= SIZE);
 
-/// The upper bounds of the histogram of transfer durations, each included in its bucket. They are the
-/// defaults of Prometheus' client libraries (5 ms to 10 s), continued in similar steps at both ends.
+/// The upper bounds of the histogram of transfer durations, each included in its bucket. They are
+/// the defaults of Prometheus' client libraries (5 ms to 10 s), continued in similar steps at both
+/// ends.
 pub const BOUNDS: [Duration; 20] = [
     Duration::from_micros(100),
     Duration::from_micros(250),

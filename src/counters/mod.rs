@@ -1,12 +1,13 @@
-//! A server's counters, in shared memory: the server and its children add to them without a lock, and
-//! every user can read them.
+//! A server's counters, in shared memory: the server and its children add to them without a lock,
+//! and every user can read them.
 //!
-//! [`read`] takes a [`Snapshot`] of the counters of the server under a key. The server has a `Writer`.
+//! [`read`] takes a [`Snapshot`] of the counters of the server under a key. The server has a
+//! `Writer`.
 //!
-//! The counters are in a segment under the server's key. Both a segment and a message queue outlive a
-//! server that is killed. So the segment names the server's request queue, and the server lock tells
-//! whether a server runs: counters that name another queue, or have no running server, are a dead
-//! server's.
+//! The counters are in a segment under the server's key. Both a segment and a message queue outlive
+//! a server that is killed. So the segment names the server's request queue, and the server lock
+//! tells whether a server runs: counters that name another queue, or have no running server, are a
+//! dead server's.
 //!
 //! Children write to the segment with the rights of their callers, and a caller may have taken its
 //! child over. So a server never reads the segment, and nothing that it does depends on it.
@@ -41,7 +42,11 @@
 //! | 56 | bytes of files sent |
 //! | 57 | clients that left before they had everything |
 //! | 58 | nanoseconds that all complete transfers took together |
-//! | 64 to 84 | complete transfers by duration: one word for each of [`BOUNDS`] counts those that took at most that long and longer than the bound before; the last word counts those that took longer than all bounds |
+//! | 64 to 84 | complete transfers by duration, a histogram |
+//!
+//! Each word of the histogram belongs to one of [`BOUNDS`], and counts the transfers that took at
+//! most that long, but longer than the bound before. The last word counts those that took longer
+//! than every bound.
 
 mod layout;
 mod prometheus;

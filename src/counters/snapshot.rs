@@ -135,8 +135,8 @@ impl Snapshot {
         sum(&self.transfers)
     }
 
-    /// The smallest of [`BOUNDS`] that at least this part (0 to 1) of the complete transfers did not
-    /// exceed. None: there were no transfers, or even the largest bound is too small.
+    /// The smallest of [`BOUNDS`] that at least this part (0 to 1) of the complete transfers did
+    /// not exceed. None: there were no transfers, or even the largest bound is too small.
     pub fn within(&self, part: f64) -> Option<Duration> {
         let wanted = (self.completed() as f64 * part).ceil().max(1.0) as u64;
         let mut so_far = 0_u64;

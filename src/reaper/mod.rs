@@ -1,8 +1,8 @@
 //! Finds message queues whose owner is dead, and removes them.
 //!
 //! A [`survey`] looks at every queue of the IPC namespace and gives each a [`Verdict`]. [`remove`]
-//! looks at a queue a second time, and removes it only if its owner is proven dead. Queues that mqfs
-//! did not make are left alone, unless a [`Policy`] includes them.
+//! looks at a queue a second time, and removes it only if its owner is proven dead. Queues that
+//! mqfs did not make are left alone, unless a [`Policy`] includes them.
 //!
 //! ```no_run
 //! for finding in mqfs::reaper::survey()? {

@@ -111,8 +111,8 @@ pub fn is_stopped(child: Pid) -> bool {
     matches!(waitid(Id::Pid(super::nix_pid(child)), look), Ok(WaitStatus::Stopped(..)))
 }
 
-/// Unless `done` returns true, waits until a child ends, `SIGCHLD` or `SIGALRM` arrives, or the time
-/// is up. It misses no signal that arrives after it called `done`.
+/// Unless `done` returns true, waits until a child ends, `SIGCHLD` or `SIGALRM` arrives, or the
+/// time is up. It misses no signal that arrives after it called `done`.
 pub fn wait_unless(done: impl FnOnce() -> bool, timeout: Option<Duration>) {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGCHLD);

@@ -22,12 +22,14 @@ pub struct Local {
 }
 
 impl Local {
-    /// The local time of a moment in seconds since 1970. None: its year does not fit into an integer.
+    /// The local time of a moment in seconds since 1970. None: its year does not fit into an
+    /// integer.
     ///
     /// Source: localtime_r(3).
     pub fn at(time: i64) -> Option<Self> {
         let mut tm = MaybeUninit::<libc::tm>::zeroed();
-        // SAFETY: time and tm outlive the call, which reads one and fills in the other; localtime_r(3).
+        // SAFETY: time and tm outlive the call, which reads one and fills in the other;
+        // localtime_r(3).
         let filled = unsafe { libc::localtime_r(&raw const time, tm.as_mut_ptr()) };
         if filled.is_null() {
             return None;

@@ -33,8 +33,8 @@ impl Drop for Blocked {
     }
 }
 
-/// Waits for one of some signals, which the caller must [block](Blocked), for at most `timeout`, and
-/// takes it: no handler runs. None: the time is up, or a handler of another signal ran.
+/// Waits for one of some signals, which the caller must [block](Blocked), for at most `timeout`,
+/// and takes it: no handler runs. None: the time is up, or a handler of another signal ran.
 ///
 /// Source: sigtimedwait(2).
 pub fn wait(signals: &SigSet, timeout: Option<Duration>) -> Option<Signal> {
@@ -78,12 +78,12 @@ pub fn tick_every(interval: Duration) -> Result<(), Errno> {
     tick(interval, interval)
 }
 
-/// Interrupts msgsnd and msgrcv in this process after `first`, then every `interval`, by `SIGALRM`. If
-/// `first` is zero, the signals stop.
+/// Interrupts msgsnd and msgrcv in this process after `first`, then every `interval`, by `SIGALRM`.
+/// If `first` is zero, the signals stop.
 ///
 /// The signals repeat because one that arrives just before a call interrupts nothing. The kernel
-/// restarts other calls, such as read, but never these two: `SA_RESTART` in signal(7). Forked children
-/// do not inherit the timer: setitimer(2).
+/// restarts other calls, such as read, but never these two: `SA_RESTART` in signal(7). Forked
+/// children do not inherit the timer: setitimer(2).
 ///
 /// # Errors
 /// None are known.

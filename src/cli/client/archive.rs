@@ -17,7 +17,8 @@ use crate::cli::progress::Progress;
 use crate::client::{Client, Error, ErrorKind, Metadata, WalkEntry};
 use crate::escape::escape;
 
-/// Up to this size in bytes, a file is received whole before it is written: then its size is certain.
+/// Up to this size in bytes, a file is received whole before it is written: then its size is
+/// certain.
 const SMALL: u64 = 1 << 20;
 
 /// The largest file, in bytes, that is received whole because its size is unknown, as in /proc.
@@ -194,8 +195,8 @@ impl Archive<'_> {
     }
 }
 
-/// What becomes of an entry after an error. The walk brings a file again that changed while the server
-/// was away.
+/// What becomes of an entry after an error. The walk brings a file again that changed while the
+/// server was away.
 fn outcome_of(error: &Error) -> Outcome {
     match error.kind() {
         ErrorKind::FileChanged => Outcome::Later,

@@ -37,8 +37,8 @@ pub(super) fn run(opts: &Opts, client: &Client, cleanup: &CleanupGuard) -> Resul
     Ok(ExitCode::from(status))
 }
 
-/// Fetches a file. If the file changes while its server is away, starts it again, at most `--retries`
-/// times; but not on standard output, which cannot take back what was written.
+/// Fetches a file. If the file changes while its server is away, starts it again, at most
+/// `--retries` times; but not on standard output, which cannot take back what was written.
 fn fetch_whole(
     client: &Client,
     opts: &Opts,

@@ -17,7 +17,8 @@ use crate::cli::{INTERRUPTED, NOBODY_READS, complain, reason, stdout};
 use crate::sys::{self, nonblocking_write};
 use sysv_ipc::Key;
 
-/// Shows the state every so often, until a signal: in place on a terminal, else one after the other.
+/// Shows the state every so often, until a signal: in place on a terminal, else one after the
+/// other.
 pub(super) fn watch(key: Key, every: Duration, json: bool) -> Result<ExitCode> {
     let in_place = !json && io::stdout().is_terminal() && !is_dumb();
     EndingSignals::block()?.handle(move || {
