@@ -7,12 +7,9 @@
 use std::io::Read;
 use std::time::Instant;
 
-use mqfs::ownership::lease;
 use mqfs::sys::exit_now;
-use mqfs::wire::{
-    Extension, LEASE_TYPE, NORMAL_PRIORITY, Operation, REPLY_QUEUE_MODE, Range, Request,
-};
-use mqfs_kit::{SOMEBODY, Server, enter_own_namespace, fork_child};
+use mqfs::wire::{NORMAL_PRIORITY, REPLY_QUEUE_MODE};
+use mqfs_kit::{SOMEBODY, Server, enter_own_namespace, fork_child, leased_request};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, Uid, geteuid, setresuid};
@@ -105,24 +102,14 @@ fn start_flooder(flood: Flood, key: Key) -> Pid {
                 repeat(requests, |_| MessageBuffer::with_text(NORMAL_PRIORITY, &[b'x'; 8192]))
             }
             Flood::Valid => {
-                let (_queue, request) = valid_request(requests);
-                repeat(requests, |_| MessageBuffer::with_text(NORMAL_PRIORITY, &request))
+                // Nobody reads the replies.
+                let queue = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
+                let request = leased_request(*queue, requests, "/file");
+                repeat(requests, |_| MessageBuffer::with_text(NORMAL_PRIORITY, request.text()))
             }
         }
     })
     .unwrap()
-}
-
-/// A valid request, and the queue that it names, where nobody reads the answers.
-fn valid_request(requests: Queue) -> (OwnedQueue, Vec<u8>) {
-    let queue = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
-    let lease = lease::new(requests.id()).unwrap();
-    queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease.encode())).unwrap();
-    let extension = Extension { cookie: lease.cookie, operation: Operation::Fetch(Range::WHOLE) };
-    let request =
-        Request { reply_queue: queue.id(), path: "/file".as_ref(), extension: Some(extension) };
-    let bytes = request.encode();
-    (queue, bytes)
 }
 
 fn repeat(requests: Queue, message: impl Fn(i64) -> MessageBuffer) -> ! {

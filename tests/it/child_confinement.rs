@@ -6,18 +6,15 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use mqfs::ownership::lease;
-use mqfs::wire::{
-    Extension, LEASE_TYPE, NORMAL_PRIORITY, Operation, REPLY_QUEUE_MODE, Range, Request,
-};
+use mqfs::wire::REPLY_QUEUE_MODE;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sysv_ipc::{MessageBuffer, OwnedQueue, QueueLimits};
+use sysv_ipc::{OwnedQueue, QueueLimits};
 use tempfile::TempDir;
 
 use crate::support::{
-    ForEverybody, SOMEBODY, Server, Stuck, as_root_in_own_namespace, children_of, noise, queue_of,
-    run, state_of, unique_key, wait_until,
+    ForEverybody, SOMEBODY, Server, Stuck, as_root_in_own_namespace, children_of, field,
+    leased_request, noise, private_queue_with, queue_of, run, state_of, unique_key, wait_until,
 };
 
 /// A folder that everybody may read, with a file that is larger than any queue.
@@ -34,11 +31,9 @@ fn only_child(server: &Server) -> i32 {
     children_of(server.pid())[0]
 }
 
-/// A line of /proc/PID/status.
-fn status(pid: i32, field: &str) -> String {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
-    line.trim_start_matches(':').split_whitespace().collect::<Vec<_>>().join(" ")
+/// A field of /proc/PID/status, with single spaces.
+fn status(pid: i32, name: &str) -> String {
+    field(pid, "status", name).unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn assert_powerless(pid: i32) {
@@ -152,24 +147,15 @@ impl ByHand {
 
     fn ask(&self, server: &Server, path: &str) {
         let requests = queue_of(server.key).unwrap();
-        let lease = lease::new(requests.id()).unwrap();
-        self.queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease.encode())).unwrap();
-        let operation = Operation::Fetch(Range::WHOLE);
-        let extension = Some(Extension { cookie: lease.cookie, operation });
-        let request = Request { reply_queue: self.queue.id(), path: path.as_ref(), extension };
-        let message = MessageBuffer::with_text(NORMAL_PRIORITY, &request.encode());
-        requests.send(&message).unwrap();
+        requests.send(&leased_request(*self.queue, requests, path)).unwrap();
     }
 }
 
-/// Makes another queue with the same id: checkpoint_restore in ipc/util.c.
+/// Makes another queue with the same id.
 fn replace(queue: OwnedQueue) -> OwnedQueue {
     let id = queue.id();
     drop(queue);
-    fs::write("/proc/sys/kernel/msg_next_id", id.get().to_string()).unwrap();
-    let other = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
-    assert_eq!(other.id(), id);
-    other
+    private_queue_with(id, REPLY_QUEUE_MODE)
 }
 
 /// A child needs some time for a sparse file of this size.

@@ -17,7 +17,9 @@ use nix::unistd::Pid;
 use sysv_ipc::{MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select};
 use tempfile::TempDir;
 
-use crate::support::{Server, children_of, in_own_namespace, noise, queue_of, wait_until};
+use crate::support::{
+    Server, children_of, in_own_namespace, noise, queue_of, serve_file, wait_until,
+};
 
 /// A server that has removed orphans once, and a folder with a /file that is larger than a queue.
 fn server() -> (Server, TempDir) {
@@ -25,12 +27,10 @@ fn server() -> (Server, TempDir) {
 }
 
 fn server_with(arguments: &[&str]) -> (Server, TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
-    let root = folder.path().to_str().unwrap();
-    let server = Server::start(&[&["--reap-interval", "1h", "--root", root], arguments].concat());
+    let usual = ["--reap-interval", "1h"];
+    let (server, folder, _) = serve_file(1 << 20, &[&usual, arguments].concat());
     server.fetch("/file");
-    wait_until("it is idle", || children_of(server.pid()).is_empty());
+    server.wait_until_idle();
     (server, folder)
 }
 

@@ -14,15 +14,13 @@ use tempfile::TempDir;
 
 use crate::support::{
     ForEverybody, Running, Server, as_root_in_own_namespace, client, in_own_namespace, noise,
-    queue_of, reply_queues, run, stuck_client, stuck_client_without_retries, unique_key,
-    wait_until,
+    queue_of, reply_queues, run, serve_folder, stuck_client, stuck_client_without_retries,
+    unique_key, wait_until,
 };
 
 /// A server of a folder, and the folder.
 fn server() -> (Server, TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(&["--root".as_ref(), folder.path()]);
-    (server, folder)
+    serve_folder(&[])
 }
 
 fn names_in(folder: &Path) -> Vec<String> {

@@ -8,15 +8,12 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use crate::support::{
-    ForEverybody, Server, as_root_in_own_namespace, in_own_namespace, noise, run, stuck_client,
-    unique_key,
+    ForEverybody, Server, as_root_in_own_namespace, in_own_namespace, noise, run, serve_folder,
+    stuck_client, unique_key,
 };
 
 fn server() -> (Server, TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let server = Server::start(&["--root".as_ref(), folder.path()]);
-    (server, folder)
+    serve_folder(&[])
 }
 
 #[test]

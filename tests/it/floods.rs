@@ -1,15 +1,11 @@
 //! A user floods the request queue while another one fetches.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::thread;
 
 use crate::support::fork_child;
-use mqfs::ownership::lease;
 use mqfs::sys::exit_now;
-use mqfs::wire::{
-    Cookie, Extension, LEASE_TYPE, NORMAL_PRIORITY, Operation, REPLY_QUEUE_MODE, Range, Request,
-};
+use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, Uid, setresuid};
@@ -17,8 +13,8 @@ use sysv_ipc::{MessageBuffer, MessageType, OwnedQueue, Queue, QueueLimits, SendE
 use tempfile::TempDir;
 
 use crate::support::{
-    ForEverybody, SOMEBODY, Server, as_root_in_own_namespace, children_of, noise, queue_of, run,
-    wait_until,
+    ForEverybody, SOMEBODY, Server, as_root_in_own_namespace, children_of, leased_request, noise,
+    number, queue_of, run, serve_file, wait_until,
 };
 
 const VICTIM: u32 = SOMEBODY - 1;
@@ -59,20 +55,14 @@ impl Drop for Flooder {
 
 /// A server that everybody may ask, and the 4 MiB that it serves as /file.
 fn server() -> (Server, TempDir, Vec<u8>) {
-    let folder = tempfile::tempdir().unwrap();
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let file = noise(4 << 20);
-    fs::write(folder.path().join("file"), &file).unwrap();
-    fs::write(folder.path().join("small"), "small").unwrap();
-    let root = folder.path().to_str().unwrap();
-    (Server::start(&["--mode", "0622", "--root", root]), folder, file)
+    let served = serve_file(4 << 20, &["--mode", "0622"]);
+    fs::write(served.1.path().join("small"), "small").unwrap();
+    served
 }
 
 /// The user of a process; None if it has ended.
 fn uid_of(pid: i32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    line.split_whitespace().next()?.parse().ok()
+    Some(number(pid, "status", "Uid")? as u32)
 }
 
 /// The largest number of children that answer this user at once during the flood.
@@ -142,17 +132,8 @@ struct Asker {
 impl Asker {
     fn new(requests: Queue, path: &str) -> Self {
         let queue = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
-        let lease = lease::new(requests.id()).unwrap();
-        queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease.encode())).unwrap();
-        let request = Self::request(&queue, path, lease.cookie);
+        let request = leased_request(*queue, requests, path);
         Self { _queue: queue, request }
-    }
-
-    fn request(queue: &OwnedQueue, path: &str, cookie: Cookie) -> MessageBuffer {
-        let operation = Operation::Fetch(Range::WHOLE);
-        let extension = Some(Extension { cookie, operation });
-        let request = Request { reply_queue: queue.id(), path: path.as_ref(), extension };
-        MessageBuffer::with_text(NORMAL_PRIORITY, &request.encode())
     }
 }
 

@@ -1,6 +1,5 @@
 //! What other users try with a victim's reply queue during its transfer.
 
-use std::fs;
 use std::thread;
 use std::time::Duration;
 
@@ -15,8 +14,8 @@ use sysv_ipc::{Lock, MessageBuffer, Mode, Queue, QueueId, QueueSettings, Select,
 
 use crate::support::{
     ATTACKER, Attack, Idle, OPERATOR, Site, Stuck, VICTIM, all_queues, as_root_in_own_namespace,
-    as_user, lease_of, plain_request, received, refusals, request, run, sent, set, stat, state_of,
-    wait_for_refusals, wait_until,
+    as_user, lease_of, let_next_queue_have, plain_request, received, refusals, request, run, sent,
+    set, stat, state_of, wait_for_refusals, wait_until,
 };
 
 const WRONG_COOKIE: &str = "the cookie is not that of the reply queue's lease";
@@ -207,11 +206,6 @@ fn a_third_user_cannot_touch_a_transfer_between_two_others() {
             site.stop();
         }
     });
-}
-
-/// The next queue of this namespace gets this id: checkpoint_restore in ipc/util.c.
-fn let_next_queue_have(id: QueueId) {
-    fs::write("/proc/sys/kernel/msg_next_id", id.get().to_string()).unwrap();
 }
 
 #[test]

@@ -10,21 +10,13 @@ use mqfs::wire::{NORMAL_PRIORITY, REPLY_QUEUE_MODE};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
-use sysv_ipc::{Lock, MessageBuffer, Mode, OwnedQueue, QueueId, Select};
+use sysv_ipc::{Lock, MessageBuffer, Mode, OwnedQueue, Select};
 
 use crate::support::{
     ForEverybody, Running, SOMEBODY, Server, as_root_in_own_namespace, children_of,
-    in_own_namespace, noise, program, queue_of, reply_queues, run, state_of, stuck_client,
-    unique_key, wait_until,
+    in_own_namespace, noise, private_queue_with, program, queue_of, reply_queues, run, state_of,
+    stuck_client, unique_key, wait_until,
 };
-
-/// A private queue with the id of a removed queue: checkpoint_restore in ipc/util.c.
-fn private_queue_with(id: QueueId) -> OwnedQueue {
-    fs::write("/proc/sys/kernel/msg_next_id", id.get().to_string()).unwrap();
-    let queue = OwnedQueue::private(Mode::new(0o600)).unwrap();
-    assert_eq!(queue.id(), id);
-    queue
-}
 
 #[test]
 fn a_client_sends_no_request_to_a_later_queue_with_its_servers_id() {
@@ -34,7 +26,7 @@ fn a_client_sends_no_request_to_a_later_queue_with_its_servers_id() {
         let client = mqfs::Client::new(key);
         let old = queue_of(key).unwrap().id();
         first.stop();
-        let other = private_queue_with(old);
+        let other = private_queue_with(old, Mode::new(0o600));
         let second = Server::start_on(key, &["--root", "/proc"]);
         let mut version = String::new();
         client.open("/version").unwrap().read_to_string(&mut version).unwrap();
@@ -54,7 +46,7 @@ fn a_server_leaves_a_later_queue_with_its_old_id_alone() {
         let stuck = stuck_client(&server, "/file"); // at the bound: it does not receive
         let queue = queue_of(server.key).unwrap();
         queue.remove().unwrap();
-        let other = private_queue_with(queue.id());
+        let other = private_queue_with(queue.id(), Mode::new(0o600));
         other.send(&MessageBuffer::with_text(NORMAL_PRIORITY, b"not for the server")).unwrap();
         drop(stuck);
         wait_until("it has a new queue", || queue_of(server.key).is_some());

@@ -1,24 +1,18 @@
 //! The limits per user.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use tempfile::TempDir;
 
 use crate::support::{
     ForEverybody, Running, SOMEBODY, Server, Stuck, as_root_in_own_namespace, in_own_namespace,
-    noise, reply_queues, run, wait_until,
+    reply_queues, run, serve_file, wait_until,
 };
 
 /// A server with these limits, and a folder with a file that is larger than any queue.
 fn server(arguments: &[&str]) -> (Server, TempDir, Vec<u8>) {
-    let folder = tempfile::tempdir().unwrap();
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let file = noise(1 << 20);
-    fs::write(folder.path().join("file"), &file).unwrap();
-    let root = ["--root", folder.path().to_str().unwrap()];
-    (Server::start(&[&root[..], arguments].concat()), folder, file)
+    serve_file(1 << 20, arguments)
 }
 
 fn refusals(server: &Server) -> usize {

@@ -16,7 +16,8 @@ use sysv_ipc::{MessageBuffer, MessageType, Mode, OwnedQueue, Queue, ReceiveError
 
 use crate::support::{
     ForEverybody, SOMEBODY, Verdicts, as_root_in_own_namespace, as_root_in_own_pid_namespace,
-    children_of, exists, in_dead_process, program, unique_key, unshared, wait_until,
+    children_of, exists, in_dead_process, let_next_queue_have, program, unique_key, unshared,
+    wait_until,
 };
 
 const MESSAGE: MessageType = MessageType::new(1).unwrap();
@@ -300,9 +301,8 @@ fn queue_used_or_replaced_since_the_verdict_is_kept() {
         drop(gone);
         assert_eq!(remove(&finding), Action::Vanished);
         for by_the_dead in [false, true] {
-            // checkpoint_restore in ipc/util.c: the next queue gets this id.
             let id = finding.queue.id();
-            fs::write("/proc/sys/kernel/msg_next_id", id.get().to_string()).unwrap();
+            let_next_queue_have(id);
             let other = foreign();
             assert_eq!(other.id(), id);
             if by_the_dead {

@@ -1,7 +1,6 @@
 //! `mqfs-reap` never removes these queues.
 
 use std::collections::BTreeSet;
-use std::fs;
 
 use mqfs::wire::{Lease, OwnerId, REPLY_QUEUE_MODE};
 use nix::sys::signal::Signal;
@@ -10,8 +9,8 @@ use sysv_ipc::{Acquire, Key, Lock, MessageBuffer, MessageType, Mode, OwnedQueue,
 
 use crate::support::{
     QuietServer, Stuck, Verdicts, all_queues, as_root_in_own_namespace, dead_owner, exists,
-    in_dead_process, lease_of_owner, leased, marked_with, owner_of, queue_of, state_of, unique_key,
-    wait_until,
+    in_dead_process, lease_of_owner, leased, let_next_queue_have, marked_with, owner_of, queue_of,
+    state_of, unique_key, wait_until,
 };
 
 const MESSAGE: MessageType = MessageType::new(1).unwrap();
@@ -187,9 +186,8 @@ fn queue_under_a_reused_id_is_kept() {
         };
         let [finding] = &findings[..] else { panic!("{findings:?}") };
         assert!(finding.verdict.is_orphan());
-        // checkpoint_restore in ipc/util.c: the next queue gets this id.
         let id = finding.queue.id();
-        fs::write("/proc/sys/kernel/msg_next_id", id.get().to_string()).unwrap();
+        let_next_queue_have(id);
         let other = leased(owner_of(getpid().as_raw()));
         assert_eq!(other.id(), id);
 

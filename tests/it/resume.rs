@@ -50,12 +50,7 @@ impl Files {
 
 /// Kills a server and all its children.
 fn kill_all(mut server: Server) {
-    let children = children_of(server.pid());
-    server.signal(Signal::SIGKILL);
-    for child in children {
-        let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
-    }
-    server.running().wait();
+    server.kill_with_children();
     server.make_way(); // its queue is for the next one
 }
 

@@ -13,20 +13,15 @@ use tempfile::TempDir;
 
 use crate::support::{
     Running, Server, Stuck, children_of, in_own_namespace, noise, queue_of, reply_queues, run,
-    state_of, stuck_client, stuck_client_without_retries, wait_until,
+    serve_file, state_of, stuck_client, stuck_client_without_retries, wait_until,
 };
 
 /// A server with one file of 1 MiB, and the file's content.
 fn server_with_file(arguments: &[&str]) -> (Server, TempDir, Vec<u8>) {
-    let folder = tempfile::tempdir().unwrap();
-    let content = noise(1 << 20);
-    fs::write(folder.path().join("file"), &content).unwrap();
-    let root = folder.path().to_str().unwrap().to_owned();
-    let server = Server::start(&[&["--root", &root], arguments].concat());
-    // It removes orphans before its first request.
-    server.fetch("/file");
-    wait_until("its housekeeping is done", || children_of(server.pid()).is_empty());
-    (server, folder, content)
+    let served = serve_file(1 << 20, arguments);
+    served.0.fetch("/file"); // it removes orphans before its first request
+    served.0.wait_until_idle();
+    served
 }
 
 #[test]

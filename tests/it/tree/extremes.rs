@@ -12,7 +12,7 @@ use nix::sys::stat::{Mode, mkdirat};
 
 use super::{Site, tree_of};
 use crate::support::{
-    ATTACKER, Attack, Running, Stuck, VICTIM, as_root_in_own_namespace, in_own_namespace,
+    ATTACKER, Attack, Running, Stuck, VICTIM, as_root_in_own_namespace, in_own_namespace, number,
     public_folder, run, wait_until,
 };
 
@@ -79,9 +79,7 @@ fn folders_too_deep_for_the_descriptor_limit_are_named_and_the_rest_arrives() {
 
 /// In KiB; 0 if the process has ended.
 fn anonymous_memory(pid: i32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    number(pid, "status", "RssAnon").unwrap_or(0)
 }
 
 #[test]

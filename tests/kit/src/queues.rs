@@ -1,6 +1,7 @@
 //! Queues made by hand, processes to own them, and what `mqfs-reap` says of them.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 
@@ -12,7 +13,9 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use sysv_ipc::{Key, MessageBuffer, Mode, OwnedQueue, Queue, QueueId, queues};
 
-use crate::{Process, Running, Server, all_queues, fork_child, owner_of, program, run, wait_until};
+use crate::{
+    Process, Running, Server, all_queues, fork_child, owner_of, program, request, run, wait_until,
+};
 
 /// What `mqfs-reap --json` said and did.
 #[derive(Debug)]
@@ -85,6 +88,28 @@ pub fn reply_queues() -> Vec<Queue> {
 /// A reply queue with a lease in the name of `owner`.
 pub fn leased(owner: OwnerId) -> OwnedQueue {
     marked_with(&lease_of_owner(owner).encode())
+}
+
+/// Lets the next queue of this IPC namespace have this id: checkpoint_restore in ipc/util.c.
+pub fn let_next_queue_have(id: QueueId) {
+    fs::write("/proc/sys/kernel/msg_next_id", id.get().to_string()).unwrap();
+}
+
+/// A private queue with the id of a removed queue.
+#[track_caller]
+pub fn private_queue_with(id: QueueId, mode: Mode) -> OwnedQueue {
+    let_next_queue_have(id);
+    let queue = OwnedQueue::private(mode).unwrap();
+    assert_eq!(queue.id(), id);
+    queue
+}
+
+/// Puts a lease of this process into a reply queue, and makes a request that names the queue.
+#[track_caller]
+pub fn leased_request(queue: Queue, requests: Queue, path: &str) -> MessageBuffer {
+    let lease = lease::new(requests.id()).unwrap();
+    queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease.encode())).unwrap();
+    request(queue, path, lease.cookie)
 }
 
 /// A lease in the name of `owner`, for no server's request queue.

@@ -124,6 +124,12 @@ impl Server {
         self.running.kill();
     }
 
+    /// Waits until no request is under way and no child removes orphans.
+    #[track_caller]
+    pub fn wait_until_idle(&self) {
+        assert!(self.settles(), "children stay");
+    }
+
     /// Waits until no request is under way; false if that takes too long.
     pub fn settles(&self) -> bool {
         wait_for(DEADLINE, || self.children().is_empty())

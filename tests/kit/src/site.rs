@@ -15,6 +15,23 @@ use crate::{
     wait_until,
 };
 
+/// A server of an empty folder that every user may look into, and the folder.
+#[track_caller]
+pub fn serve_folder(arguments: &[&str]) -> (Server, TempDir) {
+    let folder = public_folder();
+    let root = folder.path().to_str().unwrap();
+    (Server::start(&[&["--root", root], arguments].concat()), folder)
+}
+
+/// The same with `/file`, which has so many bytes of noise.
+#[track_caller]
+pub fn serve_file(length: usize, arguments: &[&str]) -> (Server, TempDir, Vec<u8>) {
+    let (server, folder) = serve_folder(arguments);
+    let file = noise(length);
+    fs::write(folder.path().join("file"), &file).unwrap();
+    (server, folder, file)
+}
+
 /// A server that serves `/big`. It has removed orphans once and does so again only after an hour,
 /// so that only `mqfs-reap` removes any.
 #[derive(Debug)]
