@@ -2,6 +2,7 @@
 //! only at the kernel's record of the reply queue and at the lease in it.
 
 #[cfg(test)]
+#[path = "../../../tests/admission/mod.rs"] // it needs the kit
 mod fuzz;
 mod policy;
 mod refusal;
