@@ -176,7 +176,7 @@ impl Opts {
         }
         ensure!(
             !self.recursive || self.directory.is_some() || self.tar,
-            "--recursive needs to be told where to: --directory DIR, or --tar"
+            "--recursive needs --directory DIR or --tar"
         );
         ensure!(!self.json || self.list || self.stat, "--json is for --list and --stat");
         Ok(())

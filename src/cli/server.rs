@@ -140,11 +140,11 @@ fn run(opts: &Opts) -> Result<ExitCode> {
     let (stopper, drain_timeout) = (server.stopper(), opts.drain_timeout);
     signals.handle(move || {
         stopper.stop();
-        tell_manager(&stopping(drain_timeout));
+        notify_manager(&stopping(drain_timeout));
     })?;
     // Nobody has to read it.
     let _ = writeln!(io::stdout(), "mqfs-server: {server}");
-    tell_manager(&[NotifyState::Ready, NotifyState::Status(&server.to_string())]);
+    notify_manager(&[NotifyState::Ready, NotifyState::Status(&server.to_string())]);
     server.run().map_err(|error| anyhow!(explain_server(&error)))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -161,8 +161,8 @@ fn stopping(drain_timeout: Duration) -> [NotifyState<'static>; 3] {
 }
 
 /// Tells the service manager, if there is one: sd_notify(3).
-fn tell_manager(states: &[NotifyState<'_>]) {
+fn notify_manager(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "the service manager was not told");
+        tracing::warn!(%error, "cannot notify the service manager");
     }
 }

@@ -99,7 +99,7 @@ fn is_still_unused(finding: &Finding, proof: Proof, now: &QueueStatus) -> bool {
 }
 
 fn has_ended(pid: Option<Pid>) -> bool {
-    // kill(2) nearly always tells, without a look at /proc.
+    // Usually kill(2) is enough, and /proc need not be read.
     pid.is_some_and(|pid| liveness::no_such_process(pid) || Observer::new().has_ended(pid))
 }
 

@@ -50,7 +50,7 @@ pub enum KeepReason {
     Unreadable,
     /// It is a request queue, and a server holds the lock under its key.
     Serving,
-    /// It is a request queue, and there is no lock that tells whether a server runs.
+    /// It is a request queue, and there is no lock that shows whether a server runs.
     NoLock,
     /// It is a request queue, and its last receiver is alive.
     Receiver,
@@ -72,7 +72,7 @@ pub enum ForeignReason {
     Sender,
     /// A process or thread has the id of the last receiver.
     Receiver,
-    /// A process waits in msgsnd or msgrcv, on this queue or on one that cannot be told.
+    /// A process waits in msgsnd or msgrcv, on this queue or on one that is unknown.
     Waiter,
 }
 

@@ -78,7 +78,7 @@ fn a_server_serves_even_if_its_service_manager_does_not_listen() {
         command.env("NOTIFY_SOCKET", folder.path().join("notify"));
         let server = Server::start_as(key, &mut command);
         assert_eq!(server.fetch("/file"), b"text");
-        wait_until("it says so", || server.log().contains("the service manager was not told"));
+        wait_until("it says so", || server.log().contains("cannot notify the service manager"));
         server.stop();
     });
 }

@@ -24,7 +24,7 @@ const SMALL: u64 = 1 << 20;
 /// The largest file, in bytes, that is received whole because its size is unknown, as in /proc.
 const LARGEST_UNKNOWN: u64 = 64 << 20;
 
-const SHORTER: &str = "incomplete: the file is shorter than it was to be";
+const SHORTER: &str = "incomplete: the file is shorter than announced";
 
 /// What became of an entry.
 enum Outcome {
@@ -150,7 +150,7 @@ impl Archive<'_> {
             return Ok(outcome_of(&Error::from_read(error)));
         }
         if content.len() as u64 > LARGEST_UNKNOWN {
-            let why = "its size is not known, and too large to wait for its end";
+            let why = "its size is unknown, and it is too large to receive it whole first";
             return Ok(Outcome::Missing(why.to_owned()));
         }
         header.set_size(content.len() as u64);
