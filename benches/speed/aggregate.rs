@@ -45,8 +45,17 @@ pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
         curves: curves.into(),
     });
     on_one_core(stage, options, report);
-    beside_idle_priority(stage, options, report);
-    beside_busy(stage, options, report);
+    let spin = format!("{} worker spin", stage.path("bin/speed").display());
+    match installed("chrt") {
+        Some(chrt) => {
+            let what = "one transfer, beside SCHED_IDLE programs";
+            let line = format!("{} --idle 0 {spin}", chrt.display());
+            beside_others(stage, options, report, (what, TARGET), &line);
+        }
+        None => eprintln!("speed: without programs at SCHED_IDLE, which need chrt"),
+    }
+    let what = "one transfer, beside busy programs";
+    beside_others(stage, options, report, (what, None), &spin);
 }
 
 /// Where trying is worst: the process that could make room needs the core of the one that tries.
@@ -64,35 +73,17 @@ fn on_one_core(stage: &Stage, options: &Options, report: &mut Report) {
     report_against_blocking(report, "one transfer, all on one core", &rates, TARGET);
 }
 
-/// Beside programs that run only when a core is idle.
-fn beside_idle_priority(stage: &Stage, options: &Options, report: &mut Report) {
-    let Some(chrt) = installed("chrt") else {
-        eprintln!("speed: without programs at SCHED_IDLE, which need chrt");
-        return;
-    };
-    let what = "one transfer, beside SCHED_IDLE programs";
-    beside_others(stage, options, report, (what, TARGET), || {
-        let mut command = stage.command(&chrt);
-        command.args(["--idle", "0"]).arg(stage.path("bin/speed")).args(["worker", "spin"]);
-        command
-    });
-}
-
-/// Beside programs that keep every core busy with the same priority.
-fn beside_busy(stage: &Stage, options: &Options, report: &mut Report) {
-    let what = "one transfer, beside busy programs";
-    beside_others(stage, options, report, (what, None), || stage.worker("spin"));
-}
-
+/// Beside a busy program for each core: one that runs only when a core is idle, or one that has the
+/// same priority as ours.
 fn beside_others(
     stage: &Stage,
     options: &Options,
     report: &mut Report,
     (what, target): (&str, Option<Target>),
-    command: impl Fn() -> Command,
+    line: &str,
 ) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let others = BusyProcesses::start(cores, command);
+    let others = BusyProcesses::start(cores, || stage.line(line));
     let mqfs = Server::mqfs(stage);
     let transfers = Transfers { stage, server: &mqfs, count: 1, size: options.size / 8 };
     let rates = transfers.measure(options);
@@ -138,30 +129,24 @@ impl Transfers<'_> {
             for turn in 0..4 {
                 let kind = (run + turn) % 4;
                 rates[kind].push(match kind {
-                    0 => self.rate(|| self.fetch()),
-                    policy => self.rate(|| self.raw(POLICIES[policy - 1])),
+                    0 => self.rate(&format!("mqfs-client --key {} /part", self.server.at)),
+                    policy => self.rate(&format!(
+                        "speed worker raw {} {CHUNK} {} {}",
+                        POLICIES[policy - 1],
+                        self.size,
+                        self.stage.file("part").display()
+                    )),
                 });
             }
         }
         rates
     }
 
-    fn fetch(&self) -> Command {
-        let mut command = self.stage.command("mqfs-client");
-        command.args(["--key", &self.server.key(), "/part"]);
-        command
-    }
-
-    fn raw(&self, policy: &str) -> Command {
-        let mut command = self.stage.worker("raw");
-        command.args([policy, CHUNK, &self.size.to_string()]).arg(self.stage.file("part"));
-        command
-    }
-
-    fn rate(&self, command: impl Fn() -> Command) -> f64 {
+    fn rate(&self, line: &str) -> f64 {
         let start = Instant::now();
-        let children: Vec<Child> =
-            (0..self.count).map(|_| command().spawn().expect("the program starts")).collect();
+        let children: Vec<Child> = (0..self.count)
+            .map(|_| self.stage.line(line).spawn().expect("the program starts"))
+            .collect();
         for mut child in children {
             let status = child.wait().expect("our child");
             assert!(status.success(), "{status}");

@@ -1,7 +1,5 @@
 //! One large file: how fast it comes, and what it costs at both ends.
 
-use std::process::Command;
-
 use crate::contender::{Contender, Cost, Pairs, Sink};
 use crate::options::Options;
 use crate::report::{Figure, Report, Target, Unit};
@@ -37,14 +35,12 @@ pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
 fn to_nothing(stage: &Stage, options: &Options, report: &mut Report, servers: &Servers) {
     let mut rows = vec![
         (Some(textbook(stage, servers)), Some(Target::AtLeast(7.0)), Some(Target::AtMost(0.35))),
-        (nginx(stage, servers), Some(Target::AtLeast(1.1)), Some(Target::AtMost(2.2))),
-        (socat(stage, servers), None, None),
+        (nginx(servers), Some(Target::AtLeast(1.1)), Some(Target::AtMost(2.2))),
+        (socat(servers), None, None),
         (Some(cat(stage)), None, None),
     ];
-    for (name, policy) in [("raw queue, blocking", "block"), ("raw queue, trying", "try")] {
-        rows.push((Some(raw(stage, name, policy, DEFAULT_CHUNK, options.size)), None, None));
-    }
-    let ours = ours(stage, servers);
+    rows.extend(raw(DEFAULT_CHUNK, options.size).map(|raw| (Some(raw), None, None)));
+    let ours = ours(servers);
     for (anchor, rate, cpu) in rows {
         let Some(anchor) = anchor else { continue };
         let pairs = Pairs::run(stage, &ours, &anchor, Sink::Null, options.runs, options.size);
@@ -54,9 +50,9 @@ fn to_nothing(stage: &Stage, options: &Options, report: &mut Report, servers: &S
 }
 
 fn to_a_pipe(stage: &Stage, options: &Options, report: &mut Report, servers: &Servers) {
-    let ours = ours(stage, servers);
+    let ours = ours(servers);
     let runs = options.runs.div_ceil(2);
-    for anchor in [Some(textbook(stage, servers)), nginx(stage, servers), Some(cat(stage))] {
+    for anchor in [Some(textbook(stage, servers)), nginx(servers), Some(cat(stage))] {
         let Some(anchor) = anchor else { continue };
         let pairs = Pairs::run(stage, &ours, &anchor, Sink::Pipe, runs, options.size);
         report.add(rate_of(&pairs, "bulk to a pipe", &anchor, None, options));
@@ -67,28 +63,21 @@ fn to_a_file(stage: &Stage, options: &Options, report: &mut Report, servers: &Se
     let what = "bulk to a new file on tmpfs";
     for (anchor, target) in [
         (Some(textbook(stage, servers)), None),
-        (nginx(stage, servers), Some(Target::AtLeast(1.1))),
+        (nginx(servers), Some(Target::AtLeast(1.1))),
         (Some(cat(stage)), Some(Target::AtLeast(0.85))),
     ] {
         let Some(anchor) = anchor else { continue };
-        let ours = ours(stage, servers);
+        let ours = ours(servers);
         let pairs = Pairs::run(stage, &ours, &anchor, Sink::File, options.runs, options.size);
         report.add(rate_of(&pairs, what, &anchor, target, options));
     }
     let Some(rsync) = &servers.rsync else { return };
-    let output = stage.path("out").join("copy");
-    let ours = Contender::new("mqfs-client -o", Some(&servers.mqfs), || {
-        let mut command = ours_command(stage, servers);
-        command.arg("-o").arg(&output);
-        command
-    });
-    let anchor = Contender::new("rsync daemon", None, || {
-        let mut command = stage.command("rsync");
-        let port = rsync.port();
-        command.args(["--whole-file", &format!("rsync://127.0.0.1:{port}/data/big")]);
-        command.arg(&output);
-        command
-    });
+    let output = stage.path("out/copy");
+    let output = output.display();
+    let line = format!("{} -o {output}", fetch(&servers.mqfs));
+    let ours = Contender::new("mqfs-client -o", Some(&servers.mqfs), line);
+    let line = format!("rsync --whole-file rsync://127.0.0.1:{}/data/big {output}", rsync.at);
+    let anchor = Contender::new("rsync daemon", None, line);
     let runs = options.runs.div_ceil(2);
     let pairs = Pairs::run(stage, &ours, &anchor, Sink::OwnFile, runs, options.size);
     report.add(rate_of(&pairs, "bulk to a new file on tmpfs (-o)", &anchor, None, options));
@@ -101,19 +90,14 @@ pub(crate) fn measure_raised(stage: &Stage, options: &Options, report: &mut Repo
         return;
     };
     let default = Server::mqfs(stage);
-    let fetch = |server: &Server| {
-        let mut command = stage.command("mqfs-client");
-        command.args(["--key", &server.key(), "/big"]);
-        command
-    };
-    let ours = Contender::new("ours", Some(&raised), || fetch(&raised)).in_space(Space::Raised);
-    let anchor = Contender::new("ours at default limits", Some(&default), || fetch(&default));
+    let ours = Contender::new("ours", Some(&raised), fetch(&raised)).in_space(Space::Raised);
+    let anchor = Contender::new("ours at default limits", Some(&default), fetch(&default));
     let pairs = Pairs::run(stage, &ours, &anchor, Sink::Null, options.runs, options.size);
     let what = "bulk to nothing, msgmnb 1 MiB, msgmax 64 KiB";
     report.add(rate_of(&pairs, what, &anchor, Some(Target::AtLeast(1.3)), options));
     report.add(cpu_of(&pairs, "CPU, both ends, raised limits", &anchor, None, options));
-    for (name, policy) in [("raw queue, blocking", "block"), ("raw queue, trying", "try")] {
-        let anchor = raw(stage, name, policy, RAISED_CHUNK, options.size).in_space(Space::Raised);
+    for anchor in raw(RAISED_CHUNK, options.size) {
+        let anchor = anchor.in_space(Space::Raised);
         let runs = options.runs.div_ceil(2);
         let pairs = Pairs::run(stage, &ours, &anchor, Sink::Null, runs, options.size);
         report.add(rate_of(&pairs, what, &anchor, None, options));
@@ -145,62 +129,39 @@ fn cpu_of(
     Figure::new(what, Unit::SecondsPerGigabyte, anchor.name, compared, target)
 }
 
-fn ours<'a>(stage: &'a Stage, servers: &'a Servers) -> Contender<'a> {
-    Contender::new("ours", Some(&servers.mqfs), || ours_command(stage, servers))
+fn ours<'a>(servers: &'a Servers) -> Contender<'a> {
+    Contender::new("ours", Some(&servers.mqfs), fetch(&servers.mqfs))
 }
 
-fn ours_command(stage: &Stage, servers: &Servers) -> Command {
-    let mut command = stage.command("mqfs-client");
-    command.args(["--key", &servers.mqfs.key(), "/big"]);
-    command
+fn fetch(server: &Server) -> String {
+    format!("mqfs-client --key {} /big", server.at)
 }
 
-fn textbook<'a>(stage: &'a Stage, servers: &'a Servers) -> Contender<'a> {
-    Contender::new("textbook pair", Some(&servers.textbook), || {
-        let mut command = stage.command("textbook_client");
-        command.args(["--key", &servers.textbook.key()]).arg(stage.file("big"));
-        command
-    })
+fn textbook<'a>(stage: &Stage, servers: &'a Servers) -> Contender<'a> {
+    let (key, big) = (&servers.textbook.at, stage.file("big"));
+    let line = format!("textbook_client --key {key} {}", big.display());
+    Contender::new("textbook pair", Some(&servers.textbook), line)
 }
 
-fn nginx<'a>(stage: &'a Stage, servers: &'a Servers) -> Option<Contender<'a>> {
+fn nginx<'a>(servers: &'a Servers) -> Option<Contender<'a>> {
     let nginx = servers.nginx.as_ref()?;
-    Some(Contender::new("curl from nginx", Some(nginx), || {
-        let mut command = stage.command("curl");
-        command.args(["--silent", "--unix-socket"]).arg(nginx.socket()).arg("http://nginx/big");
-        command
-    }))
+    let line = format!("curl --silent --unix-socket {} http://nginx/big", nginx.at);
+    Some(Contender::new("curl from nginx", Some(nginx), line))
 }
 
-fn socat<'a>(stage: &'a Stage, servers: &'a Servers) -> Option<Contender<'a>> {
+fn socat<'a>(servers: &'a Servers) -> Option<Contender<'a>> {
     let socat = servers.socat.as_ref()?;
-    Some(Contender::new("socat", Some(socat), || {
-        let mut command = stage.command("socat");
-        command.args(["-b", "65536", "-u"]);
-        command.arg(format!("UNIX-CONNECT:{}", socat.socket().display())).arg("STDOUT");
-        command
-    }))
+    let line = format!("socat -b 65536 -u UNIX-CONNECT:{} STDOUT", socat.at);
+    Some(Contender::new("socat", Some(socat), line))
 }
 
-fn cat(stage: &Stage) -> Contender<'_> {
-    Contender::new("cat", None, || {
-        let mut command = stage.command("cat");
-        command.arg(stage.file("big"));
-        command
-    })
+fn cat(stage: &Stage) -> Contender<'static> {
+    Contender::new("cat", None, format!("cat {}", stage.file("big").display()))
 }
 
-/// Two processes that send and receive as many bytes, and do nothing else.
-fn raw<'a>(
-    stage: &'a Stage,
-    name: &'static str,
-    policy: &'static str,
-    chunk: usize,
-    size: u64,
-) -> Contender<'a> {
-    Contender::new(name, None, move || {
-        let mut command = stage.worker("raw");
-        command.args([policy, &chunk.to_string(), &size.to_string()]);
-        command
+/// Two processes that send and receive as many bytes, and do nothing else: blocking, and trying.
+fn raw(chunk: usize, size: u64) -> [Contender<'static>; 2] {
+    [("raw queue, blocking", "block"), ("raw queue, trying", "try")].map(|(name, policy)| {
+        Contender::new(name, None, format!("speed worker raw {policy} {chunk} {size}"))
     })
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
 use nix::sys::resource::UsageWho;
@@ -17,16 +17,13 @@ pub(crate) struct Contender<'a> {
     pub(crate) name: &'static str,
     pub(crate) server: Option<&'a Server>,
     pub(crate) space: Space,
-    pub(crate) command: Box<dyn Fn() -> Command + 'a>,
+    /// The command line; see [`Stage::line`].
+    line: String,
 }
 
 impl<'a> Contender<'a> {
-    pub(crate) fn new(
-        name: &'static str,
-        server: Option<&'a Server>,
-        command: impl Fn() -> Command + 'a,
-    ) -> Self {
-        Self { name, server, space: Space::Default, command: Box::new(command) }
+    pub(crate) fn new(name: &'static str, server: Option<&'a Server>, line: String) -> Self {
+        Self { name, server, space: Space::Default, line }
     }
 
     pub(crate) fn in_space(self, space: Space) -> Self {
@@ -96,9 +93,10 @@ pub(crate) fn in_turns<T>(run: usize, a: impl FnOnce() -> T, b: impl FnOnce() ->
 /// If it fails.
 pub(crate) fn run(stage: &Stage, contender: &Contender<'_>, sink: Sink, size: u64) -> Cost {
     let server_cpu = || contender.server.map_or(0.0, Server::cpu);
-    let copy = stage.path("out").join("copy");
+    let copy = stage.path("out/copy");
     let _ = fs::remove_file(&copy);
-    let mut command = (contender.command)();
+    let _ = fs::remove_dir_all(stage.path("out/tree"));
+    let mut command = stage.line(&contender.line);
     match sink {
         Sink::Null | Sink::OwnFile => {}
         Sink::Pipe => {

@@ -16,13 +16,13 @@ const REST: Duration = Duration::from_secs(1);
 pub(crate) fn measure(stage: &Stage, report: &mut Report) {
     let mqfs = Server::mqfs(stage);
     let mut client = stage.command("mqfs-client");
-    client.args(["--key", &mqfs.key(), "/big"]);
+    client.args(["--key", &mqfs.at, "/big"]);
     let targets = [Some(Target::AtMost(4.0)), Some(Target::AtMost(1.0))];
     rest(report, "mqfs", &mqfs, &mut client, targets);
 
     let textbook = Server::textbook(stage);
     let mut client = stage.command("textbook_client");
-    client.args(["--key", &textbook.key()]).arg(stage.file("big")).stderr(Stdio::null());
+    client.args(["--key", &textbook.at]).arg(stage.file("big")).stderr(Stdio::null());
     rest(report, "textbook", &textbook, &mut client, [None, None]);
 }
 

@@ -12,7 +12,7 @@ pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
     let nginx = Server::nginx(stage);
     let small = stage.file("small");
     let (bin, small) = (stage.path("bin"), small.display());
-    let (bin, ours, theirs) = (bin.display(), mqfs.key(), textbook.key());
+    let (bin, ours, theirs) = (bin.display(), mqfs.at, textbook.at);
     let third = Some(Target::AtMost(1.0 / 3.0));
     let processes = [
         ("ours", format!("run:{bin}/mqfs-client --key {ours} /small"), None),
@@ -24,7 +24,7 @@ pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
         ("cat", format!("run:cat {small}"), None),
     ];
     let curl = nginx.as_ref().map(|nginx| {
-        let socket = nginx.socket().display();
+        let socket = &nginx.at;
         let line = format!("run:curl --silent --unix-socket {socket} http://nginx/small");
         ("curl from nginx", line, third)
     });
@@ -35,9 +35,8 @@ pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
         ("ours", format!("mqfs,{ours},/small"), None),
         ("textbook's protocol", format!("textbook,{theirs},{small}"), None),
     ];
-    let http = nginx.as_ref().map(|nginx| {
-        ("HTTP from nginx", format!("http,{},/small", nginx.socket().display()), None)
-    });
+    let http =
+        nginx.as_ref().map(|nginx| ("HTTP from nginx", format!("http,{},/small", nginx.at), None));
     let kinds: Vec<_> = within.into_iter().chain(http).collect();
     compare(stage, options, report, "a small file within a process", &kinds);
 }

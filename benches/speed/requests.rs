@@ -20,10 +20,10 @@ pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
             64 => Some(Target::AtLeast(2.5)),
             _ => None,
         };
-        let ours = format!("mqfs,{},/small", mqfs.key());
+        let ours = format!("mqfs,{},/small", mqfs.at);
         let small = stage.file("small");
-        let theirs = format!("textbook,{},{}", textbook.key(), small.display());
-        let http = nginx.as_ref().map(|nginx| format!("http,{},/small", nginx.socket().display()));
+        let theirs = format!("textbook,{},{}", textbook.at, small.display());
+        let http = nginx.as_ref().map(|nginx| format!("http,{},/small", nginx.at));
         let what = format!("requests, {clients} at once, {SMALL} bytes");
         let compared = pairs(stage, options, clients, [&ours, &theirs], options.runs);
         curves[0].add(clients as f64, compared.0.median);

@@ -8,37 +8,29 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use mqfs_kit::{Running, children_of, cpu_with_children_of, wait_until};
-use sysv_ipc::Key;
 
 use crate::stage::{Stage, installed};
 
 #[derive(Debug)]
 pub(crate) struct Server {
     running: Running,
-    pub(crate) at: Address,
-}
-
-/// Where a server takes requests.
-#[derive(Debug, Clone)]
-pub(crate) enum Address {
-    Key(Key),
-    Socket(PathBuf),
-    Port(u16),
+    /// Where it takes requests: its key, the path of its socket, or its port.
+    pub(crate) at: String,
 }
 
 impl Server {
     pub(crate) fn mqfs(stage: &Stage) -> Self {
-        let key = stage.key();
+        let key = stage.key().to_string();
         let mut command = stage.command("mqfs-server");
-        command.args(["--quiet", "--key", &key.to_string(), "--root"]).arg(stage.data());
-        Self::ready_by_line(&mut command, Address::Key(key))
+        command.args(["--quiet", "--key", &key, "--root"]).arg(stage.data());
+        Self::ready_by_line(&mut command, key)
     }
 
     pub(crate) fn textbook(stage: &Stage) -> Self {
-        let key = stage.key();
+        let key = stage.key().to_string();
         let mut command = stage.command("textbook_server");
-        command.args(["--key", &key.to_string()]); // blocking, 8,192 bytes, requests of 4,100
-        Self::ready_by_line(&mut command, Address::Key(key))
+        command.args(["--key", &key]); // blocking, 8,192 bytes, requests of 4,100
+        Self::ready_by_line(&mut command, key)
     }
 
     /// nginx as one process, with sendfile, on a UNIX socket.
@@ -91,12 +83,12 @@ impl Server {
         let mut command = stage.command(program);
         command.args(["--daemon", "--no-detach", "--address=127.0.0.1"]);
         command.arg(format!("--port={port}")).arg("--config").arg(folder.join("rsyncd.conf"));
-        let server = Self { running: Running::start(&mut command), at: Address::Port(port) };
+        let server = Self { running: Running::start(&mut command), at: port.to_string() };
         wait_until("rsync answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         Some(server)
     }
 
-    fn ready_by_line(command: &mut Command, at: Address) -> Self {
+    fn ready_by_line(command: &mut Command, at: String) -> Self {
         let mut running = Running::start(command.stdout(Stdio::piped()));
         let line = running.first_line();
         assert!(line.contains("ready"), "{command:?} said {line:?}");
@@ -105,36 +97,9 @@ impl Server {
 
     fn ready_by_socket(command: &mut Command, socket: &Path) -> Self {
         let running = Running::start(command);
-        let server = Self { running, at: Address::Socket(socket.to_owned()) };
+        let server = Self { running, at: socket.display().to_string() };
         wait_until("the server answers", || UnixStream::connect(socket).is_ok());
         server
-    }
-
-    /// # Panics
-    /// If it has none.
-    pub(crate) fn key(&self) -> String {
-        match self.at {
-            Address::Key(key) => key.to_string(),
-            _ => panic!("a server without a key"),
-        }
-    }
-
-    /// # Panics
-    /// If it has none.
-    pub(crate) fn socket(&self) -> &Path {
-        match &self.at {
-            Address::Socket(path) => path,
-            _ => panic!("a server without a socket"),
-        }
-    }
-
-    /// # Panics
-    /// If it has none.
-    pub(crate) fn port(&self) -> u16 {
-        match self.at {
-            Address::Port(port) => port,
-            _ => panic!("a server without a port"),
-        }
     }
 
     pub(crate) fn pid(&self) -> i32 {

@@ -18,11 +18,10 @@ pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
     for size in sizes.take_while(|&size| size <= most) {
         stage.make_file("part", size).expect("room for a file");
         let mut kinds = vec![
-            format!("mqfs,{},/part", mqfs.key()),
-            format!("textbook,{},{}", textbook.key(), stage.file("part").display()),
+            format!("mqfs,{},/part", mqfs.at),
+            format!("textbook,{},{}", textbook.at, stage.file("part").display()),
         ];
-        kinds
-            .extend(nginx.as_ref().map(|nginx| format!("http,{},/part", nginx.socket().display())));
+        kinds.extend(nginx.as_ref().map(|nginx| format!("http,{},/part", nginx.at)));
         let rounds = ((16 << 20) / size).clamp(3, if options.quick { 5 } else { 50 });
         let runs: Vec<_> = (0..options.runs.div_ceil(2))
             .map(|_| turns(stage, rounds as usize, kinds.iter()))

@@ -148,6 +148,14 @@ impl Stage {
         command
     }
 
+    /// A program and its arguments, separated by blanks, which they must not contain.
+    pub(crate) fn line(&self, line: &str) -> Command {
+        let mut words = line.split(' ');
+        let mut command = self.command(words.next().expect("a program"));
+        command.args(words);
+        command
+    }
+
     /// One of this program's workers.
     pub(crate) fn worker(&self, role: &str) -> Command {
         let mut command = self.command("speed");

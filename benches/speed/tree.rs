@@ -1,7 +1,6 @@
 //! Many small files in one request.
 
 use std::fs;
-use std::process::Command;
 
 use crate::contender::{Contender, Cost, Pairs, Sink};
 use crate::options::Options;
@@ -17,30 +16,18 @@ pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
     fill(stage);
     let mqfs = Server::mqfs(stage);
     let rsync = Server::rsync(stage);
-    let ours = Contender::new("ours", Some(&mqfs), || {
-        let mut command = to_new_folder(stage, "mqfs-client");
-        command.args(["--key", &mqfs.key(), "-r", "/tree", "-C"]).arg(stage.path("out"));
-        command
-    });
+    let out = stage.path("out");
+    let out = out.display();
+    let line = format!("mqfs-client --key {} -r /tree -C {out}", mqfs.at);
+    let ours = Contender::new("ours", Some(&mqfs), line);
     let mut anchors = Vec::new();
     if let Some(rsync) = &rsync {
-        anchors.push((
-            Contender::new("rsync -a from its daemon", None, || {
-                let mut command = to_new_folder(stage, "rsync");
-                let port = rsync.port();
-                command.args(["-a", &format!("rsync://127.0.0.1:{port}/data/tree")]);
-                command.arg(stage.path("out"));
-                command
-            }),
-            Some(Target::AtLeast(2.0)),
-        ));
+        let line = format!("rsync -a rsync://127.0.0.1:{}/data/tree {out}", rsync.at);
+        let anchor = Contender::new("rsync -a from its daemon", None, line);
+        anchors.push((anchor, Some(Target::AtLeast(2.0))));
     }
-    let copy = Contender::new("cp -a", None, || {
-        let mut command = to_new_folder(stage, "cp");
-        command.arg("-a").arg(stage.file("tree")).arg(stage.path("out"));
-        command
-    });
-    anchors.push((copy, None));
+    let line = format!("cp -a {} {out}", stage.file("tree").display());
+    anchors.push((Contender::new("cp -a", None, line), None));
     for (anchor, target) in anchors {
         let pairs = Pairs::run(stage, &ours, &anchor, Sink::Null, options.runs, 0);
         let files = (FOLDERS * FILES) as f64;
@@ -48,12 +35,7 @@ pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
         let what = "files of 1 KiB, 10,000 in a tree, to a new folder on tmpfs";
         report.add(Figure::new(what, Unit::RequestsPerSecond, anchor.name, compared, target));
     }
-    let _ = fs::remove_dir_all(stage.path("out").join("tree"));
-}
-
-fn to_new_folder(stage: &Stage, program: &str) -> Command {
-    let _ = fs::remove_dir_all(stage.path("out").join("tree"));
-    stage.command(program)
+    let _ = fs::remove_dir_all(stage.path("out/tree"));
 }
 
 fn fill(stage: &Stage) {

@@ -27,7 +27,7 @@ fn folder() -> TempDir {
 
 /// The child that answers the only client.
 fn only_child(server: &Server) -> i32 {
-    wait_until("the server has kept house", || children_of(server.pid()).len() == 1);
+    wait_until("the child that removes orphans ends", || children_of(server.pid()).len() == 1);
     children_of(server.pid())[0]
 }
 
@@ -170,20 +170,20 @@ fn a_stopped_child_sends_nothing_to_a_later_queue_with_its_clients_id() {
         sparse(&folder, ByHand::ROOM / 2);
         let root = folder.path().to_str().unwrap();
         let server = Server::start(&["--root", root, "--reap-interval", "1h"]);
-        server.fetch("/file"); // after it has kept house
+        server.fetch("/file"); // it removes orphans first
         let mut caught = None;
-        wait_until("a child stands still in the midst of a transfer", || {
+        wait_until("a child is stopped in the middle of a transfer", || {
             wait_until("nobody is served", || children_of(server.pid()).is_empty());
             let by_hand = ByHand::new();
             by_hand.ask(&server, "/sparse");
             wait_until("it sends", || by_hand.queue.status().unwrap().messages > 10);
             let child = children_of(server.pid()).first().copied();
-            let stands = |child| {
+            let is_stopped = |child| {
                 let stopped = kill(Pid::from_raw(child), Signal::SIGSTOP).is_ok();
-                wait_until("it stands", || !matches!(state_of(child), Some('R' | 'S' | 'D')));
+                wait_until("it is stopped", || !matches!(state_of(child), Some('R' | 'S' | 'D')));
                 stopped && state_of(child) == Some('T')
             };
-            caught = child.filter(|&child| stands(child)).map(|child| (child, by_hand));
+            caught = child.filter(|&child| is_stopped(child)).map(|child| (child, by_hand));
             caught.is_some()
         });
         let (child, by_hand) = caught.unwrap();

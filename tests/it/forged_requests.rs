@@ -244,11 +244,11 @@ fn a_child_that_its_caller_stopped_cannot_send_to_another_user() {
         let site = Site::start(&[]);
         for _ in 0..10 {
             let mut attacker = Stuck::start(site.client(ATTACKER).arg("/file"));
-            wait_until("it has kept house", || site.server.children().len() == 1);
+            wait_until("the child that removes orphans ends", || site.server.children().len() == 1);
             let child = site.server.children()[0];
             let send = |signal| as_user(ATTACKER, || kill(Pid::from_raw(child), signal));
             assert_eq!(send(Signal::SIGSTOP), Ok(()));
-            wait_until("it stands", || state_of(child) == Some('T'));
+            wait_until("it is stopped", || state_of(child) == Some('T'));
             attacker.kill();
             attacker.queue.remove().unwrap();
             let_next_queue_have(attacker.queue.id());

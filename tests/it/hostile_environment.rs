@@ -339,7 +339,7 @@ fn a_server_with_pid_1_survives_a_crowd_of_orphans() {
             assert!(!server.fetch("/version").is_empty());
         }
         let init = children_of(server.pid())[0];
-        wait_until("the orphans are buried", || children_of(init).is_empty());
+        wait_until("the orphans are reaped", || children_of(init).is_empty());
         kill(Pid::from_raw(init), Signal::SIGTERM).unwrap();
         let mut server = server;
         assert!(server.running().wait().success());

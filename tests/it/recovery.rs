@@ -133,7 +133,7 @@ fn a_thousand_children_killed_at_once_leave_no_zombie_and_the_server_goes_on() {
         wait_until("all are dead", || children.iter().all(|&pid| state_of(pid) == Some('Z')));
         server.signal(Signal::SIGCONT);
         next.all_get(&place.file);
-        wait_until("all are buried", || children_of(server.pid()).is_empty());
+        wait_until("all zombies are reaped", || children_of(server.pid()).is_empty());
         assert_eq!(server.log().matches("a child was killed").count(), CROWD);
         drop(queues);
         place.fetch();

@@ -65,7 +65,7 @@ fn a_transfer_whose_child_is_killed_resumes_where_it_was() {
     in_own_namespace(|| {
         let files = Files::new();
         let server = files.serve();
-        server.fetch("/file"); // after it has kept house
+        server.fetch("/file"); // it removes orphans first
         let stuck = Stuck::start(files.client().arg("--verbose"));
         kill_children(&server);
         let finished = stuck.client.finish();

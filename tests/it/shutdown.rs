@@ -94,7 +94,7 @@ fn a_stopped_child_does_not_delay_the_servers_end() {
         let _client = stuck_client(&server, "/file");
         let child = children_of(server.pid())[0];
         kill(Pid::from_raw(child), Signal::SIGSTOP).unwrap();
-        wait_until("it stands", || state_of(child) == Some('T'));
+        wait_until("it is stopped", || state_of(child) == Some('T'));
         server.signal(Signal::SIGTERM);
         assert!(server.running().wait().success());
         assert_eq!(state_of(child), None);

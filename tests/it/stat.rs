@@ -109,7 +109,7 @@ fn every_request_is_counted_by_its_outcome() {
 fn active_children_lost_clients_and_dead_children_are_counted() {
     in_own_namespace(|| {
         let (server, _folder) = server();
-        wait_until("it has kept house", || children_of(server.pid()).is_empty());
+        wait_until("the child that removes orphans ends", || children_of(server.pid()).is_empty());
         let first = stuck_client_without_retries(&server, "/big");
         let second = stuck_client_without_retries(&server, "/big");
         wait_for(server.key, "children", 2);
@@ -131,7 +131,7 @@ fn active_children_lost_clients_and_dead_children_are_counted() {
 fn a_stalled_client_is_counted_only_as_stalled() {
     in_own_namespace(|| {
         let (server, _folder) = server_with(&["--stall-timeout", "1s"]);
-        wait_until("it has kept house", || children_of(server.pid()).is_empty());
+        wait_until("the child that removes orphans ends", || children_of(server.pid()).is_empty());
         let client = stuck_client_without_retries(&server, "/big");
         wait_for(server.key, "failed/stalled", 1);
         wait_for(server.key, "children", 0);
@@ -146,7 +146,7 @@ fn a_stalled_client_is_counted_only_as_stalled() {
 fn reply_queues_are_shown_with_their_owner_and_whether_it_lives() {
     as_root_in_own_namespace(|| {
         let (server, _folder) = server();
-        wait_until("it has kept house", || children_of(server.pid()).is_empty());
+        wait_until("the child that removes orphans ends", || children_of(server.pid()).is_empty());
         let alive = leased(owner_of(getpid().as_raw()));
         let owner = dead_owner();
         let dead = leased(owner);
@@ -334,7 +334,7 @@ fn a_user_sees_counters_of_roots_server_but_not_the_owners_of_queues() {
         let (server, _folder) = server();
         server.fetch("/small");
         wait_for(server.key, "complete", 1);
-        wait_until("it has kept house", || children_of(server.pid()).is_empty());
+        wait_until("the child that removes orphans ends", || children_of(server.pid()).is_empty());
         let _alive = leased(owner_of(getpid().as_raw()));
         assert_eq!(reply_queues().len(), 1);
         let programs = crate::support::ForEverybody::new();

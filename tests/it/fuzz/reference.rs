@@ -75,7 +75,7 @@ pub fn request(text: &[u8]) -> Result<Request<'_>, Malformed> {
 }
 
 fn request_extension(text: &[u8]) -> Result<Extension<'_>, Malformed> {
-    let cookie = Cookie::new(field(text, 16)?); // and so all that stands before it is there
+    let cookie = Cookie::new(field(text, 16)?); // so everything before it is there
     let operation = match (uint16(text, 8)?, uint16(text, 10)?, uint32(text, 12)?) {
         (1, 1, 0) => {
             Operation::Fetch(Range { offset: uint64(text, 32)?, length: length(text, 40)? })

@@ -60,7 +60,7 @@ fn a_child_stopped_beyond_the_stall_timeout_goes_on_with_a_reading_client() {
         let stuck = Stuck::start(place.client().args(["--retries", "0"]));
         let child = server.children()[0];
         signal(child, Signal::SIGSTOP);
-        wait_until("it stands", || state_of(child) == Some('T'));
+        wait_until("it is stopped", || state_of(child) == Some('T'));
         let queue = stuck.queue;
         let client = thread::spawn(|| stuck.finish());
         wait_until("all is read", || queue.status().unwrap().messages == 1);

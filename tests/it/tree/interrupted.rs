@@ -25,7 +25,7 @@ fn site() -> Site {
     }
     site.put("dir/a", noise(20 << 20));
     site.put("dir/z/z", noise(20 << 20));
-    site.server.fetch("/dir/m00/f01"); // after it has kept house
+    site.server.fetch("/dir/m00/f01"); // it removes orphans first
     site
 }
 

@@ -128,7 +128,7 @@ impl Tally {
                 self.positions.push(position);
                 return Ok(());
             }
-            ensure!(start.elapsed() < DEADLINE * 4, "the client stands at {position}");
+            ensure!(start.elapsed() < DEADLINE * 4, "the client is still at {position}");
         }
     }
 
