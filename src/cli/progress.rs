@@ -42,7 +42,8 @@ static BAR: OnceLock<ProgressBar> = OnceLock::new();
 #[derive(Debug)]
 pub(super) struct Progress {
     started: Instant,
-    bar: ProgressBar,
+    /// None: nothing is ever shown.
+    bar: Option<ProgressBar>,
     /// Complete files.
     files: Arc<AtomicU64>,
     /// Bytes of what has ended, and of what arrives now.
@@ -54,53 +55,60 @@ impl Progress {
     /// Begins to count. `into_terminal`: the files themselves go to a terminal, where a bar would
     /// stand among them.
     pub(super) fn start(when: When, into_terminal: bool) -> Self {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        let this = Self {
+        let mut this = Self {
             started: Instant::now(),
-            bar: bar.clone(),
+            bar: None,
             files: Arc::default(),
             bytes: Cell::default(),
             present: Cell::default(),
         };
+        let stderr = ProgressDrawTarget::stderr();
+        let (target, delay) = match when {
+            When::Always if stderr.is_hidden() => (anywhere(), None),
+            When::Always => (stderr, None),
+            When::Auto if !into_terminal && !stderr.is_hidden() => (stderr, Some(DELAY)),
+            _ => return this,
+        };
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         bar.set_style(this.style(false));
-        match when {
-            When::Always => show(&bar, anywhere()),
-            When::Auto if !into_terminal => {
-                let bar = bar.clone();
+        let _ = BAR.set(bar.clone());
+        this.bar = Some(bar.clone());
+        match delay {
+            None => show(&bar, target),
+            Some(delay) => {
                 let later = move || {
-                    thread::sleep(DELAY);
+                    thread::sleep(delay);
                     if !bar.is_finished() && is_in_foreground() {
-                        show(&bar, ProgressDrawTarget::stderr());
+                        show(&bar, target);
                     }
                 };
                 // Without the thread there is no bar, which is no reason to fail.
                 let _ = thread::Builder::new().name("progress".to_owned()).spawn(later);
             }
-            _ => {}
         }
-        let _ = BAR.set(bar);
         this
     }
 
     /// A file or a tree begins, or begins again. `size`: how many bytes are to come, if known.
     pub(super) fn begin(&self, path: impl AsRef<OsStr>, size: Option<u64>) {
         const LONGEST: usize = 20;
+        self.present.set(0);
+        let Some(bar) = &self.bar else { return };
         let path = path.as_ref();
         let name = escape(Path::new(path).file_name().unwrap_or(path)).to_string();
-        self.present.set(0);
         match size.filter(|&size| size > 0) {
             Some(size) => {
-                self.bar.reset();
-                self.bar.set_length(size);
-                self.bar.set_style(self.style(true));
+                bar.reset();
+                bar.set_length(size);
+                bar.set_style(self.style(true));
             }
             None => {
-                self.bar.set_position(self.bytes.get());
-                self.bar.set_style(self.style(false));
+                bar.set_position(self.bytes.get());
+                bar.set_style(self.style(false));
             }
         }
-        self.bar.set_prefix(truncate_str(&name, LONGEST, "...").into_owned());
-        self.bar.set_message(name);
+        bar.set_prefix(truncate_str(&name, LONGEST, "...").into_owned());
+        bar.set_message(name);
     }
 
     /// A bar for a file of known size, a line of counts for a tree.
@@ -131,7 +139,9 @@ impl Progress {
     /// Counts bytes of the file.
     pub(super) fn advance(&self, bytes: usize) {
         self.present.update(|present| present + bytes as u64);
-        self.bar.inc(bytes as u64);
+        if let Some(bar) = &self.bar {
+            bar.inc(bytes as u64);
+        }
     }
 
     /// The file is complete.
@@ -162,7 +172,9 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
     }
 }
 
@@ -172,12 +184,8 @@ fn show(bar: &ProgressBar, target: ProgressDrawTarget) {
     bar.enable_steady_tick(TICK);
 }
 
-/// stderr, whether it is a terminal or not.
+/// stderr, although it is no terminal.
 fn anywhere() -> ProgressDrawTarget {
-    let stderr = ProgressDrawTarget::stderr();
-    if !stderr.is_hidden() {
-        return stderr;
-    }
     const PER_SECOND: u8 = 20;
     ProgressDrawTarget::term_like_with_hz(Box::new(Term::buffered_stderr()), PER_SECOND)
 }
