@@ -1,4 +1,4 @@
-//! One queue for everything: what goes wrong, and what is told of it.
+//! One queue for everything: faults.
 
 use std::process::Stdio;
 
@@ -8,24 +8,6 @@ use sysv_ipc::{MessageBuffer, MessageType, Mode, OwnedQueue};
 use super::single_queue::{REQUEST, answer, client, request, server};
 use super::{Service, assert_nothing_left, on};
 use crate::support::{Running, in_own_namespace, queue_of, run, unique_key, wait_until};
-
-/// The most bytes of a body, with its NUL.
-const BODY: usize = 256;
-
-#[test]
-fn a_message_may_have_255_bytes_and_a_nul() {
-    in_own_namespace(|| {
-        let server = server(&[]);
-        let longest = "x".repeat(BODY - 1);
-        let fits = run(client(server.key).args(["--msg", &longest]));
-        assert_eq!(fits.success(), format!("{longest}\n").as_bytes());
-        for (message, count) in [("x".repeat(BODY), "1"), (longest, "9")] {
-            let refused = run(client(server.key).args(["--msg", &message, "--count", count]));
-            assert_eq!((refused.code(), refused.stdout), (Some(1), vec![]));
-        }
-        server.stop();
-    });
-}
 
 #[test]
 fn malformed_requests_are_refused_with_a_status() {
@@ -75,22 +57,7 @@ fn a_client_checks_its_answer() {
     });
 }
 
-#[test]
-fn a_second_server_names_the_first() {
-    in_own_namespace(|| {
-        let first = server(&[]);
-        let second = run(&mut on(first.key, "single_queue_server"));
-        assert_eq!((second.code(), second.stdout), (Some(1), vec![]));
-        let (key, pid) = (first.key, first.pid());
-        let told = format!("runs there already, pid {pid}\n");
-        assert!(second.stderr.ends_with(&told), "{}", second.stderr);
-        let served = run(client(key).args(["--msg", "hello"]));
-        assert_eq!(served.success(), b"hello\n");
-        first.stop();
-    });
-}
-
-/// Kills a server that has served once.
+/// A server that has served once and was killed.
 fn killed() -> Service {
     let mut server = server(&[]);
     run(client(server.key).args(["--id", "42", "--msg", "hello"])).success();
@@ -114,21 +81,6 @@ fn a_killed_servers_queue_is_left_alone_and_ipcrm_makes_way() {
         next.signal(Signal::SIGTERM);
         assert_eq!(next.wait().code(), Some(0));
         assert_nothing_left(key);
-    });
-}
-
-#[test]
-fn a_client_without_a_server_fails_at_once() {
-    in_own_namespace(|| {
-        let key = unique_key();
-        let none = run(client(key).args(["--msg", "hello"]));
-        assert_eq!((none.code(), none.stdout), (Some(1), vec![]));
-        assert!(none.stderr.contains("no server"), "{}", none.stderr);
-
-        let killed = killed();
-        let dead = run(client(killed.key).args(["--msg", "hello"]));
-        assert_eq!(dead.code(), Some(1));
-        assert!(dead.stderr.contains("is dead"), "{}", dead.stderr);
     });
 }
 
