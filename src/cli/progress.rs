@@ -122,7 +122,10 @@ impl Progress {
         } else {
             "{bytes} of {total_bytes}, {eta} left: {wide_msg}"
         };
-        let style = ProgressStyle::with_template(template);
+        // The cursor returns to the start of the line: console_codes(4). At its end, the ^C that a
+        // terminal echoes would begin a new line, and the bar would stay.
+        const CURSOR_TO_START: &str = "\x1b[G";
+        let style = ProgressStyle::with_template(&format!("{template}{CURSOR_TO_START}"));
         let files = Arc::clone(&self.files);
         style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ").with_key(
             "files",

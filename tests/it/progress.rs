@@ -79,6 +79,10 @@ fn screen(written: &str) -> Vec<String> {
             (*line, rest) = (String::new(), behind);
             continue;
         }
+        if let Some(behind) = rest.strip_prefix("\x1b[G") {
+            (column, rest) = (0, behind);
+            continue;
+        }
         if let Some(sequence) = rest.strip_prefix("\x1b[") {
             let end = sequence.find('m').expect("an escape sequence that is not known here");
             rest = &sequence[end + 1..];
