@@ -1,38 +1,21 @@
 //! What a transfer shows on a terminal, and what never reaches it.
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::fs::{self};
+use std::io::Write;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::signal::Signal;
 use nix::sys::termios::{FlowArg, tcflow};
 
-use crate::support::{QuietServer, Running, in_own_namespace, run, wait_until};
+use crate::support::{self, QuietServer, Running, in_own_namespace, run, wait_until};
 
-/// A terminal of 80 columns, and the bytes written to it.
-struct Terminal {
-    inside: File,
-    written: Arc<Mutex<Vec<u8>>>,
-}
+/// A terminal of 80 columns.
+struct Terminal(support::Terminal);
 
 impl Terminal {
     fn new() -> Self {
-        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-        let OpenptyResult { master, slave } = openpty(Some(&size), None).unwrap();
-        let written = Arc::<Mutex<Vec<u8>>>::default();
-        let shared = Arc::clone(&written);
-        thread::spawn(move || {
-            let (mut master, mut buffer) = (File::from(master), [0; 4096]);
-            // EIO: no process has the other end open.
-            while let Ok(read @ 1..) = master.read(&mut buffer) {
-                shared.lock().unwrap().extend_from_slice(&buffer[..read]);
-            }
-        });
-        Self { inside: slave.into(), written }
+        Self(support::Terminal::new(24, 80))
     }
 
     /// Starts a program with this terminal as its standard error.
@@ -44,18 +27,18 @@ impl Terminal {
 
     #[track_caller]
     fn start_in_its_own_environment(&self, command: &mut Command) -> Running {
-        let running = Running::start(command.stderr(self.inside.try_clone().unwrap()));
+        let running = Running::start(command.stderr(self.0.inside.try_clone().unwrap()));
         command.stdout(Stdio::null()).stderr(Stdio::null()); // it lets go of this terminal
         running
     }
 
     fn written(&self) -> String {
-        String::from_utf8(self.written.lock().unwrap().clone()).unwrap()
+        self.0.written()
     }
 
     #[track_caller]
     fn wait_for(&self, text: &str) {
-        wait_until(text, || self.written().contains(text));
+        self.0.wait_for(text);
     }
 
     /// All bytes that were written, once the program has ended.
@@ -63,7 +46,7 @@ impl Terminal {
     fn close(mut self) -> String {
         // Do not wait for the end of file: other forked processes may have this terminal open.
         const END: &str = "<end>";
-        self.inside.write_all(END.as_bytes()).unwrap();
+        self.0.inside.write_all(END.as_bytes()).unwrap();
         wait_until("the end arrives", || self.written().ends_with(END));
         self.written().strip_suffix(END).unwrap().to_owned()
     }
@@ -174,7 +157,7 @@ fn an_archive_is_not_written_to_a_terminal() {
     in_own_namespace(|| {
         let (server, terminal) = (QuietServer::start(), Terminal::new());
         let mut command = server.server.client();
-        command.args(["--tar", "/"]).stdout(terminal.inside.try_clone().unwrap());
+        command.args(["--tar", "/"]).stdout(terminal.0.inside.try_clone().unwrap());
         assert_eq!(terminal.start(&mut command).wait().code(), Some(2));
         let refused = "mqfs-client: --tar does not write an archive to a terminal";
         assert_eq!(screen(&terminal.close()), [refused]);
@@ -259,7 +242,7 @@ fn no_bar_is_drawn_when_the_file_goes_to_the_terminal() {
     in_own_namespace(|| {
         let (server, terminal) = (QuietServer::start(), Terminal::new());
         let mut command = server.server.client();
-        command.arg("/small").stdout(terminal.inside.try_clone().unwrap());
+        command.arg("/small").stdout(terminal.0.inside.try_clone().unwrap());
         let mut client = terminal.start(&mut command);
         assert!(client.wait().success());
         assert_eq!(terminal.close(), "small");
@@ -293,10 +276,10 @@ fn a_terminal_that_was_stopped_delays_a_transfer_and_keeps_no_signal_from_ending
         let client = start(&terminal, &mut server.client());
         let mut killed = start(&terminal, &mut server.client());
         terminal.wait_for("iB of 4.00 MiB");
-        tcflow(&terminal.inside, FlowArg::TCOOFF).unwrap(); // as Ctrl-S does
+        tcflow(&terminal.0.inside, FlowArg::TCOOFF).unwrap(); // as Ctrl-S does
         killed.signal(Signal::SIGTERM);
         assert_eq!(killed.wait().code(), Some(130));
-        tcflow(&terminal.inside, FlowArg::TCOON).unwrap();
+        tcflow(&terminal.0.inside, FlowArg::TCOON).unwrap();
         assert!(client.finish().success() == server.big);
         server.stop();
     });

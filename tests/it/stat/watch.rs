@@ -1,57 +1,40 @@
 //! `mqfs-stat --watch`: on a terminal, in a pipe, and how it ends.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread;
 
 use mqfs::wire::NORMAL_PRIORITY;
-use nix::pty::{Winsize, openpty};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use sysv_ipc::{Key, MessageBuffer, Queue};
 
 use super::{others_queue, server, wait_for};
 use crate::support::{
-    Running, in_own_namespace, program, stat_of, state_of, unique_key, wait_until,
+    self, Running, in_own_namespace, program, stat_of, state_of, unique_key, wait_until,
 };
 
 /// `mqfs-stat --watch` on a terminal that controls it: Ctrl-C sends SIGINT.
 struct Terminal {
     running: Running,
-    keyboard: File,
-    screen: Arc<Mutex<Vec<u8>>>,
+    terminal: support::Terminal,
 }
 
 impl Terminal {
     #[track_caller]
     fn start(key: Key, lines: u16, columns: u16) -> Self {
-        let size = Winsize { ws_row: lines, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        let pty = openpty(Some(&size), None).unwrap();
-        let (keyboard, terminal) = (File::from(pty.master), File::from(pty.slave));
-        let screen = Arc::new(Mutex::new(Vec::new()));
-        let (mut from, to) = (keyboard.try_clone().unwrap(), Arc::clone(&screen));
-        thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while let Ok(count) = from.read(&mut bytes)
-                && count > 0
-            {
-                to.lock().unwrap().extend_from_slice(&bytes[..count]);
-            }
-        });
+        let terminal = support::Terminal::new(lines, columns);
         let mut command = Command::new("setsid");
         command.arg("--ctty").arg(program("mqfs-stat").get_program());
         command.args(["--watch", "100ms", &key.to_string()]);
         command.env_remove("MQFS_KEY").env("TERM", "xterm");
-        let side = || Stdio::from(terminal.try_clone().unwrap());
+        let side = || Stdio::from(terminal.inside.try_clone().unwrap());
         let running = Running::start(command.stdin(side()).stdout(side()).stderr(side()));
-        Self { running, keyboard, screen }
+        Self { running, terminal }
     }
 
     /// The frames that were written.
     fn frames(&self) -> Vec<String> {
-        let all = String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned();
+        let all = self.terminal.written();
         all.split("\x1b[H").skip(1).map(str::to_owned).collect()
     }
 
@@ -70,7 +53,7 @@ fn watch_redraws_in_place_until_a_signal_and_ends_with_status_130() {
             let mut terminal = Terminal::start(key, 24, 80);
             terminal.wait_for_frames(3);
             match signal {
-                None => terminal.keyboard.write_all(&[3]).unwrap(),
+                None => terminal.terminal.keyboard.write_all(&[3]).unwrap(),
                 Some(signal) => terminal.running.signal(signal),
             }
             assert_eq!(terminal.running.wait().code(), Some(130), "{signal:?}");

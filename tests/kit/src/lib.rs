@@ -13,6 +13,7 @@ mod queues;
 mod random;
 mod server;
 mod site;
+mod terminal;
 mod users;
 
 use std::thread;
@@ -25,6 +26,7 @@ pub use queues::*;
 pub use random::*;
 pub use server::*;
 pub use site::*;
+pub use terminal::*;
 pub use users::*;
 
 /// How long anything may take, on however busy a machine, before a test fails.
