@@ -42,7 +42,7 @@ pub(crate) enum Sink {
     OwnFile,
 }
 
-/// What a transfer took.
+/// The cost of a transfer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cost {
     /// From the start of the program to its end.
@@ -51,7 +51,7 @@ pub(crate) struct Cost {
     pub(crate) cpu: f64,
 }
 
-/// What transfers took, two by two.
+/// The costs of transfers, in pairs.
 #[derive(Debug)]
 pub(crate) struct Pairs(Vec<(Cost, Cost)>);
 

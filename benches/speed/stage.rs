@@ -163,7 +163,7 @@ impl Stage {
         command
     }
 
-    /// What a worker prints.
+    /// Runs a worker, and returns its output.
     ///
     /// # Panics
     /// If it fails.

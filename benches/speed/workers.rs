@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! speed worker raw POLICY CHUNK SIZE [FILE]          a raw pair, with a file's work or without
-//! speed worker clients N WINDOW_MS SOURCE            closed-loop clients: prints requests speed
-//! worker turns ROUNDS SOURCE…                  requests in turns: prints the median of each, in µs
+//! speed worker clients N WINDOW_MS SOURCE            closed-loop clients: prints requests
+//! speed worker turns ROUNDS SOURCE…                  requests in turns: prints medians in µs
 //! speed worker spin                                  keeps a core busy until it is ended
 //! ```
 

@@ -1,4 +1,4 @@
-//! Queues made by hand, processes to own them, and what `mqfs-reap` says of them.
+//! Hand-made queues, processes that own them, and the verdicts of `mqfs-reap`.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::{
     Process, Running, Server, all_queues, fork_child, owner_of, program, request, run, wait_until,
 };
 
-/// What `mqfs-reap --json` said and did.
+/// The output of `mqfs-reap --json`.
 #[derive(Debug)]
 pub struct Verdicts(pub Vec<Value>);
 
@@ -195,7 +195,7 @@ impl Stuck {
         self.client.kill();
     }
 
-    /// Reads what it has to write.
+    /// Reads the rest of its output, and waits for its end.
     #[track_caller]
     pub fn finish(self) -> Vec<u8> {
         self.client.finish().success()

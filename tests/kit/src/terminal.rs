@@ -12,7 +12,7 @@ use crate::wait_until;
 /// A terminal, and the bytes that were written to it.
 #[derive(Debug)]
 pub struct Terminal {
-    /// What is written here was typed.
+    /// Writing here is typing.
     pub keyboard: File,
     /// The program's side.
     pub inside: File,

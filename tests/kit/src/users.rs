@@ -18,7 +18,7 @@ use sysv_ipc::{Key, MessageBuffer, Queue, QueueSettings, QueueStatus, ReceiveErr
 
 use crate::{Server, errno_of, find_lease, fork_child, reply_queues, run, wait_until};
 
-/// Users who have nothing to do with each other.
+/// Unrelated users.
 pub const ATTACKER: u32 = 64_160;
 pub const VICTIM: u32 = 64_161;
 /// The user of a server that is not root's.

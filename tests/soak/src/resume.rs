@@ -36,7 +36,7 @@ pub struct Opts {
     kills: u64,
 }
 
-/// What the children that were killed had read of the file, and what the client had of it then.
+/// How much the killed children had read, and how much the client had then.
 #[derive(Debug, Default)]
 struct Tally {
     /// None where we may not look.

@@ -1,4 +1,4 @@
-//! The clients, and what became of each.
+//! The clients, and their outcomes.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -43,7 +43,7 @@ pub struct Clients<'a> {
     pub tally: Tally,
 }
 
-/// What became of all clients.
+/// The outcomes of all clients.
 #[derive(Debug, Default)]
 pub struct Tally {
     pub started: usize,
@@ -180,7 +180,7 @@ impl Tally {
     }
 }
 
-/// From nothing over what fits into one, two and three messages to several MiB.
+/// Sizes from 0 over one, two and three messages to several MiB.
 fn sizes(random: &mut Random) -> Vec<usize> {
     let mut sizes = vec![0, 1, 8_135, 8_136, 8_137, 16_272, 24_409];
     for largest in [100, 100_000, 1 << 20].into_iter().chain([8 << 20; 10]) {

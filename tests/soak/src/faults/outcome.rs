@@ -1,4 +1,4 @@
-//! What became of one client, and whether the faults explain it.
+//! The outcome of one client, and whether the faults explain it.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use super::clients::Client;
 
-/// What became of one client.
+/// How one client ended.
 #[derive(Debug)]
 pub enum Outcome {
     /// It succeeded, and the copy is right.
