@@ -7,7 +7,9 @@ use serde_json::Value;
 use sysv_ipc::Key;
 
 use super::{look, others_queue, server, wait_for};
-use crate::support::{Finished, in_own_namespace, program, run, stat_of, unique_key};
+use crate::support::{
+    Finished, children_of, in_own_namespace, program, run, stat_of, unique_key, wait_until,
+};
 
 fn metrics(key: Key) -> Finished {
     run(stat_of(key).arg("--prometheus"))
@@ -136,6 +138,8 @@ fn the_counters_of_a_server_that_was_killed_are_shown_with_mqfs_up_0() {
         let (mut server, _folder) = server();
         server.fetch("/small");
         wait_for(server.key, "complete", 1);
+        // The reaper of a killed server would remove the queue.
+        wait_until("the reaper has ended", || children_of(server.pid()).is_empty());
         server.signal(Signal::SIGKILL);
         server.running().wait();
         let dead = metrics(server.key);

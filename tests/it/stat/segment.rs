@@ -9,8 +9,8 @@ use sysv_ipc::{Key, Mode, OwnedQueue, SharedMemory};
 
 use super::{look, server, text, wait_for};
 use crate::support::{
-    ATTACKER, ForEverybody, OPERATOR, Server, as_root_in_own_namespace, as_user, in_own_namespace,
-    queue_of, run, stat_of, unique_key, wait_until,
+    ATTACKER, ForEverybody, OPERATOR, Server, as_root_in_own_namespace, as_user, children_of,
+    in_own_namespace, queue_of, run, stat_of, unique_key, wait_until,
 };
 
 /// A segment of this process. Removed with its handle.
@@ -77,6 +77,7 @@ fn counters_of_a_killed_server_stay_until_the_next_server() {
         let (mut first, folder) = server();
         first.fetch("/small");
         wait_for(first.key, "complete", 1);
+        wait_until("the reaper has ended", || children_of(first.pid()).is_empty());
         first.signal(Signal::SIGKILL);
         first.running().wait();
         let finished = run(&mut stat_of(first.key));
@@ -106,6 +107,10 @@ fn counters_of_a_killed_server_stay_until_the_next_server() {
 fn stat_names_the_queue_of_counters_that_are_not_the_present_servers() {
     in_own_namespace(|| {
         let (mut server, _folder) = server();
+        // The server forks its reaper before it takes a request. The reaper of a killed server
+        // would remove the queue.
+        server.fetch("/small");
+        wait_until("the reaper has ended", || children_of(server.pid()).is_empty());
         server.signal(Signal::SIGKILL);
         server.running().wait();
         queue_of(server.key).unwrap().remove().unwrap();
