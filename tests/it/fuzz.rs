@@ -2,7 +2,7 @@
 //! of these, and random bytes.
 //!
 //! Every run tries other inputs, and a failure prints how to repeat it. `cargo test` stops soon.
-//! This runs a thousand times longer, also for admission (src/server/admission/fuzz.rs):
+//! This runs a thousand times longer, also for admission (tests/admission/mod.rs):
 //!
 //! ```sh
 //! MQFS_FUZZ_TIMES=1000 cargo test --release fuzz -- --nocapture
