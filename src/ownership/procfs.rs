@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
+use std::str::FromStr;
 
 /// The fields of /proc/PID/stat that mqfs uses. Source: proc_pid_stat(5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +17,8 @@ pub(crate) struct Stat {
 }
 
 impl Stat {
-    /// Reads the entry of a process: a pid as text, or "self".
+    /// Reads the entry of a process: a pid as text, "self", or "self/fd/N" for the process whose
+    /// folder is open.
     pub(crate) fn read(pid: &str) -> io::Result<Self> {
         // One read, for a consistent state: the kernel writes the line anew for each read.
         let mut line = [0; 2048];
@@ -52,10 +54,16 @@ pub(crate) fn namespace(pid: &str, kind: &str) -> io::Result<u64> {
 /// its own.
 /// Source: `NSpid` in proc_pid_status(5).
 pub(crate) fn ids(pid: &str) -> io::Result<Vec<i32>> {
-    let status = fs::read(format!("/proc/{pid}/status"))?;
-    let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"));
-    let line = std::str::from_utf8(line.unwrap_or_default()).unwrap_or_default();
-    Ok(line.split_ascii_whitespace().filter_map(|id| id.parse().ok()).collect())
+    Ok(numbers(&fs::read(format!("/proc/{pid}/status"))?, "NSpid:"))
+}
+
+/// The numbers in a line of /proc/PID/status. The first line, the command's name, cannot look like
+/// another: the kernel escapes line breaks.
+pub(crate) fn numbers<T: FromStr>(status: &[u8], field: &str) -> Vec<T> {
+    let mut lines = status.split(|&byte| byte == b'\n');
+    let line = lines.find_map(|line| line.strip_prefix(field.as_bytes())).unwrap_or_default();
+    let words = std::str::from_utf8(line).unwrap_or_default().split_ascii_whitespace();
+    words.filter_map(|word| word.parse().ok()).collect()
 }
 
 /// Whether /proc shows our own pid namespace, so that a pid means the same process there and here.

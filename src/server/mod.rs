@@ -22,7 +22,6 @@ mod send;
 mod stop;
 mod takeover;
 
-use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::rc::Rc;
@@ -34,7 +33,7 @@ use sysv_ipc::{MessageBuffer, MessageType, ReceiveError, Select};
 use crate::counters::{RefusalReason, Writer};
 use crate::escape::escape;
 use crate::reaper;
-use crate::sys::{self, child_exits, geteuid, getpid, signals};
+use crate::sys::{self, child_exits, getpid, signals};
 use crate::wire::{MAX_REQUEST, Request};
 
 pub use config::{Config, PlainPolicy};
@@ -42,7 +41,7 @@ pub use error::Error;
 
 use admission::{Admitted, Detail, Policy, Refusal, RefusalLog};
 use children::Children;
-use confine::{GroupCache, Sandbox};
+use confine::{GroupFinder, Sandbox};
 use request_handler::RequestHandler;
 use resolve::Export;
 use send::QueueCapacity;
@@ -71,8 +70,7 @@ use takeover::{RequestQueue, ServerLock, publish_counters};
 /// needs.
 ///
 /// [`start`](Self::start) restricts its thread, and threads that this one starts, for good
-/// (Landlock, as far as the kernel supports it). They can read only what is below the root, what
-/// user look-ups need, and /proc. They cannot write files, run programs, or signal processes other
+/// (Landlock, as far as the kernel supports it). They can read only what is below the root, and /proc. They cannot write files, run programs, or signal processes other
 /// than their children. A second server on this thread can serve only what the first one could.
 /// Nobody can trace the process, and it leaves no core dump; root's server leaves its session
 /// keyring. So a server must stay on its thread:
@@ -149,8 +147,6 @@ impl Server {
         let counters = publish_counters(config.key, queue.id(), config.max_children());
         let counters = Rc::new(counters);
         let sandbox = Sandbox::enter(&export).map_err(Error::os("landlock_create_ruleset"))?;
-        let groups = geteuid().is_root().then(GroupCache::new).transpose();
-        let groups = RefCell::new(groups.map_err(Error::os("mmap"))?);
         let children = Children::new(&config, Rc::clone(&counters));
         let capacity = QueueCapacity::new(config.max_children(), config.max_per_user());
         Ok(Self {
@@ -159,7 +155,7 @@ impl Server {
             handler: RequestHandler {
                 export,
                 sandbox,
-                groups,
+                groups: GroupFinder::new(),
                 stall_timeout: config.stall_timeout,
                 counters: Rc::clone(&counters),
             },

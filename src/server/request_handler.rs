@@ -1,12 +1,13 @@
 //! The life of a child: become the caller, open, seal, send, and log one line.
 
-use std::cell::RefCell;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+
 use super::admission::Admitted;
-use super::confine::{GroupCache, Sandbox, become_caller};
+use super::confine::{CallerGroups, GroupFinder, GroupsError, Sandbox, become_caller};
 use super::loggable::loggable;
 use super::resolve::Export;
 use super::send::{Opened, Outbox, SendFailure, Sent, Unanswerable, Undelivered};
@@ -18,8 +19,7 @@ use crate::sys::exit_now;
 pub(super) struct RequestHandler {
     pub(super) export: Export,
     pub(super) sandbox: Sandbox,
-    /// None if this server cannot become other users.
-    pub(super) groups: RefCell<Option<GroupCache>>,
+    pub(super) groups: GroupFinder,
     pub(super) stall_timeout: Duration,
     pub(super) counters: Rc<Writer>,
 }
@@ -32,7 +32,12 @@ impl RequestHandler {
     /// Answers one request. Runs in a child, and ends it.
     pub(super) fn answer(&self, request: Admitted<'_>, received: Instant) -> Infallible {
         let mut outbox = Outbox::new(request.reply, self.stall_timeout, &self.counters, received);
-        let outcome = self.send(request, &mut outbox);
+        let groups = self.groups.find(&request);
+        let unknown_groups = groups.as_ref().ok().and_then(|groups| groups.as_ref()?.unknown);
+        let outcome = match &groups {
+            Ok(groups) => self.send(request, groups.as_ref(), &mut outbox),
+            Err(error) => Err(without_groups(*error, &outbox)),
+        };
         if let Err(SendFailure::Unanswerable(why)) = &outcome {
             // Should this fail, the log still has the reason.
             let _ = outbox.send(&request.reply.failure(&why.text, why.errno));
@@ -40,7 +45,7 @@ impl RequestHandler {
         // Count after the last message: the first access to the counters is a page fault.
         outbox.count_sent();
         self.count(&outcome, received);
-        log(request, &outcome, outbox.sent(), received);
+        log(request, unknown_groups, &outcome, outbox.sent(), received);
         exit_now(match outcome {
             Err(SendFailure::Undelivered(Undelivered::Gone | Undelivered::Dead(_))) => 0,
             Err(SendFailure::Undelivered(_)) => GAVE_UP,
@@ -48,8 +53,13 @@ impl RequestHandler {
         })
     }
 
-    fn send(&self, request: Admitted<'_>, outbox: &mut Outbox<'_>) -> Result<Sent, SendFailure> {
-        let confined = become_caller(request, self.groups.take())
+    fn send(
+        &self,
+        request: Admitted<'_>,
+        groups: Option<&CallerGroups>,
+        outbox: &mut Outbox<'_>,
+    ) -> Result<Sent, SendFailure> {
+        let confined = become_caller(request, groups)
             .map_err(|errno| Unanswerable::new("the server cannot act for this user", errno))?;
         let opened = Opened::open(&self.export, &confined)?;
         let sealed = self.sandbox.seal(opened.tree()).map_err(|errno| {
@@ -69,7 +79,25 @@ impl RequestHandler {
     }
 }
 
-fn log(request: Admitted<'_>, outcome: &Result<Sent, SendFailure>, bytes: u64, received: Instant) {
+/// The failure of a child that must not act for its caller.
+fn without_groups(error: GroupsError, outbox: &Outbox<'_>) -> SendFailure {
+    match (error, outbox.check_client()) {
+        (GroupsError::QueueGone, _) => Undelivered::Gone.into(),
+        (GroupsError::SenderGone, Err(dead)) => dead.into(),
+        _ => {
+            let text = format!("the server cannot tell the caller's groups: {error}");
+            Unanswerable::new(text, Errno::EACCES).into()
+        }
+    }
+}
+
+fn log(
+    request: Admitted<'_>,
+    unknown_groups: Option<&str>,
+    outcome: &Result<Sent, SendFailure>,
+    bytes: u64,
+    received: Instant,
+) {
     let uid = request.caller.uid.as_raw();
     let queue = request.reply.queue.id().get();
     let path = loggable(request.path);
@@ -79,5 +107,5 @@ fn log(request: Admitted<'_>, outcome: &Result<Sent, SendFailure>, bytes: u64, r
         Ok(Sent { changed: true }) => "sent, but the file changed".to_owned(),
         Err(failure) => failure.to_string(),
     };
-    tracing::info!(uid, queue, path, bytes, ms, outcome);
+    tracing::info!(uid, unknown_groups, queue, path, bytes, ms, outcome);
 }

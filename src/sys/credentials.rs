@@ -1,13 +1,11 @@
 //! Becoming another user for good, with no rights left of the old one.
 
-use std::ffi::CString;
-
 use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::unistd::{User, getgrouplist, setgroups, setresgid, setresuid};
+use nix::unistd::{setgroups, setresgid, setresuid};
 use sysv_ipc::{Gid, Uid};
 
-use super::{getegid, geteuid};
+use super::geteuid;
 
 /// Becomes another user, irrevocably: supplementary groups, then group, then user, because each step
 /// takes away a right that the step before needs. Then it drops all capabilities, and hides this
@@ -35,28 +33,6 @@ pub fn become_user(uid: Uid, gid: Gid, groups: &[Gid]) -> Result<(), Errno> {
 
 fn nix_gid(gid: Gid) -> nix::unistd::Gid {
     nix::unistd::Gid::from_raw(gid.as_raw())
-}
-
-/// Loads the C library's name services, so that no child has to: nss(5).
-pub fn load_name_services() {
-    let _ = groups_of(geteuid(), getegid());
-}
-
-/// The groups of a user in the group database, and `gid`. Only `gid` for an unknown user.
-pub fn groups_of(uid: Uid, gid: Gid) -> Result<Vec<Gid>, Errno> {
-    let user = match User::from_uid(uid.as_raw().into()) {
-        // Without a user database, every user is unknown: getpwuid(3), ERRORS.
-        Err(Errno::ENOENT | Errno::ESRCH | Errno::ENOTDIR) => None,
-        found => found?,
-    };
-    match user {
-        Some(user) => {
-            let name = CString::new(user.name).map_err(|_| Errno::EINVAL)?;
-            let groups = getgrouplist(&name, nix_gid(gid))?;
-            Ok(groups.iter().map(|gid| Gid::from_raw(gid.as_raw())).collect())
-        }
-        None => Ok(vec![gid]),
-    }
 }
 
 /// Gives up every capability; the ambient ones go with the inheritable ones. A change of uid drops
@@ -107,23 +83,24 @@ pub fn leave_session_keyring() -> Result<(), Errno> {
     .map(drop)
 }
 
-/// The gid that stands for all groups that this user namespace does not map. None: it maps all, and
-/// that gid is a group like others.
-///
-/// Source: /proc/sys/kernel/overflowgid and /proc/self/gid_map, user_namespaces(7).
-pub fn overflow_gid() -> Option<Gid> {
+/// Whether this user namespace maps all gids. Then the overflow gid is a group like others.
+pub fn maps_all_gids() -> bool {
     let map = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
-    if map.split_whitespace().eq(["0", "0", "4294967295"]) {
-        return None;
-    }
-    let text = std::fs::read_to_string("/proc/sys/kernel/overflowgid").unwrap_or_default();
-    Some(Gid::from_raw(text.trim().parse().unwrap_or(65534)))
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// The gid that stands for all groups that this user namespace does not map.
+pub fn overflow_gid() -> Gid {
+    Gid::from_raw(overflow_id("gid"))
 }
 
 /// The uid that stands for all users that this user namespace does not map.
-///
-/// Source: /proc/sys/kernel/overflowuid, user_namespaces(7).
 pub fn overflow_uid() -> Uid {
-    let text = std::fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap_or_default();
-    Uid::from_raw(text.trim().parse().unwrap_or(65534))
+    Uid::from_raw(overflow_id("uid"))
+}
+
+/// Source: /proc/sys/kernel/overflowuid and overflowgid, user_namespaces(7).
+fn overflow_id(kind: &str) -> u32 {
+    let file = format!("/proc/sys/kernel/overflow{kind}");
+    std::fs::read_to_string(file).unwrap_or_default().trim().parse().unwrap_or(65534)
 }

@@ -8,8 +8,6 @@ mod fork;
 pub mod local_time;
 pub mod nonblocking_write;
 pub mod pidfd;
-#[cfg(feature = "server")]
-pub mod shared_words;
 pub mod signals;
 
 use std::io;

@@ -1,4 +1,5 @@
-//! The caller's identity: its groups, and users whom the server does not know.
+//! The caller's identity: users whose files others cannot read, and users whom the server does not
+//! know.
 
 use std::ffi::CStr;
 use std::fs;
@@ -7,11 +8,10 @@ use std::path::Path;
 use std::process::Command;
 
 use nix::errno::Errno;
-use tempfile::TempDir;
 
 use crate::support::{
-    ForEverybody, OPERATOR, Server, Site, Stuck, VICTIM, as_root_in_own_namespace, public_folder,
-    refusals, run, unanswered, unique_key, wait_until,
+    ForEverybody, OPERATOR, Server, Site, Stuck, VICTIM, as_root_in_own_namespace, refusals, run,
+    unanswered, unique_key, wait_until,
 };
 
 const UNKNOWN_UID: &str = "the caller's uid is unknown in this user namespace";
@@ -37,99 +37,6 @@ fn a_user_cannot_fetch_a_file_that_only_root_may_read() {
             }
         }
         server.stop();
-    });
-}
-
-/// Users and groups of the test's own.
-struct Database(TempDir);
-
-impl Database {
-    /// Users in the database, both with supplementary groups.
-    const KNOWN: u32 = 64_170;
-    const OTHER: u32 = 64_171;
-    /// A user who is not in the database.
-    const UNKNOWN: u32 = 64_172;
-    const FIRST: u32 = 64_181;
-    const SECOND: u32 = 64_182;
-    const OTHERS: u32 = 64_183;
-    /// A group of the server alone.
-    const SERVERS: u32 = 64_184;
-
-    fn new() -> Self {
-        let folder = public_folder();
-        let put = |name: &str, lines: &[String]| {
-            fs::write(folder.path().join(name), lines.join("\n") + "\n").unwrap();
-        };
-        let user = |name: &str, uid| format!("{name}:x:{uid}:{uid}::/:/bin/false");
-        let group = |name: &str, gid: u32, members: &str| format!("{name}:x:{gid}:{members}");
-        put("passwd", &[user("known", Self::KNOWN), user("other", Self::OTHER)]);
-        put(
-            "group",
-            &[
-                group("first", Self::FIRST, "known"),
-                group("second", Self::SECOND, "other,known"),
-                group("others", Self::OTHERS, "other"),
-                group("servers", Self::SERVERS, "root"),
-            ],
-        );
-        put("nsswitch.conf", &["passwd: files".to_owned(), "group: files".to_owned()]);
-        Self(folder)
-    }
-
-    /// The command with these users and groups as the machine's, and with the server's own groups.
-    fn for_server(&self, server: &Command) -> Command {
-        let mut command = Command::new("setpriv");
-        let groups = [Self::SERVERS, Self::OTHERS].map(|gid| gid.to_string()).join(",");
-        command.args(["--groups", &groups, "unshare", "--mount", "--propagation", "private"]);
-        command.args(["sh", "-c", r#"mount --bind "$0" /etc && exec "$@""#]).arg(self.0.path());
-        command.arg(server.get_program()).args(server.get_args());
-        command
-    }
-}
-
-#[test]
-fn a_child_has_the_callers_groups_and_none_of_the_servers() {
-    as_root_in_own_namespace(|| {
-        let (known, other, unknown) = (Database::KNOWN, Database::OTHER, Database::UNKNOWN);
-        let groups = [
-            Database::FIRST,
-            Database::SECOND,
-            Database::OTHERS,
-            Database::SERVERS,
-            known,
-            unknown,
-        ];
-        let database = Database::new();
-        let site = Site::start_by(unique_key(), 0, &[], |server| database.for_server(&server));
-        for gid in groups {
-            site.put(&gid.to_string(), 0o640, (0, gid), "for a group");
-        }
-        // A user, its present group, and the groups whose files it must get.
-        let cases = [
-            (known, known, vec![known, Database::FIRST, Database::SECOND]),
-            (known, Database::OTHERS, vec![Database::FIRST, Database::SECOND, Database::OTHERS]),
-            (other, other, vec![Database::SECOND, Database::OTHERS]),
-            (unknown, unknown, vec![unknown]),
-            (unknown, Database::FIRST, vec![Database::FIRST]),
-        ];
-        for (uid, gid, theirs) in cases {
-            for group in groups {
-                let mut client = site.client(uid);
-                let outcome = run(client.gid(gid).arg(group.to_string()));
-                let expected = if theirs.contains(&group) { Some(0) } else { Some(1) };
-                assert_eq!(outcome.code(), expected, "{uid} {gid} {group}: {}", outcome.stderr);
-                let content = if theirs.contains(&group) { "for a group" } else { "" };
-                assert_eq!(outcome.stdout, content.as_bytes());
-                assert!(outcome.stderr.is_empty() || outcome.stderr.contains(DENIED));
-            }
-        }
-        // A membership that is revoked ends at once.
-        let group = database.0.path().join("group");
-        let without = fs::read_to_string(&group).unwrap().replace(":known", ":");
-        fs::write(&group, without).unwrap();
-        let denied = run(site.client(known).arg(Database::FIRST.to_string()));
-        assert!(denied.stderr.contains(DENIED), "{}", denied.stderr);
-        site.stop();
     });
 }
 

@@ -7,6 +7,7 @@
 
 use mqfs_kit as support;
 
+mod caller_groups;
 mod caller_identity;
 mod changing_queues;
 mod child_confinement;

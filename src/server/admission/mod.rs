@@ -9,7 +9,7 @@ mod refusal;
 mod refusal_log;
 mod reply_to;
 
-pub(super) use policy::{Admitted, Policy};
+pub(super) use policy::{Admitted, Caller, Policy};
 pub(super) use refusal::{Detail, Refusal};
 pub(super) use refusal_log::RefusalLog;
 pub(super) use reply_to::{Dialect, ReplyTo};

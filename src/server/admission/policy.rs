@@ -56,7 +56,7 @@ impl Policy {
             },
             server: geteuid(),
             overflow_uid: credentials::overflow_uid(),
-            overflow_gid: credentials::overflow_gid(),
+            overflow_gid: (!credentials::maps_all_gids()).then(credentials::overflow_gid),
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
-use super::group_cache::GroupCache;
+use super::caller_groups::CallerGroups;
 use crate::server::admission::Admitted;
 use crate::sys::{credentials, geteuid};
 use crate::wire::Operation;
@@ -25,20 +25,16 @@ impl<'a> Confined<'a> {
 }
 
 /// Becomes the caller, if this process is root's. Only root's own requests keep capabilities.
-///
-/// Unmaps the group cache first, so that no caller can read or change it.
-pub(crate) fn become_caller(
-    request: Admitted<'_>,
-    groups: Option<GroupCache>,
-) -> Result<Confined<'_>, Errno> {
-    let caller = request.caller;
-    match (geteuid().is_root(), caller.uid.is_root()) {
+pub(crate) fn become_caller<'a>(
+    request: Admitted<'a>,
+    groups: Option<&CallerGroups>,
+) -> Result<Confined<'a>, Errno> {
+    let caller = request.caller.uid;
+    match (geteuid().is_root(), caller.is_root()) {
         (true, true) => {}
         (true, false) => {
-            let cache = groups.ok_or(Errno::EPERM)?;
-            let groups = cache.groups_of(caller.uid, caller.gid)?;
-            drop(cache);
-            credentials::become_user(caller.uid, caller.gid, &groups)?;
+            let CallerGroups { gid, supplementary, .. } = groups.ok_or(Errno::EPERM)?;
+            credentials::become_user(caller, *gid, supplementary)?;
         }
         (false, _) => credentials::drop_capabilities()?,
     }

@@ -1,11 +1,11 @@
 //! What a child may still do: it acts as the caller, and Landlock limits it to what it has opened.
 
 mod caller;
-mod group_cache;
+mod caller_groups;
 mod own_proc_files;
 mod sandbox;
 
 pub(super) use caller::{Confined, become_caller};
-pub(super) use group_cache::GroupCache;
+pub(super) use caller_groups::{CallerGroups, GroupFinder, GroupsError};
 pub(super) use own_proc_files::may_reveal_this_process;
 pub(super) use sandbox::{Sandbox, Sealed};

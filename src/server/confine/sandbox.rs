@@ -20,22 +20,7 @@ const NEWEST: ABI = ABI::V9;
 
 const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
 
-/// Where the C library and name services keep users and groups: nsswitch.conf(5).
-const NAMES: [&str; 11] = [
-    "/etc",
-    "/lib",
-    "/lib64",
-    "/usr/lib",
-    "/usr/lib64",
-    "/usr/local/lib",
-    "/nix/store",
-    "/run",
-    "/var/db",
-    "/var/lib/extrausers",
-    "/var/lib/sss",
-];
-
-/// Shows which processes are alive, and the limits of queues.
+/// Shows which processes are alive, their groups, and the limits of queues.
 const PROCESSES: [&str; 1] = ["/proc"];
 
 /// The restrictions of this thread and of all that it starts. Nothing can lift them.
@@ -60,7 +45,7 @@ impl Sandbox {
     /// `EMFILE`, `ENFILE`, `ENOMEM`.
     pub(crate) fn enter(root: impl AsFd) -> Result<Self, Errno> {
         if geteuid().is_root() {
-            prepare_to_become_others();
+            leave_session_keyring();
         }
         // So that no program that a child could run gives it more rights: set-user-id,
         // capabilities.
@@ -105,9 +90,8 @@ impl Sandbox {
     }
 }
 
-/// Does once what every child of root's server would have to do.
-fn prepare_to_become_others() {
-    credentials::load_name_services();
+/// Once, for all children.
+fn leave_session_keyring() {
     match credentials::leave_session_keyring() {
         Ok(()) | Err(Errno::ENOSYS) => {}
         Err(errno) => tracing::warn!(%errno, "children keep the keys of this session"),
@@ -141,18 +125,13 @@ fn log(status: &RestrictionStatus) {
     }
 }
 
-/// The server's ruleset: it can read below the root, and where looking up users and processes
-/// leads.
+/// The server's ruleset: it can read below the root and in /proc.
 fn server_ruleset(root: impl AsFd) -> Result<RulesetCreated, RulesetError> {
-    let ruleset = deny_everything()?
+    deny_everything()?
         .create()?
         .add_rule(PathBeneath::new(root, READ))?
         .add_rules(path_beneath_rules(PROCESSES, READ))?
-        .add_rules(path_beneath_rules(service_manager(), AccessFs::ResolveUnix))?;
-    if !geteuid().is_root() {
-        return Ok(ruleset); // it becomes no other user, so it looks up none
-    }
-    ruleset.add_rules(path_beneath_rules(NAMES, READ | AccessFs::ResolveUnix))
+        .add_rules(path_beneath_rules(service_manager(), AccessFs::ResolveUnix))
 }
 
 /// The socket of the service manager that waits until the server is ready: sd_notify(3).
@@ -160,21 +139,18 @@ fn service_manager() -> Option<OsString> {
     std::env::var_os("NOTIFY_SOCKET")
 }
 
-/// The ruleset of a child that has its file open. It must see whether its client is alive. It looks
-/// up no users any more, so it needs no network.
+/// The ruleset of a child that has its file open. It must see whether its client is alive.
 fn sealed_ruleset() -> Result<RulesetCreated, RulesetError> {
-    deny_everything()?
-        .handle_access(AccessNet::from_all(NEWEST))?
-        .create()?
-        .add_rules(path_beneath_rules(PROCESSES, READ))
+    deny_everything()?.create()?.add_rules(path_beneath_rules(PROCESSES, READ))
 }
 
-/// A ruleset without rules, which denies all that this kernel can deny: files, and signals and
+/// A ruleset without rules, which denies all that this kernel can deny: files, TCP, and signals and
 /// abstract sockets beyond the server and its children. Source: landlock(7).
 fn deny_everything() -> Result<Ruleset, RulesetError> {
     Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
+        .handle_access(AccessNet::from_all(NEWEST))?
         .scope(Scope::Signal | Scope::AbstractUnixSocket)
 }
 
@@ -185,7 +161,7 @@ mod tests {
     use std::io::{self, Read};
     use std::os::fd::OwnedFd;
 
-    use nix::unistd::{Uid, User, execv};
+    use nix::unistd::execv;
 
     use super::*;
     use crate::sys::{exit_now, exit_status, fork_child};
@@ -225,8 +201,8 @@ mod tests {
             let mut opened = File::open(&file).unwrap();
             let mut checks = vec![
                 ("processes are seen", fs::read("/proc/self/stat").is_ok()),
-                ("the root is known", User::from_uid(Uid::from_raw(0)).is_ok()),
                 ("no file outside is read", denied(fs::read(&secret))),
+                ("no user database is read", denied(fs::read("/etc/passwd"))),
                 ("none is made", denied(File::create(root.path().join("new")))),
                 ("none is written", denied(File::options().append(true).open(&file))),
                 ("none is removed", denied(fs::remove_file(&file))),
@@ -238,7 +214,6 @@ mod tests {
             checks.extend([
                 ("the ruleset is closed", descriptors() == before - 1),
                 ("no other file is read", denied(fs::read(&file))),
-                ("no name is looked up", denied(fs::read("/etc/passwd"))),
                 ("processes are seen still", fs::read("/proc/self/stat").is_ok()),
                 ("the file is read", opened.read(&mut [0; 9]).is_ok_and(|read| read == 4)),
             ]);

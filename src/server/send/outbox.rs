@@ -197,7 +197,7 @@ impl<'a> Outbox<'a> {
     }
 
     /// Fails if the client is proven dead, and removes its queue.
-    fn check_client(&self) -> Result<(), Undelivered> {
+    pub(crate) fn check_client(&self) -> Result<(), Undelivered> {
         self.check_queue()?;
         let Some(lease) = self.reply.lease() else { return Ok(()) };
         match Observer::new().life_nearby(&lease.owner) {

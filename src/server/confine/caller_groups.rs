@@ -1,0 +1,145 @@
+//! The groups of a caller: those of the process that sent the lease, as the kernel knows them.
+//!
+//! A group database would return groups that the process has dropped, and the queue's record
+//! (`cgid`) outlives a group that was revoked.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, SystemTime};
+
+use nix::time::{ClockId, clock_gettime};
+use sysv_ipc::{Gid, Pid};
+
+use crate::ownership::procfs::{self, Stat, numbers};
+use crate::server::admission::{Admitted, Caller, Dialect};
+use crate::sys::{credentials, geteuid};
+
+/// Finds the groups of callers. The server makes it once.
+#[derive(Debug)]
+pub(crate) struct GroupFinder {
+    /// Whether a pid names the same process in /proc and in a queue's status.
+    proc_is_ours: bool,
+    overflow_gid: Gid,
+    maps_all_gids: bool,
+}
+
+/// The groups that a child takes.
+#[derive(Debug)]
+pub(crate) struct CallerGroups {
+    pub(super) gid: Gid,
+    pub(super) supplementary: Vec<Gid>,
+    /// Why the caller's groups are unknown, so that these are none.
+    pub(crate) unknown: Option<&'static str>,
+}
+
+/// Why a child must not act for a caller whose groups it could know.
+///
+/// It must not go on without groups: some files are closed to the members of a group and open to
+/// everybody else. A member could hide its groups to read them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum GroupsError {
+    #[error("the reply queue is gone")]
+    QueueGone,
+    #[error("the process that sent the lease has ended, or /proc hides it")]
+    SenderGone,
+    #[error("the process that sent the lease has other user ids by now")]
+    OtherUids,
+    #[error("the reply queue has been used for more than the lease")]
+    QueueUsed,
+}
+
+/// /proc does not show the process, or no more.
+impl From<io::Error> for GroupsError {
+    fn from(_: io::Error) -> Self {
+        Self::SenderGone
+    }
+}
+
+impl GroupFinder {
+    /// Warns if root's server cannot see its callers' processes.
+    pub(crate) fn new() -> Self {
+        let proc_is_ours = procfs::is_ours();
+        if geteuid().is_root() && !proc_is_ours {
+            tracing::warn!("/proc shows another pid namespace, so callers get no groups");
+        }
+        let (overflow_gid, maps_all_gids) =
+            (credentials::overflow_gid(), credentials::maps_all_gids());
+        Self { proc_is_ours, overflow_gid, maps_all_gids }
+    }
+
+    /// The groups of the caller. None if this process becomes nobody else: it is not root's, or the
+    /// caller is root.
+    pub(crate) fn find(&self, request: &Admitted<'_>) -> Result<Option<CallerGroups>, GroupsError> {
+        let (caller, reply) = (request.caller, request.reply);
+        if !geteuid().is_root() || caller.uid.is_root() {
+            return Ok(None);
+        }
+        if matches!(reply.dialect, Dialect::Plain) {
+            return Ok(Some(self.unknown("a plain request")));
+        }
+        let status = reply.queue.status().map_err(|_| GroupsError::QueueGone)?;
+        // Admission saw the lease at the head. If it is still the only message, and nobody has
+        // received any, then no other message was ever sent: the last sender sent the lease.
+        let untouched = status.messages == 1 && status.received_at.is_none();
+        let sent_at = status.sent_at.filter(|_| untouched).ok_or(GroupsError::QueueUsed)?;
+        match status.last_sender {
+            None => Ok(Some(self.unknown("its process is in a pid namespace that is not shown"))),
+            Some(_) if !self.proc_is_ours => {
+                Ok(Some(self.unknown("/proc shows another pid namespace")))
+            }
+            Some(sender) => self.groups_of(sender, sent_at, caller).map(Some),
+        }
+    }
+
+    fn groups_of(
+        &self,
+        sender: Pid,
+        sent_at: SystemTime,
+        caller: Caller,
+    ) -> Result<CallerGroups, GroupsError> {
+        // Once the process has ended, nothing below its folder can be read, even if another process
+        // has its pid by then.
+        let folder = File::open(format!("/proc/{sender}"))?;
+        let process = format!("self/fd/{}", folder.as_raw_fd());
+        if started(&process)? > latest_boot_time(sent_at)? {
+            return Err(GroupsError::SenderGone); // its pid was reused
+        }
+        // Real, effective, saved and file system ids: proc_pid_status(5).
+        let status = fs::read(format!("/proc/{process}/status"))?;
+        if numbers::<u32>(&status, "Uid:") != [caller.uid.as_raw(); 4] {
+            return Err(GroupsError::OtherUids);
+        }
+        // The effective gid may be that of a set-group-ID program. Even the real one may, if the
+        // process has executed such a program since. So it counts only if the queue was made with
+        // it.
+        let real = numbers(&status, "Gid:").first() == Some(&caller.gid.as_raw());
+        let gid = if real { caller.gid } else { self.overflow_gid };
+        let groups = numbers(&status, "Groups:").into_iter().map(Gid::from_raw);
+        // Unless all gids are mapped, the overflow gid is none.
+        let exists = |&gid: &Gid| self.maps_all_gids || gid != self.overflow_gid;
+        let supplementary = groups.filter(exists).collect();
+        Ok(CallerGroups { gid, supplementary, unknown: None })
+    }
+
+    fn unknown(&self, why: &'static str) -> CallerGroups {
+        CallerGroups { gid: self.overflow_gid, supplementary: Vec::new(), unknown: Some(why) }
+    }
+}
+
+/// The time from boot to the start of a process, rounded down.
+fn started(process: &str) -> io::Result<Duration> {
+    /// `USER_HZ` of every architecture that Rust supports: time(7).
+    const TICKS_PER_SECOND: u64 = 100;
+    let ticks = Stat::read(process)?.start_time;
+    Ok(Duration::from_millis(1000 / TICKS_PER_SECOND * ticks))
+}
+
+/// The latest time since boot at which the kernel can have noted this time in a queue's status.
+fn latest_boot_time(noted: SystemTime) -> io::Result<Duration> {
+    /// The kernel notes whole seconds, by a clock that may be a tick late.
+    const RESOLUTION: Duration = Duration::from_millis(1_010);
+    let age = SystemTime::now().duration_since(noted).unwrap_or_default();
+    let now = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME)?);
+    Ok((now + RESOLUTION).saturating_sub(age))
+}

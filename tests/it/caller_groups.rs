@@ -1,0 +1,390 @@
+//! The groups of a caller: those that the process that sent the lease has now.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+use mqfs::ownership::lease;
+use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE, Reply};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, kill, raise};
+use nix::sys::wait::waitpid;
+use nix::unistd::{Gid, Pid, Uid, seteuid, setgroups, setresgid, setresuid};
+use sysv_ipc::{Key, MessageBuffer, Queue, Select};
+
+use crate::support::{
+    ATTACKER, Server, Site, VICTIM, as_root_in_own_namespace, as_root_in_own_pid_namespace,
+    children_of, fork_child, lease_of, reply_queues, request, run, state_of, unique_key, unshared,
+    wait_until,
+};
+
+const FIRST: u32 = 64_181;
+const SECOND: u32 = 64_182;
+/// A group of the server alone.
+const SERVERS: u32 = 64_183;
+/// A group whose members may not read a file that everybody else may.
+const DENIED: u32 = 64_184;
+const GROUPS: [u32; 6] = [VICTIM, FIRST, SECOND, SERVERS, DENIED, 65_534];
+
+/// What the server says of a caller whose groups it must not guess.
+const REFUSED: &str = "the server cannot tell the caller's groups: ";
+const GONE: &str = "the process that sent the lease has ended, or /proc hides it";
+const OTHER_UIDS: &str = "the process that sent the lease has other user ids by now";
+const USED: &str = "the reply queue has been used for more than the lease";
+
+/// Root's server with a file for the members of each group, and one that is closed to `DENIED`.
+fn site_by(by: impl FnOnce(Command) -> Command) -> Site {
+    let site = Site::start_by(unique_key(), 0, &[], by);
+    for gid in GROUPS {
+        site.put(&gid.to_string(), 0o640, (0, gid), "for a group");
+    }
+    site.put("denied", 0o604, (0, DENIED), "for all others");
+    site
+}
+
+fn site() -> Site {
+    site_by(|server| {
+        let mut command = Command::new("setpriv");
+        command.args(["--groups", &SERVERS.to_string()]).arg(server.get_program());
+        command.args(server.get_args());
+        command
+    })
+}
+
+/// Becomes the victim with these groups. The saved ids are kept, to be changed later.
+fn become_victim(gid: u32, groups: &[u32]) {
+    let groups: Vec<_> = groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
+    let (gid, uid) = (Gid::from_raw(gid), Uid::from_raw(VICTIM));
+    setgroups(&groups).unwrap();
+    setresgid(gid, gid, gid).unwrap();
+    setresuid(uid, uid, Uid::from_raw(0)).unwrap();
+}
+
+/// Becomes the victim with these real, effective and supplementary groups, for good.
+fn stay_victim([real, effective]: [u32; 2], groups: &[u32]) {
+    seteuid(Uid::from_raw(0)).unwrap();
+    let groups: Vec<_> = groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
+    let (real, effective) = (Gid::from_raw(real), Gid::from_raw(effective));
+    setgroups(&groups).unwrap();
+    setresgid(real, effective, effective).unwrap();
+    let uid = Uid::from_raw(VICTIM);
+    setresuid(uid, uid, uid).unwrap();
+}
+
+/// Stops this process.
+fn stop() -> ! {
+    loop {
+        raise(Signal::SIGSTOP).unwrap();
+    }
+}
+
+/// A process, and the reply queue that it made.
+struct Sender {
+    pid: Pid,
+    queue: Queue,
+}
+
+impl Sender {
+    /// Starts a process that becomes somebody, makes a leased reply queue, does something else, and
+    /// then stops.
+    #[track_caller]
+    fn start(site: &Site, before: impl FnOnce(), after: impl FnOnce(Queue)) -> Self {
+        let earlier = reply_queues();
+        // In the name of the test, which lives.
+        let lease = lease::new(site.requests().id()).unwrap();
+        let child = fork_child(|| {
+            before();
+            let queue = Queue::create(Key::PRIVATE, REPLY_QUEUE_MODE).unwrap();
+            queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease.encode())).unwrap();
+            after(queue);
+            set_pdeathsig(Signal::SIGKILL).unwrap(); // a change of uid clears it
+            stop()
+        });
+        let pid = child.unwrap();
+        wait_until("it has done all that", || state_of(pid.as_raw()) == Some('T'));
+        let queue = reply_queues().into_iter().find(|queue| !earlier.contains(queue));
+        Self { pid, queue: queue.unwrap() }
+    }
+
+    /// Asks for a path in its name, as the process itself could; what a FAILURE says.
+    #[track_caller]
+    fn ask(self, site: &Site, path: &str) -> Result<(), String> {
+        let cookie = lease_of(self.queue).cookie;
+        site.requests().send(&request(self.queue, path, cookie)).unwrap();
+        let mut answer = MessageBuffer::with_capacity(65_536);
+        let which = Select::UpTo(Reply::META);
+        wait_until("an answer", || self.queue.try_receive(&mut answer, which).is_ok());
+        match Reply::decode(answer.mtype(), answer.text()).unwrap() {
+            Reply::Failure(failure) => Err(String::from_utf8(failure.text).unwrap()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the process, and waits for its end.
+    fn end(&self) {
+        let _ = kill(self.pid, Signal::SIGKILL);
+        let _ = waitpid(self.pid, None);
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.end();
+        let _ = self.queue.remove();
+    }
+}
+
+/// Fails the test unless each such process gets exactly the files of these groups, and `/file`.
+#[track_caller]
+fn gets(site: &Site, what: &str, theirs: &[u32], start: impl Fn(&Site) -> Sender) {
+    assert_eq!(start(site).ask(site, "/file"), Ok(()), "{what}\n{}", site.server.log());
+    for group in GROUPS {
+        let expected =
+            if theirs.contains(&group) { Ok(()) } else { Err("Permission denied".to_owned()) };
+        assert_eq!(start(site).ask(site, &group.to_string()), expected, "{what}: {group}");
+    }
+}
+
+/// Fails the test unless such a process gets nothing.
+#[track_caller]
+fn refuses(site: &Site, why: &str, start: impl Fn(&Site) -> Sender) {
+    for path in ["/file", "/denied", &FIRST.to_string()] {
+        assert_eq!(start(site).ask(site, path), Err(format!("{REFUSED}{why}")), "{path}");
+    }
+}
+
+#[test]
+fn a_caller_has_the_groups_of_its_process_and_none_of_the_servers() {
+    as_root_in_own_namespace(|| {
+        let site = site();
+        let plainly = |gid, groups: &'static [u32]| {
+            move |site: &Site| Sender::start(site, || stay_victim([gid; 2], groups), |_| ())
+        };
+        gets(&site, "no group but one's own", &[VICTIM], plainly(VICTIM, &[]));
+        gets(&site, "two more", &[VICTIM, FIRST, SECOND], plainly(VICTIM, &[FIRST, SECOND]));
+        gets(&site, "newgrp", &[FIRST, VICTIM], plainly(FIRST, &[VICTIM]));
+        gets(&site, "a thousand more", &[VICTIM, SECOND], |site| {
+            let many: Vec<_> = (70_000..71_000).chain([SECOND]).collect();
+            Sender::start(site, || stay_victim([VICTIM; 2], &many), |_| ())
+        });
+        let member = plainly(VICTIM, &[DENIED]);
+        assert_eq!(member(&site).ask(&site, "/denied"), Err("Permission denied".to_owned()));
+        assert_eq!(plainly(VICTIM, &[])(&site).ask(&site, "/denied"), Ok(()));
+        site.stop();
+    });
+}
+
+#[test]
+fn a_group_that_the_process_has_lost_since_counts_no_more() {
+    as_root_in_own_namespace(|| {
+        let site = site();
+        gets(&site, "a revoked group", &[VICTIM], |site| {
+            let before = || become_victim(VICTIM, &[FIRST, SECOND]);
+            Sender::start(site, before, |_| stay_victim([VICTIM; 2], &[]))
+        });
+        // The queue's record (cgid) still names the first, and nothing proves the second.
+        gets(&site, "another gid", &[SECOND, 65_534], |site| {
+            let before = || become_victim(FIRST, &[]);
+            Sender::start(site, before, |_| stay_victim([VICTIM; 2], &[SECOND]))
+        });
+        site.stop();
+    });
+}
+
+#[test]
+fn the_group_of_a_set_group_id_program_does_not_count() {
+    as_root_in_own_namespace(|| {
+        let site = site();
+        gets(&site, "its queue", &[VICTIM, 65_534], |site| {
+            Sender::start(site, || stay_victim([VICTIM, FIRST], &[VICTIM]), |_| ())
+        });
+        gets(&site, "executed since", &[VICTIM], |site| {
+            let before = || become_victim(VICTIM, &[]);
+            Sender::start(site, before, |_| stay_victim([VICTIM, FIRST], &[]))
+        });
+        gets(&site, "executed since, and its real group", &[65_534], |site| {
+            let before = || become_victim(VICTIM, &[]);
+            Sender::start(site, before, |_| stay_victim([FIRST; 2], &[]))
+        });
+        gets(&site, "executed since, and its groups swapped", &[65_534], |site| {
+            let before = || become_victim(VICTIM, &[]);
+            Sender::start(site, before, |_| stay_victim([FIRST, VICTIM], &[]))
+        });
+        site.stop();
+    });
+}
+
+#[test]
+fn a_program_that_the_process_executes_and_its_name_change_nothing() {
+    as_root_in_own_namespace(|| {
+        let site = site();
+        gets(&site, "exec", &[VICTIM, FIRST], |site| {
+            let before = || stay_victim([VICTIM; 2], &[FIRST]);
+            Sender::start(site, before, |_| {
+                let error = Command::new("sh").args(["-c", "kill -STOP $$"]).exec();
+                panic!("{error}");
+            })
+        });
+        gets(&site, "its name", &[VICTIM], |site| {
+            let before = || {
+                stay_victim([VICTIM; 2], &[]);
+                nix::sys::prctl::set_name(c"x\nGroups:\t64181").unwrap();
+            };
+            Sender::start(site, before, |_| ())
+        });
+        site.stop();
+    });
+}
+
+/// Otherwise a member of a group could hide it, to read what is closed to the group.
+#[test]
+fn a_caller_whose_groups_cannot_be_told_any_more_is_refused() {
+    as_root_in_own_namespace(|| {
+        let site = site();
+        let member = || stay_victim([VICTIM; 2], &[DENIED]);
+        refuses(&site, GONE, |site| {
+            let sender = Sender::start(site, member, |_| ());
+            sender.end();
+            sender
+        });
+        refuses(&site, OTHER_UIDS, |site| {
+            Sender::start(site, || become_victim(VICTIM, &[DENIED]), |_| ())
+        });
+        refuses(&site, OTHER_UIDS, |site| {
+            let before = || become_victim(VICTIM, &[DENIED]);
+            Sender::start(site, before, |_| {
+                seteuid(Uid::from_raw(0)).unwrap();
+                let other = Uid::from_raw(ATTACKER);
+                setresuid(other, other, other).unwrap();
+            })
+        });
+        refuses(&site, USED, |site| {
+            Sender::start(site, member, |queue| {
+                let more = MessageBuffer::with_text(LEASE_TYPE, b"more");
+                queue.try_send(&more).unwrap();
+            })
+        });
+        site.stop();
+    });
+}
+
+#[test]
+fn another_process_with_the_same_pid_is_not_taken_for_the_sender() {
+    let name = "caller_groups::another_process_with_the_same_pid_is_not_taken_for_the_sender";
+    as_root_in_own_pid_namespace(name, || {
+        let site = site();
+        refuses(&site, GONE, |site| {
+            let sender = Sender::start(site, || stay_victim([VICTIM; 2], &[]), |_| ());
+            sender.end();
+            sleep(Duration::from_millis(1_500)); // queues keep time in whole seconds
+            let last = sender.pid.as_raw() - 1;
+            fs::write("/proc/sys/kernel/ns_last_pid", last.to_string()).unwrap();
+            let richer = fork_child(|| {
+                stay_victim([VICTIM; 2], &[FIRST]);
+                stop()
+            });
+            assert_eq!(richer.unwrap(), sender.pid);
+            wait_until("it has stopped", || state_of(sender.pid.as_raw()) == Some('T'));
+            sender
+        });
+        site.stop();
+    });
+}
+
+/// A server with this much of /proc.
+fn with_proc(options: &str) -> impl FnOnce(Command) -> Command {
+    let script = format!("mount -t proc -o {options} proc /proc && exec \"$0\" \"$@\"");
+    move |server| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script]);
+        command.arg(server.get_program()).args(server.get_args());
+        command
+    }
+}
+
+#[test]
+fn hidepid_hides_groups_only_from_a_server_that_is_not_in_its_group() {
+    as_root_in_own_namespace(|| {
+        let member =
+            |site: &Site| Sender::start(site, || stay_victim([VICTIM; 2], &[FIRST]), |_| ());
+        for options in ["hidepid=1", "hidepid=2"] {
+            let site = site_by(with_proc(options));
+            gets(&site, options, &[VICTIM, FIRST], member);
+            site.stop();
+        }
+        // Landlock denies what the right to trace a process would show.
+        let site = site_by(with_proc("hidepid=2,gid=64183"));
+        let outcome = member(&site).ask(&site, "/file");
+        if outcome != Ok(()) {
+            assert_eq!(outcome, Err(format!("{REFUSED}{GONE}")));
+            refuses(&site, GONE, member);
+        }
+        site.server.stop();
+    });
+}
+
+#[test]
+fn a_sandbox_with_a_pid_namespace_below_the_servers_keeps_its_groups() {
+    as_root_in_own_namespace(|| {
+        let site = site();
+        let mut client = Command::new("setpriv");
+        let (uid, groups) = (VICTIM.to_string(), format!("{FIRST},{SECOND}"));
+        client.args(["--reuid", &uid, "--regid", &uid, "--groups", &groups]);
+        let inner = site.client(VICTIM);
+        client.arg(inner.get_program()).args(inner.get_args()).arg(FIRST.to_string());
+        for options in [&["--pid", "--mount-proc"][..], &["--pid"]] {
+            let fetched = run(&mut unshared(options, &client)).success();
+            assert_eq!(fetched, b"for a group");
+        }
+        site.stop();
+    });
+}
+
+/// Ends a server below `unshare --fork` as [`Server::stop`] does.
+#[track_caller]
+fn stop_inner(server: Server) {
+    for inner in children_of(server.pid()) {
+        kill(Pid::from_raw(inner), Signal::SIGTERM).unwrap();
+    }
+    let mut server = server;
+    let status = server.running().wait();
+    assert!(status.success(), "{status}\n{}", server.log());
+}
+
+#[test]
+fn a_caller_that_the_server_cannot_see_has_no_groups() {
+    as_root_in_own_namespace(|| {
+        let member =
+            |site: &Site| Sender::start(site, || stay_victim([VICTIM; 2], &[FIRST]), |_| ());
+        for (options, why) in [
+            (&["--pid", "--mount-proc"][..], "its process is in a pid namespace that is not shown"),
+            (&["--pid"], "its process is in a pid namespace that is not shown"),
+        ] {
+            let site = site_by(|server| unshared(options, &server));
+            gets(&site, why, &[65_534], member);
+            let told = format!("unknown_groups=\"{why}\"");
+            wait_until("the log says so", || site.server.log().contains(&told));
+            let warned = site.server.log().contains("/proc shows another pid namespace");
+            assert_eq!(warned, options.len() == 1, "{}", site.server.log());
+            stop_inner(site.server);
+        }
+    });
+}
+
+#[test]
+fn a_plain_request_proves_no_groups() {
+    as_root_in_own_namespace(|| {
+        let site = Site::start(&["--plain", "any"]);
+        site.put("theirs", 0o640, (0, VICTIM), "for a group");
+        site.put("own", 0o600, (VICTIM, 0), "for its owner");
+        let plainly = |path| run(site.client(VICTIM).args(["--plain", path]));
+        assert_eq!(run(site.client(VICTIM).arg("/theirs")).success(), b"for a group");
+        assert_eq!(plainly("/own").success(), b"for its owner");
+        assert!(plainly("/theirs").stderr.contains("Permission denied"));
+        let told = "unknown_groups=\"a plain request\"";
+        assert_eq!(site.server.log().matches(told).count(), 2, "{}", site.server.log());
+        site.stop();
+    });
+}
