@@ -29,8 +29,22 @@ type Checked = Result<&'static str, TestCaseError>;
 
 #[test]
 fn any_bytes_decode_to_the_request_of_the_reference_or_fail() {
-    let target = Target { name: "any_bytes_are_the_request", inputs: 500_000 };
-    let tally = target.run(&changed(messages::requests()), |Bytes(text), tally| {
+    let outcomes = &[
+        "plain",
+        "fetch",
+        "resume",
+        "stat",
+        "list",
+        "tree",
+        "unknown",
+        "too short",
+        "too long",
+        "id",
+        "no NUL",
+        "field",
+    ];
+    let target = Target { name: "any_bytes_are_the_request", inputs: 500_000, outcomes };
+    target.run(&changed(messages::requests()), |Bytes(text), tally| {
         if let Ok(request) = Request::decode(text)
             && let Some(extension) = request.extension
         {
@@ -39,8 +53,6 @@ fn any_bytes_decode_to_the_request_of_the_reference_or_fail() {
         }
         check_beginnings(text, tally, check_request)
     });
-    tally.assert_seen(&["plain", "fetch", "resume", "stat", "list", "tree", "unknown"]);
-    tally.assert_seen(&["too short", "too long", "id", "no NUL", "field"]);
 }
 
 fn check_request(text: &[u8]) -> Checked {
@@ -70,13 +82,24 @@ fn check_request(text: &[u8]) -> Checked {
 
 #[test]
 fn any_message_decodes_to_the_reply_of_the_reference_or_fails() {
-    let target = Target { name: "any_message_is_the_reply", inputs: 400_000 };
-    let tally = target.run(&messages::replies(), |(mtype, Bytes(text)), tally| {
+    let outcomes = &[
+        "failure",
+        "failure with errno",
+        "data",
+        "end",
+        "trailer",
+        "meta",
+        "too short",
+        "magic",
+        "version",
+        "type",
+        "field",
+    ];
+    let target = Target { name: "any_message_is_the_reply", inputs: 400_000, outcomes };
+    target.run(&messages::replies(), |(mtype, Bytes(text)), tally| {
         let mtype = MessageType::new(*mtype).unwrap();
         check_beginnings(text, tally, |text| check_reply(mtype, text))
     });
-    tally.assert_seen(&["failure", "failure with errno", "data", "end", "trailer", "meta"]);
-    tally.assert_seen(&["too short", "magic", "version", "type", "field"]);
 }
 
 fn check_reply(mtype: MessageType, text: &[u8]) -> Checked {
@@ -103,11 +126,11 @@ fn check_reply(mtype: MessageType, text: &[u8]) -> Checked {
 
 #[test]
 fn any_bytes_decode_to_the_packed_entry_of_the_reference_or_fail() {
-    let target = Target { name: "any_bytes_are_the_packed_entry", inputs: 200_000 };
-    let tally = target.run(&changed(messages::entries()), |Bytes(text), tally| {
+    let outcomes = &["entry", "too short", "too long", "magic", "version", "type", "field"];
+    let target = Target { name: "any_bytes_are_the_packed_entry", inputs: 200_000, outcomes };
+    target.run(&changed(messages::entries()), |Bytes(text), tally| {
         check_beginnings(text, tally, check_entry)
     });
-    tally.assert_seen(&["entry", "too short", "too long", "magic", "version", "type", "field"]);
 }
 
 fn check_entry(text: &[u8]) -> Checked {
@@ -132,8 +155,9 @@ fn check_entry(text: &[u8]) -> Checked {
 
 #[test]
 fn any_message_decodes_to_the_lease_of_the_reference_or_fails() {
-    let target = Target { name: "any_message_is_the_lease", inputs: 200_000 };
-    let tally = target.run(&messages::leases(), |(mtype, Bytes(text)), tally| {
+    let outcomes = &["lease", "too short", "magic", "version", "type"];
+    let target = Target { name: "any_message_is_the_lease", inputs: 200_000, outcomes };
+    target.run(&messages::leases(), |(mtype, Bytes(text)), tally| {
         let mtype = MessageType::new(*mtype).unwrap();
         if let Ok(lease) = Lease::decode(mtype, text) {
             hides_its_cookie(&lease, |cookie| Lease { cookie, ..lease })?;
@@ -141,7 +165,6 @@ fn any_message_decodes_to_the_lease_of_the_reference_or_fails() {
         }
         check_beginnings(text, tally, |text| check_lease(mtype, text))
     });
-    tally.assert_seen(&["lease", "too short", "magic", "version", "type"]);
 }
 
 fn check_lease(mtype: MessageType, text: &[u8]) -> Checked {
