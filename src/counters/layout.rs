@@ -19,22 +19,22 @@ pub(super) const NO_QUEUE: u64 = u64::MAX;
 /// The index of each word. Words that only the parent writes share no cache line with words that
 /// children write.
 pub(super) mod word {
-    pub(in crate::counters) const MAGIC: usize = 0;
-    pub(in crate::counters) const VERSION: usize = 1;
-    pub(in crate::counters) const QUEUE: usize = 2;
-    pub(in crate::counters) const SERVER: usize = 3;
-    pub(in crate::counters) const STARTED: usize = 4;
-    pub(in crate::counters) const CHILDREN_LIMIT: usize = 5;
-    pub(in crate::counters) const REQUESTS: usize = 8;
-    pub(in crate::counters) const CHILDREN: usize = 9;
-    pub(in crate::counters) const CHILDREN_PEAK: usize = 10;
-    pub(in crate::counters) const REFUSED: usize = 16;
-    pub(in crate::counters) const FAILURES: usize = 40;
-    pub(in crate::counters) const BYTES_SENT: usize = 56;
-    pub(in crate::counters) const CLIENTS_GONE: usize = 57;
-    pub(in crate::counters) const TRANSFER_NANOSECONDS: usize = 58;
-    pub(in crate::counters) const TRANSFERS: usize = 64;
-    pub(in crate::counters) const END: usize = TRANSFERS + super::BOUNDS.len() + 1;
+    pub(crate) const MAGIC: usize = 0;
+    pub(crate) const VERSION: usize = 1;
+    pub(crate) const QUEUE: usize = 2;
+    pub(crate) const SERVER: usize = 3;
+    pub(crate) const STARTED: usize = 4;
+    pub(crate) const CHILDREN_LIMIT: usize = 5;
+    pub(crate) const REQUESTS: usize = 8;
+    pub(crate) const CHILDREN: usize = 9;
+    pub(crate) const CHILDREN_PEAK: usize = 10;
+    pub(crate) const REFUSED: usize = 16;
+    pub(crate) const FAILURES: usize = 40;
+    pub(crate) const BYTES_SENT: usize = 56;
+    pub(crate) const CLIENTS_GONE: usize = 57;
+    pub(crate) const TRANSFER_NANOSECONDS: usize = 58;
+    pub(crate) const TRANSFERS: usize = 64;
+    pub(crate) const END: usize = TRANSFERS + super::BOUNDS.len() + 1;
 }
 
 const _: () = assert!(word::REFUSED + RefusalReason::ALL.len() <= word::FAILURES);
@@ -44,35 +44,16 @@ const _: () = assert!(word::END * size_of::<u64>() <= SIZE);
 /// The upper bounds of the histogram of transfer durations, each included in its bucket. They are
 /// the defaults of Prometheus' client libraries (5 ms to 10 s), continued in similar steps at both
 /// ends.
-pub const BOUNDS: [Duration; 20] = [
-    Duration::from_micros(100),
-    Duration::from_micros(250),
-    Duration::from_micros(500),
-    Duration::from_millis(1),
-    Duration::from_micros(2500),
-    Duration::from_millis(5),
-    Duration::from_millis(10),
-    Duration::from_millis(25),
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_millis(2500),
-    Duration::from_secs(5),
-    Duration::from_secs(10),
-    Duration::from_secs(25),
-    Duration::from_secs(50),
-    Duration::from_secs(100),
-    Duration::from_secs(250),
-];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bounds_of_the_histogram_rise() {
-        assert!(BOUNDS.is_sorted());
+pub const BOUNDS: [Duration; 20] = {
+    let tens_of_microseconds = [
+        10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,
+        500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 25_000_000,
+    ];
+    let mut bounds = [Duration::ZERO; 20];
+    let mut index = 0;
+    while index < bounds.len() {
+        bounds[index] = Duration::from_micros(10 * tens_of_microseconds[index]);
+        index += 1;
     }
-}
+    bounds
+};

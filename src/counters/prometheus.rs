@@ -30,19 +30,55 @@ pub struct Metrics<'a> {
 
 impl Display for Metrics<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut page = Page { key: self.key, out: f };
-        page.gauge("mqfs_up", "Whether the server runs.", u64::from(self.is_up))?;
+        let limit = "Most message queues that the IPC namespace can hold (kernel.msgmni).";
+        let mut single = vec![
+            ("mqfs_up", "Whether the server runs.", u64::from(self.is_up)),
+            (
+                "mqfs_namespace_queues",
+                "Message queues in the IPC namespace.",
+                self.usage.queues as u64,
+            ),
+            ("mqfs_namespace_queues_limit", limit, self.limits.msgmni as u64),
+        ];
         if let Some(counters) = self.counters {
-            page.counters(counters)?;
+            single.extend(of_server(counters));
         }
         if let Some(status) = self.request_queue {
-            page.request_queue(status)?;
+            let capacity = "Most bytes that the request queue can hold.";
+            single.extend([
+                ("mqfs_queue_messages", "Messages in the request queue.", status.messages),
+                ("mqfs_queue_bytes", "Bytes in the request queue.", status.bytes),
+                ("mqfs_queue_capacity_bytes", capacity, status.max_bytes),
+            ]);
         }
-        let queues = "Message queues in the IPC namespace.";
-        page.gauge("mqfs_namespace_queues", queues, self.usage.queues as u64)?;
-        let limit = "Most message queues that the IPC namespace can hold (kernel.msgmni).";
-        page.gauge("mqfs_namespace_queues_limit", limit, self.limits.msgmni as u64)
+        let mut page = Page { key: self.key, out: f };
+        for (name, help, value) in single {
+            page.family(name, if name.ends_with("_total") { "counter" } else { "gauge" }, help)?;
+            page.sample(name, None, value)?;
+        }
+        match self.counters {
+            Some(counters) => page.with_labels(counters),
+            None => Ok(()),
+        }
     }
+}
+
+/// Name, help and value of the metrics that are one number.
+fn of_server(counters: &Snapshot) -> [(&'static str, &'static str, u64); 7] {
+    let started = counters.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let start = "When the server started, in seconds since 1970.";
+    let gone = "Clients that left before they had everything.";
+    let peak = "Most children that served requests at once.";
+    let limit = "Most children allowed at once (--max-children).";
+    [
+        ("mqfs_start_time_seconds", start, started.as_secs()),
+        ("mqfs_requests_total", "Requests received.", counters.requests),
+        ("mqfs_bytes_sent_total", "Bytes of files sent.", counters.bytes_sent),
+        ("mqfs_clients_gone_total", gone, counters.clients_gone),
+        ("mqfs_children", "Children that serve requests.", counters.children),
+        ("mqfs_children_peak", peak, counters.children_peak),
+        ("mqfs_children_limit", limit, counters.children_limit),
+    ]
 }
 
 struct Page<'a, 'b> {
@@ -56,71 +92,30 @@ impl Page<'_, '_> {
         writeln!(self.out, "# TYPE {name} {kind}")
     }
 
-    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        self.family(name, "gauge", help)?;
-        self.sample(name, None, value)
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        self.family(name, "counter", help)?;
-        self.sample(name, None, value)
-    }
-
-    fn by_reason(
-        &mut self,
-        name: &str,
-        help: &str,
-        counts: impl Iterator<Item = (&'static str, u64)>,
-    ) -> fmt::Result {
-        self.family(name, "counter", help)?;
-        for (reason, count) in counts {
-            self.sample(name, Some(("reason", &reason)), count)?;
-        }
-        Ok(())
-    }
-
     fn sample(
         &mut self,
         name: &str,
         label: Option<(&str, &dyn Display)>,
         value: impl Display,
     ) -> fmt::Result {
-        let key = self.key;
-        match label {
-            Some((label, of)) => {
-                writeln!(self.out, "{name}{{{label}=\"{of}\",key=\"{key}\"}} {value}")
-            }
-            None => writeln!(self.out, "{name}{{key=\"{key}\"}} {value}"),
+        write!(self.out, "{name}{{")?;
+        if let Some((label, of)) = label {
+            write!(self.out, "{label}=\"{of}\",")?;
         }
+        writeln!(self.out, "key=\"{}\"}} {value}", self.key)
     }
 
-    fn counters(&mut self, counters: &Snapshot) -> fmt::Result {
-        let started = counters.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let help = "When the server started, in seconds since 1970.";
-        self.gauge("mqfs_start_time_seconds", help, started.as_secs())?;
-        self.counter("mqfs_requests_total", "Requests received.", counters.requests)?;
-        self.counter("mqfs_bytes_sent_total", "Bytes of files sent.", counters.bytes_sent)?;
-        let gone = "Clients that left before they had everything.";
-        self.counter("mqfs_clients_gone_total", gone, counters.clients_gone)?;
-        self.by_reason(
-            "mqfs_failures_total",
-            "Requests that a child could not fulfil.",
-            counters.failures().map(|(reason, count)| (reason.name(), count)),
-        )?;
-        self.by_reason(
-            "mqfs_refused_total",
-            "Requests that the server refused without a child.",
-            counters.refusals().map(|(reason, count)| (reason.name(), count)),
-        )?;
-        self.gauge("mqfs_children", "Children that serve requests.", counters.children)?;
-        let peak = "Most children that served requests at once.";
-        self.gauge("mqfs_children_peak", peak, counters.children_peak)?;
-        let limit = "Most children allowed at once (--max-children).";
-        self.gauge("mqfs_children_limit", limit, counters.children_limit)?;
-        self.transfer_times(counters)
-    }
-
-    fn transfer_times(&mut self, counters: &Snapshot) -> fmt::Result {
+    fn with_labels(&mut self, counters: &Snapshot) -> fmt::Result {
+        let failures = "mqfs_failures_total";
+        self.family(failures, "counter", "Requests that a child could not fulfil.")?;
+        for (reason, count) in counters.failures() {
+            self.sample(failures, Some(("reason", &reason.name())), count)?;
+        }
+        let refused = "mqfs_refused_total";
+        self.family(refused, "counter", "Requests that the server refused without a child.")?;
+        for (reason, count) in counters.refusals() {
+            self.sample(refused, Some(("reason", &reason.name())), count)?;
+        }
         let help = "Seconds from a request's arrival to the end of its complete transfer.";
         self.family("mqfs_transfer_seconds", "histogram", help)?;
         let bucket = "mqfs_transfer_seconds_bucket";
@@ -132,13 +127,5 @@ impl Page<'_, '_> {
         self.sample(bucket, Some(("le", &"+Inf")), counters.completed())?;
         self.sample("mqfs_transfer_seconds_sum", None, counters.transfer_time.as_secs_f64())?;
         self.sample("mqfs_transfer_seconds_count", None, counters.completed())
-    }
-
-    fn request_queue(&mut self, status: &QueueStatus) -> fmt::Result {
-        let messages = "Messages in the request queue.";
-        self.gauge("mqfs_queue_messages", messages, status.messages)?;
-        self.gauge("mqfs_queue_bytes", "Bytes in the request queue.", status.bytes)?;
-        let capacity = "Most bytes that the request queue can hold.";
-        self.gauge("mqfs_queue_capacity_bytes", capacity, status.max_bytes)
     }
 }

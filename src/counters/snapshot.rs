@@ -157,76 +157,37 @@ mod tests {
     use super::super::writer::Writer;
     use super::*;
 
-    fn own_key(number: i32) -> Key {
-        let process = crate::sys::getpid().as_raw() & 0xf_ffff;
-        Key::new(0x5d00_0000 | process << 4 | number)
-    }
-
-    fn snapshot(key: Key) -> Snapshot {
-        match read(key, Some(geteuid())).unwrap() {
-            Lookup::Found(snapshot) => *snapshot,
-            other => panic!("{other:?}"),
-        }
-    }
-
     #[test]
-    fn what_is_counted_is_what_is_read() {
-        let key = own_key(1);
+    fn a_bound_is_included_in_its_bucket() {
+        let key = Key::new(0x5d00_0000 | crate::sys::getpid().as_raw() & 0xff_ffff);
         let writer = Writer::create(key, QueueId::new(0), 64).unwrap();
-        assert_eq!(snapshot(key).queue, Some(QueueId::new(0)));
-        writer.name_queue(QueueId::new(7));
-        writer.received();
-        writer.refused(RefusalReason::ForkFailed);
-        writer.failed(FailureReason::NotFound);
-        writer.set_children(3, 1);
-        writer.set_children(2, 1);
-        writer.sent(4096);
-        writer.client_gone();
         for took in [0, 100_000, 100_001, 1_000_000_000, 999_000_000_000] {
             writer.completed(Duration::from_nanos(took));
         }
-        let seen = snapshot(key);
-        assert_eq!((seen.queue, seen.server), (Some(QueueId::new(7)), Some(crate::sys::getpid())));
-        assert_eq!((seen.requests, seen.bytes_sent, seen.clients_gone), (1, 4096, 1));
-        assert_eq!((seen.children, seen.children_peak, seen.children_limit), (2, 3, 64));
-        assert_eq!((seen.all_refusals(), seen.all_failures()), (1, 2));
-        assert_eq!(seen.refusals().last(), Some((RefusalReason::ForkFailed, 1)));
+        let Lookup::Found(seen) = read(key, None).unwrap() else { panic!("no counters") };
+        assert_eq!(seen.queue, Some(QueueId::new(0)));
         assert_eq!(seen.completed(), 5);
         assert_eq!([0, 1, 12, 20].map(|bucket| seen.transfers[bucket]), [2, 1, 1, 1]);
         assert_eq!(seen.transfer_time, Duration::from_nanos(1_000_000_200_001));
         assert_eq!(seen.within(0.5), Some(Duration::from_micros(250)));
         assert_eq!((seen.within(0.8), seen.within(0.99)), (Some(Duration::from_secs(1)), None));
-        drop(writer);
-        assert!(matches!(read(key, None), Ok(Lookup::Absent)));
     }
 
     #[test]
     fn a_segment_may_hold_anything() {
-        let key = own_key(2);
-        for size in [8, 64, word::END * 8 - 1, 4096] {
-            let segment = SharedMemory::create(key, size, sysv_ipc::Mode::new(0o600)).unwrap();
-            let memory = segment.attach().unwrap();
-            let reading = |value: u64| {
-                for (index, word) in memory.words().iter().enumerate() {
-                    let value = [MAGIC, VERSION].get(index).copied().unwrap_or(value);
-                    word.store(value, std::sync::atomic::Ordering::Relaxed);
+        for value in [0, u64::MAX, 1 << 63] {
+            let words = |count| {
+                move |index| match index {
+                    word::MAGIC => Some(MAGIC),
+                    word::VERSION => Some(VERSION),
+                    _ => (index < count).then_some(value),
                 }
-                read(key, None)
             };
-            let outcomes = [reading(0), reading(u64::MAX), reading(1 << 63)];
-            memory.words()[0].store(0, std::sync::atomic::Ordering::Relaxed);
-            let unmarked = read(key, None);
-            segment.remove().unwrap();
-            assert!(matches!(unmarked, Ok(Lookup::Unknown)));
-            for outcome in outcomes {
-                match outcome {
-                    Ok(Lookup::Found(seen)) if size == 4096 => {
-                        let _ = (seen.completed(), seen.all_failures(), seen.within(0.5));
-                    }
-                    Ok(Lookup::Unknown) if size < 4096 => {}
-                    other => panic!("{size}: {other:?}"),
-                }
-            }
+            assert_eq!(Snapshot::of(words(word::END - 1)), None, "too small");
+            let seen = Snapshot::of(words(word::END)).unwrap();
+            let _ = (seen.completed(), seen.all_failures(), seen.within(0.5));
         }
+        assert_eq!(Snapshot::of(|_| Some(0)), None, "no counters");
+        assert_eq!(Snapshot::of(|_| None), None, "too small");
     }
 }

@@ -1,5 +1,6 @@
 //! The server's side of the counters.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::{Duration, SystemTime};
 
@@ -14,15 +15,9 @@ use crate::sys::getpid;
 /// Dropping it removes the segment, in the process that made it and no other.
 #[derive(Debug)]
 pub struct Writer {
-    /// None: nothing is counted.
-    segment: Option<Segment>,
-}
-
-#[derive(Debug)]
-struct Segment {
-    // Removed before it is detached: until then its id cannot be given to another segment.
-    owned: Owned<SharedMemory>,
-    memory: Attached,
+    /// None: nothing is counted. Removed before it is detached: until then its id cannot be given
+    /// to another segment.
+    segment: Option<(Owned<SharedMemory>, Attached)>,
 }
 
 impl Writer {
@@ -33,15 +28,15 @@ impl Writer {
     pub fn create(key: Key, queue: QueueId, children_limit: usize) -> Result<Self, Error> {
         let owned = Owned::new(SharedMemory::create(key, SIZE, MODE)?);
         let memory = owned.attach()?;
-        let writer = Self { segment: Some(Segment { owned, memory }) };
+        let writer = Self { segment: Some((owned, memory)) };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         writer.set(word::VERSION, VERSION);
         writer.name_queue(queue);
         writer.set(word::SERVER, getpid().as_raw().unsigned_abs().into());
         writer.set(word::STARTED, now.as_secs());
         writer.set(word::CHILDREN_LIMIT, children_limit as u64);
-        if let Some(segment) = &writer.segment {
-            segment.memory.words()[word::MAGIC].store(MAGIC, Release);
+        if let Some(magic) = writer.word(word::MAGIC) {
+            magic.store(MAGIC, Release);
         }
         Ok(writer)
     }
@@ -69,8 +64,8 @@ impl Writer {
     /// Sets how many children answer requests now, and how many have died at it so far.
     pub fn set_children(&self, now: usize, died: u64) {
         self.set(word::CHILDREN, now as u64);
-        if let Some(segment) = &self.segment {
-            segment.memory.words()[word::CHILDREN_PEAK].fetch_max(now as u64, Relaxed);
+        if let Some(peak) = self.word(word::CHILDREN_PEAK) {
+            peak.fetch_max(now as u64, Relaxed);
         }
         self.set(word::FAILURES + FailureReason::ChildDied as usize, died);
     }
@@ -99,22 +94,26 @@ impl Writer {
 
     /// Removes the segment, so that no key finds it. Children that have it attached keep counting.
     pub fn withdraw(&self) {
-        if let Some(segment) = &self.segment {
-            let _ = segment.owned.remove();
+        if let Some((segment, _)) = &self.segment {
+            let _ = segment.remove();
         }
     }
 
     // Relaxed: no word depends on another.
 
     fn add(&self, index: usize, value: u64) {
-        if let Some(segment) = &self.segment {
-            segment.memory.words()[index].fetch_add(value, Relaxed);
+        if let Some(word) = self.word(index) {
+            word.fetch_add(value, Relaxed);
         }
     }
 
     fn set(&self, index: usize, value: u64) {
-        if let Some(segment) = &self.segment {
-            segment.memory.words()[index].store(value, Relaxed);
+        if let Some(word) = self.word(index) {
+            word.store(value, Relaxed);
         }
+    }
+
+    fn word(&self, index: usize) -> Option<&AtomicU64> {
+        self.segment.as_ref().map(|(_, memory)| &memory.words()[index])
     }
 }

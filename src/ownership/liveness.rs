@@ -6,7 +6,6 @@
 //! one, whose /proc shows all of them.
 
 use std::cell::OnceCell;
-use std::fmt;
 
 use nix::errno::Errno;
 use sysv_ipc::{Pid, QueueId};
@@ -26,50 +25,52 @@ pub enum Life {
     Dead(Dead),
 }
 
-/// Why a process counts as alive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Alive {
-    /// The process exists.
-    Running,
-    /// A process has its pid; /proc does not tell whether it is the same one.
-    Unproven,
-    /// It is in a pid namespace that cannot be seen from here.
-    ElsewhereUnseen,
-}
+/// Makes an enum of reasons, and its `Display` of the words of each.
+macro_rules! reasons {
+    ($(#[$doc:meta])* $name:ident {
+        $($(#[$variant_doc:meta])* $reason:ident $(($inner:ident: $type:ty))? = $words:literal,)+
+    }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub enum $name {
+            $($(#[$variant_doc])* $reason $(($type))?,)+
+        }
 
-/// What proves a process dead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Dead {
-    /// No process has its pid (`ESRCH`).
-    NoSuchProcess,
-    /// Its pid belongs to a process that started at another time.
-    PidReused,
-    /// It has ended; its parent has not waited for it yet.
-    Zombie,
-    /// No process of its pid namespace has its pid and start time.
-    NotInNamespace,
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                match self {
+                    $(Self::$reason $(($inner))? => write!(f, $words),)+
+                }
+            }
+        }
+    };
 }
+pub(crate) use reasons;
 
-impl fmt::Display for Alive {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Running => "owner is running",
-            Self::Unproven => "a process has the owner's pid",
-            Self::ElsewhereUnseen => "owner is in another pid namespace",
-        })
+reasons! {
+    /// Why a process counts as alive.
+    Alive {
+        /// The process exists.
+        Running = "owner is running",
+        /// A process has its pid; /proc does not tell whether it is the same one.
+        Unproven = "a process has the owner's pid",
+        /// It is in a pid namespace that cannot be seen from here.
+        ElsewhereUnseen = "owner is in another pid namespace",
     }
 }
 
-impl fmt::Display for Dead {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NoSuchProcess => "owner is gone",
-            Self::PidReused => "owner is gone, its pid reused",
-            Self::Zombie => "owner has ended",
-            Self::NotInNamespace => "owner is gone from its pid namespace",
-        })
+reasons! {
+    /// What proves a process dead.
+    Dead {
+        /// No process has its pid (`ESRCH`).
+        NoSuchProcess = "owner is gone",
+        /// Its pid belongs to a process that started at another time.
+        PidReused = "owner is gone, its pid reused",
+        /// It has ended; its parent has not waited for it yet.
+        Zombie = "owner has ended",
+        /// No process of its pid namespace has its pid and start time.
+        NotInNamespace = "owner is gone from its pid namespace",
     }
 }
 

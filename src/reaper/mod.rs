@@ -14,7 +14,6 @@
 //! ```
 
 mod finding;
-mod judge;
 mod policy;
 mod removal;
 mod survey;

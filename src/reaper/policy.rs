@@ -22,8 +22,8 @@ use super::verdict::Proof;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Policy {
     older_than: Option<Duration>,
-    uid: Option<Uid>,
-    foreign: bool,
+    pub(super) uid: Option<Uid>,
+    pub(super) foreign: bool,
 }
 
 impl Policy {
@@ -60,14 +60,6 @@ impl Policy {
     pub fn foreign(mut self, include: bool) -> Self {
         self.foreign = include;
         self
-    }
-
-    pub(super) fn covers_maker(&self, uid: Uid) -> bool {
-        self.uid.is_none_or(|only| only == uid)
-    }
-
-    pub(super) fn includes_foreign(&self) -> bool {
-        self.foreign
     }
 
     /// How long an orphan by this proof must have been unused.

@@ -1,11 +1,18 @@
-//! Looking at every queue of the IPC namespace.
+//! Looking at every queue, and the verdict on each. *Orphan* takes proof; in doubt, the owner is
+//! alive.
 
-use sysv_ipc::{Error, queues};
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
 
-use super::finding::{Finding, is_reply_queue};
-use super::judge::Judge;
+use sysv_ipc::{Error, Pid, Queue, QueueStatus, queues};
+
+use super::finding::{Finding, is_reply_queue, is_request_queue, is_unused_for, was_never_used};
 use super::policy::Policy;
+use super::verdict::{ForeignReason, KeepReason, Proof, Verdict};
 use crate::ownership::lease::{self, Head};
+use crate::ownership::liveness::{Life, Observer};
+use crate::ownership::server_lock::{self, ServerState};
+use crate::wire::OwnerId;
 
 impl Policy {
     /// Judges every queue that this policy covers.
@@ -14,15 +21,21 @@ impl Policy {
     /// The kernel's list of queues cannot be read.
     pub fn survey(&self) -> Result<Vec<Finding>, Error> {
         let seen: Vec<_> = queues()?
-            .filter(|(_, status)| self.covers_maker(status.permissions.cuid))
+            .filter(|(_, status)| self.uid.is_none_or(|uid| uid == status.permissions.cuid))
             .map(|(queue, status)| {
                 let head = is_reply_queue(&status).then(|| lease::peek(queue));
                 (queue, status, head)
             })
             .filter(|(_, _, head)| *head != Some(Head::Gone))
             .collect();
-        // The observer inside must be younger than every lease that it is asked about.
-        let mut judge = Judge::new(self);
+        // The observer must be younger than every lease that it is asked about.
+        let mut judge = Judge {
+            policy: self,
+            observer: Observer::new(),
+            now: SystemTime::now(),
+            owners: HashMap::new(),
+            ended: HashMap::new(),
+        };
         let judged = seen.into_iter().map(|(queue, status, head)| judge.judge(queue, status, head));
         Ok(judged.collect())
     }
@@ -34,4 +47,107 @@ impl Policy {
 /// The kernel's list of queues cannot be read.
 pub fn survey() -> Result<Vec<Finding>, Error> {
     Policy::new().survey()
+}
+
+/// How old a marked queue without any use must be. If a clock that jumps makes it look older, its
+/// owner's first send finds the queue gone and the owner starts again, so nothing is lost.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Judges the queues of one survey. It asks about each process once, since with thousands of queues
+/// that is what takes the time.
+struct Judge<'a> {
+    policy: &'a Policy,
+    observer: Observer,
+    now: SystemTime,
+    owners: HashMap<OwnerId, Life>,
+    ended: HashMap<Pid, bool>,
+}
+
+impl Judge<'_> {
+    /// `head`: the first message of a reply queue; None for any other queue.
+    fn judge(&mut self, queue: Queue, status: QueueStatus, head: Option<Head>) -> Finding {
+        let verdict = match head {
+            Some(head) => self.judge_reply_queue(&status, head),
+            None if is_request_queue(&status) => self.judge_request_queue(&status),
+            None => self.judge_foreign(queue, &status),
+        };
+        let (verdict, must_stay_unused) = match verdict {
+            Verdict::Orphan(proof) => {
+                let age = self.policy.age_for(proof);
+                let is_old = age.is_zero() || is_unused_for(age, &status, self.now);
+                let verdict = if is_old { verdict } else { Verdict::Recent(proof) };
+                (verdict, !age.is_zero())
+            }
+            verdict => (verdict, false),
+        };
+        let lease = match head {
+            Some(Head::Lease(lease)) => Some(lease),
+            _ => None,
+        };
+        Finding { queue, status, verdict, lease, must_stay_unused }
+    }
+
+    fn judge_reply_queue(&mut self, status: &QueueStatus, head: Head) -> Verdict {
+        if was_never_used(status) {
+            // A time in the future is no age.
+            let age = self.now.duration_since(status.changed_at).unwrap_or_default();
+            return if age > GRACE {
+                Verdict::Orphan(Proof::NeverUsed)
+            } else {
+                Verdict::Alive(KeepReason::JustMade)
+            };
+        }
+        match head {
+            Head::Lease(lease) => match self.life_of(&lease.owner) {
+                Life::Dead(dead) => Verdict::Orphan(Proof::Owner(dead)),
+                Life::Alive(alive) => Verdict::Alive(KeepReason::Owner(alive)),
+            },
+            Head::UnknownLease(_) => Verdict::Alive(KeepReason::UnknownLease),
+            Head::Unreadable(_) => Verdict::Alive(KeepReason::Unreadable),
+            Head::Other | Head::Nothing | Head::Gone => Verdict::Alive(KeepReason::NoLease),
+        }
+    }
+
+    fn judge_request_queue(&mut self, status: &QueueStatus) -> Verdict {
+        match server_lock::server_state(status.permissions.key, status.permissions.uid) {
+            ServerState::Running => Verdict::Alive(KeepReason::Serving),
+            ServerState::NoLock => Verdict::Alive(KeepReason::NoLock),
+            // Other software could have made such a queue and such a semaphore. So the lock alone
+            // does not prove it.
+            ServerState::Dead => match status.last_receiver {
+                Some(pid) if !self.has_ended(pid) => Verdict::Alive(KeepReason::Receiver),
+                _ => Verdict::Orphan(Proof::NoServer),
+            },
+        }
+    }
+
+    /// The kernel shows the pids of a queue's status in our own pid namespace, and 0 for a process
+    /// that is not in it (`pid_vnr` in kernel/pid.c). So a number that is shown and that no process
+    /// has belonged to a process that is dead; without a number nothing is known.
+    fn judge_foreign(&mut self, queue: Queue, status: &QueueStatus) -> Verdict {
+        let reason = if !self.policy.foreign {
+            ForeignReason::NotAsked
+        } else if !status.permissions.key.is_private() {
+            ForeignReason::HasKey
+        } else {
+            match (status.last_sender, status.last_receiver) {
+                // A living client's queue looks like this until the client reads.
+                (None, _) => ForeignReason::SenderUnknown,
+                (_, None) => ForeignReason::ReceiverUnknown,
+                (Some(sender), _) if !self.has_ended(sender) => ForeignReason::Sender,
+                (_, Some(receiver)) if !self.has_ended(receiver) => ForeignReason::Receiver,
+                _ if self.observer.may_be_waited_on(queue.id()) => ForeignReason::Waiter,
+                _ => return Verdict::Orphan(Proof::LastUsers),
+            }
+        };
+        Verdict::Foreign(reason)
+    }
+
+    fn life_of(&mut self, owner: &OwnerId) -> Life {
+        *self.owners.entry(*owner).or_insert_with(|| self.observer.life_of(owner))
+    }
+
+    fn has_ended(&mut self, pid: Pid) -> bool {
+        *self.ended.entry(pid).or_insert_with(|| self.observer.has_ended(pid))
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::ownership::liveness::{Alive, Dead};
+use crate::ownership::liveness::{Alive, Dead, reasons};
 
 /// Whether a queue is an orphan, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,61 +19,61 @@ pub enum Verdict {
     Foreign(ForeignReason),
 }
 
-/// What proves that a queue is an orphan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Proof {
-    /// The process named by the queue's lease is dead.
-    Owner(Dead),
-    /// A client made the queue and died before its next system call.
-    NeverUsed,
-    /// It is a request queue, and nobody holds the server lock under its key.
-    NoServer,
-    /// It is another program's, without a key, and its last sender and last receiver are dead. Only
-    /// with [`Policy::foreign`](super::Policy::foreign).
-    LastUsers,
+reasons! {
+    /// What proves that a queue is an orphan.
+    Proof {
+        /// The process named by the queue's lease is dead.
+        Owner(dead: Dead) = "{dead}",
+        /// A client made the queue and died before its next system call.
+        NeverUsed = "owner died before using it",
+        /// It is a request queue, and nobody holds the server lock under its key.
+        NoServer = "no server holds the key's lock",
+        /// It is another program's, without a key, and its last sender and last receiver are dead.
+        /// Only with [`Policy::foreign`](super::Policy::foreign).
+        LastUsers = "not made by mqfs, its last sender and receiver are gone",
+    }
 }
 
-/// Why a queue of mqfs is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum KeepReason {
-    /// The process named by its lease counts as alive.
-    Owner(Alive),
-    /// Nobody has used it yet, and it is less than ten seconds old.
-    JustMade,
-    /// It has mqfs's mark, but no lease at its head.
-    NoLease,
-    /// Its lease has a version that this build does not know.
-    UnknownLease,
-    /// The caller may not read another user's lease.
-    Unreadable,
-    /// It is a request queue, and a server holds the lock under its key.
-    Serving,
-    /// It is a request queue, and there is no lock that shows whether a server runs.
-    NoLock,
-    /// It is a request queue, and its last receiver is alive.
-    Receiver,
+reasons! {
+    /// Why a queue of mqfs is kept.
+    KeepReason {
+        /// The process named by its lease counts as alive.
+        Owner(alive: Alive) = "{alive}",
+        /// Nobody has used it yet, and it is less than ten seconds old.
+        JustMade = "just made",
+        /// It has mqfs's mark, but no lease at its head.
+        NoLease = "marked, but without a lease",
+        /// Its lease has a version that this build does not know.
+        UnknownLease = "a lease of an unknown version",
+        /// The caller may not read another user's lease.
+        Unreadable = "another user's, and not readable",
+        /// It is a request queue, and a server holds the lock under its key.
+        Serving = "its server is running",
+        /// It is a request queue, and there is no lock that shows whether a server runs.
+        NoLock = "a request queue without a server lock",
+        /// It is a request queue, and its last receiver is alive.
+        Receiver = "its last receiver is running",
+    }
 }
 
-/// Why a queue that mqfs did not make is left alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ForeignReason {
-    /// The policy does not [include](super::Policy::foreign) such queues.
-    NotAsked,
-    /// It has a key, so a program that is not running now can still come back to it.
-    HasKey,
-    /// Nobody has sent to it, or this pid namespace does not show who did.
-    SenderUnknown,
-    /// Nobody has received from it, or this pid namespace does not show who did.
-    ReceiverUnknown,
-    /// A process has the pid of the last sender.
-    Sender,
-    /// A process or thread has the id of the last receiver.
-    Receiver,
-    /// A process waits in msgsnd or msgrcv, on this queue or on one that is unknown.
-    Waiter,
+reasons! {
+    /// Why a queue that mqfs did not make is left alone.
+    ForeignReason {
+        /// The policy does not [include](super::Policy::foreign) such queues.
+        NotAsked = "not made by mqfs",
+        /// It has a key, so a program that is not running now can still come back to it.
+        HasKey = "not made by mqfs, and under a key",
+        /// Nobody has sent to it, or this pid namespace does not show who did.
+        SenderUnknown = "not made by mqfs, its last sender unknown",
+        /// Nobody has received from it, or this pid namespace does not show who did.
+        ReceiverUnknown = "not made by mqfs, its last receiver unknown",
+        /// A process has the pid of the last sender.
+        Sender = "not made by mqfs, its last sender is running",
+        /// A process or thread has the id of the last receiver.
+        Receiver = "not made by mqfs, its last receiver is running",
+        /// A process waits in msgsnd or msgrcv, on this queue or on one that is unknown.
+        Waiter = "not made by mqfs, and a process may wait on it",
+    }
 }
 
 impl Verdict {
@@ -102,45 +102,5 @@ impl fmt::Display for Verdict {
             Self::Alive(reason) => reason.fmt(f),
             Self::Foreign(reason) => reason.fmt(f),
         }
-    }
-}
-
-impl fmt::Display for Proof {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Owner(dead) => return dead.fmt(f),
-            Self::NeverUsed => "owner died before using it",
-            Self::NoServer => "no server holds the key's lock",
-            Self::LastUsers => "not made by mqfs, its last sender and receiver are gone",
-        })
-    }
-}
-
-impl fmt::Display for KeepReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Owner(alive) => return alive.fmt(f),
-            Self::JustMade => "just made",
-            Self::NoLease => "marked, but without a lease",
-            Self::UnknownLease => "a lease of an unknown version",
-            Self::Unreadable => "another user's, and not readable",
-            Self::Serving => "its server is running",
-            Self::NoLock => "a request queue without a server lock",
-            Self::Receiver => "its last receiver is running",
-        })
-    }
-}
-
-impl fmt::Display for ForeignReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotAsked => "not made by mqfs",
-            Self::HasKey => "not made by mqfs, and under a key",
-            Self::SenderUnknown => "not made by mqfs, its last sender unknown",
-            Self::ReceiverUnknown => "not made by mqfs, its last receiver unknown",
-            Self::Sender => "not made by mqfs, its last sender is running",
-            Self::Receiver => "not made by mqfs, its last receiver is running",
-            Self::Waiter => "not made by mqfs, and a process may wait on it",
-        })
     }
 }

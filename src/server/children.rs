@@ -1,6 +1,7 @@
 //! The children that are running: how many, for whom, and until when.
 
 use std::collections::HashMap;
+use std::os::unix::process::ExitStatusExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -101,7 +102,7 @@ impl Children {
 
     fn note_end(&mut self, child: &Ended, task: Task) {
         let pid = child.pid.as_raw();
-        let died = match (child.code(), child.signal()) {
+        let died = match (child.status.code(), child.status.signal()) {
             (Some(0), _) => return,
             (Some(GAVE_UP), _) => false, // the child has logged and counted it
             (Some(code), _) => {

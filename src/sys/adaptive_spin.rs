@@ -12,9 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Decides how long to try before the kernel should wait.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct AdaptiveSpin {
-    longest: Duration,
     /// How many attempts to skip from now on.
     left_to_skip: u32,
     /// How many were skipped after the last failure.
@@ -22,16 +21,14 @@ pub struct AdaptiveSpin {
 }
 
 impl AdaptiveSpin {
+    /// Falling asleep and being woken takes about as long.
+    const LONGEST: Duration = Duration::from_micros(50);
+
     /// A yield takes well under a microsecond if no other process wants the core.
     const SLOW_YIELD: Duration = Duration::from_micros(5);
 
     /// One time slice for this many messages costs less than a tenth of the time that they take.
     const MOST_SKIPPED: u32 = 1 << 14;
-
-    /// Tries for at most this long.
-    pub const fn new(longest: Duration) -> Self {
-        Self { longest, left_to_skip: 0, skipped: 0 }
-    }
 
     /// Attempts again and again, and yields in between. None: use a call that waits. It may return
     /// None without an attempt.
@@ -49,8 +46,9 @@ impl AdaptiveSpin {
             thread::yield_now();
             let done = attempt();
             let now = Instant::now();
-            if now - before > Self::SLOW_YIELD || now - start > self.longest {
-                self.skip_next();
+            if now - before > Self::SLOW_YIELD || now - start > Self::LONGEST {
+                self.skipped = (self.skipped * 2).clamp(1, Self::MOST_SKIPPED);
+                self.left_to_skip = self.skipped;
                 return done;
             }
             if done.is_some() {
@@ -59,18 +57,6 @@ impl AdaptiveSpin {
             }
             before = now;
         }
-    }
-
-    fn skip_next(&mut self) {
-        self.skipped = (self.skipped * 2).clamp(1, Self::MOST_SKIPPED);
-        self.left_to_skip = self.skipped;
-    }
-}
-
-impl Default for AdaptiveSpin {
-    /// Tries for about as long as it takes to fall asleep and be woken.
-    fn default() -> Self {
-        Self::new(Duration::from_micros(50))
     }
 }
 
@@ -83,13 +69,11 @@ mod tests {
         let mut attempts = 0;
         let waited = |_: &u32| {
             let before = attempts;
-            assert_eq!(
-                spin.attempt(|| -> Option<()> {
-                    attempts += 1;
-                    None
-                }),
-                None
-            );
+            let fail = || {
+                attempts += 1;
+                None::<()>
+            };
+            assert_eq!(spin.attempt(fail), None);
             attempts - before > 1
         };
         (0..waits).filter(waited).count() as u32
@@ -97,17 +81,9 @@ mod tests {
 
     #[test]
     fn after_failures_trying_is_skipped_for_longer_and_longer() {
-        let mut spin = AdaptiveSpin::new(Duration::from_micros(1));
+        let mut spin = AdaptiveSpin::default();
         assert_eq!(tries(&mut spin, 1), 1);
         assert_eq!(tries(&mut spin, 1), 0);
         assert_eq!(tries(&mut spin, 1000), 9); // after 2, 4, 8, ... waits
-    }
-
-    #[test]
-    fn what_is_there_is_taken_at_once() {
-        let mut spin = AdaptiveSpin::default();
-        for _ in 0..1000 {
-            assert_eq!(spin.attempt(|| Some(7)), Some(7));
-        }
     }
 }

@@ -4,6 +4,8 @@
 //! that only sets a flag would not do: a child that ends just before msgrcv begins to wait would
 //! stay a zombie until the next request.
 
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,9 +23,6 @@ static ENDED: OnceLock<Box<[AtomicU64]>> = OnceLock::new();
 
 /// Starts to collect children: up to `capacity` of them between two calls of [`take_ended`]. Others
 /// stay zombies until then.
-///
-/// # Errors
-/// None are known.
 pub fn collect(capacity: usize) -> Result<(), Errno> {
     extern "C" fn reap(_: libc::c_int) {
         let errno = Errno::last();
@@ -63,20 +62,8 @@ fn slots() -> &'static [AtomicU64] {
 pub struct Ended {
     /// The child.
     pub pid: Pid,
-    /// Its wait status. Not nix's `WaitStatus`, which lacks real-time signals.
-    status: libc::c_int,
-}
-
-impl Ended {
-    /// Its exit status. None: a signal killed it.
-    pub fn code(&self) -> Option<i32> {
-        libc::WIFEXITED(self.status).then(|| libc::WEXITSTATUS(self.status))
-    }
-
-    /// The number of the signal that killed it. None: it exited.
-    pub fn signal(&self) -> Option<i32> {
-        libc::WIFSIGNALED(self.status).then(|| libc::WTERMSIG(self.status))
-    }
+    /// How it ended. Not nix's `WaitStatus`, which lacks real-time signals.
+    pub status: ExitStatus,
 }
 
 /// Returns the children that ended since the last call. If this is process 1 of a pid namespace,
@@ -90,8 +77,10 @@ pub fn take_ended() -> Vec<Ended> {
             if slot.load(Ordering::Relaxed) != 0 {
                 let word = slot.swap(0, Ordering::AcqRel);
                 let (pid, status) = ((word >> 32) as u32, word as u32);
-                let pid = Pid::from_raw(pid.cast_signed());
-                ended.push(Ended { pid, status: status.cast_signed() });
+                ended.push(Ended {
+                    pid: Pid::from_raw(pid.cast_signed()),
+                    status: ExitStatus::from_raw(status.cast_signed()),
+                });
             }
         }
         if ended.len() - before < slots().len() {

@@ -5,9 +5,8 @@ pub mod adaptive_spin;
 pub mod child_exits;
 pub mod credentials;
 mod fork;
-pub mod local_time;
+mod local_time;
 pub mod nonblocking_write;
-pub mod pidfd;
 pub mod signals;
 
 use std::io;
@@ -18,6 +17,7 @@ use sysv_ipc::{Gid, Pid, Uid};
 
 pub use adaptive_spin::AdaptiveSpin;
 pub use fork::{exit_now, fork_child, keep_heap_at_hand, share_one_arena};
+pub use local_time::local_time;
 
 /// The effective uid of this process.
 pub fn geteuid() -> Uid {

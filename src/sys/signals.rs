@@ -38,7 +38,10 @@ impl Drop for Blocked {
 ///
 /// Source: sigtimedwait(2).
 pub fn wait(signals: &SigSet, timeout: Option<Duration>) -> Option<Signal> {
-    let timeout = timeout.map(timespec);
+    let timeout = timeout.map(|timeout| libc::timespec {
+        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    });
     let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     // SAFETY: both pointers are to values that outlive the call, or null where that is allowed;
     // sigtimedwait(2).
@@ -46,17 +49,7 @@ pub fn wait(signals: &SigSet, timeout: Option<Duration>) -> Option<Signal> {
     Signal::try_from(taken).ok()
 }
 
-fn timespec(duration: Duration) -> libc::timespec {
-    libc::timespec {
-        tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_nsec: duration.subsec_nanos().into(),
-    }
-}
-
 /// `sigaction(signal, handler)`: runs `handler` when a signal arrives.
-///
-/// # Errors
-/// The signal's action cannot be changed (`SIGKILL`, `SIGSTOP`).
 ///
 /// # Safety
 /// The handler must be async-signal-safe: signal-safety(7).
@@ -70,34 +63,20 @@ pub(super) unsafe fn on(
     unsafe { sigaction(signal, &action) }
 }
 
-/// Interrupts msgsnd and msgrcv in this process every `interval`, by `SIGALRM`.
-///
-/// # Errors
-/// None are known.
-pub fn tick_every(interval: Duration) -> Result<(), Errno> {
-    tick(interval, interval)
-}
-
 /// Interrupts msgsnd and msgrcv in this process after `first`, then every `interval`, by `SIGALRM`.
 /// If `first` is zero, the signals stop.
 ///
 /// The signals repeat because one that arrives just before a call interrupts nothing. The kernel
 /// restarts other calls, such as read, but never these two: `SA_RESTART` in signal(7). Forked
 /// children do not inherit the timer: setitimer(2).
-///
-/// # Errors
-/// None are known.
 pub fn tick(first: Duration, interval: Duration) -> Result<(), Errno> {
     extern "C" fn nothing(_: libc::c_int) {}
     // SAFETY: the handler does nothing.
     unsafe { on(Signal::SIGALRM, SaFlags::SA_RESTART, nothing) }?;
     let timer = libc::itimerval { it_interval: timeval(interval), it_value: timeval(first) };
-    let mut before = MaybeUninit::uninit();
-    // SAFETY: both structures outlive the call; setitimer(2).
-    Errno::result(unsafe {
-        libc::setitimer(libc::ITIMER_REAL, &raw const timer, before.as_mut_ptr())
-    })
-    .map(drop)
+    // SAFETY: timer outlives the call, and null asks for nothing back; setitimer(2).
+    let set = unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) };
+    Errno::result(set).map(drop)
 }
 
 fn timeval(duration: Duration) -> libc::timeval {
@@ -117,17 +96,11 @@ pub fn is_ignored(signal: Signal) -> bool {
 }
 
 /// Ignores a signal.
-///
-/// # Errors
-/// The signal's action cannot be changed.
 pub fn ignore(signal: Signal) -> Result<(), Errno> {
     set(signal, SigHandler::SigIgn)
 }
 
 /// Gives a signal its default action.
-///
-/// # Errors
-/// The signal's action cannot be changed.
 pub fn reset(signal: Signal) -> Result<(), Errno> {
     set(signal, SigHandler::SigDfl)
 }

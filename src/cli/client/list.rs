@@ -19,7 +19,7 @@ use crate::cli::json::escape_json;
 use crate::cli::table::{Names, columns};
 use crate::client::{Client, DirEntry, Error, Metadata};
 use crate::escape::escape;
-use crate::sys::local_time::Local;
+use crate::sys::local_time;
 
 pub(super) fn run(opts: &Opts, client: &Client) -> ExitCode {
     let (mut names, mut is_first) = (Names::default(), true);
@@ -246,28 +246,34 @@ fn short_time(time: i64) -> String {
     const HALF_A_YEAR: i64 = 31_556_952 / 2;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let Some(Local { year, month, day, hour, minute, .. }) = Local::at(time) else {
+    let Some(local) = local_time(time) else {
         return format!("@{time}"); // as date(1) reads it
     };
-    let month = MONTHS[month];
+    let (month, day) = (MONTHS[local.tm_mon as usize], local.tm_mday);
     match now.saturating_sub(time) {
-        0..HALF_A_YEAR => format!("{month} {day:2} {hour:02}:{minute:02}"),
-        _ => format!("{month} {day:2} {year:5}"),
+        0..HALF_A_YEAR => format!("{month} {day:2} {:02}:{:02}", local.tm_hour, local.tm_min),
+        _ => format!("{month} {day:2} {:5}", year(&local)),
     }
 }
 
 /// `2026-11-21 10:07:20.000000000 +0000`.
 fn long_time(seconds: i64, nanoseconds: u32) -> String {
-    let Some(Local { year, month, day, hour, minute, second, offset }) = Local::at(seconds) else {
+    let Some(local) = local_time(seconds) else {
         return format!("@{seconds}.{nanoseconds:09}");
     };
-    let month = month + 1;
-    let sign = if offset < 0 { '-' } else { '+' };
-    let (hours, minutes) = (offset.abs() / 3600, offset.abs() / 60 % 60);
+    let (year, month, day) = (year(&local), local.tm_mon + 1, local.tm_mday);
+    let (hour, minute, second) = (local.tm_hour, local.tm_min, local.tm_sec);
+    let (sign, offset) = (if local.tm_gmtoff < 0 { '-' } else { '+' }, local.tm_gmtoff.abs());
     format!(
         "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{nanoseconds:09} \
-         {sign}{hours:02}{minutes:02}"
+         {sign}{:02}{:02}",
+        offset / 3600,
+        offset / 60 % 60
     )
+}
+
+fn year(local: &libc::tm) -> i64 {
+    i64::from(local.tm_year) + 1900
 }
 
 #[cfg(test)]

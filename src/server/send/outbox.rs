@@ -167,7 +167,7 @@ impl<'a> Outbox<'a> {
 
     fn send_waiting(&mut self, message: Message<'_>) -> Result<(), Undelivered> {
         if !self.ticking {
-            signals::tick_every(Self::TICK).map_err(Undelivered::NoTimer)?;
+            signals::tick(Self::TICK, Self::TICK).map_err(Undelivered::NoTimer)?;
             self.ticking = true;
         }
         let since = Instant::now();
