@@ -362,7 +362,7 @@ impl Entry {
         }
         if self.has_answered.load(Ordering::Acquire) {
             let child = self.child(&status)?;
-            return Observer::new().is_over(child).then(|| Cause::ChildDied.into());
+            return Observer::here().is_over(child).then(|| Cause::ChildDied.into());
         }
         let Peer { key, request_queue, owner, takes_lock, .. } = self.peer;
         let died = || takes_lock && server_lock::server_state(key, owner) == ServerState::Dead;

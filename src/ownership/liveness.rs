@@ -105,7 +105,7 @@ pub struct Observer {
 
 impl Observer {
     /// An observer in this process's namespaces.
-    pub fn new() -> Self {
+    pub fn here() -> Self {
         Self {
             pid_namespace: procfs::namespace("self", "pid").unwrap_or(0),
             time_namespace: procfs::namespace("self", "time").unwrap_or(0),
@@ -197,12 +197,6 @@ impl Observer {
     /// /proc shows start times by the clock of the reader's time namespace: time_namespaces(7).
     fn can_compare_start(&self, owner: &OwnerId) -> bool {
         owner.start_time != 0 && owner.time_namespace == self.time_namespace
-    }
-}
-
-impl Default for Observer {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

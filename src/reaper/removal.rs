@@ -2,15 +2,14 @@
 
 use std::fmt;
 
-use sysv_ipc::Pid;
+use sysv_ipc::{Pid, QueueStatus};
 
 use super::finding::{Finding, last_used, was_never_used};
 use super::survey::survey;
 use super::verdict::{Proof, Verdict};
 use crate::ownership::lease::{self, Head};
-use crate::ownership::liveness::{self, Observer};
+use crate::ownership::liveness::Observer;
 use crate::ownership::server_lock::{self, ServerState};
-use sysv_ipc::{self, QueueStatus};
 
 /// What [`remove`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,16 +90,12 @@ fn is_still_unused(finding: &Finding, proof: Proof, now: &QueueStatus) -> bool {
         // No lease identifies the queue, so its whole state must be the same. And its last users
         // must still be dead: another queue that has its id now may look the same otherwise.
         Proof::LastUsers => {
-            *now == finding.status
-                && [now.last_sender, now.last_receiver].into_iter().all(has_ended)
+            let observer = Observer::here();
+            let has_ended = |pid: Option<Pid>| pid.is_some_and(|pid| observer.has_ended(pid));
+            *now == finding.status && has_ended(now.last_sender) && has_ended(now.last_receiver)
         }
         _ => !finding.must_stay_unused || last_used(now) == finding.last_used(),
     }
-}
-
-fn has_ended(pid: Option<Pid>) -> bool {
-    // Usually kill(2) is enough, and /proc need not be read.
-    pid.is_some_and(|pid| liveness::no_such_process(pid) || Observer::new().has_ended(pid))
 }
 
 /// Removes every orphan, and logs what it did. For a server's housekeeping.

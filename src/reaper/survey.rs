@@ -31,7 +31,7 @@ impl Policy {
         // The observer must be younger than every lease that it is asked about.
         let mut judge = Judge {
             policy: self,
-            observer: Observer::new(),
+            observer: Observer::here(),
             now: SystemTime::now(),
             owners: HashMap::new(),
             ended: HashMap::new(),

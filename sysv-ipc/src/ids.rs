@@ -4,67 +4,47 @@ use std::fmt;
 
 use libc::c_int;
 
-macro_rules! id {
-    ($(#[$doc:meta])* $name:ident($raw:ty), $new:ident, $get:ident) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name($raw);
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident($raw:ty), $new:ident, $get:ident;)+) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+            pub struct $name($raw);
 
-        impl $name {
-            /// The id with this number, whether or not it exists.
-            pub const fn $new(raw: $raw) -> Self {
-                Self(raw)
+            impl $name {
+                /// The id with this number, whether or not it exists.
+                pub const fn $new(raw: $raw) -> Self {
+                    Self(raw)
+                }
+
+                /// The id as a number.
+                pub const fn $get(self) -> $raw {
+                    self.0
+                }
             }
 
-            /// The id as a number.
-            pub const fn $get(self) -> $raw {
-                self.0
+            impl fmt::Display for $name {
+                fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    self.0.fmt(f)
+                }
             }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}({})", stringify!($name), self.0)
-            }
-        }
+        )+
     };
 }
 
-id! {
+ids! {
     /// A user id, `uid_t`, in the caller's user namespace.
-    Uid(libc::uid_t), from_raw, as_raw
-}
-
-id! {
+    Uid(libc::uid_t), from_raw, as_raw;
     /// A group id, `gid_t`, in the caller's user namespace.
-    Gid(libc::gid_t), from_raw, as_raw
-}
-
-id! {
+    Gid(libc::gid_t), from_raw, as_raw;
     /// A process id, `pid_t`, in the caller's pid namespace.
-    Pid(libc::pid_t), from_raw, as_raw
-}
-
-id! {
+    Pid(libc::pid_t), from_raw, as_raw;
     /// The id of a queue, `msqid`. 0 is a valid id. The kernel reuses ids, but late.
-    QueueId(c_int), new, get
-}
-
-id! {
-    /// The id of a semaphore set, `semid`. 0 is a valid id. The kernel reuses ids, but late.
-    SemaphoreId(c_int), new, get
-}
-
-id! {
-    /// The id of a segment of shared memory, `shmid`. 0 is a valid id. The kernel reuses ids, but
-    /// late.
-    SharedMemoryId(c_int), new, get
+    QueueId(c_int), new, get;
+    /// The id of a semaphore set, `semid`. 0 is valid and ids are reused, as with a [`QueueId`].
+    SemaphoreId(c_int), new, get;
+    /// The id of shared memory, `shmid`. 0 is valid and ids are reused, as with a [`QueueId`].
+    SharedMemoryId(c_int), new, get;
 }
 
 impl Uid {

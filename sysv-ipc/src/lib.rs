@@ -69,7 +69,7 @@ pub use key::{InvalidKey, Key};
 pub use limits::{
     QueueLimits, QueueUsage, SemaphoreLimits, SemaphoreUsage, SharedMemoryLimits, SharedMemoryUsage,
 };
-pub use list::{Objects, queues, semaphore_sets, shared_memory_segments};
+pub use list::{queues, semaphore_sets, shared_memory_segments};
 pub use lock::{Acquire, Lock};
 pub use message::{Message, MessageBuffer, MessageType};
 pub use object::IpcObject;

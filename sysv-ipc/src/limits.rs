@@ -1,6 +1,6 @@
 //! The limits of the IPC namespace, and how much of them is in use.
 
-use libc::{c_int, c_ulong};
+use libc::c_int;
 
 use crate::syscalls::{self, Kind};
 use crate::{Error, Object, QueueId, SemaphoreId, SharedMemoryId};
@@ -21,7 +21,7 @@ macro_rules! namespace_info {
             /// The numbers as they are now.
             pub fn current() -> Result<Self, Error> {
                 let info = $call::<$kind>()?;
-                Ok(Self { $($field: info.$raw.count(),)* })
+                Ok(Self { $($field: count(info.$raw),)* })
             }
         }
     };
@@ -125,20 +125,8 @@ pub(crate) fn last_index_and_usage<K: Kind>() -> Result<(c_int, K::RawUsage), Er
     syscalls::usage::<K>().map_err(|errno| Error::new(K::CONTROL, Object::Namespace, errno))
 }
 
-/// A number as the kernel gives it.
-pub(crate) trait Count {
-    fn count(self) -> usize;
-}
-
-impl Count for c_int {
-    /// The kernel counts in C ints and lets them wrap; below zero then means a great many.
-    fn count(self) -> usize {
-        usize::try_from(self).unwrap_or(c_int::MAX as usize)
-    }
-}
-
-impl Count for c_ulong {
-    fn count(self) -> usize {
-        usize::try_from(self).unwrap_or(usize::MAX)
-    }
+/// A number as the kernel gives it. The kernel counts in C ints and lets them wrap, so a negative
+/// number means a great many.
+pub(crate) fn count(raw: impl TryInto<usize>) -> usize {
+    raw.try_into().unwrap_or(usize::MAX)
 }

@@ -1,11 +1,10 @@
 //! Lists of all objects of a kind.
 
-use std::marker::PhantomData;
-
-use libc::c_int;
-
 use crate::limits::last_index_and_usage;
-use crate::{Error, IpcObject, Queue, SemaphoreSet, SharedMemory, syscalls};
+use crate::{
+    Error, IpcObject, Queue, QueueStatus, SemaphoreSet, SemaphoreStatus, SharedMemory,
+    SharedMemoryStatus, syscalls,
+};
 
 /// `MSG_STAT_ANY`: every queue of this IPC namespace with its status, whoever may read it.
 ///
@@ -18,49 +17,27 @@ use crate::{Error, IpcObject, Queue, SemaphoreSet, SharedMemory, syscalls};
 /// assert!(queues()?.any(|(queue, status)| queue == *mine && status.messages == 0));
 /// # Ok::<(), sysv_ipc::Error>(())
 /// ```
-pub fn queues() -> Result<Objects<Queue>, Error> {
-    Objects::new()
+pub fn queues() -> Result<impl Iterator<Item = (Queue, QueueStatus)>, Error> {
+    objects()
 }
 
 /// `SEM_STAT_ANY`: every semaphore set of this IPC namespace with its status. See [`queues`].
-pub fn semaphore_sets() -> Result<Objects<SemaphoreSet>, Error> {
-    Objects::new()
+pub fn semaphore_sets() -> Result<impl Iterator<Item = (SemaphoreSet, SemaphoreStatus)>, Error> {
+    objects()
 }
 
 /// `SHM_STAT_ANY`: every segment of shared memory of this IPC namespace with its status. See
 /// [`queues`].
-pub fn shared_memory_segments() -> Result<Objects<SharedMemory>, Error> {
-    Objects::new()
+pub fn shared_memory_segments()
+-> Result<impl Iterator<Item = (SharedMemory, SharedMemoryStatus)>, Error> {
+    objects()
 }
 
-/// An iterator over all objects of a kind, made by [`queues`], [`semaphore_sets`] and
-/// [`shared_memory_segments`].
-#[derive(Debug)]
-pub struct Objects<T> {
-    next: c_int,
-    last: c_int,
-    kind: PhantomData<T>,
-}
-
-impl<T: IpcObject> Objects<T> {
-    fn new() -> Result<Self, Error> {
-        let (last, _) = last_index_and_usage::<T::Kind>()?;
-        Ok(Self { next: 0, last, kind: PhantomData })
-    }
-}
-
-impl<T: IpcObject> Iterator for Objects<T> {
-    type Item = (T, T::Status);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while self.next <= self.last {
-            let index = self.next;
-            self.next += 1;
-            // Fails for an index that is not in use.
-            if let Ok((id, raw)) = syscalls::stat_any::<T::Kind>(index) {
-                return Some((T::from_raw_id(id), T::read_status(&raw)));
-            }
-        }
-        None
-    }
+fn objects<T: IpcObject>() -> Result<impl Iterator<Item = (T, T::Status)>, Error> {
+    let (last, _) = last_index_and_usage::<T::Kind>()?;
+    // The call fails for an index that is not in use.
+    Ok((0..=last).filter_map(|index| {
+        let (id, raw) = syscalls::stat_any::<T::Kind>(index).ok()?;
+        Some((T::from_raw_id(id), T::read_status(&raw)))
+    }))
 }

@@ -101,32 +101,19 @@ pub(crate) fn word_wiped_on_fork() -> Option<&'static AtomicU64> {
     if word.is_null() {
         let new = map_page_wiped_on_fork().unwrap_or(no_word);
         let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
-        // Threads may each map a page at the same time; the first one stored stays.
-        word = match WORD.compare_exchange(word, new, success, failure) {
-            Ok(_) => new,
-            Err(first) => {
-                if new != no_word {
-                    // SAFETY: mapped by this thread, and nobody else saw its address; munmap(2).
-                    unsafe { libc::munmap(new.cast(), size_of::<AtomicU64>()) };
-                }
-                first
-            }
-        };
+        // Threads may each map a page at the same time. The first one stored is used; others stay.
+        word =
+            WORD.compare_exchange(word, new, success, failure).map_or_else(|first| first, |_| new);
     }
     // SAFETY: the word is static or in a page that stays mapped, and any bytes are a valid u64.
     (word != no_word).then(|| unsafe { &*word })
 }
 
 fn map_page_wiped_on_fork() -> Option<*mut AtomicU64> {
-    let size = size_of::<AtomicU64>();
-    let page = map(size, libc::PROT_READ | libc::PROT_WRITE).ok()?;
+    let page = map(WORD, libc::PROT_READ | libc::PROT_WRITE).ok()?;
     // SAFETY: mapped above, and the advice changes it in forked children only; madvise(2).
-    if unsafe { libc::madvise(page, size, libc::MADV_WIPEONFORK) } == -1 {
-        // SAFETY: mapped above, and nobody else saw its address; munmap(2).
-        unsafe { libc::munmap(page, size) };
-        return None;
-    }
-    Some(page.cast())
+    let advised = unsafe { libc::madvise(page, WORD, libc::MADV_WIPEONFORK) };
+    (advised == 0).then_some(page.cast())
 }
 
 /// New memory, all zero, starting at a page.

@@ -16,7 +16,7 @@ const LONG: usize = size_of::<libc::c_long>();
 /// assert_eq!(MessageType::new(2).unwrap().get(), 2);
 /// assert!(MessageType::new(0).is_none() && MessageType::new(-1).is_none());
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageType(libc::c_long);
 
 impl MessageType {
@@ -31,12 +31,6 @@ impl MessageType {
     /// The type as a number.
     pub const fn get(self) -> libc::c_long {
         self.0
-    }
-}
-
-impl fmt::Debug for MessageType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MessageType({})", self.0)
     }
 }
 

@@ -11,8 +11,8 @@ use crate::syscalls::{self, Errno, Kind};
 /// [`SharedMemory`](crate::SharedMemory).
 ///
 /// A value of these types is an id. It is copied freely and owns nothing;
-/// [`Owned`](crate::Owned) does. The trait exists for [`Owned`](crate::Owned) and
-/// [`Objects`](crate::Objects): the types have methods of their own. Nobody else can implement it.
+/// [`Owned`](crate::Owned) does, for which the trait exists: the types have methods of their own.
+/// Nobody else can implement it.
 pub trait IpcObject: Id {
     /// What the kernel tells about an object of this kind.
     type Status: fmt::Debug;

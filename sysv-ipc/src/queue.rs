@@ -27,12 +27,13 @@ pub enum Select {
 }
 
 impl Select {
-    fn as_raw(self) -> (c_long, c_int) {
+    /// The type and the flags for msgrcv, with these flags added.
+    fn with_flags(self, flags: c_int) -> (c_long, c_int) {
         match self {
-            Self::Any => (0, 0),
-            Self::Type(mtype) => (mtype.get(), 0),
-            Self::UpTo(mtype) => (-mtype.get(), 0),
-            Self::Except(mtype) => (mtype.get(), libc::MSG_EXCEPT),
+            Self::Any => (0, flags),
+            Self::Type(mtype) => (mtype.get(), flags),
+            Self::UpTo(mtype) => (-mtype.get(), flags),
+            Self::Except(mtype) => (mtype.get(), flags | libc::MSG_EXCEPT),
         }
     }
 }
@@ -109,7 +110,7 @@ impl Queue {
 
     /// `msgrcv(id, message, capacity, msgtyp, 0)`: receives a message, waiting until there is one.
     pub fn receive(self, message: &mut MessageBuffer, which: Select) -> Result<(), ReceiveError> {
-        self.receive_with(message, 0, which, 0)
+        self.receive_at(message, 0, which.with_flags(0))
     }
 
     /// `msgrcv(id, message, capacity, msgtyp, IPC_NOWAIT)`: receives a message if there is one.
@@ -118,7 +119,7 @@ impl Queue {
         message: &mut MessageBuffer,
         which: Select,
     ) -> Result<(), ReceiveError> {
-        self.receive_with(message, 0, which, libc::IPC_NOWAIT)
+        self.receive_at(message, 0, which.with_flags(libc::IPC_NOWAIT))
     }
 
     /// Receives a message, waiting until there is one, but not beyond a deadline. A signal
@@ -157,7 +158,7 @@ impl Queue {
         message: &mut MessageBuffer,
         which: Select,
     ) -> Result<(), ReceiveError> {
-        self.receive_with(message, 0, which, libc::MSG_NOERROR)
+        self.receive_at(message, 0, which.with_flags(libc::MSG_NOERROR))
     }
 
     /// `msgrcv(id, message, capacity, index, MSG_COPY | IPC_NOWAIT)`: copies the message at an
@@ -171,7 +172,7 @@ impl Queue {
         let index = c_long::try_from(index).map_err(|_| ReceiveError::Empty)?;
         // Without MSG_NOERROR: with it, a message larger than the buffer is reported as EINVAL
         // (copy_msg in ipc/msgutil.c), which would read as a queue that is gone.
-        self.receive_raw(message, 0, index, libc::MSG_COPY | libc::IPC_NOWAIT)
+        self.receive_at(message, 0, (index, libc::MSG_COPY | libc::IPC_NOWAIT))
     }
 
     /// Receives a message if there is one, as [`try_receive`](Self::try_receive) does, and appends
@@ -185,26 +186,14 @@ impl Queue {
         message: &mut MessageBuffer,
         which: Select,
     ) -> Result<(), ReceiveError> {
-        self.receive_with(message, message.text().len(), which, libc::IPC_NOWAIT)
+        self.receive_at(message, message.text().len(), which.with_flags(libc::IPC_NOWAIT))
     }
 
-    fn receive_with(
+    fn receive_at(
         self,
         message: &mut MessageBuffer,
         at: usize,
-        which: Select,
-        flags: c_int,
-    ) -> Result<(), ReceiveError> {
-        let (mtype, except) = which.as_raw();
-        self.receive_raw(message, at, mtype, flags | except)
-    }
-
-    fn receive_raw(
-        self,
-        message: &mut MessageBuffer,
-        at: usize,
-        mtype: c_long,
-        flags: c_int,
+        (mtype, flags): (c_long, c_int),
     ) -> Result<(), ReceiveError> {
         let call =
             |block: &mut [c_long], room| syscalls::msgrcv(self.0.get(), block, room, mtype, flags);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use libc::c_int;
 
-use crate::limits::Count;
+use crate::limits::count;
 use crate::memory::Guarded;
 use crate::object::{self, Id, ipc_object};
 use crate::permissions::time;
@@ -195,12 +195,12 @@ impl SemaphoreSet {
 
     /// `semctl(id, index, GETNCNT)`: how many processes wait for the semaphore to grow.
     pub fn waiting_for_more(self, index: u16) -> Result<usize, Error> {
-        self.one(index, libc::GETNCNT, 0).map(Count::count)
+        self.one(index, libc::GETNCNT, 0).map(count)
     }
 
     /// `semctl(id, index, GETZCNT)`: how many processes wait for the semaphore to become zero.
     pub fn waiting_for_zero(self, index: u16) -> Result<usize, Error> {
-        self.one(index, libc::GETZCNT, 0).map(Count::count)
+        self.one(index, libc::GETZCNT, 0).map(count)
     }
 
     fn one(self, index: u16, command: c_int, value: u16) -> Result<c_int, Error> {
@@ -238,7 +238,7 @@ impl SemaphoreStatus {
     pub(crate) fn from_raw(raw: &libc::semid_ds) -> Self {
         Self {
             permissions: Permissions::from_raw(&raw.sem_perm),
-            count: usize::try_from(raw.sem_nsems).unwrap_or(usize::MAX),
+            count: count(raw.sem_nsems),
             operated_at: time(raw.sem_otime),
             changed_at: time(raw.sem_ctime).unwrap_or(SystemTime::UNIX_EPOCH),
         }

@@ -12,7 +12,6 @@ use libc::c_int;
 use crate::memory::{Mapping, WORD};
 use crate::object::{self, Id, ipc_object};
 use crate::permissions::time;
-use crate::syscalls::Errno;
 use crate::{Error, Key, Mode, Permissions, Pid, Settings, SharedMemoryId};
 
 /// A segment of shared memory, named by its id. Copying or dropping this does nothing to it.
@@ -194,7 +193,7 @@ impl AttachedReadOnly {
     /// # Panics
     /// If the range is beyond the segment's end.
     pub fn write_to(&self, file: impl AsFd, range: Range<usize>) -> io::Result<usize> {
-        self.0.write(file.as_fd(), range).map_err(os_error)
+        self.0.write(file.as_fd(), range).map_err(io::Error::from_raw_os_error)
     }
 }
 
@@ -242,7 +241,7 @@ impl Attached {
     /// # Panics
     /// If the range is beyond the segment's end.
     pub fn read_from(&self, file: impl AsFd, range: Range<usize>) -> io::Result<usize> {
-        self.0.0.read(file.as_fd(), range).map_err(os_error)
+        self.0.0.read(file.as_fd(), range).map_err(io::Error::from_raw_os_error)
     }
 }
 
@@ -270,8 +269,4 @@ fn replace_part(word: Option<&AtomicU64>, at: usize, part: &[u8]) {
     if let Some(word) = word {
         let _ = word.fetch_update(Relaxed, Relaxed, replaced);
     }
-}
-
-fn os_error(errno: Errno) -> io::Error {
-    io::Error::from_raw_os_error(errno)
 }

@@ -200,7 +200,7 @@ impl<'a> Outbox<'a> {
     pub(crate) fn check_client(&self) -> Result<(), Undelivered> {
         self.check_queue()?;
         let Some(lease) = self.reply.lease() else { return Ok(()) };
-        match Observer::new().life_nearby(&lease.owner) {
+        match Observer::here().life_nearby(&lease.owner) {
             Life::Alive(_) => Ok(()),
             Life::Dead(proof) => {
                 // Check again: we may remove the queues of other users too, if they handed them to
