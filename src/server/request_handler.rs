@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::admission::Admitted;
-use super::confine::{CallerGroups, GroupFinder, GroupsError, Sandbox, become_caller};
+use super::confine::{CallerGroups, GroupFinder, Sandbox, UnknownGroups, become_caller};
 use super::loggable::loggable;
 use super::resolve::Export;
 use super::send::{Opened, Outbox, SendFailure, Sent, Unanswerable, Undelivered};
@@ -33,11 +33,7 @@ impl RequestHandler {
     pub(super) fn answer(&self, request: Admitted<'_>, received: Instant) -> Infallible {
         let mut outbox = Outbox::new(request.reply, self.stall_timeout, &self.counters, received);
         let groups = self.groups.find(&request);
-        let unknown_groups = groups.as_ref().ok().and_then(|groups| groups.as_ref()?.unknown);
-        let outcome = match &groups {
-            Ok(groups) => self.send(request, groups.as_ref(), &mut outbox),
-            Err(error) => Err(without_groups(*error, &outbox)),
-        };
+        let outcome = self.send(request, groups.as_ref(), &mut outbox);
         if let Err(SendFailure::Unanswerable(why)) = &outcome {
             // Should this fail, the log still has the reason.
             let _ = outbox.send(&request.reply.failure(&why.text, why.errno));
@@ -45,7 +41,7 @@ impl RequestHandler {
         // Count after the last message: the first access to the counters is a page fault.
         outbox.count_sent();
         self.count(&outcome, received);
-        log(request, unknown_groups, &outcome, outbox.sent(), received);
+        log(request, groups, &outcome, outbox.sent(), received);
         exit_now(match outcome {
             Err(SendFailure::Undelivered(Undelivered::Gone | Undelivered::Dead(_))) => 0,
             Err(SendFailure::Undelivered(_)) => GAVE_UP,
@@ -61,6 +57,11 @@ impl RequestHandler {
     ) -> Result<Sent, SendFailure> {
         let confined = become_caller(request, groups)
             .map_err(|errno| Unanswerable::new("the server cannot act for this user", errno))?;
+        if let Some(unknown) = groups.and_then(|groups| groups.unknown)
+            && unknown.may_be_hidden()
+        {
+            return Err(without_groups(unknown, outbox));
+        }
         let opened = Opened::open(&self.export, &confined)?;
         let sealed = self.sandbox.seal(opened.tree()).map_err(|errno| {
             Unanswerable::new("the server has no room to confine itself", errno)
@@ -79,13 +80,12 @@ impl RequestHandler {
     }
 }
 
-/// The failure of a child that must not act for its caller.
-fn without_groups(error: GroupsError, outbox: &Outbox<'_>) -> SendFailure {
-    match (error, outbox.check_client()) {
-        (GroupsError::QueueGone, _) => Undelivered::Gone.into(),
-        (GroupsError::SenderGone, Err(dead)) => dead.into(),
-        _ => {
-            let text = format!("the server cannot tell the caller's groups: {error}");
+/// The failure of a request whose caller may have hidden its groups.
+fn without_groups(unknown: UnknownGroups, outbox: &Outbox<'_>) -> SendFailure {
+    match outbox.check_client() {
+        Err(gone) => gone.into(),
+        Ok(()) => {
+            let text = format!("the server cannot tell the caller's groups: {unknown}");
             Unanswerable::new(text, Errno::EACCES).into()
         }
     }
@@ -93,7 +93,7 @@ fn without_groups(error: GroupsError, outbox: &Outbox<'_>) -> SendFailure {
 
 fn log(
     request: Admitted<'_>,
-    unknown_groups: Option<&str>,
+    groups: Option<CallerGroups>,
     outcome: &Result<Sent, SendFailure>,
     bytes: u64,
     received: Instant,
@@ -107,5 +107,6 @@ fn log(
         Ok(Sent { changed: true }) => "sent, but the file changed".to_owned(),
         Err(failure) => failure.to_string(),
     };
+    let unknown_groups = groups.and_then(|groups| groups.unknown).map(|why| why.to_string());
     tracing::info!(uid, unknown_groups, queue, path, bytes, ms, outcome);
 }

@@ -13,8 +13,8 @@ use crate::server::config::{Config, PlainPolicy};
 use crate::sys::{credentials, geteuid};
 use crate::wire::{Cookie, Operation, REPLY_QUEUE_MODE, Range, Request};
 
-/// The user and group that a child acts for: those of the reply queue's creator, which the kernel
-/// recorded.
+/// The creator of the reply queue, as the kernel recorded it: the user that a child acts for, and a
+/// group that counts only if the process still has it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller {
     pub(crate) uid: Uid,

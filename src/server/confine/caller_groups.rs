@@ -9,10 +9,10 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
-use sysv_ipc::{Gid, Pid};
+use sysv_ipc::Gid;
 
 use crate::ownership::procfs::{self, Stat, numbers};
-use crate::server::admission::{Admitted, Caller, Dialect};
+use crate::server::admission::{Admitted, Caller, Dialect, ReplyTo};
 use crate::sys::{credentials, geteuid};
 
 /// Finds the groups of callers. The server makes it once.
@@ -30,27 +30,38 @@ pub(crate) struct CallerGroups {
     pub(super) gid: Gid,
     pub(super) supplementary: Vec<Gid>,
     /// Why the caller's groups are unknown, so that these are none.
-    pub(crate) unknown: Option<&'static str>,
+    pub(crate) unknown: Option<UnknownGroups>,
 }
 
-/// Why a child must not act for a caller whose groups it could know.
-///
-/// It must not go on without groups: some files are closed to the members of a group and open to
-/// everybody else. A member could hide its groups to read them.
+/// Why a caller's groups are unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum GroupsError {
+pub(crate) enum UnknownGroups {
+    #[error("a plain request")]
+    Plain,
+    #[error("its process is in a pid namespace that is not shown")]
+    PidNamespace,
+    #[error("/proc shows another pid namespace")]
+    ForeignProc,
     #[error("the reply queue is gone")]
     QueueGone,
+    #[error("the reply queue has been used for more than the lease")]
+    QueueUsed,
     #[error("the process that sent the lease has ended, or /proc hides it")]
     SenderGone,
     #[error("the process that sent the lease has other user ids by now")]
     OtherUids,
-    #[error("the reply queue has been used for more than the lease")]
-    QueueUsed,
+}
+
+impl UnknownGroups {
+    /// Whether the caller may have hidden its groups. Some files are closed to the members of a
+    /// group and open to everybody else, so a member could do that to read them.
+    pub(crate) fn may_be_hidden(self) -> bool {
+        !matches!(self, Self::Plain | Self::PidNamespace | Self::ForeignProc)
+    }
 }
 
 /// /proc does not show the process, or no more.
-impl From<io::Error> for GroupsError {
+impl From<io::Error> for UnknownGroups {
     fn from(_: io::Error) -> Self {
         Self::SenderGone
     }
@@ -70,45 +81,46 @@ impl GroupFinder {
 
     /// The groups of the caller. None if this process becomes nobody else: it is not root's, or the
     /// caller is root.
-    pub(crate) fn find(&self, request: &Admitted<'_>) -> Result<Option<CallerGroups>, GroupsError> {
-        let (caller, reply) = (request.caller, request.reply);
-        if !geteuid().is_root() || caller.uid.is_root() {
-            return Ok(None);
+    pub(crate) fn find(&self, request: &Admitted<'_>) -> Option<CallerGroups> {
+        if !geteuid().is_root() || request.caller.uid.is_root() {
+            return None;
         }
+        let found = self.groups_of_sender(&request.reply, request.caller);
+        Some(found.unwrap_or_else(|unknown| CallerGroups {
+            gid: self.overflow_gid,
+            supplementary: Vec::new(),
+            unknown: Some(unknown),
+        }))
+    }
+
+    fn groups_of_sender(
+        &self,
+        reply: &ReplyTo,
+        caller: Caller,
+    ) -> Result<CallerGroups, UnknownGroups> {
         if matches!(reply.dialect, Dialect::Plain) {
-            return Ok(Some(self.unknown("a plain request")));
+            return Err(UnknownGroups::Plain);
         }
-        let status = reply.queue.status().map_err(|_| GroupsError::QueueGone)?;
+        let status = reply.queue.status().map_err(|_| UnknownGroups::QueueGone)?;
         // Admission saw the lease at the head. If it is still the only message, and nobody has
         // received any, then no other message was ever sent: the last sender sent the lease.
         let untouched = status.messages == 1 && status.received_at.is_none();
-        let sent_at = status.sent_at.filter(|_| untouched).ok_or(GroupsError::QueueUsed)?;
-        match status.last_sender {
-            None => Ok(Some(self.unknown("its process is in a pid namespace that is not shown"))),
-            Some(_) if !self.proc_is_ours => {
-                Ok(Some(self.unknown("/proc shows another pid namespace")))
-            }
-            Some(sender) => self.groups_of(sender, sent_at, caller).map(Some),
+        let sent_at = status.sent_at.filter(|_| untouched).ok_or(UnknownGroups::QueueUsed)?;
+        let sender = status.last_sender.ok_or(UnknownGroups::PidNamespace)?;
+        if !self.proc_is_ours {
+            return Err(UnknownGroups::ForeignProc);
         }
-    }
-
-    fn groups_of(
-        &self,
-        sender: Pid,
-        sent_at: SystemTime,
-        caller: Caller,
-    ) -> Result<CallerGroups, GroupsError> {
         // Once the process has ended, nothing below its folder can be read, even if another process
         // has its pid by then.
         let folder = File::open(format!("/proc/{sender}"))?;
         let process = format!("self/fd/{}", folder.as_raw_fd());
         if started(&process)? > latest_boot_time(sent_at)? {
-            return Err(GroupsError::SenderGone); // its pid was reused
+            return Err(UnknownGroups::SenderGone); // its pid was reused
         }
         // Real, effective, saved and file system ids: proc_pid_status(5).
         let status = fs::read(format!("/proc/{process}/status"))?;
         if numbers::<u32>(&status, "Uid:") != [caller.uid.as_raw(); 4] {
-            return Err(GroupsError::OtherUids);
+            return Err(UnknownGroups::OtherUids);
         }
         // The effective gid may be that of a set-group-ID program. Even the real one may, if the
         // process has executed such a program since. So it counts only if the queue was made with
@@ -120,10 +132,6 @@ impl GroupFinder {
         let exists = |&gid: &Gid| self.maps_all_gids || gid != self.overflow_gid;
         let supplementary = groups.filter(exists).collect();
         Ok(CallerGroups { gid, supplementary, unknown: None })
-    }
-
-    fn unknown(&self, why: &'static str) -> CallerGroups {
-        CallerGroups { gid: self.overflow_gid, supplementary: Vec::new(), unknown: Some(why) }
     }
 }
 

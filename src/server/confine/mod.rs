@@ -6,6 +6,6 @@ mod own_proc_files;
 mod sandbox;
 
 pub(super) use caller::{Confined, become_caller};
-pub(super) use caller_groups::{CallerGroups, GroupFinder, GroupsError};
+pub(super) use caller_groups::{CallerGroups, GroupFinder, UnknownGroups};
 pub(super) use own_proc_files::may_reveal_this_process;
 pub(super) use sandbox::{Sandbox, Sealed};
