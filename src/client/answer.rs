@@ -1,12 +1,13 @@
 //! The answer to one request: one reply queue, from the first message to the last.
 
 use nix::errno::Errno;
+use sysv_ipc::{MessageBuffer, QueueLimits};
 
 use super::error::{Cause, Error};
 use super::reply_queue::ReplyQueue;
+use super::tally::Tally;
 use crate::sys::AdaptiveSpin;
 use crate::wire::{Failure, MAX_REPLY, Meta, Reply, Trailer};
-use sysv_ipc::{MessageBuffer, QueueLimits};
 
 /// The answer to one request.
 #[derive(Debug)]
@@ -14,15 +15,16 @@ pub(super) struct Answer {
     /// None once nothing more can come.
     queue: Option<ReplyQueue>,
     /// Bytes of the file, from one message or several.
-    bytes: MessageBuffer,
+    buffer: MessageBuffer,
+    /// How many of them were read.
+    consumed: usize,
     /// The error that follows those bytes.
     failed: Option<Error>,
     /// Whether the watch knows the child that sends the answer.
     knows_child: bool,
     pub(super) meta: Option<Meta>,
     pub(super) trailer: Option<Trailer>,
-    pub(super) received: u64,
-    pub(super) checksum: crc32fast::Hasher,
+    pub(super) tally: Tally,
     spin: AdaptiveSpin,
 }
 
@@ -41,22 +43,26 @@ impl Answer {
         let msgmax = QueueLimits::current()?.msgmax;
         let mut answer = Self {
             queue: Some(queue),
-            bytes: MessageBuffer::with_capacity(msgmax.clamp(MAX_REPLY, Self::MAX_MESSAGE)),
+            buffer: MessageBuffer::with_capacity(msgmax.clamp(MAX_REPLY, Self::MAX_MESSAGE)),
+            consumed: 0,
             failed: None,
             knows_child: false,
             meta: None,
             trailer: None,
-            received: 0,
-            checksum: crc32fast::Hasher::new(),
+            tally: Tally::default(),
             spin: AdaptiveSpin::default(),
         };
         answer.advance()?;
         Ok(answer)
     }
 
-    /// The bytes of the file that arrived last.
+    /// The bytes that arrived and were not read yet.
     pub(super) fn bytes(&self) -> &[u8] {
-        self.bytes.text()
+        &self.buffer.text()[self.consumed..]
+    }
+
+    pub(super) fn consume(&mut self, count: usize) {
+        self.consumed = self.buffer.text().len().min(self.consumed + count);
     }
 
     /// Whether the answer has ended, and was verified.
@@ -64,23 +70,18 @@ impl Answer {
         self.queue.is_none() && self.failed.is_none()
     }
 
-    /// Takes the count and checksum of the bytes that arrived; they start anew.
-    pub(super) fn take_tally(&mut self) -> (u64, crc32fast::Hasher) {
-        self.bytes.truncate(0);
-        (std::mem::take(&mut self.received), std::mem::take(&mut self.checksum))
-    }
-
     /// Receives the next message, and those that already wait behind it. Removes the queue after
     /// the last message and after an error.
     pub(super) fn advance(&mut self) -> Result<(), Error> {
-        self.bytes.truncate(0);
+        self.buffer.truncate(0);
+        self.consumed = 0;
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
         match self.next_message() {
             Ok(()) => self.receive_waiting(),
             Err(error) => {
-                self.bytes.truncate(0);
+                self.buffer.truncate(0);
                 self.queue = None;
                 return Err(error);
             }
@@ -96,7 +97,7 @@ impl Answer {
     /// from another process that has its pid by then.
     fn identify_child(&mut self) {
         if let Some(queue) = &self.queue
-            && self.received > Self::LONGER_TRANSFER
+            && self.tally.bytes > Self::LONGER_TRANSFER
             && !self.knows_child
         {
             queue.watched.identify_child();
@@ -107,11 +108,9 @@ impl Answer {
     /// Receives a message, waiting for it.
     fn next_message(&mut self) -> Result<(), Error> {
         let Some(queue) = &self.queue else { return Ok(()) };
-        let (watched, which) = (&queue.watched, queue.select());
-        let bytes = &mut self.bytes;
-        match self.spin.attempt(|| watched.try_receive(bytes, which)) {
+        match self.spin.attempt(|| queue.watched.try_receive(&mut self.buffer)) {
             Some(outcome) => outcome?,
-            None => watched.receive(bytes, which)?,
+            None => queue.watched.receive(&mut self.buffer)?,
         }
         self.take(0)
     }
@@ -120,16 +119,15 @@ impl Answer {
     /// uses the bytes. An error here is kept until the reader has had the bytes before it.
     fn receive_waiting(&mut self) {
         while let Some(queue) = &self.queue
-            && self.bytes.has_room_for(Self::WORTHWHILE_ROOM)
+            && self.buffer.has_room_for(Self::WORTHWHILE_ROOM)
             && self.failed.is_none()
         {
-            let at = self.bytes.text().len();
-            let Some(received) = queue.watched.receive_appending(&mut self.bytes, queue.select())
-            else {
+            let at = self.buffer.text().len();
+            let Some(received) = queue.watched.receive_appending(&mut self.buffer) else {
                 return;
             };
             if let Err(error) = received.and_then(|()| self.take(at)) {
-                self.bytes.truncate(at);
+                self.buffer.truncate(at);
                 self.failed = Some(error);
             }
         }
@@ -137,18 +135,23 @@ impl Answer {
 
     /// Interprets the message whose text begins at `at`. Only bytes of the file stay in the buffer.
     fn take(&mut self, at: usize) -> Result<(), Error> {
-        match Reply::decode(self.bytes.mtype(), &self.bytes.text()[at..])? {
+        match Reply::decode(self.buffer.mtype(), &self.buffer.text()[at..])? {
             Reply::Data(bytes) => {
-                self.checksum.update(bytes); // while the bytes are in the cache
-                self.received += bytes.len() as u64;
+                self.tally.add(bytes); // while the bytes are in the cache
                 return Ok(());
             }
-            Reply::Meta(_) if self.meta.is_some() || self.received > 0 => {
+            Reply::Meta(_) if self.meta.is_some() || self.tally.bytes > 0 => {
                 return Err(Error::corrupt("a second beginning"));
             }
             Reply::Meta(meta) => self.meta = Some(meta),
             Reply::End(trailer) => {
-                self.verify(trailer.as_ref())?;
+                match &trailer {
+                    Some(trailer) => self.tally.verify(trailer)?,
+                    None if self.meta.is_some() => {
+                        return Err(Error::corrupt("no count and checksum at the end"));
+                    }
+                    None => {}
+                }
                 self.trailer = trailer;
                 self.queue = None;
             }
@@ -158,20 +161,7 @@ impl Answer {
             }
             Reply::Failure(failure) => return Err(failure.into()),
         }
-        self.bytes.truncate(at);
+        self.buffer.truncate(at);
         Ok(())
-    }
-
-    fn verify(&self, trailer: Option<&Trailer>) -> Result<(), Error> {
-        match (self.meta, trailer) {
-            (_, Some(trailer)) if trailer.bytes != self.received => {
-                Err(Error::corrupt("not as many bytes arrived as were sent"))
-            }
-            (_, Some(trailer)) if trailer.checksum != self.checksum.clone().finalize() => {
-                Err(Error::corrupt("the checksum is not that of the bytes sent"))
-            }
-            (Some(_), None) => Err(Error::corrupt("no count and checksum at the end")),
-            _ => Ok(()),
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! Stopping a client from another thread.
 
-use super::watch::WatchHandle;
+use super::watch::Watch;
 
 /// Stops a client from another thread: removes its reply queues, so that every wait on one fails
 /// with [`ErrorKind::Cancelled`](super::ErrorKind::Cancelled), and lets it create no new ones.
@@ -18,13 +18,9 @@ use super::watch::WatchHandle;
 /// # Ok::<(), mqfs::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Canceller(WatchHandle);
+pub struct Canceller(pub(super) Watch);
 
 impl Canceller {
-    pub(super) fn new(watch: &WatchHandle) -> Self {
-        Self(watch.clone())
-    }
-
     /// Stops the client and its clones for good.
     pub fn cancel(&self) {
         self.0.cancel();

@@ -19,6 +19,7 @@ pub mod save;
 mod server_queue;
 mod stat;
 mod stream;
+mod tally;
 mod transfer;
 mod walk;
 mod watch;
@@ -87,7 +88,7 @@ impl Client {
 
     /// Stops this client and its clones from another thread.
     pub fn canceller(&self) -> Canceller {
-        Canceller::new(self.requester.watch())
+        Canceller(self.requester.watch.clone())
     }
 
     /// Requests a file and waits until the server begins to answer. The server resolves the path

@@ -7,8 +7,8 @@ use nix::errno::Errno;
 use super::dir_entry::DirEntry;
 use super::error::{Cause, Error};
 use super::requester::Requester;
-use super::stream::{Stream, Wanted, is_entry_name};
-use crate::wire::{Entry, Kind, Reply, Start};
+use super::stream::{Stream, is_entry_name};
+use crate::wire::{Entry, Kind, Operation, Reply, Start};
 
 /// The entries of a directory, sorted by the bytes of their names; like [`std::fs::ReadDir`].
 ///
@@ -24,7 +24,7 @@ pub struct ReadDir {
 
 impl ReadDir {
     pub(super) fn open(requester: Requester, path: &Path) -> Result<Self, Error> {
-        let stream = Stream::open(requester, path, Wanted::List)?;
+        let stream = Stream::open(requester, path, Operation::List(Start::BEGINNING))?;
         if stream.meta.kind != Kind::Directory {
             return Err(Cause::server(Errno::ENOTDIR).into());
         }
@@ -32,11 +32,10 @@ impl ReadDir {
     }
 
     fn take_next(&mut self) -> Result<Option<DirEntry>, Error> {
-        let Some(header) = self.stream.next_header()? else { return Ok(None) };
-        if header.mtype != Reply::META {
+        let Some(mtype) = self.stream.next_message(&mut self.text)? else { return Ok(None) };
+        if mtype != Reply::META {
             return Err(Error::corrupt("no entry where one begins"));
         }
-        self.stream.read_text(header, &mut self.text)?;
         let entry = Entry::decode(&self.text)?;
         if !is_entry_name(entry.name) {
             return Err(Error::corrupt("a name that no entry can have"));
@@ -44,9 +43,11 @@ impl ReadDir {
         if entry.name <= &self.last[..] {
             return Err(Error::corrupt("entries that are not in their order"));
         }
-        let (name, is_known) = (entry.name.to_vec(), entry.meta.kind != Kind::Unknown);
-        let entry = DirEntry::of(&entry);
-        let entry = if is_known { entry } else { DirEntry::failed(&name, self.take_failure()?) };
+        let name = entry.name.to_vec();
+        let entry = match entry.meta.kind {
+            Kind::Unknown => DirEntry::failed(&name, self.take_failure()?),
+            _ => DirEntry::of(&entry),
+        };
         self.last = name;
         Ok(Some(entry))
     }
@@ -54,9 +55,8 @@ impl ReadDir {
     /// The FAILURE that follows an entry of unknown kind.
     fn take_failure(&mut self) -> Result<Error, Error> {
         const MISSING: Error = Error::corrupt("an entry is unknown without a reason");
-        let header = self.stream.next_header()?.ok_or(MISSING)?;
-        self.stream.read_text(header, &mut self.text)?;
-        match Reply::decode(header.mtype, &self.text)? {
+        let mtype = self.stream.next_message(&mut self.text)?.ok_or(MISSING)?;
+        match Reply::decode(mtype, &self.text)? {
             Reply::Failure(failure) => Ok(failure.into()),
             _ => Err(MISSING),
         }

@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use sysv_ipc::{
-    MessageBuffer, Mode, OwnedQueue, Queue, QueueId, QueueLimits, QueueUsage, Select, SendError,
-    Uid,
-};
+use sysv_ipc::{MessageBuffer, Mode, Queue, QueueId, QueueLimits, QueueUsage, SendError, Uid};
 
 use super::error::{Cause, Error};
 use super::server_queue::ServerQueue;
-use super::watch::{Peer, WatchHandle, WatchedQueue};
+use super::watch::{Watch, WatchedQueue};
 use crate::ownership::lease;
 use crate::sys::geteuid;
 use crate::wire::{Cookie, LEASE_TYPE, Lease, REPLY_QUEUE_MODE};
@@ -32,7 +29,7 @@ impl ReplyQueue {
 
     /// Creates a queue that `server` can send to.
     pub(super) fn create(
-        watch: &WatchHandle,
+        watch: &Watch,
         server: &ServerQueue,
         plain: bool,
         timeout: Duration,
@@ -47,38 +44,30 @@ impl ReplyQueue {
     }
 
     fn try_create(
-        watch: &WatchHandle,
+        watch: &Watch,
         server: &ServerQueue,
         plain: bool,
         timeout: Duration,
     ) -> Result<Self, Error> {
-        let ServerQueue { key, queue: request_queue, owner, marked } = *server;
-        let plain = plain || (!marked && lease_blocks_largest_message()?);
+        let plain = plain || (!server.marked && lease_blocks_largest_message()?);
         let mode = if plain { Self::PLAIN_MODE } else { REPLY_QUEUE_MODE };
-        let lease = if plain { None } else { Some(new_lease(request_queue.id())?) };
-        let own_messages = u64::from(!plain);
-        let peer = Peer { key, request_queue, owner, takes_lock: marked, own_messages };
-        let watched =
-            watch.open(|| OwnedQueue::private(mode), peer, timeout).map_err(count_queues)?;
+        let lease = (!plain).then(|| lease::new(server.queue.id()));
+        let lease = lease.transpose().map_err(Cause::NoRandom)?;
+        let watched = watch.open(mode, server, lease.is_some(), timeout).map_err(count_queues)?;
         if let Some(lease) = &lease {
             send_lease(watched.queue(), lease)?;
         }
-        if !owner.is_root() && owner != geteuid() {
-            hand_over(watched.queue(), owner).map_err(gone_is_removed)?;
+        if !server.owner.is_root() && server.owner != geteuid() {
+            hand_over(watched.queue(), server.owner).map_err(|error| match error {
+                gone if gone.is_gone() => Cause::QueueRemoved.into(),
+                error => Error::from(error),
+            })?;
         }
         Ok(Self { watched, cookie: lease.map(|lease| lease.cookie) })
     }
 
     pub(super) fn id(&self) -> QueueId {
         self.watched.queue().id()
-    }
-
-    /// Selects every message but our own lease.
-    pub(super) fn select(&self) -> Select {
-        match self.cookie {
-            Some(_) => Select::Except(LEASE_TYPE),
-            None => Select::Any,
-        }
     }
 }
 
@@ -87,10 +76,6 @@ impl ReplyQueue {
 fn lease_blocks_largest_message() -> Result<bool, sysv_ipc::Error> {
     let limits = QueueLimits::current()?;
     Ok(limits.msgmnb < limits.msgmax + Lease::SIZE)
-}
-
-fn new_lease(request_queue: QueueId) -> Result<Lease, Error> {
-    lease::new(request_queue).map_err(|error| Cause::NoRandom(error).into())
 }
 
 fn send_lease(queue: Queue, lease: &Lease) -> Result<(), Error> {
@@ -111,10 +96,6 @@ fn hand_over(queue: Queue, server: Uid) -> Result<(), sysv_ipc::Error> {
     // lowered since the queue was created.
     settings.max_bytes = settings.max_bytes.min(QueueLimits::current()?.msgmnb as u64);
     queue.set(&settings)
-}
-
-fn gone_is_removed(error: sysv_ipc::Error) -> Error {
-    if error.is_gone() { Cause::QueueRemoved.into() } else { error.into() }
 }
 
 /// If the namespace has no queue left, says how many there are.

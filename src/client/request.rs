@@ -9,14 +9,14 @@ use super::builder::ClientBuilder;
 use super::error::{Cause, Error};
 use super::reply_queue::ReplyQueue;
 use super::server_queue::ServerQueue;
-use super::watch::WatchHandle;
+use super::watch::Watch;
 use crate::sys::AdaptiveSpin;
 use crate::wire::{Extension, MAX_PLAIN_REQUEST, NORMAL_PRIORITY, Operation, Request};
 
 /// Sends a request, waiting for room in the request queue until the timeout.
 pub(super) fn send(
     options: &ClientBuilder,
-    watch: &WatchHandle,
+    watch: &Watch,
     server: &ServerQueue,
     reply: &ReplyQueue,
     path: &Path,
@@ -48,7 +48,7 @@ pub(super) fn send(
 /// the queue is not ours to remove.
 fn send_when_room<T>(
     options: &ClientBuilder,
-    watch: &WatchHandle,
+    watch: &Watch,
     server: &ServerQueue,
     mut try_send: impl FnMut() -> Option<T>,
 ) -> Result<T, Error> {

@@ -10,24 +10,20 @@ use super::error::{Cause, Error};
 use super::reply_queue::ReplyQueue;
 use super::request;
 use super::server_queue::ServerQueue;
-use super::watch::WatchHandle;
+use super::watch::Watch;
 use crate::wire::{MAX_PATH, Operation, Range};
 
 /// Asks one server, and counts the retries that are left. Every transfer has its own.
 #[derive(Debug, Clone)]
 pub(super) struct Requester {
     options: ClientBuilder,
-    watch: WatchHandle,
+    pub(super) watch: Watch,
     retries_left: u32,
 }
 
 impl Requester {
     pub(super) fn new(options: ClientBuilder) -> Self {
-        Self { options, watch: WatchHandle::new(), retries_left: options.retries }
-    }
-
-    pub(super) fn watch(&self) -> &WatchHandle {
-        &self.watch
+        Self { options, watch: Watch::new(), retries_left: options.retries }
     }
 
     /// The request queue of the server, looked up now.

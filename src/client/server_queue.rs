@@ -46,7 +46,7 @@ impl ServerQueue {
     }
 
     /// Whether nobody holds the server lock.
-    fn is_dead(&self) -> bool {
+    pub(super) fn is_dead(&self) -> bool {
         server_lock::server_state(self.key, self.owner) == ServerState::Dead
     }
 

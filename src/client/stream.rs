@@ -2,38 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
+use sysv_ipc::MessageType;
+
 use super::answer::Answer;
 use super::error::{Cause, Error};
 use super::requester::Requester;
-use crate::wire::{Meta, Operation, Packed, Start};
-
-/// What to ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
-    Stat { follow: bool },
-    List,
-    Tree,
-}
-
-impl Wanted {
-    fn from(self, start: Start<'_>) -> Operation<'_> {
-        match self {
-            Self::Stat { follow } => Operation::Stat { follow },
-            Self::List => Operation::List(start),
-            Self::Tree => Operation::Tree(start),
-        }
-    }
-}
+use crate::wire::{Meta, Operation, Packed, Reply, Start};
 
 /// Packed messages, one after the other.
 #[derive(Debug)]
 pub(super) struct Stream {
     requester: Requester,
     path: PathBuf,
-    wanted: Wanted,
-    answer: Answer,
-    /// How many of the answer's present bytes were consumed.
-    consumed: usize,
+    /// What to ask for, from the beginning.
+    operation: Operation<'static>,
+    pub(super) answer: Answer,
     /// The META of the first answer.
     pub(super) meta: Meta,
     /// Where the last request asked to start: a path, and the bytes and checksum that had arrived.
@@ -44,16 +27,15 @@ impl Stream {
     pub(super) fn open(
         mut requester: Requester,
         path: &Path,
-        wanted: Wanted,
+        operation: Operation<'static>,
     ) -> Result<Self, Error> {
-        let answer = requester.ask(path, wanted.from(Start::BEGINNING))?;
+        let answer = requester.ask(path, operation)?;
         let meta = answer.meta.ok_or(Error(Cause::PlainServer))?;
         Ok(Self {
             requester,
             path: path.to_owned(),
-            wanted,
+            operation,
             answer,
-            consumed: 0,
             meta,
             last_start: (Vec::new(), None),
         })
@@ -68,33 +50,27 @@ impl Stream {
             self.requester.restore_retries();
             self.last_start = (start.path.to_vec(), start.arrived);
         }
-        let operation = self.wanted.from(start);
+        let operation = match self.operation {
+            Operation::List(_) => Operation::List(start),
+            Operation::Tree(_) => Operation::Tree(start),
+            other => other,
+        };
         let answer = self.requester.ask_again(&self.path, operation, lost)?;
         let identity = |meta: &Meta| (meta.device, meta.inode, meta.kind);
         if answer.meta.as_ref().map(identity) != Some(identity(&self.meta)) {
             return Err(Cause::FileChanged.into());
         }
-        (self.answer, self.consumed) = (answer, 0);
+        self.answer = answer;
         Ok(())
     }
 
     /// The bytes that are available, receiving some if there are none. Empty at the end, after
     /// count and checksum were verified.
     pub(super) fn fill(&mut self) -> Result<&[u8], Error> {
-        while self.consumed >= self.answer.bytes().len() && !self.answer.is_over() {
-            self.consumed = 0;
+        while self.answer.bytes().is_empty() && !self.answer.is_over() {
             self.answer.advance()?;
         }
-        Ok(self.bytes())
-    }
-
-    /// The bytes that are available without receiving.
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.answer.bytes().get(self.consumed..).unwrap_or_default()
-    }
-
-    pub(super) fn consume(&mut self, count: usize) {
-        self.consumed += count;
+        Ok(self.answer.bytes())
     }
 
     /// The header of the next message; None at the end.
@@ -105,6 +81,20 @@ impl Stream {
         let mut bytes = [0; Packed::SIZE];
         self.read_exact(&mut bytes)?;
         Ok(Some(Packed::decode(&bytes)?))
+    }
+
+    /// Reads the next message, which must not be DATA: returns its type, and fills in its text.
+    /// None at the end.
+    pub(super) fn next_message(
+        &mut self,
+        text: &mut Vec<u8>,
+    ) -> Result<Option<MessageType>, Error> {
+        let Some(header) = self.next_header()? else { return Ok(None) };
+        if header.mtype == Reply::DATA {
+            return Err(Error::corrupt("bytes of no file"));
+        }
+        self.read_text(header, text)?;
+        Ok(Some(header.mtype))
     }
 
     /// Reads the text of a message that is not DATA.
@@ -123,7 +113,7 @@ impl Stream {
             let (now, rest) = buffer.split_at_mut(count);
             now.copy_from_slice(&bytes[..count]);
             buffer = rest;
-            self.consume(count);
+            self.answer.consume(count);
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use super::answer::Answer;
 use super::error::{Cause, Error};
 use super::metadata::Metadata;
 use super::requester::Requester;
+use super::tally::Tally;
 use crate::wire::{Arrived, Kind, Meta, Operation, Range};
 
 /// A file, or a part of one, that is being received. Reading yields its bytes, and then the end of
@@ -24,18 +25,15 @@ pub struct Transfer {
     requester: Requester,
     path: PathBuf,
     answer: Answer,
-    /// How many of the answer's present bytes were read.
-    consumed: usize,
     /// The META of the first answer that brought bytes.
     meta: Option<Meta>,
     /// What was asked for.
     range: Range,
     /// What earlier answers brought.
-    before: u64,
-    checksum_before: crc32fast::Hasher,
-    /// Of that, the last part, which no END verified: its start, and its checksum. The server
-    /// compares it with the file when it is asked for the rest.
-    unverified: Option<(u64, crc32fast::Hasher)>,
+    before: Tally,
+    /// Of that, the last part, which no END verified. The server compares it with the file when it
+    /// is asked for the rest.
+    unverified: Option<Arrived>,
     parts: u32,
     failed: Option<Error>,
 }
@@ -56,11 +54,9 @@ impl Transfer {
             requester,
             path: path.to_owned(),
             answer,
-            consumed: 0,
             meta,
             range,
-            before: 0,
-            checksum_before: crc32fast::Hasher::new(),
+            before: Tally::default(),
             unverified: None,
             parts: 1,
             failed: None,
@@ -79,14 +75,14 @@ impl Transfer {
 
     /// How many bytes have arrived.
     pub fn received(&self) -> u64 {
-        self.before + self.answer.received
+        self.before.bytes + self.answer.tally.bytes
     }
 
     /// The CRC-32 of the bytes that have arrived, that of zlib and gzip.
     pub fn checksum(&self) -> u32 {
-        let mut whole = self.checksum_before.clone();
-        whole.combine(&self.answer.checksum);
-        whole.finalize()
+        let mut whole = self.before.clone();
+        whole.append(&self.answer.tally);
+        whole.checksum()
     }
 
     /// Whether the end has arrived, and length and checksum were right. Never true of a plain
@@ -108,10 +104,11 @@ impl Transfer {
 
     /// Receives the next bytes, from another answer if need be.
     fn advance(&mut self) -> Result<(), Error> {
-        self.consumed = 0;
         match self.answer.advance() {
             Ok(()) => {}
-            Err(Error(Cause::Failed { errno: Some(Errno::ESTALE), .. })) if self.before > 0 => {
+            Err(Error(Cause::Failed { errno: Some(Errno::ESTALE), .. }))
+                if self.before.bytes > 0 =>
+            {
                 return Err(Cause::FileChanged.into());
             }
             Err(error) => self.resume(error)?,
@@ -127,41 +124,32 @@ impl Transfer {
         if !lost.is_retryable() || !self.is_resumable() {
             return Err(lost);
         }
-        let (received, checksum) = self.answer.take_tally();
-        if received > 0 {
+        let part = std::mem::take(&mut self.answer.tally);
+        let start = self.range.offset + self.before.bytes;
+        if part.bytes > 0 {
             // The server verified the earlier parts before it sent any of this one.
-            self.unverified = Some((self.range.offset + self.before, checksum.clone()));
+            self.unverified = Some(Arrived { start, checksum: part.checksum() });
             self.parts += 1;
         }
-        self.before += received;
-        self.checksum_before.combine(&checksum);
-        let rest = self.rest();
-        let answer = self.requester.ask_again(&self.path, rest, lost)?;
-        if self.before == 0 {
+        self.before.append(&part);
+        let offset = start + part.bytes;
+        let length = self.range.length.map(|length| length.saturating_sub(self.before.bytes));
+        let rest = Range { offset, length };
+        let operation = match self.unverified {
+            Some(arrived) => Operation::Resume(rest, arrived),
+            None => Operation::Fetch(rest),
+        };
+        let answer = self.requester.ask_again(&self.path, operation, lost)?;
+        if self.before.bytes == 0 {
             self.meta = answer.meta;
         } else if !is_same_file(self.meta.as_ref(), answer.meta.as_ref()) {
             return Err(Cause::FileChanged.into());
         }
-        let begin = self.range.offset + self.before;
-        let is_whole = self.range == Range::WHOLE && begin == 0;
-        if answer.meta.map_or(!is_whole, |meta| meta.offset != begin) {
+        if answer.meta.map_or(rest != Range::WHOLE, |meta| meta.offset != offset) {
             return Err(Error::WRONG_BEGINNING);
         }
         self.answer = answer;
         Ok(())
-    }
-
-    fn rest(&self) -> Operation<'static> {
-        let Range { offset, length } = self.range;
-        let length = length.map(|length| length.saturating_sub(self.before));
-        let range = Range { offset: offset + self.before, length };
-        match &self.unverified {
-            Some((start, checksum)) => {
-                let checksum = checksum.clone().finalize();
-                Operation::Resume(range, Arrived { start: *start, checksum })
-            }
-            None => Operation::Fetch(range),
-        }
     }
 
     /// Whether the rest can be asked for. A file without a size, as in /proc, may differ each time
@@ -178,20 +166,17 @@ fn is_same_file(one: Option<&Meta>, other: Option<&Meta>) -> bool {
 
 impl BufRead for Transfer {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while self.consumed >= self.answer.bytes().len()
-            && !self.answer.is_over()
-            && self.failed.is_none()
-        {
+        while self.answer.bytes().is_empty() && !self.answer.is_over() && self.failed.is_none() {
             self.failed = self.advance().err();
         }
         if let Some(error) = &self.failed {
             return Err(error.clone().into());
         }
-        Ok(&self.answer.bytes()[self.consumed..])
+        Ok(self.answer.bytes())
     }
 
     fn consume(&mut self, amount: usize) {
-        self.consumed = self.answer.bytes().len().min(self.consumed + amount);
+        self.answer.consume(amount);
     }
 }
 

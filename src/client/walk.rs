@@ -16,8 +16,8 @@ use super::dir_entry::DirEntry;
 use super::error::{Cause, Error};
 use super::metadata::Metadata;
 use super::requester::Requester;
-use super::stream::{Stream, Wanted, is_entry_name};
-use crate::wire::{Entry, Kind, MAX_START, Reply, Start};
+use super::stream::{Stream, is_entry_name};
+use crate::wire::{Entry, Kind, MAX_START, Operation, Reply, Start};
 use content::Content;
 
 const NOTHING_YET: Error = Error::corrupt("nothing yet");
@@ -85,7 +85,7 @@ pub struct WalkEntry<'a> {
 impl Walk {
     pub(super) fn open(requester: Requester, path: &Path) -> Result<Self, Error> {
         Ok(Self {
-            stream: Stream::open(requester, path, Wanted::Tree)?,
+            stream: Stream::open(requester, path, Operation::Tree(Start::BEGINNING))?,
             in_top: false,
             path: Vec::new(),
             entered: Vec::new(),
@@ -144,7 +144,10 @@ impl Walk {
             }
             let mtype = match self.held.take() {
                 Some(mtype) => mtype,
-                None => self.next_message()?,
+                None => self
+                    .stream
+                    .next_message(&mut self.text)?
+                    .ok_or(Error::corrupt("the tree has no end"))?,
             };
             match Reply::decode(mtype, &self.text)? {
                 Reply::Meta(_) => return self.begin_entry().map(Some),
@@ -156,16 +159,6 @@ impl Walk {
                 Reply::Data(_) => return Err(Error::corrupt("bytes of no file")),
             }
         }
-    }
-
-    /// Reads a message that is not DATA.
-    fn next_message(&mut self) -> Result<MessageType, Error> {
-        let header = self.stream.next_header()?.ok_or(Error::corrupt("the tree has no end"))?;
-        if header.mtype == Reply::DATA {
-            return Err(Error::corrupt("bytes of no file"));
-        }
-        self.stream.read_text(header, &mut self.text)?;
-        Ok(header.mtype)
     }
 
     /// The depth of the next entry below the top.
@@ -287,14 +280,14 @@ impl Walk {
             }
             self.stream.read_text(header, &mut self.text)?;
             if content.is_interrupted {
-                let (arrived, _) = content.arrived();
+                let arrived = content.whole.bytes;
                 content.is_interrupted = false;
                 self.check_continues(header.mtype, arrived)?;
                 continue;
             }
             match Reply::decode(header.mtype, &self.text)? {
                 Reply::End(Some(trailer)) => {
-                    content.verify(&trailer)?;
+                    content.part().verify(&trailer)?;
                     self.has_changed = trailer.changed;
                     self.end_entry();
                     return Ok(0);
@@ -331,8 +324,8 @@ impl Walk {
     /// Counts bytes as consumed.
     fn consume_content(&mut self, count: usize) {
         let State::InEntry(content) = &mut self.state else { return };
-        content.add(&self.stream.bytes()[..count]);
-        self.stream.consume(count);
+        content.add(&self.stream.answer.bytes()[..count]);
+        self.stream.answer.consume(count);
     }
 
     fn end_entry(&mut self) {
@@ -349,7 +342,7 @@ impl Walk {
 
     fn try_ask_again(&mut self, lost: Error) -> Result<(), Error> {
         let mut arrived = match &self.state {
-            State::InEntry(content) => Some(content.arrived()),
+            State::InEntry(Content { whole, .. }) => Some((whole.bytes, whole.checksum())),
             // Asked for again, and not announced since.
             State::Between if self.again => Some((0, 0)),
             State::New | State::Between | State::Ended => None,
@@ -436,7 +429,7 @@ impl BufRead for WalkEntry<'_> {
             return Err(error.clone().into());
         }
         match self.walk.fill_content() {
-            Ok(available) => Ok(&self.walk.stream.bytes()[..available]),
+            Ok(available) => Ok(&self.walk.stream.answer.bytes()[..available]),
             Err(error) => {
                 self.failed = Some(error.clone()); // for the next read
                 Err(error.into())

@@ -10,13 +10,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::error::{Cause, Error};
-use crate::ownership::liveness::{Observer, Seen};
-use crate::ownership::server_lock::{self, ServerState};
-use crate::sys::getpid;
 use sysv_ipc::{
-    Key, MessageBuffer, OwnedQueue, ProcessMark, Queue, QueueStatus, ReceiveError, Select, Uid,
+    MessageBuffer, Mode, OwnedQueue, ProcessMark, Queue, QueueStatus, ReceiveError, Select,
 };
+
+use super::error::{Cause, Error};
+use super::server_queue::ServerQueue;
+use crate::ownership::liveness::{Observer, Seen};
+use crate::sys::getpid;
+use crate::wire::LEASE_TYPE;
 
 /// How often the thread checks every wait.
 const TICK: Duration = Duration::from_millis(200);
@@ -25,18 +27,20 @@ const TICK: Duration = Duration::from_millis(200);
 /// blame the server.
 const LATE: Duration = Duration::from_secs(1);
 
-/// How many ticks without a queue the thread stays awake. Waking it for every transfer would cost
-/// more than the ticks.
+/// After how many ticks without a queue the thread ends.
 const LINGER: u32 = 5;
 
 /// After a wait of this long, check whether the server is alive.
 const DOUBT_AFTER: Duration = Duration::from_millis(400);
 
-/// The reply queues of one client.
+/// The reply queues of one client. Clones share them.
+#[derive(Debug, Clone)]
+pub(super) struct Watch(Arc<Shared>);
+
 #[derive(Debug)]
-pub(super) struct Watch {
+struct Shared {
     state: Mutex<State>,
-    changed: Condvar,
+    cancelled: Condvar,
     epoch: Instant,
     /// The process that created this. A forked child has neither its thread nor its queues.
     maker: ProcessMark,
@@ -45,16 +49,8 @@ pub(super) struct Watch {
 #[derive(Debug, Default)]
 struct State {
     live: Vec<Arc<Entry>>,
-    cancelled: bool,
-    thread: Option<ThreadState>,
-    /// Whether the thread sleeps until somebody wakes it.
-    asleep: bool,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum ThreadState {
-    Running,
-    Stopping,
+    is_cancelled: bool,
+    has_thread: bool,
 }
 
 /// One reply queue under watch.
@@ -62,7 +58,9 @@ enum ThreadState {
 struct Entry {
     maker: ProcessMark,
     queue: Queue,
-    peer: Peer,
+    /// The server that is expected to answer. One that replaces it has another request queue.
+    server: ServerQueue,
+    has_lease: bool,
     timeout: Duration,
     /// Milliseconds from the watch's epoch to the start of the wait, plus 1; 0 while nobody waits.
     waiting_since: AtomicU64,
@@ -73,84 +71,60 @@ struct Entry {
     ended: OnceLock<Error>,
 }
 
-/// The server that is expected to answer.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peer {
-    pub(super) key: Key,
-    /// A server that replaces another one creates another request queue.
-    pub(super) request_queue: Queue,
-    pub(super) owner: Uid,
-    /// Whether it holds the server lock. Another program's server does not.
-    pub(super) takes_lock: bool,
-    /// How many messages in the reply queue are our own: 1 with a lease.
-    pub(super) own_messages: u64,
-}
-
-/// A shared watch. Its thread ends when the last handle is dropped.
-#[derive(Debug, Clone)]
-pub(super) struct WatchHandle(Arc<Owner>);
-
-#[derive(Debug)]
-struct Owner(Arc<Watch>);
-
 /// A reply queue under watch. It is removed on drop.
 #[derive(Debug)]
 pub(super) struct WatchedQueue {
-    watch: WatchHandle,
+    watch: Watch,
     entry: Arc<Entry>,
     queue: Option<OwnedQueue>,
 }
 
-impl WatchHandle {
+impl Watch {
     pub(super) fn new() -> Self {
-        let watch = Watch {
+        Self(Arc::new(Shared {
             state: Mutex::default(),
-            changed: Condvar::new(),
+            cancelled: Condvar::new(),
             epoch: Instant::now(),
             maker: ProcessMark::current(),
-        };
-        Self(Arc::new(Owner(Arc::new(watch))))
-    }
-
-    fn watch(&self) -> &Arc<Watch> {
-        &self.0.0
+        }))
     }
 
     /// Removes every reply queue, which ends the waits on them, and prevents new ones.
     pub(super) fn cancel(&self) {
-        let mut state = self.watch().lock();
-        state.cancelled = true;
+        let mut state = self.0.lock();
+        state.is_cancelled = true;
         for entry in state.live.iter().filter(|entry| entry.maker.is_current()) {
             entry.end(Cause::Cancelled.into());
         }
-        self.watch().changed.notify_all();
+        self.0.cancelled.notify_all();
     }
 
     /// Sleeps until the pause is over or the client is cancelled, which is an error.
     pub(super) fn sleep(&self, pause: Duration) -> Result<(), Error> {
-        let watch = self.watch();
-        let asleep =
-            watch.changed.wait_timeout_while(watch.lock(), pause, |state| !state.cancelled);
-        let (state, _) = asleep.unwrap_or_else(PoisonError::into_inner);
-        if state.cancelled { Err(Cause::Cancelled.into()) } else { Ok(()) }
+        let lock = self.0.lock();
+        let slept = self.0.cancelled.wait_timeout_while(lock, pause, |state| !state.is_cancelled);
+        let (state, _) = slept.unwrap_or_else(PoisonError::into_inner);
+        if state.is_cancelled { Err(Cause::Cancelled.into()) } else { Ok(()) }
     }
 
     /// Creates a reply queue under the lock, so that a cancellation cannot miss it.
     pub(super) fn open(
         &self,
-        make: impl FnOnce() -> Result<OwnedQueue, sysv_ipc::Error>,
-        peer: Peer,
+        mode: Mode,
+        server: &ServerQueue,
+        has_lease: bool,
         timeout: Duration,
     ) -> Result<WatchedQueue, Error> {
-        let mut state = self.watch().lock();
-        if state.cancelled {
+        let mut state = self.0.lock();
+        if state.is_cancelled {
             return Err(Cause::Cancelled.into());
         }
-        let queue = make()?;
+        let queue = OwnedQueue::private(mode)?;
         let entry = Arc::new(Entry {
             maker: ProcessMark::current(),
             queue: *queue,
-            peer,
+            server: *server,
+            has_lease,
             timeout,
             waiting_since: AtomicU64::new(0),
             has_answered: AtomicBool::new(false),
@@ -158,21 +132,7 @@ impl WatchHandle {
             ended: OnceLock::new(),
         });
         state.live.push(Arc::clone(&entry));
-        if state.asleep {
-            self.watch().changed.notify_all();
-        }
-        drop(state);
         Ok(WatchedQueue { watch: self.clone(), entry, queue: Some(queue) })
-    }
-}
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        let mut state = self.0.lock();
-        if state.thread.is_some() {
-            state.thread = Some(ThreadState::Stopping);
-            self.0.changed.notify_all();
-        }
     }
 }
 
@@ -181,16 +141,21 @@ impl WatchedQueue {
         self.entry.queue
     }
 
+    /// Selects every message but our own lease.
+    fn select(&self) -> Select {
+        if self.entry.has_lease { Select::Except(LEASE_TYPE) } else { Select::Any }
+    }
+
     /// Receives the next message. The wait ends at the timeout or when the server has died.
-    pub(super) fn receive(&self, message: &mut MessageBuffer, which: Select) -> Result<(), Error> {
-        let watch = self.watch.watch();
+    pub(super) fn receive(&self, message: &mut MessageBuffer) -> Result<(), Error> {
+        let watch = &self.watch.0;
         if !watch.ensure_thread() {
-            return self.poll(message, which);
+            return self.poll(message);
         }
         let since = watch.epoch.elapsed().as_millis() as u64 + 1;
         self.entry.waiting_since.store(since, Ordering::Release);
         let outcome = loop {
-            match self.entry.queue.receive(message, which) {
+            match self.entry.queue.receive(message, self.select()) {
                 Err(ReceiveError::Interrupted) => {}
                 outcome => break outcome,
             }
@@ -200,11 +165,11 @@ impl WatchedQueue {
     }
 
     /// Receives the next message by polling: without the thread nobody could end a wait.
-    fn poll(&self, message: &mut MessageBuffer, which: Select) -> Result<(), Error> {
+    fn poll(&self, message: &mut MessageBuffer) -> Result<(), Error> {
         const PAUSE: Duration = Duration::from_millis(2);
         let start = Instant::now();
         loop {
-            if let Some(outcome) = self.try_receive(message, which) {
+            if let Some(outcome) = self.try_receive(message) {
                 return outcome;
             }
             if start.elapsed() >= self.entry.timeout {
@@ -215,13 +180,20 @@ impl WatchedQueue {
     }
 
     /// Receives a message if there is one.
-    pub(super) fn try_receive(
+    pub(super) fn try_receive(&self, message: &mut MessageBuffer) -> Option<Result<(), Error>> {
+        match self.entry.queue.try_receive(message, self.select()) {
+            Err(ReceiveError::Empty | ReceiveError::Interrupted) => None,
+            outcome => Some(self.map_receive_error(outcome)),
+        }
+    }
+
+    /// Receives a message behind the text in the buffer, if there is one and it fits.
+    pub(super) fn receive_appending(
         &self,
         message: &mut MessageBuffer,
-        which: Select,
     ) -> Option<Result<(), Error>> {
-        match self.entry.queue.try_receive(message, which) {
-            Err(ReceiveError::Empty | ReceiveError::Interrupted) => None,
+        match self.entry.queue.receive_appending(message, self.select()) {
+            Err(ReceiveError::Empty | ReceiveError::Interrupted | ReceiveError::TooBig) => None,
             outcome => Some(self.map_receive_error(outcome)),
         }
     }
@@ -230,18 +202,6 @@ impl WatchedQueue {
     pub(super) fn identify_child(&self) {
         if let Ok(status) = self.entry.queue.status() {
             let _ = self.entry.child(&status);
-        }
-    }
-
-    /// Receives a message behind the text in the buffer, if there is one and it fits.
-    pub(super) fn receive_appending(
-        &self,
-        message: &mut MessageBuffer,
-        which: Select,
-    ) -> Option<Result<(), Error>> {
-        match self.entry.queue.receive_appending(message, which) {
-            Err(ReceiveError::Empty | ReceiveError::Interrupted | ReceiveError::TooBig) => None,
-            outcome => Some(self.map_receive_error(outcome)),
         }
     }
 
@@ -261,7 +221,7 @@ impl WatchedQueue {
 impl Drop for WatchedQueue {
     fn drop(&mut self) {
         // Remove the queue under the lock, and only once: its id may soon be another queue's.
-        let mut state = self.watch.watch().lock();
+        let mut state = self.watch.0.lock();
         state.live.retain(|entry| !Arc::ptr_eq(entry, &self.entry));
         if let Some(queue) = self.queue.take()
             && self.entry.ended.get().is_some()
@@ -271,7 +231,7 @@ impl Drop for WatchedQueue {
     }
 }
 
-impl Watch {
+impl Shared {
     /// A poisoned lock is safe to use: no code here leaves the list half changed.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -283,30 +243,25 @@ impl Watch {
             return false;
         }
         let mut state = self.lock();
-        if state.thread.is_none() {
-            let watch = Arc::clone(self);
+        if !state.has_thread {
+            let shared = Arc::clone(self);
             let thread = thread::Builder::new().name("mqfs-watch".to_owned());
-            if thread.spawn(move || watch.run()).is_ok() {
-                state.thread = Some(ThreadState::Running);
-            }
+            state.has_thread = thread.spawn(move || shared.run()).is_ok();
         }
-        state.thread.is_some()
+        state.has_thread
     }
 
+    /// Checks every wait, until there is no queue for a while.
     fn run(&self) {
-        let mut state = self.lock();
         let (mut last, mut idle) = (self.epoch.elapsed(), 0);
-        while state.thread != Some(ThreadState::Stopping) {
+        loop {
+            thread::sleep(TICK);
+            let mut state = self.lock();
             idle = if state.live.is_empty() { idle + 1 } else { 0 };
-            state = if idle > LINGER {
-                state.asleep = true;
-                let mut woken = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                woken.asleep = false;
-                woken
-            } else {
-                let waited = self.changed.wait_timeout(state, TICK);
-                waited.unwrap_or_else(PoisonError::into_inner).0
-            };
+            if idle > LINGER {
+                state.has_thread = false;
+                return;
+            }
             let now = self.epoch.elapsed();
             let pause = now.saturating_sub(std::mem::replace(&mut last, now));
             for entry in &state.live {
@@ -357,15 +312,15 @@ impl Entry {
         }
         // "No message left" and "last sender" must come from one snapshot.
         let status = self.queue.status().ok()?;
-        if status.messages > self.peer.own_messages {
+        if status.messages > u64::from(self.has_lease) {
             return None;
         }
         if self.has_answered.load(Ordering::Acquire) {
             let child = self.child(&status)?;
             return Observer::here().is_over(child).then(|| Cause::ChildDied.into());
         }
-        let Peer { key, request_queue, owner, takes_lock, .. } = self.peer;
-        let died = || takes_lock && server_lock::server_state(key, owner) == ServerState::Dead;
-        (Queue::open(key) != Ok(request_queue) || died()).then(|| Cause::ServerDied.into())
+        let server = &self.server;
+        let is_replaced = Queue::open(server.key) != Ok(server.queue);
+        (is_replaced || (server.marked && server.is_dead())).then(|| Cause::ServerDied.into())
     }
 }
