@@ -65,26 +65,21 @@ impl fmt::Display for FileType {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metadata {
     meta: Meta,
-    inode: Option<Inode>,
-}
-
-/// What META does not say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Inode {
-    uid: u32,
-    gid: u32,
-    links: u64,
-    special: u64,
+    uid: Option<Uid>,
+    gid: Option<Gid>,
+    nlink: Option<u64>,
+    rdev: u64,
 }
 
 impl Metadata {
     pub(super) fn of(entry: &Entry<'_>) -> Self {
-        let Entry { meta, uid, gid, links, special, .. } = *entry;
-        Self { meta, inode: Some(Inode { uid, gid, links, special }) }
+        let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+        let (nlink, rdev) = (Some(entry.links), entry.special);
+        Self { meta: entry.meta, uid: Some(uid), gid: Some(gid), nlink, rdev }
     }
 
     pub(super) fn of_transfer(meta: Meta) -> Self {
-        Self { meta, inode: None }
+        Self { meta, uid: None, gid: None, nlink: None, rdev: 0 }
     }
 
     /// The file's type.
@@ -142,18 +137,18 @@ impl Metadata {
 
     /// The owner. None if this comes from [`Transfer::metadata`](super::Transfer::metadata).
     pub fn uid(&self) -> Option<Uid> {
-        self.inode.map(|inode| Uid::from_raw(inode.uid))
+        self.uid
     }
 
     /// The group. None if this comes from [`Transfer::metadata`](super::Transfer::metadata).
     pub fn gid(&self) -> Option<Gid> {
-        self.inode.map(|inode| Gid::from_raw(inode.gid))
+        self.gid
     }
 
     /// The number of hard links. None if this comes from
     /// [`Transfer::metadata`](super::Transfer::metadata).
     pub fn nlink(&self) -> Option<u64> {
-        self.inode.map(|inode| inode.links)
+        self.nlink
     }
 
     /// The number of the device that holds the file.
@@ -168,6 +163,6 @@ impl Metadata {
 
     /// The device number of a device file; 0 for anything else.
     pub fn rdev(&self) -> u64 {
-        self.inode.map_or(0, |inode| inode.special)
+        self.rdev
     }
 }

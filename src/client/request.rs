@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sysv_ipc::{MessageBuffer, Queue, SendError};
 
-use super::backoff::Backoff;
+use super::backoff;
 use super::builder::ClientBuilder;
 use super::error::{Cause, Error};
 use super::reply_queue::ReplyQueue;
@@ -52,8 +52,7 @@ fn send_when_room<T>(
     server: &ServerQueue,
     mut try_send: impl FnMut() -> Option<T>,
 ) -> Result<T, Error> {
-    let mut backoff = Backoff::for_room(options.timeout);
-    while let Some(pause) = backoff.next() {
+    for pause in backoff::for_room(options.timeout) {
         watch.sleep(pause)?;
         // Check after every pause: the queue may be gone, and its id may be another user's by now.
         match ServerQueue::find(options.key, options.server_uid) {

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::answer::Answer;
-use super::backoff::Backoff;
+use super::backoff;
 use super::builder::ClientBuilder;
 use super::error::{Cause, Error};
 use super::reply_queue::ReplyQueue;
@@ -55,14 +55,14 @@ impl Requester {
         operation: Operation<'_>,
         mut lost: Error,
     ) -> Result<Answer, Error> {
-        let mut backoff = Backoff::for_server(self.options.timeout);
+        let mut pauses = backoff::for_server(self.options.timeout);
         loop {
             if lost.is_retryable() {
                 let Some(left) = self.retries_left.checked_sub(1) else { return Err(lost) };
                 self.retries_left = left;
             }
             lost = loop {
-                let Some(pause) = backoff.next() else { return Err(lost) };
+                let Some(pause) = pauses.next() else { return Err(lost) };
                 self.watch.sleep(pause)?;
                 match self.ask_once(path, operation) {
                     Err(error) if error.is_no_server() => {}

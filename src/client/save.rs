@@ -5,7 +5,6 @@ mod cleanup_guard;
 mod dir;
 mod output_file;
 mod output_target;
-mod temporary_name;
 mod tree;
 
 pub use cleanup_guard::CleanupGuard;

@@ -1,6 +1,28 @@
-//! Reading native-endian fields one after the other, and where extensions begin.
+//! Reading native-endian fields one after the other, why that fails, and where extensions begin.
 
-use super::malformed::Malformed;
+/// Why bytes are not a message of this protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Malformed {
+    #[error("too short")]
+    TooShort,
+    #[error("too long")]
+    TooLong,
+    /// The id of the reply queue is negative. No queue has such an id.
+    #[error("a reply queue id below zero")]
+    QueueId,
+    /// The first `PATH_MAX` bytes of the path contain no NUL.
+    #[error("a path without its NUL")]
+    UnterminatedPath,
+    #[error("no magic")]
+    Magic,
+    #[error("unknown version {0}")]
+    Version(u16),
+    #[error("unknown message type {0}")]
+    Type(libc::c_long),
+    #[error("a field out of range")]
+    Field,
+}
 
 /// Takes fields off the front of a byte slice; an error instead of reading beyond its end.
 pub(super) struct Reader<'a>(&'a [u8]);
@@ -22,26 +44,6 @@ impl<'a> Reader<'a> {
         Ok(field)
     }
 
-    pub(super) fn u16(&mut self) -> Result<u16, Malformed> {
-        self.array().map(u16::from_ne_bytes)
-    }
-
-    pub(super) fn u32(&mut self) -> Result<u32, Malformed> {
-        self.array().map(u32::from_ne_bytes)
-    }
-
-    pub(super) fn i32(&mut self) -> Result<i32, Malformed> {
-        self.array().map(i32::from_ne_bytes)
-    }
-
-    pub(super) fn u64(&mut self) -> Result<u64, Malformed> {
-        self.array().map(u64::from_ne_bytes)
-    }
-
-    pub(super) fn i64(&mut self) -> Result<i64, Malformed> {
-        self.array().map(i64::from_ne_bytes)
-    }
-
     /// Takes the magic and the version that open a block, and checks both.
     pub(super) fn opening(&mut self, magic: &[u8; 8], version: u16) -> Result<(), Malformed> {
         if self.array::<8>()? != *magic {
@@ -53,6 +55,18 @@ impl<'a> Reader<'a> {
         }
     }
 }
+
+macro_rules! integers {
+    ($($integer:ident)*) => {
+        impl Reader<'_> {
+            $(pub(super) fn $integer(&mut self) -> Result<$integer, Malformed> {
+                self.array().map($integer::from_ne_bytes)
+            })*
+        }
+    };
+}
+
+integers!(u16 u32 i32 u64 i64);
 
 /// The extension of a message: the bytes after the text's NUL, from the next multiple of 8. Plain
 /// peers do not read that far. None if the message ends before.

@@ -3,9 +3,7 @@
 
 use sysv_ipc::MessageType;
 
-use super::bytes::Reader;
-use super::malformed::Malformed;
-use super::message_type::mtype;
+use super::bytes::{Malformed, Reader};
 use super::reply::{Kind, Meta, Reply};
 
 /// The header of a packed message.
@@ -35,10 +33,8 @@ impl Packed {
         let mut reader = Reader::new(bytes);
         let (length, number) = (reader.u32()?, reader.u16()?);
         reader.u16()?; // reserved
-        let mtype = match number {
-            1..=4 => mtype(number.into()),
-            _ => return Err(Malformed::Type(number.into())),
-        };
+        let mtype = MessageType::new(number.into()).filter(|&mtype| mtype <= Reply::META);
+        let mtype = mtype.ok_or(Malformed::Type(number.into()))?;
         if mtype != Reply::DATA && length as usize > Self::LONGEST {
             return Err(Malformed::TooLong);
         }

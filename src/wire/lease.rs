@@ -5,9 +5,10 @@ use std::fmt;
 use subtle::ConstantTimeEq;
 use sysv_ipc::{MessageType, QueueId};
 
-use super::bytes::Reader;
-use super::malformed::Malformed;
-use super::message_type::LEASE_TYPE;
+use super::bytes::{Malformed, Reader};
+
+/// The type of the lease at the head of a reply queue: "mqfs".
+pub const LEASE_TYPE: MessageType = MessageType::new(0x6d71_6673).unwrap();
 
 /// 16 random bytes that are in a lease and in its owner's requests, and that nobody else can read.
 ///

@@ -7,22 +7,20 @@
 mod bytes;
 mod entry;
 mod lease;
-mod malformed;
-mod message_type;
 mod queue_mode;
 mod reply;
 mod request;
-mod size;
 mod start;
 
+pub use bytes::Malformed;
 pub use entry::{Entry, Packed};
-pub use lease::{Cookie, Lease, OwnerId};
-pub use malformed::Malformed;
-pub use message_type::{LEASE_TYPE, NORMAL_PRIORITY};
+pub use lease::{Cookie, LEASE_TYPE, Lease, OwnerId};
 pub use queue_mode::{
     DEFAULT_KEY, MARK, REPLY_QUEUE_MODE, REQUEST_QUEUE_MODE, is_request_queue_mode,
 };
-pub use reply::{Failure, Kind, Meta, Reply, Trailer};
-pub use request::{Arrived, Extension, Operation, Range, Request};
-pub use size::{MAX_PATH, MAX_PLAIN_REPLY, MAX_PLAIN_REQUEST, MAX_REPLY, MAX_REQUEST};
+pub use reply::{Failure, Kind, MAX_PLAIN_REPLY, MAX_REPLY, Meta, Reply, Trailer};
+pub use request::{
+    Arrived, Extension, MAX_PATH, MAX_PLAIN_REQUEST, MAX_REQUEST, NORMAL_PRIORITY, Operation,
+    Range, Request,
+};
 pub use start::{MAX_START, Start};

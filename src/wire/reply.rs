@@ -5,9 +5,13 @@ use std::fmt;
 use nix::errno::Errno;
 use sysv_ipc::MessageType;
 
-use super::bytes::{Reader, extension_after, pad_to_extension};
-use super::malformed::Malformed;
-use super::message_type::mtype;
+use super::bytes::{Malformed, Reader, extension_after, pad_to_extension};
+
+/// The most bytes of `mtext` in a message to a plain client. Its buffer may be no larger.
+pub const MAX_PLAIN_REPLY: usize = 4096;
+
+/// The most bytes of `mtext` in a message to an extended client.
+pub const MAX_REPLY: usize = 65_536;
 
 /// One message of a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,10 +27,10 @@ pub enum Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
-    pub const FAILURE: MessageType = mtype(1);
-    pub const DATA: MessageType = mtype(2);
-    pub const END: MessageType = mtype(3);
-    pub const META: MessageType = mtype(4);
+    pub const FAILURE: MessageType = MessageType::new(1).unwrap();
+    pub const DATA: MessageType = MessageType::new(2).unwrap();
+    pub const END: MessageType = MessageType::new(3).unwrap();
+    pub const META: MessageType = MessageType::new(4).unwrap();
 
     /// Decodes a message. An END without our trailer is a plain one, whatever it contains.
     pub fn decode(mtype: MessageType, text: &'a [u8]) -> Result<Self, Malformed> {
@@ -78,30 +82,21 @@ pub enum Kind {
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Unknown => "unknown",
-            Self::Regular => "regular file",
-            Self::Directory => "directory",
-            Self::Link => "symbolic link",
-            Self::Fifo => "FIFO",
-            Self::Socket => "socket",
-            Self::CharacterDevice => "character device",
-            Self::BlockDevice => "block device",
-        })
+        f.pad(Self::ALL[*self as usize].1)
     }
 }
 
 impl Kind {
-    /// Each kind at the index that is its number in a META.
-    const ALL: [Kind; 8] = [
-        Self::Unknown,
-        Self::Regular,
-        Self::Directory,
-        Self::Link,
-        Self::Fifo,
-        Self::Socket,
-        Self::CharacterDevice,
-        Self::BlockDevice,
+    /// Each kind with its name, at the index that is its number in a META.
+    const ALL: [(Kind, &str); 8] = [
+        (Self::Unknown, "unknown"),
+        (Self::Regular, "regular file"),
+        (Self::Directory, "directory"),
+        (Self::Link, "symbolic link"),
+        (Self::Fifo, "FIFO"),
+        (Self::Socket, "socket"),
+        (Self::CharacterDevice, "character device"),
+        (Self::BlockDevice, "block device"),
     ];
 }
 
@@ -132,7 +127,7 @@ impl Meta {
     pub(super) fn decode(text: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(text);
         reader.opening(Self::MAGIC, Self::VERSION)?;
-        let kind = *Kind::ALL.get(usize::from(reader.u16()?)).ok_or(Malformed::Field)?;
+        let (kind, _) = *Kind::ALL.get(usize::from(reader.u16()?)).ok_or(Malformed::Field)?;
         let (mode, size) = (reader.u32()?, reader.u64()?);
         let mtime = (reader.i64()?, reader.u32()?);
         reader.u32()?; // reserved
@@ -213,17 +208,12 @@ impl Failure {
     /// The text ends at the first NUL, or with the message.
     fn decode(text: &[u8]) -> Self {
         let nul = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
-        let errno = extension_after(text, nul).and_then(|bytes| Self::decode_errno(bytes).ok());
+        let errno = extension_after(text, nul).and_then(|bytes| {
+            let mut reader = Reader::new(bytes);
+            reader.opening(Self::MAGIC, Self::VERSION).ok()?;
+            reader.u16().ok()?; // reserved
+            Some(Errno::from_raw(reader.i32().ok()?)).filter(|&errno| errno != Errno::UnknownErrno)
+        });
         Self { text: text[..nul].to_vec(), errno }
-    }
-
-    fn decode_errno(bytes: &[u8]) -> Result<Errno, Malformed> {
-        let mut reader = Reader::new(bytes);
-        reader.opening(Self::MAGIC, Self::VERSION)?;
-        reader.u16()?; // reserved
-        match Errno::from_raw(reader.i32()?) {
-            Errno::UnknownErrno => Err(Malformed::Field),
-            errno => Ok(errno),
-        }
     }
 }

@@ -4,13 +4,24 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use sysv_ipc::QueueId;
+use sysv_ipc::{MessageType, QueueId};
 
-use super::bytes::{Reader, extension_after, pad_to_extension};
+use super::bytes::{Malformed, Reader, extension_after, pad_to_extension};
 use super::lease::Cookie;
-use super::malformed::Malformed;
-use super::size::{MAX_PATH, MAX_REQUEST};
 use super::start::Start;
+
+/// The type of a normal request. The type is the priority: the server receives the lowest first.
+pub const NORMAL_PRIORITY: MessageType = MessageType::new(1).unwrap();
+
+/// The longest path, in bytes without its NUL: `PATH_MAX` - 1.
+pub const MAX_PATH: usize = 4095;
+
+/// The most bytes of `mtext` in a valid request.
+pub const MAX_REQUEST: usize = 8192;
+
+/// The most bytes of `mtext` in a request that every plain server accepts: an id, and a path of 256
+/// bytes. TLPI's server accepts 4,100, and exits when a request is larger (`E2BIG`).
+pub const MAX_PLAIN_REQUEST: usize = 260;
 
 /// A request. Any program can send one, so nothing in it is proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,13 +105,10 @@ impl<'a> Extension<'a> {
     const LIST: u16 = 4;
     const TREE: u16 = 5;
 
-    /// Magic, version, operation, flags and cookie keep their places in every future version: the
+    /// Decodes what follows the magic. Magic, version, operation, flags and cookie keep their places in every future version: the
     /// server needs the cookie before it may tell a client that a version is unknown.
     fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
-        if reader.array::<8>()? != *Self::MAGIC {
-            return Err(Malformed::Magic);
-        }
         let (version, operation, flags) = (reader.u16()?, reader.u16()?, reader.u32()?);
         let cookie = Cookie::new(reader.array()?);
         let operation = match (version, operation, flags) {
@@ -115,8 +123,7 @@ impl<'a> Extension<'a> {
                 Operation::Resume(range, arrived)
             }
             (Self::VERSION, Self::STAT, 0) => {
-                let follow = reader.u32()?;
-                reader.u32()?; // reserved
+                let (follow, _reserved) = (reader.u32()?, reader.u32()?);
                 match follow {
                     0 | 1 => Operation::Stat { follow: follow == 1 },
                     _ => return Err(Malformed::Field),
@@ -184,10 +191,10 @@ impl<'a> Request<'a> {
             .take(MAX_PATH + 1)
             .position(|&byte| byte == 0)
             .ok_or(Malformed::UnterminatedPath)?;
-        let extension = match extension_after(text, id_size() + length) {
-            Some(bytes) if bytes.starts_with(Extension::MAGIC) => Some(Extension::decode(bytes)?),
-            _ => None,
-        };
+        let extension = extension_after(text, size_of::<i32>() + length)
+            .and_then(|bytes| bytes.strip_prefix(Extension::MAGIC))
+            .map(Extension::decode)
+            .transpose()?;
         let path = Path::new(OsStr::from_bytes(&rest[..length]));
         Ok(Self { reply_queue: QueueId::new(id), path, extension })
     }
@@ -199,7 +206,7 @@ impl<'a> Request<'a> {
     pub fn encode(&self) -> Vec<u8> {
         let path = self.path.as_os_str().as_bytes();
         assert!(path.len() <= MAX_PATH && !path.contains(&0), "not a path");
-        let mut out = Vec::with_capacity(id_size() + path.len() + 64);
+        let mut out = Vec::with_capacity(size_of::<i32>() + path.len() + 64);
         out.extend_from_slice(&self.reply_queue.get().to_ne_bytes());
         out.extend_from_slice(path);
         match &self.extension {
@@ -211,8 +218,4 @@ impl<'a> Request<'a> {
         }
         out
     }
-}
-
-const fn id_size() -> usize {
-    size_of::<i32>()
 }

@@ -1,7 +1,6 @@
 //! Where a listing or a tree begins.
 
-use super::bytes::Reader;
-use super::malformed::Malformed;
+use super::bytes::{Malformed, Reader};
 
 /// The longest path of a [`Start`], in bytes: it must fit into a request beside the longest path.
 pub const MAX_START: usize = 4032;

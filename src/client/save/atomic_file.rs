@@ -17,8 +17,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::linkat;
 
 use super::cleanup_guard::CleanupGuard;
-use super::dir::{Dir, check_name};
-use super::temporary_name::with_temporary_name;
+use super::dir::{Dir, PreservedAttrs, check_name};
 use crate::sys::errno_of;
 
 /// A file that is being written. If it is dropped before [`commit`](Self::commit), it disappears,
@@ -29,44 +28,56 @@ pub(super) struct AtomicFile {
     name: OsString,
     pub(super) file: File,
     temporary: Option<String>,
+    attrs: Option<PreservedAttrs>,
     cleanup: CleanupGuard,
 }
 
 impl AtomicFile {
-    /// Begins a file with this mode, less the umask, which will have this name in the directory.
+    /// Begins a file which will have this name in the directory, and the given attributes or the
+    /// usual mode, less the umask.
     pub(super) fn create(
         dir: &Dir,
         name: &OsStr,
-        mode: Mode,
+        attrs: Option<PreservedAttrs>,
         cleanup: &CleanupGuard,
     ) -> Result<Self, Errno> {
         check_name(name)?;
+        // Until it is complete the file is private, if its final mode may be.
+        let mode = Mode::from_bits_truncate(if attrs.is_some() { 0o600 } else { 0o666 });
         let (file, temporary) = match create_unnamed(dir, mode) {
             Ok(file) => (file, None),
             Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::ENOENT | Errno::EINVAL) => {
                 let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
-                let mut held = cleanup.lock();
-                let (file, temporary) = with_temporary_name(|name| {
-                    dir.open_below(OsStr::new(name), flags, mode).map(File::from)
+                let (file, temporary) = cleanup.make_temporary(dir.handle(), |name| {
+                    dir.open_below(OsStr::new(name), flags, mode)
                 })?;
-                held.temporary = Some((dir.handle(), temporary.clone()));
-                (file, Some(temporary))
+                (file.into(), Some(temporary))
             }
             Err(errno) => return Err(errno),
         };
         let (dir, name, cleanup) = (dir.clone(), name.to_owned(), cleanup.clone());
-        Ok(Self { dir, name, file, temporary, cleanup })
+        Ok(Self { dir, name, file, temporary, attrs, cleanup })
     }
 
     pub(super) fn write_all(&mut self, bytes: &[u8]) -> Result<(), Errno> {
         self.file.write_all(bytes).map_err(|error| errno_of(&error))
     }
 
-    /// Gives the file its name. It replaces another file or a link, but no directory.
+    /// Gives the file its attributes and its name. It replaces another file or a link, but no directory.
     pub(super) fn commit(mut self) -> Result<(), Errno> {
+        if let Some(attrs) = &self.attrs {
+            attrs.apply(&self.file)?;
+        }
         if self.temporary.is_none() {
             match link(&self.file, &self.dir, &self.name) {
-                Err(Errno::EEXIST) => self.link_temporarily()?,
+                // linkat(2) does not replace a file, but renameat(2) does.
+                Err(Errno::EEXIST) => {
+                    let ((), temporary) =
+                        self.cleanup.make_temporary(self.dir.handle(), |name| {
+                            link(&self.file, &self.dir, OsStr::new(name))
+                        })?;
+                    self.temporary = Some(temporary);
+                }
                 outcome => return outcome,
             }
         }
@@ -75,18 +86,6 @@ impl AtomicFile {
         }
         self.temporary = None;
         self.cleanup.forget_temporary();
-        Ok(())
-    }
-
-    /// Links the file under a temporary name: linkat(2) does not replace a file, but renameat(2)
-    /// does.
-    fn link_temporarily(&mut self) -> Result<(), Errno> {
-        let mut held = self.cleanup.lock();
-        let ((), temporary) =
-            with_temporary_name(|name| link(&self.file, &self.dir, OsStr::new(name)))?;
-        held.temporary = Some((self.dir.handle(), temporary.clone()));
-        drop(held);
-        self.temporary = Some(temporary);
         Ok(())
     }
 }
@@ -111,6 +110,12 @@ fn create_unnamed(dir: &Dir, mode: Mode) -> Result<File, Errno> {
 }
 
 fn link(file: &File, dir: &Dir, name: &OsStr) -> Result<(), Errno> {
-    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-    linkat(AT_FDCWD, unnamed.as_str(), dir, name, AtFlags::AT_SYMLINK_FOLLOW)
+    match linkat(file, "", dir, name, AtFlags::AT_EMPTY_PATH) {
+        // Before Linux 6.10 this took CAP_DAC_READ_SEARCH.
+        Err(Errno::ENOENT) => {
+            let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+            linkat(AT_FDCWD, unnamed.as_str(), dir, name, AtFlags::AT_SYMLINK_FOLLOW)
+        }
+        outcome => outcome,
+    }
 }

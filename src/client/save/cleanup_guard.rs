@@ -3,8 +3,11 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nix::errno::Errno;
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::sys::getpid;
 
 /// What must be undone if the process ends now. Writers keep it up to date; whatever ends the
 /// process, such as a signal handler's thread, calls [`discard`](Self::discard). Clones share one
@@ -15,7 +18,7 @@ pub struct CleanupGuard(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 pub(super) struct State {
     /// The temporary name of the file that is being written.
-    pub(super) temporary: Option<(Arc<OwnedFd>, String)>,
+    temporary: Option<(Arc<OwnedFd>, String)>,
     /// Directories that were made writable, and their original modes.
     opened: Vec<(Arc<OwnedFd>, Mode)>,
 }
@@ -27,6 +30,18 @@ impl CleanupGuard {
         for (dir, mode) in self.lock().opened.drain(..) {
             let _ = fchmod(dir, mode);
         }
+    }
+
+    /// Makes a file under a temporary name in the directory, and notes the name.
+    pub(super) fn make_temporary<T>(
+        &self,
+        dir: Arc<OwnedFd>,
+        make: impl FnMut(&str) -> Result<T, Errno>,
+    ) -> Result<(T, String), Errno> {
+        let mut held = self.lock();
+        let (made, name) = with_temporary_name(make)?;
+        held.temporary = Some((dir, name.clone()));
+        Ok((made, name))
     }
 
     pub(super) fn remove_temporary(&self) {
@@ -59,4 +74,18 @@ impl State {
         let found = self.opened.iter().rposition(|(opened, _)| Arc::ptr_eq(opened, dir))?;
         Some(self.opened.swap_remove(found).1)
     }
+}
+
+/// Calls `make` with temporary names, which say whose they are, until one is free.
+pub(super) fn with_temporary_name<T>(
+    mut make: impl FnMut(&str) -> Result<T, Errno>,
+) -> Result<(T, String), Errno> {
+    for n in 0..100 {
+        let name = format!(".mqfs-{}-{n}.part", getpid());
+        match make(&name) {
+            Err(Errno::EEXIST) => {}
+            outcome => return outcome.map(|made| (made, name)),
+        }
+    }
+    Err(Errno::EEXIST)
 }

@@ -16,8 +16,7 @@ use nix::sys::stat::{Mode, UtimensatFlags, fchmod, fstat, futimens, mkdirat, uti
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
-use super::cleanup_guard::CleanupGuard;
-use super::temporary_name::with_temporary_name;
+use super::cleanup_guard::{CleanupGuard, with_temporary_name};
 use crate::sys::geteuid;
 
 /// A directory to write below. Clones share one descriptor.

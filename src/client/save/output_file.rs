@@ -59,8 +59,7 @@ impl OutputFile {
             let file = dir.open_below(&name, OFlag::O_WRONLY, Mode::empty())?;
             return Ok(Self(Output::InPlace(file.into())));
         }
-        let usual = Mode::from_bits_truncate(0o666);
-        let new = AtomicFile::create(&dir, &name, usual, cleanup)?;
+        let new = AtomicFile::create(&dir, &name, None, cleanup)?;
         if let Some(existing) = existing {
             fchmod(&new.file, replacement_mode(&existing, &fstat(&new.file)?))?;
         }

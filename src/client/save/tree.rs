@@ -128,10 +128,9 @@ pub fn write_file(
 ) -> Result<Report, Error> {
     let failed = |errno| Error::from(Cause::Output(errno));
     let attrs = transfer.metadata().and_then(|metadata| preserved(&metadata, options));
-    let mode = file_mode(attrs.as_ref());
-    let mut file = AtomicFile::create(dir, name, mode, &options.cleanup).map_err(failed)?;
+    let mut file = AtomicFile::create(dir, name, attrs, &options.cleanup).map_err(failed)?;
     read(transfer, u64::MAX, on_event, |bytes| file.write_all(bytes).map_err(failed))?;
-    commit(file, attrs.as_ref()).map_err(failed)?;
+    file.commit().map_err(failed)?;
     if transfer.has_changed() {
         on_event(Event::Changed { path: Path::new("") });
     }
@@ -166,18 +165,6 @@ fn preserved(metadata: &Metadata, options: &WriteOptions) -> Option<PreservedAtt
         mode: Mode::from_bits_truncate(metadata.mode() & 0o1777),
         mtime: TimeSpec::new(metadata.mtime(), metadata.mtime_nsec().into()),
     })
-}
-
-/// The mode of a file until it is complete: private if its final mode may be.
-fn file_mode(attrs: Option<&PreservedAttrs>) -> Mode {
-    attrs.map_or(Mode::from_bits_truncate(0o666), |_| Mode::S_IRUSR | Mode::S_IWUSR)
-}
-
-fn commit(file: AtomicFile, attrs: Option<&PreservedAttrs>) -> Result<(), Errno> {
-    if let Some(attrs) = attrs {
-        attrs.apply(&file.file)?;
-    }
-    file.commit()
 }
 
 struct Writer<'a> {
@@ -325,14 +312,13 @@ impl Writer<'_> {
             buffer.extend_from_slice(bytes);
             Ok::<_, Trouble>(())
         })?;
-        let mode = file_mode(attrs.as_ref());
-        let mut file = AtomicFile::create(self.parent()?, name, mode, &self.options.cleanup)?;
+        let mut file = AtomicFile::create(self.parent()?, name, attrs, &self.options.cleanup)?;
         file.write_all(&buffer)?;
         self.buffer = buffer;
         bytes += read(entry, u64::MAX, self.on_event, |bytes| {
             file.write_all(bytes).map_err(Trouble::Errno)
         })?;
-        commit(file, attrs.as_ref())?;
+        file.commit()?;
         self.report.files += 1;
         self.report.bytes += bytes;
         if entry.has_changed() {
