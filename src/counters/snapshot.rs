@@ -3,10 +3,11 @@
 use std::array;
 use std::time::{Duration, SystemTime};
 
-use sysv_ipc::{Error, Key, Pid, QueueId, SharedMemory, SharedMemoryStatus, Uid};
+use sysv_ipc::{Error, Key, Pid, QueueId, SharedMemory, Uid};
 
 use super::layout::{BOUNDS, MAGIC, NO_QUEUE, VERSION, word};
 use super::reason::{FailureReason, RefusalReason};
+use crate::ownership::server_lock::untrusted_user;
 use crate::sys::geteuid;
 
 /// What [`read`] found under a key.
@@ -68,17 +69,12 @@ pub fn read(key: Key, owner: Option<Uid>) -> Result<Lookup, Error> {
 
 fn read_segment(key: Key, owner: Uid) -> Result<Lookup, Error> {
     let segment = SharedMemory::open(key)?;
-    if let Some(uid) = untrusted_user(&segment.status()?, owner) {
+    if let Some(uid) = untrusted_user(&segment.status()?.permissions, owner) {
         return Ok(Lookup::NotTrusted(uid));
     }
     let memory = segment.attach_read_only()?;
     let snapshot = Snapshot::of(|index| memory.load(index));
     Ok(snapshot.map_or(Lookup::Unknown, |snapshot| Lookup::Found(Box::new(snapshot))))
-}
-
-fn untrusted_user(status: &SharedMemoryStatus, owner: Uid) -> Option<Uid> {
-    let users = [status.permissions.uid, status.permissions.cuid];
-    users.into_iter().find(|&uid| !uid.is_root() && uid != owner)
 }
 
 impl Snapshot {

@@ -7,7 +7,7 @@
 //!
 //! A semaphore that another user made counts for nothing, unless that user is root.
 
-use sysv_ipc::{Error, Key, Lock, SemaphoreStatus, Uid};
+use sysv_ipc::{Error, Key, Lock, Permissions, Uid};
 
 /// What the lock of a key says about its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub enum ServerState {
 pub fn server_state(key: Key, owner: Uid) -> ServerState {
     let read = || {
         let semaphore = Lock::open(key)?;
-        if !is_trusted(&semaphore.status()?, owner) {
+        if untrusted_user(&semaphore.status()?.permissions, owner).is_some() {
             return Ok(ServerState::NoLock);
         }
         let held = semaphore.is_held()?;
@@ -33,9 +33,7 @@ pub fn server_state(key: Key, owner: Uid) -> ServerState {
     read().unwrap_or(ServerState::NoLock)
 }
 
-/// Whether only root and this user can have made or changed the semaphore.
-pub(crate) fn is_trusted(status: &SemaphoreStatus, server: Uid) -> bool {
-    [status.permissions.uid, status.permissions.cuid]
-        .into_iter()
-        .all(|uid| uid.is_root() || uid == server)
+/// A user who can have made or changed the object, and is neither root nor the server's user.
+pub(crate) fn untrusted_user(permissions: &Permissions, server: Uid) -> Option<Uid> {
+    [permissions.uid, permissions.cuid].into_iter().find(|&uid| !uid.is_root() && uid != server)
 }

@@ -114,16 +114,6 @@ macro_rules! ipc_object {
             }
         }
 
-        impl $crate::IpcObject for $name {
-            type Status = $status;
-
-            fn read_status(
-                raw: &<$crate::$id as $crate::syscalls::Kind>::RawStatus,
-            ) -> $status {
-                $status::from_raw(raw)
-            }
-        }
-
         impl $crate::object::Id for $name {
             type Kind = $crate::$id;
 
@@ -142,6 +132,30 @@ macro_rules! ipc_object {
     };
 }
 pub(crate) use ipc_object;
+
+/// What the kernel tells about an object: a structure, and the value of each field from the C
+/// structure.
+macro_rules! object_status {
+    ($(#[$doc:meta])* $object:ident: $name:ident from $raw:ident: $raw_type:ty {
+        $($(#[$field_doc:meta])* $field:ident: $type:ty = $value:expr,)+
+    }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $type,)+
+        }
+
+        impl $crate::IpcObject for $object {
+            type Status = $name;
+
+            fn read_status($raw: &$raw_type) -> $name {
+                $name { $($field: $value,)+ }
+            }
+        }
+    };
+}
+pub(crate) use object_status;
 
 pub(crate) fn status<T: IpcObject>(object: T) -> Result<T::Status, Error> {
     raw_status(object).map(|raw| T::read_status(&raw))

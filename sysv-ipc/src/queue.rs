@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 use libc::{c_int, c_long};
 
 use crate::deadline::try_until;
-use crate::object::{self, Id, ipc_object};
+use crate::object::{self, Id, ipc_object, object_status};
 use crate::permissions::{Settings, time};
 use crate::syscalls;
 use crate::{
@@ -222,47 +222,33 @@ impl Queue {
 
 ipc_object!(Queue(QueueId), QueueStatus, msgget(), msgctl);
 
-/// What the kernel tells about a queue: `struct msqid_ds`, msgctl(2). The kernel reads all fields
-/// under its lock, so they belong together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct QueueStatus {
-    /// Whose the queue is, and who may use it.
-    pub permissions: Permissions,
-    /// Messages in the queue.
-    pub messages: u64,
-    /// Bytes of `mtext` in the queue.
-    pub bytes: u64,
-    /// The most bytes of `mtext` that the queue can hold, `msg_qbytes`.
-    pub max_bytes: u64,
-    /// The process that sent last. None if none did, or if this pid namespace cannot see it.
-    pub last_sender: Option<Pid>,
-    /// The process or thread that received last. None if none did, or if this pid namespace cannot
-    /// see it.
-    pub last_receiver: Option<Pid>,
-    /// When a message was last sent, in whole seconds.
-    pub sent_at: Option<SystemTime>,
-    /// When a message was last received, in whole seconds.
-    pub received_at: Option<SystemTime>,
-    /// When the queue was created or last changed by `IPC_SET`, in whole seconds.
-    pub changed_at: SystemTime,
+object_status! {
+    /// What the kernel tells about a queue: `struct msqid_ds`, msgctl(2). The kernel reads all
+    /// fields under its lock, so they belong together.
+    Queue: QueueStatus from raw: libc::msqid_ds {
+        /// Whose the queue is, and who may use it.
+        permissions: Permissions = Permissions::from_raw(&raw.msg_perm),
+        /// Messages in the queue.
+        messages: u64 = raw.msg_qnum,
+        /// Bytes of `mtext` in the queue.
+        bytes: u64 = raw.__msg_cbytes,
+        /// The most bytes of `mtext` that the queue can hold, `msg_qbytes`.
+        max_bytes: u64 = raw.msg_qbytes,
+        /// The process that sent last. None if none did, or if this pid namespace cannot see it.
+        last_sender: Option<Pid> = Pid::known(raw.msg_lspid),
+        /// The process or thread that received last. None if none did, or if this pid namespace
+        /// cannot see it.
+        last_receiver: Option<Pid> = Pid::known(raw.msg_lrpid),
+        /// When a message was last sent, in whole seconds.
+        sent_at: Option<SystemTime> = time(raw.msg_stime),
+        /// When a message was last received, in whole seconds.
+        received_at: Option<SystemTime> = time(raw.msg_rtime),
+        /// When the queue was created or last changed by `IPC_SET`, in whole seconds.
+        changed_at: SystemTime = time(raw.msg_ctime).unwrap_or(SystemTime::UNIX_EPOCH),
+    }
 }
 
 impl QueueStatus {
-    pub(crate) fn from_raw(raw: &libc::msqid_ds) -> Self {
-        Self {
-            permissions: Permissions::from_raw(&raw.msg_perm),
-            messages: raw.msg_qnum,
-            bytes: raw.__msg_cbytes,
-            max_bytes: raw.msg_qbytes,
-            last_sender: Pid::known(raw.msg_lspid),
-            last_receiver: Pid::known(raw.msg_lrpid),
-            sent_at: time(raw.msg_stime),
-            received_at: time(raw.msg_rtime),
-            changed_at: time(raw.msg_ctime).unwrap_or(SystemTime::UNIX_EPOCH),
-        }
-    }
-
     /// The part that [`Queue::set`] can change, as it is now.
     pub fn settings(&self) -> QueueSettings {
         let Permissions { uid, gid, mode, .. } = self.permissions;

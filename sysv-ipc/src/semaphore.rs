@@ -6,7 +6,7 @@ use libc::c_int;
 
 use crate::limits::count;
 use crate::memory::Guarded;
-use crate::object::{self, Id, ipc_object};
+use crate::object::{self, Id, ipc_object, object_status};
 use crate::permissions::time;
 use crate::syscalls::{self, Errno};
 use crate::{Error, Key, Mode, OperateError, Permissions, Pid, SemaphoreId, Settings};
@@ -220,27 +220,16 @@ impl SemaphoreSet {
 
 ipc_object!(SemaphoreSet(SemaphoreId), SemaphoreStatus, semget(count: u16), semctl);
 
-/// What the kernel tells about a semaphore set: `struct semid_ds`, semctl(2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SemaphoreStatus {
-    /// Whose the set is, and who may use it.
-    pub permissions: Permissions,
-    /// How many semaphores it has.
-    pub count: usize,
-    /// When `semop` last changed it, in whole seconds.
-    pub operated_at: Option<SystemTime>,
-    /// When the set was created or last changed by `semctl`, in whole seconds.
-    pub changed_at: SystemTime,
-}
-
-impl SemaphoreStatus {
-    pub(crate) fn from_raw(raw: &libc::semid_ds) -> Self {
-        Self {
-            permissions: Permissions::from_raw(&raw.sem_perm),
-            count: count(raw.sem_nsems),
-            operated_at: time(raw.sem_otime),
-            changed_at: time(raw.sem_ctime).unwrap_or(SystemTime::UNIX_EPOCH),
-        }
+object_status! {
+    /// What the kernel tells about a semaphore set: `struct semid_ds`, semctl(2).
+    SemaphoreSet: SemaphoreStatus from raw: libc::semid_ds {
+        /// Whose the set is, and who may use it.
+        permissions: Permissions = Permissions::from_raw(&raw.sem_perm),
+        /// How many semaphores it has.
+        count: usize = count(raw.sem_nsems),
+        /// When `semop` last changed it, in whole seconds.
+        operated_at: Option<SystemTime> = time(raw.sem_otime),
+        /// When the set was created or last changed by `semctl`, in whole seconds.
+        changed_at: SystemTime = time(raw.sem_ctime).unwrap_or(SystemTime::UNIX_EPOCH),
     }
 }

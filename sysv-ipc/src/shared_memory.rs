@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use libc::c_int;
 
 use crate::memory::{Mapping, WORD};
-use crate::object::{self, Id, ipc_object};
+use crate::object::{self, Id, ipc_object, object_status};
 use crate::permissions::time;
 use crate::{Error, Key, Mode, Permissions, Pid, Settings, SharedMemoryId};
 
@@ -73,49 +73,34 @@ impl SharedMemory {
 
 ipc_object!(SharedMemory(SharedMemoryId), SharedMemoryStatus, shmget(size: usize), shmctl);
 
-/// What the kernel tells about a segment: `struct shmid_ds`, shmctl(2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SharedMemoryStatus {
-    /// Whose the segment is, and who may use it. Its key is [`Key::PRIVATE`] once it is removed.
-    pub permissions: Permissions,
-    /// The size it was created with, in bytes.
-    pub size: usize,
-    /// How often it is attached. One process may attach it more than once.
-    pub attached: u64,
-    /// The process that created it. None if this pid namespace cannot see it.
-    pub creator: Option<Pid>,
-    /// The process that last attached or detached it. None if none did, or if this pid namespace
-    /// cannot see it.
-    pub last_user: Option<Pid>,
-    /// Whether it vanishes when the last process detaches it (`SHM_DEST`).
-    pub is_removed: bool,
-    /// When it was last attached, in whole seconds.
-    pub attached_at: Option<SystemTime>,
-    /// When it was last detached, in whole seconds.
-    pub detached_at: Option<SystemTime>,
-    /// When it was created or last changed by `IPC_SET`, in whole seconds.
-    pub changed_at: SystemTime,
+object_status! {
+    /// What the kernel tells about a segment: `struct shmid_ds`, shmctl(2).
+    SharedMemory: SharedMemoryStatus from raw: libc::shmid_ds {
+        /// Whose the segment is, and who may use it. Once it is removed, its key is
+        /// [`Key::PRIVATE`].
+        permissions: Permissions = Permissions::from_raw(&raw.shm_perm),
+        /// The size it was created with, in bytes.
+        size: usize = raw.shm_segsz,
+        /// How often it is attached. One process may attach it more than once.
+        attached: u64 = raw.shm_nattch,
+        /// The process that created it. None if this pid namespace cannot see it.
+        creator: Option<Pid> = Pid::known(raw.shm_cpid),
+        /// The process that last attached or detached it. None if none did, or if this pid
+        /// namespace cannot see it.
+        last_user: Option<Pid> = Pid::known(raw.shm_lpid),
+        /// Whether it vanishes when the last process detaches it (`SHM_DEST`).
+        is_removed: bool = u32::from(raw.shm_perm.mode) & SHM_DEST != 0,
+        /// When it was last attached, in whole seconds.
+        attached_at: Option<SystemTime> = time(raw.shm_atime),
+        /// When it was last detached, in whole seconds.
+        detached_at: Option<SystemTime> = time(raw.shm_dtime),
+        /// When it was created or last changed by `IPC_SET`, in whole seconds.
+        changed_at: SystemTime = time(raw.shm_ctime).unwrap_or(SystemTime::UNIX_EPOCH),
+    }
 }
 
 /// `SHM_DEST`, a bit of the mode in `IPC_STAT`; not in libc.
 const SHM_DEST: u32 = 0o1000;
-
-impl SharedMemoryStatus {
-    pub(crate) fn from_raw(raw: &libc::shmid_ds) -> Self {
-        Self {
-            permissions: Permissions::from_raw(&raw.shm_perm),
-            size: raw.shm_segsz,
-            attached: raw.shm_nattch,
-            creator: Pid::known(raw.shm_cpid),
-            last_user: Pid::known(raw.shm_lpid),
-            is_removed: u32::from(raw.shm_perm.mode) & SHM_DEST != 0,
-            attached_at: time(raw.shm_atime),
-            detached_at: time(raw.shm_dtime),
-            changed_at: time(raw.shm_ctime).unwrap_or(SystemTime::UNIX_EPOCH),
-        }
-    }
-}
 
 /// A segment attached for reading only; `shmdt` when it goes out of scope.
 ///

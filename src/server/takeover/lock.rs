@@ -3,7 +3,7 @@
 use sysv_ipc::{Acquire, Key, Lock, Mode, ProcessMark};
 
 use super::attempt::{Attempt, removed, take_over};
-use crate::ownership::server_lock::is_trusted;
+use crate::ownership::server_lock::untrusted_user;
 use crate::server::error::Error;
 use crate::sys::{geteuid, getpid};
 
@@ -40,7 +40,7 @@ impl ServerLock {
             found => found?,
         };
         let status = semaphore.status()?;
-        if !is_trusted(&status, geteuid()) {
+        if untrusted_user(&status.permissions, geteuid()).is_some() {
             return match geteuid().is_root() {
                 true => Ok(removed(semaphore.remove())?),
                 false => Err(Error::ForeignLock { key, uid: status.permissions.cuid }),
