@@ -10,9 +10,10 @@ use super::admission::Admitted;
 use super::confine::{CallerGroups, GroupFinder, Sandbox, UnknownGroups, become_caller};
 use super::loggable::loggable;
 use super::resolve::Export;
-use super::send::{Opened, Outbox, SendFailure, Sent, Unanswerable, Undelivered};
+use super::send::{Outbox, SendFailure, Unanswerable, Undelivered, open, send};
 use crate::counters::Writer;
 use crate::sys::exit_now;
+use crate::wire::Trailer;
 
 /// Answers requests, each in a child. This is what the children inherit.
 #[derive(Debug)]
@@ -54,7 +55,7 @@ impl RequestHandler {
         request: Admitted<'_>,
         groups: Option<&CallerGroups>,
         outbox: &mut Outbox<'_>,
-    ) -> Result<Sent, SendFailure> {
+    ) -> Result<Trailer, SendFailure> {
         let confined = become_caller(request, groups)
             .map_err(|errno| Unanswerable::new("the server cannot act for this user", errno))?;
         if let Some(unknown) = groups.and_then(|groups| groups.unknown)
@@ -62,14 +63,14 @@ impl RequestHandler {
         {
             return Err(without_groups(unknown, outbox));
         }
-        let opened = Opened::open(&self.export, &confined)?;
-        let sealed = self.sandbox.seal(opened.tree()).map_err(|errno| {
+        let mut source = open(&self.export, &confined)?;
+        let sealed = self.sandbox.seal(source.tree()).map_err(|errno| {
             Unanswerable::new("the server has no room to confine itself", errno)
         })?;
-        opened.send(sealed, request.reply.dialect, outbox)
+        send(sealed, &mut *source, outbox)
     }
 
-    fn count(&self, outcome: &Result<Sent, SendFailure>, received: Instant) {
+    fn count(&self, outcome: &Result<Trailer, SendFailure>, received: Instant) {
         match outcome {
             Ok(_) => self.counters.completed(received.elapsed()),
             Err(failure) => match failure.reason() {
@@ -94,7 +95,7 @@ fn without_groups(unknown: UnknownGroups, outbox: &Outbox<'_>) -> SendFailure {
 fn log(
     request: Admitted<'_>,
     groups: Option<CallerGroups>,
-    outcome: &Result<Sent, SendFailure>,
+    outcome: &Result<Trailer, SendFailure>,
     bytes: u64,
     received: Instant,
 ) {
@@ -103,8 +104,8 @@ fn log(
     let path = loggable(request.path);
     let ms = (received.elapsed().as_secs_f64() * 1e6).round() / 1e3;
     let outcome = match outcome {
-        Ok(Sent { changed: false }) => "sent".to_owned(),
-        Ok(Sent { changed: true }) => "sent, but the file changed".to_owned(),
+        Ok(Trailer { changed: false, .. }) => "sent".to_owned(),
+        Ok(Trailer { changed: true, .. }) => "sent, but the file changed".to_owned(),
         Err(failure) => failure.to_string(),
     };
     let unknown_groups = groups.and_then(|groups| groups.unknown).map(|why| why.to_string());

@@ -1,7 +1,7 @@
 //! Sends a regular file, or a part of it.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
@@ -18,111 +18,84 @@ use crate::wire::{Arrived, Meta, Range};
 /// this transfer covers only the rest. An unchanged mtime would not prove that part unchanged,
 /// since two writes within a tick of the clock, or a write through mmap, may leave it as it was.
 #[derive(Debug)]
-pub(crate) struct OpenedFile {
+pub(super) struct OpenedFile {
     file: File,
     stat: FileStat,
-    range: Range,
+    offset: u64,
     /// How many bytes are left to send. None: the size is unknown, so it is read to its end.
     left: Option<u64>,
-    before: Before,
+    unverified: Option<Unverified>,
 }
 
-/// What is left to do before the first byte can be read.
+/// The part of a file that the client already has.
 #[derive(Debug)]
-enum Before {
-    Seek,
-    Verify(Arrived),
-    Verifying(Verification),
-    Nothing,
-}
-
-/// Compares the checksum of a part of a file, a piece at a time.
-#[derive(Debug)]
-pub(super) struct Verification {
+struct Unverified {
     left: u64,
     wanted: u32,
     checksum: crc32fast::Hasher,
 }
 
-impl Verification {
-    /// How many bytes it reads at once.
+impl OpenedFile {
+    /// How many bytes to verify at once.
     const PIECE: usize = 256 << 10;
 
-    /// Verifies this many bytes, from the file's current position on.
-    pub(super) fn new(bytes: u64, wanted: u32) -> Self {
-        Self { left: bytes, wanted, checksum: crc32fast::Hasher::new() }
-    }
-
-    /// Reads the next piece. None: there is more to read. Otherwise: whether the checksum matches.
-    pub(super) fn read(&mut self, file: &mut File) -> io::Result<Option<bool>> {
-        let mut bytes = vec![0; at_most(Some(self.left), Self::PIECE)];
-        let read = read_some(file, &mut bytes)?;
-        self.checksum.update(&bytes[..read]);
-        self.left -= read as u64;
-        if self.left > 0 && read > 0 {
-            return Ok(None);
-        }
-        Ok(Some(self.left == 0 && self.checksum.clone().finalize() == self.wanted))
-    }
-}
-
-impl OpenedFile {
-    pub(super) fn new(file: File, range: Range, arrived: Option<Arrived>) -> Result<Self, Errno> {
+    pub(super) fn new(
+        mut file: File,
+        Range { offset, length }: Range,
+        arrived: Option<Arrived>,
+    ) -> Result<Self, Errno> {
         let stat = fstat(&file)?;
         let left = match u64::try_from(stat.st_size).unwrap_or(0) {
             // Empty, or a file of /proc, whose size is not known before it is read.
-            0 => range.length,
+            0 => length,
             size => {
-                let rest = size.saturating_sub(range.offset);
-                Some(range.length.map_or(rest, |length| length.min(rest)))
+                let rest = size.saturating_sub(offset);
+                Some(length.map_or(rest, |length| length.min(rest)))
             }
         };
-        let before = match arrived {
-            Some(arrived) => Before::Verify(arrived),
-            None if range.offset > 0 && left != Some(0) => Before::Seek,
-            None => Before::Nothing,
-        };
-        Ok(Self { file, stat, range, left, before })
+        let start = arrived.map_or(offset, |arrived| arrived.start);
+        if start > 0 && (arrived.is_some() || left != Some(0)) {
+            file.seek(SeekFrom::Start(start)).map_err(|error| errno_of(&error))?;
+        }
+        let unverified = arrived.map(|Arrived { start, checksum: wanted }| Unverified {
+            left: offset - start,
+            wanted,
+            checksum: crc32fast::Hasher::new(),
+        });
+        Ok(Self { file, stat, offset, left, unverified })
+    }
+
+    /// Sends all of the file instead.
+    pub(super) fn restart(mut self) -> Result<Self, Errno> {
+        self.file.rewind().map_err(|error| errno_of(&error))?;
+        Self::new(self.file, Range::WHOLE, None)
     }
 
     pub(super) fn stat(&self) -> &FileStat {
         &self.stat
     }
 
-    /// Does one thing that is left to do before the first byte. False: nothing was left.
-    fn prepare(&mut self) -> Result<bool, Unanswerable> {
-        match &mut self.before {
-            Before::Nothing => return Ok(false),
-            Before::Seek => {
-                self.file.seek(SeekFrom::Start(self.range.offset)).map_err(read_failed)?;
-                self.before = Before::Nothing;
-            }
-            Before::Verify(Arrived { start, checksum }) => {
-                self.file.seek(SeekFrom::Start(*start)).map_err(read_failed)?;
-                let bytes = self.range.offset - *start;
-                self.before = Before::Verifying(Verification::new(bytes, *checksum));
-            }
-            Before::Verifying(verification) => {
-                match verification.read(&mut self.file).map_err(read_failed)? {
-                    None => {}
-                    Some(true) => self.before = Before::Nothing,
-                    Some(false) => {
-                        let text = "the file changed since its beginning arrived";
-                        return Err(Unanswerable::new(text, Errno::ESTALE));
-                    }
-                }
-            }
+    /// Verifies a piece of the part that the client already has. False: nothing was left.
+    pub(super) fn verify(&mut self) -> Result<bool, Unanswerable> {
+        let Some(part) = &mut self.unverified else { return Ok(false) };
+        let mut bytes = vec![0; at_most(Some(part.left), Self::PIECE)];
+        let read = read_some(&mut self.file, &mut bytes)?;
+        part.checksum.update(&bytes[..read]);
+        part.left -= read as u64;
+        if part.left == 0 && part.checksum.clone().finalize() == part.wanted {
+            self.unverified = None;
+        } else if part.left == 0 || read == 0 {
+            let text = "the file changed since its beginning arrived";
+            return Err(Unanswerable::new(text, Errno::ESTALE));
         }
         Ok(true)
     }
 }
 
 impl Source for OpenedFile {
-    const IS_QUICK: bool = true;
-
     fn meta(&self) -> Meta {
         let length = if self.stat.st_size == 0 { None } else { self.left };
-        meta(&self.stat, self.range.offset, length)
+        meta(&self.stat, self.offset, length)
     }
 
     fn length(&self) -> Option<u64> {
@@ -130,14 +103,14 @@ impl Source for OpenedFile {
     }
 
     fn fill(&mut self, buffer: &mut [u8]) -> Result<Progress, Unanswerable> {
-        if self.prepare()? {
+        if self.verify()? {
             return Ok(Progress::Working);
         }
         let most = at_most(self.left, buffer.len());
         if most == 0 {
             return Ok(Progress::Ended);
         }
-        match read_some(&mut self.file, &mut buffer[..most]).map_err(read_failed)? {
+        match read_some(&mut self.file, &mut buffer[..most])? {
             0 => Ok(Progress::Ended),
             read => {
                 self.left = self.left.map(|left| left - read as u64);
@@ -157,16 +130,12 @@ impl Source for OpenedFile {
     }
 }
 
-fn read_failed(error: io::Error) -> Unanswerable {
-    Unanswerable::read(errno_of(&error))
-}
-
 /// Reads some bytes; 0 is the end of the file.
-fn read_some(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+fn read_some(file: &mut File, buffer: &mut [u8]) -> Result<usize, Unanswerable> {
     loop {
         match file.read(buffer) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            outcome => return outcome,
+            outcome => return outcome.map_err(|error| Unanswerable::read(errno_of(&error))),
         }
     }
 }

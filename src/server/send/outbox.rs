@@ -24,7 +24,11 @@ pub(crate) struct Outbox<'a> {
     last_sent: Instant,
     /// Since when the client has read nothing, and the time of its last read before that.
     unread: Option<(Instant, Option<SystemTime>)>,
-    sent: SentBytes<'a>,
+    /// How many bytes of the file were sent, and how many of them the counters do not include yet.
+    sent: u64,
+    uncounted: u64,
+    last_counted: Instant,
+    counters: &'a Writer,
 }
 
 /// Why a message did not reach the client.
@@ -53,6 +57,11 @@ impl<'a> Outbox<'a> {
     /// How often a child that waits checks whether its client is alive.
     const TICK: Duration = Duration::from_secs(1);
 
+    /// It counts after so many bytes or so much time, so that a transfer shows while it runs and
+    /// counting costs almost nothing.
+    const COUNT_BYTES: u64 = 1 << 20;
+    const COUNT_INTERVAL: Duration = Duration::from_millis(200);
+
     /// For a request that was received at this moment, before its admission.
     pub(crate) fn new(
         reply: ReplyTo,
@@ -68,18 +77,25 @@ impl<'a> Outbox<'a> {
             ticking: false,
             last_sent: received,
             unread: None,
-            sent: SentBytes { total: 0, counted: 0, last_counted: received, counters },
+            sent: 0,
+            uncounted: 0,
+            last_counted: received,
+            counters,
         }
     }
 
     /// How many bytes of the file were sent.
     pub(crate) fn sent(&self) -> u64 {
-        self.sent.total
+        self.sent
     }
 
     /// Brings the counters up to date.
     pub(crate) fn count_sent(&mut self) {
-        self.sent.count();
+        self.counters.sent(std::mem::take(&mut self.uncounted));
+    }
+
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self.reply.dialect, Dialect::Plain)
     }
 
     /// The most bytes for one DATA.
@@ -106,7 +122,8 @@ impl<'a> Outbox<'a> {
     ) -> Result<(), Undelivered> {
         let bytes = part.len() as u64;
         self.send(buffer.part(Reply::DATA, part))?;
-        self.sent.total += bytes;
+        self.sent += bytes;
+        self.uncounted += bytes;
         Ok(())
     }
 
@@ -122,7 +139,12 @@ impl<'a> Outbox<'a> {
         }
         self.last_sent = now;
         self.unread = None;
-        self.sent.count_if_due(now);
+        if self.uncounted >= Self::COUNT_BYTES
+            || now.duration_since(self.last_counted) >= Self::COUNT_INTERVAL
+        {
+            self.count_sent();
+            self.last_counted = now;
+        }
         self.deliver(message.into())
     }
 
@@ -176,7 +198,7 @@ impl<'a> Outbox<'a> {
                 Err(SendError::Interrupted) => {}
                 outcome => return outcome.map_err(undelivered),
             }
-            self.sent.count();
+            self.count_sent();
             self.check_client()?;
             if since.elapsed() >= self.stall_timeout {
                 return self.send_last_try(message);
@@ -209,39 +231,6 @@ impl<'a> Outbox<'a> {
                 let _ = self.reply.queue.remove();
                 Err(Undelivered::Dead(proof))
             }
-        }
-    }
-}
-
-/// The bytes of the file that were sent, and how many of them the counters include.
-///
-/// It counts at intervals, so that a transfer shows while it runs and counting costs almost
-/// nothing.
-#[derive(Debug)]
-struct SentBytes<'a> {
-    total: u64,
-    counted: u64,
-    last_counted: Instant,
-    counters: &'a Writer,
-}
-
-impl SentBytes<'_> {
-    const BYTES: u64 = 1 << 20;
-    const INTERVAL: Duration = Duration::from_millis(200);
-
-    fn count(&mut self) {
-        if self.total > self.counted {
-            self.counters.sent(self.total - self.counted);
-            self.counted = self.total;
-        }
-    }
-
-    fn count_if_due(&mut self, now: Instant) {
-        if self.total - self.counted >= Self::BYTES
-            || now.duration_since(self.last_counted) >= Self::INTERVAL
-        {
-            self.count();
-            self.last_counted = now;
         }
     }
 }

@@ -1,8 +1,12 @@
 //! Packed messages: listings and trees send messages within the bytes of DATA.
 
+use std::time::{Duration, Instant};
+
 use nix::errno::Errno;
 
-use crate::wire::{Failure, Packed, Reply, Trailer};
+use super::failure::Unanswerable;
+use super::source::Progress;
+use crate::wire::{Entry, Failure, Packed, Reply, Trailer};
 
 /// The trailer of an entry without bytes.
 pub(super) const NO_BYTES: Trailer = Trailer { bytes: 0, checksum: 0, changed: false };
@@ -18,29 +22,35 @@ pub(super) fn pack_failure(out: &mut Vec<u8>, text: &str, errno: Errno) {
     Packed::append(out, Reply::FAILURE, &failure.encode());
 }
 
-/// Packed messages that wait for room in a DATA.
-#[derive(Debug, Default)]
-pub(super) struct Pending {
-    bytes: Vec<u8>,
-    taken: usize,
+/// Packs an entry that the server cannot look at.
+pub(super) fn pack_unknown(out: &mut Vec<u8>, name: &[u8], errno: Errno) {
+    Entry::unknown(name).append(out);
+    pack_failure(out, errno.desc(), errno);
 }
 
-impl Pending {
-    /// The buffer to append messages to.
-    pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
-        if self.taken == self.bytes.len() {
-            self.bytes.clear();
-            self.taken = 0;
-        }
-        &mut self.bytes
-    }
+/// Moves as many packed bytes as there are and as fit into `to`, and returns how many.
+pub(super) fn take(packed: &mut Vec<u8>, to: &mut [u8]) -> usize {
+    let count = packed.len().min(to.len());
+    to[..count].copy_from_slice(&packed[..count]);
+    packed.drain(..count);
+    count
+}
 
-    /// Moves as many bytes as there are and as fit into `to`, and returns how many.
-    pub(super) fn take(&mut self, to: &mut [u8]) -> usize {
-        let left = &self.bytes[self.taken..];
-        let count = left.len().min(to.len());
-        to[..count].copy_from_slice(&left[..count]);
-        self.taken += count;
-        count
+/// Fills a buffer step by step, but returns after some time, so that a waiting client gets a sign
+/// of life. A step gets the rest of the buffer and returns how many bytes it wrote; None: it was
+/// the last.
+pub(super) fn fill_in_steps(
+    buffer: &mut [u8],
+    mut step: impl FnMut(&mut [u8]) -> Result<Option<usize>, Errno>,
+) -> Result<Progress, Unanswerable> {
+    const MAX_WORK: Duration = Duration::from_millis(500);
+    let (begin, mut filled) = (Instant::now(), 0);
+    while filled < buffer.len() && begin.elapsed() <= MAX_WORK {
+        match step(&mut buffer[filled..]).map_err(Unanswerable::read)? {
+            Some(count) => filled += count,
+            None if filled == 0 => return Ok(Progress::Ended),
+            None => break,
+        }
     }
+    Ok(if filled > 0 { Progress::Bytes(filled) } else { Progress::Working })
 }

@@ -1,24 +1,22 @@
 //! What the bytes of a reply come from.
 
-use std::time::Duration;
+use std::os::fd::BorrowedFd;
 
 use super::failure::Unanswerable;
 use crate::wire::Meta;
 
-/// The longest time that a [`Source`] may work before it returns, so that a waiting client gets a
-/// sign of life.
-pub(super) const MAX_WORK: Duration = Duration::from_millis(500);
-
-/// What the bytes of a reply come from.
-pub(super) trait Source {
-    /// Whether reading is about as fast as copying.
-    const IS_QUICK: bool = false;
-
+/// What the bytes of a reply come from, opened with the caller's rights.
+pub(crate) trait Source {
     /// The META at the beginning of the reply.
     fn meta(&self) -> Meta;
 
-    /// How many bytes will come, if that is known.
+    /// How many bytes will come. Known of files, which are read about as fast as they are copied.
     fn length(&self) -> Option<u64> {
+        None
+    }
+
+    /// The directory below which it opens more.
+    fn tree(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
@@ -33,7 +31,7 @@ pub(super) trait Source {
 
 /// How far a source came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(crate) enum Progress {
     /// So many bytes are in the buffer.
     Bytes(usize),
     /// No bytes yet; more work is needed.

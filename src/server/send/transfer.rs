@@ -1,41 +1,35 @@
 //! Sends a source as messages: META, DATA, DATA, …, END.
 
+use sysv_ipc::MessageBuffer;
+
 use super::failure::{SendFailure, Unanswerable};
 use super::outbox::Outbox;
 use super::source::{Progress, Source, at_most};
-use crate::server::admission::Dialect;
+use crate::server::confine::Sealed;
 use crate::wire::{Reply, Trailer};
-use sysv_ipc::MessageBuffer;
 
-/// A complete transfer.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Sent {
-    /// Whether the file changed meanwhile.
-    pub(crate) changed: bool,
-}
-
-/// Sends all of a source. Plain clients get neither META nor a trailer.
-pub(super) fn send_all(
-    source: &mut impl Source,
-    dialect: Dialect,
+/// Sends all of a source, from a process that can open nothing else. Plain clients get neither META
+/// nor a trailer.
+pub(crate) fn send(
+    _sealed: Sealed,
+    source: &mut dyn Source,
     outbox: &mut Outbox<'_>,
-) -> Result<Sent, SendFailure> {
-    if let Dialect::Extended(_) = dialect {
-        outbox.send(&MessageBuffer::with_text(Reply::META, &source.meta().encode()))?;
+) -> Result<Trailer, SendFailure> {
+    if outbox.is_plain() {
+        let trailer = send_data(source, outbox)?;
+        outbox.send(&MessageBuffer::with_text(Reply::END, &[]))?;
+        return Ok(trailer);
     }
+    outbox.send(&MessageBuffer::with_text(Reply::META, &source.meta().encode()))?;
     let trailer = send_data(source, outbox)?;
-    let end = match dialect {
-        Dialect::Plain => MessageBuffer::with_text(Reply::END, &[]),
-        Dialect::Extended(_) => MessageBuffer::with_text(Reply::END, &trailer.encode()),
-    };
-    outbox.send(&end)?;
-    Ok(Sent { changed: trailer.changed })
+    outbox.send(&MessageBuffer::with_text(Reply::END, &trailer.encode()))?;
+    Ok(trailer)
 }
 
-fn send_data<S: Source>(source: &mut S, outbox: &mut Outbox<'_>) -> Result<Trailer, SendFailure> {
+fn send_data(source: &mut dyn Source, outbox: &mut Outbox<'_>) -> Result<Trailer, SendFailure> {
     let mut checksum = crc32fast::Hasher::new();
     // No larger than the file, since each page of the buffer costs a page fault.
-    let size = at_most(source.length(), outbox.batch(S::IS_QUICK));
+    let size = at_most(source.length(), outbox.batch(source.length().is_some()));
     let mut buffer = MessageBuffer::with_capacity(size);
     loop {
         let mut progress = Progress::Ended;
