@@ -1,6 +1,7 @@
 //! The groups of a caller: those that the process that sent the lease has now.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread::sleep;
@@ -212,6 +213,12 @@ fn the_group_of_a_set_group_id_program_does_not_count() {
             let before = || become_victim(VICTIM, &[]);
             Sender::start(site, before, |_| stay_victim([FIRST, VICTIM], &[]))
         });
+        // A program that is one.
+        let program = site.programs.path("mqfs-client");
+        chown(&program, None, Some(FIRST)).unwrap();
+        fs::set_permissions(&program, Permissions::from_mode(0o2755)).unwrap();
+        assert_eq!(site.denied(VICTIM, &FIRST.to_string()), "Permission denied");
+        assert_eq!(run(site.client(VICTIM).arg("/file")).success(), site.file);
         site.stop();
     });
 }
