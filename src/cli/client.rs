@@ -4,7 +4,6 @@ mod archive;
 mod concatenate;
 mod copy;
 mod list;
-mod sink;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
@@ -22,9 +21,7 @@ use super::logging::Stderr;
 use super::progress::{self, Progress};
 use super::remedy::explain_client;
 use super::signals::EndingSignals;
-use super::{
-    FAILED, INTERRUPTED, KeyArgs, NOBODY_READS, UNAVAILABLE, complain, duration, reason, size,
-};
+use super::{Exit, FAILED, INTERRUPTED, KeyArgs, UNAVAILABLE, complain, duration, reason, size};
 use crate::client::save::CleanupGuard;
 use crate::client::{Canceller, Client, Error, ErrorKind};
 use crate::escape::escape;
@@ -109,14 +106,10 @@ pub(super) struct Opts {
 /// Runs the program.
 pub fn main() -> ExitCode {
     let opts: Opts = super::parse(PROGRAM);
-    let outcome = run(&opts);
-    if opts.quiet && outcome.is_err() {
-        return ExitCode::from(UNAVAILABLE);
-    }
-    super::exit(PROGRAM, outcome)
+    super::exit(PROGRAM, opts.quiet, run(&opts))
 }
 
-fn run(opts: &Opts) -> Result<ExitCode> {
+fn run(opts: &Opts) -> Result<u8> {
     sys::share_one_arena();
     opts.check()?;
     let client = Client::builder()
@@ -130,7 +123,7 @@ fn run(opts: &Opts) -> Result<ExitCode> {
     clean_up_on_signals(client.canceller(), cleanup.clone(), opts.quiet)?;
     client.check_server().map_err(|error| anyhow!(explain_client(&error)))?;
     match &opts.directory {
-        _ if opts.list || opts.stat => Ok(list::run(opts, &client)),
+        _ if opts.list || opts.stat => list::run(opts, &client),
         _ if opts.tar => archive::run(opts, &client),
         Some(directory) => copy::run(opts, &client, directory, &cleanup),
         None => concatenate::run(opts, &client, &cleanup),
@@ -140,7 +133,7 @@ fn run(opts: &Opts) -> Result<ExitCode> {
 /// Removes the reply queue and the temporary file when a signal ends the program, whatever the main
 /// thread does: it may be blocked in a write to its output.
 fn clean_up_on_signals(canceller: Canceller, cleanup: CleanupGuard, quiet: bool) -> Result<()> {
-    EndingSignals::block()?.handle(move || {
+    EndingSignals::block(None)?.handle(move || {
         canceller.cancel();
         cleanup.discard();
         progress::clear();
@@ -183,30 +176,43 @@ impl Opts {
     }
 
     /// Fetches each path with `fetch`, which tells whether everything arrived. Returns the exit
-    /// status so far, or as an error the exit status with which the program must end at once.
-    fn fetch_each(
-        &self,
-        mut fetch: impl FnMut(&OsStr) -> Result<bool, Failure>,
-    ) -> Result<u8, ExitCode> {
+    /// status.
+    fn fetch_each(&self, mut fetch: impl FnMut(&OsStr) -> Result<bool, Failure>) -> Result<u8> {
         let mut status = 0;
         for path in &self.paths {
             match fetch(path) {
                 Ok(true) => {}
                 Ok(false) => status = FAILED,
-                Err(Failure::Sink(error)) => return Err(self.sink_failed(&error)),
+                Err(Failure::Sink(error)) => return Err(self.sink_failed(error)),
                 Err(Failure::Source(error)) if error.kind() == ErrorKind::Cancelled => loop {
                     thread::park(); // the thread that handles the signal ends the program
                 },
                 Err(Failure::Source(error)) => {
                     self.complain_of(escape(path), explain_client(&error));
-                    if error.is_before_request() {
-                        return Err(ExitCode::from(UNAVAILABLE));
-                    }
+                    ensure!(!error.is_before_request(), Exit(UNAVAILABLE));
                     status = FAILED;
                 }
             }
         }
         Ok(status)
+    }
+
+    /// Fetches each path, a tree perhaps, with `fetch`, which returns how many entries are missing.
+    fn fetch_each_tree(
+        &self,
+        progress: &Progress,
+        mut fetch: impl FnMut(&OsStr) -> Result<u64, Failure>,
+    ) -> Result<u8> {
+        self.fetch_each(|path| {
+            progress.begin(path, None);
+            let missing = fetch(path)?;
+            if missing > 0 {
+                let entries = if missing == 1 { "entry is" } else { "entries are" };
+                let why = format!("incomplete: {missing} {entries} missing");
+                self.complain_of(escape(path), why);
+            }
+            Ok(missing == 0)
+        })
     }
 
     fn complain_of(&self, what: impl Display, why: impl Display) {
@@ -219,19 +225,14 @@ impl Opts {
         self.complain_of(escape(path), "warning: the file changed while it was read");
     }
 
-    /// Says that output failed. A reader that left is no error to speak of: the exit status is that
-    /// of a filter killed by SIGPIPE.
-    fn sink_failed(&self, error: &io::Error) -> ExitCode {
+    /// Says that output failed, unless its reader has left.
+    fn sink_failed(&self, error: io::Error) -> anyhow::Error {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return ExitCode::from(NOBODY_READS);
+            return error.into();
         }
-        self.complain_of(self.output_name(), reason(error));
-        ExitCode::from(FAILED)
-    }
-
-    fn output_name(&self) -> String {
-        let named = self.output.as_ref().map(|path| escape(path).to_string());
-        named.unwrap_or_else(|| "standard output".to_owned())
+        let output = self.output.as_deref().unwrap_or("standard output".as_ref());
+        self.complain_of(escape(output), reason(&error));
+        Exit(FAILED).into()
     }
 
     fn progress(&self) -> progress::When {
@@ -243,12 +244,6 @@ impl Opts {
             complain(PROGRAM, summary);
         }
     }
-}
-
-/// How many entries of a tree are missing, in words.
-fn missing(problems: u64) -> String {
-    let entries = if problems == 1 { "entry is" } else { "entries are" };
-    format!("incomplete: {problems} {entries} missing")
 }
 
 /// The path of an entry below `top`.

@@ -24,44 +24,33 @@ pub(super) fn init(format: LogFormat, level: Level) {
         .with_writer(|| Stderr)
         .with_max_level(level)
         .with_target(false)
+        .with_ansi(false)
         .log_internal_errors(false);
     match format {
-        LogFormat::Text => builder.with_ansi(false).init(),
-        LogFormat::Json => {
-            let builder = builder.json().flatten_event(true).with_ansi(false);
-            builder.with_writer(|| Printable(Stderr)).init();
-        }
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
     }
 }
 
-/// Escapes JSON that could command a terminal. Each write is one line.
-struct Printable(Stderr);
-
-impl Write for Printable {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match str::from_utf8(line) {
-            Ok(json) => self.0.write_all(escape_json(json).as_bytes())?,
-            Err(_) => self.0.write_all(line)?,
-        }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-/// Descriptor 2 without the lock of [`io::stderr`]: a forked child could find it locked for ever. A
-/// line that would block is dropped, so that the reader of a log cannot hold up the server.
+/// Descriptor 2 without the lock of [`io::stderr`]: a forked child could find it locked for ever.
+/// What would block of a line is dropped, so that the reader of a log cannot hold up the server.
+/// Each write is one line, in which what could command a terminal is escaped.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stderr;
 
 impl Write for Stderr {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match nonblocking_write::write(io::stderr(), bytes) {
-            Err(Errno::EAGAIN) => Ok(bytes.len()),
-            outcome => Ok(outcome?),
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        let text = escape_json(&text);
+        let mut rest = text.as_bytes();
+        while !rest.is_empty() {
+            match nonblocking_write::write(io::stderr(), rest) {
+                Ok(0) | Err(Errno::EAGAIN) => break,
+                Err(Errno::EINTR) => {}
+                written => rest = &rest[written?..],
+            }
         }
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Error, Result, anyhow};
 use clap::{Args, CommandFactory, Parser};
 use nix::errno::Errno;
 
@@ -52,7 +52,7 @@ pub fn programs() -> Vec<(clap::Command, u8)> {
 struct KeyArgs {
     /// Key of the request queue: 0x and hexadecimal digits, or a decimal number [env: MQFS_KEY]
     /// [default: 0x1aaaaaa1]
-    #[arg(short, long, value_name = "KEY")]
+    #[arg(short, long, value_name = "KEY", value_parser = key)]
     key: Option<Key>,
     /// Derive the key from an existing file: ftok(PATH, 'm')
     #[arg(long, value_name = "PATH", conflicts_with = "key")]
@@ -61,19 +61,24 @@ struct KeyArgs {
 
 impl KeyArgs {
     fn key(&self) -> Result<Key> {
-        let key = match (&self.key_file, self.key) {
+        match (&self.key_file, self.key) {
             (Some(path), _) => Key::from_path(path, b'm')
-                .map_err(|error| anyhow!("--key-file {}: {}", escape(path), reason(&error)))?,
-            (None, Some(key)) => key,
+                .map_err(|error| anyhow!("--key-file {}: {}", escape(path), reason(&error))),
+            (None, Some(key)) => Ok(key),
             // Not by clap, where the variable would conflict with --key-file.
             (None, None) => match std::env::var("MQFS_KEY") {
-                Ok(text) => text.parse().context("MQFS_KEY")?,
-                Err(VarError::NotPresent) => DEFAULT_KEY,
-                Err(error) => Err(error).context("MQFS_KEY")?,
+                Ok(text) => key(&text).map_err(|why| anyhow!("MQFS_KEY: {why}")),
+                Err(VarError::NotPresent) => Ok(DEFAULT_KEY),
+                Err(error) => Err(error).context("MQFS_KEY"),
             },
-        };
-        ensure!(!key.is_private(), "key {key}: this is IPC_PRIVATE, which nobody can find");
-        Ok(key)
+        }
+    }
+}
+
+fn key(text: &str) -> Result<Key, String> {
+    match text.parse::<Key>() {
+        Ok(key) if key.is_private() => Err("this is IPC_PRIVATE, which nobody can find".to_owned()),
+        parsed => parsed.map_err(|error| error.to_string()),
     }
 }
 
@@ -147,10 +152,28 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-/// The exit status of a program; if it failed before its work began, after a message.
-fn exit(program: &str, outcome: Result<ExitCode>) -> ExitCode {
-    outcome.unwrap_or_else(|error| {
-        complain(program, format!("{error:#}"));
-        ExitCode::from(UNAVAILABLE)
-    })
+/// Ends a program at once, with this exit status and without a further message.
+#[derive(Debug, thiserror::Error)]
+#[error("exit status {0}")]
+struct Exit(u8);
+
+/// The exit status of a program. If it failed before its work began, prints why.
+fn exit(program: &str, quiet: bool, outcome: Result<u8>) -> ExitCode {
+    ExitCode::from(outcome.unwrap_or_else(|error| match error.downcast_ref() {
+        Some(Exit(status)) => *status,
+        None if is_closed_pipe(&error) => NOBODY_READS,
+        None => {
+            if !quiet {
+                complain(program, format!("{error:#}"));
+            }
+            UNAVAILABLE
+        }
+    }))
+}
+
+/// Whether the reader of the output has left. That is no failure: the exit status is that of a
+/// filter killed by SIGPIPE.
+fn is_closed_pipe(error: &Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

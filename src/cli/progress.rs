@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
-use std::{io, thread};
+use std::{io, panic, thread};
 
 use clap::ValueEnum;
 use console::{Term, truncate_str};
@@ -46,9 +46,8 @@ pub(super) struct Progress {
     bar: Option<ProgressBar>,
     /// Complete files.
     files: Arc<AtomicU64>,
-    /// Bytes of what has ended, and of what arrives now.
+    /// Bytes that arrived.
     bytes: Cell<u64>,
-    present: Cell<u64>,
 }
 
 impl Progress {
@@ -60,7 +59,6 @@ impl Progress {
             bar: None,
             files: Arc::default(),
             bytes: Cell::default(),
-            present: Cell::default(),
         };
         let stderr = ProgressDrawTarget::stderr();
         let (target, delay) = match when {
@@ -72,6 +70,11 @@ impl Progress {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         bar.set_style(this.style(false));
         let _ = BAR.set(bar.clone());
+        let report = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            clear(); // or the bar and the message would stand in each other
+            report(panic);
+        }));
         this.bar = Some(bar.clone());
         match delay {
             None => show(&bar, target),
@@ -92,7 +95,6 @@ impl Progress {
     /// A file or a tree begins, or begins again. `size`: how many bytes are to come, if known.
     pub(super) fn begin(&self, path: impl AsRef<OsStr>, size: Option<u64>) {
         const LONGEST: usize = 20;
-        self.present.set(0);
         let Some(bar) = &self.bar else { return };
         let path = path.as_ref();
         let name = escape(Path::new(path).file_name().unwrap_or(path)).to_string();
@@ -139,28 +141,17 @@ impl Progress {
         )
     }
 
-    /// Counts bytes of the file.
+    /// Counts bytes that arrived.
     pub(super) fn advance(&self, bytes: usize) {
-        self.present.update(|present| present + bytes as u64);
+        self.bytes.update(|all| all + bytes as u64);
         if let Some(bar) = &self.bar {
             bar.inc(bytes as u64);
         }
     }
 
-    /// The file is complete.
-    pub(super) fn finish(&self) {
-        self.count_file();
-        self.end();
-    }
-
-    /// A file of the tree is complete.
+    /// A file is complete.
     pub(super) fn count_file(&self) {
         self.files.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The tree has ended.
-    pub(super) fn end(&self) {
-        self.bytes.update(|bytes| bytes + self.present.take());
     }
 
     /// All that arrived, if anything did: `2 files, 16384 bytes in 0.01 s, 1.56 MiB/s`.

@@ -6,13 +6,13 @@ mod watch;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 use nix::unistd::User;
 use sysv_ipc::Uid;
 
 use self::report::Row;
-use super::{FAILED, NOBODY_READS, duration, interval, stdout};
+use super::{FAILED, duration, interval, stdout};
 use crate::reaper::{Action, Policy};
 
 const PROGRAM: &str = "mqfs-reap";
@@ -76,35 +76,24 @@ fn uid(text: &str) -> Result<Uid, String> {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    super::exit(PROGRAM, run(&super::parse(PROGRAM)))
+    super::exit(PROGRAM, false, run(&super::parse(PROGRAM)))
 }
 
-fn run(opts: &Opts) -> Result<ExitCode> {
-    match opts.watch {
-        Some(every) => watch::watch(opts, every),
-        None => once(opts),
+fn run(opts: &Opts) -> Result<u8> {
+    if let Some(every) = opts.watch {
+        return watch::watch(opts, every);
     }
-}
-
-fn once(opts: &Opts) -> Result<ExitCode> {
     let mut findings = opts.policy().survey()?;
     if opts.check {
         findings.retain(|finding| finding.verdict.is_orphan());
     }
     let only_show = opts.dry_run || opts.check;
     let rows: Vec<_> = findings.iter().map(|found| Row::carry_out(found, only_show)).collect();
-    let text = if opts.json {
-        report::json_lines(&rows)
-    } else if opts.check && rows.is_empty() {
-        // cron(8) mails every output, so there is none while all is well.
-        String::new()
-    } else {
-        report::table(&rows)
-    };
-    if stdout::print(&text).context("standard output")?.is_err() {
-        return Ok(ExitCode::from(NOBODY_READS));
+    // cron(8) mails every output, so --check prints nothing while all is well.
+    let alarm = opts.check && !rows.is_empty();
+    if alarm || !opts.check {
+        stdout::print(&if opts.json { report::json_lines(&rows) } else { report::table(&rows) })?;
     }
     let failed = rows.iter().any(|row| matches!(row.action, Some(Action::Failed(_))));
-    let alarm = opts.check && !rows.is_empty();
-    Ok(ExitCode::from(if failed || alarm { FAILED } else { 0 }))
+    Ok(if failed || alarm { FAILED } else { 0 })
 }

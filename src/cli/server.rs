@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
+use clap::builder::RangedI64ValueParser;
 use clap::{Parser, ValueEnum};
 use nix::sys::signal::Signal;
 use sd_notify::NotifyState;
@@ -43,11 +44,11 @@ pub(super) struct Opts {
     #[arg(long, value_name = "MODE", default_value = "0600", value_parser = mode)]
     mode: Mode,
     /// Most children at once; more requests wait in the queue
-    #[arg(long, value_name = "N", default_value = "64", value_parser = positive)]
+    #[arg(long, value_name = "N", default_value = "64", value_parser = positive())]
     max_children: u16,
     /// Most children at once for one user, whose further requests are told to try again later
     /// [default: 16 if others may send requests]
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = positive())]
     max_per_user: Option<u16>,
     /// How long a child waits for a client that does not read its reply queue
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
@@ -90,11 +91,8 @@ fn mode(text: &str) -> Result<Mode, String> {
     }
 }
 
-fn positive(text: &str) -> Result<u16, String> {
-    match text.parse() {
-        Ok(n) if n > 0 => Ok(n),
-        _ => Err("a number from 1 to 65535 is expected".to_owned()),
-    }
+fn positive() -> RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..)
 }
 
 impl Opts {
@@ -127,15 +125,14 @@ impl Opts {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    super::exit(PROGRAM, run(&super::parse(PROGRAM)))
+    super::exit(PROGRAM, false, run(&super::parse(PROGRAM)))
 }
 
-fn run(opts: &Opts) -> Result<ExitCode> {
+fn run(opts: &Opts) -> Result<u8> {
     sys::share_one_arena();
     sys::keep_heap_at_hand();
     logging::init(opts.log_format, opts.level());
-    // The server uses SIGALRM itself.
-    let signals = EndingSignals::block()?.without(Signal::SIGALRM)?;
+    let signals = EndingSignals::block(Some(Signal::SIGALRM))?;
     let server = Server::start(opts.config()?).map_err(|error| anyhow!(explain_server(&error)))?;
     let (stopper, drain_timeout) = (server.stopper(), opts.drain_timeout);
     signals.handle(move || {
@@ -146,7 +143,7 @@ fn run(opts: &Opts) -> Result<ExitCode> {
     let _ = writeln!(io::stdout(), "mqfs-server: {server}");
     notify_manager(&[NotifyState::Ready, NotifyState::Status(&server.to_string())]);
     server.run().map_err(|error| anyhow!(explain_server(&error)))?;
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }
 
 /// Tells a service manager that the server stops, and how long its children may take.

@@ -9,11 +9,11 @@ mod watch;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use clap::Parser;
 
 use self::state::KeyState;
-use super::{FAILED, KeyArgs, NOBODY_READS, UNAVAILABLE, complain, interval, stdout};
+use super::{FAILED, KeyArgs, UNAVAILABLE, complain, interval, stdout};
 use sysv_ipc::Key;
 
 const PROGRAM: &str = "mqfs-stat";
@@ -33,7 +33,8 @@ pub(super) struct Opts {
     #[command(flatten)]
     key: KeyArgs,
     /// The same as --key; the queue may be any program's
-    #[arg(value_name = "KEY", id = "queue", conflicts_with_all = ["key", "key_file"])]
+    #[arg(value_name = "KEY", id = "queue", value_parser = super::key)]
+    #[arg(conflicts_with_all = ["key", "key_file"])]
     queue: Option<Key>,
     /// Print JSON, one object to a line, instead of tables
     #[arg(long)]
@@ -46,53 +47,31 @@ pub(super) struct Opts {
     watch: Option<Duration>,
 }
 
-impl Opts {
-    fn key(&self) -> Result<Key> {
-        match self.queue {
-            Some(key) => {
-                ensure!(!key.is_private(), "key {key}: this is IPC_PRIVATE, which nobody can find");
-                Ok(key)
-            }
-            None => self.key.key(),
-        }
-    }
-}
-
 /// Runs the program.
 pub fn main() -> ExitCode {
-    super::exit(PROGRAM, run(&super::parse(PROGRAM)))
+    super::exit(PROGRAM, false, run(&super::parse(PROGRAM)))
 }
 
-fn run(opts: &Opts) -> Result<ExitCode> {
-    let key = opts.key()?;
-    match opts.watch {
-        Some(every) => watch::watch(key, every, opts.json),
-        None => once(key, opts),
+fn run(opts: &Opts) -> Result<u8> {
+    let key = opts.queue.map_or_else(|| opts.key.key(), Ok)?;
+    if let Some(every) = opts.watch {
+        return watch::watch(key, every, opts.json);
     }
-}
-
-fn once(key: Key, opts: &Opts) -> Result<ExitCode> {
-    let state = match opts.prometheus {
-        true => KeyState::without_reply_queues(key)?,
-        false => KeyState::now(key)?,
-    };
+    let state = KeyState::read(key, !opts.prometheus)?;
     // Prometheus wants `mqfs_up 0` where nothing exists.
     if opts.prometheus || state.queue.is_some() || state.counters.snapshot().is_some() {
-        let text = match opts {
+        stdout::print(&match opts {
             Opts { prometheus: true, .. } => state.metrics(),
             Opts { json: true, .. } => json::line(&state, None),
             _ => tables::tables(&state, None),
-        };
-        if stdout::print(&text).context("standard output")?.is_err() {
-            return Ok(ExitCode::from(NOBODY_READS));
-        }
+        })?;
     }
-    Ok(ExitCode::from(if state.queue.is_none() {
+    Ok(if state.queue.is_none() {
         complain(PROGRAM, format!("no queue under key {key}"));
         UNAVAILABLE
     } else if state.is_of_dead_server() {
         FAILED
     } else {
         0
-    }))
+    })
 }

@@ -134,7 +134,7 @@ impl Error {
     pub(super) const WRONG_BEGINNING: Self = Self(Cause::Corrupt("it begins at the wrong place"));
 
     /// What arrived is not what the protocol promises.
-    pub(super) const fn corrupt(why: &'static str) -> Self {
+    pub(crate) const fn corrupt(why: &'static str) -> Self {
         Self(Cause::Corrupt(why))
     }
 

@@ -1,14 +1,23 @@
 //! Local time, from the C library.
 
+use std::ffi::CStr;
 use std::mem::MaybeUninit;
 
-/// The local time of a moment in seconds since 1970. None: its year does not fit into an integer.
+/// The local time of a moment in seconds since 1970, in a form of strftime(3) and in English. None:
+/// its year does not fit into an integer, or the text is longer than 63 bytes.
 ///
-/// Source: localtime_r(3).
-pub fn local_time(time: i64) -> Option<libc::tm> {
-    let mut tm = MaybeUninit::zeroed();
+/// Source: localtime_r(3), strftime(3).
+pub fn local_time(time: i64, form: &CStr) -> Option<String> {
+    let mut tm = MaybeUninit::<libc::tm>::zeroed();
     // SAFETY: time and tm outlive the call, which reads one and fills in the other; localtime_r(3).
     let filled = unsafe { libc::localtime_r(&raw const time, tm.as_mut_ptr()) };
-    // SAFETY: if the call succeeded, it filled in tm.
-    (!filled.is_null()).then(|| unsafe { tm.assume_init() })
+    if filled.is_null() {
+        return None;
+    }
+    let mut text = [0_u8; 64];
+    let (start, size) = (text.as_mut_ptr().cast(), text.len());
+    // SAFETY: at most the size of text is written to it; form ends with a NUL, and localtime_r
+    // filled in tm; strftime(3).
+    let length = unsafe { libc::strftime(start, size, form.as_ptr(), tm.as_ptr()) };
+    (length > 0).then(|| String::from_utf8_lossy(&text[..length]).into_owned())
 }

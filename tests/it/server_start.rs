@@ -188,7 +188,7 @@ fn an_impossible_root_ends_with_status_2_and_leaves_nothing() {
             (vec!["--mode", "0666"], "mode 0666: it must be 0600, 0620, 0602 or 0622"),
             (vec!["--mode", "0400"], "mode 0400"),
             (vec!["--mode", "9"], "not a mode"),
-            (vec!["--max-children", "0"], "a number from 1 to 65535"),
+            (vec!["--max-children", "0"], "1..=65535"),
             (vec!["--key", "0"], "IPC_PRIVATE"),
             (vec!["--key-file", "/no/such/file"], "--key-file /no/such/file"),
             (vec!["--stall-timeout", "0s"], "more than zero"),

@@ -6,13 +6,12 @@ use std::io::{self, BufRead, BufWriter, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use tar::{Builder, EntryType, Header};
 
 use super::copy::raise_descriptor_limit;
-use super::{Failure, Opts, joined, missing};
+use super::{Failure, Opts, joined};
 use crate::cli::progress::Progress;
 use crate::client::{Client, Error, ErrorKind, Metadata, WalkEntry};
 use crate::escape::escape;
@@ -24,7 +23,7 @@ const SMALL: u64 = 1 << 20;
 /// The largest file, in bytes, that is received whole because its size is unknown, as in /proc.
 const LARGEST_UNKNOWN: u64 = 64 << 20;
 
-const SHORTER: &str = "incomplete: the file is shorter than announced";
+const SHORTER: Error = Error::corrupt("the file is shorter than announced");
 
 /// What became of an entry.
 enum Outcome {
@@ -43,7 +42,7 @@ struct Archive<'a> {
     builder: Builder<BufWriter<File>>,
 }
 
-pub(super) fn run(opts: &Opts, client: &Client) -> Result<ExitCode> {
+pub(super) fn run(opts: &Opts, client: &Client) -> Result<u8> {
     // Like tar(1): on a terminal an archive is garbage, and may hold control sequences.
     ensure!(!io::stdout().is_terminal(), "--tar does not write an archive to a terminal");
     raise_descriptor_limit();
@@ -51,25 +50,11 @@ pub(super) fn run(opts: &Opts, client: &Client) -> Result<ExitCode> {
     let progress = Progress::start(opts.progress(), false);
     let builder = Builder::new(BufWriter::with_capacity(64 << 10, File::from(stdout)));
     let mut archive = Archive { opts, progress: &progress, builder };
-    let fetched = opts.fetch_each(|path| {
-        progress.begin(path, None);
-        let problems = archive.append_tree(client, path);
-        progress.end();
-        let problems = problems?;
-        if problems > 0 {
-            opts.complain_of(escape(path), missing(problems));
-        }
-        Ok(problems == 0)
-    });
-    let status = match fetched {
-        Ok(status) => status,
-        Err(exit) => return Ok(exit),
-    };
-    if let Err(error) = archive.builder.into_inner().and_then(|mut out| out.flush()) {
-        return Ok(opts.sink_failed(&error));
-    }
+    let status = opts.fetch_each_tree(&progress, |path| archive.append_tree(client, path))?;
+    let flushed = archive.builder.into_inner().and_then(|mut out| out.flush());
+    flushed.map_err(|error| opts.sink_failed(error))?;
     opts.print_summary(&progress);
-    Ok(ExitCode::from(status))
+    Ok(status)
 }
 
 impl Archive<'_> {
@@ -177,11 +162,11 @@ impl Archive<'_> {
         let mut padded = Padded { entry, name, progress, left: size, failed: None };
         self.builder.append_data(header, name, &mut padded)?;
         if let Some(failed) = padded.failed {
-            let zeros = "the archive has zeros in place of the rest";
-            return Ok(match failed.as_ref().map(outcome_of) {
-                Some(Outcome::Missing(why)) => Outcome::Missing(format!("{why} ({zeros})")),
-                Some(outcome) => outcome,
-                None => Outcome::Missing(format!("{SHORTER} ({zeros})")),
+            return Ok(match outcome_of(&failed) {
+                Outcome::Missing(why) => {
+                    Outcome::Missing(format!("{why} (the archive has zeros in place of the rest)"))
+                }
+                outcome => outcome,
             });
         }
         // Only after the last byte the server says how the transfer ended.
@@ -226,14 +211,12 @@ struct Padded<'a, 'b> {
     name: &'a Path,
     progress: &'a Progress,
     left: u64,
-    /// Why the rest is zeros: an error, or None if the file ended early.
-    failed: Option<Option<Error>>,
+    /// Why the rest is zeros.
+    failed: Option<Error>,
 }
 
-impl Padded<'_, '_> {
-    /// Most zeros that replace missing bytes. If more are missing, the archive ends.
-    const MOST_ZEROS: u64 = 1 << 30;
-}
+/// Most zeros that replace missing bytes. If more are missing, the archive ends.
+const MOST_ZEROS: u64 = 1 << 30;
 
 impl Read for Padded<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -241,17 +224,16 @@ impl Read for Padded<'_, '_> {
         let room = &mut buffer[..most];
         if self.failed.is_none() && most > 0 {
             match self.entry.read(room) {
-                Ok(0) => self.failed = Some(None),
+                Ok(0) => self.failed = Some(SHORTER),
                 Ok(read) => {
                     self.progress.advance(read);
                     self.left -= read as u64;
                     return Ok(read);
                 }
-                Err(error) => self.failed = Some(Some(Error::from_read(error))),
+                Err(error) => self.failed = Some(Error::from_read(error)),
             }
         }
-        if let Some(failed) = self.failed.as_ref().filter(|_| self.left > Self::MOST_ZEROS) {
-            let why = failed.as_ref().map_or(SHORTER.to_owned(), Error::to_string);
+        if let Some(why) = self.failed.as_ref().filter(|_| self.left > MOST_ZEROS) {
             let (name, left) = (escape(self.name), self.left);
             let end = format!("{name}: {why}: {left} bytes are missing, so the archive ends here");
             return Err(io::Error::other(end));

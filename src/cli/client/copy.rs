@@ -2,12 +2,11 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::{Failure, Opts, PROGRAM, joined, missing};
+use super::{Failure, Opts, PROGRAM, joined};
 use crate::cli::progress::Progress;
 use crate::cli::{complain, reason};
 use crate::client::save::{CleanupGuard, Dir, Event, Report, WriteOptions, write_file, write_tree};
@@ -19,7 +18,7 @@ pub(super) fn run(
     client: &Client,
     directory: &Path,
     cleanup: &CleanupGuard,
-) -> Result<ExitCode> {
+) -> Result<u8> {
     let failed = |error| anyhow!("{}: {}", escape(directory), reason(&error));
     let directory = Dir::open(directory).map_err(failed)?;
     if opts.recursive {
@@ -28,23 +27,9 @@ pub(super) fn run(
     let options = WriteOptions::default().preserve(!opts.no_preserve).cleanup_guard(cleanup);
     let progress = Progress::start(opts.progress(), false);
     let copy = Copy { opts, client, directory, options, progress: &progress };
-    let fetched = opts.fetch_each(|path| {
-        progress.begin(path, None);
-        let problems = copy.fetch(path);
-        progress.end();
-        let problems = problems?;
-        if problems > 0 {
-            opts.complain_of(escape(path), missing(problems));
-        }
-        Ok(problems == 0)
-    });
-    Ok(match fetched {
-        Ok(status) => {
-            opts.print_summary(&progress);
-            ExitCode::from(status)
-        }
-        Err(exit) => exit,
-    })
+    let status = opts.fetch_each_tree(&progress, |path| copy.fetch(path))?;
+    opts.print_summary(&progress);
+    Ok(status)
 }
 
 /// A tree takes a descriptor for each of its levels.
@@ -71,8 +56,12 @@ impl Copy<'_> {
             let mut walk = self.client.walk(path)?;
             let report =
                 write_tree(&mut walk, &self.directory, name, &self.options, &mut on_event)?;
-            self.report_tree(path, &report);
-            return Ok(report.problems);
+            let Report { files, directories, links, bytes, problems, .. } = report;
+            if self.opts.verbose {
+                let counts = format!("{files} files, {directories} directories, {links} links");
+                complain(PROGRAM, format!("{}: {counts}, {bytes} bytes, verified", escape(path)));
+            }
+            return Ok(problems);
         }
         let mut tries = self.opts.retries;
         loop {
@@ -104,20 +93,6 @@ impl Copy<'_> {
                 self.opts.warn_of_change(&joined(top, path.as_os_str()));
             }
             _ => {}
-        }
-    }
-
-    fn report_tree(&self, path: &OsStr, report: &Report) {
-        if self.opts.verbose {
-            let Report { files, directories, links, bytes, .. } = report;
-            let path = escape(path);
-            complain(
-                PROGRAM,
-                format!(
-                    "{path}: {files} files, {directories} directories, {links} links, \
-                     {bytes} bytes, verified"
-                ),
-            );
         }
     }
 }

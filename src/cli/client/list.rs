@@ -3,12 +3,12 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write};
-use std::iter;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
+use std::{iter, mem};
 
+use anyhow::Result;
 use nix::errno::Errno;
 use nix::sys::stat::{major, minor};
 use serde_json::{Value, json};
@@ -21,11 +21,9 @@ use crate::client::{Client, DirEntry, Error, Metadata};
 use crate::escape::escape;
 use crate::sys::local_time;
 
-pub(super) fn run(opts: &Opts, client: &Client) -> ExitCode {
+pub(super) fn run(opts: &Opts, client: &Client) -> Result<u8> {
     let (mut names, mut is_first) = (Names::default(), true);
-    let listed =
-        opts.fetch_each(|path| opts.show(client, path, std::mem::take(&mut is_first), &mut names));
-    listed.map_or_else(|exit| exit, ExitCode::from)
+    opts.fetch_each(|path| opts.show(client, path, mem::take(&mut is_first), &mut names))
 }
 
 type Items = Box<dyn Iterator<Item = Result<Item, Error>>>;
@@ -38,34 +36,27 @@ struct Item {
     target: Option<PathBuf>,
 }
 
-impl From<DirEntry> for Item {
-    fn from(entry: DirEntry) -> Self {
-        Self {
-            name: entry.file_name().to_owned(),
-            metadata: entry.metadata(),
-            target: entry.link_target().map(Path::to_owned),
-        }
-    }
-}
-
-impl Item {
-    fn itself(metadata: Metadata, target: Option<PathBuf>) -> Self {
-        Self { name: OsString::new(), metadata: Ok(metadata), target }
-    }
-}
-
 impl Opts {
     /// What `--stat` or `--list` shows of a path.
     fn items(&self, client: &Client, path: &OsStr) -> Result<Items, Error> {
+        let itself = |metadata, target| -> Items {
+            let item = Item { name: OsString::new(), metadata: Ok(metadata), target };
+            Box::new(iter::once(Ok(item)))
+        };
         if self.stat {
             let metadata = client.symlink_metadata(path)?;
             let target = metadata.is_symlink().then(|| client.read_link(path)).transpose()?;
-            return Ok(Box::new(iter::once(Ok(Item::itself(metadata, target)))));
+            return Ok(itself(metadata, target));
         }
+        let item = |entry: DirEntry| Item {
+            name: entry.file_name().to_owned(),
+            metadata: entry.metadata(),
+            target: entry.link_target().map(Path::to_owned),
+        };
         match client.read_dir(path) {
-            Ok(entries) => Ok(Box::new(entries.map(|entry| entry.map(Item::from)))),
+            Ok(entries) => Ok(Box::new(entries.map(move |entry| entry.map(item)))),
             Err(error) if error.raw_os_error() == Some(Errno::ENOTDIR as i32) => {
-                Ok(Box::new(iter::once(Ok(Item::itself(client.metadata(path)?, None)))))
+                Ok(itself(client.metadata(path)?, None))
             }
             Err(error) => Err(error),
         }
@@ -241,39 +232,19 @@ fn mode_letters(metadata: &Metadata) -> String {
 
 /// `Nov 21 10:07`, or `Nov 21  2025` for the future and for more than half a year ago, like ls(1).
 fn short_time(time: i64) -> String {
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     const HALF_A_YEAR: i64 = 31_556_952 / 2;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let Some(local) = local_time(time) else {
-        return format!("@{time}"); // as date(1) reads it
-    };
-    let (month, day) = (MONTHS[local.tm_mon as usize], local.tm_mday);
-    match now.saturating_sub(time) {
-        0..HALF_A_YEAR => format!("{month} {day:2} {:02}:{:02}", local.tm_hour, local.tm_min),
-        _ => format!("{month} {day:2} {:5}", year(&local)),
-    }
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let age = (now.as_secs() as i64).saturating_sub(time);
+    let form = if (0..HALF_A_YEAR).contains(&age) { c"%b %e %H:%M" } else { c"%b %e  %Y" };
+    local_time(time, form).unwrap_or_else(|| format!("@{time}")) // as date(1) reads it
 }
 
 /// `2026-11-21 10:07:20.000000000 +0000`.
 fn long_time(seconds: i64, nanoseconds: u32) -> String {
-    let Some(local) = local_time(seconds) else {
-        return format!("@{seconds}.{nanoseconds:09}");
-    };
-    let (year, month, day) = (year(&local), local.tm_mon + 1, local.tm_mday);
-    let (hour, minute, second) = (local.tm_hour, local.tm_min, local.tm_sec);
-    let (sign, offset) = (if local.tm_gmtoff < 0 { '-' } else { '+' }, local.tm_gmtoff.abs());
-    format!(
-        "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{nanoseconds:09} \
-         {sign}{:02}{:02}",
-        offset / 3600,
-        offset / 60 % 60
-    )
-}
-
-fn year(local: &libc::tm) -> i64 {
-    i64::from(local.tm_year) + 1900
+    match (local_time(seconds, c"%F %T"), local_time(seconds, c"%z")) {
+        (Some(time), Some(zone)) => format!("{time}.{nanoseconds:09} {zone}"),
+        _ => format!("@{seconds}.{nanoseconds:09}"),
+    }
 }
 
 #[cfg(test)]

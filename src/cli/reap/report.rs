@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::cli::findings::{self, Cells, cells};
+use crate::cli::findings::{self, cells};
 use crate::cli::table::{Names, columns, now};
 use crate::reaper::{self, Action, Finding};
 
@@ -25,7 +25,7 @@ impl<'a> Row<'a> {
 
     /// A line of a log. Times are in UTC, as people compare logs of many machines.
     pub(super) fn line(&self, names: &mut Names) -> String {
-        let Cells { id, key, user, pid, idle, messages, bytes, .. } = cells(self.finding, names);
+        let [id, key, user, pid, _, idle, messages, bytes, _] = cells(self.finding, names);
         format!(
             "{} queue {id}: {}: {} (key {key}, user {user}, pid {pid}, {messages} messages, \
              {bytes} bytes, idle {idle})\n",
@@ -59,7 +59,7 @@ pub(super) fn table(rows: &[Row<'_>]) -> String {
     let mut names = Names::default();
     let mut lines = vec![HEADER.map(str::to_owned)];
     lines.extend(rows.iter().map(|row| {
-        let Cells { id, key, user, pid, age, idle, messages, bytes, verdict, .. } =
+        let [id, key, user, pid, age, idle, messages, bytes, verdict] =
             cells(row.finding, &mut names);
         [id, key, user, pid, age, idle, messages, bytes, verdict, row.action()]
     }));

@@ -1,7 +1,6 @@
 //! `mqfs-reap --watch`: removes orphans again and again, and prints a line for each.
 
 use std::collections::HashMap;
-use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
@@ -9,15 +8,14 @@ use anyhow::Result;
 use super::report::Row;
 use super::{Opts, PROGRAM};
 use crate::cli::signals::EndingSignals;
-use crate::cli::stdout::{self, NobodyReads};
 use crate::cli::table::Names;
-use crate::cli::{NOBODY_READS, complain, reason};
+use crate::cli::{complain, stdout};
 use crate::reaper::{Action, Policy};
 use crate::sys;
 
 /// Removes orphans every so often, until a signal.
-pub(super) fn watch(opts: &Opts, every: Duration) -> Result<ExitCode> {
-    EndingSignals::block()?.handle(|| sys::exit_now(0))?;
+pub(super) fn watch(opts: &Opts, every: Duration) -> Result<u8> {
+    EndingSignals::block(None)?.handle(|| sys::exit_now(0))?;
     let mut watch = Watch {
         policy: opts.policy(),
         only_show: opts.dry_run,
@@ -25,8 +23,10 @@ pub(super) fn watch(opts: &Opts, every: Duration) -> Result<ExitCode> {
         names: Names::default(),
         printed: HashMap::new(),
     };
-    while let Ok(()) = watch.pass().and_then(|()| stdout::sleep(every)) {}
-    Ok(ExitCode::from(NOBODY_READS))
+    loop {
+        watch.pass()?;
+        stdout::sleep(every)?;
+    }
 }
 
 struct Watch {
@@ -39,7 +39,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn pass(&mut self) -> Result<(), NobodyReads> {
+    fn pass(&mut self) -> Result<()> {
         let findings = match self.policy.survey() {
             Ok(findings) => findings,
             Err(error) => {
@@ -57,11 +57,7 @@ impl Watch {
             let what = (finding.status.changed_at, row.action());
             if self.printed.get(&id) != Some(&what) {
                 let line = if self.json { row.json_line() } else { row.line(&mut self.names) };
-                match stdout::print(&line) {
-                    Ok(printed) => printed?,
-                    // A disk that is full may be emptied.
-                    Err(error) => complain(PROGRAM, format!("standard output: {}", reason(&error))),
-                }
+                stdout::print_or_complain(PROGRAM, &line)?;
             }
             if row.action != Some(Action::Removed) {
                 printed.insert(id, what);

@@ -1,7 +1,5 @@
 //! The state of a key as JSON.
 
-use std::time::SystemTime;
-
 use serde_json::{Map, Value, json};
 use sysv_ipc::{Pid, Queue, QueueStatus};
 
@@ -56,31 +54,14 @@ pub(super) fn line(state: &KeyState, rates: Option<Rates<'_>>) -> String {
     format!("{object}\n")
 }
 
-fn pid(pid: Option<Pid>) -> Option<i32> {
-    pid.map(Pid::as_raw)
-}
-
-fn time(time: Option<SystemTime>) -> Option<String> {
-    time.map(utc)
-}
-
 fn request_queue(queue: Queue, status: &QueueStatus) -> Value {
-    json!({
-        "id": queue.id().get(),
-        "uid": status.permissions.uid.as_raw(),
-        "cuid": status.permissions.cuid.as_raw(),
-        "mode": status.permissions.mode.to_string(),
-        "messages": status.messages,
-        "bytes": status.bytes,
-        "capacity": status.max_bytes,
-        "last_sender": pid(status.last_sender),
-        "last_sender_name": status.last_sender.and_then(process_name),
-        "last_receiver": pid(status.last_receiver),
-        "last_receiver_name": status.last_receiver.and_then(process_name),
-        "sent_at": time(status.sent_at),
-        "received_at": time(status.received_at),
-        "changed_at": utc(status.changed_at),
-    })
+    let mut object = findings::queue_json(queue, status);
+    object["last_sender_name"] = json!(status.last_sender.and_then(process_name));
+    object["last_receiver_name"] = json!(status.last_receiver.and_then(process_name));
+    object["sent_at"] = json!(status.sent_at.map(utc));
+    object["received_at"] = json!(status.received_at.map(utc));
+    object["changed_at"] = json!(utc(status.changed_at));
+    object
 }
 
 fn counters(snapshot: &Snapshot) -> Value {
@@ -92,7 +73,7 @@ fn counters(snapshot: &Snapshot) -> Value {
         bounds.zip(snapshot.transfers).map(|(bound, count)| json!({ "le": bound, "count": count }));
     json!({
         "queue": snapshot.queue.map(|queue| queue.get()),
-        "server_pid": pid(snapshot.server),
+        "server_pid": snapshot.server.map(Pid::as_raw),
         "since": utc(snapshot.started),
         "requests": snapshot.requests,
         "complete": snapshot.completed(),

@@ -11,9 +11,9 @@ pub(super) struct Rates<'a> {
 }
 
 impl<'a> Rates<'a> {
-    /// None: one of them has no counters, or they are of two servers.
+    /// None: one of them has no counters, they are of two servers, or the clock was set back.
     pub(super) fn between(before: &'a KeyState, now: &KeyState) -> Option<Self> {
-        let seconds = now.taken.duration_since(before.taken).as_secs_f64();
+        let seconds = now.time.duration_since(before.time).ok()?.as_secs_f64();
         let (before, now) = (before.counters.snapshot()?, now.counters.snapshot()?);
         let same = (before.server, before.started) == (now.server, now.started);
         (same && seconds > 0.0).then_some(Self { before, seconds })

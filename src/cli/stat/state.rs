@@ -1,7 +1,7 @@
 //! Everything that `mqfs-stat` shows of a key, at one moment.
 
 use std::fs;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::Result;
 use sysv_ipc::{Key, Pid, Queue, QueueLimits, QueueStatus, QueueUsage};
@@ -17,7 +17,6 @@ use crate::wire::{REPLY_QUEUE_MODE, is_request_queue_mode};
 pub(super) struct KeyState {
     pub(super) key: Key,
     pub(super) time: SystemTime,
-    pub(super) taken: Instant,
     pub(super) queue: Option<(Queue, QueueStatus)>,
     /// None: there is no queue, or another program made it.
     pub(super) server: Option<ServerState>,
@@ -48,16 +47,8 @@ impl ServerCounters {
 }
 
 impl KeyState {
-    /// Everything, with the reply queues of the namespace.
-    pub(super) fn now(key: Key) -> Result<Self> {
-        let mut state = Self::without_reply_queues(key)?;
-        if !state.is_another_programs() {
-            state.reply_queues = Some(reply_queues()?);
-        }
-        Ok(state)
-    }
-
-    pub(super) fn without_reply_queues(key: Key) -> Result<Self> {
+    /// Reads the state; the reply queues only if wanted, since they take longest.
+    pub(super) fn read(key: Key, with_reply_queues: bool) -> Result<Self> {
         let queue = match Queue::open(key).and_then(|queue| Ok((queue, queue.status()?))) {
             Err(error) if error.is_gone() => None,
             found => Some(found?),
@@ -65,13 +56,14 @@ impl KeyState {
         let server = queue
             .filter(|(_, status)| is_request_queue_mode(status.permissions.mode))
             .map(|(_, status)| server_lock::server_state(key, status.permissions.uid));
+        let is_another_programs = queue.is_some() && server.is_none();
+        let wanted = with_reply_queues && !is_another_programs;
         Ok(Self {
             key,
             time: SystemTime::now(),
-            taken: Instant::now(),
             queue,
             server,
-            reply_queues: None,
+            reply_queues: wanted.then(reply_queues).transpose()?,
             usage: QueueUsage::current()?,
             limits: QueueLimits::current()?,
             counters: server_counters(key, queue, server),
@@ -81,19 +73,15 @@ impl KeyState {
     /// Metrics for Prometheus.
     pub(super) fn metrics(&self) -> String {
         let queue = self.queue.as_ref().filter(|_| self.server.is_some());
-        let metrics = Metrics {
+        Metrics {
             key: self.key,
             is_up: self.server == Some(ServerState::Running),
             counters: self.counters.snapshot(),
             request_queue: queue.map(|(_, status)| status),
             usage: self.usage,
             limits: self.limits,
-        };
-        metrics.to_string()
-    }
-
-    pub(super) fn is_another_programs(&self) -> bool {
-        self.queue.is_some() && self.server.is_none()
+        }
+        .to_string()
     }
 
     /// Whether a dead server left what is under the key.

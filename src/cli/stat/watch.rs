@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -13,15 +12,15 @@ use super::state::KeyState;
 use super::{PROGRAM, json, tables};
 use crate::cli::signals::EndingSignals;
 use crate::cli::table::utc;
-use crate::cli::{INTERRUPTED, NOBODY_READS, complain, reason, stdout};
+use crate::cli::{INTERRUPTED, stdout};
 use crate::sys::{self, nonblocking_write};
 use sysv_ipc::Key;
 
 /// Shows the state every so often, until a signal: in place on a terminal, else one after the
 /// other.
-pub(super) fn watch(key: Key, every: Duration, json: bool) -> Result<ExitCode> {
+pub(super) fn watch(key: Key, every: Duration, json: bool) -> Result<u8> {
     let in_place = !json && io::stdout().is_terminal() && !is_dumb();
-    EndingSignals::block()?.handle(move || {
+    EndingSignals::block(None)?.handle(move || {
         if in_place {
             // The shell's prompt begins on a line of its own, below what Ctrl-C echoes.
             let _ = nonblocking_write::write(io::stdout(), b"\n");
@@ -30,7 +29,7 @@ pub(super) fn watch(key: Key, every: Duration, json: bool) -> Result<ExitCode> {
     })?;
     let mut before: Option<KeyState> = None;
     loop {
-        let state = KeyState::now(key)?;
+        let state = KeyState::read(key, true)?;
         let rates = before.as_ref().and_then(|before| Rates::between(before, &state));
         let text = if json {
             json::line(&state, rates)
@@ -45,16 +44,9 @@ pub(super) fn watch(key: Key, every: Duration, json: bool) -> Result<ExitCode> {
                 format!("{time}\n\n{tables}\n")
             }
         };
-        match stdout::print(&text) {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Ok(ExitCode::from(NOBODY_READS)),
-            // A disk that is full may be emptied.
-            Err(error) => complain(PROGRAM, format!("standard output: {}", reason(&error))),
-        }
+        stdout::print_or_complain(PROGRAM, &text)?;
         before = Some(state);
-        if stdout::sleep(every).is_err() {
-            return Ok(ExitCode::from(NOBODY_READS));
-        }
+        stdout::sleep(every)?;
     }
 }
 
