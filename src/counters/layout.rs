@@ -3,15 +3,10 @@
 use std::time::Duration;
 
 use super::reason::{FailureReason, RefusalReason};
-use crate::wire::MARK;
-use sysv_ipc::Mode;
 
 pub(super) const MAGIC: u64 = u64::from_ne_bytes(*b"mqfsstat");
 pub(super) const VERSION: u64 = 1;
 pub(super) const SIZE: usize = 4096;
-
-/// Every user may read and the owner may write. The mark tells mqfs's segments from others.
-pub(crate) const MODE: Mode = Mode::new(0o644).with(MARK);
 
 /// No queue has this id.
 pub(super) const NO_QUEUE: u64 = u64::MAX;

@@ -52,13 +52,12 @@ mod layout;
 mod prometheus;
 mod reason;
 mod snapshot;
+#[cfg(any(feature = "server", test))]
 mod writer;
 
 pub use layout::BOUNDS;
-#[cfg(feature = "server")]
-pub(crate) use layout::MODE;
 pub use prometheus::Metrics;
 pub use reason::{FailureReason, RefusalReason};
 pub use snapshot::{Lookup, Snapshot, read};
-#[doc(hidden)] // for the server
-pub use writer::Writer;
+#[cfg(feature = "server")]
+pub(crate) use writer::{MODE, Writer};

@@ -1,15 +1,15 @@
 //! Why requests fail or are refused: each reason has a name in the counters and words for the log.
 
-use std::fmt;
+use crate::ownership::liveness::reasons;
 
 /// Makes an enum of reasons whose order is that of their counters.
-macro_rules! reasons {
+macro_rules! counted_reasons {
     ($(#[$doc:meta])* $type:ident: $($reason:ident, $name:literal, $words:literal;)+) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        #[non_exhaustive]
-        pub enum $type {
-            $(#[doc = $words] $reason,)+
+        reasons! {
+            $(#[$doc])*
+            $type {
+                $(#[doc = $words] $reason = $words,)+
+            }
         }
 
         impl $type {
@@ -23,19 +23,10 @@ macro_rules! reasons {
                 }
             }
         }
-
-        /// The reason in words.
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self {
-                    $(Self::$reason => $words,)+
-                })
-            }
-        }
     };
 }
 
-reasons! {
+counted_reasons! {
     /// Why a child could not answer its request.
     FailureReason:
     NotFound, "not_found", "the path does not exist";
@@ -49,7 +40,7 @@ reasons! {
     Other, "other", "another reason";
 }
 
-reasons! {
+counted_reasons! {
     /// Why the server refused a request and forked no child for it: see "Admission" in
     /// docs/security.md.
     RefusalReason:

@@ -4,17 +4,21 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::{Duration, SystemTime};
 
-use sysv_ipc::{Attached, Error, Key, Owned, QueueId, SharedMemory};
+use sysv_ipc::{Attached, Error, Key, Mode, Owned, QueueId, SharedMemory};
 
-use super::layout::{BOUNDS, MAGIC, MODE, NO_QUEUE, SIZE, VERSION, word};
+use super::layout::{BOUNDS, MAGIC, NO_QUEUE, SIZE, VERSION, word};
 use super::reason::{FailureReason, RefusalReason};
 use crate::sys::getpid;
+use crate::wire::MARK;
+
+/// Every user may read and the owner may write. The mark tells mqfs's segments from others.
+pub(crate) const MODE: Mode = Mode::new(0o644).with(MARK);
 
 /// Adds to the counters of a server, in shared memory that its forked children inherit.
 ///
 /// Dropping it removes the segment, in the process that made it and no other.
 #[derive(Debug)]
-pub struct Writer {
+pub(crate) struct Writer {
     /// None: nothing is counted. Removed before it is detached: until then its id cannot be given
     /// to another segment.
     segment: Option<(Owned<SharedMemory>, Attached)>,
@@ -22,10 +26,8 @@ pub struct Writer {
 
 impl Writer {
     /// Makes the counters of the server that holds the lock of this key and has this request queue.
-    ///
-    /// # Errors
-    /// A segment exists under the key, or none can be made or attached.
-    pub fn create(key: Key, queue: QueueId, children_limit: usize) -> Result<Self, Error> {
+    /// It is an error if a segment exists under the key.
+    pub(crate) fn create(key: Key, queue: QueueId, children_limit: usize) -> Result<Self, Error> {
         let owned = Owned::new(SharedMemory::create(key, SIZE, MODE)?);
         let memory = owned.attach()?;
         let writer = Self { segment: Some((owned, memory)) };
@@ -42,27 +44,25 @@ impl Writer {
     }
 
     /// A writer that counts nothing, for a server that can make no segment.
-    pub fn disabled() -> Self {
+    pub(crate) fn disabled() -> Self {
         Self { segment: None }
     }
 
     /// Names the request queue: a new one replaces a queue that somebody removed.
-    pub fn name_queue(&self, queue: QueueId) {
+    pub(crate) fn name_queue(&self, queue: QueueId) {
         self.set(word::QUEUE, u64::try_from(queue.get()).unwrap_or(NO_QUEUE));
     }
 
-    /// Counts a received request.
-    pub fn received(&self) {
+    pub(crate) fn received(&self) {
         self.add(word::REQUESTS, 1);
     }
 
-    /// Counts a refused request.
-    pub fn refused(&self, reason: RefusalReason) {
+    pub(crate) fn refused(&self, reason: RefusalReason) {
         self.add(word::REFUSED + reason as usize, 1);
     }
 
     /// Sets how many children answer requests now, and how many have died at it so far.
-    pub fn set_children(&self, now: usize, died: u64) {
+    pub(crate) fn set_children(&self, now: usize, died: u64) {
         self.set(word::CHILDREN, now as u64);
         if let Some(peak) = self.word(word::CHILDREN_PEAK) {
             peak.fetch_max(now as u64, Relaxed);
@@ -70,30 +70,28 @@ impl Writer {
         self.set(word::FAILURES + FailureReason::ChildDied as usize, died);
     }
 
-    /// Counts sent bytes of files.
-    pub fn sent(&self, bytes: u64) {
+    pub(crate) fn sent(&self, bytes: u64) {
         self.add(word::BYTES_SENT, bytes);
     }
 
     /// Counts a complete transfer.
-    pub fn completed(&self, took: Duration) {
+    pub(crate) fn completed(&self, took: Duration) {
         let bucket = BOUNDS.partition_point(|bound| *bound < took);
         self.add(word::TRANSFERS + bucket, 1);
         self.add(word::TRANSFER_NANOSECONDS, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Counts a failed request.
-    pub fn failed(&self, reason: FailureReason) {
+    pub(crate) fn failed(&self, reason: FailureReason) {
         self.add(word::FAILURES + reason as usize, 1);
     }
 
     /// Counts a client that left before it had everything.
-    pub fn client_gone(&self) {
+    pub(crate) fn client_gone(&self) {
         self.add(word::CLIENTS_GONE, 1);
     }
 
     /// Removes the segment, so that no key finds it. Children that have it attached keep counting.
-    pub fn withdraw(&self) {
+    pub(crate) fn withdraw(&self) {
         if let Some((segment, _)) = &self.segment {
             let _ = segment.remove();
         }

@@ -103,9 +103,7 @@ pub fn is_stopped(child: Pid) -> bool {
 /// Unless `done` returns true, waits until a child ends, `SIGCHLD` or `SIGALRM` arrives, or the
 /// time is up. It misses no signal that arrives after it called `done`.
 pub fn wait_unless(done: impl FnOnce() -> bool, timeout: Option<Duration>) {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGCHLD);
-    signals.add(Signal::SIGALRM);
+    let signals = SigSet::from_iter([Signal::SIGCHLD, Signal::SIGALRM]);
     let _held = Blocked::new(signals);
     reap_all();
     if !done() {

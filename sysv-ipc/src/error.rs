@@ -141,6 +141,9 @@ macro_rules! outcomes {
         #[non_exhaustive]
         pub enum $name {
             $($(#[$variant_doc])* $variant,)*
+            /// A signal handler ran while the caller waited (`EINTR`). The kernel does not restart
+            /// the call, even with `SA_RESTART`: signal(7).
+            Interrupted,
             /// Anything else, such as a missing permission.
             Os(Error),
         }
@@ -150,6 +153,7 @@ macro_rules! outcomes {
             pub fn kind(&self) -> io::ErrorKind {
                 match self {
                     $(Self::$variant => io::ErrorKind::$kind,)*
+                    Self::Interrupted => io::ErrorKind::Interrupted,
                     Self::Os(error) => error.kind(),
                 }
             }
@@ -159,6 +163,7 @@ macro_rules! outcomes {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self {
                     $(Self::$variant => f.write_str(concat!($call, ": ", $text)),)*
+                    Self::Interrupted => f.write_str(concat!($call, ": interrupted by a signal")),
                     Self::Os(error) => error.fmt(f),
                 }
             }
@@ -186,9 +191,6 @@ outcomes! {
         TimedOut(TimedOut): "the queue is still full",
         /// The message is larger than `kernel.msgmax` (the other meaning of `EINVAL`).
         TooBig(InvalidInput): "the message is larger than kernel.msgmax",
-        /// A signal handler ran while the sender waited (`EINTR`). The kernel does not restart the
-        /// call, even with `SA_RESTART`: signal(7).
-        Interrupted(Interrupted): "interrupted by a signal",
     }
 }
 
@@ -204,9 +206,6 @@ outcomes! {
         TimedOut(TimedOut): "still no such message",
         /// The message is larger than the buffer, and stays in the queue (`E2BIG`).
         TooBig(InvalidInput): "the message is larger than the buffer",
-        /// A signal handler ran while the receiver waited (`EINTR`). The kernel does not restart
-        /// the call, even with `SA_RESTART`: signal(7).
-        Interrupted(Interrupted): "interrupted by a signal",
     }
 }
 
@@ -219,8 +218,5 @@ outcomes! {
         WouldBlock(WouldBlock): "the operation would block",
         /// The operations could not be performed within the timeout (`EAGAIN` too).
         TimedOut(TimedOut): "timed out",
-        /// A signal handler ran while the caller waited (`EINTR`). The kernel does not restart the
-        /// call, even with `SA_RESTART`: signal(7).
-        Interrupted(Interrupted): "interrupted by a signal",
     }
 }

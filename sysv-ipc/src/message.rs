@@ -74,8 +74,7 @@ pub struct Message<'a> {
 
 impl Message<'_> {
     /// The length of `mtext`, in bytes.
-    #[allow(clippy::len_without_is_empty)]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
