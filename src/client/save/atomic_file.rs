@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, renameat};
 use nix::sys::stat::Mode;
-use nix::unistd::linkat;
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
 use super::cleanup_guard::CleanupGuard;
 use super::dir::{Dir, PreservedAttrs, check_name};
@@ -47,11 +47,8 @@ impl AtomicFile {
         let (file, temporary) = match create_unnamed(dir, mode) {
             Ok(file) => (file, None),
             Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::ENOENT | Errno::EINVAL) => {
-                let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
-                let (file, temporary) = cleanup.make_temporary(dir.handle(), |name| {
-                    dir.open_below(OsStr::new(name), flags, mode)
-                })?;
-                (file.into(), Some(temporary))
+                let (file, temporary) = create_named(dir, mode, cleanup)?;
+                (file, Some(temporary))
             }
             Err(errno) => return Err(errno),
         };
@@ -82,18 +79,21 @@ impl AtomicFile {
             }
         }
         if let Some(temporary) = &self.temporary {
-            renameat(&self.dir, temporary.as_str(), &self.dir, &*self.name)?;
+            self.cleanup.end_temporary(&self.dir.handle(), temporary, || {
+                renameat(&self.dir, temporary.as_str(), &self.dir, &*self.name)
+            })?;
         }
         self.temporary = None;
-        self.cleanup.forget_temporary();
         Ok(())
     }
 }
 
 impl Drop for AtomicFile {
     fn drop(&mut self) {
-        if self.temporary.is_some() {
-            self.cleanup.remove_temporary();
+        if let Some(temporary) = &self.temporary {
+            let _ = self.cleanup.end_temporary(&self.dir.handle(), temporary, || {
+                unlinkat(&self.dir, temporary.as_str(), UnlinkatFlags::NoRemoveDir)
+            });
         }
     }
 }
@@ -109,6 +109,14 @@ fn create_unnamed(dir: &Dir, mode: Mode) -> Result<File, Errno> {
     dir.open_below(OsStr::new("."), flags, mode).map(File::from)
 }
 
+/// Creates a file under a temporary name.
+fn create_named(dir: &Dir, mode: Mode, cleanup: &CleanupGuard) -> Result<(File, String), Errno> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
+    cleanup.make_temporary(dir.handle(), |name| {
+        dir.open_below(OsStr::new(name), flags, mode).map(File::from)
+    })
+}
+
 fn link(file: &File, dir: &Dir, name: &OsStr) -> Result<(), Errno> {
     match linkat(file, "", dir, name, AtFlags::AT_EMPTY_PATH) {
         // Before Linux 6.10 this took CAP_DAC_READ_SEARCH.
@@ -117,5 +125,62 @@ fn link(file: &File, dir: &Dir, name: &OsStr) -> Result<(), Errno> {
             linkat(AT_FDCWD, unnamed.as_str(), dir, name, AtFlags::AT_SYMLINK_FOLLOW)
         }
         outcome => outcome,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A file as on a file system without `O_TMPFILE`.
+    fn named(dir: &Path, name: &str, cleanup: &CleanupGuard) -> AtomicFile {
+        let dir = Dir::open(dir).unwrap();
+        let (file, temporary) = create_named(&dir, Mode::S_IRWXU, cleanup).unwrap();
+        let (temporary, cleanup) = (Some(temporary), cleanup.clone());
+        let mut file = AtomicFile { dir, name: name.into(), file, temporary, attrs: None, cleanup };
+        file.write_all(name.as_bytes()).unwrap();
+        file
+    }
+
+    fn names(dir: &Path) -> Vec<OsString> {
+        let mut names: Vec<_> =
+            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn without_o_tmpfile_files_of_one_guard_do_not_disturb_each_other() {
+        let (dir, cleanup) = (tempfile::tempdir().unwrap(), CleanupGuard::default());
+        let given_up = named(dir.path(), "given up", &cleanup);
+        let kept = named(dir.path(), "kept", &cleanup);
+        let unfinished = named(dir.path(), "unfinished", &cleanup);
+        assert_eq!(names(dir.path()).len(), 3);
+        drop(given_up);
+        kept.commit().unwrap();
+        cleanup.discard();
+        assert_eq!(names(dir.path()), ["kept"]);
+        assert_eq!(fs::read(dir.path().join("kept")).unwrap(), b"kept");
+        std::mem::forget(unfinished); // its destructor would wait
+    }
+
+    #[test]
+    fn after_a_discard_nothing_begins() {
+        let (dir, cleanup) = (tempfile::tempdir().unwrap(), CleanupGuard::default());
+        let path = dir.path().to_owned();
+        fs::write(path.join("old"), "old").unwrap();
+        let opened = Dir::open(&path).unwrap();
+        let new = AtomicFile::create(&opened, "old".as_ref(), None, &cleanup).unwrap();
+        cleanup.discard();
+        let guard = cleanup.clone();
+        thread::spawn(move || drop(named(&path, "new", &guard)));
+        thread::spawn(move || new.commit()); // takes a temporary name
+        thread::sleep(Duration::from_millis(100));
+        assert_eq!(names(dir.path()), ["old"]);
+        assert_eq!(fs::read(dir.path().join("old")).unwrap(), b"old");
     }
 }

@@ -17,19 +17,24 @@ pub struct CleanupGuard(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// The temporary name of the file that is being written.
-    temporary: Option<(Arc<OwnedFd>, String)>,
+    /// The temporary names of the files that are being written.
+    temporaries: Vec<(Arc<OwnedFd>, String)>,
     /// Directories that were made writable, and their original modes.
     opened: Vec<(Arc<OwnedFd>, Mode)>,
 }
 
 impl CleanupGuard {
-    /// Removes the temporary file, if there is one, and restores the modes of directories.
+    /// Removes the temporary files, and restores the modes of directories. From then on writers
+    /// wait, so that none begins another file before the process ends.
     pub fn discard(&self) {
-        self.remove_temporary();
-        for (dir, mode) in self.lock().opened.drain(..) {
+        let mut held = self.lock();
+        for (dir, name) in held.temporaries.drain(..) {
+            let _ = unlinkat(dir, name.as_str(), UnlinkatFlags::NoRemoveDir);
+        }
+        for (dir, mode) in held.opened.drain(..) {
             let _ = fchmod(dir, mode);
         }
+        std::mem::forget(held);
     }
 
     /// Makes a file under a temporary name in the directory, and notes the name.
@@ -40,18 +45,22 @@ impl CleanupGuard {
     ) -> Result<(T, String), Errno> {
         let mut held = self.lock();
         let (made, name) = with_temporary_name(make)?;
-        held.temporary = Some((dir, name.clone()));
+        held.temporaries.push((dir, name.clone()));
         Ok((made, name))
     }
 
-    pub(super) fn remove_temporary(&self) {
-        if let Some((dir, name)) = self.lock().temporary.take() {
-            let _ = unlinkat(dir, name.as_str(), UnlinkatFlags::NoRemoveDir);
-        }
-    }
-
-    pub(super) fn forget_temporary(&self) {
-        self.lock().temporary = None;
+    /// Ends the use of a temporary name by a system call, such as rename(2), and forgets the name if
+    /// that succeeds.
+    pub(super) fn end_temporary(
+        &self,
+        dir: &Arc<OwnedFd>,
+        name: &str,
+        end: impl FnOnce() -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let mut held = self.lock();
+        end()?;
+        held.temporaries.retain(|(other, found)| !(Arc::ptr_eq(other, dir) && found == name));
+        Ok(())
     }
 
     /// Locks the state, so that [`discard`](Self::discard) waits. Hold it across a change on disk
