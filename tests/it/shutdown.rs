@@ -133,6 +133,22 @@ fn a_client_leaves_no_queue_after_any_signal_during_a_transfer() {
 }
 
 #[test]
+fn a_client_leaves_no_queue_if_the_same_ctrl_c_ends_its_reader() {
+    in_own_namespace(|| {
+        let (server, _folder, _) = server_with_file(&[]);
+        for _ in 0..20 {
+            let mut client = stuck_client(&server, "/file");
+            client.signal(Signal::SIGINT);
+            drop(client.child().stdout.take());
+            // Whichever it notices first: the signal or the closed pipe.
+            assert!(matches!(client.wait().code(), Some(130 | 141)));
+            assert_eq!(reply_queues(), []);
+        }
+        server.stop();
+    });
+}
+
+#[test]
 fn a_client_that_waits_for_an_answer_leaves_no_queue_after_a_signal() {
     in_own_namespace(|| {
         let (server, _folder, _) = server_with_file(&[]);
