@@ -20,8 +20,6 @@ pub(super) struct Answer {
     consumed: usize,
     /// The error that follows those bytes.
     failed: Option<Error>,
-    /// Whether the watch knows the child that sends the answer.
-    knows_child: bool,
     pub(super) meta: Option<Meta>,
     pub(super) trailer: Option<Trailer>,
     pub(super) tally: Tally,
@@ -46,7 +44,6 @@ impl Answer {
             buffer: MessageBuffer::with_capacity(msgmax.clamp(MAX_REPLY, Self::MAX_MESSAGE)),
             consumed: 0,
             failed: None,
-            knows_child: false,
             meta: None,
             trailer: None,
             tally: Tally::default(),
@@ -89,20 +86,13 @@ impl Answer {
         if self.failed.is_some() {
             self.queue = None;
         }
-        self.identify_child(); // while it is alive: the reader of the bytes may take its time
-        Ok(())
-    }
-
-    /// Lets the watch identify the child of a longer transfer, so that it can later tell the child
-    /// from another process that has its pid by then.
-    fn identify_child(&mut self) {
         if let Some(queue) = &self.queue
             && self.tally.bytes > Self::LONGER_TRANSFER
-            && !self.knows_child
         {
+            // While it is alive: the reader of the bytes may take its time.
             queue.watched.identify_child();
-            self.knows_child = true;
         }
+        Ok(())
     }
 
     /// Receives a message, waiting for it.

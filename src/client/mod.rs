@@ -13,7 +13,6 @@ mod error;
 mod metadata;
 mod read_dir;
 mod reply_queue;
-mod request;
 mod requester;
 pub mod save;
 mod server_queue;

@@ -3,15 +3,19 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use sysv_ipc::{MessageBuffer, SendError};
+
 use super::answer::Answer;
 use super::backoff;
 use super::builder::ClientBuilder;
 use super::error::{Cause, Error};
 use super::reply_queue::ReplyQueue;
-use super::request;
 use super::server_queue::ServerQueue;
 use super::watch::Watch;
-use crate::wire::{MAX_PATH, Operation, Range};
+use crate::sys::AdaptiveSpin;
+use crate::wire::{
+    Extension, MAX_PATH, MAX_PLAIN_REQUEST, NORMAL_PRIORITY, Operation, Range, Request,
+};
 
 /// Asks one server, and counts the retries that are left. Every transfer has its own.
 #[derive(Debug, Clone)]
@@ -82,8 +86,58 @@ impl Requester {
         let ClientBuilder { timeout, plain, .. } = self.options;
         let server = self.find_server()?;
         let reply = ReplyQueue::create(&self.watch, &server, plain, timeout)?;
-        request::send(&self.options, &self.watch, &server, &reply, path, operation)?;
+        self.send(&server, &encode(&server, &reply, path, operation))?;
         Answer::begin(reply).map_err(|error| server.explain_silence(error, plain))
+    }
+
+    /// Sends a request, waiting for room in the request queue until the timeout.
+    fn send(&self, server: &ServerQueue, request: &[u8]) -> Result<(), Error> {
+        let message = MessageBuffer::with_text(NORMAL_PRIORITY, request);
+        let try_send = || match server.queue.try_send(&message) {
+            Err(SendError::Full | SendError::Interrupted) => None,
+            outcome => Some(outcome),
+        };
+        let never_fits =
+            || server.queue.status().is_ok_and(|status| request.len() as u64 > status.max_bytes);
+        let sent = match AdaptiveSpin::default().attempt(try_send) {
+            Some(sent) => sent,
+            // The queue never has room for it, however long we wait: msgop(2).
+            None if never_fits() => return Err(Cause::RequestTooBig.into()),
+            None => self.send_when_room(server, try_send)?,
+        };
+        let key = server.key;
+        sent.map_err(|error| match error {
+            SendError::TooBig => Cause::RequestTooBig.into(),
+            SendError::Os(error) if error.is_denied() => Cause::NotAllowed { key }.into(),
+            SendError::Os(error) => error.into(),
+            // The queue existed a moment ago; it, or the next server's, will exist again.
+            _ => Cause::ServerRestarting { key }.into(),
+        })
+    }
+
+    /// Waits for room by trying again and again. A wait in msgsnd(2) could be ended only by
+    /// signals: the queue is not ours to remove.
+    fn send_when_room<T>(
+        &self,
+        server: &ServerQueue,
+        mut try_send: impl FnMut() -> Option<T>,
+    ) -> Result<T, Error> {
+        for pause in backoff::for_room(self.options.timeout) {
+            self.watch.sleep(pause)?;
+            // Check after every pause: the queue may be gone, and its id may be another user's by
+            // now.
+            match self.find_server() {
+                Ok(found) if found == *server => {}
+                Ok(_) | Err(Error(Cause::NoServer { .. })) => {
+                    return Err(Cause::ServerRestarting { key: server.key }.into());
+                }
+                Err(error) => return Err(error),
+            }
+            if let Some(sent) = try_send() {
+                return Ok(sent);
+            }
+        }
+        Err(Cause::TimedOut(self.options.timeout).into())
     }
 }
 
@@ -97,4 +151,21 @@ fn check_path(path: &Path) -> Result<(), Error> {
         _ => return Ok(()),
     };
     Err(Cause::InvalidPath(wrong).into())
+}
+
+/// Encodes the request. A plain server ignores the extension, unless its receive buffer is too
+/// small for it: TLPI's server then ends. So a long request to a queue without our mark has none.
+fn encode(
+    server: &ServerQueue,
+    reply: &ReplyQueue,
+    path: &Path,
+    operation: Operation<'_>,
+) -> Vec<u8> {
+    let extension = reply.cookie.map(|cookie| Extension { cookie, operation });
+    let request = Request { reply_queue: reply.id(), path, extension };
+    let encoded = request.encode();
+    if server.marked || encoded.len() <= MAX_PLAIN_REQUEST {
+        return encoded;
+    }
+    Request { extension: None, ..request }.encode()
 }

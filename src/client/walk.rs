@@ -78,8 +78,6 @@ enum State {
 pub struct WalkEntry<'a> {
     walk: &'a mut Walk,
     depth: usize,
-    /// The error of the last read.
-    failed: Option<Error>,
 }
 
 impl Walk {
@@ -107,18 +105,16 @@ impl Walk {
     /// The rest of the tree cannot arrive. Errors of single entries are in
     /// [`WalkEntry::metadata`].
     pub fn next_entry(&mut self) -> Result<Option<WalkEntry<'_>>, Error> {
-        loop {
-            if let Some(error) = &self.failed {
-                return Err(error.clone());
-            }
-            match self.step() {
-                Ok(next) => {
-                    return Ok(next.map(|depth| WalkEntry { walk: self, depth, failed: None }));
-                }
-                Err(error) if self.failed.is_none() => self.ask_again(error),
-                Err(_) => {}
-            }
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
         }
+        let next = loop {
+            match self.step() {
+                Ok(next) => break next,
+                Err(error) => self.ask_again(error)?,
+            }
+        };
+        Ok(next.map(|depth| WalkEntry { walk: self, depth }))
     }
 
     /// Goes on to the next entry, and returns its depth.
@@ -249,10 +245,7 @@ impl Walk {
             match self.try_fill_content() {
                 Ok(available) => return Ok(available),
                 Err(error) if !is_within(self) => return Err(error),
-                Err(error) => self.ask_again(error),
-            }
-            if let Some(error) = &self.failed {
-                return Err(error.clone());
+                Err(error) => self.ask_again(error)?,
             }
             if !is_within(self) {
                 return Err(Cause::FileChanged.into()); // the server sends it again
@@ -334,10 +327,11 @@ impl Walk {
 
     /// Asks for the rest after an answer was `lost`. If that is impossible, the whole walk has
     /// failed.
-    fn ask_again(&mut self, lost: Error) {
-        if let Err(error) = self.try_ask_again(lost) {
-            self.failed = Some(error);
+    fn ask_again(&mut self, lost: Error) -> Result<(), Error> {
+        if self.failed.is_none() {
+            self.failed = self.try_ask_again(lost).err();
         }
+        self.failed.clone().map_or(Ok(()), Err)
     }
 
     fn try_ask_again(&mut self, lost: Error) -> Result<(), Error> {
@@ -422,16 +416,10 @@ impl WalkEntry<'_> {
 
 impl BufRead for WalkEntry<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if let Err(error) = self.metadata() {
-            return Err(error.into());
-        }
-        if let Some(error) = &self.failed {
-            return Err(error.clone().into());
-        }
-        match self.walk.fill_content() {
+        match self.metadata().and_then(|_| self.walk.fill_content()) {
             Ok(available) => Ok(&self.walk.stream.answer.bytes()[..available]),
             Err(error) => {
-                self.failed = Some(error.clone()); // for the next read
+                self.walk.fail(error.clone()); // for the next read
                 Err(error.into())
             }
         }

@@ -198,9 +198,12 @@ impl WatchedQueue {
         }
     }
 
-    /// Identifies the process that sends the answer, to recognise it later.
+    /// Identifies the process that sends the answer, to tell it later from another process that has
+    /// its pid by then.
     pub(super) fn identify_child(&self) {
-        if let Ok(status) = self.entry.queue.status() {
+        if self.entry.child.get().is_none()
+            && let Ok(status) = self.entry.queue.status()
+        {
             let _ = self.entry.child(&status);
         }
     }

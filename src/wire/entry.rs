@@ -49,7 +49,7 @@ impl Packed {
 }
 
 /// A directory entry, or the top of a tree: the text of a packed META.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Entry<'a> {
     /// The part that every META has.
     pub meta: Meta,
@@ -69,17 +69,8 @@ impl<'a> Entry<'a> {
 
     /// An entry of which only the name is known, since the server cannot look at it.
     pub fn unknown(name: &'a [u8]) -> Self {
-        let meta = Meta {
-            kind: Kind::Unknown,
-            mode: 0,
-            size: 0,
-            mtime: (0, 0),
-            device: 0,
-            inode: 0,
-            offset: 0,
-            length: Some(0),
-        };
-        Self { meta, uid: 0, gid: 0, links: 0, special: 0, name, target: b"" }
+        let meta = Meta { kind: Kind::Unknown, length: Some(0), ..Meta::default() };
+        Self { meta, name, ..Self::default() }
     }
 
     /// Appends the entry as a packed META.

@@ -48,7 +48,7 @@ impl<'a> Reply<'a> {
 }
 
 /// What a file is, and which part of it follows: the first message of an extended reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Meta {
     pub kind: Kind,
     /// Type and permissions: `st_mode`, inode(7).
@@ -66,10 +66,11 @@ pub struct Meta {
     pub length: Option<u64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
-    /// Unknown: the server cannot look at the file.
+    /// The server cannot look at the file.
+    #[default]
     Unknown,
     Regular,
     Directory,

@@ -1,6 +1,7 @@
 //! Where an output path leads.
 
 use std::ffi::OsString;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -32,10 +33,7 @@ pub(super) fn resolve(path: &Path) -> Result<OutputTarget, Errno> {
     let (mut path, mut base) = (path.to_owned(), None);
     for _ in 0..MAX_LINKS {
         let name = path.file_name().ok_or(Errno::EISDIR)?.to_owned(); // "/" or ".."
-        let dir = match &base {
-            None => Dir::open_at(AT_FDCWD, parent_of(&path))?,
-            Some(base) => Dir::open_at(base, parent_of(&path))?,
-        };
+        let dir = Dir::open_at(base.as_ref().map_or(AT_FDCWD, Dir::as_fd), parent_of(&path))?;
         if let Some(descriptors) = &descriptors
             && is_same_file(&fstat(descriptors)?, &fstat(&dir)?)
             && let Some(Ok(number)) = name.to_str().map(str::parse)

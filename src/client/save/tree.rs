@@ -11,8 +11,8 @@ use nix::sys::time::TimeSpec;
 use super::atomic_file::AtomicFile;
 use super::cleanup_guard::CleanupGuard;
 use super::dir::{Dir, PreservedAttrs};
-use crate::client::error::{Cause, Error, ErrorKind};
-use crate::client::metadata::{FileType, Metadata};
+use crate::client::error::{Cause, Error};
+use crate::client::metadata::Metadata;
 use crate::client::transfer::Transfer;
 use crate::client::walk::{Walk, WalkEntry};
 
@@ -118,7 +118,7 @@ pub fn write_tree(
 /// Writes a file into a directory, under a name.
 ///
 /// # Errors
-/// Those of the transfer, and [`ErrorKind::Output`].
+/// Those of the transfer, and [`ErrorKind::Output`](crate::ErrorKind::Output).
 pub fn write_file(
     transfer: &mut Transfer,
     dir: &Dir,
@@ -126,31 +126,54 @@ pub fn write_file(
     options: &WriteOptions,
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<Report, Error> {
-    let failed = |errno| Error::from(Cause::Output(errno));
     let attrs = transfer.metadata().and_then(|metadata| preserved(&metadata, options));
-    let mut file = AtomicFile::create(dir, name, attrs, &options.cleanup).map_err(failed)?;
-    read(transfer, u64::MAX, on_event, |bytes| file.write_all(bytes).map_err(failed))?;
-    file.commit().map_err(failed)?;
+    let cleanup = &options.cleanup;
+    copy_file(transfer, dir, name, attrs, cleanup, &mut Vec::new(), on_event)?;
     if transfer.has_changed() {
         on_event(Event::Changed { path: Path::new("") });
     }
     Ok(Report { files: 1, bytes: transfer.received(), ..Report::default() })
 }
 
+/// A file of at most this many bytes is created only after it arrived and was verified.
+const SMALL: u64 = 256 << 10;
+
+/// Writes a file, and returns its size. The buffer is for the content of a small one.
+fn copy_file(
+    source: &mut impl BufRead,
+    dir: &Dir,
+    name: &OsStr,
+    attrs: Option<PreservedAttrs>,
+    cleanup: &CleanupGuard,
+    buffer: &mut Vec<u8>,
+    on_event: &mut dyn FnMut(Event<'_>),
+) -> Result<u64, Error> {
+    buffer.clear();
+    let begin = read(source, SMALL + 1, on_event, |bytes| {
+        buffer.extend_from_slice(bytes);
+        Ok(())
+    })?;
+    let mut file = AtomicFile::create(dir, name, attrs, cleanup).map_err(Cause::Output)?;
+    file.write_all(buffer).map_err(Cause::Output)?;
+    let rest = read(source, u64::MAX, on_event, |bytes| file.write_all(bytes))?;
+    file.commit().map_err(Cause::Output)?;
+    Ok(begin + rest)
+}
+
 /// Reads to the end, or until it has read `enough` bytes, and returns how many it read.
-fn read<E: From<Error>>(
+fn read(
     source: &mut impl BufRead,
     enough: u64,
     on_event: &mut dyn FnMut(Event<'_>),
-    mut take: impl FnMut(&[u8]) -> Result<(), E>,
-) -> Result<u64, E> {
+    mut take: impl FnMut(&[u8]) -> Result<(), Errno>,
+) -> Result<u64, Error> {
     let mut total = 0;
     while total < enough {
         let bytes = source.fill_buf().map_err(Error::from_read)?;
         if bytes.is_empty() {
             break;
         }
-        take(bytes)?;
+        take(bytes).map_err(Cause::Output)?;
         let count = bytes.len();
         source.consume(count);
         total += count as u64;
@@ -185,28 +208,7 @@ struct Level {
     attrs: Option<PreservedAttrs>,
 }
 
-/// Why an entry was not written.
-enum Trouble {
-    /// Its bytes did not arrive.
-    Source(Error),
-    /// A system call failed here.
-    Errno(Errno),
-    /// Not worth a report: the server sends the entry again, or its directory was already reported.
-    Known,
-    /// It is a special file.
-    Special(FileType),
-}
-
-impl From<Errno> for Trouble {
-    fn from(errno: Errno) -> Self {
-        Self::Errno(errno)
-    }
-}
-
 impl Writer<'_> {
-    /// A file of at most this many bytes is created only after it arrived and was verified.
-    const SMALL: u64 = 256 << 10;
-
     fn write_all(&mut self, walk: &mut Walk) -> Result<(), Error> {
         while let Some(entry) = walk.next_entry()? {
             self.write(entry)?;
@@ -216,19 +218,21 @@ impl Writer<'_> {
 
     fn write(&mut self, mut entry: WalkEntry<'_>) -> Result<(), Error> {
         self.leave(entry.depth());
-        let written = match entry.metadata() {
-            Ok(metadata) => self.write_entry(&mut entry, &metadata),
-            Err(error) => Err(error.into()),
-        };
-        let why = match written {
-            Ok(()) | Err(Trouble::Known) => return Ok(()),
-            Err(Trouble::Source(error)) if entry.is_fatal() => return Err(error),
-            Err(Trouble::Source(error)) => error.to_string(),
-            Err(Trouble::Errno(errno @ (Errno::ENOSPC | Errno::EDQUOT | Errno::EIO))) => {
-                return Err(Cause::Output(errno).into());
+        let metadata = entry.metadata();
+        if let Some(Level { dir: None, .. }) = self.levels.last() {
+            if metadata.is_ok_and(|metadata| metadata.is_dir()) {
+                self.levels.push(Level { dir: None, attrs: None });
             }
-            Err(Trouble::Errno(errno)) => errno.desc().to_owned(),
-            Err(Trouble::Special(kind)) => format!("Is a {kind}, which is not copied"),
+            return Ok(()); // its directory was reported
+        }
+        let written = metadata.and_then(|metadata| self.write_entry(&mut entry, &metadata));
+        let Err(error) = written else { return Ok(()) };
+        let why = match error.0 {
+            _ if entry.is_fatal() => return Err(error),
+            Cause::FileChanged => return Ok(()), // the server sends the file again
+            Cause::Output(Errno::ENOSPC | Errno::EDQUOT | Errno::EIO) => return Err(error),
+            Cause::Output(errno) => errno.desc().to_owned(),
+            _ => error.to_string(),
         };
         self.report.problems += 1;
         (self.on_event)(Event::Problem { path: entry.path(), why });
@@ -244,93 +248,45 @@ impl Writer<'_> {
         }
     }
 
-    fn write_entry(
-        &mut self,
-        entry: &mut WalkEntry<'_>,
-        metadata: &Metadata,
-    ) -> Result<(), Trouble> {
+    fn write_entry(&mut self, entry: &mut WalkEntry<'_>, metadata: &Metadata) -> Result<(), Error> {
         let name = match entry.depth() {
             0 => self.name.map(OsStr::to_owned),
             _ => Some(entry.file_name().to_owned()),
         };
         let Some(name) = name else {
             if !metadata.is_dir() {
-                return Err(Errno::EISDIR.into());
+                return Err(Cause::Output(Errno::EISDIR).into());
             }
             self.levels.push(Level { dir: Some(self.dir.clone()), attrs: None });
             return Ok(());
         };
+        let parent = self.levels.last().and_then(|level| level.dir.as_ref()).unwrap_or(&self.dir);
+        let attrs = preserved(metadata, self.options);
+        let cleanup = &self.options.cleanup;
         if metadata.is_dir() {
-            self.write_dir(&name, metadata)?;
+            // Whatever its final mode is, we must write to it first.
+            let mode = Mode::from_bits_truncate(if attrs.is_some() { 0o700 } else { 0o777 });
+            let made = parent.make_dir(&name, mode, cleanup);
+            self.levels.push(Level { dir: made.as_ref().ok().cloned(), attrs });
+            made.map_err(Cause::Output)?;
+            self.report.directories += 1;
         } else if metadata.is_file() {
-            self.write_file(entry, &name, metadata)?;
+            let (buffer, on_event) = (&mut self.buffer, &mut *self.on_event);
+            let bytes = copy_file(entry, parent, &name, attrs, cleanup, buffer, on_event)?;
+            self.report.files += 1;
+            self.report.bytes += bytes;
+            if entry.has_changed() {
+                (self.on_event)(Event::Changed { path: entry.path() });
+            }
         } else if let Some(target) = entry.link_target() {
-            let attrs = preserved(metadata, self.options);
-            self.parent()?.make_link(&name, target, attrs.as_ref(), &self.options.cleanup)?;
+            let made = parent.make_link(&name, target, attrs.as_ref(), cleanup);
+            made.map_err(Cause::Output)?;
             self.report.links += 1;
         } else {
-            return Err(Trouble::Special(metadata.file_type()));
+            let text = format!("Is a {}, which is not copied", metadata.file_type());
+            return Err(Cause::Failed { text, errno: None }.into());
         }
         (self.on_event)(Event::Done { path: entry.path(), metadata });
         Ok(())
-    }
-
-    /// The directory that the entry belongs into.
-    fn parent(&self) -> Result<&Dir, Trouble> {
-        match self.levels.last() {
-            None => Ok(&self.dir),
-            Some(level) => level.dir.as_ref().ok_or(Trouble::Known),
-        }
-    }
-
-    fn write_dir(&mut self, name: &OsStr, metadata: &Metadata) -> Result<(), Trouble> {
-        let attrs = preserved(metadata, self.options);
-        // Whatever its final mode is, we must write to it first.
-        let mode = attrs.map_or(Mode::from_bits_truncate(0o777), |_| Mode::S_IRWXU);
-        let made = self.parent().and_then(|parent| {
-            parent.make_dir(name, mode, &self.options.cleanup).map_err(Trouble::Errno)
-        });
-        let (dir, outcome) = match made {
-            Ok(dir) => (Some(dir), Ok(())),
-            Err(trouble) => (None, Err(trouble)),
-        };
-        self.levels.push(Level { dir, attrs });
-        self.report.directories += u64::from(outcome.is_ok());
-        outcome
-    }
-
-    fn write_file(
-        &mut self,
-        entry: &mut WalkEntry<'_>,
-        name: &OsStr,
-        metadata: &Metadata,
-    ) -> Result<(), Trouble> {
-        let attrs = preserved(metadata, self.options);
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
-        let mut bytes = read(entry, Self::SMALL + 1, self.on_event, |bytes| {
-            buffer.extend_from_slice(bytes);
-            Ok::<_, Trouble>(())
-        })?;
-        let mut file = AtomicFile::create(self.parent()?, name, attrs, &self.options.cleanup)?;
-        file.write_all(&buffer)?;
-        self.buffer = buffer;
-        bytes += read(entry, u64::MAX, self.on_event, |bytes| {
-            file.write_all(bytes).map_err(Trouble::Errno)
-        })?;
-        file.commit()?;
-        self.report.files += 1;
-        self.report.bytes += bytes;
-        if entry.has_changed() {
-            (self.on_event)(Event::Changed { path: entry.path() });
-        }
-        Ok(())
-    }
-}
-
-impl From<Error> for Trouble {
-    fn from(error: Error) -> Self {
-        // The server sends a file again that changed while it was away.
-        if error.kind() == ErrorKind::FileChanged { Self::Known } else { Self::Source(error) }
     }
 }
