@@ -125,12 +125,11 @@ fn parse<T: Parser>(program: &str) -> T {
         if !error.use_stderr() {
             error.exit();
         }
-        // clap says what is wrong first; then it adds tips and the usage.
+        // clap says what is wrong first; below an empty line it adds tips and the usage.
         let text = error.to_string();
-        let rest = ["\n\n  tip:", "\n\nUsage:", "\n\nFor more information"];
-        let end = rest.iter().filter_map(|rest| text.find(rest)).min().unwrap_or(text.len());
-        let wrong = text[..end].trim_start_matches("error: ").split_whitespace();
-        let wrong = wrong.collect::<Vec<_>>().join(" ");
+        let wrong = text.split("\n\n").next().unwrap_or_default();
+        let wrong = wrong.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>();
+        let wrong = wrong.join(" ");
         complain(program, format!("{} (see {program} --help)", escape(&wrong)));
         std::process::exit(UNAVAILABLE.into())
     })

@@ -6,8 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use clap::builder::RangedI64ValueParser;
-use clap::{Parser, ValueEnum};
+use clap::{Parser, ValueEnum, value_parser};
 use nix::sys::signal::Signal;
 use sd_notify::NotifyState;
 use sysv_ipc::Mode;
@@ -44,11 +43,12 @@ pub(super) struct Opts {
     #[arg(long, value_name = "MODE", default_value = "0600", value_parser = mode)]
     mode: Mode,
     /// Most children at once; more requests wait in the queue
-    #[arg(long, value_name = "N", default_value = "64", value_parser = positive())]
+    #[arg(long, value_name = "N", default_value = "64")]
+    #[arg(value_parser = value_parser!(u16).range(1..))]
     max_children: u16,
     /// Most children at once for one user, whose further requests are told to try again later
     /// [default: 16 if others may send requests]
-    #[arg(long, value_name = "N", value_parser = positive())]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..))]
     max_per_user: Option<u16>,
     /// How long a child waits for a client that does not read its reply queue
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
@@ -89,10 +89,6 @@ fn mode(text: &str) -> Result<Mode, String> {
         Ok(bits) if bits <= 0o777 => Ok(Mode::new(bits)),
         _ => Err("not a mode: octal digits are expected, such as 0622".to_owned()),
     }
-}
-
-fn positive() -> RangedI64ValueParser<u16> {
-    clap::value_parser!(u16).range(1..)
 }
 
 impl Opts {

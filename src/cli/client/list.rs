@@ -79,17 +79,15 @@ impl Opts {
                 self.complain_of(escape(&joined(path, &item.name)), why);
                 all_known = false;
             }
-            match (self.json, self.stat) {
-                (true, _) => {
-                    let object = to_json(&item, path).to_string();
-                    writeln!(out, "{}", escape_json(&object)).map_err(Failure::Sink)?;
-                }
-                (false, true) => {
-                    out.write_all(details(&item, path, names).as_bytes()).map_err(Failure::Sink)?;
-                }
-                (false, false) => rows.push(row(&item, path, names)),
-            }
-            Ok(())
+            let text = if self.json {
+                format!("{}\n", escape_json(&to_json(&item, path).to_string()))
+            } else if self.stat {
+                details(&item, path, names)
+            } else {
+                rows.push(row(&item, path, names));
+                return Ok(());
+            };
+            out.write_all(text.as_bytes()).map_err(Failure::Sink)
         });
         // The widest cell sets the width of a column, so the table waits for all rows.
         if !self.json && !self.stat && (outcome.is_ok() || !rows.is_empty()) {
@@ -192,17 +190,11 @@ fn to_json(item: &Item, path: &OsStr) -> Value {
     }
     for (key, bytes) in [("name_hex", &*item.name), ("target_hex", target)] {
         if bytes.to_str().is_none() {
-            object[key] = json!(hex(bytes.as_bytes()));
+            let digits = bytes.as_bytes().iter().map(|byte| format!("{byte:02x}"));
+            object[key] = json!(digits.collect::<String>());
         }
     }
     object
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
 }
 
 /// `drwxr-xr-x`.
