@@ -13,7 +13,7 @@ use std::io;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use sysv_ipc::{Gid, Pid, Uid};
+use sysv_ipc::{Pid, Uid};
 
 pub use adaptive_spin::AdaptiveSpin;
 pub use fork::{exit_now, fork_child, keep_heap_at_hand, share_one_arena};
@@ -22,11 +22,6 @@ pub use local_time::local_time;
 /// The effective uid of this process.
 pub fn geteuid() -> Uid {
     Uid::from_raw(nix::unistd::geteuid().as_raw())
-}
-
-/// The effective gid of this process.
-pub fn getegid() -> Gid {
-    Gid::from_raw(nix::unistd::getegid().as_raw())
 }
 
 /// The pid of this process.

@@ -13,14 +13,14 @@ use std::thread;
 use mqfs_kit::fuzz::{Tally, Target};
 use nix::sched::{CloneFlags, unshare};
 use proptest::prelude::*;
-use sysv_ipc::{Mode, Uid};
+use sysv_ipc::{Gid, Mode, Uid};
 
 use super::policy::{Admitted, Policy};
 use super::refusal::Refusal;
 use super::reply_to::Dialect;
 use crate::counters::RefusalReason;
 use crate::server::config::{Config, PlainPolicy};
-use crate::sys::{getegid, geteuid};
+use crate::sys::geteuid;
 use crate::wire::{Operation, Range, Request};
 use case::{Case, Server};
 use queue_samples::{ASKED, QueueSamples, Welcome};
@@ -163,7 +163,10 @@ fn check_admitted(
     prop_assert_eq!(admitted.reply.max_bytes, status.max_bytes);
     prop_assert!(status.permissions.key.is_private());
     // We made every queue, even those that we handed over.
-    prop_assert_eq!((admitted.caller.uid, admitted.caller.gid), (geteuid(), getegid()));
+    prop_assert_eq!(
+        (admitted.caller.uid, admitted.caller.gid),
+        (geteuid(), Gid::from_raw(nix::unistd::getegid().as_raw()))
+    );
     prop_assert_eq!(admitted.path, request.path);
     match (request.extension, admitted.reply.dialect) {
         (None, Dialect::Plain) => {
