@@ -168,20 +168,15 @@ impl Children {
 
     fn wait_for_all(&mut self, timeout: Duration, give_up: &impl Fn() -> bool) {
         let start = Instant::now();
-        loop {
+        let mut finished = false;
+        while !finished {
             let left = timeout.saturating_sub(start.elapsed());
-            let mut finished = false;
-            wait_unless(
-                || {
-                    self.reap_ended();
-                    finished = self.running.is_empty() || left.is_zero() || give_up();
-                    finished
-                },
-                Some(left),
-            );
-            if finished {
-                return;
-            }
+            let is_finished = || {
+                self.reap_ended();
+                finished = self.running.is_empty() || left.is_zero() || give_up();
+                finished
+            };
+            wait_unless(is_finished, Some(left));
         }
     }
 }

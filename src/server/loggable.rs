@@ -1,25 +1,23 @@
 //! Paths in log lines.
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// A path for a log line: invalid UTF-8 is replaced, and a very long path is cut, so that the line
 /// fits into a pipe's atomic write (`PIPE_BUF`, 4096). The log's format escapes the rest.
 pub(super) fn loggable(path: &Path) -> String {
     const LONGEST: usize = 3000;
+    let path = path.to_string_lossy();
     let mut escaped = 0;
-    let mut loggable = String::new();
-    for char in String::from_utf8_lossy(path.as_os_str().as_bytes()).chars() {
+    let cut = path.char_indices().find(|(_, char)| {
         // JSON writes four digits where Rust may write one.
         escaped +=
             if char.is_control() { 6 } else { char.escape_debug().map(char::len_utf8).sum() };
-        if escaped > LONGEST {
-            loggable.push('…');
-            break;
-        }
-        loggable.push(char);
+        escaped > LONGEST
+    });
+    match cut {
+        Some((end, _)) => format!("{}…", &path[..end]),
+        None => path.into_owned(),
     }
-    loggable
 }
 
 #[cfg(test)]

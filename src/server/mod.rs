@@ -5,9 +5,10 @@
 //! parent owns the request queue and the server lock and removes both; a reply queue belongs to its
 //! client. The design is that of TLPI section 46.8.
 //!
-//! The way of a request is the order of the modules: `admission`, `confine`, `resolve`, `send`.
-//! `request_handler` calls the last three in a child. `takeover` starts a server whose predecessor
-//! died.
+//! The way of a request: `handle` decodes it, `admission` admits it, and `request_handler` answers
+//! it in a child: `confine/caller` becomes the caller, `send/open` opens what it names (`resolve`),
+//! `confine/sandbox` seals the child, and `send/transfer` sends. `takeover` starts a server whose
+//! predecessor died.
 
 mod admission;
 mod child_death_notices;
@@ -39,7 +40,7 @@ use crate::wire::{MAX_REQUEST, Request};
 pub use config::{Config, PlainPolicy};
 pub use error::Error;
 
-use admission::{Admitted, Detail, Policy, Refusal, RefusalLog};
+use admission::{Admitted, Policy, Refusal, RefusalLog};
 use children::Children;
 use confine::{GroupFinder, Sandbox};
 use request_handler::RequestHandler;
@@ -70,10 +71,11 @@ use takeover::{RequestQueue, ServerLock, publish_counters};
 /// needs.
 ///
 /// [`start`](Self::start) restricts its thread, and threads that this one starts, for good
-/// (Landlock, as far as the kernel supports it). They can read only what is below the root, and /proc. They cannot write files, run programs, or signal processes other
-/// than their children. A second server on this thread can serve only what the first one could.
-/// Nobody can trace the process, and it leaves no core dump; root's server leaves its session
-/// keyring. So a server must stay on its thread:
+/// (Landlock, as far as the kernel supports it). They can read only what is below the root, and
+/// /proc. They cannot write files, run programs, or signal processes other than their children. A
+/// second server on this thread can serve only what the first one could. Nobody can trace the
+/// process, and it leaves no core dump; root's server leaves its session keyring. So a server must
+/// stay on its thread:
 ///
 /// ```compile_fail,E0277
 /// # use mqfs::server::{Config, Server};
@@ -94,16 +96,8 @@ pub struct Server {
     capacity: QueueCapacity,
     refusals: RefusalLog,
     last_reaping: Option<Instant>,
-    alarm: Option<Alarm>,
     /// The restrictions of its first thread do not apply to others, so it must not leave it.
     not_send: PhantomData<*const ()>,
-}
-
-/// What the timer wakes the server for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Alarm {
-    Children,
-    Reaping,
 }
 
 /// Stops a server from another thread.
@@ -167,7 +161,6 @@ impl Server {
             config,
             stop,
             last_reaping: None,
-            alarm: None,
             not_send: PhantomData,
         })
     }
@@ -220,22 +213,17 @@ impl Server {
         }
     }
 
-    /// Sets the timer that interrupts the wait for a request. It repeats, because a signal that
-    /// comes just before the wait begins interrupts nothing. An idle server sleeps until it reaps.
-    fn set_alarm(&mut self) -> Result<(), Error> {
-        let alarm = if self.children.need_attention() { Alarm::Children } else { Alarm::Reaping };
-        if self.alarm.replace(alarm) == Some(alarm) {
-            return Ok(());
-        }
-        let (first, every) = match (alarm, self.config.reap_interval) {
-            (Alarm::Children, _) => (Children::ROUND, Children::ROUND),
-            (Alarm::Reaping, Some(interval)) => {
-                let elapsed = self.last_reaping.map_or(Duration::ZERO, |last| last.elapsed());
-                (interval.saturating_sub(elapsed).max(Duration::from_millis(1)), interval)
-            }
-            (Alarm::Reaping, None) => (Duration::ZERO, Duration::ZERO),
+    /// Sets the timer that interrupts the wait for a request. An idle server sleeps until it reaps.
+    fn set_alarm(&self) -> Result<(), Error> {
+        let wait = if self.children.need_attention() {
+            Children::ROUND
+        } else if let Some(interval) = self.config.reap_interval {
+            let elapsed = self.last_reaping.map_or(Duration::ZERO, |last| last.elapsed());
+            interval.saturating_sub(elapsed).max(Duration::from_millis(1))
+        } else {
+            Duration::ZERO // no alarm
         };
-        signals::tick(first, every).map_err(Error::os("setitimer"))
+        signals::tick(wait).map_err(Error::os("setitimer"))
     }
 
     /// Makes the request queue again after somebody removed it, unless another server took the lock
@@ -289,13 +277,11 @@ impl Server {
         let caller = admitted.caller.uid;
         self.children.reap_ended(); // one that ended frees its place
         if self.children.answering(caller) >= self.config.max_per_user() {
-            return Err(admitted.refuse(RefusalReason::UserBusy, Some(Detail::User(caller))));
+            return Err(admitted.refuse(RefusalReason::UserBusy, Some(format!("uid {caller}"))));
         }
         self.capacity.raise(caller, &mut admitted.reply);
-        let pid = sys::fork_child(|| self.handler.answer(admitted, received)).map_err(|errno| {
-            let detail = Some(Detail::Errno(errno));
-            admitted.refuse(RefusalReason::ForkFailed, detail)
-        })?;
+        let pid = sys::fork_child(|| self.handler.answer(admitted, received))
+            .map_err(|errno| admitted.refuse(RefusalReason::ForkFailed, Some(errno.to_string())))?;
         self.children.started(pid, caller, admitted.reply);
         Ok(())
     }

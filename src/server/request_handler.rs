@@ -41,7 +41,11 @@ impl RequestHandler {
         }
         // Count after the last message: the first access to the counters is a page fault.
         outbox.count_sent();
-        self.count(&outcome, received);
+        match outcome.as_ref().map_err(SendFailure::reason) {
+            Ok(_) => self.counters.completed(received.elapsed()),
+            Err(Some(reason)) => self.counters.failed(reason),
+            Err(None) => self.counters.client_gone(),
+        }
         log(request, groups, &outcome, outbox.sent(), received);
         exit_now(match outcome {
             Err(SendFailure::Undelivered(Undelivered::Gone | Undelivered::Dead(_))) => 0,
@@ -68,16 +72,6 @@ impl RequestHandler {
             Unanswerable::new("the server has no room to confine itself", errno)
         })?;
         send(sealed, &mut *source, outbox)
-    }
-
-    fn count(&self, outcome: &Result<Trailer, SendFailure>, received: Instant) {
-        match outcome {
-            Ok(_) => self.counters.completed(received.elapsed()),
-            Err(failure) => match failure.reason() {
-                Some(reason) => self.counters.failed(reason),
-                None => self.counters.client_gone(),
-            },
-        }
     }
 }
 

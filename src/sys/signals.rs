@@ -63,17 +63,18 @@ pub(super) unsafe fn on(
     unsafe { sigaction(signal, &action) }
 }
 
-/// Interrupts msgsnd and msgrcv in this process after `first`, then every `interval`, by `SIGALRM`.
-/// If `first` is zero, the signals stop.
+/// Interrupts msgsnd and msgrcv in this process every `interval`, by `SIGALRM`. If it is zero, the
+/// signals stop.
 ///
 /// The signals repeat because one that arrives just before a call interrupts nothing. The kernel
 /// restarts other calls, such as read, but never these two: `SA_RESTART` in signal(7). Forked
 /// children do not inherit the timer: setitimer(2).
-pub fn tick(first: Duration, interval: Duration) -> Result<(), Errno> {
+pub fn tick(interval: Duration) -> Result<(), Errno> {
     extern "C" fn nothing(_: libc::c_int) {}
     // SAFETY: the handler does nothing.
     unsafe { on(Signal::SIGALRM, SaFlags::SA_RESTART, nothing) }?;
-    let timer = libc::itimerval { it_interval: timeval(interval), it_value: timeval(first) };
+    let interval = timeval(interval);
+    let timer = libc::itimerval { it_interval: interval, it_value: interval };
     // SAFETY: timer outlives the call, and null asks for nothing back; setitimer(2).
     let set = unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) };
     Errno::result(set).map(drop)

@@ -10,6 +10,6 @@ mod refusal_log;
 mod reply_to;
 
 pub(super) use policy::{Admitted, Caller, Policy};
-pub(super) use refusal::{Detail, Refusal};
+pub(super) use refusal::Refusal;
 pub(super) use refusal_log::RefusalLog;
 pub(super) use reply_to::{Dialect, ReplyTo};

@@ -5,7 +5,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use sysv_ipc::{Gid, Queue, QueueId, QueueStatus, Uid};
 
-use super::refusal::{Detail, Refusal};
+use super::refusal::Refusal;
 use super::reply_to::{Dialect, ReplyTo};
 use crate::counters::RefusalReason;
 use crate::ownership::lease::{self, Head};
@@ -32,7 +32,7 @@ pub(crate) struct Admitted<'a> {
 
 impl Admitted<'_> {
     /// Refuses the request after all.
-    pub(crate) fn refuse(&self, reason: RefusalReason, detail: Option<Detail>) -> Refusal {
+    pub(crate) fn refuse(&self, reason: RefusalReason, detail: Option<String>) -> Refusal {
         Refusal { reason, detail, reply: Some(self.reply) }
     }
 }

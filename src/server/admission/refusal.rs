@@ -1,9 +1,6 @@
 //! A request that the server does not answer, and what its caller learns.
 
-use std::fmt;
-
 use nix::errno::Errno;
-use sysv_ipc::Uid;
 
 use super::reply_to::ReplyTo;
 use crate::counters::RefusalReason;
@@ -13,17 +10,10 @@ use crate::wire::Malformed;
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) reason: RefusalReason,
-    pub(crate) detail: Option<Detail>,
+    /// What the log says about it beside the reason.
+    pub(crate) detail: Option<String>,
     /// The reply queue, if the caller has proven that it owns it.
     pub(super) reply: Option<ReplyTo>,
-}
-
-/// What the log says about a refusal beside its reason.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Detail {
-    Malformed(Malformed),
-    User(Uid),
-    Errno(Errno),
 }
 
 impl Refusal {
@@ -59,17 +49,7 @@ impl From<RefusalReason> for Refusal {
 
 impl From<Malformed> for Refusal {
     fn from(malformed: Malformed) -> Self {
-        let detail = Some(Detail::Malformed(malformed));
+        let detail = Some(malformed.to_string());
         Self { reason: RefusalReason::Malformed, detail, reply: None }
-    }
-}
-
-impl fmt::Display for Detail {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Malformed(malformed) => malformed.fmt(f),
-            Self::User(uid) => write!(f, "uid {uid}"),
-            Self::Errno(errno) => errno.fmt(f),
-        }
     }
 }

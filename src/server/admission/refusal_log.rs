@@ -36,7 +36,7 @@ impl RefusalLog {
         let total = tally.total;
         let queue = request.map(|request| request.reply_queue.get());
         let path = request.map(|request| loggable(request.path));
-        let detail = refusal.detail.map(|detail| detail.to_string());
+        let detail = refusal.detail.as_deref();
         let reason = refusal.reason.to_string();
         tracing::warn!(reason, detail, queue, path, requests, total, "refused");
     }

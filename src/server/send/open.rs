@@ -16,23 +16,17 @@ pub(crate) fn open(
     export: &Export,
     request: &Confined<'_>,
 ) -> Result<Box<dyn Source>, Unanswerable> {
-    match request.operation() {
-        Operation::Fetch(range) => open_file(&export.find(request)?, range, None),
-        Operation::Resume(range, arrived) => {
-            open_file(&export.find(request)?, range, Some(arrived))
+    let operation = request.operation();
+    let follow = !matches!(operation, Operation::Stat { follow: false });
+    let found = export.find(request, follow)?;
+    match operation {
+        Operation::Fetch(range) => open_file(&found, range, None),
+        Operation::Resume(range, arrived) => open_file(&found, range, Some(arrived)),
+        Operation::List(start) if found.kind() == Kind::Directory => {
+            Ok(Box::new(Listing::of_directory(&found, start)?))
         }
-        Operation::Stat { follow: true } => Ok(Box::new(Listing::of_one(&export.find(request)?)?)),
-        Operation::Stat { follow: false } => {
-            Ok(Box::new(Listing::of_one(&export.find_no_follow(request)?)?))
-        }
-        Operation::List(start) => {
-            let found = export.find(request)?;
-            Ok(Box::new(match found.kind() {
-                Kind::Directory => Listing::of_directory(&found, start)?,
-                _ => Listing::of_one(&found)?,
-            }))
-        }
-        Operation::Tree(start) => Ok(Box::new(TreeWalk::open(&export.find(request)?, start)?)),
+        Operation::Stat { .. } | Operation::List(_) => Ok(Box::new(Listing::of_one(&found)?)),
+        Operation::Tree(start) => Ok(Box::new(TreeWalk::open(&found, start)?)),
         // Admission refuses unknown operations.
         _ => Err(Errno::EPROTONOSUPPORT.into()),
     }

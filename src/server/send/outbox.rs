@@ -189,7 +189,7 @@ impl<'a> Outbox<'a> {
 
     fn send_waiting(&mut self, message: Message<'_>) -> Result<(), Undelivered> {
         if !self.ticking {
-            signals::tick(Self::TICK, Self::TICK).map_err(Undelivered::NoTimer)?;
+            signals::tick(Self::TICK).map_err(Undelivered::NoTimer)?;
             self.ticking = true;
         }
         let since = Instant::now();
@@ -201,16 +201,12 @@ impl<'a> Outbox<'a> {
             self.count_sent();
             self.check_client()?;
             if since.elapsed() >= self.stall_timeout {
-                return self.send_last_try(message);
+                // This process may have been stopped (SIGSTOP) while the client read.
+                return match self.reply.queue.try_send(message) {
+                    Err(SendError::Full | SendError::Interrupted) => Err(Undelivered::Stalled),
+                    outcome => outcome.map_err(undelivered),
+                };
             }
-        }
-    }
-
-    /// Tries once more. This process may have been stopped (SIGSTOP) while the client read.
-    fn send_last_try(&self, message: Message<'_>) -> Result<(), Undelivered> {
-        match self.reply.queue.try_send(message) {
-            Err(SendError::Full | SendError::Interrupted) => Err(Undelivered::Stalled),
-            outcome => outcome.map_err(undelivered),
         }
     }
 
@@ -266,14 +262,10 @@ mod tests {
     use super::chunk;
 
     #[test]
-    fn two_chunks_of_whole_pages_fit_beside_the_lease() {
+    fn two_chunks_fit_beside_the_lease_and_fill_whole_pages_if_they_can() {
         assert_eq!(chunk(16_384 - 56, 8192), 8136); // the defaults
         assert_eq!(chunk(16_384, 4096), 4048); // a plain client
         assert_eq!(chunk(1 << 20, 65_536), 65_368); // raised limits
-    }
-
-    #[test]
-    fn a_small_queue_gets_small_chunks() {
         assert_eq!(chunk(100, 8192), 50);
         assert_eq!(chunk(0, 8192), 1);
     }

@@ -2,7 +2,7 @@
 
 use sysv_ipc::{Error, Key, QueueId, SharedMemory, Uid};
 
-use super::attempt::{Attempt, find, removed, take_over};
+use super::{Attempt, removed, take_over, unless_gone};
 use crate::counters::{self, Writer};
 use crate::sys::geteuid;
 
@@ -50,8 +50,8 @@ pub(crate) fn publish_counters(key: Key, queue: QueueId, most_allowed: usize) ->
 /// Removes a marked segment of our own, which a dead predecessor left, since we hold the server
 /// lock. Root also removes what another user made. An unmarked one is another program's.
 fn remove_predecessor(key: Key) -> Result<Attempt<Writer>, Obstacle> {
-    let found = find(SharedMemory::open(key), |segment| segment.status())?;
-    let Some((segment, status)) = found else { return Ok(Attempt::Retry) };
+    let found = SharedMemory::open(key).and_then(|segment| Ok((segment.status()?, segment)));
+    let Some((status, segment)) = unless_gone(found)? else { return Ok(Attempt::Retry) };
     let foreign =
         [status.permissions.uid, status.permissions.cuid].into_iter().find(|uid| *uid != geteuid());
     match foreign {

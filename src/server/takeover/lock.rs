@@ -2,7 +2,7 @@
 
 use sysv_ipc::{Acquire, Key, Lock, Mode, ProcessMark};
 
-use super::attempt::{Attempt, removed, take_over};
+use super::{Attempt, removed, take_over};
 use crate::ownership::server_lock::untrusted_user;
 use crate::server::error::Error;
 use crate::sys::{geteuid, getpid};

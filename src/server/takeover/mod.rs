@@ -4,11 +4,48 @@
 //! that its predecessor is dead. Then it replaces what the predecessor left under the key, and
 //! what root may remove. It never removes what may be another program's.
 
-mod attempt;
 mod counters;
 mod lock;
 mod request_queue;
 
+use sysv_ipc::Error;
+
 pub(super) use counters::publish_counters;
 pub(super) use lock::ServerLock;
 pub(super) use request_queue::RequestQueue;
+
+/// How an attempt to make the object under a key ended.
+enum Attempt<T> {
+    /// The object is ours.
+    Done(T),
+    /// We removed an object that was in the way.
+    Removed,
+    /// Nothing is in the way any more.
+    Retry,
+}
+
+/// Makes the object under a key, and removes what is in the way as often as somebody makes it
+/// again. Returns how many objects it removed, so that the log tells of them once.
+fn take_over<T, E>(mut attempt: impl FnMut() -> Result<Attempt<T>, E>) -> Result<(T, u32), E> {
+    let mut removed = 0;
+    loop {
+        match attempt()? {
+            Attempt::Done(object) => return Ok((object, removed)),
+            Attempt::Removed => removed += 1,
+            Attempt::Retry => {}
+        }
+    }
+}
+
+/// The outcome of a call on an object that was in the way. None: it has gone.
+fn unless_gone<T>(outcome: Result<T, Error>) -> Result<Option<T>, Error> {
+    match outcome {
+        Err(error) if error.is_gone() => Ok(None),
+        outcome => outcome.map(Some),
+    }
+}
+
+/// Removes an object that is in the way.
+fn removed<T>(outcome: Result<(), Error>) -> Result<Attempt<T>, Error> {
+    Ok(unless_gone(outcome)?.map_or(Attempt::Retry, |()| Attempt::Removed))
+}

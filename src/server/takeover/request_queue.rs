@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sysv_ipc::{Key, Mode, Queue};
 
-use super::attempt::{Attempt, find, removed, take_over};
+use super::{Attempt, removed, take_over, unless_gone};
 use crate::ownership::liveness;
 use crate::server::error::Error;
 use crate::server::stop::StopRequest;
@@ -71,16 +71,15 @@ fn replace_predecessor(key: Key, mode: Mode) -> Result<Queue, Error> {
 /// Removes the queue under the key. A marked one is a dead predecessor's, since we hold the server
 /// lock. An unmarked one is another program's, and goes only if its last receiver is dead.
 fn remove_predecessor(key: Key) -> Result<Attempt<Queue>, Error> {
-    let found = find(Queue::open(key), |queue| queue.status())?;
-    let Some((queue, status)) = found else { return Ok(Attempt::Retry) };
+    let found = Queue::open(key).and_then(|queue| Ok((queue, queue.status()?)));
+    let Some((queue, status)) = unless_gone(found)? else { return Ok(Attempt::Retry) };
     let in_use = |why| Error::ForeignQueue { key, queue: queue.id(), why };
     if !is_request_queue_mode(status.permissions.mode) {
-        match status.last_receiver {
-            None => return Err(in_use("nothing says who receives from it".to_owned())),
-            Some(pid) if !liveness::no_such_process(pid) => {
-                return Err(in_use(format!("pid {pid} received from it")));
-            }
-            Some(_) => {}
+        let Some(pid) = status.last_receiver else {
+            return Err(in_use("nothing says who receives from it".to_owned()));
+        };
+        if !liveness::no_such_process(pid) {
+            return Err(in_use(format!("pid {pid} received from it")));
         }
     }
     match removed(queue.remove()) {
