@@ -49,7 +49,8 @@ pub fn wait(signals: &SigSet, timeout: Option<Duration>) -> Option<Signal> {
     Signal::try_from(taken).ok()
 }
 
-/// `sigaction(signal, handler)`: runs `handler` when a signal arrives.
+/// `sigaction(signal, handler)`: runs `handler` when a signal arrives. Unblocks the signal in this
+/// thread, since whoever started this program may have blocked it: signal mask in execve(2).
 ///
 /// # Safety
 /// The handler must be async-signal-safe: signal-safety(7).
@@ -60,7 +61,9 @@ pub(super) unsafe fn on(
 ) -> Result<SigAction, Errno> {
     let action = SigAction::new(SigHandler::Handler(handler), flags, SigSet::empty());
     // SAFETY: the caller answers for the handler; sigaction(2).
-    unsafe { sigaction(signal, &action) }
+    let before = unsafe { sigaction(signal, &action) }?;
+    SigSet::from(signal).thread_unblock()?;
+    Ok(before)
 }
 
 /// Interrupts msgsnd and msgrcv in this process every `interval`, by `SIGALRM`. If it is zero, the
