@@ -45,15 +45,6 @@ use requester::Requester;
 
 /// A client of one server.
 ///
-/// ```no_run
-/// use std::io::Read;
-///
-/// let client = mqfs::Client::new(mqfs::DEFAULT_KEY);
-/// let mut hostname = String::new();
-/// client.open("/etc/hostname")?.read_to_string(&mut hostname)?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
-///
 /// Threads can share a client; each transfer has a reply queue of its own. The client looks the
 /// server up for every request, and sends nothing to a queue whose owner it does not trust.
 #[derive(Debug, Clone)]

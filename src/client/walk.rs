@@ -20,8 +20,6 @@ use super::stream::{Stream, is_entry_name};
 use crate::wire::{Entry, Kind, MAX_START, Operation, Reply, Start};
 use content::Content;
 
-const NOTHING_YET: Error = Error::corrupt("nothing yet");
-
 /// A directory with everything below it, in one request.
 ///
 /// A directory comes before its entries, which are sorted by the bytes of their names. If the
@@ -87,7 +85,7 @@ impl Walk {
             in_top: false,
             path: Vec::new(),
             entered: Vec::new(),
-            entry: DirEntry::failed(b"", NOTHING_YET),
+            entry: DirEntry::failed(b"", Error::corrupt("nothing yet")),
             kind: Kind::Unknown,
             state: State::New,
             text: Vec::new(),

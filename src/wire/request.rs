@@ -105,8 +105,9 @@ impl<'a> Extension<'a> {
     const LIST: u16 = 4;
     const TREE: u16 = 5;
 
-    /// Decodes what follows the magic. Magic, version, operation, flags and cookie keep their places in every future version: the
-    /// server needs the cookie before it may tell a client that a version is unknown.
+    /// Decodes what follows the magic. Version, operation, flags and cookie keep their places in
+    /// every future version: the server needs the cookie before it may tell a client that a version
+    /// is unknown.
     fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         let (version, operation, flags) = (reader.u16()?, reader.u16()?, reader.u32()?);

@@ -60,7 +60,8 @@ impl AtomicFile {
         self.file.write_all(bytes).map_err(|error| errno_of(&error))
     }
 
-    /// Gives the file its attributes and its name. It replaces another file or a link, but no directory.
+    /// Gives the file its attributes and its name. It replaces another file or a link, but no
+    /// directory.
     pub(super) fn commit(mut self) -> Result<(), Errno> {
         if let Some(attrs) = &self.attrs {
             attrs.apply(&self.file)?;
@@ -98,7 +99,7 @@ impl Drop for AtomicFile {
     }
 }
 
-/// Creates a file without a name. Naming it later takes /proc, so without /proc there is no such
+/// Creates a file without a name. Naming it later may take /proc, so without /proc there is no such
 /// file.
 fn create_unnamed(dir: &Dir, mode: Mode) -> Result<File, Errno> {
     static HAS_PROC: OnceLock<bool> = OnceLock::new();
@@ -119,7 +120,7 @@ fn create_named(dir: &Dir, mode: Mode, cleanup: &CleanupGuard) -> Result<(File, 
 
 fn link(file: &File, dir: &Dir, name: &OsStr) -> Result<(), Errno> {
     match linkat(file, "", dir, name, AtFlags::AT_EMPTY_PATH) {
-        // Before Linux 6.10 this took CAP_DAC_READ_SEARCH.
+        // linkat(2): before Linux 6.10 this takes CAP_DAC_READ_SEARCH.
         Err(Errno::ENOENT) => {
             let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
             linkat(AT_FDCWD, unnamed.as_str(), dir, name, AtFlags::AT_SYMLINK_FOLLOW)

@@ -49,8 +49,8 @@ impl CleanupGuard {
         Ok((made, name))
     }
 
-    /// Ends the use of a temporary name by a system call, such as rename(2), and forgets the name if
-    /// that succeeds.
+    /// Ends the use of a temporary name by a system call, such as rename(2), and forgets the name
+    /// if that succeeds.
     pub(super) fn end_temporary(
         &self,
         dir: &Arc<OwnedFd>,
