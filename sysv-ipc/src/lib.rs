@@ -22,21 +22,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! * **Names.** The documentation of a method shows the system call that it makes. Calls that do
-//!   several things are split: `msgctl` is [`Queue::status`], [`Queue::set`] and
+//! * **Names.** The documentation of each method names its system call. A call that does several
+//!   things is several methods: `msgctl` is [`Queue::status`], [`Queue::set`] and
 //!   [`Queue::remove`].
 //! * **Handles.** A [`Queue`], [`SemaphoreSet`] or [`SharedMemory`] is an id, and `Copy`. The
 //!   kernel keeps the object until somebody removes it, which [`Owned`] does when it is dropped.
-//! * **Errors.** Outcomes that a program must expect of an object that it shares with others (it is
-//!   gone, full, empty, busy) are variants of [`SendError`], [`ReceiveError`] and
+//! * **Errors.** Other programs use the same objects. So a program must expect that an object is
+//!   gone, full, empty or busy: these outcomes are variants of [`SendError`], [`ReceiveError`] and
 //!   [`OperateError`]. Everything else is an [`Error`], which names the call, the object and the
-//!   errno. All of them convert to [`std::io::Error`]. Every call on an object can find it gone
-//!   ([`Error::is_gone`]), and can be denied ([`Error::is_denied`]): `EACCES` if the mode denies
-//!   it, `EPERM` if only the owner, the creator and privileged processes may make it. The
-//!   documentation of a method lists what else can happen.
+//!   errno. All of them convert to [`std::io::Error`]. Every call can fail because the
+//!   object is gone ([`Error::is_gone`]) or because the caller lacks the right
+//!   ([`Error::is_denied`]): `EACCES` if the mode withholds it, `EPERM` if the call is for the
+//!   owner, the creator and privileged processes alone. Each method lists its other errors.
 //! * **Forks.** [`ProcessMark`] tells a process from its forked children.
 //!
-//! Linux 4.17 or newer is needed for the lists, and a 64-bit architecture with glibc.
+//! The crate needs Linux 4.17 or newer, a 64-bit architecture and glibc.
 //!
 //! Sources: svipc(7), msgget(2), msgop(2), msgctl(2), semget(2), semop(2), semctl(2), shmget(2),
 //! shmop(2), shmctl(2), ftok(3); *The Linux Programming Interface* (TLPI), chapters 45 to 48.
