@@ -1,4 +1,4 @@
-//! How bytes leave: what a request names is opened as a [`Source`], and its bytes become the
+//! How bytes leave: what a request names is opened as a `Source`, and its bytes become the
 //! messages of a reply.
 
 mod failure;
