@@ -4,9 +4,9 @@
 //!
 //! A server owns a well-known *request queue* and forks a child for each request. A client creates
 //! a private *reply queue*, names it in its request, receives the file from it and removes it. A
-//! reaper removes the queues of processes that are provably dead. The plain form of the protocol is
-//! that of *The Linux Programming Interface* (TLPI), section 46.8, so programs written after that
-//! book work with mqfs in both directions.
+//! reaper removes the queues of processes that are provably dead. mqfs also speaks the protocol of
+//! *The Linux Programming Interface* (TLPI), section 46.8: the clients and servers of that book, and
+//! programs modelled on them, work with mqfs.
 //!
 //! # Fetching a file
 //!
@@ -19,9 +19,9 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! A [`Transfer`] reads like a file. It reaches the end of file only after the number of bytes and
-//! their checksum were verified; a short file is always an error. If the server dies on the way,
-//! the transfer continues with the next one.
+//! A [`Transfer`] reads like a file. A read returns 0 only after the number of bytes and their
+//! checksum were verified; a short file is always an error. If the server dies on the way, the
+//! client asks the next server for the rest.
 //!
 //! # What else a client can do
 //!
@@ -39,8 +39,8 @@
 //! # Trust
 //!
 //! Any user can create a queue under any key. So a client trusts only servers of root and of its
-//! own user, and of one more user that it is [told](ClientBuilder::server_uid). It sends others
-//! nothing, not even a path.
+//! own user, and of one more user that it is [told](ClientBuilder::server_uid). To any other server
+//! it sends nothing, not even a path.
 //!
 //! # Writing a tree
 //!
@@ -69,8 +69,8 @@
 //! | [`escape`] | file names made safe to show on a terminal | |
 //! | [`sysv_ipc`] | System V IPC, a crate of its own | |
 //!
-//! The default feature, `programs`, builds the four programs, with clap and what else they use.
-//! `server` adds landlock. Use `default-features = false` to compile neither:
+//! The default feature, `programs`, builds the four programs with clap, and includes `server`,
+//! which needs landlock. A program that only fetches files needs neither crate:
 //!
 //! ```toml
 //! mqfs = { version = "0.1", default-features = false }

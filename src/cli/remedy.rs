@@ -1,4 +1,6 @@
-//! What a user can do about errors of the library.
+//! The advice that follows an error of the library: what a user can do about it.
+//!
+//! A server that goes on running logs its advice itself: `server/mod.rs`, `server/takeover/`.
 
 use std::error::Error as _;
 use std::io;

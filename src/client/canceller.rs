@@ -1,6 +1,6 @@
 //! Stopping a client from another thread.
 
-use super::watch::Watch;
+use super::reply_watch::Watch;
 
 /// Stops a client from another thread: removes its reply queues, so that every wait on one fails
 /// with [`ErrorKind::Cancelled`](super::ErrorKind::Cancelled), and lets it create no new ones.

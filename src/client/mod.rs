@@ -3,6 +3,10 @@
 //! For every request the client creates a private reply queue, sends its lease into it, and names
 //! it in the request. It receives META, DATA …, END or FAILURE from the reply queue, and removes
 //! it.
+//!
+//! The way of a request: `trusted_server` finds the server, `reply_queue` prepares the queue,
+//! `requester` asks, and `answer` receives. `reply_watch` notices that an answer is lost;
+//! `requester` then asks again, and `transfer`, `stream` and `walk` say from where.
 
 mod answer;
 mod backoff;
@@ -13,15 +17,15 @@ mod error;
 mod metadata;
 mod read_dir;
 mod reply_queue;
+mod reply_watch;
 mod requester;
 pub mod save;
-mod server_queue;
 mod stat;
 mod stream;
 mod tally;
 mod transfer;
+mod trusted_server;
 mod walk;
-mod watch;
 
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};

@@ -74,7 +74,7 @@ impl Iterator for ReadDir {
                 Err(error) => error,
             };
             let start = Start { path: &self.last, arrived: None };
-            if let Err(error) = self.stream.ask_again(start, lost) {
+            if let Err(error) = self.stream.resume(start, lost) {
                 self.has_ended = true;
                 return Some(Err(error));
             }

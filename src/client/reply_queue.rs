@@ -5,8 +5,8 @@ use std::time::Duration;
 use sysv_ipc::{MessageBuffer, Mode, Queue, QueueId, QueueLimits, QueueUsage, SendError, Uid};
 
 use super::error::{Cause, Error};
-use super::server_queue::ServerQueue;
-use super::watch::{Watch, WatchedQueue};
+use super::reply_watch::{Watch, WatchedQueue};
+use super::trusted_server::TrustedServer;
 use crate::ownership::lease;
 use crate::sys::geteuid;
 use crate::wire::{Cookie, LEASE_TYPE, Lease, REPLY_QUEUE_MODE};
@@ -30,7 +30,7 @@ impl ReplyQueue {
     /// Creates a queue that `server` can send to.
     pub(super) fn create(
         watch: &Watch,
-        server: &ServerQueue,
+        server: &TrustedServer,
         plain: bool,
         timeout: Duration,
     ) -> Result<Self, Error> {
@@ -45,7 +45,7 @@ impl ReplyQueue {
 
     fn try_create(
         watch: &Watch,
-        server: &ServerQueue,
+        server: &TrustedServer,
         plain: bool,
         timeout: Duration,
     ) -> Result<Self, Error> {

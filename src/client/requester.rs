@@ -10,8 +10,8 @@ use super::backoff;
 use super::builder::ClientBuilder;
 use super::error::{Cause, Error};
 use super::reply_queue::ReplyQueue;
-use super::server_queue::ServerQueue;
-use super::watch::Watch;
+use super::reply_watch::Watch;
+use super::trusted_server::TrustedServer;
 use crate::sys::AdaptiveSpin;
 use crate::wire::{
     Extension, MAX_PATH, MAX_PLAIN_REQUEST, NORMAL_PRIORITY, Operation, Range, Request,
@@ -31,8 +31,8 @@ impl Requester {
     }
 
     /// The request queue of the server, looked up now.
-    pub(super) fn find_server(&self) -> Result<ServerQueue, Error> {
-        ServerQueue::find(self.options.key, self.options.server_uid)
+    pub(super) fn find_server(&self) -> Result<TrustedServer, Error> {
+        TrustedServer::find(self.options.key, self.options.server_uid)
     }
 
     /// Asks for the first time, and again while the server is busy, restarts or dies.
@@ -91,7 +91,7 @@ impl Requester {
     }
 
     /// Sends a request, waiting for room in the request queue until the timeout.
-    fn send(&self, server: &ServerQueue, request: &[u8]) -> Result<(), Error> {
+    fn send(&self, server: &TrustedServer, request: &[u8]) -> Result<(), Error> {
         let message = MessageBuffer::with_text(NORMAL_PRIORITY, request);
         let try_send = || match server.queue.try_send(&message) {
             Err(SendError::Full | SendError::Interrupted) => None,
@@ -119,7 +119,7 @@ impl Requester {
     /// signals: the queue is not ours to remove.
     fn send_when_room<T>(
         &self,
-        server: &ServerQueue,
+        server: &TrustedServer,
         mut try_send: impl FnMut() -> Option<T>,
     ) -> Result<T, Error> {
         for pause in backoff::for_room(self.options.timeout) {
@@ -156,7 +156,7 @@ fn check_path(path: &Path) -> Result<(), Error> {
 /// Encodes the request. A plain server ignores the extension, unless its receive buffer is too
 /// small for it: TLPI's server then ends. So a long request to a queue without our mark has none.
 fn encode(
-    server: &ServerQueue,
+    server: &TrustedServer,
     reply: &ReplyQueue,
     path: &Path,
     operation: Operation<'_>,

@@ -13,7 +13,7 @@ pub(super) fn stat(requester: Requester, path: &Path, follow: bool) -> Result<Di
     let mut stream = Stream::open(requester, path, Operation::Stat { follow })?;
     loop {
         match read_answer(&mut stream) {
-            Err(error) if error.is_retryable() => stream.ask_again(Start::BEGINNING, error)?,
+            Err(error) if error.is_retryable() => stream.resume(Start::BEGINNING, error)?,
             outcome => return outcome,
         }
     }

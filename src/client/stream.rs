@@ -42,7 +42,7 @@ impl Stream {
     }
 
     /// Asks for the rest from `start` on, after an answer was `lost`.
-    pub(super) fn ask_again(&mut self, start: Start<'_>, lost: Error) -> Result<(), Error> {
+    pub(super) fn resume(&mut self, start: Start<'_>, lost: Error) -> Result<(), Error> {
         if !lost.is_retryable() {
             return Err(lost);
         }

@@ -109,7 +109,7 @@ impl Walk {
         let next = loop {
             match self.step() {
                 Ok(next) => break next,
-                Err(error) => self.ask_again(error)?,
+                Err(error) => self.resume(error)?,
             }
         };
         Ok(next.map(|depth| WalkEntry { walk: self, depth }))
@@ -243,7 +243,7 @@ impl Walk {
             match self.try_fill_content() {
                 Ok(available) => return Ok(available),
                 Err(error) if !is_within(self) => return Err(error),
-                Err(error) => self.ask_again(error)?,
+                Err(error) => self.resume(error)?,
             }
             if !is_within(self) {
                 return Err(Cause::FileChanged.into()); // the server sends it again
@@ -325,14 +325,14 @@ impl Walk {
 
     /// Asks for the rest after an answer was `lost`. If that is impossible, the whole walk has
     /// failed.
-    fn ask_again(&mut self, lost: Error) -> Result<(), Error> {
+    fn resume(&mut self, lost: Error) -> Result<(), Error> {
         if self.failed.is_none() {
-            self.failed = self.try_ask_again(lost).err();
+            self.failed = self.try_resume(lost).err();
         }
         self.failed.clone().map_or(Ok(()), Err)
     }
 
-    fn try_ask_again(&mut self, lost: Error) -> Result<(), Error> {
+    fn try_resume(&mut self, lost: Error) -> Result<(), Error> {
         let mut arrived = match &self.state {
             State::InEntry(Content { whole, .. }) => Some((whole.bytes, whole.checksum())),
             // Asked for again, and not announced since.
@@ -344,7 +344,7 @@ impl Walk {
             self.return_to_nameable();
             arrived = Some((0, 0));
         }
-        self.stream.ask_again(Start { path: &self.path, arrived }, lost)?;
+        self.stream.resume(Start { path: &self.path, arrived }, lost)?;
         match &mut self.state {
             State::InEntry(content) => content.interrupt(),
             State::Between if self.path.is_empty() => {

@@ -21,6 +21,10 @@
 //! # Ok::<(), sysv_ipc::Error>(())
 //! ```
 //!
+//! To add a counter: its word in `layout`, a method of `Writer`, a field in `snapshot`, a line in
+//! `prometheus`, and `src/cli/stat` for the table and JSON. To add a reason: one line in `reason`,
+//! and the tables in docs/security.md.
+//!
 //! # Layout
 //!
 //! The segment has 4,096 bytes: words of eight bytes, native-endian and unsigned. A reader ignores

@@ -7,7 +7,7 @@ use sysv_ipc::{Error, Key, Pid, QueueId, SharedMemory, Uid};
 
 use super::layout::{BOUNDS, MAGIC, NO_QUEUE, VERSION, word};
 use super::reason::{FailureReason, RefusalReason};
-use crate::ownership::server_lock::untrusted_user;
+use crate::ownership::server_state::untrusted_user;
 use crate::sys::geteuid;
 
 /// What [`read`] found under a key.

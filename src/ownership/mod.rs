@@ -8,4 +8,4 @@ pub mod lease;
 pub mod liveness;
 pub(crate) mod procfs;
 mod queue_waiters;
-pub mod server_lock;
+pub mod server_state;

@@ -9,7 +9,7 @@ use super::survey::survey;
 use super::verdict::{Proof, Verdict};
 use crate::ownership::lease::{self, Head};
 use crate::ownership::liveness::Observer;
-use crate::ownership::server_lock::{self, ServerState};
+use crate::ownership::server_state::ServerState;
 
 /// What [`remove`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +75,7 @@ fn look_again(finding: &Finding, proof: Proof) -> Option<QueueStatus> {
         }
         Proof::NeverUsed => was_never_used(&now) && now.changed_at == then.changed_at,
         Proof::NoServer => {
-            server_lock::server_state(permissions.key, permissions.uid) == ServerState::Dead
+            ServerState::of(permissions.key, permissions.uid) == ServerState::Dead
                 && now.last_receiver == then.last_receiver
         }
         Proof::LastUsers => {

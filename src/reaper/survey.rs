@@ -11,7 +11,7 @@ use super::policy::Policy;
 use super::verdict::{ForeignReason, KeepReason, Proof, Verdict};
 use crate::ownership::lease::{self, Head};
 use crate::ownership::liveness::{Life, Observer};
-use crate::ownership::server_lock::{self, ServerState};
+use crate::ownership::server_state::ServerState;
 use crate::wire::OwnerId;
 
 impl Policy {
@@ -109,7 +109,7 @@ impl Judge<'_> {
     }
 
     fn judge_request_queue(&mut self, status: &QueueStatus) -> Verdict {
-        match server_lock::server_state(status.permissions.key, status.permissions.uid) {
+        match ServerState::of(status.permissions.key, status.permissions.uid) {
             ServerState::Running => Verdict::Alive(KeepReason::Serving),
             ServerState::NoLock => Verdict::Alive(KeepReason::NoLock),
             // Other software could have made such a queue and such a semaphore. So the lock alone

@@ -6,7 +6,7 @@
 //! client. The design is that of TLPI section 46.8.
 //!
 //! The way of a request: `handle` decodes it, `admission` admits it, and `request_handler` answers
-//! it in a child: `confine/caller` becomes the caller, `send/open` opens what it names (`resolve`),
+//! it in a child: `confine/become_caller` becomes the caller, `send/open` opens what it names (`resolve`),
 //! `confine/sandbox` seals the child, and `send/transfer` sends. `takeover` starts a server whose
 //! predecessor died.
 
@@ -96,6 +96,8 @@ pub struct Server {
     capacity: QueueCapacity,
     refusals: RefusalLog,
     last_reaping: Option<Instant>,
+    /// Whether the timer is set for the children, or for the next reaping. None: not set yet.
+    alarm_for_children: Option<bool>,
     /// The restrictions of its first thread do not apply to others, so it must not leave it.
     not_send: PhantomData<*const ()>,
 }
@@ -161,6 +163,7 @@ impl Server {
             config,
             stop,
             last_reaping: None,
+            alarm_for_children: None,
             not_send: PhantomData,
         })
     }
@@ -214,8 +217,12 @@ impl Server {
     }
 
     /// Sets the timer that interrupts the wait for a request. An idle server sleeps until it reaps.
-    fn set_alarm(&self) -> Result<(), Error> {
-        let wait = if self.children.need_attention() {
+    fn set_alarm(&mut self) -> Result<(), Error> {
+        let for_children = self.children.need_attention();
+        if self.alarm_for_children.replace(for_children) == Some(for_children) {
+            return Ok(());
+        }
+        let wait = if for_children {
             Children::ROUND
         } else if let Some(interval) = self.config.reap_interval {
             let elapsed = self.last_reaping.map_or(Duration::ZERO, |last| last.elapsed());

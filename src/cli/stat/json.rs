@@ -8,7 +8,7 @@ use super::state::{KeyState, ServerCounters, process_name};
 use crate::cli::findings;
 use crate::cli::table::utc;
 use crate::counters::{BOUNDS, Snapshot};
-use crate::ownership::server_lock::ServerState;
+use crate::ownership::server_state::ServerState;
 
 /// One object, on a line of its own.
 pub(super) fn line(state: &KeyState, rates: Option<Rates<'_>>) -> String {

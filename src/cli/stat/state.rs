@@ -9,7 +9,7 @@ use sysv_ipc::{Key, Pid, Queue, QueueLimits, QueueStatus, QueueUsage};
 use crate::counters::{self, Lookup, Metrics, Snapshot};
 use crate::escape::escape;
 use crate::ownership::liveness;
-use crate::ownership::server_lock::{self, ServerState};
+use crate::ownership::server_state::ServerState;
 use crate::reaper::{self, Finding};
 use crate::wire::{REPLY_QUEUE_MODE, is_request_queue_mode};
 
@@ -55,7 +55,7 @@ impl KeyState {
         };
         let server = queue
             .filter(|(_, status)| is_request_queue_mode(status.permissions.mode))
-            .map(|(_, status)| server_lock::server_state(key, status.permissions.uid));
+            .map(|(_, status)| ServerState::of(key, status.permissions.uid));
         let is_another_programs = queue.is_some() && server.is_none();
         let wanted = with_reply_queues && !is_another_programs;
         Ok(Self {

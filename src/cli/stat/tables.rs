@@ -9,7 +9,7 @@ use super::state::{KeyState, ServerCounters, process_name};
 use crate::cli::findings::cells;
 use crate::cli::table::{Names, age_text, columns, seconds_since, utc};
 use crate::counters::Snapshot;
-use crate::ownership::server_lock::ServerState;
+use crate::ownership::server_state::ServerState;
 use crate::reaper::Finding;
 
 /// All tables, with a blank line between them.

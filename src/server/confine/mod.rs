@@ -1,11 +1,12 @@
-//! What a child may still do: it acts as the caller, and Landlock limits it to what it has opened.
+//! What a child may still do. It becomes the caller, whose uid comes from `admission` and whose
+//! groups from `caller_groups`; then Landlock limits it to what it has opened, and to /proc.
 
-mod caller;
+mod become_caller;
 mod caller_groups;
 mod own_proc_files;
 mod sandbox;
 
-pub(super) use caller::{Confined, become_caller};
+pub(super) use become_caller::{Confined, become_caller};
 pub(super) use caller_groups::{CallerGroups, GroupFinder, UnknownGroups};
 pub(super) use own_proc_files::may_reveal_this_process;
 pub(super) use sandbox::{Sandbox, Sealed};

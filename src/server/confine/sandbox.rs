@@ -1,5 +1,5 @@
-//! Landlock: the server and its children can only read, and only below the root and where looking
-//! up users and processes leads. It enforces as much of this as the kernel supports.
+//! Landlock: the server and its children can only read, and only below the root and in /proc. It
+//! enforces as much of this as the kernel supports.
 
 use std::cell::RefCell;
 use std::ffi::OsString;

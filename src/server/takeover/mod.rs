@@ -4,15 +4,15 @@
 //! that its predecessor is dead. Then it replaces what the predecessor left under the key, and
 //! what root may remove. It never removes what may be another program's.
 
-mod counters;
-mod lock;
+mod publish_counters;
 mod request_queue;
+mod server_lock;
 
 use sysv_ipc::Error;
 
-pub(super) use counters::publish_counters;
-pub(super) use lock::ServerLock;
+pub(super) use publish_counters::publish_counters;
 pub(super) use request_queue::RequestQueue;
+pub(super) use server_lock::ServerLock;
 
 /// How an attempt to make the object under a key ended.
 enum Attempt<T> {

@@ -3,7 +3,7 @@
 use sysv_ipc::{Acquire, Key, Lock, Mode, ProcessMark};
 
 use super::{Attempt, removed, take_over};
-use crate::ownership::server_lock::untrusted_user;
+use crate::ownership::server_state::untrusted_user;
 use crate::server::error::Error;
 use crate::sys::{geteuid, getpid};
 

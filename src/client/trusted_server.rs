@@ -3,13 +3,13 @@
 use sysv_ipc::{Key, Queue, Uid};
 
 use super::error::{Cause, Error};
-use crate::ownership::server_lock::{self, ServerState};
+use crate::ownership::server_state::ServerState;
 use crate::sys::geteuid;
 use crate::wire::is_request_queue_mode;
 
 /// The request queue of a trusted server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ServerQueue {
+pub(super) struct TrustedServer {
     pub(super) key: Key,
     pub(super) queue: Queue,
     pub(super) owner: Uid,
@@ -17,7 +17,7 @@ pub(super) struct ServerQueue {
     pub(super) marked: bool,
 }
 
-impl ServerQueue {
+impl TrustedServer {
     /// Looks the queue up anew: the id of an earlier look-up may be another user's queue by now.
     pub(super) fn find(key: Key, trusted: Option<Uid>) -> Result<Self, Error> {
         let no_server = |error: sysv_ipc::Error| -> Error {
@@ -47,7 +47,7 @@ impl ServerQueue {
 
     /// Whether nobody holds the server lock.
     pub(super) fn is_dead(&self) -> bool {
-        server_lock::server_state(self.key, self.owner) == ServerState::Dead
+        ServerState::of(self.key, self.owner) == ServerState::Dead
     }
 
     /// Names the likely reason when an mqfs server does not answer a plain request: it refuses
@@ -63,5 +63,5 @@ impl ServerQueue {
 /// Whether a trusted user holds the server lock of the key.
 fn server_runs(key: Key, trusted: Option<Uid>) -> bool {
     let mut owners = [geteuid()].into_iter().chain(trusted);
-    owners.any(|owner| server_lock::server_state(key, owner) == ServerState::Running)
+    owners.any(|owner| ServerState::of(key, owner) == ServerState::Running)
 }

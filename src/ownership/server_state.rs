@@ -1,4 +1,4 @@
-//! The server lock: a semaphore under the server's key, which the server holds while it lives.
+//! Whether a server runs, as the server lock tells: a semaphore under the server's key, which the server holds while it lives.
 //!
 //! * A new semaphore is 0, so nobody has to initialise it, and no initialisation can race.
 //! * The kernel releases it when the holder dies, however it dies (`SEM_UNDO`).
@@ -20,17 +20,19 @@ pub enum ServerState {
     NoLock,
 }
 
-/// Reads the lock of a key, whose request queue belongs to `owner`.
-pub fn server_state(key: Key, owner: Uid) -> ServerState {
-    let read = || {
-        let semaphore = Lock::open(key)?;
-        if untrusted_user(&semaphore.status()?.permissions, owner).is_some() {
-            return Ok(ServerState::NoLock);
-        }
-        let held = semaphore.is_held()?;
-        Ok::<_, Error>(if held { ServerState::Running } else { ServerState::Dead })
-    };
-    read().unwrap_or(ServerState::NoLock)
+impl ServerState {
+    /// Reads the lock of a key, whose request queue belongs to `owner`.
+    pub fn of(key: Key, owner: Uid) -> Self {
+        let read = || {
+            let semaphore = Lock::open(key)?;
+            if untrusted_user(&semaphore.status()?.permissions, owner).is_some() {
+                return Ok(Self::NoLock);
+            }
+            let held = semaphore.is_held()?;
+            Ok::<_, Error>(if held { Self::Running } else { Self::Dead })
+        };
+        read().unwrap_or(Self::NoLock)
+    }
 }
 
 /// A user who can have made or changed the object, and is neither root nor the server's user.

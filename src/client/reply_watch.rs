@@ -15,7 +15,7 @@ use sysv_ipc::{
 };
 
 use super::error::{Cause, Error};
-use super::server_queue::ServerQueue;
+use super::trusted_server::TrustedServer;
 use crate::ownership::liveness::{Observer, Seen};
 use crate::sys::getpid;
 use crate::wire::LEASE_TYPE;
@@ -59,7 +59,7 @@ struct Entry {
     maker: ProcessMark,
     queue: Queue,
     /// The server that is expected to answer. One that replaces it has another request queue.
-    server: ServerQueue,
+    server: TrustedServer,
     has_lease: bool,
     timeout: Duration,
     /// Milliseconds from the watch's epoch to the start of the wait, plus 1; 0 while nobody waits.
@@ -111,7 +111,7 @@ impl Watch {
     pub(super) fn open(
         &self,
         mode: Mode,
-        server: &ServerQueue,
+        server: &TrustedServer,
         has_lease: bool,
         timeout: Duration,
     ) -> Result<WatchedQueue, Error> {
