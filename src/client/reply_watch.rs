@@ -1,4 +1,4 @@
-//! The reply queues of a client, and a thread that ends waits on them.
+//! The reply queues of a client, and a thread that interrupts waits on them if the server is dead.
 //!
 //! A wait in msgrcv(2) ends when a message arrives or the queue is removed (`EIDRM`). So deadlines,
 //! dead servers and cancellation share one mechanism: note the reason, then remove the queue. This

@@ -1,4 +1,7 @@
 //! Requests for one transfer: the first, and others after an answer was lost.
+//!
+//! `reply_watch` notices that a server or its child has died, `Error::is_retryable` says which
+//! errors another request may mend, and the caller of `ask_again` says what is still missing.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -35,7 +38,8 @@ impl Requester {
         TrustedServer::find(self.options.key, self.options.server_uid)
     }
 
-    /// Asks for the first time, and again while the server is busy, restarts or dies.
+    /// Asks for the first time, and again while the server is busy or restarts, or if it dies
+    /// before it answers.
     pub(super) fn ask(&mut self, path: &Path, operation: Operation<'_>) -> Result<Answer, Error> {
         check_path(path)?;
         if self.options.plain && operation != Operation::Fetch(Range::WHOLE) {

@@ -22,8 +22,8 @@
 //! ```
 //!
 //! To add a counter: its word in `layout`, a method of `Writer`, a field in `snapshot`, a line in
-//! `prometheus`, and `src/cli/stat` for the table and JSON. To add a reason: one line in `reason`,
-//! and the tables in docs/security.md.
+//! `prometheus`, and `src/cli/stat` for the table and JSON; then the table below and the one in
+//! docs/operations.md. To add a reason: one line in `reason`, and one in docs/security.md.
 //!
 //! # Layout
 //!

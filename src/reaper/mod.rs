@@ -12,16 +12,19 @@
 //! }
 //! # Ok::<(), sysv_ipc::Error>(())
 //! ```
+//!
+//! A new proof takes its words in `verdict`, its condition in `judge`, its age in `policy`, and the
+//! same condition again in `removal`.
 
 mod finding;
+mod judge;
 mod policy;
 mod removal;
-mod survey;
 mod verdict;
 
 pub use crate::ownership::liveness::{Alive, Dead};
 pub use finding::Finding;
+pub use judge::survey;
 pub use policy::Policy;
 pub use removal::{Action, remove, sweep};
-pub use survey::survey;
 pub use verdict::{ForeignReason, KeepReason, Proof, Verdict};

@@ -6,8 +6,8 @@ use sysv_ipc::Uid;
 
 use super::verdict::Proof;
 
-/// Which queues to look at, and which orphans to spare. By default: every queue, and no orphan of
-/// mqfs.
+/// Which queues to look at, and which orphans to spare. By default: every queue,
+/// and no orphan of mqfs is spared.
 ///
 /// ```
 /// use std::time::Duration;

@@ -5,7 +5,7 @@ use std::fmt;
 use sysv_ipc::{Pid, QueueStatus};
 
 use super::finding::{Finding, last_used, was_never_used};
-use super::survey::survey;
+use super::judge::survey;
 use super::verdict::{Proof, Verdict};
 use crate::ownership::lease::{self, Head};
 use crate::ownership::liveness::Observer;

@@ -192,7 +192,7 @@ impl Server {
     fn serve(&mut self, message: &mut MessageBuffer) -> Result<(), Error> {
         loop {
             self.children.reap_ended();
-            self.reap_orphans_if_due();
+            self.remove_orphans_if_due();
             self.set_alarm()?;
             if self.stop.is_stopping() {
                 return Ok(());
@@ -258,7 +258,7 @@ impl Server {
                 Err(error) => return Err(error),
             }
             self.children.reap_ended();
-            self.reap_orphans_if_due(); // which may free a queue
+            self.remove_orphans_if_due(); // which may free a queue
             child_exits::wait_unless(|| self.stop.is_stopping(), Some(Duration::from_secs(1)));
         }
         Ok(())
@@ -294,7 +294,7 @@ impl Server {
     }
 
     /// Forks a child that removes orphaned queues, if the interval has passed.
-    fn reap_orphans_if_due(&mut self) {
+    fn remove_orphans_if_due(&mut self) {
         let Some(interval) = self.config.reap_interval else { return };
         let due = self.last_reaping.is_none_or(|last| last.elapsed() >= interval);
         if !due || self.children.are_reaping() {

@@ -1,4 +1,4 @@
-//! Looking at every queue, and the verdict on each. *Orphan* takes proof; in doubt, the owner is
+//! When a queue is an orphan: the verdict on every queue. *Orphan* takes proof; in doubt, the owner is
 //! alive.
 
 use std::collections::HashMap;
