@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use indicatif::HumanBytes;
 use sysv_ipc::{Permissions, Pid, Queue, QueueStatus};
 
 use super::rates::Rates;
@@ -110,8 +111,10 @@ fn counters(counters: &ServerCounters, rates: Option<Rates<'_>>) -> String {
 fn counts(snapshot: &Snapshot, rates: Option<Rates<'_>>) -> String {
     let mut lines = vec![];
     let mut line = |label: &str, counter: &dyn Fn(&Snapshot) -> u64| {
-        let rate =
-            rates.map_or_else(String::new, |rates| format!("{:.1}/s", rates.of(snapshot, counter)));
+        let rate = rates.map_or_else(String::new, |rates| match rates.of(snapshot, counter) {
+            rate if label == "bytes sent" => format!("{}/s", HumanBytes(rate as u64)),
+            rate => format!("{rate:.1}/s"),
+        });
         lines.push([format!("  {label}"), counter(snapshot).to_string(), rate]);
     };
     line("requests", &|counters| counters.requests);
