@@ -25,7 +25,7 @@ pub enum Lookup {
 }
 
 /// The counters at one moment. They are read one after the other, so a later one may be slightly
-/// younger.
+/// newer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
@@ -143,7 +143,7 @@ impl Snapshot {
     }
 }
 
-/// Wraps instead of panicking: a child that was taken over can write any number.
+/// Wraps instead of panicking: a caller that took its child over can write any number.
 fn sum(counts: &[u64]) -> u64 {
     counts.iter().fold(0, |sum, count| sum.wrapping_add(*count))
 }

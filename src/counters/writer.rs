@@ -19,8 +19,8 @@ pub(crate) const MODE: Mode = Mode::new(0o644).with(MARK);
 /// Dropping it removes the segment, in the process that made it and no other.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    /// None: nothing is counted. Removed before it is detached: until then its id cannot be given
-    /// to another segment.
+    /// None: nothing is counted. The segment is removed before it is detached, while its id cannot
+    /// be given to another segment.
     segment: Option<(Owned<SharedMemory>, Attached)>,
 }
 
@@ -61,7 +61,7 @@ impl Writer {
         self.add(word::REFUSED + reason as usize, 1);
     }
 
-    /// Sets how many children answer requests now, and how many have died at it so far.
+    /// Sets how many children answer requests now, and how many died while they answered.
     pub(crate) fn set_children(&self, now: usize, died: u64) {
         self.set(word::CHILDREN, now as u64);
         if let Some(peak) = self.word(word::CHILDREN_PEAK) {

@@ -19,13 +19,13 @@ pub struct Finding {
     pub verdict: Verdict,
     /// The lease at its head. Private, because it holds the owner's cookie.
     pub(super) lease: Option<Lease>,
-    /// The verdict rests on how long the queue was not used.
+    /// Whether the verdict depends on how long the queue was unused.
     pub(super) must_stay_unused: bool,
 }
 
 impl Finding {
-    /// The process that owns the queue: the one in a reply queue's lease, by its number in its own
-    /// pid namespace; of a request queue the last receiver, which is a server.
+    /// The owner of the queue. Of a reply queue: the process in its lease, by its pid in its own
+    /// pid namespace. Of a request queue: the last receiver, which is a server.
     pub fn owner(&self) -> Option<Pid> {
         match self.lease {
             Some(lease) => Some(Pid::from_raw(lease.owner.pid)),

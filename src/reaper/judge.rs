@@ -54,7 +54,7 @@ pub fn survey() -> Result<Vec<Finding>, Error> {
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Judges the queues of one survey. It asks about each process once, since with thousands of queues
-/// that is what takes the time.
+/// these questions take most of the time.
 struct Judge<'a> {
     policy: &'a Policy,
     observer: Observer,
@@ -121,9 +121,9 @@ impl Judge<'_> {
         }
     }
 
-    /// The kernel shows the pids of a queue's status in our own pid namespace, and 0 for a process
-    /// that is not in it (`pid_vnr` in kernel/pid.c). So a number that is shown and that no process
-    /// has belonged to a process that is dead; without a number nothing is known.
+    /// The kernel translates the pids in a queue's status to our pid namespace, and shows 0 for a
+    /// process outside it (`pid_vnr` in kernel/pid.c). If it shows a pid that no process has, that
+    /// process is dead. If it shows 0, nothing is known.
     fn judge_foreign(&mut self, queue: Queue, status: &QueueStatus) -> Verdict {
         let reason = if !self.policy.foreign {
             ForeignReason::NotAsked

@@ -6,8 +6,8 @@ use sysv_ipc::Uid;
 
 use super::verdict::Proof;
 
-/// Which queues to look at, and which orphans to spare. By default: every queue,
-/// and no orphan of mqfs is spared.
+/// Which queues to look at, and which orphans to spare. By default: look at every queue, and spare
+/// no orphan that mqfs made.
 ///
 /// ```
 /// use std::time::Duration;
@@ -62,7 +62,7 @@ impl Policy {
         self
     }
 
-    /// How long an orphan by this proof must have been unused.
+    /// How long a queue must be unused to be an orphan by this proof.
     pub(super) fn age_for(&self, proof: Proof) -> Duration {
         self.older_than.unwrap_or(match proof {
             Proof::LastUsers => Self::FOREIGN_AGE,

@@ -57,9 +57,9 @@ pub fn remove(finding: &Finding) -> Action {
     }
 }
 
-/// Looks at the queue again. None: its id stands for another queue, since ids come round after some
-/// millions of queues; or what proved it an orphan holds no longer. A dead owner stays dead, so the
-/// same lease is the same proof.
+/// Looks at the queue again. None: its id belongs to another queue now (the kernel reuses ids after
+/// some millions of queues), or the proof that it is an orphan no longer holds. A dead owner stays
+/// dead, so the same lease is the same proof.
 fn look_again(finding: &Finding, proof: Proof) -> Option<QueueStatus> {
     let now = finding.queue.status().ok()?;
     let (then, permissions) = (&finding.status, now.permissions);

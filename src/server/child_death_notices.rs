@@ -30,15 +30,15 @@ impl ChildDeathNotices {
     /// No other failure has this errno. It tells the client that it can ask for the rest.
     const ERRNO: Errno = Errno::EOWNERDEAD;
 
-    /// The most notices that wait, and the most of one user: a user can kill its own children, and
-    /// leave its queues full.
+    /// How many notices may wait in all, and how many of one user: a user can kill its own children
+    /// and leave its queues full.
     const LIMIT: usize = 1024;
     const LIMIT_PER_USER: usize = 64;
 
     const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-    /// How long a notice waits for a client that reads nothing: a stopped one, or one behind a
-    /// pager.
+    /// How long a notice waits for a client that reads nothing, because it is stopped or a pager
+    /// has stopped reading its output.
     const LIFETIME: Duration = Duration::from_secs(3600);
 
     /// Tells a client now, or later if its queue is full.

@@ -25,7 +25,7 @@ enum Task {
     Reaping,
 }
 
-/// The children that have not been seen to end. Keeps their counters up to date.
+/// The children that run, as far as the server knows. Keeps their counters up to date.
 #[derive(Debug)]
 pub(super) struct Children {
     running: HashMap<Pid, (Task, Instant)>,
@@ -64,23 +64,23 @@ impl Children {
         self.running.insert(pid, (Task::Reaping, Instant::now()));
     }
 
-    /// How many answer requests of this user.
+    /// How many children answer requests of this user.
     pub(super) fn answering(&self, caller: Uid) -> usize {
         let for_caller = |task: &Task| matches!(task, Task::Request(uid, _) if *uid == caller);
         self.running.values().filter(|(task, _)| for_caller(task)).count()
     }
 
-    /// Whether one removes orphaned queues.
+    /// Whether a child removes orphaned queues.
     pub(super) fn are_reaping(&self) -> bool {
         self.running.values().any(|(task, _)| matches!(task, Task::Reaping))
     }
 
-    /// Whether as many answer requests as are allowed.
+    /// Whether the limit of children that answer requests is reached.
     pub(super) fn are_at_limit(&self) -> bool {
         self.answering_requests() >= self.limit
     }
 
-    /// Whether something may happen to them that no signal announces in time.
+    /// Whether something may happen to a child that no signal announces in time.
     pub(super) fn need_attention(&self) -> bool {
         !(self.running.is_empty() && self.death_notices.is_empty())
     }
@@ -89,7 +89,7 @@ impl Children {
     pub(super) fn reap_ended(&mut self) {
         let ended = take_ended();
         for child in &ended {
-            // None: an adopted process, if this server is process 1 of a pid namespace.
+            // None: not our child. Process 1 of a pid namespace adopts the children of others.
             if let Some((task, _)) = self.running.remove(&child.pid) {
                 self.note_end(child, task);
             }
@@ -128,7 +128,7 @@ impl Children {
         self.running.len() - usize::from(self.are_reaping())
     }
 
-    /// Waits until fewer children than the limit are running, but at most one round.
+    /// Waits until the number of children is below the limit, but at most one round.
     pub(super) fn wait_for_place(&mut self, is_stopping: impl Fn() -> bool) {
         self.kill_stopped();
         wait_unless(
@@ -151,14 +151,14 @@ impl Children {
         }
     }
 
-    /// Waits until all have ended. Kills them after the timeout, or at once if it is urgent.
+    /// Waits until no child is left. Kills them after the timeout, or at once if it is urgent.
     pub(super) fn drain(&mut self, timeout: Duration, is_urgent: impl Fn() -> bool) {
         self.wait_for_all(timeout, &is_urgent);
         if self.running.is_empty() {
             return;
         }
         let children = self.running.len();
-        tracing::warn!(children, "ending children: the time to finish is over");
+        tracing::warn!(children, "killing children: their time to finish is over");
         for &pid in self.running.keys() {
             let _ = kill(pid, Some(Signal::SIGKILL));
         }

@@ -27,8 +27,8 @@ pub struct Config {
     /// write bits of group (020) and others (002). Nobody else may read requests, because they
     /// contain cookies.
     pub mode: Mode,
-    /// The directory to serve. None (the default) serves everything; that takes root's rights, or a
-    /// mode that lets no other user ask.
+    /// The directory to serve. None (the default) serves everything, which is allowed to root's
+    /// server and to one whose mode lets no other user ask.
     pub root: Option<PathBuf>,
     /// The most children at once, at least 1. At the limit, requests wait in the queue. Default:
     /// 64.
@@ -43,13 +43,13 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Which plain requests the server answers. Default: [`PlainPolicy::Owner`].
     pub plain: PlainPolicy,
-    /// How often a child of its own removes orphaned queues, for the first time at once. None (the
+    /// How often to remove orphaned queues, in a child; the first time is at once. None (the
     /// default): never.
     pub reap_interval: Option<Duration>,
 }
 
-/// Which plain requests a server answers. Plain requests prove nothing: whoever can write to the
-/// request queue can name another user's queue in one.
+/// Which plain requests a server answers. Plain requests prove nothing: anyone who can write to the
+/// request queue can name another user's reply queue in one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PlainPolicy {

@@ -1,4 +1,4 @@
-//! Why there is no server.
+//! The errors of a server.
 
 use std::io;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ pub enum Error {
     /// The queue under the key may belong to another program.
     #[error("key {key} is in use: queue {queue} is another program's ({why})")]
     ForeignQueue { key: Key, queue: QueueId, why: String },
-    /// The mode lets other users read requests, or does not let the server.
+    /// The mode lets other users read requests, or keeps the server from reading them.
     #[error("mode {mode}: it must be 0600, 0620, 0602 or 0622: only the server may read requests")]
     Mode { mode: Mode },
     /// The mode lets other users send requests, and the configuration names no root. They would get

@@ -5,10 +5,10 @@
 //! parent owns the request queue and the server lock and removes both; a reply queue belongs to its
 //! client. The design is that of TLPI section 46.8.
 //!
-//! The way of a request: `handle` decodes it, `admission` admits it, and `request_handler` answers
-//! it in a child: `confine/become_caller` becomes the caller, `send/open` opens what it names (`resolve`),
-//! `confine/sandbox` seals the child, and `send/transfer` sends. `takeover` starts a server whose
-//! predecessor died.
+//! The stages of a request: `handle` decodes it, `admission` admits it, and `request_handler`
+//! answers it in a child. There `confine/become_caller` becomes the caller, `send/open` opens the
+//! file (`resolve`), `confine/sandbox` seals the child, and `send/transfer` sends. `takeover`
+//! starts a server whose predecessor died.
 
 mod admission;
 mod child_death_notices;
@@ -70,12 +70,12 @@ use takeover::{RequestQueue, ServerLock, publish_counters};
 /// exec. Other threads must block `SIGCHLD` and `SIGALRM`, and must not hold a lock that logging
 /// needs.
 ///
-/// [`start`](Self::start) restricts its thread, and threads that this one starts, for good
-/// (Landlock, as far as the kernel supports it). They can read only what is below the root, and
-/// /proc. They cannot write files, run programs, or signal processes other than their children. A
-/// second server on this thread can serve only what the first one could. Nobody can trace the
-/// process, and it leaves no core dump; root's server leaves its session keyring. So a server must
-/// stay on its thread:
+/// [`start`](Self::start) restricts its thread and every thread that this one starts later
+/// (Landlock, as far as the kernel supports it). Nothing lifts the restrictions. These threads can
+/// read only /proc and what is below the root. They cannot write files, run programs, or signal
+/// processes other than their children. A second server on this thread can serve only what the
+/// first one could. Nobody can trace the process, and it leaves no core dump; root's server leaves
+/// its session keyring. So a server must stay on its thread:
 ///
 /// ```compile_fail,E0277
 /// # use mqfs::server::{Config, Server};
@@ -98,7 +98,7 @@ pub struct Server {
     last_reaping: Option<Instant>,
     /// Whether the timer is set for the children, or for the next reaping. None: not set yet.
     alarm_for_children: Option<bool>,
-    /// The restrictions of its first thread do not apply to others, so it must not leave it.
+    /// Keeps the server on its first thread (`!Send`): the restrictions hold for no other thread.
     not_send: PhantomData<*const ()>,
 }
 
@@ -282,7 +282,7 @@ impl Server {
 
     fn fork(&mut self, mut admitted: Admitted<'_>, received: Instant) -> Result<(), Refusal> {
         let caller = admitted.caller.uid;
-        self.children.reap_ended(); // one that ended frees its place
+        self.children.reap_ended(); // a child that ended frees its place
         if self.children.answering(caller) >= self.config.max_per_user() {
             return Err(admitted.refuse(RefusalReason::UserBusy, Some(format!("uid {caller}"))));
         }

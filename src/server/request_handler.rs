@@ -15,7 +15,7 @@ use crate::counters::Writer;
 use crate::sys::exit_now;
 use crate::wire::Trailer;
 
-/// Answers requests, each in a child. This is what the children inherit.
+/// Answers requests, each in a child. Every child inherits this.
 #[derive(Debug)]
 pub(super) struct RequestHandler {
     pub(super) export: Export,
@@ -36,7 +36,7 @@ impl RequestHandler {
         let groups = self.groups.find(&request);
         let outcome = self.send(request, groups.as_ref(), &mut outbox);
         if let Err(SendFailure::Unanswerable(why)) = &outcome {
-            // Should this fail, the log still has the reason.
+            // If this fails, the log still has the reason.
             let _ = outbox.send(&request.reply.failure(&why.text, why.errno));
         }
         // Count after the last message: the first access to the counters is a page fault.
@@ -69,7 +69,7 @@ impl RequestHandler {
         }
         let mut source = open(&self.export, &confined)?;
         let sealed = self.sandbox.seal(source.tree()).map_err(|errno| {
-            Unanswerable::new("the server has no room to confine itself", errno)
+            Unanswerable::new("the server lacks resources to confine itself", errno)
         })?;
         send(sealed, &mut *source, outbox)
     }

@@ -34,7 +34,7 @@ impl StopRequest {
         }
     }
 
-    /// Asks the server to stop: removes its queue, and wakes its thread if that waits for children.
+    /// Asks the server to stop: removes its queue, and wakes its thread from a wait for children.
     pub(super) fn stop(&self) {
         self.times.fetch_add(1, SeqCst);
         self.remove_queue();
@@ -47,7 +47,7 @@ impl StopRequest {
         self.times.load(SeqCst) > 0
     }
 
-    /// Whether somebody asked more than once: children must not finish their work.
+    /// Whether somebody asked more than once. Then children must not finish their work.
     pub(super) fn is_urgent(&self) -> bool {
         self.times.load(SeqCst) > 1
     }

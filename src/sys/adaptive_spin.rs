@@ -5,8 +5,8 @@
 //!
 //! Between tries they call `sched_yield`, which gives the core to the other side; a pause
 //! instruction would keep it from running. But if other processes want the core, a yield gives away
-//! a whole time slice. So after a failure, the next tries are skipped: the more, the more often
-//! trying failed before.
+//! a whole time slice. So after a failure they skip the next tries, and more of them after each
+//! further failure.
 
 use std::thread;
 use std::time::{Duration, Instant};

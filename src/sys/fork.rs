@@ -35,8 +35,8 @@ pub fn fork_child(body: impl FnOnce() -> Infallible) -> Result<Pid, Errno> {
             for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGTERM] {
                 let _ = signals::ignore(signal);
             }
-            // Its parent blocks the signals that a thread of its own waits for. No thread waits
-            // here.
+            // The parent blocks the signals that one of its threads waits for. The child has no
+            // such thread.
             let _ = SigSet::empty().thread_set_mask();
             match catch_unwind(AssertUnwindSafe(body)) {
                 Ok(never) => match never {},

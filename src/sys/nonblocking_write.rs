@@ -8,8 +8,8 @@ use nix::sys::stat::{SFlag, fstat};
 
 /// Writes what a descriptor takes without blocking.
 ///
-/// Other processes may share the descriptor, so `O_NONBLOCK` is no choice: it would be set for
-/// them, too. Pipes and sockets take `RWF_NOWAIT`, pwritev2(2), pipes from Linux 6.4 on. Terminals
+/// Other processes may share the descriptor, so this cannot set `O_NONBLOCK`, which would affect
+/// them too. Pipes and sockets take `RWF_NOWAIT`, pwritev2(2), pipes from Linux 6.4 on. Terminals
 /// and older pipes are polled first, although another process may fill them before the write. Files
 /// never block for a reader.
 ///

@@ -33,8 +33,8 @@ impl Drop for Blocked {
     }
 }
 
-/// Waits for one of some signals, which the caller must [block](Blocked), for at most `timeout`,
-/// and takes it: no handler runs. None: the time is up, or a handler of another signal ran.
+/// Waits at most `timeout` for one of these signals, which the caller must [block](Blocked), and
+/// takes it, so no handler runs. None: the time is up, or a handler of another signal ran.
 ///
 /// Source: sigtimedwait(2).
 pub fn wait(signals: &SigSet, timeout: Option<Duration>) -> Option<Signal> {

@@ -1,5 +1,5 @@
-//! Admission: who is the caller, and does the server answer? It decides before any fork, and looks
-//! only at the kernel's record of the reply queue and at the lease in it.
+//! Admission decides who the caller is and whether the server answers. It decides before any fork,
+//! and looks only at the kernel's record of the reply queue and at the lease in it.
 
 #[cfg(test)]
 #[path = "../../../tests/admission/mod.rs"] // it needs the kit

@@ -18,7 +18,7 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     /// Sends a FAILURE to a caller that has proven itself, for the few reasons that it can act on.
-    /// The parent never waits, so a caller whose queue is full gets none.
+    /// The parent never waits, so it drops the FAILURE if the caller's queue is full.
     pub(crate) fn tell_caller(&self) {
         if let (Some(reply), Some((text, errno))) = (&self.reply, answer(self.reason)) {
             let _ = reply.try_fail(text, errno);
@@ -26,7 +26,7 @@ impl Refusal {
     }
 }
 
-/// What a caller that has proven itself is told.
+/// The text and errno for a caller that has proven itself.
 fn answer(reason: RefusalReason) -> Option<(&'static str, Errno)> {
     match reason {
         RefusalReason::Unsupported => Some((

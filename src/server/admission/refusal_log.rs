@@ -1,4 +1,4 @@
-//! Logs refusals, but so that nobody can flood the log.
+//! Logs refusals at a limited rate, so that nobody can flood the log.
 
 use std::time::{Duration, Instant};
 
@@ -22,8 +22,8 @@ impl RefusalLog {
     /// The shortest time between two lines with the same reason.
     const INTERVAL: Duration = Duration::from_secs(1);
 
-    /// Logs a refusal, unless its reason was logged just now. The line says how many there were
-    /// since the last one.
+    /// Logs a refusal, unless its reason was logged just now. The line says how many requests were
+    /// refused for this reason since its last line.
     pub(crate) fn log(&mut self, refusal: &Refusal, request: Option<&Request<'_>>) {
         let tally = &mut self.0[refusal.reason as usize];
         tally.total += 1;

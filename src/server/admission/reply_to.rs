@@ -38,8 +38,8 @@ impl ReplyTo {
     pub(crate) fn is_clients(&self) -> bool {
         match self.dialect {
             Dialect::Extended(Some(_)) => self.lease().is_some(),
-            // A queue of the same user that was changed since, and to which nobody has sent, is a
-            // later one. The kernel counts in whole seconds; an id takes longer to come round.
+            // If the queue was changed since and nobody has sent to it, it is a later queue with
+            // this id: the kernel notes times in whole seconds, and takes longer to reuse an id.
             _ => self.queue.status().is_ok_and(|now| {
                 let (cuid, changed_at) = self.admitted;
                 now.permissions.cuid == cuid
@@ -57,7 +57,7 @@ impl ReplyTo {
         }
     }
 
-    /// A FAILURE in the client's dialect.
+    /// A FAILURE in the form of the protocol that the client speaks.
     pub(crate) fn failure(&self, text: &str, errno: Errno) -> MessageBuffer {
         let errno = match self.dialect {
             Dialect::Plain => None,

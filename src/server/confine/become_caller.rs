@@ -9,8 +9,8 @@ use crate::server::admission::Admitted;
 use crate::sys::{credentials, geteuid};
 use crate::wire::Operation;
 
-/// An admitted request, in a process that has no more rights than its caller; or no more than the
-/// server's user, if the server is not root's.
+/// An admitted request, in a process that has no more rights than the caller or, if the server is
+/// not root's, than the server's user.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Confined<'a>(Admitted<'a>);
 

@@ -29,7 +29,7 @@ pub(crate) struct GroupFinder {
 pub(crate) struct CallerGroups {
     pub(super) gid: Gid,
     pub(super) supplementary: Vec<Gid>,
-    /// Why the caller's groups are unknown, so that these are none.
+    /// Why the caller's groups are unknown. Then the child takes none.
     pub(crate) unknown: Option<UnknownGroups>,
 }
 
@@ -53,14 +53,14 @@ pub(crate) enum UnknownGroups {
 }
 
 impl UnknownGroups {
-    /// Whether the caller may have hidden its groups. Some files are closed to the members of a
-    /// group and open to everybody else, so a member could do that to read them.
+    /// Whether the caller may have hidden its groups. A file can be closed to the members of a
+    /// group and open to everybody else: a member that hides the group could read it.
     pub(crate) fn may_be_hidden(self) -> bool {
         !matches!(self, Self::Plain | Self::PidNamespace | Self::ForeignProc)
     }
 }
 
-/// /proc does not show the process, or no more.
+/// /proc does not show the process, or shows it no longer.
 impl From<io::Error> for UnknownGroups {
     fn from(_: io::Error) -> Self {
         Self::SenderGone
@@ -79,7 +79,7 @@ impl GroupFinder {
         Self { proc_is_ours, overflow_gid, maps_all_gids }
     }
 
-    /// The groups of the caller. None if this process becomes nobody else: it is not root's, or the
+    /// The groups of the caller. None if this process keeps its user: it is not root's, or the
     /// caller is root.
     pub(crate) fn find(&self, request: &Admitted<'_>) -> Option<CallerGroups> {
         if !geteuid().is_root() || request.caller.uid.is_root() {
@@ -122,13 +122,13 @@ impl GroupFinder {
         if numbers::<u32>(&status, "Uid:") != [caller.uid.as_raw(); 4] {
             return Err(UnknownGroups::OtherUids);
         }
-        // The effective gid may be that of a set-group-ID program. Even the real one may, if the
-        // process has executed such a program since. So it counts only if the queue was made with
-        // it.
+        // The effective gid may come from a set-group-ID program. Even the real gid may, if the
+        // process has executed such a program since. So the real gid counts only if the queue was
+        // made with it.
         let real = numbers(&status, "Gid:").first() == Some(&caller.gid.as_raw());
         let gid = if real { caller.gid } else { self.overflow_gid };
         let groups = numbers(&status, "Groups:").into_iter().map(Gid::from_raw);
-        // Unless all gids are mapped, the overflow gid is none.
+        // Unless all gids are mapped, the overflow gid stands for unknown groups.
         let exists = |&gid: &Gid| self.maps_all_gids || gid != self.overflow_gid;
         let supplementary = groups.filter(exists).collect();
         Ok(CallerGroups { gid, supplementary, unknown: None })

@@ -1,5 +1,5 @@
-//! What a child may still do. It becomes the caller, whose uid comes from `admission` and whose
-//! groups from `caller_groups`; then Landlock limits it to what it has opened, and to /proc.
+//! Limits what a child may do. It becomes the caller (uid from `admission`, groups from
+//! `caller_groups`). Then Landlock limits it to what it has opened, and to /proc.
 
 mod become_caller;
 mod caller_groups;

@@ -1,4 +1,4 @@
-//! Files of /proc about the child itself. A process may read its own where others may not:
+//! Files of /proc about the child itself. A process may read its own such files, others may not:
 //! /proc/self/maps in a child would reveal where the server's memory lies.
 
 use std::fs;

@@ -23,7 +23,7 @@ const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
 /// Shows which processes are alive, their groups, and the limits of queues.
 const PROCESSES: [&str; 1] = ["/proc"];
 
-/// The restrictions of this thread and of all that it starts. Nothing can lift them.
+/// The restrictions of this thread and of all threads that it starts. Nothing can lift them.
 #[derive(Debug)]
 pub(crate) struct Sandbox {
     /// The ruleset of a child that has its file open. It is made once for all children, since
@@ -38,8 +38,8 @@ pub(crate) struct Sandbox {
 pub(crate) struct Sealed(());
 
 impl Sandbox {
-    /// Gives up all rights that a server and its children do not need. A kernel without Landlock is
-    /// noted in the log.
+    /// Gives up all rights that a server and its children do not need. Logs a warning if the kernel
+    /// has no Landlock.
     ///
     /// # Errors
     /// `EMFILE`, `ENFILE`, `ENOMEM`.
@@ -47,13 +47,12 @@ impl Sandbox {
         if geteuid().is_root() {
             leave_session_keyring();
         }
-        // So that no program that a child could run gives it more rights: set-user-id,
-        // capabilities.
+        // No program that a child runs may give it more rights (set-user-ID, capabilities).
         prctl::set_no_new_privs()?;
         credentials::close_memory()?;
         match server_ruleset(root).and_then(RulesetCreated::restrict_self) {
             Ok(status) => log(&status),
-            Err(error) => do_without("no Landlock: users' rights alone confine", error)?,
+            Err(error) => do_without("no Landlock: only users' rights limit children", error)?,
         }
         let sealed = match sealed_ruleset() {
             Ok(sealed) => Some(sealed),
@@ -65,9 +64,9 @@ impl Sandbox {
     /// Gives up, in a child that has its file open, the right to open others. A child that sends a
     /// tree keeps the right to read below that directory.
     ///
-    /// The child consumes its copy of the common ruleset, which closes the descriptor: with it, a
-    /// child could allow more to later children. For the same reason a tree gets a ruleset of its
-    /// own: a rule added to the common one would hold for all children.
+    /// Consuming the child's copy of the common ruleset closes the descriptor: with it, a child
+    /// could allow more to later children. For the same reason a tree gets a ruleset of its own: a
+    /// rule added to the common one would hold for all children.
     ///
     /// # Errors
     /// `EMFILE`, `ENFILE`, `ENOMEM`: a resource is short at the moment.
@@ -90,7 +89,7 @@ impl Sandbox {
     }
 }
 
-/// Once, for all children.
+/// Leaves the session keyring. Children inherit this.
 fn leave_session_keyring() {
     match credentials::leave_session_keyring() {
         Ok(()) | Err(Errno::ENOSYS) => {}
@@ -98,8 +97,7 @@ fn leave_session_keyring() {
     }
 }
 
-/// Logs that the kernel does not support something. A resource that is short at the moment is an
-/// error instead.
+/// Logs that the kernel does not support something. If only a resource is short, fails.
 fn do_without(what: &str, error: RulesetError) -> Result<(), Errno> {
     let why = error.to_string();
     match Errno::from_raw(*landlock::Errno::from(error)) {
@@ -117,10 +115,10 @@ fn log(status: &RestrictionStatus) {
             tracing::info!(?abi, "Landlock confines reading and denies writing");
         }
         LandlockStatus::NotEnabled => tracing::warn!(
-            "Landlock is not enabled, users' rights alone confine: boot with lsm=landlock,..."
+            "Landlock is not enabled, only users' rights limit children: boot with lsm=landlock,..."
         ),
         LandlockStatus::NotImplemented => {
-            tracing::warn!("this kernel has no Landlock: users' rights alone confine");
+            tracing::warn!("this kernel has no Landlock: only users' rights limit children");
         }
     }
 }
@@ -139,7 +137,7 @@ fn service_manager() -> Option<OsString> {
     std::env::var_os("NOTIFY_SOCKET")
 }
 
-/// The ruleset of a child that has its file open. It must see whether its client is alive.
+/// The ruleset of a child that has its file open. /proc shows whether its client is alive.
 fn sealed_ruleset() -> Result<RulesetCreated, RulesetError> {
     deny_everything()?.create()?.add_rules(path_beneath_rules(PROCESSES, READ))
 }

@@ -18,7 +18,7 @@ pub(crate) struct Export {
 }
 
 impl Export {
-    /// How often a path is resolved while somebody renames directories on it.
+    /// How often to try to resolve a path while somebody renames directories on it.
     const TRIES: usize = 32;
 
     /// Opens the root, with the system call that will resolve every path below it.

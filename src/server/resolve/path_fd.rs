@@ -12,8 +12,8 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use crate::server::confine::may_reveal_this_process;
 use crate::wire::Kind;
 
-/// A handle to a file of any kind (`O_PATH`): it can be looked at, but not read. Opening it opens
-/// this inode, whatever has its path by then.
+/// A handle to a file of any kind (`O_PATH`). It gives the metadata, but not the content. Opening
+/// it opens this inode, even if the path leads to another file by then.
 #[derive(Debug)]
 pub(crate) struct PathFd {
     descriptor: OwnedFd,
@@ -40,7 +40,7 @@ impl PathFd {
 
     /// Opens the file for reading.
     pub(crate) fn open_file(&self) -> Result<File, Errno> {
-        // Files of /proc have the size 0.
+        // Files of /proc have the size 0: skip the check for all others.
         if self.stat.st_size == 0 {
             self.refuse_own_proc_files()?;
         }

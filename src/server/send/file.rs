@@ -122,7 +122,7 @@ impl Source for OpenedFile {
     fn has_changed(&mut self) -> Result<bool, Unanswerable> {
         let now = fstat(&self.file).map_err(Unanswerable::read)?;
         let changed = differ(&self.stat, &now);
-        // A file that ends early and did not change never had a true size, as in /sys.
+        // A file that ends early and did not change had no true size before, as in /sys.
         if self.left.is_some_and(|left| left > 0) && changed {
             return Err(Unanswerable::new("the file shrank while it was read", Errno::EIO));
         }

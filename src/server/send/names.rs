@@ -40,13 +40,13 @@ impl Names {
     /// The size of a batch in bytes: about 100,000 names.
     const BUDGET: usize = 8 << 20;
 
-    /// About how many bytes a name takes beside its own.
+    /// About how many bytes a name takes in addition to its text.
     const OVERHEAD: usize = 48;
 
     /// How many names to read at once.
     const AT_ONCE: usize = 1024;
 
-    /// The names from this one on.
+    /// Returns the names from this one on.
     pub(super) fn new(directory: OwnedFd, from: Bound<&[u8]>) -> Self {
         let (from, to) = (from.map(<[u8]>::to_vec), Bound::Unbounded);
         Self { directory, batch: BTreeSet::new(), size: 0, from, to, state: State::Unread }

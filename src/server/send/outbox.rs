@@ -12,7 +12,7 @@ use crate::server::admission::{Dialect, ReplyTo};
 use crate::sys::{AdaptiveSpin, signals};
 use crate::wire::{Lease, MAX_PLAIN_REPLY, MAX_REPLY, Reply};
 
-/// The way to one client.
+/// Sends messages to one client.
 #[derive(Debug)]
 pub(crate) struct Outbox<'a> {
     reply: ReplyTo,
@@ -50,15 +50,15 @@ pub(crate) enum Undelivered {
 }
 
 impl<'a> Outbox<'a> {
-    /// The most bytes to read at once. With more, the first would leave the CPU's cache before they
-    /// are sent.
+    /// The most bytes to read at once. With more, the first bytes would leave the CPU's cache
+    /// before they are sent.
     const MAX_BATCH: usize = 128 << 10;
 
     /// How often a child that waits checks whether its client is alive.
     const TICK: Duration = Duration::from_secs(1);
 
-    /// It counts after so many bytes or so much time, so that a transfer shows while it runs and
-    /// counting costs almost nothing.
+    /// The counters are updated after this many bytes or this much time. So they show a transfer
+    /// while it runs, and counting costs almost nothing.
     const COUNT_BYTES: u64 = 1 << 20;
     const COUNT_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -103,9 +103,9 @@ impl<'a> Outbox<'a> {
         self.chunk
     }
 
-    /// How many bytes to take from a source at once, in whole DATA. From a quick source several
-    /// DATA: reading them one by one takes a seventh longer in all. From others no more than the
-    /// queue holds, because the client waits meanwhile.
+    /// How many bytes to take from a source at once, in whole DATA. From a fast source it takes
+    /// several DATA: one by one takes a seventh longer in all. From others it takes no more than
+    /// the queue holds, because the client waits meanwhile.
     pub(super) fn batch(&self, is_quick: bool) -> usize {
         let queue = usize::try_from(self.reply.max_bytes).unwrap_or(Self::MAX_BATCH);
         let most = if is_quick { Self::MAX_BATCH } else { queue.min(Self::MAX_BATCH) };
@@ -129,9 +129,9 @@ impl<'a> Outbox<'a> {
 
     /// Sends a message: tries for a short time, then waits, and checks on the client every second.
     ///
-    /// Reading a file may take so long that the queue's id is given to another queue, which takes
-    /// seconds at least. So after a pause it checks the queue first. Between two messages in quick
-    /// succession a queue can be removed, which the send notices, but its id cannot come round.
+    /// Reading a file may take so long that the kernel gives the queue's id to another queue, which
+    /// takes seconds at least. So after a pause it checks the queue first. Between two quick
+    /// messages, the queue can be removed, which msgsnd reports, but its id is not reused.
     pub(crate) fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<(), Undelivered> {
         let now = Instant::now();
         if now.duration_since(self.last_sent) >= Self::TICK {
@@ -157,13 +157,13 @@ impl<'a> Outbox<'a> {
         self.check_client()?;
         let now = Instant::now();
         self.last_sent = now;
-        // The lease is one message.
+        // The lease counts as one message.
         let status = self.reply.queue.status().ok().filter(|status| status.messages > 1);
         let Some(status) = status else {
             self.unread = None;
             return self.deliver((&MessageBuffer::with_text(Reply::DATA, &[])).into());
         };
-        // A client that has received a message meanwhile reads, if slowly.
+        // A client that has received a message meanwhile is slow, but not stalled.
         let since = match self.unread {
             Some((since, read_at)) if read_at == status.received_at => since,
             _ => now,
@@ -221,8 +221,8 @@ impl<'a> Outbox<'a> {
         match Observer::here().life_nearby(&lease.owner) {
             Life::Alive(_) => Ok(()),
             Life::Dead(proof) => {
-                // Check again: we may remove the queues of other users too, if they handed them to
-                // this server, and the id may be one of those by now.
+                // Check again: the id may now be a queue that another user handed to this server,
+                // which we have the right to remove too.
                 self.check_queue()?;
                 let _ = self.reply.queue.remove();
                 Err(Undelivered::Dead(proof))

@@ -28,7 +28,7 @@ pub(super) fn pack_unknown(out: &mut Vec<u8>, name: &[u8], errno: Errno) {
     pack_failure(out, errno.desc(), errno);
 }
 
-/// Moves as many packed bytes as there are and as fit into `to`, and returns how many.
+/// Moves packed bytes into `to`, as many as fit, and returns how many it moved.
 pub(super) fn take(packed: &mut Vec<u8>, to: &mut [u8]) -> usize {
     let count = packed.len().min(to.len());
     to[..count].copy_from_slice(&packed[..count]);

@@ -10,11 +10,11 @@ use crate::sys::{errno_of_ipc, geteuid};
 #[derive(Debug)]
 pub(crate) struct QueueCapacity {
     raised: Vec<(Uid, Queue)>,
-    /// The most such queues, and the most of one user: the messages in a queue use the kernel's
-    /// memory, even after the child has given up.
+    /// How many queues to raise in all, and how many of one user: the messages in a queue use the
+    /// kernel's memory, even after the child has given up.
     limit: usize,
     limit_per_user: usize,
-    /// Whether the kernel lets this server: `CAP_SYS_RESOURCE`, msgctl(2).
+    /// Whether this server may raise capacities: `CAP_SYS_RESOURCE`, msgctl(2).
     may_raise: bool,
 }
 
@@ -37,7 +37,7 @@ impl QueueCapacity {
                 reply.max_bytes = Self::BYTES;
                 self.raised.push((user, reply.queue));
             }
-            // The capability is missing; or the client took its queue back, which says nothing.
+            // Either the capability is missing, or the client took its queue back: no evidence.
             Err(Errno::EPERM) => self.may_raise = !is_ours(reply.queue),
             Err(_) => {}
         }
@@ -64,8 +64,8 @@ fn is_ours(queue: Queue) -> bool {
     geteuid().is_root() || queue.status().is_ok_and(|status| status.permissions.uid == geteuid())
 }
 
-/// Whether the queue still exists. Nobody else raises capacities this far, so its lease does not
-/// matter.
+/// Whether the queue still exists. It need not look at the lease: only servers raise capacities
+/// this far.
 fn is_raised(queue: Queue, user: Uid) -> bool {
     queue.status().is_ok_and(|status| {
         status.permissions.cuid == user && status.max_bytes >= QueueCapacity::BYTES

@@ -10,7 +10,7 @@ pub(crate) trait Source {
     /// The META at the beginning of the reply.
     fn meta(&self) -> Meta;
 
-    /// How many bytes will come. Known of files, which are read about as fast as they are copied.
+    /// How many bytes will come. Only files tell; they are read about as fast as they are copied.
     fn length(&self) -> Option<u64> {
         None
     }
@@ -23,7 +23,7 @@ pub(crate) trait Source {
     /// Writes the next bytes into the buffer.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<Progress, Unanswerable>;
 
-    /// Whether the file differs at its end from what it was at the beginning.
+    /// Whether the file changed while it was read.
     fn has_changed(&mut self) -> Result<bool, Unanswerable> {
         Ok(false)
     }
@@ -32,7 +32,7 @@ pub(crate) trait Source {
 /// How far a source came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// So many bytes are in the buffer.
+    /// This many bytes are in the buffer.
     Bytes(usize),
     /// No bytes yet; more work is needed.
     Working,

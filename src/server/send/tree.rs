@@ -58,7 +58,7 @@ impl TreeWalk {
     /// About how many bytes of names to keep, of all levels together.
     const MOST_NAMES: usize = 16 << 20;
 
-    /// The smallest space that is worth a packed DATA.
+    /// With less free space than this, packing a DATA is not worth it.
     const WORTHWHILE: usize = 512;
 
     pub(super) fn open(found: &PathFd, start: Start<'_>) -> Result<Self, Errno> {
@@ -185,7 +185,7 @@ impl TreeWalk {
         let verified = match file.verify() {
             Ok(true) => return self.state = State::FileFound(file, name),
             Ok(false) => Ok(file),
-            // It differs or cannot be read, so it starts again.
+            // The file differs or cannot be read, so it starts again.
             Err(_) => file.restart(),
         };
         match verified {
@@ -265,7 +265,7 @@ impl Source for TreeWalk {
     }
 }
 
-/// Opens a file, of which so many bytes with this checksum may have arrived already.
+/// Opens a file. The client may already have this many bytes of it, with this checksum.
 fn open_file(found: &PathFd, arrived: Option<(u64, u32)>) -> Result<OpenedFile, Errno> {
     let offset = arrived.map_or(0, |(bytes, _)| bytes);
     let arrived = arrived.map(|(_, checksum)| Arrived { start: 0, checksum });

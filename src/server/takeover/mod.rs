@@ -24,8 +24,8 @@ enum Attempt<T> {
     Retry,
 }
 
-/// Makes the object under a key, and removes what is in the way as often as somebody makes it
-/// again. Returns how many objects it removed, so that the log tells of them once.
+/// Makes the object under a key. Removes what is in the way, again if somebody makes it again.
+/// Returns how many objects it removed, so that one log line can report them all.
 fn take_over<T, E>(mut attempt: impl FnMut() -> Result<Attempt<T>, E>) -> Result<(T, u32), E> {
     let mut removed = 0;
     loop {

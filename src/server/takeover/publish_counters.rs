@@ -19,8 +19,8 @@ enum Obstacle {
     Os(#[from] Error),
 }
 
-/// Makes the counters of a server that holds the lock of this key. A server can do without them: if
-/// it must not remove the segment that is in the way, it logs a warning and counts nothing.
+/// Makes the counters of a server that holds the lock of this key. If a segment is in the way that
+/// the server must not remove, it logs a warning and counts nothing.
 pub(crate) fn publish_counters(key: Key, queue: QueueId, most_allowed: usize) -> Writer {
     const TRIES: u32 = 100;
     let mut tries = 0;
@@ -47,8 +47,8 @@ pub(crate) fn publish_counters(key: Key, queue: QueueId, most_allowed: usize) ->
     }
 }
 
-/// Removes a marked segment of our own, which a dead predecessor left, since we hold the server
-/// lock. Root also removes what another user made. An unmarked one is another program's.
+/// Removes a marked segment of our own: we hold the server lock, so a dead predecessor left it.
+/// Root also removes segments of other users. An unmarked segment is another program's.
 fn remove_predecessor(key: Key) -> Result<Attempt<Writer>, Obstacle> {
     let found = SharedMemory::open(key).and_then(|segment| Ok((segment.status()?, segment)));
     let Some((status, segment)) = unless_gone(found)? else { return Ok(Attempt::Retry) };

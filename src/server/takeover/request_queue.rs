@@ -68,8 +68,8 @@ fn replace_predecessor(key: Key, mode: Mode) -> Result<Queue, Error> {
     Ok(queue)
 }
 
-/// Removes the queue under the key. A marked one is a dead predecessor's, since we hold the server
-/// lock. An unmarked one is another program's, and goes only if its last receiver is dead.
+/// Removes the queue under the key. We hold the server lock, so a marked queue is a dead server's.
+/// An unmarked queue is another program's, and stays unless its last receiver is dead.
 fn remove_predecessor(key: Key) -> Result<Attempt<Queue>, Error> {
     let found = Queue::open(key).and_then(|queue| Ok((queue, queue.status()?)));
     let Some((queue, status)) = unless_gone(found)? else { return Ok(Attempt::Retry) };

@@ -23,7 +23,7 @@ impl ServerLock {
     /// Takes the lock of a key. Root first removes a semaphore that another user made.
     pub(crate) fn take(key: Key) -> Result<Self, Error> {
         let (lock, removed) = take_over(|| match Self::try_take(key) {
-            // A server that stops removed it meanwhile: the next attempt makes a new one.
+            // A server that is stopping removed it: the next attempt makes a new one.
             Err(Error::Ipc(error)) if error.is_gone() => Ok(Attempt::Retry),
             attempt => attempt,
         })?;
@@ -34,7 +34,7 @@ impl ServerLock {
     }
 
     fn try_take(key: Key) -> Result<Attempt<Self>, Error> {
-        // First without a mode: with one, semget refuses a semaphore whose mode grants less.
+        // Open it without a mode first: semget refuses a semaphore that grants less than the mode.
         let semaphore = match Lock::open(key) {
             Err(error) if error.is_gone() => Lock::open_or_create(key, MODE)?,
             found => found?,
