@@ -5,8 +5,8 @@
 //! A server owns a well-known *request queue* and forks a child for each request. A client creates
 //! a private *reply queue*, names it in its request, receives the file from it and removes it. A
 //! reaper removes the queues of processes that are provably dead. mqfs also speaks the protocol of
-//! *The Linux Programming Interface* (TLPI), section 46.8: the clients and servers of that book, and
-//! programs modelled on them, work with mqfs.
+//! *The Linux Programming Interface* (TLPI), section 46.8: it works with the clients and servers of
+//! that book, and with programs modelled on them.
 //!
 //! # Fetching a file
 //!
@@ -38,9 +38,9 @@
 //!
 //! # Trust
 //!
-//! Any user can create a queue under any key. So a client trusts only servers of root and of its
-//! own user, and of one more user that it is [told](ClientBuilder::server_uid). To any other server
-//! it sends nothing, not even a path.
+//! Any user can create a queue under any key. So a client trusts only servers of root, of its own
+//! user, and of one more user that you [name](ClientBuilder::server_uid). It sends nothing to any
+//! other server, not even a path.
 //!
 //! # Writing a tree
 //!
@@ -78,7 +78,7 @@
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!(
-    "mqfs is for 64-bit Linux: it stands on that kernel's message queues (MSG_COPY, MSG_STAT_ANY)"
+    "mqfs is for 64-bit Linux: it uses that kernel's message queues (MSG_COPY, MSG_STAT_ANY)"
 );
 
 #[cfg(feature = "programs")]

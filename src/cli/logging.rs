@@ -33,8 +33,8 @@ pub(super) fn init(format: LogFormat, level: Level) {
 }
 
 /// Descriptor 2 without the lock of [`io::stderr`]: a forked child could find it locked for ever.
-/// What would block of a line is dropped, so that the reader of a log cannot hold up the server.
-/// Each write is one line, in which what could command a terminal is escaped.
+/// It drops what would block, so that the reader of a log cannot hold up the server. Each write is
+/// one line, in which control characters are escaped.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stderr;
 

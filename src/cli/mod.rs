@@ -68,7 +68,7 @@ impl KeyArgs {
             (Some(path), _) => Key::from_path(path, b'm')
                 .map_err(|error| anyhow!("--key-file {}: {}", escape(path), reason(&error))),
             (None, Some(key)) => Ok(key),
-            // Not by clap, where the variable would conflict with --key-file.
+            // Not by clap's `env`: the variable would then conflict with --key-file.
             (None, None) => match std::env::var("MQFS_KEY") {
                 Ok(text) => key(&text).map_err(|why| anyhow!("MQFS_KEY: {why}")),
                 Err(VarError::NotPresent) => Ok(DEFAULT_KEY),

@@ -29,7 +29,7 @@ pub(super) enum When {
     Never,
 }
 
-/// Most transfers are over by then, and a bar would only flicker.
+/// Most transfers end sooner, and a bar would only flicker.
 const DELAY: Duration = Duration::from_millis(500);
 
 /// How often the bar is drawn while nothing arrives.
@@ -51,8 +51,8 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Begins to count. `into_terminal`: the files themselves go to a terminal, where a bar would
-    /// stand among them.
+    /// Begins to count. `into_terminal`: the files go to a terminal, where a bar would mix with
+    /// their content.
     pub(super) fn start(when: When, into_terminal: bool) -> Self {
         let mut this = Self {
             started: Instant::now(),
@@ -72,7 +72,7 @@ impl Progress {
         let _ = BAR.set(bar.clone());
         let report = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
-            clear(); // or the bar and the message would stand in each other
+            clear(); // or the bar and the message would overlap
             report(panic);
         }));
         this.bar = Some(bar.clone());
@@ -124,8 +124,8 @@ impl Progress {
         } else {
             "{bytes} of {total_bytes}, {eta} left: {wide_msg}"
         };
-        // The cursor returns to the start of the line: console_codes(4). At its end, the ^C that a
-        // terminal echoes would begin a new line, and the bar would stay.
+        // The cursor returns to the start of the line: console_codes(4). At the end of the line, an
+        // echoed ^C would begin a new line and leave the bar behind.
         const CURSOR_TO_START: &str = "\x1b[G";
         let style = ProgressStyle::with_template(&format!("{template}{CURSOR_TO_START}"));
         let files = Arc::clone(&self.files);
@@ -178,18 +178,18 @@ fn show(bar: &ProgressBar, target: ProgressDrawTarget) {
     bar.enable_steady_tick(TICK);
 }
 
-/// stderr, although it is no terminal.
+/// Draws on stderr, although it is no terminal.
 fn anywhere() -> ProgressDrawTarget {
     const PER_SECOND: u8 = 20;
     ProgressDrawTarget::term_like_with_hz(Box::new(Term::buffered_stderr()), PER_SECOND)
 }
 
-/// Whether stderr is not the terminal of another job, on which a bar would disturb.
+/// Whether stderr is free for a bar: not the terminal of another job.
 fn is_in_foreground() -> bool {
     !tcgetpgrp(io::stderr()).is_ok_and(|foreground| foreground != getpgrp())
 }
 
-/// Says something on stderr above the bar.
+/// Prints a message on stderr, above the bar.
 pub(super) fn aside(say: impl FnOnce()) {
     match BAR.get() {
         Some(bar) => bar.suspend(say),
@@ -197,8 +197,8 @@ pub(super) fn aside(say: impl FnOnce()) {
     }
 }
 
-/// Clears the bar for good, before the process ends. Gives up after a moment: a terminal that was
-/// stopped (Ctrl-S) holds whoever draws on it, and must not hold the end up.
+/// Clears the bar for good, before the process ends. Gives up after a moment: drawing on a stopped
+/// terminal (Ctrl-S) blocks, and must not delay the end.
 pub(super) fn clear() {
     let Some(bar) = BAR.get() else { return };
     let (done, cleared) = mpsc::channel();

@@ -1,6 +1,6 @@
 //! The advice that follows an error of the library: what a user can do about it.
 //!
-//! A server that goes on running logs its advice itself: `server/mod.rs`, `server/takeover/`.
+//! A running server logs its advice itself: `server/mod.rs`, `server/takeover/`.
 
 use std::error::Error as _;
 use std::io;

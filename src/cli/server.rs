@@ -135,7 +135,7 @@ fn run(opts: &Opts) -> Result<u8> {
         stopper.stop();
         notify_manager(&stopping(drain_timeout));
     })?;
-    // Nobody has to read it.
+    // Ignore errors: nobody has to read the line.
     let _ = writeln!(io::stdout(), "mqfs-server: {server}");
     notify_manager(&[NotifyState::Ready, NotifyState::Status(&server.to_string())]);
     server.run().map_err(|error| anyhow!(explain_server(&error)))?;

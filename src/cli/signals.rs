@@ -8,8 +8,8 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::sys::signals::{self, Blocked};
 
 /// Signals that people, service managers, limits and timers send, and whose default action kills.
-/// Not here: real-time signals, which nobody sends, and those of a program that is broken, such as
-/// SIGSEGV. What these leave behind, the reaper removes.
+/// Real-time signals are omitted, as nobody sends them, and so are those of a broken program, such
+/// as SIGSEGV: the reaper removes what it leaves behind.
 const ENDING: [Signal; 12] = {
     use Signal::*;
     [
@@ -29,7 +29,7 @@ impl EndingSignals {
     /// A signal that is ignored stays ignored: SIGHUP under nohup(1), SIGINT in a background job of
     /// a script. `used`: a signal that the program uses itself.
     pub(super) fn block(used: Option<Signal>) -> Result<Self> {
-        // A file that grows too large is then an error of write(2), and no signal.
+        // Then a file that grows too large is an error of write(2), and not a signal.
         signals::ignore(Signal::SIGXFSZ).context("sigaction")?;
         let ends = |signal: &Signal| Some(*signal) != used && !signals::is_ignored(*signal);
         let ending: SigSet = ENDING.into_iter().filter(ends).collect();

@@ -9,13 +9,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{complain, is_closed_pipe};
 
-/// Writes text, in one go where the reader takes it.
+/// Writes text, in one write if the reader takes all of it.
 pub(super) fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("standard output")
 }
 
-/// Writes text of a program that goes on after other errors: a disk that is full may be emptied.
+/// Writes text and carries on after errors: somebody may free space on a full disk.
 pub(super) fn print_or_complain(program: &str, text: &str) -> Result<()> {
     match print(text) {
         Err(error) if !is_closed_pipe(&error) => complain(program, format!("{error:#}")),
@@ -24,8 +24,8 @@ pub(super) fn print_or_complain(program: &str, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Sleeps, but not longer than somebody reads standard output: a program in a pipeline ends with
-/// it, also while it has nothing to say.
+/// Sleeps, but ends as soon as the reader of standard output has left: a program in a pipeline ends
+/// with its reader, even while it prints nothing.
 pub(super) fn sleep(time: Duration) -> Result<()> {
     let end = Instant::now() + time;
     loop {
@@ -36,7 +36,7 @@ pub(super) fn sleep(time: Duration) -> Result<()> {
         // Whole milliseconds, rounded up so as not to spin, and at most 24 days.
         let left = left + Duration::from_micros(999);
         let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        // No event is asked for: poll(2) reports what nobody reads all the same.
+        // Requests no event: poll(2) reports a pipe without a reader in any case.
         let stdout = io::stdout();
         let events = poll(&mut [PollFd::new(stdout.as_fd(), PollFlags::empty())], left);
         if events.is_ok_and(|events| events > 0) {

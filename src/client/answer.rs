@@ -89,7 +89,7 @@ impl Answer {
         if let Some(queue) = &self.queue
             && self.tally.bytes > Self::LONGER_TRANSFER
         {
-            // While it is alive: the reader of the bytes may take its time.
+            // Identify it while it is alive: the reader of the bytes may take its time.
             queue.watched.identify_child();
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! Pauses between tries: each longer than the last, and random, so that clients do not move in
-//! step.
+//! Pauses between tries: each longer than the last, and random, so that clients do not all try at
+//! the same time.
 
 use std::iter;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ fn pauses(first: Duration, longest: Duration, timeout: Duration) -> impl Iterato
     let steps = iter::successors(Some(first), move |&step| Some((step * 2).min(longest)));
     steps.map_while(move |step| {
         let left = timeout.saturating_sub(start.elapsed());
-        // Without a random number clients may move in step, which only slows them down.
+        // Without random numbers, clients may try at the same time, which only slows them down.
         let random = getrandom::u32().unwrap_or(u32::MAX);
         let jitter = f64::from(random) / f64::from(u32::MAX);
         (!left.is_zero()).then(|| (step / 2 + (step / 2).mul_f64(jitter)).min(left))

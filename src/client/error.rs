@@ -49,7 +49,7 @@ pub enum ErrorKind {
     PermissionDenied,
     /// The server refused the request, or could not complete it, for another reason.
     Failed,
-    /// The server speaks only the plain protocol, which knows nothing but whole files.
+    /// The server speaks only the plain protocol, which can only fetch whole files.
     Unsupported,
     /// Nothing arrived within the [timeout](super::ClientBuilder::timeout).
     TimedOut,
@@ -124,7 +124,7 @@ pub(super) enum Cause {
 }
 
 impl Cause {
-    /// What the kernel would say of a local file.
+    /// The failure that the kernel would report for a local file.
     pub(super) fn server(errno: Errno) -> Self {
         Self::Failed { text: errno.desc().to_owned(), errno: Some(errno) }
     }
@@ -203,7 +203,7 @@ impl Error {
         self.kind() == ErrorKind::Interrupted
     }
 
-    /// Whether there is nobody to ask now.
+    /// Whether no server can be asked now.
     pub(super) fn is_no_server(&self) -> bool {
         matches!(
             self.kind(),
@@ -211,7 +211,7 @@ impl Error {
         )
     }
 
-    /// Whether there will soon be a server to ask.
+    /// Whether a server can be asked again soon.
     pub(super) fn is_server_restarting(&self) -> bool {
         self.kind() == ErrorKind::ServerRestarting
     }

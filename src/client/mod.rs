@@ -4,7 +4,7 @@
 //! it in the request. It receives META, DATA …, END or FAILURE from the reply queue, and removes
 //! it.
 //!
-//! The way of a request: `trusted_server` finds the server, `reply_queue` prepares the queue,
+//! The stages of a request: `trusted_server` finds the server, `reply_queue` prepares the queue,
 //! `requester` asks, and `answer` receives. `reply_watch` notices that an answer is lost;
 //! `requester` then asks again, and `transfer`, `stream` and `walk` say from where.
 
@@ -57,7 +57,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the server under a key, with default options. This asks nothing of the server.
+    /// A client of the server under a key, with default options. This sends nothing yet.
     pub fn new(key: Key) -> Self {
         Self::builder().key(key).build()
     }
@@ -67,8 +67,8 @@ impl Client {
         ClientBuilder::default()
     }
 
-    /// Looks for a trusted server without sending it a request. A server that has lost its request
-    /// queue and will create another one counts.
+    /// Looks for a trusted server without sending it a request. Also finds a server that has lost
+    /// its request queue and will create another one.
     ///
     /// # Errors
     /// The request queue does not exist, belongs to an untrusted user or a dead server, or cannot
@@ -95,7 +95,7 @@ impl Client {
         self.fetch(path.as_ref(), Range::WHOLE)
     }
 
-    /// Requests a range of a file's bytes. What lies beyond the end of the file is left out.
+    /// Requests a range of a file's bytes. Bytes beyond the end of the file are left out.
     ///
     /// ```no_run
     /// # let client = mqfs::Client::new(mqfs::DEFAULT_KEY);
@@ -185,7 +185,7 @@ impl Client {
 }
 
 impl ClientBuilder {
-    /// Builds the client. It asks nothing of the server: the first request does.
+    /// Builds the client. This sends nothing yet.
     pub fn build(self) -> Client {
         Client { requester: Requester::new(self) }
     }

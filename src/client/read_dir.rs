@@ -34,7 +34,7 @@ impl ReadDir {
     fn take_next(&mut self) -> Result<Option<DirEntry>, Error> {
         let Some(mtype) = self.stream.next_message(&mut self.text)? else { return Ok(None) };
         if mtype != Reply::META {
-            return Err(Error::corrupt("no entry where one begins"));
+            return Err(Error::corrupt("a message that begins no entry"));
         }
         let entry = Entry::decode(&self.text)?;
         if !is_entry_name(entry.name) {

@@ -23,8 +23,8 @@ impl ReplyQueue {
     /// The mode of a reply queue without a lease: only its owner and root may use it.
     const PLAIN_MODE: Mode = Mode::new(0o600);
 
-    /// How often to create a queue. A reaper takes a queue without a lease for an orphan if this
-    /// process is stopped for long enough between creating the queue and sending the lease.
+    /// How often to try to create a queue. If this process is stopped between creating the queue
+    /// and sending the lease, a reaper may take the queue for an orphan.
     const TRIES: usize = 3;
 
     /// Creates a queue that `server` can send to.

@@ -58,7 +58,7 @@ struct State {
 struct Entry {
     maker: ProcessMark,
     queue: Queue,
-    /// The server that is expected to answer. One that replaces it has another request queue.
+    /// The server that is expected to answer. Its successor would have another request queue.
     server: TrustedServer,
     has_lease: bool,
     timeout: Duration,
@@ -198,8 +198,8 @@ impl WatchedQueue {
         }
     }
 
-    /// Identifies the process that sends the answer, to tell it later from another process that has
-    /// its pid by then.
+    /// Identifies the process that sends the answer, so that a later process with its pid is not
+    /// mistaken for it.
     pub(super) fn identify_child(&self) {
         if self.entry.child.get().is_none()
             && let Ok(status) = self.entry.queue.status()
@@ -288,8 +288,8 @@ impl Entry {
         }
     }
 
-    /// Excludes the time in which this process was stopped (SIGSTOP), and perhaps the server with
-    /// it.
+    /// Excludes the time in which this process was stopped (SIGSTOP): the server may have been
+    /// stopped too.
     fn exclude(&self, pause: Duration, now: Duration) {
         let [pause, now] = [pause, now].map(|time| time.as_millis() as u64);
         let later = |since| (since > 0).then(|| now.min(since + pause).max(1));

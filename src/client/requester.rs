@@ -114,7 +114,7 @@ impl Requester {
             SendError::TooBig => Cause::RequestTooBig.into(),
             SendError::Os(error) if error.is_denied() => Cause::NotAllowed { key }.into(),
             SendError::Os(error) => error.into(),
-            // The queue existed a moment ago; it, or the next server's, will exist again.
+            // The queue existed a moment ago: this server or the next one will make it again.
             _ => Cause::ServerRestarting { key }.into(),
         })
     }
@@ -158,7 +158,7 @@ fn check_path(path: &Path) -> Result<(), Error> {
 }
 
 /// Encodes the request. A plain server ignores the extension, unless its receive buffer is too
-/// small for it: TLPI's server then ends. So a long request to a queue without our mark has none.
+/// small: then TLPI's server exits. So a long request to a queue without our mark has no extension.
 fn encode(
     server: &TrustedServer,
     reply: &ReplyQueue,

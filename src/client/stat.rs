@@ -1,4 +1,4 @@
-//! A question about one path.
+//! Asks about one path.
 
 use std::path::Path;
 
@@ -25,8 +25,8 @@ fn read_answer(stream: &mut Stream) -> Result<DirEntry, Error> {
         match Reply::decode(mtype, &text)? {
             Reply::Meta(_) if found.is_none() => found = Some(DirEntry::of(&Entry::decode(&text)?)),
             Reply::Failure(failure) => return Err(failure.into()),
-            _ => return Err(Error::corrupt("more than one answer to the question")),
+            _ => return Err(Error::corrupt("more than one entry for one path")),
         }
     }
-    found.ok_or(Error::corrupt("no answer to the question"))
+    found.ok_or(Error::corrupt("no entry for the path"))
 }

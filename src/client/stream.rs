@@ -91,7 +91,7 @@ impl Stream {
     ) -> Result<Option<MessageType>, Error> {
         let Some(header) = self.next_header()? else { return Ok(None) };
         if header.mtype == Reply::DATA {
-            return Err(Error::corrupt("bytes of no file"));
+            return Err(Error::corrupt("bytes that belong to no file"));
         }
         self.read_text(header, text)?;
         Ok(Some(header.mtype))
@@ -107,7 +107,7 @@ impl Stream {
         while !buffer.is_empty() {
             let bytes = self.fill()?;
             if bytes.is_empty() {
-                return Err(Error::corrupt("it ends within a message"));
+                return Err(Error::corrupt("the bytes end within a message"));
             }
             let count = bytes.len().min(buffer.len());
             let (now, rest) = buffer.split_at_mut(count);
@@ -119,7 +119,7 @@ impl Stream {
     }
 }
 
-/// Whether a directory can have an entry of this name. A server is not trusted to send only such.
+/// Whether a directory can have an entry of this name: a server may send other names.
 pub(super) fn is_entry_name(name: &[u8]) -> bool {
     let has_bad_byte = || name.iter().any(|&byte| byte == 0 || byte == b'/');
     !matches!(name, b"" | b"." | b"..") && name.len() <= 255 && !has_bad_byte()

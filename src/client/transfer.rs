@@ -1,5 +1,5 @@
-//! A file on its way: messages in, bytes out, verified at the end; over several answers if servers
-//! die on the way.
+//! Receives a file: messages become bytes, which are verified at the end. If servers die, the bytes
+//! come from several answers.
 
 use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
@@ -31,8 +31,8 @@ pub struct Transfer {
     range: Range,
     /// What earlier answers brought.
     before: Tally,
-    /// Of that, the last part, which no END verified. The server compares it with the file when it
-    /// is asked for the rest.
+    /// The last part of `before`, which no END verified. The server compares it with the file when
+    /// it is asked for the rest.
     unverified: Option<Arrived>,
     parts: u32,
     failed: Option<Error>,

@@ -50,8 +50,8 @@ impl TrustedServer {
         ServerState::of(self.key, self.owner) == ServerState::Dead
     }
 
-    /// Names the likely reason when an mqfs server does not answer a plain request: it refuses
-    /// requests silently that prove nothing about their sender.
+    /// Names the likely reason when an mqfs server does not answer a plain request: it silently
+    /// refuses requests that prove nothing about their sender.
     pub(super) fn explain_silence(&self, error: Error, plain: bool) -> Error {
         match error.0 {
             Cause::TimedOut(after) if plain && self.marked => Cause::PlainUnanswered(after).into(),

@@ -1,4 +1,4 @@
-//! A whole tree on its way.
+//! Receives a whole tree.
 
 mod content;
 
@@ -39,7 +39,7 @@ use content::Content;
 #[derive(Debug)]
 pub struct Walk {
     stream: Stream,
-    /// Whether the top is a directory, and was not left yet.
+    /// Whether the walk is inside the top, which is a directory then.
     in_top: bool,
     /// The names of the directories below the top that were entered, each followed by a slash, then
     /// the name of the last entry, if any.
@@ -130,7 +130,7 @@ impl Walk {
             }
             if let State::Ended = self.state {
                 return match self.stream.next_header() {
-                    Ok(Some(_)) => Err(Error::corrupt("something behind the end of the tree")),
+                    Ok(Some(_)) => Err(Error::corrupt("a message after the end of the tree")),
                     // A lost answer had nothing more to say about the tree.
                     Err(error) if !error.is_retryable() => Err(error),
                     _ => Ok(None),
@@ -150,7 +150,7 @@ impl Walk {
                     self.leave()?;
                     return Ok(Some(self.fail(failure.into())));
                 }
-                Reply::Data(_) => return Err(Error::corrupt("bytes of no file")),
+                Reply::Data(_) => return Err(Error::corrupt("bytes that belong to no file")),
             }
         }
     }
@@ -230,7 +230,7 @@ impl Walk {
                 self.path.clear();
                 self.state = State::Ended;
             }
-            None => return Err(Error::corrupt("the end of nothing")),
+            None => return Err(Error::corrupt("an end without an entry")),
         }
         Ok(())
     }
@@ -257,14 +257,14 @@ impl Walk {
             if content.left > 0 {
                 let left = usize::try_from(content.left).unwrap_or(usize::MAX);
                 return match self.stream.fill()?.len() {
-                    0 => Err(Error::corrupt("it ends within a message")),
+                    0 => Err(Error::corrupt("the bytes end within a message")),
                     available => Ok(available.min(left)),
                 };
             }
             let header = self.stream.next_header()?.ok_or(Error::corrupt("an entry has no end"))?;
             if header.mtype == Reply::DATA {
                 if content.is_interrupted || self.kind != Kind::Regular {
-                    return Err(Error::corrupt("bytes of no file"));
+                    return Err(Error::corrupt("bytes that belong to no file"));
                 }
                 content.left = header.length.into();
                 continue;
@@ -335,7 +335,7 @@ impl Walk {
     fn try_resume(&mut self, lost: Error) -> Result<(), Error> {
         let mut arrived = match &self.state {
             State::InEntry(Content { whole, .. }) => Some((whole.bytes, whole.checksum())),
-            // Asked for again, and not announced since.
+            // It was asked for again, and not announced since.
             State::Between if self.again => Some((0, 0)),
             State::New | State::Between | State::Ended => None,
         };
@@ -388,9 +388,9 @@ impl WalkEntry<'_> {
     /// The metadata. Symbolic links are not followed.
     ///
     /// # Errors
-    /// The server could not look at the entry, or what the caller left unread of the entry before
-    /// did not arrive completely: then this is an entry of the same name. The rest of the tree is
-    /// not affected.
+    /// The server could not look at the entry. Or part of the previous entry, which the caller did
+    /// not read, did not arrive: then this entry has the previous one's name. The rest of the tree
+    /// is not affected.
     pub fn metadata(&self) -> Result<Metadata, Error> {
         self.walk.entry.metadata()
     }

@@ -13,7 +13,7 @@ use crate::wire::OwnerId;
 #[derive(Debug, Default)]
 pub(super) struct Census(HashMap<Option<u64>, Vec<Resident>>);
 
-/// A process. A field that could not be read is None, and may have any value.
+/// A process. None: the field could not be read, so it may have any value.
 #[derive(Debug)]
 struct Resident {
     pid_namespace: Option<u64>,

@@ -12,7 +12,7 @@ use crate::wire::OwnerId;
 /// owner dead.
 ///
 /// Reading /proc takes longer than sending a request, so each thread keeps the result. A forked
-/// child inherits it, but has another mark.
+/// child inherits it, but has another mark, so it reads /proc anew.
 pub(super) fn current_process() -> OwnerId {
     thread_local! {
         static KNOWN: Cell<Option<(ProcessMark, OwnerId)>> = const { Cell::new(None) };

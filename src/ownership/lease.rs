@@ -36,7 +36,7 @@ pub enum Head {
 
 /// Reads the message at the head of a queue and leaves it there (`MSG_COPY`).
 pub fn peek(queue: Queue) -> Head {
-    // Twice a lease, so that leases of later versions fit; other messages need not.
+    // Twice a lease, so that leases of later versions fit. Other messages need not fit.
     let mut message = MessageBuffer::with_capacity(2 * Lease::SIZE);
     match queue.peek(&mut message, 0) {
         Ok(()) => match Lease::decode(message.mtype(), message.text()) {

@@ -1,9 +1,9 @@
-//! Whether a server runs, as the server lock tells: a semaphore under the server's key, which the server holds while it lives.
+//! Whether a server runs: while it lives, it holds the server lock, a semaphore under its key.
 //!
 //! * A new semaphore is 0, so nobody has to initialise it, and no initialisation can race.
 //! * The kernel releases it when the holder dies, however it dies (`SEM_UNDO`).
 //! * Forked children do not inherit it.
-//! * Every client can look at it, in whatever pid namespace.
+//! * Every client can look at it, in any pid namespace.
 //!
 //! A semaphore that another user made counts for nothing, unless that user is root.
 
@@ -35,7 +35,7 @@ impl ServerState {
     }
 }
 
-/// A user who can have made or changed the object, and is neither root nor the server's user.
+/// A user who may have made or changed the object, and is neither root nor the server's user.
 pub(crate) fn untrusted_user(permissions: &Permissions, server: Uid) -> Option<Uid> {
     [permissions.uid, permissions.cuid].into_iter().find(|&uid| !uid.is_root() && uid != server)
 }

@@ -1,5 +1,4 @@
-//! When a queue is an orphan: the verdict on every queue. *Orphan* takes proof; in doubt, the owner is
-//! alive.
+//! Judges every queue. *Orphan* takes proof; in doubt, the owner is alive.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};

@@ -7,10 +7,10 @@ use sysv_ipc::{Gid, Uid};
 
 use super::geteuid;
 
-/// Becomes another user, irrevocably: supplementary groups, then group, then user, because each step
-/// takes away a right that the step before needs. Then it drops all capabilities, and hides this
-/// process's memory from others of that user. From then on, the kernel checks every access as that
-/// user's.
+/// Becomes another user, irrevocably: supplementary groups, then group, then user, because each
+/// step takes away a right that the step before needs. Then it drops all capabilities, and hides
+/// this process's memory from others of that user. From then on, the kernel checks every access as
+/// that user's.
 ///
 /// # Errors
 /// `EPERM`: the process is not privileged. Some steps may be done already: end the process.

@@ -24,7 +24,7 @@ pub enum Malformed {
     Field,
 }
 
-/// Takes fields off the front of a byte slice; an error instead of reading beyond its end.
+/// Takes fields off the front of a byte slice. Fails instead of reading beyond its end.
 pub(super) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {

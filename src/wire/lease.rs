@@ -42,7 +42,7 @@ impl fmt::Debug for Cookie {
 
 /// A process, identified so that no later process with the same pid is mistaken for it.
 ///
-/// 0 in a field means that the owner does not know, since it has no /proc.
+/// A field is 0 if the owner has no /proc to read it from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct OwnerId {
     /// The process id in its own pid namespace.
@@ -62,8 +62,8 @@ pub struct Lease {
     pub owner: OwnerId,
     /// A request that names the queue must contain this cookie.
     pub cookie: Cookie,
-    /// The request queue that the request goes to. The server that is handed the reply queue can
-    /// read the cookie; without this field it could send requests to another server in the owner's
+    /// The request queue that the request goes to. The server that gets the reply queue can read
+    /// the cookie: without this field, it could send requests to another server in the owner's
     /// name.
     pub request_queue: QueueId,
 }

@@ -11,8 +11,8 @@ pub const MARK: Mode = Mode::new(0o111);
 /// The mode of a reply queue: marked, and only owner and creator can read or write.
 pub const REPLY_QUEUE_MODE: Mode = Mode::new(0o711);
 
-/// The mode of a request queue that only its owner may write to. The w bits of group and others let
-/// them send requests. They must never read, since requests contain cookies.
+/// The mode of a request queue that only its owner may write to. The w bits let group and others
+/// send requests. The r bits stay clear, since requests contain cookies.
 pub const REQUEST_QUEUE_MODE: Mode = Mode::new(0o600).with(MARK);
 
 /// Whether a mode marks a queue as a server's. A queue that others may read, such as one of mode

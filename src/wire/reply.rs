@@ -7,7 +7,7 @@ use sysv_ipc::MessageType;
 
 use super::bytes::{Malformed, Reader, extension_after, pad_to_extension};
 
-/// The most bytes of `mtext` in a message to a plain client. Its buffer may be no larger.
+/// The most bytes of `mtext` in a message to a plain client, whose buffer may be no larger.
 pub const MAX_PLAIN_REPLY: usize = 4096;
 
 /// The most bytes of `mtext` in a message to an extended client.

@@ -56,7 +56,7 @@ pub enum Operation<'a> {
     List(Start<'a>),
     /// Send a directory with everything below it, or a file.
     Tree(Start<'a>),
-    /// An operation that this build does not know. The server must refuse it in words.
+    /// An operation that this build does not know. The server must answer it with a FAILURE.
     Unknown {
         version: u16,
         operation: u16,

@@ -30,7 +30,7 @@ enum Outcome {
     Archived,
     /// Archived, but the file changed while it was read.
     Changed,
-    /// The walk brings it again.
+    /// The walk will bring the entry again.
     Later,
     Missing(String),
 }
@@ -145,7 +145,7 @@ impl Archive<'_> {
         Ok(Outcome::Archived)
     }
 
-    /// The header comes first and promises `size` bytes, so zeros replace those that do not arrive.
+    /// The header comes first and promises `size` bytes, so zeros replace missing bytes.
     fn append_large_file(
         &mut self,
         header: &mut Header,
@@ -169,19 +169,19 @@ impl Archive<'_> {
                 outcome => outcome,
             });
         }
-        // Only after the last byte the server says how the transfer ended.
+        // The server says how the transfer ended only after the last byte.
         let is_over = match entry.fill_buf() {
             Ok(rest) => rest.is_empty(),
             Err(error) => return Ok(outcome_of(&Error::from_read(error))),
         };
         self.progress.count_file();
-        // A server that takes over sends the file as it is then, which may be longer.
+        // The next server sends the file as it is then, which may be longer.
         Ok(if is_over { Outcome::Archived } else { Outcome::Changed })
     }
 }
 
-/// What becomes of an entry after an error. The walk brings a file again that changed while the
-/// server was away.
+/// What an error means for an entry. If a file changed while the server was away, the walk brings
+/// it again.
 fn outcome_of(error: &Error) -> Outcome {
     match error.kind() {
         ErrorKind::FileChanged => Outcome::Later,

@@ -100,7 +100,7 @@ impl Concatenation<'_> {
 }
 
 impl Opts {
-    /// Says of a file that arrived whether it changed, and with `--verbose` how much arrived.
+    /// Reports whether a file changed that arrived, and with `--verbose` how much arrived.
     pub(super) fn report(&self, path: &OsStr, transfer: &Transfer) {
         if transfer.has_changed() {
             self.warn_of_change(path);

@@ -62,7 +62,7 @@ impl Opts {
         }
     }
 
-    /// Shows the items of a path, also if the listing breaks off. Returns whether all are known.
+    /// Shows the items of a path, even if the listing breaks off. Returns whether it is complete.
     fn show(
         &self,
         client: &Client,
@@ -183,7 +183,7 @@ fn to_json(item: &Item, path: &OsStr) -> Value {
             object["error"] = json!(why.to_string());
         }
     }
-    // JSON knows only text: other bytes are added in hexadecimal.
+    // JSON holds only text, so other bytes are added in hexadecimal.
     let target = item.target.as_deref().map_or(OsStr::new(""), Path::as_os_str);
     if item.target.is_some() {
         object["target"] = json!(lossy(target));

@@ -6,7 +6,7 @@ use crate::cli::findings::{self, cells};
 use crate::cli::table::{Names, columns, now};
 use crate::reaper::{self, Action, Finding};
 
-/// A queue, what was found out about it, and what was done. None: an orphan that is only shown.
+/// A queue, the verdict on it, and the action taken. None: an orphan is only shown.
 pub(super) struct Row<'a> {
     pub(super) finding: &'a Finding,
     pub(super) action: Option<Action>,

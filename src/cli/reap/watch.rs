@@ -34,7 +34,7 @@ struct Watch {
     only_show: bool,
     json: bool,
     names: Names,
-    /// What was printed of orphans that still exist, so that it is not printed again.
+    /// What was printed about orphans that still exist, so that it is not printed again.
     printed: HashMap<i32, (SystemTime, String)>,
 }
 

@@ -84,7 +84,7 @@ impl KeyState {
         .to_string()
     }
 
-    /// Whether a dead server left what is under the key.
+    /// Whether a dead server left the objects under the key.
     pub(super) fn is_of_dead_server(&self) -> bool {
         self.server == Some(ServerState::Dead) || matches!(self.counters, ServerCounters::Dead(..))
     }
@@ -109,12 +109,12 @@ fn server_counters(
     let unavailable = |why: &str| ServerCounters::Unavailable(why.to_owned());
     let counters = match counters::read(key, queue.map(|(_, status)| status.permissions.uid)) {
         Ok(Lookup::Found(counters)) => counters,
-        Ok(Lookup::Absent) => return unavailable("no server counts under this key"),
+        Ok(Lookup::Absent) => return unavailable("no server has counters under this key"),
         Ok(Lookup::NotTrusted(uid)) => {
             return unavailable(&format!("not trusted: the segment belongs to uid {uid}"));
         }
         Ok(Lookup::Unknown) => {
-            return unavailable("the segment under this key holds none known here");
+            return unavailable("the segment under this key holds no known counters");
         }
         Err(error) => return unavailable(&error.to_string()),
     };

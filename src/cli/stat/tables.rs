@@ -75,7 +75,7 @@ fn last(pid: Option<Pid>, at: Option<SystemTime>) -> String {
     let ago = |at| format!("{} ago", age_text(seconds_since(at)));
     match (pid, at) {
         (None, None) => "nobody yet".to_owned(),
-        (None, Some(at)) => format!("a process that cannot be seen from here, {}", ago(at)),
+        (None, Some(at)) => format!("a process of another pid namespace, {}", ago(at)),
         (Some(pid), at) => {
             let name = process_name(pid).unwrap_or_else(|| "ended".to_owned());
             format!("{pid} ({name}){}", at.map_or_else(String::new, |at| format!(", {}", ago(at))))

@@ -22,7 +22,7 @@ pub(super) fn watch(key: Key, every: Duration, json: bool) -> Result<u8> {
     let in_place = !json && io::stdout().is_terminal() && !is_dumb();
     EndingSignals::block(None)?.handle(move || {
         if in_place {
-            // The shell's prompt begins on a line of its own, below what Ctrl-C echoes.
+            // Let the shell's prompt begin on a new line, below the ^C that the terminal echoes.
             let _ = nonblocking_write::write(io::stdout(), b"\n");
         }
         sys::exit_now(INTERRUPTED.into());

@@ -1,4 +1,4 @@
-//! The one writer of files: a file takes its name when it is complete.
+//! Writes every file: a file takes its name when it is complete.
 //!
 //! Where the file system supports it, the file has no name before (`O_TMPFILE`, open(2)), so that
 //! not even SIGKILL leaves it behind. Elsewhere, and while it replaces another file, it has a
@@ -42,7 +42,7 @@ impl AtomicFile {
         cleanup: &CleanupGuard,
     ) -> Result<Self, Errno> {
         check_name(name)?;
-        // Until it is complete the file is private, if its final mode may be.
+        // A file that gets attributes at the end may become private, so it is private until then.
         let mode = Mode::from_bits_truncate(if attrs.is_some() { 0o600 } else { 0o666 });
         let (file, temporary) = match create_unnamed(dir, mode) {
             Ok(file) => (file, None),
@@ -99,8 +99,7 @@ impl Drop for AtomicFile {
     }
 }
 
-/// Creates a file without a name. Naming it later may take /proc, so without /proc there is no such
-/// file.
+/// Creates a file without a name. Naming it later may need /proc, so without /proc this fails.
 fn create_unnamed(dir: &Dir, mode: Mode) -> Result<File, Errno> {
     static HAS_PROC: OnceLock<bool> = OnceLock::new();
     if !*HAS_PROC.get_or_init(|| Path::new("/proc/self/fd").exists()) {

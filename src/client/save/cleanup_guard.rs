@@ -85,7 +85,7 @@ impl State {
     }
 }
 
-/// Calls `make` with temporary names, which say whose they are, until one is free.
+/// Calls `make` with temporary names, which contain our pid, until one is free.
 pub(super) fn with_temporary_name<T>(
     mut make: impl FnMut(&str) -> Result<T, Errno>,
 ) -> Result<(T, String), Errno> {

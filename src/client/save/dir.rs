@@ -1,4 +1,4 @@
-//! A directory to write below, and nowhere else, whatever names a server sends.
+//! Confines all writing to one directory, whatever names a server sends.
 //!
 //! Every name is a single component, every call is relative to the directory's descriptor, and no
 //! symbolic link is followed. So neither a name nor a link that was written before leads elsewhere.
@@ -23,7 +23,7 @@ use crate::sys::geteuid;
 #[derive(Debug, Clone)]
 pub struct Dir(Arc<OwnedFd>);
 
-/// The attributes of a file or directory that its copy gets.
+/// The attributes that a copy takes over from the original file or directory.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PreservedAttrs {
     pub(super) mode: Mode,

@@ -47,7 +47,7 @@ impl OutputFile {
     ///
     /// # Errors
     /// The directory is not writable, or the path leads to a directory, or through a symbolic link
-    /// that another user made in a directory where everybody may.
+    /// that another user made in a world-writable directory.
     pub fn create(path: &Path, cleanup: &CleanupGuard) -> io::Result<Self> {
         let (dir, name, existing) = match resolve(path)? {
             OutputTarget::Name { dir, name, existing } => (dir, name, existing),

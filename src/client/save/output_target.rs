@@ -57,8 +57,8 @@ pub(super) fn resolve(path: &Path) -> Result<OutputTarget, Errno> {
     Err(Errno::ELOOP)
 }
 
-/// Refuses links that other users made in directories where everybody may: the rule of
-/// `protected_symlinks`, proc_sys_fs(5), however it is set here.
+/// Refuses links that other users made in world-writable directories: the rule of
+/// `protected_symlinks`, proc_sys_fs(5), even where it is switched off.
 fn check_may_follow(link: &FileStat, dir: &FileStat) -> Result<(), Errno> {
     let is_shared = Mode::from_bits_truncate(dir.st_mode).contains(Mode::S_IWOTH);
     let is_trusted = link.st_uid == geteuid().as_raw() || link.st_uid == dir.st_uid;

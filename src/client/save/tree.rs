@@ -88,8 +88,8 @@ pub struct Report {
 ///
 /// Nothing outside the directory is written: every name is a single component, and no symbolic link
 /// is followed. Files and links replace what has their name; directories keep what they hold. Modes
-/// and times are copied, except set-user-id and set-group-id bits, since owners are not. Special
-/// files are not copied.
+/// and times are copied, but not owners, and so no set-user-id and set-group-id bits. Special files
+/// are not copied.
 ///
 /// # Errors
 /// The rest of the tree cannot be received or written. Failures of single entries are
