@@ -177,6 +177,8 @@ fn owner_missing_from_a_living_pid_namespace_is_dead_only_if_seen_from_the_initi
         assert_eq!(here.on(*untold), if_seen(RUNNING));
         assert_eq!(here.on(*missing), if_seen(NOT_THERE));
         assert_eq!(here.on(*reborn), if_seen(NOT_THERE));
+        // As process 1 of its namespace it ignores SIGTERM, and unshare waits for it.
+        kill(Pid::from_raw(inner[0]), Signal::SIGKILL).unwrap();
     });
 }
 

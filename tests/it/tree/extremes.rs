@@ -85,7 +85,7 @@ fn anonymous_memory(pid: i32) -> u64 {
 #[test]
 fn nested_large_directories_take_little_memory() {
     in_own_namespace(|| {
-        const LEVELS: usize = 60; // of half a megabyte of names
+        const LEVELS: usize = 45; // of half a megabyte of names
         let (site, long) = (Site::start(), "n".repeat(240));
         let mut folder = site.at("dir");
         for _ in 0..LEVELS {

@@ -29,7 +29,7 @@ fn command(arguments: &str) -> Command {
 
 #[test]
 fn files_arrive_whole_and_nothing_is_left_despite_faults() {
-    hold("faults --faults 150 --seed 1 --timeout 5s");
+    hold("faults --faults 100 --seed 1 --timeout 5s");
 }
 
 #[test]
