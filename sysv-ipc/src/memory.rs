@@ -94,7 +94,7 @@ impl Drop for Mapping {
 /// provide that.
 pub(crate) fn word_wiped_on_fork() -> Option<&'static AtomicU64> {
     static WORD: AtomicPtr<AtomicU64> = AtomicPtr::new(std::ptr::null_mut());
-    /// Its address is stored to remember that there is no such word.
+    /// Stands for "the kernel cannot do this": `WORD` then holds the address of this.
     static NO_WORD: AtomicU64 = AtomicU64::new(0);
     let no_word = (&raw const NO_WORD).cast_mut();
     let mut word = WORD.load(Ordering::Acquire);
@@ -124,8 +124,8 @@ fn map(size: usize, rights: c_int) -> Result<*mut c_void, Errno> {
     if start == libc::MAP_FAILED { Err(last_errno()) } else { Ok(start) }
 }
 
-/// Values of semaphores, zero at first, for `GETALL` and `SETALL`, which cannot be told how many
-/// there are. The memory after them cannot be accessed, so the kernel stops there.
+/// The values of a semaphore set, zero at first, for `GETALL` and `SETALL`. These calls take no
+/// length. An inaccessible page follows the values, so that the kernel fails if the set is larger.
 pub(crate) struct Guarded {
     start: *mut c_void,
     /// The bytes from the start that can be accessed. The values are the last of them.

@@ -187,7 +187,7 @@ impl MessageBuffer {
         at: usize,
         call: impl FnOnce(&mut [libc::c_long], usize) -> Result<usize, E>,
     ) -> Result<(), E> {
-        assert!(at <= self.len && at.is_multiple_of(LONG), "no place for a message");
+        assert!(at <= self.len && at.is_multiple_of(LONG), "not at the end of a message");
         let mtype = at / LONG;
         let kept = self.block[mtype];
         let outcome = call(&mut self.block[mtype..], self.capacity - at);

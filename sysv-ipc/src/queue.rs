@@ -170,8 +170,8 @@ impl Queue {
     /// `ENOSYS`: a kernel without `CONFIG_CHECKPOINT_RESTORE`.
     pub fn peek(self, message: &mut MessageBuffer, index: usize) -> Result<(), ReceiveError> {
         let index = c_long::try_from(index).map_err(|_| ReceiveError::Empty)?;
-        // Without MSG_NOERROR: with it, a message larger than the buffer is reported as EINVAL
-        // (copy_msg in ipc/msgutil.c), which would read as a queue that is gone.
+        // No MSG_NOERROR: the kernel would answer EINVAL for a message larger than the buffer
+        // (copy_msg in ipc/msgutil.c), and EINVAL means to us that the queue is gone.
         self.receive_at(message, 0, (index, libc::MSG_COPY | libc::IPC_NOWAIT))
     }
 

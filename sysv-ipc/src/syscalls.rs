@@ -179,7 +179,7 @@ pub(crate) fn msgget(key: libc::key_t, flags: c_int) -> Result<c_int, Errno> {
 
 /// Sends a msgbuf of `len` bytes after its mtype.
 pub(crate) fn msgsnd(id: c_int, block: &[c_long], len: usize, flags: c_int) -> Result<(), Errno> {
-    assert!(len <= size_of_val(&block[1..]), "longer than its block");
+    assert!(len <= size_of_val(&block[1..]), "the text is longer than the block");
     let block = block.as_ptr();
     // SAFETY: block is a msgbuf of len bytes after its mtype and outlives the call; msgop(2).
     check(unsafe { libc::syscall(libc::SYS_msgsnd, id, block, len, flags) }).map(drop)
@@ -193,7 +193,7 @@ pub(crate) fn msgrcv(
     mtype: c_long,
     flags: c_int,
 ) -> Result<usize, Errno> {
-    assert!(room <= size_of_val(&block[1..]), "more room than there is");
+    assert!(room <= size_of_val(&block[1..]), "the text may be longer than the block");
     let block = block.as_mut_ptr();
     // SAFETY: block is a msgbuf with room bytes after its mtype, lent to this call alone; msgop(2).
     check(unsafe { libc::syscall(libc::SYS_msgrcv, id, block, room, mtype, flags) })
