@@ -9,9 +9,10 @@ use std::io;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let key = std::env::var("MQFS_KEY").map_or(Ok(mqfs::DEFAULT_KEY), |key| key.parse())?;
     let client = mqfs::Client::new(key);
-    for path in std::env::args_os().skip(1) {
+    let mut files = client.open_all(std::env::args_os().skip(1));
+    while let Some(file) = files.next_file() {
         // The copy succeeds only if the whole file arrived and was verified.
-        io::copy(&mut client.open(&path)?, &mut io::stdout().lock())?;
+        io::copy(file?, &mut io::stdout().lock())?;
     }
     Ok(())
 }

@@ -3,8 +3,9 @@
 //! an IPC namespace with a server.
 //!
 //! A server owns a well-known *request queue* and forks a child for each request. A client creates
-//! a private *reply queue*, names it in its request, receives the file from it and removes it. A
-//! reaper removes the queues of processes that are provably dead. mqfs also speaks the protocol of
+//! a private *reply queue*, names it in its request, and receives the answer from it. In a
+//! *session*, the child answers more questions from the same queue. The client removes it. A reaper
+//! removes the queues of processes that are provably dead. mqfs also speaks the protocol of
 //! *The Linux Programming Interface* (TLPI), section 46.8: it works with the clients and servers of
 //! that book, and with programs modelled on them.
 //!
@@ -21,16 +22,18 @@
 //!
 //! A [`Transfer`] reads like a file. A read returns 0 only after the number of bytes and their
 //! checksum were verified; a short file is always an error. If the server dies on the way, the
-//! client asks the next server for the rest.
+//! client fetches the file again, leaves out the bytes that you have, and compares their checksum.
+//! If the file has changed, the error is [`ErrorKind::FileChanged`].
 //!
 //! # What else a client can do
 //!
 //! | to … | use |
 //! | --- | --- |
+//! | fetch many files, asking ahead of the answers | [`Client::open_all`] |
 //! | fetch a part of a file | [`Client::open_range`] |
 //! | list a directory | [`Client::read_dir`] |
 //! | look at one file | [`Client::metadata`], [`Client::symlink_metadata`], [`Client::read_link`] |
-//! | fetch a directory tree in one request | [`Client::walk`] |
+//! | fetch a directory tree | [`Client::walk`] |
 //! | write files that appear complete or not at all | [`client::save`] |
 //! | set key, timeout, retries or a trusted server's user | [`Client::builder`] |
 //! | stop transfers from another thread | [`Client::canceller`] |
@@ -41,6 +44,17 @@
 //! Any user can create a queue under any key. So a client trusts only servers of root, of its own
 //! user, and of one more user that you [name](ClientBuilder::server_uid). It sends nothing to any
 //! other server, not even a path.
+//!
+//! # Sessions
+//!
+//! A fork costs more than a small file. So a client keeps its session when a transfer is done, and
+//! asks the next question in it; clones of the client and threads share idle sessions. Transfers at
+//! the same time take a session each. A session that ended meanwhile is replaced: you notice
+//! nothing. After a fork, the child starts sessions of its own and leaves those of its parent alone.
+//!
+//! An idle session takes a child of the server until the server's idle timeout. To drop it at once,
+//! drop the client and its clones. [`ClientBuilder::sessions`] switches sessions off: then the child
+//! of each request gives up the right to open other files.
 //!
 //! # Writing a tree
 //!
@@ -102,7 +116,7 @@ pub mod wire;
 pub use sysv_ipc;
 
 pub use client::{
-    Client, ClientBuilder, DirEntry, Error, ErrorKind, FileType, Metadata, ReadDir, Transfer, Walk,
-    WalkEntry,
+    Client, ClientBuilder, DirEntry, Error, ErrorKind, FileType, Files, Metadata, ReadDir,
+    Transfer, Walk, WalkEntry,
 };
 pub use wire::DEFAULT_KEY;

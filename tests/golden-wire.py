@@ -6,51 +6,88 @@ import struct
 WIRE = pathlib.Path(__file__).parent.parent / "fixtures" / "wire"
 COOKIE = bytes(range(0xA0, 0xB0))
 ALL = 2**64 - 1  # to the end of the file; unknown
+SESSION, NO_FOLLOW, BELOW = 1, 1, 2  # the flag of an extension, those of a question
 
+
+def question(operation, flags, offset=0, length=ALL, number=0):
+    """Operation, flags, number, reserved, offset, length."""
+    return struct.pack("<HHHHQQ", operation, flags, number, 0, offset, length)
+
+
+def request(asked, version=1, flags=0):
+    """Reply queue, path, NUL; at the next multiple of 8: magic, version, flags, reserved, cookie, question."""
+    return struct.pack("<i4s8sHHI16s", 7, b"abc", b"mqfs-req", version, flags, 0, COOKIE) + asked
+
+
+def entry(kind, mode, size, mtime, errno, device, inode, offset, length, owner, special=0, name=b"", target=b""):
+    """Magic, version, kind, mode, size, mtime (s, ns), errno, device, inode, offset, length, then uid, gid and
+    links, special, the lengths of name and target, reserved, name, target."""
+    return (
+        struct.pack("<8sHHIQqIi", b"mqfs-met", 1, kind, mode, size, *mtime, errno)
+        + struct.pack("<QQQQIIQ", device, inode, offset, length, *owner)
+        + struct.pack("<QHHI", special, len(name), len(target), 0) + name + target
+    )
+
+
+def end(checksum, count, flags=0):
+    """Magic, version, flags, CRC-32, bytes."""
+    return struct.pack("<8sHHIQ", b"mqfs-end", 1, flags, checksum, count)
+
+
+def failure(text, errno):
+    """Text, NUL, to the next multiple of 8, then magic, version, reserved, errno."""
+    return text.ljust((len(text) + 8) // 8 * 8, b"\0") + struct.pack("<8sHHi", b"mqfs-err", 1, 0, errno)
+
+
+def frame(kind, number, text):
+    """Length, type, number of the question, text."""
+    return struct.pack("<IHH", len(text), kind, number) + text
+
+
+NEVER, THEN, OWNER = (0, 0), (1700000000, 5), (1000, 100, 1)
+file = entry(1, 0o100644, 5000, THEN, 0, 0xFE01, 42, 1000, 4000, OWNER)
+link = entry(3, 0o120777, 6, THEN, 0, 0xFE01, 43, 0, ALL, OWNER, 0, b"link", b"../abc")
 golden = {
     # i32 reply queue, path, NUL, then padding to the size of the field
-    "request-plain-260.bin": struct.pack("<i256s", 98304, b"/etc/hostname"),
-    "request-plain-4100.bin": struct.pack("<i4096s", 98304, b"/etc/hostname"),
-    "request-plain-short.bin": struct.pack("<i", 98304) + b"/etc/hostname\0",
-    # ... NUL, to the next multiple of 8, then magic, version, operation, flags, cookie, offset, length
-    "request-whole.bin": struct.pack("<i20s", 98304, b"/etc/hostname")
-    + struct.pack("<8sHHI16sQQ", b"mqfs-req", 1, 1, 0, COOKIE, 0, ALL),
-    "request-range.bin": struct.pack("<i4s", 7, b"abc")
-    + struct.pack("<8sHHI16sQQ", b"mqfs-req", 1, 1, 0, COOKIE, 4096, 100),
-    # ... operation 2 has behind that: start and CRC-32 of what arrived, reserved
-    "request-resume.bin": struct.pack("<i4s", 7, b"abc")
-    + struct.pack("<8sHHI16sQQQII", b"mqfs-req", 1, 2, 0, COOKIE, 4096, ALL, 1000, 0xCBF43926, 0),
-    # ... operation 3: whether links are followed, reserved
-    "request-stat.bin": struct.pack("<i4s", 7, b"abc") + struct.pack("<8sHHI16sII", b"mqfs-req", 1, 3, 0, COOKIE, 1, 0),
-    # ... operations 4 and 5: bytes and CRC-32 of what arrived, length of the path, reserved; the path
-    "request-list.bin": struct.pack("<i4s", 7, b"abc")
-    + struct.pack("<8sHHI16sQIHH", b"mqfs-req", 1, 4, 0, COOKIE, ALL, 0, 4, 0) + b"name",
-    "request-tree.bin": struct.pack("<i4s", 7, b"abc")
-    + struct.pack("<8sHHI16sQIHH", b"mqfs-req", 1, 5, 0, COOKIE, ALL, 0, 0, 0),
-    "request-tree-rest.bin": struct.pack("<i4s", 7, b"abc")
-    + struct.pack("<8sHHI16sQIHH", b"mqfs-req", 1, 5, 0, COOKIE, 1000, 0xCBF43926, 12, 0) + b"dir/sub/name",
-    "request-version-9.bin": struct.pack("<i4s", 7, b"abc")
-    + struct.pack("<8sHHI16s", b"mqfs-req", 9, 3, 5, COOKIE),
+    "request-plain-260": struct.pack("<i256s", 7, b"/etc/hostname"),
+    "request-plain-4100": struct.pack("<i4096s", 7, b"/etc/hostname"),
+    "request-plain-short": struct.pack("<i", 7) + b"/etc/hostname\0",
+    "request-version-9": request(question(3, 0), version=9),
+    "request-below": request(question(2, BELOW)),
     # magic, version, reserved, pid, start time, pid and time namespace, cookie, request queue, reserved
-    "lease.bin": struct.pack(
+    "lease": struct.pack(
         "<8sHHiQQQ16siI", b"mqfs-own", 1, 0, 4711, 123456789, 0xEFFFFFFC, 0xEFFFFFFA, COOKIE, 1000, 0
     ),
-    # magic, version, kind, mode, size, mtime (s, ns), reserved, device, inode, offset, length
-    "meta.bin": struct.pack("<8sHHIQqIIQQQQ", b"mqfs-met", 1, 1, 0o100644, 5000, 1700000000, 5, 0, 0xFE01, 42, 1000, 4000),
-    "meta-unknown-size.bin": struct.pack("<8sHHIQqIIQQQQ", b"mqfs-met", 1, 1, 0o100444, 0, -1, 0, 0, 23, 99, 0, ALL),
-    # magic, version, flags, CRC-32, bytes
-    "end.bin": struct.pack("<8sHHIQ", b"mqfs-end", 1, 0, 0xCBF43926, 9),
-    "end-changed.bin": struct.pack("<8sHHIQ", b"mqfs-end", 1, 1, 0, 0),
-    # length, type, reserved; META: ... then uid, gid, links, special, lengths of name and target, reserved, those
-    "packed.bin": struct.pack("<IHH", 114, 4, 0)
-    + struct.pack("<8sHHIQqIIQQQQ", b"mqfs-met", 1, 3, 0o120777, 6, 1700000000, 5, 0, 0xFE01, 43, 0, ALL)
-    + struct.pack("<IIQQHHI", 1000, 100, 1, 0, 4, 6, 0) + b"link" + b"../abc"
-    # DATA, END
-    + struct.pack("<IHH", 9, 2, 0) + b"123456789"
-    + struct.pack("<IHH", 24, 3, 0) + struct.pack("<8sHHIQ", b"mqfs-end", 1, 0, 0xCBF43926, 9),
-    "failure-plain.bin": b"Permission denied\0\0\0\0\0\0\0",
-    # text, NUL, to the next multiple of 8, then magic, version, reserved, errno
-    "failure.bin": b"Permission denied\0\0\0\0\0\0\0" + struct.pack("<8sHHi", b"mqfs-err", 1, 0, 13),
+    "meta-file": file,
+    "meta-proc": entry(1, 0o100444, 0, (-1, 0), 0, 23, 99, 0, ALL, OWNER),
+    "entry-link": link,
+    "entry-device": entry(6, 0o020666, 0, THEN, 0, 5, 4, 0, ALL, (0, 0, 1), 0x103, b"null"),
+    "entry-unknown": entry(0, 0, 0, NEVER, 13, 0, 0, 0, ALL, (0, 0, 0), 0, b"a\nb\xff"),
+    "end": end(0xCBF43926, 9),
+    "end-changed": end(0, 0, flags=1),
+    "failure": failure(b"Permission denied", 13),
+    "failure-plain": b"Permission denied\0\0\0\0\0\0\0",
+    # the answers to a fetch, to one that failed, to a stat; a farewell after three questions
+    "frames": frame(4, 0, file) + frame(2, 0, b"1234") + frame(2, 0, b"56789")
+    + frame(3, 0, end(0xCBF43926, 9)) + frame(1, 1, failure(b"Permission denied", 13))
+    + frame(4, 2, link) + frame(3, 2, end(0, 0)) + frame(5, 0, struct.pack("<Q", 3)),
 }
+for name, asked in {
+    "fetch": (1, 0, 0, ALL),
+    "range": (1, 0, 4096, 100),
+    "stat": (2, 0),
+    "stat-link": (2, NO_FOLLOW),
+    "list": (3, 0),
+    "enter": (4, 0),
+    "unknown": (9, 0x8000),
+}.items():
+    golden[f"request-{name}"] = request(question(*asked))
+    golden[f"request-{name}-session"] = request(question(*asked), flags=SESSION)
+    golden[f"question-{name}"] = question(*asked) + b"abc"
+    below = question(asked[0], asked[1] | BELOW, *asked[2:], number=0x0102)
+    golden[f"question-{name}-below"] = below + b"a/\xff"
+
+for old in WIRE.glob("*.bin"):
+    old.unlink()
 for name, text in golden.items():
-    (WIRE / name).write_bytes(text)
+    (WIRE / f"{name}.bin").write_bytes(text)

@@ -15,7 +15,6 @@ struct Servers {
     mqfs: Server,
     textbook: Server,
     nginx: Option<Server>,
-    socat: Option<Server>,
     rsync: Option<Server>,
 }
 
@@ -23,9 +22,8 @@ pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
     let servers = Servers {
         mqfs: Server::mqfs(stage),
         textbook: Server::textbook(stage),
-        nginx: Server::nginx(stage),
-        socat: Server::socat(stage, &stage.file("big")),
-        rsync: Server::rsync(stage),
+        nginx: Server::nginx(stage, &stage.data()),
+        rsync: Server::rsync(stage, &stage.data()),
     };
     to_nothing(stage, options, report, &servers);
     to_a_pipe(stage, options, report, &servers);
@@ -36,7 +34,6 @@ fn to_nothing(stage: &Stage, options: &Options, report: &mut Report, servers: &S
     let mut rows = vec![
         (Some(textbook(stage, servers)), Some(Target::AtLeast(7.0)), Some(Target::AtMost(0.35))),
         (nginx(servers), Some(Target::AtLeast(1.1)), Some(Target::AtMost(2.2))),
-        (socat(servers), None, None),
         (Some(cat(stage)), None, None),
     ];
     rows.extend(raw(DEFAULT_CHUNK, options.size).map(|raw| (Some(raw), None, None)));
@@ -147,12 +144,6 @@ fn nginx<'a>(servers: &'a Servers) -> Option<Contender<'a>> {
     let nginx = servers.nginx.as_ref()?;
     let line = format!("curl --silent --unix-socket {} http://nginx/big", nginx.at);
     Some(Contender::new("curl from nginx", Some(nginx), line))
-}
-
-fn socat<'a>(servers: &'a Servers) -> Option<Contender<'a>> {
-    let socat = servers.socat.as_ref()?;
-    let line = format!("socat -b 65536 -u UNIX-CONNECT:{} STDOUT", socat.at);
-    Some(Contender::new("socat", Some(socat), line))
 }
 
 fn cat(stage: &Stage) -> Contender<'static> {

@@ -77,8 +77,19 @@ impl Pairs {
     }
 }
 
+/// Measures two figures in turns: the first's, the second's, and the ratio.
+pub(crate) fn in_pairs(
+    runs: usize,
+    a: impl Fn() -> f64,
+    b: impl Fn() -> f64,
+) -> (Spread, Spread, Spread) {
+    let pairs: Vec<_> = (0..runs).map(|run| in_turns(run, &a, &b)).collect();
+    let each = |of: fn(&(f64, f64)) -> f64| Spread::of(pairs.iter().map(of));
+    (each(|pair| pair.0), each(|pair| pair.1), each(|pair| pair.0 / pair.1))
+}
+
 /// Does both, in alternating order, so that neither profits from a trend.
-pub(crate) fn in_turns<T>(run: usize, a: impl FnOnce() -> T, b: impl FnOnce() -> T) -> (T, T) {
+fn in_turns<T>(run: usize, a: impl FnOnce() -> T, b: impl FnOnce() -> T) -> (T, T) {
     if run.is_multiple_of(2) {
         (a(), b())
     } else {
@@ -95,7 +106,6 @@ pub(crate) fn run(stage: &Stage, contender: &Contender<'_>, sink: Sink, size: u6
     let server_cpu = || contender.server.map_or(0.0, Server::cpu);
     let copy = stage.path("out/copy");
     let _ = fs::remove_file(&copy);
-    let _ = fs::remove_dir_all(stage.path("out/tree"));
     let mut command = stage.line(&contender.line);
     match sink {
         Sink::Null | Sink::OwnFile => {}

@@ -9,7 +9,7 @@ use crate::stage::Stage;
 pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
     let mqfs = Server::mqfs(stage);
     let textbook = Server::textbook(stage);
-    let nginx = Server::nginx(stage);
+    let nginx = Server::nginx(stage, &stage.data());
     let small = stage.file("small");
     let (bin, small) = (stage.path("bin"), small.display());
     let (bin, ours, theirs) = (bin.display(), mqfs.at, textbook.at);
@@ -32,7 +32,7 @@ pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
     compare(stage, options, report, "a small file as a whole process", &kinds);
 
     let within = [
-        ("ours", format!("mqfs,{ours},/small"), None),
+        ("ours", format!("mqfs-each,{ours},/small"), None),
         ("textbook's protocol", format!("textbook,{theirs},{small}"), None),
     ];
     let http =
@@ -42,7 +42,7 @@ pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
 }
 
 /// The first against all others. A run is the median of many, in turns.
-fn compare(
+pub(crate) fn compare(
     stage: &Stage,
     options: &Options,
     report: &mut Report,

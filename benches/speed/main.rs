@@ -15,6 +15,7 @@
 mod aggregate;
 mod bulk;
 mod contender;
+mod files;
 mod idle;
 mod latency;
 mod neighbours;
@@ -26,11 +27,11 @@ mod servers;
 mod sizes;
 mod spread;
 mod stage;
-mod tree;
 mod workers;
 
 use std::process::ExitCode;
 
+use files::Site;
 use options::{Options, Section};
 use report::Report;
 use stage::Stage;
@@ -52,7 +53,10 @@ fn main() -> ExitCode {
             Section::Latency => latency::measure(&stage, &options, &mut report),
             Section::Sizes => sizes::measure(&stage, &options, &mut report),
             Section::Aggregate => aggregate::measure(&stage, &options, &mut report),
-            Section::Tree => tree::measure(&stage, &options, &mut report),
+            Section::Paths => files::measure(&stage, &options, &mut report, Site::paths),
+            Section::Tree => files::measure(&stage, &options, &mut report, Site::tree),
+            Section::Crowd => files::measure(&stage, &options, &mut report, Site::crowd),
+            Section::Single => files::measure(&stage, &options, &mut report, Site::single),
             Section::Idle => idle::measure(&stage, &mut report),
         }
     }

@@ -13,7 +13,10 @@ pub(crate) enum Section {
     Latency,
     Sizes,
     Aggregate,
+    Paths,
     Tree,
+    Crowd,
+    Single,
     Idle,
 }
 
@@ -32,7 +35,7 @@ struct Arguments {
     /// The size of the large file
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..))]
     size: Option<u64>,
-    /// Write performance.md and the plots into this folder
+    /// Write the table into this folder's performance.md, and the plots beside it
     #[arg(long, value_name = "DIR")]
     write: Option<PathBuf>,
     /// cargo passes this

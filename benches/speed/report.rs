@@ -18,6 +18,7 @@ pub(crate) enum Unit {
     MegabytesPerSecond,
     SecondsPerGigabyte,
     RequestsPerSecond,
+    FilesPerSecond,
     Milliseconds,
     Mebibytes,
 }
@@ -91,6 +92,7 @@ impl Unit {
             Self::MegabytesPerSecond => "MB/s",
             Self::SecondsPerGigabyte => "s/GB",
             Self::RequestsPerSecond => "/s",
+            Self::FilesPerSecond => "files/s",
             Self::Milliseconds => "ms",
             Self::Mebibytes => "MiB",
         };
@@ -173,9 +175,8 @@ impl Report {
 
     /// Writes the plots, and the table into performance.md; the text around the table stays.
     pub(crate) fn write(&self, folder: &Path) -> io::Result<()> {
-        fs::create_dir_all(folder)?;
         let page = folder.join("performance.md");
-        let before = fs::read_to_string(&page).unwrap_or_else(|_| Self::blank_page());
+        let before = fs::read_to_string(&page)?;
         let mut body = self.to_text();
         for plot in &self.plots {
             let name = format!("performance-{}.svg", plot.name);
@@ -188,13 +189,5 @@ impl Report {
         };
         let head = &before[..begin + Self::BEGIN.len()];
         fs::write(&page, format!("{head}\n\n{body}\n{}", &before[end..]))
-    }
-
-    fn blank_page() -> String {
-        format!(
-            "# Performance\n\nWritten by `benches/compare.sh`, which repeats it.\n\n{}\n{}\n",
-            Self::BEGIN,
-            Self::END
-        )
     }
 }

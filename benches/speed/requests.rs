@@ -1,18 +1,18 @@
 //! Requests per second for a small file, by the number of clients.
 
-use crate::contender::in_turns;
+use crate::contender::in_pairs;
 use crate::options::Options;
 use crate::plot::{Curve, Plot};
 use crate::report::{Figure, Report, Target, Unit};
 use crate::servers::Server;
-use crate::spread::Spread;
 use crate::stage::{SMALL, Stage};
 
 pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
     let mqfs = Server::mqfs(stage);
     let textbook = Server::textbook(stage);
-    let nginx = Server::nginx(stage);
+    let nginx = Server::nginx(stage, &stage.data());
     let counts: &[usize] = if options.quick { &[1, 8] } else { &[1, 8, 64, 256] };
+    let unit = Unit::RequestsPerSecond;
     let mut curves = [Curve::new("mqfs"), Curve::new("textbook"), Curve::new("HTTP from nginx")];
     for &clients in counts {
         let target = match clients {
@@ -20,26 +20,21 @@ pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
             64 => Some(Target::AtLeast(2.5)),
             _ => None,
         };
-        let ours = format!("mqfs,{},/small", mqfs.at);
+        let ours = format!("mqfs-each,{},/small", mqfs.at);
         let small = stage.file("small");
         let theirs = format!("textbook,{},{}", textbook.at, small.display());
         let http = nginx.as_ref().map(|nginx| format!("http,{},/small", nginx.at));
         let what = format!("requests, {clients} at once, {SMALL} bytes");
-        let compared = pairs(stage, options, clients, [&ours, &theirs], options.runs);
+        let rate = |source: &str| rate(stage, options, clients, source);
+        let compared = in_pairs(options.runs, || rate(&ours), || rate(&theirs));
         curves[0].add(clients as f64, compared.0.median);
         curves[1].add(clients as f64, compared.1.median);
-        report.add(Figure::new(&what, Unit::RequestsPerSecond, "textbook pair", compared, target));
+        report.add(Figure::new(&what, unit, "textbook pair", compared, target));
         if let Some(http) = http {
             let runs = options.runs.div_ceil(2);
-            let compared = pairs(stage, options, clients, [&ours, &http], runs);
+            let compared = in_pairs(runs, || rate(&ours), || rate(&http));
             curves[2].add(clients as f64, compared.1.median);
-            report.add(Figure::new(
-                &what,
-                Unit::RequestsPerSecond,
-                "HTTP from nginx",
-                compared,
-                None,
-            ));
+            report.add(Figure::new(&what, unit, "HTTP from nginx", compared, None));
         }
     }
     report.plot(Plot {
@@ -49,20 +44,6 @@ pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
         y: "requests per second",
         curves: curves.into(),
     });
-}
-
-fn pairs(
-    stage: &Stage,
-    options: &Options,
-    clients: usize,
-    [ours, theirs]: [&String; 2],
-    runs: usize,
-) -> (Spread, Spread, Spread) {
-    let once = |source| rate(stage, options, clients, source);
-    let pairs: Vec<_> =
-        (0..runs).map(|run| in_turns(run, || once(ours), || once(theirs))).collect();
-    let each = |of: fn(&(f64, f64)) -> f64| Spread::of(pairs.iter().map(of));
-    (each(|pair| pair.0), each(|pair| pair.1), each(|pair| pair.0 / pair.1))
 }
 
 fn rate(stage: &Stage, options: &Options, clients: usize, source: &str) -> f64 {

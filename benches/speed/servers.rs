@@ -4,12 +4,20 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::chown;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use mqfs_kit::{Running, children_of, cpu_with_children_of, wait_until};
 
 use crate::stage::{Stage, installed};
+
+/// Whose a server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    User,
+    Root,
+}
 
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -20,9 +28,18 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn mqfs(stage: &Stage) -> Self {
+        Self::mqfs_of(stage, "mqfs-server", &stage.data(), Owner::User)
+    }
+
+    /// A server of mqfs: which program, for the files of which folder, and whose.
+    pub(crate) fn mqfs_of(stage: &Stage, program: &str, data: &Path, owner: Owner) -> Self {
         let key = stage.key().to_string();
-        let mut command = stage.command("mqfs-server");
-        command.args(["--quiet", "--key", &key, "--root"]).arg(stage.data());
+        let mut command = stage.command(program);
+        command.args(["--quiet", "--key", &key, "--root"]).arg(data);
+        if owner == Owner::Root {
+            // It logs that it refuses a user who has --max-per-user children: the clients retry.
+            command.uid(0).gid(0).args(["--mode", "0622"]).stderr(Stdio::null());
+        }
         Self::ready_by_line(&mut command, key)
     }
 
@@ -34,11 +51,10 @@ impl Server {
     }
 
     /// nginx as one process, with sendfile, on a UNIX socket.
-    pub(crate) fn nginx(stage: &Stage) -> Option<Self> {
+    pub(crate) fn nginx(stage: &Stage, data: &Path) -> Option<Self> {
         let program = wanted("nginx")?;
         wanted("curl")?;
         let folder = own_folder(stage, "nginx");
-        let data = stage.data();
         let configuration = format!(
             "daemon off; master_process off; pid {0}/pid; error_log {0}/error.log;\n\
              events {{ worker_connections 1024; }}\n\
@@ -56,20 +72,8 @@ impl Server {
         Some(Self::ready_by_socket(&mut command, &folder.join("socket")))
     }
 
-    /// socat, which forks for every connection and copies 64 KiB at a time.
-    pub(crate) fn socat(stage: &Stage, file: &Path) -> Option<Self> {
-        let program = wanted("socat")?;
-        let socket = own_folder(stage, "socat").join("socket");
-        let mut command = stage.command(program);
-        command.args(["-b", "65536", "-U"]);
-        command.arg(format!("UNIX-LISTEN:{},fork", socket.display()));
-        command.arg(format!("OPEN:{},rdonly", file.display()));
-        command.stderr(Stdio::null()); // it complains about our probe connection
-        Some(Self::ready_by_socket(&mut command, &socket))
-    }
-
     /// The rsync daemon, on a port of the loopback interface.
-    pub(crate) fn rsync(stage: &Stage) -> Option<Self> {
+    pub(crate) fn rsync(stage: &Stage, data: &Path) -> Option<Self> {
         let program = wanted("rsync")?;
         let folder = own_folder(stage, "rsync");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
@@ -77,7 +81,7 @@ impl Server {
         let configuration = format!(
             "use chroot = no\npid file = {0}/pid\nlog file = {0}/log\n[data]\npath = {1}\n",
             folder.display(),
-            stage.data().display()
+            data.display()
         );
         fs::write(folder.join("rsyncd.conf"), configuration).expect("our own folder");
         let mut command = stage.command(program);

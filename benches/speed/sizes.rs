@@ -11,14 +11,14 @@ use crate::stage::Stage;
 pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
     let mqfs = Server::mqfs(stage);
     let textbook = Server::textbook(stage);
-    let nginx = Server::nginx(stage);
+    let nginx = Server::nginx(stage, &stage.data());
     let mut curves = ["mqfs", "textbook", "HTTP from nginx"].map(Curve::new);
     let most = if options.quick { 1 << 20 } else { 64 << 20 };
     let sizes = std::iter::successors(Some(64_u64), |size| Some(size * 4));
     for size in sizes.take_while(|&size| size <= most) {
         stage.make_file("part", size).expect("room for a file");
         let mut kinds = vec![
-            format!("mqfs,{},/part", mqfs.at),
+            format!("mqfs-each,{},/part", mqfs.at),
             format!("textbook,{},{}", textbook.at, stage.file("part").display()),
         ];
         kinds.extend(nginx.as_ref().map(|nginx| format!("http,{},/part", nginx.at)));

@@ -30,6 +30,8 @@ const RAISED_MSGMAX: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Stage {
     folder: TempDir,
+    /// A folder on a disk, unless the system keeps temporary files elsewhere.
+    disk: TempDir,
     /// The user of the programs, if it is not the user of this one.
     uid: Option<u32>,
     spaces: Option<Spaces>,
@@ -64,8 +66,11 @@ impl Stage {
             }
             None => None,
         };
-        let stage = Self { folder: folder_for(options.size), uid, spaces, keys: Cell::new(0) };
+        let folder = folder_for(options.size);
+        let disk = TempDir::with_prefix_in("mqfs-speed.", "/var/tmp").expect("a folder");
+        let stage = Self { folder, disk, uid, spaces, keys: Cell::new(0) };
         stage.open_to_somebody(stage.folder.path());
+        stage.open_to_somebody(stage.disk());
         build(&["--example", "textbook_server", "--example", "textbook_client"]);
         stage.fill(options.size).expect("the programs, examples too, and room for the files");
         stage
@@ -88,6 +93,13 @@ impl Stage {
             fs::copy(built.join(name), self.path("bin").join(name_alone))?;
         }
         fs::copy(std::env::current_exe()?, self.path("bin/speed"))?;
+        if let Some(before) = std::env::var_os("MQFS_BEFORE").map(PathBuf::from) {
+            fs::create_dir(self.path("bin/before"))?;
+            self.open_to_somebody(&self.path("bin/before"));
+            for name in ["mqfs-server", "mqfs-client", "speed"] {
+                fs::copy(before.join(name), self.path("bin/before").join(name))?;
+            }
+        }
         self.make_file("big", size)?;
         self.make_file("small", SMALL)
     }
@@ -121,6 +133,16 @@ impl Stage {
     /// The folder of the files to be served.
     pub(crate) fn data(&self) -> PathBuf {
         self.path("data")
+    }
+
+    /// The folder of files that are on a disk.
+    pub(crate) fn disk(&self) -> &Path {
+        self.disk.path()
+    }
+
+    /// Whether there are older programs, in `bin/before`: those of the folder `MQFS_BEFORE`.
+    pub(crate) fn has_before(&self) -> bool {
+        self.path("bin/before").exists()
     }
 
     /// A key that no other server here has.
@@ -158,7 +180,12 @@ impl Stage {
 
     /// One of this program's workers.
     pub(crate) fn worker(&self, role: &str) -> Command {
-        let mut command = self.command("speed");
+        self.worker_of("speed", role)
+    }
+
+    /// The same of another build of this program.
+    pub(crate) fn worker_of(&self, program: &str, role: &str) -> Command {
+        let mut command = self.command(program);
         command.args(["worker", role]);
         command
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! speed worker raw POLICY CHUNK SIZE [FILE]          a raw pair, with a file's work or without
 //! speed worker clients N WINDOW_MS SOURCE            closed-loop clients: prints requests
+//! speed worker crowd N TIMES SOURCE                  clients that start at once: prints seconds
 //! speed worker turns ROUNDS SOURCE…                  requests in turns: prints medians in µs
 //! speed worker spin                                  keeps a core busy until it is ended
 //! ```
@@ -26,6 +27,7 @@ pub(crate) fn main(mut arguments: impl Iterator<Item = String>) -> ExitCode {
     match &*role {
         "raw" => raw::main(&arguments),
         "clients" => clients::main(&arguments),
+        "crowd" => clients::crowd(&arguments),
         "turns" => turns::main(&arguments),
         "spin" => loop {
             std::hint::spin_loop();

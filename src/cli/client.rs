@@ -117,6 +117,7 @@ fn run(opts: &Opts) -> Result<u8> {
         .timeout(opts.timeout)
         .retries(opts.retries)
         .plain(opts.plain)
+        .sessions(opts.paths.len() > 1)
         .server_uid(opts.server_uid.map(Uid::from_raw))
         .build();
     let cleanup = CleanupGuard::default();

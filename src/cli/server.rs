@@ -53,6 +53,9 @@ pub(super) struct Opts {
     /// How long a child waits for a client that does not read its reply queue
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     stall_timeout: Duration,
+    /// How long a session waits for its client's next question
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    idle_timeout: Duration,
     /// How long children may continue after the server stops
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     drain_timeout: Duration,
@@ -100,6 +103,7 @@ impl Opts {
             max_children: self.max_children,
             max_per_user: self.max_per_user,
             stall_timeout: self.stall_timeout,
+            idle_timeout: self.idle_timeout,
             drain_timeout: self.drain_timeout,
             plain: match self.plain {
                 Plain::Never => PlainPolicy::Never,

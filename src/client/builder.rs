@@ -14,13 +14,20 @@ pub struct ClientBuilder {
     pub(super) timeout: Duration,
     pub(super) retries: u32,
     pub(super) plain: bool,
+    pub(super) sessions: bool,
     pub(super) server_uid: Option<Uid>,
 }
 
 impl Default for ClientBuilder {
     fn default() -> Self {
-        let timeout = Duration::from_secs(30);
-        Self { key: DEFAULT_KEY, timeout, retries: 3, plain: false, server_uid: None }
+        Self {
+            key: DEFAULT_KEY,
+            timeout: Duration::from_secs(30),
+            retries: 3,
+            plain: false,
+            sessions: true,
+            server_uid: None,
+        }
     }
 }
 
@@ -50,6 +57,15 @@ impl ClientBuilder {
     #[must_use]
     pub fn plain(self, plain: bool) -> Self {
         Self { plain, ..self }
+    }
+
+    /// Whether the client keeps a child of the server for later requests. These are then many times
+    /// as fast. The default is true. Turn it off for a single request: its child then gives up the
+    /// right to open other files before it sends the first byte. A
+    /// [`walk`](super::Client::walk) needs a session in any case.
+    #[must_use]
+    pub fn sessions(self, sessions: bool) -> Self {
+        Self { sessions, ..self }
     }
 
     /// A user whose server the client trusts, besides root and the client's own user.

@@ -4,9 +4,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use super::error::Error;
+use super::error::{Cause, Error};
 use super::metadata::{FileType, Metadata};
-use crate::wire::Entry;
+use crate::wire::{Entry, Kind};
 
 /// An entry of a directory, like [`std::fs::DirEntry`].
 #[derive(Debug, Clone)]
@@ -20,15 +20,17 @@ impl DirEntry {
     pub(super) fn of(entry: &Entry<'_>) -> Self {
         Self {
             name: OsString::from_vec(entry.name.to_vec()),
-            metadata: Ok(Metadata::of(entry)),
+            metadata: match entry.errno {
+                Some(errno) if entry.stat.kind == Kind::Unknown => Err(Cause::server(errno).into()),
+                _ => Ok(Metadata(entry.stat)),
+            },
             link_target: OsString::from_vec(entry.target.to_vec()).into(),
         }
     }
 
-    /// An entry of which only the name is known.
-    pub(super) fn failed(name: &[u8], error: Error) -> Self {
-        let name = OsString::from_vec(name.to_vec());
-        Self { name, metadata: Err(error), link_target: PathBuf::new() }
+    /// Anything but a link.
+    pub(super) fn new(name: &[u8], metadata: Result<Metadata, Error>) -> Self {
+        Self { name: OsString::from_vec(name.to_vec()), metadata, link_target: PathBuf::new() }
     }
 
     /// The name. It may hold any byte but NUL and the slash: pass it through

@@ -105,6 +105,8 @@ pub(super) enum Cause {
     ServerDied,
     #[error("incomplete: the server's child died on the way")]
     ChildDied,
+    #[error("incomplete: the server ended the session")]
+    SentAway,
     #[error("incomplete: the reply queue was removed")]
     QueueRemoved,
     #[error("incomplete")]
@@ -131,8 +133,6 @@ impl Cause {
 }
 
 impl Error {
-    pub(super) const WRONG_BEGINNING: Self = Self(Cause::Corrupt("it begins at the wrong place"));
-
     /// What arrived is not what the protocol promises.
     pub(crate) const fn corrupt(why: &'static str) -> Self {
         Self(Cause::Corrupt(why))
@@ -157,7 +157,9 @@ impl Error {
             }
             Cause::Failed { .. } | Cause::Receive(_) => ErrorKind::Failed,
             Cause::TimedOut(_) | Cause::PlainUnanswered(_) => ErrorKind::TimedOut,
-            Cause::ServerDied | Cause::ChildDied | Cause::QueueRemoved => ErrorKind::Interrupted,
+            Cause::ServerDied | Cause::ChildDied | Cause::QueueRemoved | Cause::SentAway => {
+                ErrorKind::Interrupted
+            }
             Cause::FileChanged => ErrorKind::FileChanged,
             Cause::PlainServer => ErrorKind::Unsupported,
             Cause::Output(_) => ErrorKind::Output,
@@ -211,11 +213,6 @@ impl Error {
         )
     }
 
-    /// Whether a server can be asked again soon.
-    pub(super) fn is_server_restarting(&self) -> bool {
-        self.kind() == ErrorKind::ServerRestarting
-    }
-
     /// Whether the server asks the client to try again later.
     pub(super) fn is_busy(&self) -> bool {
         matches!(self.0, Cause::Failed { errno: Some(Errno::EAGAIN), .. })
@@ -264,6 +261,9 @@ impl From<Malformed> for Error {
 /// The server's FAILURE.
 impl From<Failure> for Error {
     fn from(Failure { text, errno }: Failure) -> Self {
+        if errno == Some(Errno::EOWNERDEAD) {
+            return Cause::ChildDied.into();
+        }
         let text = String::from_utf8_lossy(&text).into_owned();
         let text = if text.is_empty() { "the server gave no reason".into() } else { text };
         Cause::Failed { text, errno }.into()

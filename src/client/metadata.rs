@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use sysv_ipc::{Gid, Uid};
 
-use crate::wire::{Entry, Kind, Meta};
+use crate::wire::{Kind, Stat};
 
 /// What kind of file something is, like [`std::fs::FileType`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,28 +63,12 @@ impl fmt::Display for FileType {
 /// # Ok::<(), mqfs::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Metadata {
-    meta: Meta,
-    uid: Option<Uid>,
-    gid: Option<Gid>,
-    nlink: Option<u64>,
-    rdev: u64,
-}
+pub struct Metadata(pub(super) Stat);
 
 impl Metadata {
-    pub(super) fn of(entry: &Entry<'_>) -> Self {
-        let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-        let (nlink, rdev) = (Some(entry.links), entry.special);
-        Self { meta: entry.meta, uid: Some(uid), gid: Some(gid), nlink, rdev }
-    }
-
-    pub(super) fn of_transfer(meta: Meta) -> Self {
-        Self { meta, uid: None, gid: None, nlink: None, rdev: 0 }
-    }
-
     /// The file's type.
     pub fn file_type(&self) -> FileType {
-        FileType(self.meta.kind)
+        FileType(self.0.kind)
     }
 
     /// Whether it is a directory.
@@ -105,17 +89,17 @@ impl Metadata {
     /// The size in bytes. The kernel says 0 for much of /proc, whatever its size.
     #[allow(clippy::len_without_is_empty)] // a size of 0 may mean anything
     pub fn len(&self) -> u64 {
-        self.meta.size
+        self.0.size
     }
 
     /// Type and permissions: `st_mode`, inode(7).
     pub fn mode(&self) -> u32 {
-        self.meta.mode
+        self.0.mode
     }
 
     /// When the content last changed.
     pub fn modified(&self) -> SystemTime {
-        let (seconds, nanoseconds) = self.meta.mtime;
+        let (seconds, nanoseconds) = self.0.mtime;
         let whole = Duration::from_secs(seconds.unsigned_abs());
         let time = match seconds {
             0.. => SystemTime::UNIX_EPOCH.checked_add(whole),
@@ -127,42 +111,41 @@ impl Metadata {
 
     /// When the content last changed, in whole seconds since the epoch.
     pub fn mtime(&self) -> i64 {
-        self.meta.mtime.0
+        self.0.mtime.0
     }
 
     /// The nanoseconds that belong to [`mtime`](Self::mtime).
     pub fn mtime_nsec(&self) -> u32 {
-        self.meta.mtime.1
+        self.0.mtime.1
     }
 
-    /// The owner. None if this comes from [`Transfer::metadata`](super::Transfer::metadata).
-    pub fn uid(&self) -> Option<Uid> {
-        self.uid
+    /// The owner.
+    pub fn uid(&self) -> Uid {
+        Uid::from_raw(self.0.uid)
     }
 
-    /// The group. None if this comes from [`Transfer::metadata`](super::Transfer::metadata).
-    pub fn gid(&self) -> Option<Gid> {
-        self.gid
+    /// The group.
+    pub fn gid(&self) -> Gid {
+        Gid::from_raw(self.0.gid)
     }
 
-    /// The number of hard links. None if this comes from
-    /// [`Transfer::metadata`](super::Transfer::metadata).
-    pub fn nlink(&self) -> Option<u64> {
-        self.nlink
+    /// The number of hard links.
+    pub fn nlink(&self) -> u64 {
+        self.0.links
     }
 
     /// The number of the device that holds the file.
     pub fn dev(&self) -> u64 {
-        self.meta.device
+        self.0.device
     }
 
     /// The inode number on that device.
     pub fn ino(&self) -> u64 {
-        self.meta.inode
+        self.0.inode
     }
 
     /// The device number of a device file; 0 for anything else.
     pub fn rdev(&self) -> u64 {
-        self.rdev
+        self.0.special
     }
 }

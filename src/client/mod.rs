@@ -1,27 +1,32 @@
-//! The client: requests files from a server and receives them.
+//! The client: asks a server about files and receives them.
 //!
 //! For every request the client creates a private reply queue, sends its lease into it, and names
-//! it in the request. It receives META, DATA …, END or FAILURE from the reply queue, and removes
-//! it.
+//! it in the request. It receives META, DATA …, END or FAILURE from the reply queue. In a session,
+//! it sends further questions into the same queue. At last it removes the queue.
 //!
-//! The stages of a request: `trusted_server` finds the server, `reply_queue` prepares the queue,
-//! `requester` asks, and `answer` receives. `reply_watch` notices that an answer is lost;
-//! `requester` then asks again, and `transfer`, `stream` and `walk` say from where.
+//! The way of a question: `transfer`, `walk` and `read_dir` plan it. The `pipeline` asks it
+//! ahead of the answers, in a `session` from the `pool` or in a new one: `requester` finds the
+//! server (`trusted_server`), prepares the queue (`reply_queue`) and sends the request. `inbox`
+//! receives, and the session tells the answers apart. `reply_watch` notices that a session is lost;
+//! the pipeline then asks again what is unanswered.
 
-mod answer;
 mod backoff;
 mod builder;
 mod canceller;
 mod dir_entry;
 mod error;
+mod inbox;
+mod listing;
 mod metadata;
+mod pipeline;
+mod planned;
+mod pool;
 mod read_dir;
 mod reply_queue;
 mod reply_watch;
 mod requester;
 pub mod save;
-mod stat;
-mod stream;
+mod session;
 mod tally;
 mod transfer;
 mod trusted_server;
@@ -33,7 +38,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use sysv_ipc::Key;
 
-use crate::wire::Range;
+use crate::wire::{Operation, Range};
 
 pub use builder::ClientBuilder;
 pub use canceller::Canceller;
@@ -41,16 +46,20 @@ pub use dir_entry::DirEntry;
 pub use error::{Error, ErrorKind};
 pub use metadata::{FileType, Metadata};
 pub use read_dir::ReadDir;
-pub use transfer::Transfer;
+pub use transfer::{Files, Transfer};
 pub use walk::{Walk, WalkEntry};
 
 use error::Cause;
+use pipeline::Pipeline;
+use planned::PlannedQuestion;
 use requester::Requester;
 
 /// A client of one server.
 ///
-/// Threads can share a client; each transfer has a reply queue of its own. The client looks the
-/// server up for every request, and sends nothing to a queue whose owner it does not trust.
+/// Threads can share a client; transfers at the same time have reply queues of their own. The
+/// client looks the server up for every request, and sends nothing to a queue whose owner it does
+/// not trust. It keeps idle sessions for a few seconds, unless
+/// [`sessions`](ClientBuilder::sessions) is off. A forked child does not use those of its parent.
 #[derive(Debug, Clone)]
 pub struct Client {
     requester: Requester,
@@ -75,7 +84,7 @@ impl Client {
     /// be looked up.
     pub fn check_server(&self) -> Result<(), Error> {
         match self.requester.find_server() {
-            Err(error) if !error.is_server_restarting() => Err(error),
+            Err(error) if error.kind() != ErrorKind::ServerRestarting => Err(error),
             _ => Ok(()),
         }
     }
@@ -92,7 +101,7 @@ impl Client {
     /// # Errors
     /// The request failed, or the server cannot open the file: see [`ErrorKind`].
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Transfer, Error> {
-        self.fetch(path.as_ref(), Range::WHOLE)
+        Transfer::open(self.requester.clone(), path.as_ref(), Range::WHOLE)
     }
 
     /// Requests a range of a file's bytes. Bytes beyond the end of the file are left out.
@@ -122,11 +131,20 @@ impl Client {
             Bound::Unbounded => None,
         };
         let length = end.map(|end| end.saturating_sub(offset));
-        self.fetch(path.as_ref(), Range { offset, length })
+        Transfer::open(self.requester.clone(), path.as_ref(), Range { offset, length })
     }
 
-    fn fetch(&self, path: &Path, range: Range) -> Result<Transfer, Error> {
-        Transfer::open(self.requester.clone(), path, range)
+    /// Requests files, and receives them one after the other. Errors come with each of them.
+    pub fn open_all(&self, paths: impl IntoIterator<Item: AsRef<Path>>) -> Files {
+        self.fetch_all(paths, Range::WHOLE)
+    }
+
+    /// Requests the same range of files.
+    pub(crate) fn fetch_all<I>(&self, paths: I, range: Range) -> Files
+    where
+        I: IntoIterator<Item: AsRef<Path>>,
+    {
+        Files::new(self.requester.clone(), paths, range)
     }
 
     /// The metadata of a file. Symbolic links are followed.
@@ -134,7 +152,7 @@ impl Client {
     /// # Errors
     /// Those of [`open`](Self::open), and [`ErrorKind::Unsupported`].
     pub fn metadata(&self, path: impl AsRef<Path>) -> Result<Metadata, Error> {
-        stat::stat(self.requester.clone(), path.as_ref(), true)?.metadata()
+        self.stat(path.as_ref(), true)?.metadata()
     }
 
     /// The metadata of a file; of the link itself if the path ends in a symbolic link.
@@ -142,7 +160,7 @@ impl Client {
     /// # Errors
     /// Those of [`metadata`](Self::metadata).
     pub fn symlink_metadata(&self, path: impl AsRef<Path>) -> Result<Metadata, Error> {
-        stat::stat(self.requester.clone(), path.as_ref(), false)?.metadata()
+        self.stat(path.as_ref(), false)?.metadata()
     }
 
     /// Where a symbolic link leads.
@@ -151,8 +169,15 @@ impl Client {
     /// Those of [`metadata`](Self::metadata); `EINVAL`, as of readlink(2), if the path is no
     /// symbolic link.
     pub fn read_link(&self, path: impl AsRef<Path>) -> Result<PathBuf, Error> {
-        let entry = stat::stat(self.requester.clone(), path.as_ref(), false)?;
+        let entry = self.stat(path.as_ref(), false)?;
         entry.link_target().map(Path::to_owned).ok_or_else(|| Cause::server(Errno::EINVAL).into())
+    }
+
+    /// The metadata and the link target of one path.
+    pub(crate) fn stat(&self, path: &Path, follow: bool) -> Result<DirEntry, Error> {
+        let mut pipeline = Pipeline::new(self.requester.clone());
+        pipeline.push(PlannedQuestion::new(path, Operation::Stat { follow }));
+        pipeline.next_entry()
     }
 
     /// The entries of a directory, sorted by the bytes of their names.

@@ -2,73 +2,63 @@
 
 use std::time::Duration;
 
-use sysv_ipc::{MessageBuffer, Mode, Queue, QueueId, QueueLimits, QueueUsage, SendError, Uid};
+use sysv_ipc::{MessageBuffer, Mode, Queue, QueueLimits, QueueUsage, Select, SendError, Uid};
 
 use super::error::{Cause, Error};
 use super::reply_watch::{Watch, WatchedQueue};
 use super::trusted_server::TrustedServer;
 use crate::ownership::lease;
 use crate::sys::geteuid;
-use crate::wire::{Cookie, LEASE_TYPE, Lease, REPLY_QUEUE_MODE};
+use crate::wire::{FrameType, LEASE_TYPE, Lease, REPLY_QUEUE_MODE};
 
-/// The queue of one request. It is never reused.
-#[derive(Debug)]
-pub(super) struct ReplyQueue {
-    pub(super) watched: WatchedQueue,
-    /// None if the queue has no lease. Then nothing proves who sends to it.
-    pub(super) cookie: Option<Cookie>,
+/// The mode of a reply queue without a lease: only its owner and root may use it.
+const PLAIN_MODE: Mode = Mode::new(0o600);
+
+/// How often to try to create a queue. If this process is stopped between creating the queue and
+/// sending the lease, a reaper may take the queue for an orphan.
+const TRIES: usize = 3;
+
+/// Creates the queue of one request, that `server` can send to. It is never reused.
+pub(super) fn create(
+    watch: &Watch,
+    server: &TrustedServer,
+    plain: bool,
+    in_session: bool,
+    timeout: Duration,
+) -> Result<WatchedQueue, Error> {
+    let plain = plain || (!server.marked && lease_blocks_largest_message()?);
+    let mode = if plain { PLAIN_MODE } else { REPLY_QUEUE_MODE };
+    let lease = (!plain).then(|| lease::new(server.queue.id()));
+    let lease = lease.transpose().map_err(Cause::NoRandom)?;
+    let select = match &lease {
+        None => Select::Any,
+        // Only an mqfs server knows sessions. There, our own questions are not for us.
+        Some(_) if in_session && server.marked => Select::UpTo(FrameType::Meta.mtype()),
+        Some(_) => Select::Except(LEASE_TYPE),
+    };
+    let cookie = lease.map(|lease| lease.cookie);
+    let mut tries = 1;
+    loop {
+        let created = watch.open(mode, server, select, cookie, timeout).map_err(count_queues)?;
+        match prepare(created.queue(), lease.as_ref(), server) {
+            Err(Error(Cause::QueueRemoved)) if tries < TRIES => tries += 1,
+            outcome => return outcome.map(|()| created),
+        }
+    }
 }
 
-impl ReplyQueue {
-    /// The mode of a reply queue without a lease: only its owner and root may use it.
-    const PLAIN_MODE: Mode = Mode::new(0o600);
-
-    /// How often to try to create a queue. If this process is stopped between creating the queue
-    /// and sending the lease, a reaper may take the queue for an orphan.
-    const TRIES: usize = 3;
-
-    /// Creates a queue that `server` can send to.
-    pub(super) fn create(
-        watch: &Watch,
-        server: &TrustedServer,
-        plain: bool,
-        timeout: Duration,
-    ) -> Result<Self, Error> {
-        let mut tries = 1;
-        loop {
-            match Self::try_create(watch, server, plain, timeout) {
-                Err(Error(Cause::QueueRemoved)) if tries < Self::TRIES => tries += 1,
-                outcome => return outcome,
-            }
-        }
+/// Sends the lease, and lets the server send.
+fn prepare(queue: Queue, lease: Option<&Lease>, server: &TrustedServer) -> Result<(), Error> {
+    if let Some(lease) = lease {
+        send_lease(queue, lease)?;
     }
-
-    fn try_create(
-        watch: &Watch,
-        server: &TrustedServer,
-        plain: bool,
-        timeout: Duration,
-    ) -> Result<Self, Error> {
-        let plain = plain || (!server.marked && lease_blocks_largest_message()?);
-        let mode = if plain { Self::PLAIN_MODE } else { REPLY_QUEUE_MODE };
-        let lease = (!plain).then(|| lease::new(server.queue.id()));
-        let lease = lease.transpose().map_err(Cause::NoRandom)?;
-        let watched = watch.open(mode, server, lease.is_some(), timeout).map_err(count_queues)?;
-        if let Some(lease) = &lease {
-            send_lease(watched.queue(), lease)?;
-        }
-        if !server.owner.is_root() && server.owner != geteuid() {
-            hand_over(watched.queue(), server.owner).map_err(|error| match error {
-                gone if gone.is_gone() => Cause::QueueRemoved.into(),
-                error => Error::from(error),
-            })?;
-        }
-        Ok(Self { watched, cookie: lease.map(|lease| lease.cookie) })
+    if server.owner.is_root() || server.owner == geteuid() {
+        return Ok(());
     }
-
-    pub(super) fn id(&self) -> QueueId {
-        self.watched.queue().id()
-    }
+    hand_over(queue, server.owner).map_err(|error| match error {
+        gone if gone.is_gone() => Cause::QueueRemoved.into(),
+        error => error.into(),
+    })
 }
 
 /// Whether a new queue cannot hold a lease and a message of the largest size. An mqfs server makes

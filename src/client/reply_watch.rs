@@ -10,15 +10,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use sysv_ipc::{
     MessageBuffer, Mode, OwnedQueue, ProcessMark, Queue, QueueStatus, ReceiveError, Select,
 };
 
 use super::error::{Cause, Error};
 use super::trusted_server::TrustedServer;
+use crate::ownership::lease::{self, Head};
 use crate::ownership::liveness::{Observer, Seen};
 use crate::sys::getpid;
-use crate::wire::LEASE_TYPE;
+use crate::wire::Cookie;
 
 /// How often the thread checks every wait.
 const TICK: Duration = Duration::from_millis(200);
@@ -27,7 +29,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// blame the server.
 const LATE: Duration = Duration::from_secs(1);
 
-/// After how many ticks without a queue the thread ends.
+/// After how many ticks without a wait the thread ends.
 const LINGER: u32 = 5;
 
 /// After a wait of this long, check whether the server is alive.
@@ -60,7 +62,10 @@ struct Entry {
     queue: Queue,
     /// The server that is expected to answer. Its successor would have another request queue.
     server: TrustedServer,
-    has_lease: bool,
+    /// Every message but those of our own.
+    select: Select,
+    /// The lease's; None: there is no lease.
+    cookie: Option<Cookie>,
     timeout: Duration,
     /// Milliseconds from the watch's epoch to the start of the wait, plus 1; 0 while nobody waits.
     waiting_since: AtomicU64,
@@ -112,7 +117,8 @@ impl Watch {
         &self,
         mode: Mode,
         server: &TrustedServer,
-        has_lease: bool,
+        select: Select,
+        cookie: Option<Cookie>,
         timeout: Duration,
     ) -> Result<WatchedQueue, Error> {
         let mut state = self.0.lock();
@@ -124,7 +130,8 @@ impl Watch {
             maker: ProcessMark::current(),
             queue: *queue,
             server: *server,
-            has_lease,
+            select,
+            cookie,
             timeout,
             waiting_since: AtomicU64::new(0),
             has_answered: AtomicBool::new(false),
@@ -141,21 +148,39 @@ impl WatchedQueue {
         self.entry.queue
     }
 
-    /// Selects every message but our own lease.
-    fn select(&self) -> Select {
-        if self.entry.has_lease { Select::Except(LEASE_TYPE) } else { Select::Any }
+    /// Whether this process made the queue, nobody has ended its use, and the server is there.
+    pub(super) fn is_usable(&self) -> bool {
+        let entry = &self.entry;
+        entry.maker.is_current() && entry.ended.get().is_none() && entry.server.is_current()
+    }
+
+    /// Whether more questions than that of the request may be sent into it.
+    pub(super) fn is_session(&self) -> bool {
+        matches!(self.entry.select, Select::UpTo(_))
+    }
+
+    /// The cookie of the lease. None if there is none: then nothing proves who sends to the queue.
+    pub(super) fn cookie(&self) -> Option<Cookie> {
+        self.entry.cookie
+    }
+
+    /// Whether its id is another queue's by now.
+    pub(super) fn is_lost(&self) -> bool {
+        self.entry.is_lost()
     }
 
     /// Receives the next message. The wait ends at the timeout or when the server has died.
     pub(super) fn receive(&self, message: &mut MessageBuffer) -> Result<(), Error> {
         let watch = &self.watch.0;
-        if !watch.ensure_thread() {
-            return self.poll(message);
-        }
+        // Before the thread is looked for: it ends when nobody waits.
         let since = watch.epoch.elapsed().as_millis() as u64 + 1;
         self.entry.waiting_since.store(since, Ordering::Release);
+        if !watch.ensure_thread() {
+            self.entry.waiting_since.store(0, Ordering::Release);
+            return self.poll(message);
+        }
         let outcome = loop {
-            match self.entry.queue.receive(message, self.select()) {
+            match self.entry.queue.receive(message, self.entry.select) {
                 Err(ReceiveError::Interrupted) => {}
                 outcome => break outcome,
             }
@@ -179,21 +204,12 @@ impl WatchedQueue {
         }
     }
 
-    /// Receives a message if there is one.
-    pub(super) fn try_receive(&self, message: &mut MessageBuffer) -> Option<Result<(), Error>> {
-        match self.entry.queue.try_receive(message, self.select()) {
-            Err(ReceiveError::Empty | ReceiveError::Interrupted) => None,
-            outcome => Some(self.map_receive_error(outcome)),
-        }
-    }
-
     /// Receives a message behind the text in the buffer, if there is one and it fits.
-    pub(super) fn receive_appending(
-        &self,
-        message: &mut MessageBuffer,
-    ) -> Option<Result<(), Error>> {
-        match self.entry.queue.receive_appending(message, self.select()) {
-            Err(ReceiveError::Empty | ReceiveError::Interrupted | ReceiveError::TooBig) => None,
+    pub(super) fn try_receive(&self, message: &mut MessageBuffer) -> Option<Result<(), Error>> {
+        let is_empty = message.text().is_empty();
+        match self.entry.queue.receive_appending(message, self.entry.select) {
+            Err(ReceiveError::Empty | ReceiveError::Interrupted) => None,
+            Err(ReceiveError::TooBig) if !is_empty => None,
             outcome => Some(self.map_receive_error(outcome)),
         }
     }
@@ -227,7 +243,7 @@ impl Drop for WatchedQueue {
         let mut state = self.watch.0.lock();
         state.live.retain(|entry| !Arc::ptr_eq(entry, &self.entry));
         if let Some(queue) = self.queue.take()
-            && self.entry.ended.get().is_some()
+            && (self.entry.ended.get().is_some() || self.entry.is_lost())
         {
             let _ = queue.release();
         }
@@ -254,13 +270,14 @@ impl Shared {
         state.has_thread
     }
 
-    /// Checks every wait, until there is no queue for a while.
+    /// Checks every wait, until nobody waits for a while.
     fn run(&self) {
         let (mut last, mut idle) = (self.epoch.elapsed(), 0);
         loop {
             thread::sleep(TICK);
             let mut state = self.lock();
-            idle = if state.live.is_empty() { idle + 1 } else { 0 };
+            let is_waiting = |entry: &Arc<Entry>| entry.waiting_since.load(Ordering::Acquire) > 0;
+            idle = if state.live.iter().any(is_waiting) { 0 } else { idle + 1 };
             if idle > LINGER {
                 state.has_thread = false;
                 return;
@@ -280,11 +297,26 @@ impl Shared {
 }
 
 impl Entry {
-    /// Ends a wait on the queue. Call it under the lock and while the queue is listed, when the id
-    /// is certainly still ours.
+    /// Ends a wait on the queue. Call it under the lock and while the queue is listed.
     fn end(&self, reason: Error) {
-        if self.ended.set(reason).is_ok() {
+        let is_lost = self.is_lost();
+        if self.ended.set(reason).is_ok() && !is_lost {
             let _ = self.queue.remove();
+        }
+    }
+
+    /// Whether the queue was removed, and its id may be another queue's: a server ends an idle
+    /// session in this way.
+    fn is_lost(&self) -> bool {
+        let may_be_idle = matches!(self.select, Select::UpTo(_));
+        if !may_be_idle || !self.has_answered.load(Ordering::Acquire) {
+            return false;
+        }
+        match (self.cookie, lease::peek(self.queue)) {
+            // A kernel without MSG_COPY: there the server removes no queue.
+            (None, _) | (_, Head::Unreadable(Errno::ENOSYS)) => false,
+            (cookie, Head::Lease(lease)) => cookie != Some(lease.cookie),
+            _ => true,
         }
     }
 
@@ -299,6 +331,9 @@ impl Entry {
 
     /// The process that sends the answer, as first seen. Its pid may later be another process's.
     fn child(&self, status: &QueueStatus) -> Option<&Seen> {
+        if let Some(child) = self.child.get() {
+            return Some(child); // in a session, we may have sent last ourselves
+        }
         let sender = status.last_sender.filter(|&pid| pid != getpid())?;
         Some(self.child.get_or_init(|| Seen::now(sender)))
     }
@@ -315,7 +350,9 @@ impl Entry {
         }
         // "No message left" and "last sender" must come from one snapshot.
         let status = self.queue.status().ok()?;
-        if status.messages > u64::from(self.has_lease) {
+        // In a session, our own questions may be in it.
+        let own = u64::from(self.select != Select::Any);
+        if status.messages > own && !matches!(self.select, Select::UpTo(_)) {
             return None;
         }
         if self.has_answered.load(Ordering::Acquire) {
@@ -323,7 +360,7 @@ impl Entry {
             return Observer::here().is_over(child).then(|| Cause::ChildDied.into());
         }
         let server = &self.server;
-        let is_replaced = Queue::open(server.key) != Ok(server.queue);
-        (is_replaced || (server.marked && server.is_dead())).then(|| Cause::ServerDied.into())
+        (!server.is_current() || (server.marked && server.is_dead()))
+            .then(|| Cause::ServerDied.into())
     }
 }

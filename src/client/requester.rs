@@ -1,23 +1,22 @@
-//! Requests for one transfer: the first, and others after an answer was lost.
+//! Requests: the first, and others after an answer was lost.
 //!
-//! `reply_watch` notices that a server or its child has died, `Error::is_retryable` says which
-//! errors another request may mend, and the caller of `ask_again` says what is still missing.
-
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+//! `reply_watch` notices that a server or its child has died, and `Error::is_retryable` says which
+//! errors another request may mend.
 
 use sysv_ipc::{MessageBuffer, SendError};
 
-use super::answer::Answer;
 use super::backoff;
 use super::builder::ClientBuilder;
-use super::error::{Cause, Error};
-use super::reply_queue::ReplyQueue;
-use super::reply_watch::Watch;
+use super::error::{Cause, Error, ErrorKind};
+use super::planned::{PlannedQuestion, check_path};
+use super::pool::Pool;
+use super::reply_queue;
+use super::reply_watch::{Watch, WatchedQueue};
+use super::session::Session;
 use super::trusted_server::TrustedServer;
 use crate::sys::AdaptiveSpin;
 use crate::wire::{
-    Extension, MAX_PATH, MAX_PLAIN_REQUEST, NORMAL_PRIORITY, Operation, Range, Request,
+    Extension, MAX_PLAIN_REQUEST, NORMAL_PRIORITY, Operation, Question, Range, Request,
 };
 
 /// Asks one server, and counts the retries that are left. Every transfer has its own.
@@ -25,12 +24,30 @@ use crate::wire::{
 pub(super) struct Requester {
     options: ClientBuilder,
     pub(super) watch: Watch,
+    /// The sessions that no transfer uses.
+    pub(super) pool: Pool,
     retries_left: u32,
+}
+
+/// How the last session ended, if it did before everything was answered.
+#[derive(Debug, Default)]
+pub(super) enum Ending {
+    #[default]
+    None,
+    /// The server or its child ended it, as it may. The server may be about to restart.
+    SentAway,
+    Lost(Error),
 }
 
 impl Requester {
     pub(super) fn new(options: ClientBuilder) -> Self {
-        Self { options, watch: Watch::new(), retries_left: options.retries }
+        let (watch, pool) = (Watch::new(), Pool::default());
+        Self { options, watch, pool, retries_left: options.retries }
+    }
+
+    /// Whether questions are asked in sessions, where the server knows them.
+    pub(super) fn uses_sessions(&self) -> bool {
+        self.options.sessions && !self.options.plain
     }
 
     /// The request queue of the server, looked up now.
@@ -38,31 +55,32 @@ impl Requester {
         TrustedServer::find(self.options.key, self.options.server_uid)
     }
 
-    /// Asks for the first time, and again while the server is busy or restarts, or if it dies
-    /// before it answers.
-    pub(super) fn ask(&mut self, path: &Path, operation: Operation<'_>) -> Result<Answer, Error> {
-        check_path(path)?;
-        if self.options.plain && operation != Operation::Fetch(Range::WHOLE) {
+    /// Asks, and asks again with growing pauses while the server is busy or restarts, or if it dies
+    /// before it answers. Waiting for a server that is busy or absent uses up no retry.
+    pub(super) fn ask(
+        &mut self,
+        first: &PlannedQuestion,
+        in_session: bool,
+        ending: Ending,
+    ) -> Result<Session, Error> {
+        if self.options.plain && first.operation != Operation::Fetch(Range::WHOLE) {
             return Err(Cause::PlainServer.into());
         }
-        match self.ask_once(path, operation) {
-            Err(error)
-                if error.is_retryable() || error.is_busy() || error.is_server_restarting() =>
-            {
-                self.ask_again(path, operation, error)
-            }
-            outcome => outcome,
-        }
-    }
-
-    /// Asks with growing pauses until there is an answer, after the answer to an earlier request
-    /// was `lost`. Waiting for a server that is busy or absent uses up no retry.
-    pub(super) fn ask_again(
-        &mut self,
-        path: &Path,
-        operation: Operation<'_>,
-        mut lost: Error,
-    ) -> Result<Answer, Error> {
+        let was_sent_away = matches!(ending, Ending::SentAway);
+        let mut lost = match ending {
+            Ending::Lost(error) => error,
+            Ending::SentAway | Ending::None => match self.ask_once(first, in_session) {
+                Err(error)
+                    if error.is_retryable()
+                        || error.is_busy()
+                        || error.kind() == ErrorKind::ServerRestarting
+                        || (was_sent_away && error.is_no_server()) =>
+                {
+                    error
+                }
+                outcome => return outcome,
+            },
+        };
         let mut pauses = backoff::for_server(self.options.timeout);
         loop {
             if lost.is_retryable() {
@@ -72,7 +90,7 @@ impl Requester {
             lost = loop {
                 let Some(pause) = pauses.next() else { return Err(lost) };
                 self.watch.sleep(pause)?;
-                match self.ask_once(path, operation) {
+                match self.ask_once(first, in_session) {
                     Err(error) if error.is_no_server() => {}
                     Err(error) if error.is_retryable() || error.is_busy() => break error,
                     outcome => return outcome,
@@ -86,12 +104,20 @@ impl Requester {
         self.retries_left = self.options.retries;
     }
 
-    fn ask_once(&self, path: &Path, operation: Operation<'_>) -> Result<Answer, Error> {
+    fn ask_once(&self, first: &PlannedQuestion, in_session: bool) -> Result<Session, Error> {
         let ClientBuilder { timeout, plain, .. } = self.options;
         let server = self.find_server()?;
-        let reply = ReplyQueue::create(&self.watch, &server, plain, timeout)?;
-        self.send(&server, &encode(&server, &reply, path, operation))?;
-        Answer::begin(reply).map_err(|error| server.explain_silence(error, plain))
+        let reply = reply_queue::create(&self.watch, &server, plain, in_session, timeout)?;
+        let (question, entering) = first.next_question(None);
+        check_path(question.path)?;
+        self.send(&server, &encode(&server, &reply, question))?;
+        Session::begin(reply, entering).map_err(|error| match error.0 {
+            // An mqfs server silently refuses requests that prove nothing about their sender.
+            Cause::TimedOut(after) if plain && server.marked => {
+                Cause::PlainUnanswered(after).into()
+            }
+            _ => error,
+        })
     }
 
     /// Sends a request, waiting for room in the request queue until the timeout.
@@ -145,28 +171,13 @@ impl Requester {
     }
 }
 
-fn check_path(path: &Path) -> Result<(), Error> {
-    const { assert!(MAX_PATH == 4095) } // the message below says so
-    let bytes = path.as_os_str().as_bytes();
-    let wrong = match bytes.len() {
-        0 => "a path must not be empty",
-        length if length > MAX_PATH => "the path is longer than 4095 bytes",
-        _ if bytes.contains(&0) => "a path must not hold a NUL",
-        _ => return Ok(()),
-    };
-    Err(Cause::InvalidPath(wrong).into())
-}
-
 /// Encodes the request. A plain server ignores the extension, unless its receive buffer is too
 /// small: then TLPI's server exits. So a long request to a queue without our mark has no extension.
-fn encode(
-    server: &TrustedServer,
-    reply: &ReplyQueue,
-    path: &Path,
-    operation: Operation<'_>,
-) -> Vec<u8> {
-    let extension = reply.cookie.map(|cookie| Extension { cookie, operation });
-    let request = Request { reply_queue: reply.id(), path, extension };
+fn encode(server: &TrustedServer, reply: &WatchedQueue, question: Question<'_>) -> Vec<u8> {
+    let session = reply.is_session();
+    let extension =
+        reply.cookie().map(|cookie| Extension { cookie, session, unknown_version: None });
+    let request = Request { reply_queue: reply.queue().id(), question, extension };
     let encoded = request.encode();
     if server.marked || encoded.len() <= MAX_PLAIN_REQUEST {
         return encoded;

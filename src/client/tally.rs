@@ -16,12 +16,6 @@ impl Tally {
         self.hasher.update(bytes);
     }
 
-    /// Adds the bytes that `next` counted behind these.
-    pub(super) fn append(&mut self, next: &Self) {
-        self.bytes += next.bytes;
-        self.hasher.combine(&next.hasher);
-    }
-
     pub(super) fn checksum(&self) -> u32 {
         self.hasher.clone().finalize()
     }

@@ -45,18 +45,14 @@ impl TrustedServer {
         Ok(server)
     }
 
+    /// Whether its request queue is still the one under its key.
+    pub(super) fn is_current(&self) -> bool {
+        Queue::open(self.key) == Ok(self.queue)
+    }
+
     /// Whether nobody holds the server lock.
     pub(super) fn is_dead(&self) -> bool {
         ServerState::of(self.key, self.owner) == ServerState::Dead
-    }
-
-    /// Names the likely reason when an mqfs server does not answer a plain request: it silently
-    /// refuses requests that prove nothing about their sender.
-    pub(super) fn explain_silence(&self, error: Error, plain: bool) -> Error {
-        match error.0 {
-            Cause::TimedOut(after) if plain && self.marked => Cause::PlainUnanswered(after).into(),
-            _ => error,
-        }
     }
 }
 

@@ -1,29 +1,28 @@
-//! Receives a whole tree.
+//! Receives a whole tree: the client lists the directories and asks for the files, ahead of the
+//! answers.
 
-mod content;
-
-use std::cmp::Ordering;
-use std::ffi::OsStr;
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, Read};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-
-use nix::errno::Errno;
-
-use sysv_ipc::MessageType;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::dir_entry::DirEntry;
-use super::error::{Cause, Error};
+use super::error::{Cause, Error, ErrorKind};
+use super::listing::Listing;
 use super::metadata::Metadata;
+use super::pipeline::Pipeline;
+use super::planned::{Base, PlannedQuestion};
 use super::requester::Requester;
-use super::stream::{Stream, is_entry_name};
-use crate::wire::{Entry, Kind, MAX_START, Operation, Reply, Start};
-use content::Content;
+use super::transfer::Transfer;
+use crate::wire::{Entry, Kind, Operation, Range};
 
-/// A directory with everything below it, in one request.
+/// A directory with everything below it.
 ///
-/// A directory comes before its entries, which are sorted by the bytes of their names. If the
-/// server dies on the way, another request asks for the rest.
+/// A directory comes before its entries, which are sorted by the bytes of their names. No symbolic
+/// link below the top is followed. If the server dies on the way, another one is asked for the
+/// rest.
 ///
 /// ```no_run
 /// use std::io::Read;
@@ -38,36 +37,42 @@ use content::Content;
 /// ```
 #[derive(Debug)]
 pub struct Walk {
-    stream: Stream,
-    /// Whether the walk is inside the top, which is a directory then.
-    in_top: bool,
-    /// The names of the directories below the top that were entered, each followed by a slash, then
-    /// the name of the last entry, if any.
+    /// The files, one after the other. Its pipeline has the other questions too.
+    transfer: Transfer,
+    top: PathBuf,
+    /// None: the top is no directory.
+    base: Option<Arc<Base>>,
+    /// The directories that the walk is in, from the top down.
+    levels: Vec<Level>,
+    /// The next entries, whose questions are in the pipeline. Nothing comes after a directory.
+    next: VecDeque<Next>,
+    /// The path of the current entry below the top.
     path: Vec<u8>,
-    /// Where in the path the names of those directories end.
-    entered: Vec<usize>,
     entry: DirEntry,
-    /// The kind of the entry, unless it is a directory.
-    kind: Kind,
-    state: State,
-    /// The text of the last message.
-    text: Vec<u8>,
-    /// The type of the last message, if the next step must interpret it.
-    held: Option<MessageType>,
-    /// Whether the next entry may have the name of the last one.
-    again: bool,
-    /// Whether the entry changed while the server read it.
-    has_changed: bool,
-    failed: Option<Error>,
+    depth: usize,
 }
 
 #[derive(Debug)]
-enum State {
-    /// The top was not announced yet.
-    New,
-    Between,
-    InEntry(Content),
-    Ended,
+struct Level {
+    listing: Listing<Kept>,
+    /// How long the path of the directory is.
+    path_len: usize,
+}
+
+/// What is kept of an entry until its turn comes.
+#[derive(Debug)]
+enum Kept {
+    File,
+    Directory,
+    /// Nothing more has to be asked.
+    Other(Box<DirEntry>),
+}
+
+#[derive(Debug)]
+struct Next {
+    /// Empty for the top.
+    name: Box<[u8]>,
+    kept: Kept,
 }
 
 /// An entry of a tree. Reading yields a file's bytes, and then the end of file once all bytes have
@@ -75,295 +80,237 @@ enum State {
 #[derive(Debug)]
 pub struct WalkEntry<'a> {
     walk: &'a mut Walk,
-    depth: usize,
 }
 
 impl Walk {
+    /// About how many bytes the names of one directory may take, and those of all levels.
+    const MAX_BYTES: usize = 8 << 20;
+    const MAX_BYTES_IN_ALL: usize = 16 << 20;
+
+    /// How many entries to ask for ahead, and about how many bytes their paths may take.
+    const AHEAD: usize = 128;
+    const AHEAD_BYTES: usize = 64 << 10;
+
     pub(super) fn open(requester: Requester, path: &Path) -> Result<Self, Error> {
-        Ok(Self {
-            stream: Stream::open(requester, path, Operation::Tree(Start::BEGINNING))?,
-            in_top: false,
+        let mut pipeline = Pipeline::new(requester).in_session();
+        pipeline.push(PlannedQuestion::new(path, Operation::Enter));
+        let top = pipeline.next_entry()?;
+        let metadata = top.metadata()?;
+        let mut walk = Self {
+            transfer: Transfer::new(pipeline),
+            top: path.to_owned(),
+            base: None,
+            levels: Vec::new(),
+            next: VecDeque::new(),
             path: Vec::new(),
-            entered: Vec::new(),
-            entry: DirEntry::failed(b"", Error::corrupt("nothing yet")),
-            kind: Kind::Unknown,
-            state: State::New,
-            text: Vec::new(),
-            held: None,
-            again: false,
-            has_changed: false,
-            failed: None,
-        })
+            entry: top,
+            depth: 0,
+        };
+        let kept = if metadata.is_dir() {
+            let identity = (metadata.dev(), metadata.ino());
+            let base = Arc::new(Base { path: path.to_owned(), identity });
+            walk.transfer.pipeline.set_base(&base);
+            walk.base = Some(base);
+            walk.ask(b"", Operation::List);
+            walk.enter()?;
+            Kept::Other(Box::new(walk.entry.clone()))
+        } else if metadata.is_file() {
+            walk.ask(b"", Operation::Fetch(Range::WHOLE));
+            Kept::File
+        } else {
+            Kept::Other(Box::new(walk.entry.clone()))
+        };
+        walk.next.push_back(Next { name: Box::default(), kept });
+        Ok(walk)
     }
 
-    /// The next entry; None at the end, after everything was verified. If several answers were
-    /// needed, each file was verified by itself.
+    /// The next entry; None at the end.
     ///
     /// # Errors
     /// The rest of the tree cannot arrive. Errors of single entries are in
     /// [`WalkEntry::metadata`].
     pub fn next_entry(&mut self) -> Result<Option<WalkEntry<'_>>, Error> {
-        if let Some(error) = &self.failed {
-            return Err(error.clone());
-        }
-        let next = loop {
-            match self.step() {
-                Ok(next) => break next,
-                Err(error) => self.resume(error)?,
-            }
-        };
-        Ok(next.map(|depth| WalkEntry { walk: self, depth }))
+        self.transfer.pipeline.check()?;
+        Ok(self.advance()?.then_some(WalkEntry { walk: self }))
     }
 
-    /// Goes on to the next entry, and returns its depth.
-    fn step(&mut self) -> Result<Option<usize>, Error> {
+    /// Goes on to the next entry. False: there is none.
+    fn advance(&mut self) -> Result<bool, Error> {
+        while self.transfer.is_in_file() {
+            if self.fill().is_err() {
+                self.transfer.pipeline.check()?;
+                return Ok(true);
+            }
+            self.transfer.consume(usize::MAX); // what the caller did not read
+        }
         loop {
-            if let State::InEntry(_) = self.state {
-                match self.fill_content() {
-                    Ok(count) => {
-                        self.consume_content(count); // what the caller did not read
-                        continue;
-                    }
-                    Err(error) if self.failed.is_some() => return Err(error),
-                    Err(error) => return Ok(Some(self.fail(error))),
+            self.ask_ahead();
+            let Some(next) = self.next.pop_front() else {
+                if !self.leave_or_list_again()? {
+                    return Ok(false);
                 }
-            }
-            if let State::Ended = self.state {
-                return match self.stream.next_header() {
-                    Ok(Some(_)) => Err(Error::corrupt("a message after the end of the tree")),
-                    // A lost answer had nothing more to say about the tree.
-                    Err(error) if !error.is_retryable() => Err(error),
-                    _ => Ok(None),
-                };
-            }
-            let mtype = match self.held.take() {
-                Some(mtype) => mtype,
-                None => self
-                    .stream
-                    .next_message(&mut self.text)?
-                    .ok_or(Error::corrupt("the tree has no end"))?,
+                continue;
             };
-            match Reply::decode(mtype, &self.text)? {
-                Reply::Meta(_) => return self.begin_entry().map(Some),
-                Reply::End(_) => self.leave()?,
-                Reply::Failure(failure) => {
-                    self.leave()?;
-                    return Ok(Some(self.fail(failure.into())));
-                }
-                Reply::Data(_) => return Err(Error::corrupt("bytes that belong to no file")),
+            self.set_path(&next.name);
+            if self.begin(next)? {
+                return Ok(true);
             }
         }
     }
 
-    /// The depth of the next entry below the top.
-    fn depth(&self) -> usize {
-        if self.in_top { self.entered.len() + 1 } else { 0 }
-    }
-
-    /// Where in the path the next entry's name begins.
-    fn name_start(&self) -> usize {
-        self.entered.last().map_or(0, |end| end + 1)
-    }
-
-    /// Replaces the entry by an error, and returns its depth.
-    fn fail(&mut self, error: Error) -> usize {
-        self.entry = DirEntry::failed(&self.path[self.name_start()..], error);
-        self.depth()
-    }
-
-    /// Begins the entry that the text announces, and returns its depth.
-    fn begin_entry(&mut self) -> Result<usize, Error> {
-        let entry = Entry::decode(&self.text)?;
-        let is_top = matches!(self.state, State::New);
-        if is_top != entry.name.is_empty() || !(is_top || is_entry_name(entry.name)) {
-            return Err(Error::corrupt("a name that no entry can have"));
+    /// Asks for the next entries, up to a directory.
+    fn ask_ahead(&mut self) {
+        let deepest = self.levels.last().map_or(0, |level| level.path_len);
+        let ahead = Self::AHEAD.min(1 + Self::AHEAD_BYTES / (deepest + 1));
+        while self.next.len() < ahead
+            && !matches!(self.next.back(), Some(Next { kept: Kept::Directory, .. }))
+            && let Some(level) = self.levels.last_mut()
+            && let Some((name, kept)) = level.listing.take()
+        {
+            match kept {
+                Kept::File => self.ask(&name, Operation::Fetch(Range::WHOLE)),
+                Kept::Directory => self.ask(&name, Operation::List),
+                Kept::Other(_) => {}
+            }
+            self.next.push_back(Next { name, kept });
         }
-        let (depth, start) = (self.depth(), self.name_start());
-        let is_in_order = match entry.name.cmp(&self.path[start..]) {
-            Ordering::Less => false,
-            Ordering::Equal => is_top || self.again,
-            Ordering::Greater => true,
+    }
+
+    fn ask(&mut self, name: &[u8], operation: Operation) {
+        let planned = self.planned(name, operation);
+        self.transfer.pipeline.push(planned);
+    }
+
+    /// A question about an entry of the current directory, or about that itself.
+    fn planned(&self, name: &[u8], operation: Operation) -> PlannedQuestion {
+        let Some(base) = &self.base else { return PlannedQuestion::new(&self.top, operation) };
+        let directory = self.levels.last().map_or(0, |level| level.path_len);
+        let mut path = self.path[..directory].to_vec();
+        if !path.is_empty() && !name.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        PlannedQuestion {
+            path: OsString::from_vec(path).into(),
+            operation,
+            base: Some(Arc::clone(base)),
+        }
+    }
+
+    /// The current directory has no next entry in memory: leaves it, or lists it again. False: the
+    /// walk is over.
+    fn leave_or_list_again(&mut self) -> Result<bool, Error> {
+        let Some(level) = self.levels.last() else {
+            self.transfer.pipeline.release();
+            return Ok(false);
         };
-        if !is_in_order {
-            return Err(Error::corrupt("entries that are not in their order"));
+        if !level.listing.is_incomplete() {
+            self.levels.pop();
+            return Ok(true);
         }
-        if entry.meta.offset != 0 {
-            return Err(Error::WRONG_BEGINNING);
+        self.path.truncate(level.path_len);
+        self.ask(b"", Operation::List);
+        if let Err(error) = self.receive_listing() {
+            self.transfer.pipeline.check()?;
+            self.levels.pop();
+            let kept = Kept::Other(Box::new(DirEntry::new(self.name(), Err(error))));
+            self.next.push_back(Next { name: self.name().into(), kept });
         }
-        (self.again, self.has_changed) = (false, false);
-        self.path.truncate(start);
-        self.path.extend_from_slice(entry.name);
-        self.entry = DirEntry::of(&entry);
-        if entry.meta.kind != Kind::Directory {
-            let is_unreadable = entry.meta.kind == Kind::Unknown
-                || (entry.meta.kind == Kind::Link && entry.target.is_empty());
-            self.kind = entry.meta.kind;
-            self.state = State::InEntry(Content::default());
-            return if is_unreadable { self.fail_at_once() } else { Ok(depth) };
+        Ok(true)
+    }
+
+    fn receive_listing(&mut self) -> Result<Metadata, Error> {
+        let Some(level) = self.levels.last_mut() else {
+            return Err(Error::corrupt("no directory to list"));
+        };
+        let keep = |entry: &Entry<'_>| match entry.stat.kind {
+            Kind::Regular => (Kept::File, 0),
+            Kind::Directory => (Kept::Directory, 0),
+            _ => {
+                let size = size_of::<DirEntry>() + entry.name.len() + entry.target.len();
+                let kept = match entry.errno {
+                    Some(errno) => DirEntry::new(entry.name, Err(Cause::server(errno).into())),
+                    None => DirEntry::of(entry),
+                };
+                (Kept::Other(Box::new(kept)), size)
+            }
+        };
+        level.listing.receive(&mut self.transfer.pipeline, Self::MAX_BYTES, keep)
+    }
+
+    /// Goes into the directory of the current path, whose listing was asked for.
+    fn enter(&mut self) -> Result<Metadata, Error> {
+        self.levels.push(Level { listing: Listing::new(), path_len: self.path.len() });
+        let outcome = self.receive_listing();
+        if outcome.is_err() {
+            self.levels.pop();
         }
-        self.state = State::Between;
-        if is_top {
-            self.in_top = true;
-        } else {
-            self.entered.push(self.path.len());
+        let mut size: usize = self.levels.iter().map(|level| level.listing.size()).sum();
+        let outer = self.levels.len().saturating_sub(1);
+        for level in &mut self.levels[..outer] {
+            if size <= Self::MAX_BYTES_IN_ALL {
+                break;
+            }
+            size -= level.listing.size();
+            level.listing.forget();
+        }
+        outcome
+    }
+
+    fn set_path(&mut self, name: &[u8]) {
+        let directory = self.levels.last().map_or(0, |level| level.path_len);
+        self.path.truncate(directory);
+        if !self.path.is_empty() {
             self.path.push(b'/');
         }
-        Ok(depth)
+        self.path.extend_from_slice(name);
+        self.depth = if name.is_empty() { 0 } else { self.levels.len() };
     }
 
-    /// Reads the FAILURE of an entry that the server could not look at.
-    fn fail_at_once(&mut self) -> Result<usize, Error> {
-        match self.fill_content() {
-            Ok(_) => Err(Error::corrupt("an entry is unknown without a reason")),
-            Err(error) if self.failed.is_some() => Err(error),
-            Err(error) => Ok(self.fail(error)),
-        }
-    }
-
-    /// Leaves a directory.
-    fn leave(&mut self) -> Result<(), Error> {
-        self.again = false;
-        match self.entered.pop() {
-            Some(end) => self.path.truncate(end),
-            None if self.in_top => {
-                self.in_top = false;
-                self.path.clear();
-                self.state = State::Ended;
+    /// Begins an entry. False: it was removed since it was listed.
+    fn begin(&mut self, next: Next) -> Result<bool, Error> {
+        self.transfer.clear();
+        let metadata = match next.kept {
+            Kept::Other(entry) => {
+                self.entry = *entry;
+                return Ok(true);
             }
-            None => return Err(Error::corrupt("an end without an entry")),
-        }
-        Ok(())
-    }
-
-    /// How many bytes of the entry are available, receiving some if there are none; 0 at its end.
-    /// An error ends this entry, or, if `failed` is set, the whole tree.
-    fn fill_content(&mut self) -> Result<usize, Error> {
-        loop {
-            let is_within = |walk: &Self| matches!(walk.state, State::InEntry(_));
-            match self.try_fill_content() {
-                Ok(available) => return Ok(available),
-                Err(error) if !is_within(self) => return Err(error),
-                Err(error) => self.resume(error)?,
-            }
-            if !is_within(self) {
-                return Err(Cause::FileChanged.into()); // the server sends it again
-            }
-        }
-    }
-
-    fn try_fill_content(&mut self) -> Result<usize, Error> {
-        loop {
-            let State::InEntry(content) = &mut self.state else { return Ok(0) };
-            if content.left > 0 {
-                let left = usize::try_from(content.left).unwrap_or(usize::MAX);
-                return match self.stream.fill()?.len() {
-                    0 => Err(Error::corrupt("the bytes end within a message")),
-                    available => Ok(available.min(left)),
-                };
-            }
-            let header = self.stream.next_header()?.ok_or(Error::corrupt("an entry has no end"))?;
-            if header.mtype == Reply::DATA {
-                if content.is_interrupted || self.kind != Kind::Regular {
-                    return Err(Error::corrupt("bytes that belong to no file"));
-                }
-                content.left = header.length.into();
-                continue;
-            }
-            self.stream.read_text(header, &mut self.text)?;
-            if content.is_interrupted {
-                let arrived = content.whole.bytes;
-                content.is_interrupted = false;
-                self.check_continues(header.mtype, arrived)?;
-                continue;
-            }
-            match Reply::decode(header.mtype, &self.text)? {
-                Reply::End(Some(trailer)) => {
-                    content.part().verify(&trailer)?;
-                    self.has_changed = trailer.changed;
-                    self.end_entry();
-                    return Ok(0);
-                }
-                Reply::Failure(failure) => {
-                    self.end_entry();
-                    return Err(failure.into());
-                }
-                _ => return Err(Error::corrupt("an entry has no end")),
-            }
-        }
-    }
-
-    /// Checks that the message announces the rest of the entry. If not, keeps it for the next step.
-    fn check_continues(&mut self, mtype: MessageType, arrived: u64) -> Result<(), Error> {
-        let start = self.name_start();
-        let text = "it disappeared while the server was away".to_owned();
-        let mut cause = Cause::Failed { text, errno: Some(Errno::ENOENT) };
-        if mtype == Reply::META {
-            let next = Entry::decode(&self.text)?;
-            if next.name == &self.path[start..] {
-                if next.meta.kind == self.kind && next.meta.offset == arrived {
-                    return Ok(());
-                }
-                self.again = true;
-                cause = Cause::FileChanged;
-            }
-        }
-        self.held = Some(mtype);
-        self.state = if self.in_top { State::Between } else { State::New };
-        Err(cause.into())
-    }
-
-    /// Counts bytes as consumed.
-    fn consume_content(&mut self, count: usize) {
-        let State::InEntry(content) = &mut self.state else { return };
-        content.add(&self.stream.answer.bytes()[..count]);
-        self.stream.answer.consume(count);
-    }
-
-    fn end_entry(&mut self) {
-        self.state = if self.in_top { State::Between } else { State::Ended };
-    }
-
-    /// Asks for the rest after an answer was `lost`. If that is impossible, the whole walk has
-    /// failed.
-    fn resume(&mut self, lost: Error) -> Result<(), Error> {
-        if self.failed.is_none() {
-            self.failed = self.try_resume(lost).err();
-        }
-        self.failed.clone().map_or(Ok(()), Err)
-    }
-
-    fn try_resume(&mut self, lost: Error) -> Result<(), Error> {
-        let mut arrived = match &self.state {
-            State::InEntry(Content { whole, .. }) => Some((whole.bytes, whole.checksum())),
-            // It was asked for again, and not announced since.
-            State::Between if self.again => Some((0, 0)),
-            State::New | State::Between | State::Ended => None,
+            Kept::Directory => self.enter(),
+            Kept::File => self.begin_file(),
         };
-        self.held = None;
-        if self.path.len() > MAX_START {
-            self.return_to_nameable();
-            arrived = Some((0, 0));
-        }
-        self.stream.resume(Start { path: &self.path, arrived }, lost)?;
-        match &mut self.state {
-            State::InEntry(content) => content.interrupt(),
-            State::Between if self.path.is_empty() => {
-                self.in_top = false; // the server announces the top again
-                self.state = State::New;
-            }
-            _ => {}
-        }
-        Ok(())
+        self.transfer.pipeline.check()?;
+        let is_gone = matches!(&metadata, Err(error) if error.kind() == ErrorKind::NotFound);
+        self.entry = DirEntry::new(&next.name, metadata);
+        Ok(!is_gone || next.name.is_empty())
     }
 
-    /// Goes back to the innermost directory whose path fits into a request, to receive it again.
-    fn return_to_nameable(&mut self) {
-        let nameable = self.entered.iter().rposition(|&end| end <= MAX_START);
-        let end = nameable.map_or(0, |i| self.entered[i]);
-        self.entered.truncate(nameable.unwrap_or(0));
-        self.path.truncate(end);
-        self.state = State::Between;
-        self.again = true;
+    fn begin_file(&mut self) -> Result<Metadata, Error> {
+        self.transfer.begin()?;
+        self.transfer.metadata().ok_or(Error::corrupt("no entry for the path"))
+    }
+
+    /// The last component of the path.
+    fn name(&self) -> &[u8] {
+        self.path.rsplit(|&byte| byte == b'/').next().unwrap_or_default()
+    }
+
+    /// Waits until bytes of the entry are there, or it has ended. An error replaces it.
+    fn fill(&mut self) -> Result<(), Error> {
+        self.entry.metadata()?;
+        self.transfer.fill().inspect_err(|error| {
+            if error.kind() == ErrorKind::FileChanged && self.transfer.pipeline.check().is_ok() {
+                self.bring_again();
+            }
+            self.entry = DirEntry::new(self.name(), Err(error.clone()));
+        })
+    }
+
+    /// Makes the current file, which arrived in part and has changed since, the next entry again.
+    fn bring_again(&mut self) {
+        let name: Box<[u8]> = self.name().into();
+        let planned = self.planned(&name, Operation::Fetch(Range::WHOLE));
+        self.transfer.pipeline.push_front(planned);
+        self.next.push_front(Next { name, kept: Kept::File });
     }
 }
 
@@ -371,8 +318,7 @@ impl WalkEntry<'_> {
     /// The path below the top, whose own path is empty. In a very deep tree it is longer than any
     /// path that system calls accept (`PATH_MAX`).
     pub fn path(&self) -> &Path {
-        let path = &self.walk.path;
-        Path::new(OsStr::from_bytes(path.strip_suffix(b"/").unwrap_or(path)))
+        Path::new(OsStr::from_bytes(&self.walk.path))
     }
 
     /// The name: neither "." nor "..", and without a slash. Empty for the top.
@@ -382,7 +328,7 @@ impl WalkEntry<'_> {
 
     /// The depth below the top, which has depth 0.
     pub fn depth(&self) -> usize {
-        self.depth
+        self.walk.depth
     }
 
     /// The metadata. Symbolic links are not followed.
@@ -403,28 +349,23 @@ impl WalkEntry<'_> {
     /// Whether the file changed while the server read it, so that the bytes may be a mixture of old
     /// and new. Known once the file was read to its end.
     pub fn has_changed(&self) -> bool {
-        self.walk.has_changed
+        self.walk.transfer.has_changed()
     }
 
     /// Whether no other entry will follow.
     pub(super) fn is_fatal(&self) -> bool {
-        self.walk.failed.is_some()
+        self.walk.transfer.pipeline.check().is_err()
     }
 }
 
 impl BufRead for WalkEntry<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        match self.metadata().and_then(|_| self.walk.fill_content()) {
-            Ok(available) => Ok(&self.walk.stream.answer.bytes()[..available]),
-            Err(error) => {
-                self.walk.fail(error.clone()); // for the next read
-                Err(error.into())
-            }
-        }
+        self.walk.fill()?;
+        Ok(self.walk.transfer.pipeline.bytes())
     }
 
     fn consume(&mut self, amount: usize) {
-        self.walk.consume_content(amount);
+        self.walk.transfer.consume(amount);
     }
 }
 

@@ -23,11 +23,14 @@ pub(super) mod word {
     pub(crate) const REQUESTS: usize = 8;
     pub(crate) const CHILDREN: usize = 9;
     pub(crate) const CHILDREN_PEAK: usize = 10;
+    pub(crate) const SESSIONS: usize = 11;
+    pub(crate) const IDLE_SESSIONS: usize = 12;
     pub(crate) const REFUSED: usize = 16;
     pub(crate) const FAILURES: usize = 40;
     pub(crate) const BYTES_SENT: usize = 56;
     pub(crate) const CLIENTS_GONE: usize = 57;
     pub(crate) const TRANSFER_NANOSECONDS: usize = 58;
+    pub(crate) const QUESTIONS: usize = 59;
     pub(crate) const TRANSFERS: usize = 64;
     pub(crate) const END: usize = TRANSFERS + super::BOUNDS.len() + 1;
 }

@@ -41,14 +41,17 @@
 //! | 8 | requests received |
 //! | 9 | children that serve requests now |
 //! | 10 | most children that served requests at once |
+//! | 11 | children that serve sessions now |
+//! | 12 | sessions that wait for a question now |
 //! | 16 to 39 | requests refused, one word for each [`RefusalReason`] in its order |
-//! | 40 to 55 | requests failed, one word for each [`FailureReason`] in its order |
+//! | 40 to 55 | questions failed, one word for each [`FailureReason`] in its order |
 //! | 56 | bytes of files sent |
 //! | 57 | clients that left before they had everything |
-//! | 58 | nanoseconds that all complete transfers took together |
-//! | 64 to 84 | complete transfers by duration, a histogram |
+//! | 58 | nanoseconds that all complete answers took together |
+//! | 59 | questions answered or failed |
+//! | 64 to 84 | complete answers by duration, a histogram |
 //!
-//! Each word of the histogram belongs to one of [`BOUNDS`], and counts the transfers that took at
+//! Each word of the histogram belongs to one of [`BOUNDS`], and counts the answers that took at
 //! most that long, but longer than the bound before. The last word counts those that took longer
 //! than every bound.
 

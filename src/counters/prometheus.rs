@@ -64,19 +64,23 @@ impl Display for Metrics<'_> {
 }
 
 /// Name, help and value of the metrics that are one number.
-fn of_server(counters: &Snapshot) -> [(&'static str, &'static str, u64); 7] {
+fn of_server(counters: &Snapshot) -> [(&'static str, &'static str, u64); 10] {
     let started = counters.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let start = "When the server started, in seconds since 1970.";
+    let questions = "Questions answered or failed.";
     let gone = "Clients that left before they had everything.";
     let peak = "Most children that served requests at once.";
     let limit = "Most children allowed at once (--max-children).";
     [
         ("mqfs_start_time_seconds", start, started.as_secs()),
         ("mqfs_requests_total", "Requests received.", counters.requests),
+        ("mqfs_questions_total", questions, counters.questions),
         ("mqfs_bytes_sent_total", "Bytes of files sent.", counters.bytes_sent),
         ("mqfs_clients_gone_total", gone, counters.clients_gone),
         ("mqfs_children", "Children that serve requests.", counters.children),
         ("mqfs_children_peak", peak, counters.children_peak),
+        ("mqfs_sessions", "Children that serve sessions.", counters.sessions),
+        ("mqfs_sessions_idle", "Sessions that wait for a question.", counters.idle_sessions),
         ("mqfs_children_limit", limit, counters.children_limit),
     ]
 }
@@ -107,7 +111,7 @@ impl Page<'_, '_> {
 
     fn with_labels(&mut self, counters: &Snapshot) -> fmt::Result {
         let failures = "mqfs_failures_total";
-        self.family(failures, "counter", "Requests that a child could not fulfil.")?;
+        self.family(failures, "counter", "Questions that a child could not answer.")?;
         for (reason, count) in counters.failures() {
             self.sample(failures, Some(("reason", &reason.name())), count)?;
         }
@@ -116,7 +120,7 @@ impl Page<'_, '_> {
         for (reason, count) in counters.refusals() {
             self.sample(refused, Some(("reason", &reason.name())), count)?;
         }
-        let help = "Seconds from a request's arrival to the end of its complete transfer.";
+        let help = "Seconds from a question's arrival to the end of its complete answer.";
         self.family("mqfs_transfer_seconds", "histogram", help)?;
         let bucket = "mqfs_transfer_seconds_bucket";
         let mut so_far = 0_u64;

@@ -27,13 +27,12 @@ macro_rules! counted_reasons {
 }
 
 counted_reasons! {
-    /// Why a child could not answer its request.
+    /// Why a child could not answer a question.
     FailureReason:
     NotFound, "not_found", "the path does not exist";
     Denied, "denied", "the caller may not read it";
     NotRegular, "not_regular", "it is a directory, a device, a FIFO or a socket";
     BadPath, "bad_path", "the path is too long, or its links do not end";
-    Changed, "changed", "the file changed since its beginning arrived";
     Read, "read", "a read failed, or the file shrank";
     Stalled, "stalled", "the client did not read for the stall timeout";
     ChildDied, "child_died", "the child was killed, or failed";

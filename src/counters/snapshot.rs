@@ -43,13 +43,19 @@ pub struct Snapshot {
     pub children: u64,
     /// Most children that served requests at once.
     pub children_peak: u64,
+    /// Children that serve sessions now.
+    pub sessions: u64,
+    /// Sessions that wait for a question. It may be a second old.
+    pub idle_sessions: u64,
+    /// Questions answered or failed: of sessions, and those of other requests.
+    pub questions: u64,
     /// Bytes of files sent.
     pub bytes_sent: u64,
     /// Clients that left before they had everything.
     pub clients_gone: u64,
-    /// Complete transfers by duration: one bucket for each of [`BOUNDS`], and one for longer ones.
+    /// Complete answers by duration: one bucket for each of [`BOUNDS`], and one for longer ones.
     pub transfers: [u64; BOUNDS.len() + 1],
-    /// How long all complete transfers took together.
+    /// How long all complete answers took together.
     pub transfer_time: Duration,
     failures: [u64; FailureReason::ALL.len()],
     refusals: [u64; RefusalReason::ALL.len()],
@@ -97,6 +103,9 @@ impl Snapshot {
             requests: load(word::REQUESTS),
             children: load(word::CHILDREN),
             children_peak: load(word::CHILDREN_PEAK),
+            sessions: load(word::SESSIONS),
+            idle_sessions: load(word::IDLE_SESSIONS),
+            questions: load(word::QUESTIONS),
             bytes_sent: load(word::BYTES_SENT),
             clients_gone: load(word::CLIENTS_GONE),
             transfers: array::from_fn(|bucket| load(word::TRANSFERS + bucket)),
@@ -106,7 +115,7 @@ impl Snapshot {
         })
     }
 
-    /// Failed requests by reason.
+    /// Failed questions by reason.
     pub fn failures(&self) -> impl Iterator<Item = (FailureReason, u64)> {
         FailureReason::ALL.into_iter().zip(self.failures)
     }
@@ -116,7 +125,7 @@ impl Snapshot {
         RefusalReason::ALL.into_iter().zip(self.refusals)
     }
 
-    /// All failed requests.
+    /// All failed questions.
     pub fn all_failures(&self) -> u64 {
         sum(&self.failures)
     }
@@ -126,13 +135,13 @@ impl Snapshot {
         sum(&self.refusals)
     }
 
-    /// All complete transfers.
+    /// All complete answers.
     pub fn completed(&self) -> u64 {
         sum(&self.transfers)
     }
 
-    /// The smallest of [`BOUNDS`] that at least this part (0 to 1) of the complete transfers did
-    /// not exceed. None: there were no transfers, or even the largest bound is too small.
+    /// The smallest of [`BOUNDS`] that at least this part (0 to 1) of the complete answers did not
+    /// exceed. None: there were none, or even the largest bound is too small.
     pub fn within(&self, part: f64) -> Option<Duration> {
         let wanted = (self.completed() as f64 * part).ceil().max(1.0) as u64;
         let mut so_far = 0_u64;

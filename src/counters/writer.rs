@@ -61,20 +61,32 @@ impl Writer {
         self.add(word::REFUSED + reason as usize, 1);
     }
 
-    /// Sets how many children answer requests now, and how many died while they answered.
-    pub(crate) fn set_children(&self, now: usize, died: u64) {
+    /// Sets how many children answer requests now, how many of them sessions, and how many died
+    /// while they answered.
+    pub(crate) fn set_children(&self, now: usize, sessions: usize, died: u64) {
         self.set(word::CHILDREN, now as u64);
+        self.set(word::SESSIONS, sessions as u64);
         if let Some(peak) = self.word(word::CHILDREN_PEAK) {
             peak.fetch_max(now as u64, Relaxed);
         }
         self.set(word::FAILURES + FailureReason::ChildDied as usize, died);
     }
 
+    /// Sets how many sessions wait for a question now.
+    pub(crate) fn set_idle_sessions(&self, now: usize) {
+        self.set(word::IDLE_SESSIONS, now as u64);
+    }
+
+    /// Counts a question that was answered or failed.
+    pub(crate) fn question(&self) {
+        self.add(word::QUESTIONS, 1);
+    }
+
     pub(crate) fn sent(&self, bytes: u64) {
         self.add(word::BYTES_SENT, bytes);
     }
 
-    /// Counts a complete transfer.
+    /// Counts a complete answer.
     pub(crate) fn completed(&self, took: Duration) {
         let bucket = BOUNDS.partition_point(|bound| *bound < took);
         self.add(word::TRANSFERS + bucket, 1);

@@ -5,41 +5,84 @@ use std::os::unix::process::ExitStatusExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use sysv_ipc::{Pid, Uid};
 
-use super::admission::ReplyTo;
+use super::admission::{Admitted, ReplyTo};
 use super::child_death_notices::ChildDeathNotices;
 use super::config::Config;
 use super::request_handler::GAVE_UP;
+use super::session::MAKE_WAY;
 use crate::counters::Writer;
 use crate::sys::child_exits::{Ended, is_stopped, take_ended, wait_unless};
 use crate::sys::kill;
+use crate::sys::signals::Blocked;
 
-/// What a child does.
+/// A child that runs.
+#[derive(Debug)]
+struct Child {
+    /// The request that it answers. None: it removes orphaned queues.
+    request: Option<Served>,
+    started: Instant,
+    /// Whether it was asked to make way for another request.
+    makes_way: bool,
+}
+
+/// Whose request a child answers, and where.
 #[derive(Debug, Clone, Copy)]
-enum Task {
-    /// It answers this user's request there.
-    Request(Uid, ReplyTo),
-    /// It removes orphaned queues.
-    Reaping,
+struct Served {
+    caller: Uid,
+    reply: ReplyTo,
+    session: bool,
+}
+
+impl Child {
+    fn new(request: Option<Served>) -> Self {
+        Self { request, started: Instant::now(), makes_way: false }
+    }
+
+    /// The state of a session.
+    ///
+    /// The kernel's record tells, since a caller may have taken its child over: if only the lease
+    /// is in the queue, and the last who received was not the child, the client has received all.
+    fn state(&self, pid: Pid, reply: &ReplyTo) -> SessionState {
+        let Ok(status) = reply.queue.status() else { return SessionState::Ending };
+        let is_idle = status.messages == 1 && status.last_receiver != Some(pid);
+        match status.received_at.filter(|_| is_idle) {
+            Some(since) => SessionState::Idle(since.elapsed().unwrap_or_default()),
+            None => SessionState::Working(self.started.elapsed()),
+        }
+    }
+}
+
+/// What a session does, and for how long. The last is the first to make way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum SessionState {
+    Working(Duration),
+    Idle(Duration),
+    /// The client has removed the queue.
+    Ending,
 }
 
 /// The children that run, as far as the server knows. Keeps their counters up to date.
 #[derive(Debug)]
 pub(super) struct Children {
-    running: HashMap<Pid, (Task, Instant)>,
+    running: HashMap<Pid, Child>,
     death_notices: ChildDeathNotices,
     /// How many died before their request was answered.
     died: u64,
     limit: usize,
     stall_timeout: Duration,
     counters: Rc<Writer>,
+    last_idle_count: Option<Instant>,
 }
 
 impl Children {
     /// How often they need attention.
     pub(super) const ROUND: Duration = Duration::from_secs(1);
+
+    /// How long a session that was asked to make way may take before the next is asked.
+    const MAKE_WAY_ROUND: Duration = Duration::from_millis(20);
 
     pub(super) fn new(config: &Config, counters: Rc<Writer>) -> Self {
         let limit = config.max_children();
@@ -50,29 +93,31 @@ impl Children {
             limit,
             stall_timeout: config.stall_timeout,
             counters,
+            last_idle_count: None,
         }
     }
 
     /// Adds a child that answers a request.
-    pub(super) fn started(&mut self, pid: Pid, caller: Uid, reply: ReplyTo) {
-        self.running.insert(pid, (Task::Request(caller, reply), Instant::now()));
+    pub(super) fn started(&mut self, pid: Pid, request: &Admitted<'_>) {
+        let Admitted { caller, reply, session, .. } = *request;
+        self.running.insert(pid, Child::new(Some(Served { caller: caller.uid, reply, session })));
         self.count();
     }
 
     /// Adds the child that removes orphaned queues.
     pub(super) fn started_reaping(&mut self, pid: Pid) {
-        self.running.insert(pid, (Task::Reaping, Instant::now()));
+        self.running.insert(pid, Child::new(None));
     }
 
     /// How many children answer requests of this user.
     pub(super) fn answering(&self, caller: Uid) -> usize {
-        let for_caller = |task: &Task| matches!(task, Task::Request(uid, _) if *uid == caller);
-        self.running.values().filter(|(task, _)| for_caller(task)).count()
+        let requests = self.running.values().filter_map(|child| child.request);
+        requests.filter(|request| request.caller == caller).count()
     }
 
     /// Whether a child removes orphaned queues.
     pub(super) fn are_reaping(&self) -> bool {
-        self.running.values().any(|(task, _)| matches!(task, Task::Reaping))
+        self.running.values().any(|child| child.request.is_none())
     }
 
     /// Whether the limit of children that answer requests is reached.
@@ -90,17 +135,18 @@ impl Children {
         let ended = take_ended();
         for child in &ended {
             // None: not our child. Process 1 of a pid namespace adopts the children of others.
-            if let Some((task, _)) = self.running.remove(&child.pid) {
-                self.note_end(child, task);
+            if let Some(Child { request, .. }) = self.running.remove(&child.pid) {
+                self.note_end(child, request);
             }
         }
         if !ended.is_empty() {
             self.count();
         }
+        self.count_idle();
         self.death_notices.retry();
     }
 
-    fn note_end(&mut self, child: &Ended, task: Task) {
+    fn note_end(&mut self, child: &Ended, request: Option<Served>) {
         let pid = child.pid.as_raw();
         let died = match (child.status.code(), child.status.signal()) {
             (Some(0), _) => return,
@@ -114,44 +160,97 @@ impl Children {
                 true
             }
         };
-        if let Task::Request(caller, reply) = task {
+        if let Some(Served { caller, reply, .. }) = request {
             self.died += u64::from(died);
             self.death_notices.send(caller, reply);
         }
     }
 
     fn count(&self) {
-        self.counters.set_children(self.answering_requests(), self.died);
+        let (children, sessions) = (self.answering_requests(), self.sessions().count());
+        self.counters.set_children(children, sessions, self.died);
+        if sessions == 0 {
+            self.counters.set_idle_sessions(0); // the server may sleep from now on
+        }
+    }
+
+    /// Counts the idle sessions, at most once a round.
+    fn count_idle(&mut self) {
+        if self.last_idle_count.is_some_and(|last| last.elapsed() < Self::ROUND) {
+            return;
+        }
+        self.last_idle_count = Some(Instant::now());
+        let states = self.sessions().map(|(pid, child, session)| child.state(pid, &session.reply));
+        let idle = states.filter(|state| matches!(state, SessionState::Idle(_))).count();
+        self.counters.set_idle_sessions(idle);
     }
 
     fn answering_requests(&self) -> usize {
         self.running.len() - usize::from(self.are_reaping())
     }
 
-    /// Waits until the number of children is below the limit, but at most one round.
+    fn sessions(&self) -> impl Iterator<Item = (Pid, &Child, Served)> {
+        self.running.iter().filter_map(|(&pid, child)| {
+            child.request.filter(|request| request.session).map(|session| (pid, child, session))
+        })
+    }
+
+    /// Asks one more session to make way, of this user or of any: the one that is idle for longest,
+    /// or else the one that runs for longest. One that is about to end counts as asked. Then asks
+    /// all again that did not end: a signal that arrives just before a child waits does not wake
+    /// it. False: there is none.
+    pub(super) fn make_way(&mut self, user: Option<Uid>) -> bool {
+        let next = self
+            .sessions()
+            .filter(|(_, child, _)| !child.makes_way)
+            .filter(|(.., session)| user.is_none_or(|user| user == session.caller))
+            .max_by_key(|(pid, child, session)| child.state(*pid, &session.reply))
+            .map(|(pid, ..)| pid);
+        if let Some(child) = next.and_then(|pid| self.running.get_mut(&pid)) {
+            child.makes_way = true;
+        }
+        self.tell(|child| child.makes_way)
+    }
+
+    /// Tells these sessions to end after the current answer. False: there are none.
+    fn tell(&mut self, which: impl Fn(&Child) -> bool) -> bool {
+        // Until the signals are sent, no child is reaped, so that no pid is another process's.
+        let _held = Blocked::new(SigSet::from(Signal::SIGCHLD));
+        self.reap_ended();
+        let mut told = false;
+        for (pid, ..) in self.sessions().filter(|(_, child, _)| which(child)) {
+            told |= kill(pid, Some(MAKE_WAY)).is_ok();
+        }
+        told
+    }
+
+    /// Waits until the number of children is below the limit, but at most one round. Asks a session
+    /// to make way.
     pub(super) fn wait_for_place(&mut self, is_stopping: impl Fn() -> bool) {
         self.kill_stopped();
+        let round = if self.make_way(None) { Self::MAKE_WAY_ROUND } else { Self::ROUND };
         wait_unless(
             || {
                 self.reap_ended();
                 !self.are_at_limit() || is_stopping()
             },
-            Some(Self::ROUND),
+            Some(round),
         );
     }
 
     /// Kills children that have been stopped for the stall timeout. They run as their callers, who
     /// may send them SIGSTOP: kill(2).
     fn kill_stopped(&self) {
-        for (&pid, (_, started)) in &self.running {
-            if started.elapsed() > self.stall_timeout && is_stopped(pid) {
+        for (&pid, child) in &self.running {
+            if child.started.elapsed() > self.stall_timeout && is_stopped(pid) {
                 tracing::warn!(pid = pid.as_raw(), "ending a child that somebody stopped");
                 let _ = kill(pid, Some(Signal::SIGKILL));
             }
         }
     }
 
-    /// Waits until no child is left. Kills them after the timeout, or at once if it is urgent.
+    /// Tells sessions to end, and waits until no child is left. Kills them after the timeout, or
+    /// at once if it is urgent.
     pub(super) fn drain(&mut self, timeout: Duration, is_urgent: impl Fn() -> bool) {
         self.wait_for_all(timeout, &is_urgent);
         if self.running.is_empty() {
@@ -170,6 +269,7 @@ impl Children {
         let start = Instant::now();
         let mut finished = false;
         while !finished {
+            self.tell(|_| true);
             let left = timeout.saturating_sub(start.elapsed());
             let is_finished = || {
                 self.reap_ended();

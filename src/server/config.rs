@@ -39,6 +39,8 @@ pub struct Config {
     pub max_per_user: Option<u16>,
     /// How long a child waits for a client that does not read. Default: 30 s.
     pub stall_timeout: Duration,
+    /// How long a session waits for the next question. Default: 10 s.
+    pub idle_timeout: Duration,
     /// How long children may continue after the server is asked to stop. Default: 10 s.
     pub drain_timeout: Duration,
     /// Which plain requests the server answers. Default: [`PlainPolicy::Owner`].
@@ -70,6 +72,7 @@ impl Default for Config {
             max_children: 64,
             max_per_user: None,
             stall_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
             plain: PlainPolicy::Owner,
             reap_interval: None,

@@ -1,13 +1,16 @@
 //! The server: one well-known request queue, and a forked child for each request.
 //!
 //! The parent receives requests, decides whether to answer them, and forks. The child becomes the
-//! caller, opens the file below the root, sends it to the caller's reply queue, and exits. The
-//! parent owns the request queue and the server lock and removes both; a reply queue belongs to its
-//! client. The design is that of TLPI section 46.8.
+//! caller, opens the file below the root, sends it to the caller's reply queue, and exits; if the
+//! request begins a session, the child answers more questions first. The parent owns the request
+//! queue and the server lock and removes both; a reply queue belongs to its client. The design is
+//! that of TLPI section 46.8.
 //!
-//! The stages of a request: `handle` decodes it, `admission` admits it, and `request_handler`
-//! answers it in a child. There `confine/become_caller` becomes the caller, `send/open` opens the
-//! file (`resolve`), `confine/sandbox` seals the child, and `send/transfer` sends. `takeover`
+//! The stages of a request: `handle` waits for a place among the `children`, for which a session
+//! may have to make way, and decodes the request; `admission` admits it; `request_handler` answers
+//! it in a child. There `confine/become_caller` becomes the caller, `send/open` opens what the
+//! question names (`resolve`), `confine/sandbox` seals the child, and `send/transfer` sends. The
+//! child of a `session` does the same for each question, except that it is not sealed. `takeover`
 //! starts a server whose predecessor died.
 
 mod admission;
@@ -20,6 +23,7 @@ mod loggable;
 mod request_handler;
 mod resolve;
 mod send;
+mod session;
 mod stop;
 mod takeover;
 
@@ -149,10 +153,12 @@ impl Server {
             queue,
             lock,
             handler: RequestHandler {
+                server: getpid(),
                 export,
                 sandbox,
                 groups: GroupFinder::new(),
                 stall_timeout: config.stall_timeout,
+                idle_timeout: config.idle_timeout,
                 counters: Rc::clone(&counters),
             },
             counters,
@@ -197,16 +203,8 @@ impl Server {
             if self.stop.is_stopping() {
                 return Ok(());
             }
-            if self.children.are_at_limit() {
-                self.children.wait_for_place(|| self.stop.is_stopping());
-                // We are not blocked in msgrcv here, so EIDRM cannot tell us; check explicitly.
-                if !self.stop.is_stopping() && !self.queue.exists() {
-                    self.recreate_queue()?;
-                }
-                continue;
-            }
             match self.queue.receive_truncated(message, Select::UpTo(MessageType::MAX)) {
-                Ok(()) => self.handle(message.text()),
+                Ok(()) => self.handle(message.text())?,
                 Err(ReceiveError::Interrupted) => {}
                 Err(ReceiveError::Gone) if self.stop.is_stopping() => return Ok(()),
                 Err(ReceiveError::Gone) => self.recreate_queue()?,
@@ -264,32 +262,65 @@ impl Server {
         Ok(())
     }
 
-    /// Decodes a request, admits it, and forks a child that answers it.
-    fn handle(&mut self, text: &[u8]) {
+    /// Waits until another child may be forked, in which a session makes way if there is one.
+    fn wait_for_place(&mut self) -> Result<(), Error> {
+        loop {
+            self.children.reap_ended();
+            if !self.children.are_at_limit() || self.stop.is_stopping() {
+                return Ok(());
+            }
+            self.remove_orphans_if_due();
+            self.children.wait_for_place(|| self.stop.is_stopping());
+            // We are not blocked in msgrcv here, so EIDRM cannot tell us; check explicitly.
+            if !self.stop.is_stopping() && !self.queue.exists() {
+                self.recreate_queue()?;
+            }
+        }
+    }
+
+    /// Decodes a request, waits for a place, admits it, and forks a child that answers it.
+    fn handle(&mut self, text: &[u8]) -> Result<(), Error> {
         let received = Instant::now();
+        let queue = self.queue.id(); // there may be a new queue after the wait
         self.counters.received();
         let request = Request::decode(text);
-        let outcome = match &request {
-            Ok(request) => self.policy.admit(request, self.queue.id()),
+        let admit = |policy: &Policy| match &request {
+            Ok(request) => policy.admit(request, queue),
             Err(malformed) => Err((*malformed).into()),
         };
+        let mut outcome = admit(&self.policy);
+        // Nobody makes way for a request that will be refused.
+        let per_user = self.config.max_per_user();
+        if let Ok(admitted) = &outcome
+            && self.children.are_at_limit()
+            && (per_user >= self.config.max_children()
+                || self.children.answering(admitted.caller.uid) < per_user)
+        {
+            self.wait_for_place()?;
+            if self.stop.is_stopping() {
+                return Ok(());
+            }
+            outcome = admit(&self.policy); // its client may have left meanwhile
+        }
         if let Err(refusal) = outcome.and_then(|admitted| self.fork(admitted, received)) {
             refusal.tell_caller();
             self.counters.refused(refusal.reason);
             self.refusals.log(&refusal, request.as_ref().ok());
         }
+        Ok(())
     }
 
     fn fork(&mut self, mut admitted: Admitted<'_>, received: Instant) -> Result<(), Refusal> {
         let caller = admitted.caller.uid;
         self.children.reap_ended(); // a child that ended frees its place
         if self.children.answering(caller) >= self.config.max_per_user() {
+            self.children.make_way(Some(caller));
             return Err(admitted.refuse(RefusalReason::UserBusy, Some(format!("uid {caller}"))));
         }
         self.capacity.raise(caller, &mut admitted.reply);
-        let pid = sys::fork_child(|| self.handler.answer(admitted, received))
+        let pid = sys::fork_child(|| self.handler.run(&admitted, received))
             .map_err(|errno| admitted.refuse(RefusalReason::ForkFailed, Some(errno.to_string())))?;
-        self.children.started(pid, caller, admitted.reply);
+        self.children.started(pid, &admitted);
         Ok(())
     }
 

@@ -1,27 +1,35 @@
-//! The life of a child: become the caller, open, seal, send, and log one line.
+//! The life of a child: become the caller, answer one question or those of a session, and log one
+//! line.
 
 use std::convert::Infallible;
+use std::fmt;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use sysv_ipc::Pid;
 
 use super::admission::Admitted;
-use super::confine::{CallerGroups, GroupFinder, Sandbox, UnknownGroups, become_caller};
+use super::confine::{CallerGroups, Confined, GroupFinder, Sandbox, UnknownGroups, become_caller};
 use super::loggable::loggable;
-use super::resolve::Export;
-use super::send::{Outbox, SendFailure, Unanswerable, Undelivered, open, send};
+use super::resolve::{Entered, Export};
+use super::send::{AnswerWriter, Opened, Outbox, SendFailure, Unanswerable, Undelivered, send};
+use super::session::{MAKE_WAY, Session, SessionEnd};
 use crate::counters::Writer;
-use crate::sys::exit_now;
-use crate::wire::Trailer;
+use crate::sys::{exit_now, signals};
+use crate::wire::{Question, Trailer};
 
 /// Answers requests, each in a child. Every child inherits this.
 #[derive(Debug)]
 pub(super) struct RequestHandler {
+    /// The process that forks the children.
+    pub(super) server: Pid,
     pub(super) export: Export,
     pub(super) sandbox: Sandbox,
     pub(super) groups: GroupFinder,
     pub(super) stall_timeout: Duration,
+    pub(super) idle_timeout: Duration,
     pub(super) counters: Rc<Writer>,
 }
 
@@ -29,79 +37,143 @@ pub(super) struct RequestHandler {
 /// the client.
 pub(super) const GAVE_UP: i32 = 75; // EX_TEMPFAIL, sysexits(3head)
 
+/// A request, in the child that answers it.
+struct Answering<'a> {
+    handler: &'a RequestHandler,
+    request: &'a Admitted<'a>,
+    received: Instant,
+    unknown_groups: Option<UnknownGroups>,
+    writer: AnswerWriter<'a>,
+}
+
 impl RequestHandler {
     /// Answers one request. Runs in a child, and ends it.
-    pub(super) fn answer(&self, request: Admitted<'_>, received: Instant) -> Infallible {
-        let mut outbox = Outbox::new(request.reply, self.stall_timeout, &self.counters, received);
-        let groups = self.groups.find(&request);
-        let outcome = self.send(request, groups.as_ref(), &mut outbox);
-        if let Err(SendFailure::Unanswerable(why)) = &outcome {
-            // If this fails, the log still has the reason.
-            let _ = outbox.send(&request.reply.failure(&why.text, why.errno));
-        }
-        // Count after the last message: the first access to the counters is a page fault.
-        outbox.count_sent();
-        match outcome.as_ref().map_err(SendFailure::reason) {
-            Ok(_) => self.counters.completed(received.elapsed()),
-            Err(Some(reason)) => self.counters.failed(reason),
-            Err(None) => self.counters.client_gone(),
-        }
-        log(request, groups, &outcome, outbox.sent(), received);
-        exit_now(match outcome {
-            Err(SendFailure::Undelivered(Undelivered::Gone | Undelivered::Dead(_))) => 0,
-            Err(SendFailure::Undelivered(_)) => GAVE_UP,
-            Ok(_) | Err(SendFailure::Unanswerable(_)) => 0,
+    pub(super) fn run(&self, request: &Admitted<'_>, received: Instant) -> Infallible {
+        let outbox = Outbox::new(request, self.stall_timeout, &self.counters, received);
+        let writer = AnswerWriter::new(outbox, request.session);
+        let groups = self.groups.find(request);
+        let unknown_groups = groups.as_ref().and_then(|groups| groups.unknown);
+        let mut answering = Answering { handler: self, request, received, unknown_groups, writer };
+        let undelivered = match answering.become_caller(groups.as_ref()) {
+            Ok(caller) if request.session => answering.answer_session(caller),
+            Ok(caller) => {
+                let (sandbox, writer) = (Some(&self.sandbox), &mut answering.writer);
+                let outcome =
+                    self.answer(&caller, &request.question, &mut Ok(None), sandbox, writer);
+                answering.finish(&outcome)
+            }
+            Err(failure) => answering.finish(&Err(failure)),
+        };
+        exit_now(match undelivered {
+            None | Some(Undelivered::Gone | Undelivered::Dead(_)) => 0,
+            Some(_) => GAVE_UP,
         })
     }
 
-    fn send(
+    /// Answers a question, but does not send its failure. Outside a session, it gives up opening
+    /// files, by this sandbox, once the question's file is open.
+    pub(super) fn answer(
         &self,
-        request: Admitted<'_>,
-        groups: Option<&CallerGroups>,
-        outbox: &mut Outbox<'_>,
+        caller: &Confined,
+        question: &Question<'_>,
+        entered: &mut Entered,
+        sandbox: Option<&Sandbox>,
+        writer: &mut AnswerWriter<'_>,
     ) -> Result<Trailer, SendFailure> {
-        let confined = become_caller(request, groups)
+        let mut opened = Opened::new(&self.export, caller, question, entered, writer)?;
+        if let Some(sandbox) = sandbox {
+            sandbox.seal().map_err(|errno| {
+                Unanswerable::new("the server lacks resources to confine itself", errno)
+            })?;
+        }
+        send(&mut opened, writer)
+    }
+}
+
+impl Answering<'_> {
+    fn become_caller(&self, groups: Option<&CallerGroups>) -> Result<Confined, SendFailure> {
+        let confined = become_caller(self.request.caller, groups)
             .map_err(|errno| Unanswerable::new("the server cannot act for this user", errno))?;
-        if let Some(unknown) = groups.and_then(|groups| groups.unknown)
+        if let Some(unknown) = self.unknown_groups
             && unknown.may_be_hidden()
         {
-            return Err(without_groups(unknown, outbox));
-        }
-        let mut source = open(&self.export, &confined)?;
-        let sealed = self.sandbox.seal(source.tree()).map_err(|errno| {
-            Unanswerable::new("the server lacks resources to confine itself", errno)
-        })?;
-        send(sealed, &mut *source, outbox)
-    }
-}
-
-/// The failure of a request whose caller may have hidden its groups.
-fn without_groups(unknown: UnknownGroups, outbox: &Outbox<'_>) -> SendFailure {
-    match outbox.check_client() {
-        Err(gone) => gone.into(),
-        Ok(()) => {
+            self.writer.outbox.check_client()?;
             let text = format!("the server cannot tell the caller's groups: {unknown}");
-            Unanswerable::new(text, Errno::EACCES).into()
+            return Err(Unanswerable::new(text, Errno::EACCES).into());
+        }
+        Ok(confined)
+    }
+
+    /// Answers the questions of a session, and logs and counts how it ended.
+    fn answer_session(&mut self, caller: Confined) -> Option<Undelivered> {
+        let handler = self.handler;
+        handler.sandbox.stay_open();
+        // Changes of credentials clear this setting: prctl(2).
+        if let Err(errno) = signals::note(MAKE_WAY)
+            .and_then(|()| signals::send_when_parent_dies(MAKE_WAY, handler.server))
+        {
+            let why = Unanswerable::new("the server cannot begin a session", errno);
+            return self.finish(&Err(why.into()));
+        }
+        handler.export.keep_own_descriptors();
+        let mut session = Session::new(handler, caller, &mut self.writer);
+        let end = session.run(&self.request.question, self.received);
+        let numbers = Some((session.questions, session.failures));
+        self.writer.outbox.count_sent();
+        let undelivered = if let SessionEnd::Undelivered(why) = end { Some(why) } else { None };
+        undelivered.inspect(|why| self.count_undelivered(*why));
+        self.log(None, numbers, format_args!("session: {end}"));
+        undelivered
+    }
+
+    /// Tells the client if its only question cannot be answered, and logs and counts how it ended.
+    fn finish(&mut self, outcome: &Result<Trailer, SendFailure>) -> Option<Undelivered> {
+        if let Err(SendFailure::Unanswerable(why)) = outcome {
+            // If this fails, the log still has the reason.
+            let _ = self.writer.outbox.send(&self.request.reply.failure(&why.text, why.errno));
+        }
+        // Count after the last message: the first access to the counters is a page fault.
+        self.writer.outbox.count_sent();
+        let (counters, path) = (&self.handler.counters, Some(self.request.question.path));
+        counters.question();
+        match outcome {
+            Ok(Trailer { changed, .. }) => {
+                counters.completed(self.received.elapsed());
+                let outcome = if *changed { "sent, but the file changed" } else { "sent" };
+                self.log(path, None, outcome);
+                None
+            }
+            Err(SendFailure::Unanswerable(why)) => {
+                counters.failed(why.reason());
+                self.log(path, None, why);
+                None
+            }
+            Err(SendFailure::Undelivered(why)) => {
+                self.count_undelivered(*why);
+                self.log(path, None, why);
+                Some(*why)
+            }
         }
     }
-}
 
-fn log(
-    request: Admitted<'_>,
-    groups: Option<CallerGroups>,
-    outcome: &Result<Trailer, SendFailure>,
-    bytes: u64,
-    received: Instant,
-) {
-    let uid = request.caller.uid.as_raw();
-    let queue = request.reply.queue.id().get();
-    let path = loggable(request.path);
-    let ms = (received.elapsed().as_secs_f64() * 1e6).round() / 1e3;
-    let outcome = match outcome {
-        Ok(Trailer { changed: false, .. }) => "sent".to_owned(),
-        Ok(Trailer { changed: true, .. }) => "sent, but the file changed".to_owned(),
-        Err(failure) => failure.to_string(),
-    };
-    let unknown_groups = groups.and_then(|groups| groups.unknown).map(|why| why.to_string());
-    tracing::info!(uid, unknown_groups, queue, path, bytes, ms, outcome);
+    fn count_undelivered(&self, undelivered: Undelivered) {
+        match undelivered.reason() {
+            Some(reason) => self.handler.counters.failed(reason),
+            None => self.handler.counters.client_gone(),
+        }
+    }
+
+    /// Logs the line: with the path of the only question, or with the numbers of a session's
+    /// questions and failures.
+    fn log(&self, path: Option<&Path>, session: Option<(u64, u64)>, outcome: impl fmt::Display) {
+        let uid = self.request.caller.uid.as_raw();
+        let unknown_groups = self.unknown_groups.map(|why| why.to_string());
+        let queue = self.request.reply.queue.id().get();
+        let path = path.map(loggable);
+        let (questions, failures) = session.unzip();
+        let bytes = self.writer.outbox.sent;
+        let ms = (self.received.elapsed().as_secs_f64() * 1e6).round() / 1e3;
+        let outcome = outcome.to_string();
+        tracing::info!(uid, unknown_groups, queue, path, questions, failures, bytes, ms, outcome);
+    }
 }

@@ -13,11 +13,15 @@ use super::signals::{self, Blocked};
 /// The exit status of a child that panicked: `EX_SOFTWARE`, sysexits(3head).
 const PANICKED: i32 = 70;
 
+const IGNORED: [Signal; 5] =
+    [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGUSR1];
+
 /// Forks a child that runs `body` and none of its parent's destructors.
 ///
 /// The child ignores `SIGINT`, `SIGQUIT`, `SIGHUP` and `SIGTERM`, which terminals and service
 /// managers send to all processes at once: the parent decides when children end, with `SIGKILL`.
-/// No handler of the parent's runs in the child.
+/// It ignores `SIGUSR1` too, for which a child may have a handler of its own later. No handler of
+/// the parent's runs in the child.
 ///
 /// # Errors
 /// `EAGAIN`, `ENOMEM`: fork(2).
@@ -32,7 +36,7 @@ pub fn fork_child(body: impl FnOnce() -> Infallible) -> Result<Pid, Errno> {
             for signal in [Signal::SIGCHLD, Signal::SIGALRM] {
                 let _ = signals::reset(signal);
             }
-            for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGTERM] {
+            for signal in IGNORED {
                 let _ = signals::ignore(signal);
             }
             // The parent blocks the signals that one of its threads waits for. The child has no

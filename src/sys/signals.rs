@@ -1,10 +1,13 @@
 //! Signals: blocking them, waiting for them, and a tick that interrupts a wait.
 
 use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::prctl;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
+use sysv_ipc::Pid;
 
 /// Blocks signals in this thread until it is dropped; they stay pending. Threads that are started
 /// meanwhile block them for good.
@@ -88,6 +91,35 @@ fn timeval(duration: Duration) -> libc::timeval {
         tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_usec: duration.subsec_micros().into(),
     }
+}
+
+/// Whether the signal of [`note`] has arrived.
+static ARRIVED: AtomicBool = AtomicBool::new(false);
+
+/// Notes the arrival of a signal, for [`has_arrived`], instead of its default action. It interrupts
+/// msgsnd and msgrcv, but one that arrives just before such a call interrupts nothing.
+pub fn note(signal: Signal) -> Result<(), Errno> {
+    extern "C" fn arrived(_: libc::c_int) {
+        ARRIVED.store(true, Ordering::Relaxed);
+    }
+    // SAFETY: the handler stores into an atomic, which is async-signal-safe: signal-safety(7).
+    unsafe { on(signal, SaFlags::SA_RESTART, arrived) }.map(drop)
+}
+
+/// Whether a signal that is [noted](note) has arrived.
+pub fn has_arrived() -> bool {
+    ARRIVED.load(Ordering::Relaxed)
+}
+
+/// Lets the kernel send this process a signal when its parent dies; at once if it is dead already.
+///
+/// Source: `PR_SET_PDEATHSIG`, prctl(2).
+pub fn send_when_parent_dies(signal: Signal, parent: Pid) -> Result<(), Errno> {
+    prctl::set_pdeathsig(signal)?;
+    if nix::unistd::getppid() != super::nix_pid(parent) {
+        super::kill(super::getpid(), Some(signal))?;
+    }
+    Ok(())
 }
 
 /// Whether a signal is ignored, as SIGHUP is under nohup(1).

@@ -1,92 +1,114 @@
-//! The content of a listing's or a tree's DATA: messages packed one after the other, and the
-//! directory entries in them.
+//! What a file is: the text of a META, and one entry of a listing.
 
-use sysv_ipc::MessageType;
+use std::fmt;
+
+use nix::errno::Errno;
 
 use super::bytes::{Malformed, Reader};
-use super::reply::{Kind, Meta, Reply};
 
-/// The header of a packed message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Packed {
-    /// How many bytes of text follow.
-    pub length: u32,
-    /// The message's type, one of those of [`Reply`].
-    pub mtype: MessageType,
-}
-
-impl Packed {
-    /// The size of the header in bytes.
-    pub const SIZE: usize = 8;
-
-    /// The most bytes of text in a message that is not DATA.
-    pub const LONGEST: usize = 16_384;
-
-    pub fn encode(&self) -> [u8; Self::SIZE] {
-        let mut bytes = [0; Self::SIZE];
-        bytes[0..4].copy_from_slice(&self.length.to_ne_bytes());
-        bytes[4..6].copy_from_slice(&(self.mtype.get() as u16).to_ne_bytes());
-        bytes
-    }
-
-    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(bytes);
-        let (length, number) = (reader.u32()?, reader.u16()?);
-        reader.u16()?; // reserved
-        let mtype = MessageType::new(number.into()).filter(|&mtype| mtype <= Reply::META);
-        let mtype = mtype.ok_or(Malformed::Type(number.into()))?;
-        if mtype != Reply::DATA && length as usize > Self::LONGEST {
-            return Err(Malformed::TooLong);
-        }
-        Ok(Self { length, mtype })
-    }
-
-    /// Appends a message with its header.
-    pub fn append(out: &mut Vec<u8>, mtype: MessageType, text: &[u8]) {
-        out.extend_from_slice(&Self { length: text.len() as u32, mtype }.encode());
-        out.extend_from_slice(text);
-    }
-}
-
-/// A directory entry, or the top of a tree: the text of a packed META.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What a file is, and which part of it follows. It opens every extended answer. The bytes of a
+/// listing are these, one after the other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Entry<'a> {
-    /// The part that every META has.
-    pub meta: Meta,
+    pub stat: Stat,
+    /// Why the server cannot look at the file, or cannot read the link.
+    pub errno: Option<Errno>,
+    /// Where in the file the following bytes begin.
+    pub offset: u64,
+    /// How many bytes will probably follow. None if the size is unknown. END has the true number.
+    pub length: Option<u64>,
+    /// The name in its directory; any bytes. Empty for the path that was asked for.
+    pub name: &'a [u8],
+    /// Where a symbolic link leads; any bytes.
+    pub target: &'a [u8],
+}
+
+/// The metadata of a file: stat(2).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stat {
+    pub kind: Kind,
+    /// Type and permissions: `st_mode`, inode(7).
+    pub mode: u32,
+    /// The size in bytes. The kernel says 0 for much of /proc, whatever its size.
+    pub size: u64,
+    /// When the content last changed: seconds since the epoch, and nanoseconds.
+    pub mtime: (i64, u32),
+    /// The number of the device that holds the file.
+    pub device: u64,
+    pub inode: u64,
     pub uid: u32,
     pub gid: u32,
     pub links: u64,
     /// The device number of a device file: `st_rdev`.
     pub special: u64,
-    /// The name in its directory; any bytes. Empty for the path that was asked for.
-    pub name: &'a [u8],
-    pub target: &'a [u8],
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// The server cannot look at the file.
+    #[default]
+    Unknown,
+    Regular,
+    Directory,
+    Link,
+    Fifo,
+    Socket,
+    CharacterDevice,
+    BlockDevice,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(Self::ALL[*self as usize].1)
+    }
+}
+
+impl Kind {
+    /// Each kind with its name, at the index that is its number in an entry.
+    const ALL: [(Kind, &str); 8] = [
+        (Self::Unknown, "unknown"),
+        (Self::Regular, "regular file"),
+        (Self::Directory, "directory"),
+        (Self::Link, "symbolic link"),
+        (Self::Fifo, "FIFO"),
+        (Self::Socket, "socket"),
+        (Self::CharacterDevice, "character device"),
+        (Self::BlockDevice, "block device"),
+    ];
 }
 
 impl<'a> Entry<'a> {
+    const MAGIC: &'static [u8; 8] = b"mqfs-met";
+    const VERSION: u16 = 1;
+
     /// The size in bytes without name and target.
-    pub const SIZE: usize = Meta::SIZE + 32;
+    pub const SIZE: usize = 104;
 
-    /// An entry of which only the name is known, since the server cannot look at it.
-    pub fn unknown(name: &'a [u8]) -> Self {
-        let meta = Meta { kind: Kind::Unknown, length: Some(0), ..Meta::default() };
-        Self { meta, name, ..Self::default() }
-    }
-
-    /// Appends the entry as a packed META.
+    /// Appends the entry.
     ///
     /// # Panics
     /// If name or target is longer than 65,535 bytes. No file system has such.
     pub fn append(&self, out: &mut Vec<u8>) {
+        let stat = &self.stat;
         let [name, target] = [self.name, self.target]
             .map(|text| u16::try_from(text.len()).expect("a name as file systems have them"));
-        let length = Self::SIZE as u32 + u32::from(name) + u32::from(target);
-        out.extend_from_slice(&Packed { length, mtype: Reply::META }.encode());
-        out.extend_from_slice(&self.meta.encode());
-        out.extend_from_slice(&self.uid.to_ne_bytes());
-        out.extend_from_slice(&self.gid.to_ne_bytes());
-        out.extend_from_slice(&self.links.to_ne_bytes());
-        out.extend_from_slice(&self.special.to_ne_bytes());
+        out.extend_from_slice(Self::MAGIC);
+        out.extend_from_slice(&Self::VERSION.to_ne_bytes());
+        out.extend_from_slice(&(stat.kind as u16).to_ne_bytes());
+        out.extend_from_slice(&stat.mode.to_ne_bytes());
+        out.extend_from_slice(&stat.size.to_ne_bytes());
+        out.extend_from_slice(&stat.mtime.0.to_ne_bytes());
+        out.extend_from_slice(&stat.mtime.1.to_ne_bytes());
+        out.extend_from_slice(&self.errno.map_or(0, |errno| errno as i32).to_ne_bytes());
+        out.extend_from_slice(&stat.device.to_ne_bytes());
+        out.extend_from_slice(&stat.inode.to_ne_bytes());
+        out.extend_from_slice(&self.offset.to_ne_bytes());
+        out.extend_from_slice(&self.length.unwrap_or(u64::MAX).to_ne_bytes());
+        out.extend_from_slice(&stat.uid.to_ne_bytes());
+        out.extend_from_slice(&stat.gid.to_ne_bytes());
+        out.extend_from_slice(&stat.links.to_ne_bytes());
+        out.extend_from_slice(&stat.special.to_ne_bytes());
         out.extend_from_slice(&name.to_ne_bytes());
         out.extend_from_slice(&target.to_ne_bytes());
         out.extend_from_slice(&[0; 4]); // reserved
@@ -94,15 +116,29 @@ impl<'a> Entry<'a> {
         out.extend_from_slice(self.target);
     }
 
-    /// Decodes the text of a packed META.
+    /// Decodes the entry at the beginning of these bytes. [`encoded_len`](Self::encoded_len) tells
+    /// where the next one begins.
     pub fn decode(text: &'a [u8]) -> Result<Self, Malformed> {
-        let meta = Meta::decode(text)?;
-        let mut reader = Reader::new(text.get(Meta::SIZE..).unwrap_or_default());
+        let mut reader = Reader::new(text);
+        reader.opening(Self::MAGIC, Self::VERSION)?;
+        let (kind, _) = *Kind::ALL.get(usize::from(reader.u16()?)).ok_or(Malformed::Field)?;
+        let (mode, size) = (reader.u32()?, reader.u64()?);
+        let mtime = (reader.i64()?, reader.u32()?);
+        let errno = Some(reader.i32()?).filter(|&errno| errno != 0).map(Errno::from_raw);
+        let (device, inode) = (reader.u64()?, reader.u64()?);
+        let (offset, length) = (reader.u64()?, reader.u64()?);
+        let length = (length != u64::MAX).then_some(length);
         let (uid, gid) = (reader.u32()?, reader.u32()?);
         let (links, special) = (reader.u64()?, reader.u64()?);
         let (name, target) = (reader.u16()?, reader.u16()?);
         reader.u32()?; // reserved
         let (name, target) = (reader.bytes(name.into())?, reader.bytes(target.into())?);
-        Ok(Self { meta, uid, gid, links, special, name, target })
+        let stat = Stat { kind, mode, size, mtime, device, inode, uid, gid, links, special };
+        Ok(Self { stat, errno, offset, length, name, target })
+    }
+
+    /// How many bytes [`append`](Self::append) appends.
+    pub fn encoded_len(&self) -> usize {
+        Self::SIZE + self.name.len() + self.target.len()
     }
 }

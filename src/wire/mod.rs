@@ -1,4 +1,4 @@
-//! Bytes ⇄ [`Request`], [`Reply`], [`Lease`]. No I/O, no policy.
+//! Bytes ⇄ [`Request`], [`Question`], [`Entry`], frames, [`Lease`]. No I/O, no policy.
 //!
 //! The plain protocol is that of TLPI section 46.8. Our extension begins after everything that a
 //! plain peer reads. docs/protocol.md lists every offset. All integers are native-endian, since
@@ -9,21 +9,20 @@
 
 mod bytes;
 mod entry;
+mod frame;
 mod lease;
+mod question;
 mod queue_mode;
 mod reply;
 mod request;
-mod start;
 
 pub use bytes::Malformed;
-pub use entry::{Entry, Packed};
+pub use entry::{Entry, Kind, Stat};
+pub use frame::{FrameHeader, FrameType, decode_farewell, encode_farewell};
 pub use lease::{Cookie, LEASE_TYPE, Lease, OwnerId};
+pub use question::{MAX_UNANSWERED, Operation, QUESTION_TYPE, Question, Range};
 pub use queue_mode::{
     DEFAULT_KEY, MARK, REPLY_QUEUE_MODE, REQUEST_QUEUE_MODE, is_request_queue_mode,
 };
-pub use reply::{Failure, Kind, MAX_PLAIN_REPLY, MAX_REPLY, Meta, Reply, Trailer};
-pub use request::{
-    Arrived, Extension, MAX_PATH, MAX_PLAIN_REQUEST, MAX_REQUEST, NORMAL_PRIORITY, Operation,
-    Range, Request,
-};
-pub use start::{MAX_START, Start};
+pub use reply::{Failure, MAX_PLAIN_REPLY, MAX_REPLY, Trailer};
+pub use request::{Extension, MAX_PATH, MAX_PLAIN_REQUEST, MAX_REQUEST, NORMAL_PRIORITY, Request};

@@ -1,4 +1,4 @@
-//! Requests: a path, the queue for the reply, and what to do.
+//! Requests: a question, the queue for its answer, and the proof that it is the sender's.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -8,7 +8,7 @@ use sysv_ipc::{MessageType, QueueId};
 
 use super::bytes::{Malformed, Reader, extension_after, pad_to_extension};
 use super::lease::Cookie;
-use super::start::Start;
+use super::question::{Operation, Question, Range};
 
 /// The type of a normal request. The type is the priority: the server receives the lowest first.
 pub const NORMAL_PRIORITY: MessageType = MessageType::new(1).unwrap();
@@ -27,151 +27,51 @@ pub const MAX_PLAIN_REQUEST: usize = 260;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request<'a> {
     pub reply_queue: QueueId,
-    /// Any bytes but NUL, at most [`MAX_PATH`] of them, perhaps none.
-    pub path: &'a Path,
+    /// A plain request fetches the whole file.
+    pub question: Question<'a>,
     /// None in a plain request.
-    pub extension: Option<Extension<'a>>,
+    pub extension: Option<Extension>,
 }
 
-/// The part that a plain request does not have.
+/// The part that a plain request does not have, apart from its question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extension<'a> {
+pub struct Extension {
+    /// The server may not tell a client about an unknown version before it has checked this.
     pub cookie: Cookie,
-    pub operation: Operation<'a>,
+    /// Whether more questions will follow in the reply queue.
+    pub session: bool,
+    /// The version, if this build does not know it or its flags. Then the server must refuse.
+    pub unknown_version: Option<u16>,
 }
 
-/// What an extended request asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Operation<'a> {
-    Fetch(Range),
-    /// Send the rest of a file, if the bytes that arrived before are still in it.
-    Resume(Range, Arrived),
-    /// Send the metadata of a file.
-    Stat {
-        /// Whether to follow a symbolic link at the end of the path.
-        follow: bool,
-    },
-    /// Send the entries of a directory.
-    List(Start<'a>),
-    /// Send a directory with everything below it, or a file.
-    Tree(Start<'a>),
-    /// An operation that this build does not know. The server must answer it with a FAILURE.
-    Unknown {
-        version: u16,
-        operation: u16,
-        /// The operation's flags. A server must not ignore unknown ones.
-        flags: u32,
-    },
-}
-
-/// A part of a file, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Range {
-    pub offset: u64,
-    /// The length; None for everything up to the end of the file.
-    pub length: Option<u64>,
-}
-
-impl Range {
-    pub const WHOLE: Range = Range { offset: 0, length: None };
-
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let (offset, length) = (reader.u64()?, reader.u64()?);
-        Ok(Self { offset, length: (length != u64::MAX).then_some(length) })
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.offset.to_ne_bytes());
-        out.extend_from_slice(&self.length.unwrap_or(u64::MAX).to_ne_bytes());
-    }
-}
-
-/// The bytes of an interrupted transfer that no END verified. They end where the requested range
-/// begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Arrived {
-    /// Where they begin in the file.
-    pub start: u64,
-    pub checksum: u32,
-}
-
-impl<'a> Extension<'a> {
+impl Extension {
     const MAGIC: &'static [u8; 8] = b"mqfs-req";
     const VERSION: u16 = 1;
-    const FETCH: u16 = 1;
-    const RESUME: u16 = 2;
-    const STAT: u16 = 3;
-    const LIST: u16 = 4;
-    const TREE: u16 = 5;
+    const SESSION: u16 = 1;
+    const SIZE: usize = 56;
 
-    /// Decodes what follows the magic. Version, operation, flags and cookie keep their places in
-    /// every future version: the server needs the cookie before it may tell a client that a version
-    /// is unknown.
-    fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
+    /// Decodes what follows the magic. Version and cookie keep their places in every future
+    /// version.
+    fn decode<'a>(bytes: &[u8], path: &'a Path) -> Result<(Question<'a>, Self), Malformed> {
         let mut reader = Reader::new(bytes);
-        let (version, operation, flags) = (reader.u16()?, reader.u16()?, reader.u32()?);
+        let (version, flags) = (reader.u16()?, reader.u16()?);
+        reader.u32()?; // reserved
         let cookie = Cookie::new(reader.array()?);
-        let operation = match (version, operation, flags) {
-            (Self::VERSION, Self::FETCH, 0) => Operation::Fetch(Range::decode(&mut reader)?),
-            (Self::VERSION, Self::RESUME, 0) => {
-                let range = Range::decode(&mut reader)?;
-                let arrived = Arrived { start: reader.u64()?, checksum: reader.u32()? };
-                reader.u32()?; // reserved
-                if arrived.start > range.offset {
-                    return Err(Malformed::Field);
-                }
-                Operation::Resume(range, arrived)
-            }
-            (Self::VERSION, Self::STAT, 0) => {
-                let (follow, _reserved) = (reader.u32()?, reader.u32()?);
-                match follow {
-                    0 | 1 => Operation::Stat { follow: follow == 1 },
-                    _ => return Err(Malformed::Field),
-                }
-            }
-            (Self::VERSION, Self::LIST, 0) => {
-                let start = Start::decode(&mut reader)?;
-                if start.arrived.is_some() || start.path.contains(&b'/') {
-                    return Err(Malformed::Field);
-                }
-                Operation::List(start)
-            }
-            (Self::VERSION, Self::TREE, 0) => Operation::Tree(Start::decode(&mut reader)?),
-            _ => Operation::Unknown { version, operation, flags },
-        };
-        Ok(Self { cookie, operation })
+        let question = Question::decode_header(reader.bytes(Question::HEADER)?, path)?;
+        let is_known = version == Self::VERSION && flags & !Self::SESSION == 0;
+        let unknown_version = (!is_known).then_some(version);
+        let session = flags & Self::SESSION != 0;
+        Ok((question, Self { cookie, session, unknown_version }))
     }
 
-    fn encode(&self, out: &mut Vec<u8>) {
-        let (version, operation, flags) = match self.operation {
-            Operation::Fetch(_) => (Self::VERSION, Self::FETCH, 0),
-            Operation::Resume(..) => (Self::VERSION, Self::RESUME, 0),
-            Operation::Stat { .. } => (Self::VERSION, Self::STAT, 0),
-            Operation::List(_) => (Self::VERSION, Self::LIST, 0),
-            Operation::Tree(_) => (Self::VERSION, Self::TREE, 0),
-            Operation::Unknown { version, operation, flags } => (version, operation, flags),
-        };
+    fn encode(&self, question: &Question<'_>, out: &mut Vec<u8>) {
+        let version = self.unknown_version.unwrap_or(Self::VERSION);
         out.extend_from_slice(Self::MAGIC);
         out.extend_from_slice(&version.to_ne_bytes());
-        out.extend_from_slice(&operation.to_ne_bytes());
-        out.extend_from_slice(&flags.to_ne_bytes());
+        out.extend_from_slice(&(if self.session { Self::SESSION } else { 0 }).to_ne_bytes());
+        out.extend_from_slice(&[0; 4]); // reserved
         out.extend_from_slice(self.cookie.as_bytes());
-        match self.operation {
-            Operation::Fetch(range) => range.encode(out),
-            Operation::Resume(range, arrived) => {
-                range.encode(out);
-                out.extend_from_slice(&arrived.start.to_ne_bytes());
-                out.extend_from_slice(&arrived.checksum.to_ne_bytes());
-                out.extend_from_slice(&[0; 4]); // reserved
-            }
-            Operation::Stat { follow } => {
-                out.extend_from_slice(&u32::from(follow).to_ne_bytes());
-                out.extend_from_slice(&[0; 4]); // reserved
-            }
-            Operation::List(start) | Operation::Tree(start) => start.encode(out),
-            Operation::Unknown { .. } => {}
-        }
+        question.encode_header(out);
     }
 }
 
@@ -192,29 +92,33 @@ impl<'a> Request<'a> {
             .take(MAX_PATH + 1)
             .position(|&byte| byte == 0)
             .ok_or(Malformed::UnterminatedPath)?;
+        let path = Path::new(OsStr::from_bytes(&rest[..length]));
         let extension = extension_after(text, size_of::<i32>() + length)
             .and_then(|bytes| bytes.strip_prefix(Extension::MAGIC))
-            .map(Extension::decode)
+            .map(|bytes| Extension::decode(bytes, path))
             .transpose()?;
-        let path = Path::new(OsStr::from_bytes(&rest[..length]));
-        Ok(Self { reply_queue: QueueId::new(id), path, extension })
+        let (question, extension) = match extension {
+            Some((question, extension)) => (question, Some(extension)),
+            None => (Question::new(path, Operation::Fetch(Range::WHOLE)), None),
+        };
+        Ok(Self { reply_queue: QueueId::new(id), question, extension })
     }
 
     /// Encodes the request as `mtext`, as short as possible.
     ///
     /// # Panics
-    /// The path contains a NUL or is longer than [`MAX_PATH`], or a [`Start`] is too long.
+    /// The path contains a NUL or is longer than [`MAX_PATH`].
     pub fn encode(&self) -> Vec<u8> {
-        let path = self.path.as_os_str().as_bytes();
+        let path = self.question.path.as_os_str().as_bytes();
         assert!(path.len() <= MAX_PATH && !path.contains(&0), "not a path");
-        let mut out = Vec::with_capacity(size_of::<i32>() + path.len() + 64);
+        let mut out = Vec::with_capacity(size_of::<i32>() + path.len() + 8 + Extension::SIZE);
         out.extend_from_slice(&self.reply_queue.get().to_ne_bytes());
         out.extend_from_slice(path);
         match &self.extension {
             None => out.push(0),
             Some(extension) => {
                 pad_to_extension(&mut out);
-                extension.encode(&mut out);
+                extension.encode(&self.question, &mut out);
             }
         }
         out

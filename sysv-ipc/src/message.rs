@@ -147,9 +147,34 @@ impl MessageBuffer {
     ) -> Result<usize, E> {
         self.block[0] = mtype.get();
         self.len = 0;
-        let len = source(self.room_mut())?;
-        self.set_len(len);
-        Ok(len)
+        self.append_with(source)
+    }
+
+    /// Appends bytes to the text.
+    ///
+    /// # Panics
+    /// If there is no room for them.
+    pub fn append(&mut self, bytes: &[u8]) {
+        let at = self.len;
+        self.room_mut()[at..at + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    /// Lets `source` write into the room after the text and return how many bytes it appended.
+    ///
+    /// # Errors
+    /// Those of `source`; nothing is then appended.
+    ///
+    /// # Panics
+    /// If `source` returns more than there is room for.
+    pub fn append_with<E>(
+        &mut self,
+        source: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<usize, E> {
+        let at = self.len;
+        let count = source(&mut self.room_mut()[at..])?;
+        self.set_len(at + count);
+        Ok(count)
     }
 
     /// A message of some of the bytes. Its type overwrites the eight bytes before them.
@@ -168,6 +193,16 @@ impl MessageBuffer {
     /// Whether a text of `len` bytes can be appended.
     pub fn has_room_for(&self, len: usize) -> bool {
         self.len.is_multiple_of(LONG) && self.capacity - self.len >= len
+    }
+
+    /// Removes the first `count` bytes of the text, and moves the others to the front.
+    ///
+    /// # Panics
+    /// If the text is shorter.
+    pub fn remove_front(&mut self, count: usize) {
+        let len = self.len;
+        self.room_mut().copy_within(count..len, 0);
+        self.len -= count;
     }
 
     /// Keeps the first `len` bytes of the text.

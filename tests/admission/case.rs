@@ -10,7 +10,7 @@ use proptest::sample::{Index, select};
 
 use super::queue_samples::{Member, QueueSamples};
 use crate::server::config::PlainPolicy;
-use crate::wire::{Arrived, Cookie, Extension, Operation, Range, Request, Start};
+use crate::wire::{Cookie, Extension, Operation, Question, Range, Request};
 use sysv_ipc::{Mode, QueueId};
 
 /// One set of requests, which is sent about every queue in turn.
@@ -36,7 +36,11 @@ pub(super) struct Server {
 
 #[derive(Debug, Clone)]
 enum Says {
-    Request { path: Vec<u8>, wants: Option<Operation<'static>> },
+    /// A plain request, or an extended one with the session flag or without it.
+    Request {
+        path: Vec<u8>,
+        wants: Option<(Operation, bool)>,
+    },
     Anything(Vec<u8>),
 }
 
@@ -94,28 +98,12 @@ fn servers() -> impl Strategy<Value = Server> {
 }
 
 fn requests() -> impl Strategy<Value = Says> {
-    let arrived = proptest::option::of((any::<u64>(), any::<u32>()));
-    let ranges = (any::<u64>(), any::<Option<u64>>(), arrived);
-    let ranges = ranges.prop_map(|(offset, length, arrived)| {
-        let range = Range { offset, length: length.filter(|&length| length != u64::MAX) };
-        arrived.map_or(Operation::Fetch(range), |(start, checksum)| {
-            Operation::Resume(range, Arrived { start: start.min(offset), checksum })
-        })
-    });
-    let unknown = (1..4_u16, 2..4_u16, 0..4_u32)
-        .prop_map(|(version, operation, flags)| Operation::Unknown { version, operation, flags });
-    let wants = prop_oneof![
-        2 => Just(None),
-        2 => ranges.prop_map(Some),
-        2 => select(vec![
-            Operation::Stat { follow: false },
-            Operation::List(Start { path: b"name", arrived: None }),
-            Operation::Tree(Start::BEGINNING),
-            Operation::Tree(Start { path: b"a/b", arrived: Some((7, 9)) }),
-        ])
-        .prop_map(Some),
-        1 => unknown.prop_map(Some),
-    ];
+    let range = any::<u64>().prop_map(|offset| Operation::Fetch(Range { offset, length: None }));
+    let unknown = (1..=5_u16, 0..=u16::MAX)
+        .prop_map(|(operation, flags)| Operation::Unknown { operation, flags: flags | 4 });
+    let known = select(vec![Operation::Stat { follow: false }, Operation::List, Operation::Enter]);
+    let operations = prop_oneof![2 => range, 2 => known, 1 => unknown];
+    let wants = proptest::option::of((operations, any::<bool>()));
     let paths = prop_oneof![
         19 => vec(1..=255_u8, 0..40),
         1 => Just(vec![b'/'; crate::wire::MAX_PATH]),
@@ -141,9 +129,12 @@ impl Case {
     fn text(&self, id: QueueId, cookie: Cookie) -> Vec<u8> {
         let mut text = match &self.says {
             Says::Request { path, wants } => {
-                let extension = wants.map(|operation| Extension { cookie, operation });
                 let path = Path::new(OsStr::from_bytes(path));
-                Request { reply_queue: id, path, extension }.encode()
+                let (operation, _) = wants.unwrap_or((Operation::Fetch(Range::WHOLE), false));
+                let extension =
+                    wants.map(|(_, session)| Extension { cookie, session, unknown_version: None });
+                let question = Question::new(path, operation);
+                Request { reply_queue: id, question, extension }.encode()
             }
             Says::Anything(bytes) => [&id.get().to_ne_bytes(), &bytes[..]].concat(),
         };

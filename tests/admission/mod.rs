@@ -21,7 +21,7 @@ use super::reply_to::Dialect;
 use crate::counters::RefusalReason;
 use crate::server::config::{Config, PlainPolicy};
 use crate::sys::geteuid;
-use crate::wire::{Operation, Range, Request};
+use crate::wire::{Operation, Request};
 use case::{Case, Server};
 use queue_samples::{ASKED, QueueSamples, Welcome};
 
@@ -86,7 +86,7 @@ enum Fate {
     Dropped,
 }
 
-/// Step 4 of "The life of a transfer" in docs/protocol.md.
+/// "Admission" in docs/protocol.md.
 fn fate(samples: &QueueSamples, server: Server, request: &Request<'_>) -> Fate {
     let Some(queue) = samples.find(request.reply_queue) else { return Fate::Dropped };
     if server.we_are_unknown {
@@ -97,8 +97,9 @@ fn fate(samples: &QueueSamples, server: Server, request: &Request<'_>) -> Fate {
         (Welcome::Extended, Some(extension))
             if extension.cookie.as_bytes() == queue.cookie.as_bytes() =>
         {
-            match extension.operation {
+            match request.question.operation {
                 Operation::Unknown { .. } => Fate::Told,
+                _ if extension.unknown_version.is_some() => Fate::Told,
                 _ => Fate::Admitted,
             }
         }
@@ -167,15 +168,14 @@ fn check_admitted(
         (admitted.caller.uid, admitted.caller.gid),
         (geteuid(), Gid::from_raw(nix::unistd::getegid().as_raw()))
     );
-    prop_assert_eq!(admitted.path, request.path);
+    prop_assert_eq!(admitted.question, request.question);
+    prop_assert_eq!(admitted.session, request.extension.is_some_and(|it| it.session));
     match (request.extension, admitted.reply.dialect) {
         (None, Dialect::Plain) => {
-            prop_assert_eq!(admitted.operation, Operation::Fetch(Range::WHOLE));
             prop_assert_ne!(status.permissions.mode, Mode::new(0o711));
             Ok("admitted: plain")
         }
         (Some(extension), Dialect::Extended(Some(cookie))) => {
-            prop_assert_eq!(admitted.operation, extension.operation);
             prop_assert_eq!(status.permissions.mode, Mode::new(0o711));
             prop_assert_eq!(cookie.as_bytes(), extension.cookie.as_bytes());
             Ok("admitted: extended")

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use sysv_ipc::Uid;
 
 use crate::ownership::lease;
-use crate::wire::{Cookie, LEASE_TYPE, Lease, Reply};
+use crate::wire::{Cookie, Failure, FrameType, LEASE_TYPE, Lease};
 use sysv_ipc::{
     Error, Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, QueueId, QueueSettings,
     QueueStatus, Select, SendError,
@@ -94,7 +94,7 @@ fn other_version(lease: &Lease) -> Messages {
 }
 
 fn data(lease: &Lease) -> (MessageType, Vec<u8>) {
-    (Reply::DATA, lease.encode().to_vec())
+    (FrameType::Data.mtype(), lease.encode().to_vec())
 }
 
 fn behind_data(lease: &Lease) -> Messages {
@@ -132,14 +132,10 @@ impl Member {
     /// Receives the FAILURE that must be in the queue.
     pub(super) fn take_failure(&self) -> Result<(), TestCaseError> {
         let mut message = MessageBuffer::with_capacity(8192);
-        let found = self.queue.try_receive(&mut message, Select::Type(Reply::FAILURE));
+        let found = self.queue.try_receive(&mut message, Select::Type(FrameType::Failure.mtype()));
         prop_assert_eq!(found, Ok(()), "its caller was told nothing");
-        match Reply::decode(message.mtype(), message.text()) {
-            Ok(Reply::Failure(failure)) => {
-                prop_assert_eq!(failure.errno, Some(Errno::EPROTONOSUPPORT));
-            }
-            other => return Err(TestCaseError::fail(format!("not a FAILURE: {other:?}"))),
-        }
+        let failure = Failure::decode(message.text());
+        prop_assert_eq!(failure.errno, Some(Errno::EPROTONOSUPPORT));
         let (before, now) = (self.left.get().unwrap(), self.queue.status().unwrap());
         prop_assert_eq!((before.messages, before.bytes), (now.messages, now.bytes));
         self.left.set(Some(now));
@@ -181,14 +177,16 @@ impl QueueSamples {
         let messages = messages(&lease);
         // The reaper removes a marked queue that is never used.
         if name == USED || messages.is_empty() {
-            send(&queue, Reply::DATA, b"").unwrap();
+            send(&queue, FrameType::Data.mtype(), b"").unwrap();
             queue.try_receive(&mut MessageBuffer::with_capacity(0), Select::Any).unwrap();
         }
         for (mtype, text) in messages {
             send(&queue, mtype, &text).unwrap();
         }
         match name {
-            FULL => while send(&queue, Reply::DATA, &[0; 64]) != Err(SendError::Full) {},
+            FULL => {
+                while send(&queue, FrameType::Data.mtype(), &[0; 64]) != Err(SendError::Full) {}
+            }
             // Skip it: a user namespace may have no other user.
             HANDED_OVER | PLAIN_HANDED_OVER if hand_over(&queue).is_err() => return,
             _ => {}

@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use mqfs::ownership::lease;
-use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE, Reply};
+use mqfs::wire::{Failure, FrameType, LEASE_TYPE, REPLY_QUEUE_MODE};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::waitpid;
@@ -17,8 +17,7 @@ use sysv_ipc::{Key, MessageBuffer, Queue, Select};
 
 use crate::support::{
     ATTACKER, Server, Site, VICTIM, as_root_in_own_namespace, as_root_in_own_pid_namespace,
-    children_of, fork_child, lease_of, reply_queues, request, run, state_of, unique_key, unshared,
-    wait_until,
+    fork_child, lease_of, reply_queues, request, run, state_of, unique_key, unshared, wait_until,
 };
 
 const FIRST: u32 = 64_181;
@@ -115,11 +114,11 @@ impl Sender {
         let cookie = lease_of(self.queue).cookie;
         site.requests().send(&request(self.queue, path, cookie)).unwrap();
         let mut answer = MessageBuffer::with_capacity(65_536);
-        let which = Select::UpTo(Reply::META);
+        let which = Select::UpTo(FrameType::Meta.mtype());
         wait_until("an answer", || self.queue.try_receive(&mut answer, which).is_ok());
-        match Reply::decode(answer.mtype(), answer.text()).unwrap() {
-            Reply::Failure(failure) => Err(String::from_utf8(failure.text).unwrap()),
-            _ => Ok(()),
+        match answer.mtype() == FrameType::Failure.mtype() {
+            true => Err(String::from_utf8(Failure::decode(answer.text()).text).unwrap()),
+            false => Ok(()),
         }
     }
 
@@ -148,6 +147,11 @@ fn gets(site: &Site, what: &str, theirs: &[u32], start: impl Fn(&Site) -> Sender
     }
 }
 
+/// The victim as a member of the first group.
+fn member(site: &Site) -> Sender {
+    Sender::start(site, || stay_victim([VICTIM; 2], &[FIRST]), |_| ())
+}
+
 /// Fails the test unless such a process gets nothing.
 #[track_caller]
 fn refuses(site: &Site, why: &str, start: impl Fn(&Site) -> Sender) {
@@ -156,125 +160,115 @@ fn refuses(site: &Site, why: &str, start: impl Fn(&Site) -> Sender) {
     }
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_caller_has_the_groups_of_its_process_and_none_of_the_servers() {
-    as_root_in_own_namespace(|| {
-        let site = site();
-        let plainly = |gid, groups: &'static [u32]| {
-            move |site: &Site| Sender::start(site, || stay_victim([gid; 2], groups), |_| ())
-        };
-        gets(&site, "no group but one's own", &[VICTIM], plainly(VICTIM, &[]));
-        gets(&site, "two more", &[VICTIM, FIRST, SECOND], plainly(VICTIM, &[FIRST, SECOND]));
-        gets(&site, "newgrp", &[FIRST, VICTIM], plainly(FIRST, &[VICTIM]));
-        gets(&site, "a thousand more", &[VICTIM, SECOND], |site| {
-            let many: Vec<_> = (70_000..71_000).chain([SECOND]).collect();
-            Sender::start(site, || stay_victim([VICTIM; 2], &many), |_| ())
-        });
-        let member = plainly(VICTIM, &[DENIED]);
-        assert_eq!(member(&site).ask(&site, "/denied"), Err("Permission denied".to_owned()));
-        assert_eq!(plainly(VICTIM, &[])(&site).ask(&site, "/denied"), Ok(()));
-        site.stop();
+    let site = site();
+    let plainly = |gid, groups: &'static [u32]| {
+        move |site: &Site| Sender::start(site, || stay_victim([gid; 2], groups), |_| ())
+    };
+    gets(&site, "no group but one's own", &[VICTIM], plainly(VICTIM, &[]));
+    gets(&site, "two more", &[VICTIM, FIRST, SECOND], plainly(VICTIM, &[FIRST, SECOND]));
+    gets(&site, "newgrp", &[FIRST, VICTIM], plainly(FIRST, &[VICTIM]));
+    gets(&site, "a thousand more", &[VICTIM, SECOND], |site| {
+        let many: Vec<_> = (70_000..71_000).chain([SECOND]).collect();
+        Sender::start(site, || stay_victim([VICTIM; 2], &many), |_| ())
     });
+    let member = plainly(VICTIM, &[DENIED]);
+    assert_eq!(member(&site).ask(&site, "/denied"), Err("Permission denied".to_owned()));
+    assert_eq!(plainly(VICTIM, &[])(&site).ask(&site, "/denied"), Ok(()));
+    site.stop();
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_group_that_the_process_has_lost_since_counts_no_more() {
-    as_root_in_own_namespace(|| {
-        let site = site();
-        gets(&site, "a revoked group", &[VICTIM], |site| {
-            let before = || become_victim(VICTIM, &[FIRST, SECOND]);
-            Sender::start(site, before, |_| stay_victim([VICTIM; 2], &[]))
-        });
-        // The queue's record (cgid) still names the first, and nothing proves the second.
-        gets(&site, "another gid", &[SECOND, 65_534], |site| {
-            let before = || become_victim(FIRST, &[]);
-            Sender::start(site, before, |_| stay_victim([VICTIM; 2], &[SECOND]))
-        });
-        site.stop();
+    let site = site();
+    gets(&site, "a revoked group", &[VICTIM], |site| {
+        let before = || become_victim(VICTIM, &[FIRST, SECOND]);
+        Sender::start(site, before, |_| stay_victim([VICTIM; 2], &[]))
     });
+    // The queue's record (cgid) still names the first, and nothing proves the second.
+    gets(&site, "another gid", &[SECOND, 65_534], |site| {
+        let before = || become_victim(FIRST, &[]);
+        Sender::start(site, before, |_| stay_victim([VICTIM; 2], &[SECOND]))
+    });
+    site.stop();
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn the_group_of_a_set_group_id_program_does_not_count() {
-    as_root_in_own_namespace(|| {
-        let site = site();
-        gets(&site, "its queue", &[VICTIM, 65_534], |site| {
-            Sender::start(site, || stay_victim([VICTIM, FIRST], &[VICTIM]), |_| ())
-        });
-        gets(&site, "executed since", &[VICTIM], |site| {
-            let before = || become_victim(VICTIM, &[]);
-            Sender::start(site, before, |_| stay_victim([VICTIM, FIRST], &[]))
-        });
-        gets(&site, "executed since, and its real group", &[65_534], |site| {
-            let before = || become_victim(VICTIM, &[]);
-            Sender::start(site, before, |_| stay_victim([FIRST; 2], &[]))
-        });
-        gets(&site, "executed since, and its groups swapped", &[65_534], |site| {
-            let before = || become_victim(VICTIM, &[]);
-            Sender::start(site, before, |_| stay_victim([FIRST, VICTIM], &[]))
-        });
-        // A program that is one.
-        let program = site.programs.path("mqfs-client");
-        chown(&program, None, Some(FIRST)).unwrap();
-        fs::set_permissions(&program, Permissions::from_mode(0o2755)).unwrap();
-        assert_eq!(site.denied(VICTIM, &FIRST.to_string()), "Permission denied");
-        assert_eq!(run(site.client(VICTIM).arg("/file")).success(), site.file);
-        site.stop();
+    let site = site();
+    gets(&site, "its queue", &[VICTIM, 65_534], |site| {
+        Sender::start(site, || stay_victim([VICTIM, FIRST], &[VICTIM]), |_| ())
     });
+    gets(&site, "executed since", &[VICTIM], |site| {
+        let before = || become_victim(VICTIM, &[]);
+        Sender::start(site, before, |_| stay_victim([VICTIM, FIRST], &[]))
+    });
+    gets(&site, "executed since, and its real group", &[65_534], |site| {
+        let before = || become_victim(VICTIM, &[]);
+        Sender::start(site, before, |_| stay_victim([FIRST; 2], &[]))
+    });
+    gets(&site, "executed since, and its groups swapped", &[65_534], |site| {
+        let before = || become_victim(VICTIM, &[]);
+        Sender::start(site, before, |_| stay_victim([FIRST, VICTIM], &[]))
+    });
+    // A program that is one.
+    let program = site.programs.path("mqfs-client");
+    chown(&program, None, Some(FIRST)).unwrap();
+    fs::set_permissions(&program, Permissions::from_mode(0o2755)).unwrap();
+    assert_eq!(site.denied(VICTIM, &FIRST.to_string()), "Permission denied");
+    assert_eq!(run(site.client(VICTIM).arg("/file")).success(), site.file);
+    site.stop();
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_program_that_the_process_executes_and_its_name_change_nothing() {
-    as_root_in_own_namespace(|| {
-        let site = site();
-        gets(&site, "exec", &[VICTIM, FIRST], |site| {
-            let before = || stay_victim([VICTIM; 2], &[FIRST]);
-            Sender::start(site, before, |_| {
-                let error = Command::new("sh").args(["-c", "kill -STOP $$"]).exec();
-                panic!("{error}");
-            })
-        });
-        gets(&site, "its name", &[VICTIM], |site| {
-            let before = || {
-                stay_victim([VICTIM; 2], &[]);
-                nix::sys::prctl::set_name(c"x\nGroups:\t64181").unwrap();
-            };
-            Sender::start(site, before, |_| ())
-        });
-        site.stop();
+    let site = site();
+    gets(&site, "exec", &[VICTIM, FIRST], |site| {
+        let before = || stay_victim([VICTIM; 2], &[FIRST]);
+        Sender::start(site, before, |_| {
+            let error = Command::new("sh").args(["-c", "kill -STOP $$"]).exec();
+            panic!("{error}");
+        })
     });
+    gets(&site, "its name", &[VICTIM], |site| {
+        let before = || {
+            stay_victim([VICTIM; 2], &[]);
+            nix::sys::prctl::set_name(c"x\nGroups:\t64181").unwrap();
+        };
+        Sender::start(site, before, |_| ())
+    });
+    site.stop();
 }
 
 /// Otherwise a member of a group could hide it, to read what is closed to the group.
-#[test]
+#[as_root_in_own_namespace]
 fn a_caller_whose_groups_cannot_be_told_any_more_is_refused() {
-    as_root_in_own_namespace(|| {
-        let site = site();
-        let member = || stay_victim([VICTIM; 2], &[DENIED]);
-        refuses(&site, GONE, |site| {
-            let sender = Sender::start(site, member, |_| ());
-            sender.end();
-            sender
-        });
-        refuses(&site, OTHER_UIDS, |site| {
-            Sender::start(site, || become_victim(VICTIM, &[DENIED]), |_| ())
-        });
-        refuses(&site, OTHER_UIDS, |site| {
-            let before = || become_victim(VICTIM, &[DENIED]);
-            Sender::start(site, before, |_| {
-                seteuid(Uid::from_raw(0)).unwrap();
-                let other = Uid::from_raw(ATTACKER);
-                setresuid(other, other, other).unwrap();
-            })
-        });
-        refuses(&site, USED, |site| {
-            Sender::start(site, member, |queue| {
-                let more = MessageBuffer::with_text(LEASE_TYPE, b"more");
-                queue.try_send(&more).unwrap();
-            })
-        });
-        site.stop();
+    let site = site();
+    let member = || stay_victim([VICTIM; 2], &[DENIED]);
+    refuses(&site, GONE, |site| {
+        let sender = Sender::start(site, member, |_| ());
+        sender.end();
+        sender
     });
+    refuses(&site, OTHER_UIDS, |site| {
+        Sender::start(site, || become_victim(VICTIM, &[DENIED]), |_| ())
+    });
+    refuses(&site, OTHER_UIDS, |site| {
+        let before = || become_victim(VICTIM, &[DENIED]);
+        Sender::start(site, before, |_| {
+            seteuid(Uid::from_raw(0)).unwrap();
+            let other = Uid::from_raw(ATTACKER);
+            setresuid(other, other, other).unwrap();
+        })
+    });
+    refuses(&site, USED, |site| {
+        Sender::start(site, member, |queue| {
+            let more = MessageBuffer::with_text(LEASE_TYPE, b"more");
+            queue.try_send(&more).unwrap();
+        })
+    });
+    site.stop();
 }
 
 #[test]
@@ -311,48 +305,42 @@ fn with_proc(options: &str) -> impl FnOnce(Command) -> Command {
     }
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn hidepid_hides_groups_only_from_a_server_that_is_not_in_its_group() {
-    as_root_in_own_namespace(|| {
-        let member =
-            |site: &Site| Sender::start(site, || stay_victim([VICTIM; 2], &[FIRST]), |_| ());
-        for options in ["hidepid=1", "hidepid=2"] {
-            let site = site_by(with_proc(options));
-            gets(&site, options, &[VICTIM, FIRST], member);
-            site.stop();
-        }
-        // Landlock denies what the right to trace a process would show.
-        let site = site_by(with_proc("hidepid=2,gid=64183"));
-        let outcome = member(&site).ask(&site, "/file");
-        if outcome != Ok(()) {
-            assert_eq!(outcome, Err(format!("{REFUSED}{GONE}")));
-            refuses(&site, GONE, member);
-        }
-        site.server.stop();
-    });
+    for options in ["hidepid=1", "hidepid=2"] {
+        let site = site_by(with_proc(options));
+        gets(&site, options, &[VICTIM, FIRST], member);
+        site.stop();
+    }
+    // Landlock denies what the right to trace a process would show.
+    let site = site_by(with_proc("hidepid=2,gid=64183"));
+    let outcome = member(&site).ask(&site, "/file");
+    if outcome != Ok(()) {
+        assert_eq!(outcome, Err(format!("{REFUSED}{GONE}")));
+        refuses(&site, GONE, member);
+    }
+    site.server.stop();
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_sandbox_with_a_pid_namespace_below_the_servers_keeps_its_groups() {
-    as_root_in_own_namespace(|| {
-        let site = site();
-        let mut client = Command::new("setpriv");
-        let (uid, groups) = (VICTIM.to_string(), format!("{FIRST},{SECOND}"));
-        client.args(["--reuid", &uid, "--regid", &uid, "--groups", &groups]);
-        let inner = site.client(VICTIM);
-        client.arg(inner.get_program()).args(inner.get_args()).arg(FIRST.to_string());
-        for options in [&["--pid", "--mount-proc"][..], &["--pid"]] {
-            let fetched = run(&mut unshared(options, &client)).success();
-            assert_eq!(fetched, b"for a group");
-        }
-        site.stop();
-    });
+    let site = site();
+    let mut client = Command::new("setpriv");
+    let (uid, groups) = (VICTIM.to_string(), format!("{FIRST},{SECOND}"));
+    client.args(["--reuid", &uid, "--regid", &uid, "--groups", &groups]);
+    let inner = site.client(VICTIM);
+    client.arg(inner.get_program()).args(inner.get_args()).arg(FIRST.to_string());
+    for options in [&["--pid", "--mount-proc"][..], &["--pid"]] {
+        let fetched = run(&mut unshared(options, &client)).success();
+        assert_eq!(fetched, b"for a group");
+    }
+    site.stop();
 }
 
 /// Ends a server below `unshare --fork` as [`Server::stop`] does.
 #[track_caller]
 fn stop_inner(server: Server) {
-    for inner in children_of(server.pid()) {
+    for inner in server.children() {
         kill(Pid::from_raw(inner), Signal::SIGTERM).unwrap();
     }
     let mut server = server;
@@ -360,38 +348,30 @@ fn stop_inner(server: Server) {
     assert!(status.success(), "{status}\n{}", server.log());
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_caller_that_the_server_cannot_see_has_no_groups() {
-    as_root_in_own_namespace(|| {
-        let member =
-            |site: &Site| Sender::start(site, || stay_victim([VICTIM; 2], &[FIRST]), |_| ());
-        for (options, why) in [
-            (&["--pid", "--mount-proc"][..], "its process is in a pid namespace that is not shown"),
-            (&["--pid"], "its process is in a pid namespace that is not shown"),
-        ] {
-            let site = site_by(|server| unshared(options, &server));
-            gets(&site, why, &[65_534], member);
-            let told = format!("unknown_groups=\"{why}\"");
-            wait_until("the log says so", || site.server.log().contains(&told));
-            let warned = site.server.log().contains("/proc shows another pid namespace");
-            assert_eq!(warned, options.len() == 1, "{}", site.server.log());
-            stop_inner(site.server);
-        }
-    });
+    let why = "its process is in a pid namespace that is not shown";
+    for options in [&["--pid", "--mount-proc"][..], &["--pid"]] {
+        let site = site_by(|server| unshared(options, &server));
+        gets(&site, why, &[65_534], member);
+        let told = format!("unknown_groups=\"{why}\"");
+        wait_until("the log says so", || site.server.log().contains(&told));
+        let warned = site.server.log().contains("/proc shows another pid namespace");
+        assert_eq!(warned, options.len() == 1, "{}", site.server.log());
+        stop_inner(site.server);
+    }
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_plain_request_proves_no_groups() {
-    as_root_in_own_namespace(|| {
-        let site = Site::start(&["--plain", "any"]);
-        site.put("theirs", 0o640, (0, VICTIM), "for a group");
-        site.put("own", 0o600, (VICTIM, 0), "for its owner");
-        let plainly = |path| run(site.client(VICTIM).args(["--plain", path]));
-        assert_eq!(run(site.client(VICTIM).arg("/theirs")).success(), b"for a group");
-        assert_eq!(plainly("/own").success(), b"for its owner");
-        assert!(plainly("/theirs").stderr.contains("Permission denied"));
-        let told = "unknown_groups=\"a plain request\"";
-        assert_eq!(site.server.log().matches(told).count(), 2, "{}", site.server.log());
-        site.stop();
-    });
+    let site = Site::start(&["--plain", "any"]);
+    site.put("theirs", 0o640, (0, VICTIM), "for a group");
+    site.put("own", 0o600, (VICTIM, 0), "for its owner");
+    let plainly = |path| run(site.client(VICTIM).args(["--plain", path]));
+    assert_eq!(run(site.client(VICTIM).arg("/theirs")).success(), b"for a group");
+    assert_eq!(plainly("/own").success(), b"for its owner");
+    assert!(plainly("/theirs").stderr.contains("Permission denied"));
+    let told = "unknown_groups=\"a plain request\"";
+    assert_eq!(site.server.log().matches(told).count(), 2, "{}", site.server.log());
+    site.stop();
 }

@@ -18,47 +18,37 @@ const UNKNOWN_UID: &str = "the caller's uid is unknown in this user namespace";
 const UNKNOWN_GID: &str = "the caller's gid is unknown in this user namespace";
 const DENIED: &str = "Permission denied";
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_user_cannot_fetch_a_file_that_only_root_may_read() {
-    as_root_in_own_namespace(|| {
-        let site = Site::start(&[]);
-        site.put("secret", 0o600, (0, 0), "secret");
-        assert_eq!(site.denied(VICTIM, "/secret"), DENIED);
-        site.stop();
-
-        let server = Server::start(&["--mode", "0622", "--root", "/"]);
-        let programs = ForEverybody::new();
-        for path in ["/etc/shadow", "/proc/1/environ", "/proc/kcore", "/proc/kmsg"] {
-            if Path::new(path).exists() {
-                let denied = run(programs.client(server.key, VICTIM).arg(path));
-                assert_eq!(denied.code(), Some(1), "{path}");
-                assert_eq!(denied.stdout, b"");
-                assert_eq!(denied.stderr, format!("mqfs-client: {path}: {DENIED}\n"));
-            }
+    let server = Server::start(&["--mode", "0622", "--root", "/"]);
+    let programs = ForEverybody::new();
+    for path in ["/etc/shadow", "/proc/1/environ", "/proc/kcore", "/proc/kmsg"] {
+        if Path::new(path).exists() {
+            let denied = run(programs.client(server.key, VICTIM).arg(path));
+            assert_eq!(denied.code(), Some(1), "{path}");
+            assert_eq!(denied.stdout, b"");
+            assert_eq!(denied.stderr, format!("mqfs-client: {path}: {DENIED}\n"));
         }
-        server.stop();
-    });
+    }
+    server.stop();
 }
 
 /// Keys of a session keyring give all its processes access to encrypted and network files:
 /// keyrings(7).
-#[test]
+#[as_root_in_own_namespace]
 fn a_child_cannot_use_the_servers_session_keyring() {
-    as_root_in_own_namespace(|| {
-        if !Path::new("/proc/keys").exists() {
-            return eprintln!("skipped: this kernel has no keys");
-        }
-        join_session_with_key(c"mqfs-test-secret");
-        let server = Server::start(&["--mode", "0622", "--root", "/proc"]);
-        let programs = ForEverybody::new();
-        let own = fs::read_to_string("/proc/keys").unwrap();
-        assert!(own.contains("mqfs-test-secret"), "the server's own: {own}");
-        let shown =
-            String::from_utf8(run(programs.client(server.key, VICTIM).arg("/keys")).success())
-                .unwrap();
-        assert!(!shown.contains("mqfs-test"), "{shown}");
-        server.stop();
-    });
+    if !Path::new("/proc/keys").exists() {
+        return eprintln!("skipped: this kernel has no keys");
+    }
+    join_session_with_key(c"mqfs-test-secret");
+    let server = Server::start(&["--mode", "0622", "--root", "/proc"]);
+    let programs = ForEverybody::new();
+    let own = fs::read_to_string("/proc/keys").unwrap();
+    assert!(own.contains("mqfs-test-secret"), "the server's own: {own}");
+    let shown =
+        String::from_utf8(run(programs.client(server.key, VICTIM).arg("/keys")).success()).unwrap();
+    assert!(!shown.contains("mqfs-test"), "{shown}");
+    server.stop();
 }
 
 /// Gives this thread, and what it starts, a session keyring with a key.
@@ -77,56 +67,52 @@ fn join_session_with_key(name: &CStr) {
 }
 
 /// The kernel shows this uid for every user without a mapping.
-#[test]
+#[as_root_in_own_namespace]
 fn the_overflow_uid_is_nobody_and_is_not_served() {
-    as_root_in_own_namespace(|| {
-        let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap();
-        let overflow = overflow.trim().parse().unwrap();
-        for operator in [0, OPERATOR] {
-            let site = Site::start_as(operator, &[]);
-            site.put("theirs", 0o600, (overflow, overflow), "theirs");
-            let victim = site.stuck_victim();
-            for path in ["/file", "/theirs"] {
-                unanswered(site.client(overflow).arg(path));
-            }
-            assert!(refusals(&site.server, UNKNOWN_UID) > 0, "{}", site.server.log());
-            site.finish_intact(victim);
-            site.stop();
+    let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap();
+    let overflow = overflow.trim().parse().unwrap();
+    for operator in [0, OPERATOR] {
+        let site = Site::start_as(operator, &[]);
+        site.put("theirs", 0o600, (overflow, overflow), "theirs");
+        let victim = site.stuck_victim();
+        for path in ["/file", "/theirs"] {
+            unanswered(site.client(overflow).arg(path));
         }
-    });
+        assert!(refusals(&site.server, UNKNOWN_UID) > 0, "{}", site.server.log());
+        site.finish_intact(victim);
+        site.stop();
+    }
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_server_in_a_user_namespace_refuses_unmapped_users() {
-    as_root_in_own_namespace(|| {
-        let inside = |command: Command| {
-            let mut inside = Command::new("setpriv");
-            let operator = OPERATOR.to_string();
-            inside.args(["--reuid", &operator, "--regid", &operator, "--clear-groups"]);
-            inside.args(["unshare", "--user", "--map-root-user"]);
-            inside.arg(command.get_program()).args(command.get_args());
-            inside
-        };
-        if !run(&mut inside(Command::new("true"))).status.success() {
-            return eprintln!("skipped: users may not make user namespaces here");
+    let inside = |command: Command| {
+        let mut inside = Command::new("setpriv");
+        let operator = OPERATOR.to_string();
+        inside.args(["--reuid", &operator, "--regid", &operator, "--clear-groups"]);
+        inside.args(["unshare", "--user", "--map-root-user"]);
+        inside.arg(command.get_program()).args(command.get_args());
+        inside
+    };
+    if !run(&mut inside(Command::new("true"))).status.success() {
+        return eprintln!("skipped: users may not make user namespaces here");
+    }
+    let site = Site::start_by(unique_key(), OPERATOR, &[], inside);
+    site.put("secret", 0o600, (OPERATOR, OPERATOR), "secret");
+    // The only mapped user, as root.
+    let fetched = run(site.client(OPERATOR).arg("/secret")).success();
+    assert_eq!(fetched, b"secret");
+    let victim = Stuck::start(site.client(OPERATOR).arg("/file"));
+    for uid in [VICTIM, 0] {
+        for path in ["/file", "/secret"] {
+            unanswered(site.client(uid).arg(path));
         }
-        let site = Site::start_by(unique_key(), OPERATOR, &[], inside);
-        site.put("secret", 0o600, (OPERATOR, OPERATOR), "secret");
-        // The only mapped user, as root.
-        let fetched = run(site.client(OPERATOR).arg("/secret")).success();
-        assert_eq!(fetched, b"secret");
-        let victim = Stuck::start(site.client(OPERATOR).arg("/file"));
-        for uid in [VICTIM, 0] {
-            for path in ["/file", "/secret"] {
-                unanswered(site.client(uid).arg(path));
-            }
-        }
-        wait_until("it has refused", || refusals(&site.server, UNKNOWN_UID) > 0);
-        unanswered(site.client(OPERATOR).gid(VICTIM).arg("/file"));
-        wait_until("it has refused", || refusals(&site.server, UNKNOWN_GID) > 0);
-        assert_eq!(site.server.log().matches("outcome=").count(), 1, "{}", site.server.log());
-        site.finish_intact(victim);
-        assert_eq!(run(site.client(OPERATOR).arg("/file")).success(), site.file);
-        site.server.stop();
-    });
+    }
+    wait_until("it has refused", || refusals(&site.server, UNKNOWN_UID) > 0);
+    unanswered(site.client(OPERATOR).gid(VICTIM).arg("/file"));
+    wait_until("it has refused", || refusals(&site.server, UNKNOWN_GID) > 0);
+    assert_eq!(site.server.log().matches("outcome=").count(), 1, "{}", site.server.log());
+    site.finish_intact(victim);
+    assert_eq!(run(site.client(OPERATOR).arg("/file")).success(), site.file);
+    site.server.stop();
 }

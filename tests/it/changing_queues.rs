@@ -12,7 +12,7 @@ use sysv_ipc::{MessageBuffer, MessageType, Mode, OwnedQueue, Queue, QueueSetting
 
 use crate::support::{
     ATTACKER, Attack, OPERATOR, Site, VICTIM, all_queues, as_root_in_own_namespace, noise, request,
-    run, sent, set, wait_until,
+    run, sent, set,
 };
 
 const DATA: MessageType = MessageType::new(2).unwrap();
@@ -114,30 +114,28 @@ fn ask(requests: Queue, message: &MessageBuffer) -> Result<(), Errno> {
     sent(requests.send(message))
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn callers_that_remove_and_change_their_queues_harm_nobody() {
-    as_root_in_own_namespace(|| {
-        for operator in [0, OPERATOR] {
-            let site = Site::start_as(operator, &["--stall-timeout", "2s"]);
-            let big = noise(4 << 20);
-            fs::write(site.at("big"), &big).unwrap();
-            let requests = site.requests();
-            let attack = |uid| Attack::start(uid, || trick_around(requests, operator, 2000));
-            let mut attacks = [attack(ATTACKER), attack(ATTACKER + 10)];
-            let mut fetched = 0;
-            while fetched < 3 || attacks.iter_mut().any(Attack::goes_on) {
-                let victim = run(site.client(VICTIM).arg("/big"));
-                assert!(victim.success() == big, "the victim's file is not what it was");
-                fetched += 1;
-            }
-            for attack in attacks {
-                assert_eq!(attack.finish(), Ok(()));
-            }
-            wait_until("no child hangs", || site.server.children().is_empty());
-            let left: Vec<_> =
-                all_queues().into_iter().filter(|&(queue, _)| queue != requests).collect();
-            assert_eq!(left, [], "queues left");
-            site.stop();
+    for operator in [0, OPERATOR] {
+        let site = Site::start_as(operator, &["--stall-timeout", "2s"]);
+        let big = noise(4 << 20);
+        fs::write(site.at("big"), &big).unwrap();
+        let requests = site.requests();
+        let attack = |uid| Attack::start(uid, || trick_around(requests, operator, 2000));
+        let mut attacks = [attack(ATTACKER), attack(ATTACKER + 10)];
+        let mut fetched = 0;
+        while fetched < 3 || attacks.iter_mut().any(Attack::goes_on) {
+            let victim = run(site.client(VICTIM).arg("/big"));
+            assert!(victim.success() == big, "the victim's file is not what it was");
+            fetched += 1;
         }
-    });
+        for attack in attacks {
+            assert_eq!(attack.finish(), Ok(()));
+        }
+        site.server.wait_until_idle();
+        let left: Vec<_> =
+            all_queues().into_iter().filter(|&(queue, _)| queue != requests).collect();
+        assert_eq!(left, [], "queues left");
+        site.stop();
+    }
 }

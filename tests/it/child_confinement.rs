@@ -13,8 +13,8 @@ use sysv_ipc::{OwnedQueue, QueueLimits};
 use tempfile::TempDir;
 
 use crate::support::{
-    ForEverybody, SOMEBODY, Server, Stuck, as_root_in_own_namespace, children_of, field,
-    leased_request, noise, private_queue_with, queue_of, run, state_of, unique_key, wait_until,
+    ForEverybody, SOMEBODY, Server, Stuck, as_root_in_own_namespace, field, leased_request, noise,
+    private_queue_with, queue_of, run, state_of, unique_key, wait_until,
 };
 
 /// A folder that everybody may read, with a file that is larger than any queue.
@@ -23,12 +23,6 @@ fn folder() -> TempDir {
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
     folder
-}
-
-/// The child that answers the only client.
-fn only_child(server: &Server) -> i32 {
-    wait_until("the child that removes orphans ends", || children_of(server.pid()).len() == 1);
-    children_of(server.pid())[0]
 }
 
 /// A field of /proc/PID/status, with single spaces.
@@ -44,15 +38,15 @@ fn assert_powerless(pid: i32) {
     assert_eq!(fs::metadata(format!("/proc/{pid}/environ")).unwrap().uid(), 0, "not dumpable");
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_child_of_roots_server_has_only_the_callers_identity() {
-    as_root_in_own_namespace(|| {
-        let folder = folder();
-        let root = folder.path().to_str().unwrap();
-        let server = Server::start(&["--root", root, "--mode", "0622"]);
-        let programs = ForEverybody::new();
-        let stuck = Stuck::start(programs.client(server.key, SOMEBODY).arg("/file"));
-        let child = only_child(&server);
+    let folder = folder();
+    let root = folder.path().to_str().unwrap();
+    let server = Server::start(&["--root", root, "--mode", "0622"]);
+    let programs = ForEverybody::new();
+    for paths in [&["/file"][..], &["/file", "/file"]] {
+        let stuck = Stuck::start(programs.client(server.key, SOMEBODY).args(paths));
+        let child = server.only_child().pid;
         let ids = [SOMEBODY.to_string().as_str(); 4].join(" ");
         assert_eq!(status(child, "Uid"), ids);
         assert_eq!(status(child, "Gid"), ids);
@@ -63,72 +57,66 @@ fn a_child_of_roots_server_has_only_the_callers_identity() {
         let uid = SOMEBODY.to_string();
         look.args(["--reuid", &uid, "--regid", &uid, "--clear-groups", "cat", &memory]);
         assert!(!run(&mut look).status.success(), "the caller sees into its child");
-        assert!(stuck.finish() == noise(1 << 20));
-        server.stop();
-    });
+        assert!(stuck.finish() == noise(1 << 20).repeat(paths.len()));
+        server.wait_until_idle();
+    }
+    server.stop();
 }
 
 /// Gives a command ambient capabilities, as `AmbientCapabilities=` does: capabilities(7).
-#[test]
+#[as_root_in_own_namespace]
 fn callers_do_not_get_the_capabilities_of_an_unprivileged_server() {
-    as_root_in_own_namespace(|| {
-        let folder = folder();
-        let secret = folder.path().join("secret");
-        fs::write(&secret, "secret").unwrap();
-        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
-        let (key, programs) = (unique_key(), ForEverybody::new());
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=64150", "--regid=64150", "--clear-groups"]);
-        command.args(["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]);
-        command.arg(programs.path("mqfs-server")).args(["-k", &key.to_string()]);
-        command.arg("--root").arg(folder.path());
-        let server = Server::start_as(key, &mut command);
-        assert_ne!(status(server.pid(), "CapEff"), "0000000000000000", "it has some to lose");
-        let mut client = programs.client(key, 64_150);
-        let denied = run(client.arg("/secret"));
-        assert_eq!(denied.stderr, "mqfs-client: /secret: Permission denied\n");
-        let stuck = Stuck::start(programs.client(key, 64_150).arg("/file"));
-        assert_powerless(only_child(&server));
-        assert!(stuck.finish() == noise(1 << 20));
-        server.stop();
-    });
+    let folder = folder();
+    let secret = folder.path().join("secret");
+    fs::write(&secret, "secret").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    let (key, programs) = (unique_key(), ForEverybody::new());
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=64150", "--regid=64150", "--clear-groups"]);
+    command.args(["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]);
+    command.arg(programs.path("mqfs-server")).args(["-k", &key.to_string()]);
+    command.arg("--root").arg(folder.path());
+    let server = Server::start_as(key, &mut command);
+    assert_ne!(status(server.pid(), "CapEff"), "0000000000000000", "it has some to lose");
+    let mut client = programs.client(key, 64_150);
+    let denied = run(client.arg("/secret"));
+    assert_eq!(denied.stderr, "mqfs-client: /secret: Permission denied\n");
+    let stuck = Stuck::start(programs.client(key, 64_150).arg("/file"));
+    assert_powerless(server.only_child().pid);
+    assert!(stuck.finish() == noise(1 << 20));
+    server.stop();
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_server_does_not_serve_its_own_memory() {
-    as_root_in_own_namespace(|| {
-        let (key, programs) = (unique_key(), ForEverybody::new());
-        let mut command = programs.server(key, 64_151);
-        let server = Server::start_as(key, command.args(["--mode", "0622", "--root", "/"]));
-        for file in ["mem", "maps", "environ", "auxv"] {
-            let path = format!("/proc/{}/{file}", server.pid());
-            let mut client = programs.client(key, SOMEBODY);
-            let denied = run(client.args(["--server-uid", "64151", &path]));
-            assert_eq!(denied.stderr, format!("mqfs-client: {path}: Permission denied\n"));
-        }
-        server.stop();
-    });
+    let (key, programs) = (unique_key(), ForEverybody::new());
+    let server =
+        Server::start_as(key, programs.server(key, 64_151).args(["--mode", "0622", "--root", "/"]));
+    for file in ["mem", "maps", "environ", "auxv"] {
+        let path = format!("/proc/{}/{file}", server.pid());
+        let mut client = programs.client(key, SOMEBODY);
+        let denied = run(client.args(["--server-uid", "64151", &path]));
+        assert_eq!(denied.stderr, format!("mqfs-client: {path}: Permission denied\n"));
+    }
+    server.stop();
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn an_unprivileged_server_warns_what_other_users_may_fetch() {
-    as_root_in_own_namespace(|| {
-        let (key, programs) = (unique_key(), ForEverybody::new());
-        for mode in ["0620", "0602", "0622"] {
-            let refused = run(programs.server(key, 64_152).args(["--mode", mode]));
-            assert_eq!(refused.code(), Some(2));
-            let expected = format!(
-                "mqfs-server: mode {mode} lets others ask, and they get whatever uid 64152 may \
+    let (key, programs) = (unique_key(), ForEverybody::new());
+    for mode in ["0620", "0602", "0622"] {
+        let refused = run(programs.server(key, 64_152).args(["--mode", mode]));
+        assert_eq!(refused.code(), Some(2));
+        let expected = format!(
+            "mqfs-server: mode {mode} lets others ask, and they get whatever uid 64152 may \
                  read: say with --root what that is (--root / for everything)\n"
-            );
-            assert_eq!(refused.stderr, expected);
-        }
-        for arguments in [&["--mode", "0600"][..], &["--mode", "0622", "--root", "/"]] {
-            let mut command = programs.server(key, 64_152);
-            Server::start_as(key, command.args(arguments)).stop();
-        }
-        Server::start(&["--mode", "0622"]).stop(); // root's
-    });
+        );
+        assert_eq!(refused.stderr, expected);
+    }
+    for arguments in [&["--mode", "0600"][..], &["--mode", "0622", "--root", "/"]] {
+        Server::start_as(key, programs.server(key, 64_152).args(arguments)).stop();
+    }
+    Server::start(&["--mode", "0622"]).stop(); // root's
 }
 
 /// A hand-made client, whose queue holds a whole file and more.
@@ -163,37 +151,35 @@ fn sparse(folder: &TempDir, size: u64) {
     fs::File::create(folder.path().join("sparse")).unwrap().set_len(size).unwrap();
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_stopped_child_sends_nothing_to_a_later_queue_with_its_clients_id() {
-    as_root_in_own_namespace(|| {
-        let folder = folder();
-        sparse(&folder, ByHand::ROOM / 2);
-        let root = folder.path().to_str().unwrap();
-        let server = Server::start(&["--root", root, "--reap-interval", "1h"]);
-        server.fetch("/file"); // it removes orphans first
-        let mut caught = None;
-        wait_until("a child is stopped in the middle of a transfer", || {
-            wait_until("nobody is served", || children_of(server.pid()).is_empty());
-            let by_hand = ByHand::new();
-            by_hand.ask(&server, "/sparse");
-            wait_until("it sends", || by_hand.queue.status().unwrap().messages > 10);
-            let child = children_of(server.pid()).first().copied();
-            let is_stopped = |child| {
-                let stopped = kill(Pid::from_raw(child), Signal::SIGSTOP).is_ok();
-                wait_until("it is stopped", || !matches!(state_of(child), Some('R' | 'S' | 'D')));
-                stopped && state_of(child) == Some('T')
-            };
-            caught = child.filter(|&child| is_stopped(child)).map(|child| (child, by_hand));
-            caught.is_some()
-        });
-        let (child, by_hand) = caught.unwrap();
-        let other = replace(by_hand.queue);
-        thread::sleep(Duration::from_secs(1)); // what the child takes for a pause
-        kill(Pid::from_raw(child), Signal::SIGCONT).unwrap();
-        wait_until("it gives up", || !children_of(server.pid()).contains(&child));
-        // One, if it was stopped between the check and the call: no system call does both.
-        assert!(other.status().unwrap().messages <= 1);
-        assert!(server.log().contains("client gone"), "{}", server.log());
-        server.stop();
+    let folder = folder();
+    sparse(&folder, ByHand::ROOM / 2);
+    let root = folder.path().to_str().unwrap();
+    let server = Server::start(&["--root", root, "--reap-interval", "1h"]);
+    server.fetch("/file"); // it removes orphans first
+    let mut caught = None;
+    wait_until("a child is stopped in the middle of a transfer", || {
+        server.wait_until_idle();
+        let by_hand = ByHand::new();
+        by_hand.ask(&server, "/sparse");
+        wait_until("it sends", || by_hand.queue.status().unwrap().messages > 10);
+        let child = server.children().first().copied();
+        let is_stopped = |child| {
+            let stopped = kill(Pid::from_raw(child), Signal::SIGSTOP).is_ok();
+            wait_until("it is stopped", || !matches!(state_of(child), Some('R' | 'S' | 'D')));
+            stopped && state_of(child) == Some('T')
+        };
+        caught = child.filter(|&child| is_stopped(child)).map(|child| (child, by_hand));
+        caught.is_some()
     });
+    let (child, by_hand) = caught.unwrap();
+    let other = replace(by_hand.queue);
+    thread::sleep(Duration::from_secs(1)); // what the child takes for a pause
+    kill(Pid::from_raw(child), Signal::SIGCONT).unwrap();
+    wait_until("it gives up", || !server.children().contains(&child));
+    // One, if it was stopped between the check and the call: no system call does both.
+    assert!(other.status().unwrap().messages <= 1);
+    assert!(server.log().contains("client gone"), "{}", server.log());
+    server.stop();
 }

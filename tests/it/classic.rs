@@ -13,19 +13,7 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::Signal;
 use sysv_ipc::{Key, Lock, SharedMemory};
 
-use crate::support::{
-    Finished, Running, all_queues, clear, in_own_namespace, program, queue_of, run, unique_key,
-};
-
-const PROGRAMS: [&str; 7] = [
-    "single_queue_server",
-    "single_queue_client",
-    "deadlock",
-    "priority",
-    "controller",
-    "restart",
-    "limits",
-];
+use crate::support::{Finished, Running, clear, in_own_namespace, program, queue_of, unique_key};
 
 /// A program that serves under a key of its own, ready for requests.
 struct Service {
@@ -115,34 +103,14 @@ fn assert_nothing_left(key: Key) {
     assert!(SharedMemory::open(key).is_err(), "shared memory is left");
 }
 
-#[test]
-fn every_program_tells_how_it_is_used() {
-    for name in PROGRAMS {
-        let help = String::from_utf8(run(program(name).arg("--help")).success()).unwrap();
-        assert!(help.contains(&format!("Usage: {name}")), "{help}");
-    }
-}
-
-#[test]
+#[in_own_namespace]
 fn a_program_whose_output_nobody_reads_ends_and_leaves_nothing() {
-    in_own_namespace(|| {
-        let key = unique_key();
-        for mut command in [program("priority"), program("limits"), on(key, "restart")] {
-            let (reader, writer) = std::io::pipe().unwrap();
-            drop(reader);
-            let ended = Running::start(command.stdout(writer).stderr(Stdio::piped())).finish();
-            assert_eq!((ended.code(), ended.stderr.as_str()), (Some(1), ""));
-            assert_nothing_left(key);
-        }
-        assert_eq!(own_queues(), 0, "queues left");
-    });
-}
-
-/// Queues that this test's programs made: others' may come and go where there is no own namespace.
-fn own_queues() -> usize {
-    let own = nix::unistd::geteuid();
-    all_queues()
-        .iter()
-        .filter(|(_, status)| status.permissions.cuid.as_raw() == own.as_raw() && own.is_root())
-        .count()
+    let key = unique_key();
+    for mut command in [program("priority"), program("limits"), on(key, "restart")] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ended = Running::start(command.stdout(writer).stderr(Stdio::piped())).finish();
+        assert_eq!((ended.code(), ended.stderr.as_str()), (Some(1), ""));
+        assert_nothing_left(key);
+    }
 }

@@ -1,5 +1,7 @@
 //! `mqfs-client`: output, where it is written, and errors.
 
+mod pool;
+
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStringExt;
@@ -13,9 +15,8 @@ use sysv_ipc::{Mode, OwnedQueue};
 use tempfile::TempDir;
 
 use crate::support::{
-    ForEverybody, Running, Server, as_root_in_own_namespace, client, in_own_namespace, noise,
-    queue_of, reply_queues, run, serve_folder, stuck_client, stuck_client_without_retries,
-    unique_key, wait_until,
+    Running, Server, as_root_in_own_namespace, client, in_own_namespace, noise, reply_queues, run,
+    serve_folder, stuck_client, stuck_client_without_retries, unique_key, wait_until,
 };
 
 /// A server of a folder, and the folder.
@@ -32,230 +33,210 @@ fn names_in(folder: &Path) -> Vec<String> {
     names
 }
 
-#[test]
+#[in_own_namespace]
 fn a_file_arrives_byte_for_byte() {
-    in_own_namespace(|| {
-        let (server, folder) = server();
-        for size in [0, 1, 8136, 8137, 1 << 20, (1 << 20) + 1] {
-            let content = noise(size);
-            fs::write(folder.path().join("file"), &content).unwrap();
-            assert!(server.fetch("/file") == content, "{size} bytes");
-        }
-        server.stop();
-    });
+    let (server, folder) = server();
+    for size in [0, 1, 8136, 8137, 1 << 20, (1 << 20) + 1] {
+        let content = noise(size);
+        fs::write(folder.path().join("file"), &content).unwrap();
+        assert!(server.fetch("/file") == content, "{size} bytes");
+    }
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn several_files_are_concatenated_like_cat() {
-    in_own_namespace(|| {
-        let (server, folder) = server();
-        fs::write(folder.path().join("a"), "first\n").unwrap();
-        fs::write(folder.path().join("b"), "second\n").unwrap();
-        let both = run(server.client().args(["/a", "b", "/missing", "/a"]));
-        assert_eq!(both.stdout, b"first\nsecond\nfirst\n", "what can be had is written");
-        assert_eq!(both.code(), Some(1));
-        assert_eq!(both.stderr, "mqfs-client: /missing: No such file or directory\n");
-        let quiet = run(server.client().args(["-q", "/missing"]));
-        assert_eq!((quiet.code(), &*quiet.stderr), (Some(1), ""));
-        server.stop();
-    });
+    let (server, folder) = server();
+    fs::write(folder.path().join("a"), "first\n").unwrap();
+    fs::write(folder.path().join("b"), "second\n").unwrap();
+    let both = run(server.client().args(["/a", "b", "/missing", "/a"]));
+    assert_eq!(both.stdout, b"first\nsecond\nfirst\n", "what can be had is written");
+    assert_eq!(both.code(), Some(1));
+    assert_eq!(both.stderr, "mqfs-client: /missing: No such file or directory\n");
+    wait_until("told", || server.log().contains(" questions=4 failures=1 bytes=19 "));
+    let quiet = run(server.client().args(["-q", "/missing"]));
+    assert_eq!((quiet.code(), &*quiet.stderr), (Some(1), ""));
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn verbose_says_what_was_verified() {
-    in_own_namespace(|| {
-        let (server, folder) = server();
-        fs::write(folder.path().join("check"), "123456789").unwrap();
-        let told = run(server.client().args(["-v", "/check"]));
-        let (first, second) = told.stderr.split_once('\n').unwrap();
-        assert_eq!(first, "mqfs-client: /check: 9 bytes, verified (CRC-32 cbf43926)");
-        assert!(second.starts_with("mqfs-client: 1 file, 9 bytes in 0."), "{second}");
-        assert!(second.ends_with("B/s\n") && second.lines().count() == 1, "{second}");
-        assert_eq!(told.stdout, b"123456789");
-        server.stop();
-    });
+    let (server, folder) = server();
+    fs::write(folder.path().join("check"), "123456789").unwrap();
+    let told = run(server.client().args(["-v", "/check"]));
+    let (first, second) = told.stderr.split_once('\n').unwrap();
+    assert_eq!(first, "mqfs-client: /check: 9 bytes, verified (CRC-32 cbf43926)");
+    assert!(second.starts_with("mqfs-client: 1 file, 9 bytes in 0."), "{second}");
+    assert!(second.ends_with("B/s\n") && second.lines().count() == 1, "{second}");
+    assert_eq!(told.stdout, b"123456789");
+    let told = run(server.client().args(["-v", "/check", "/none", "/check"])).stderr;
+    let lines: Vec<_> = told.lines().collect();
+    let missing = "mqfs-client: /none: No such file or directory";
+    assert_eq!(lines[..3], [first, missing, first]);
+    assert!(lines[3].starts_with("mqfs-client: 2 files, 18 bytes in "), "{told}");
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn an_output_file_appears_complete_or_not_at_all() {
-    in_own_namespace(|| {
-        let (server, folder) = server();
-        fs::write(folder.path().join("file"), noise(100_000)).unwrap();
-        let here = tempfile::tempdir().unwrap();
-        let target = here.path().join("target");
-        let fetch = |paths: &[&str]| run(server.client().arg("-o").arg(&target).args(paths)).code();
+    let (server, folder) = server();
+    fs::write(folder.path().join("file"), noise(100_000)).unwrap();
+    let here = tempfile::tempdir().unwrap();
+    let target = here.path().join("target");
+    let fetch = |paths: &[&str]| run(server.client().arg("-o").arg(&target).args(paths)).code();
 
-        assert_eq!(fetch(&["/missing"]), Some(1));
-        assert_eq!(names_in(here.path()), [""; 0], "nothing appears");
-        assert_eq!(fetch(&["/file"]), Some(0));
-        assert!(fs::read(&target).unwrap() == noise(100_000));
+    assert_eq!(fetch(&["/missing"]), Some(1));
+    assert_eq!(names_in(here.path()), [""; 0], "nothing appears");
+    assert_eq!(fetch(&["/file"]), Some(0));
+    assert!(fs::read(&target).unwrap() == noise(100_000));
 
-        fs::write(&target, "old").unwrap();
-        fs::set_permissions(&target, fs::Permissions::from_mode(0o640)).unwrap();
-        assert_eq!(fetch(&["/file", "/missing"]), Some(1));
-        assert_eq!(fs::read(&target).unwrap(), b"old", "nothing is clobbered");
-        assert_eq!(fetch(&["/file", "/file"]), Some(0));
-        assert_eq!(fs::read(&target).unwrap().len(), 200_000);
-        assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o640);
-        assert_eq!(names_in(here.path()), ["target"]);
-        server.stop();
-    });
+    fs::write(&target, "old").unwrap();
+    fs::set_permissions(&target, fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(fetch(&["/file", "/missing"]), Some(1));
+    assert_eq!(fs::read(&target).unwrap(), b"old", "nothing is clobbered");
+    assert_eq!(fetch(&["/file", "/file"]), Some(0));
+    assert_eq!(fs::read(&target).unwrap().len(), 200_000);
+    assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(names_in(here.path()), ["target"]);
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn output_follows_a_link_and_writes_to_a_fifo() {
-    in_own_namespace(|| {
-        let (server, folder) = server();
-        fs::write(folder.path().join("file"), "content").unwrap();
-        let here = tempfile::tempdir().unwrap();
-        let (target, link) = (here.path().join("target"), here.path().join("link"));
-        fs::write(&target, "old").unwrap();
-        symlink("target", &link).unwrap();
-        run(server.client().arg("-o").arg(&link).arg("/file")).success();
-        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(fs::read(&target).unwrap(), b"content");
+    let (server, folder) = server();
+    fs::write(folder.path().join("file"), "content").unwrap();
+    let here = tempfile::tempdir().unwrap();
+    let (target, link) = (here.path().join("target"), here.path().join("link"));
+    fs::write(&target, "old").unwrap();
+    symlink("target", &link).unwrap();
+    run(server.client().arg("-o").arg(&link).arg("/file")).success();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::read(&target).unwrap(), b"content");
 
-        let fifo = here.path().join("fifo");
-        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let mut command = server.client();
-        let client = Running::start(command.arg("-o").arg(&fifo).arg("/file"));
-        assert_eq!(fs::read(&fifo).unwrap(), b"content");
-        client.finish().success();
+    let fifo = here.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let client = Running::start(server.client().arg("-o").arg(&fifo).arg("/file"));
+    assert_eq!(fs::read(&fifo).unwrap(), b"content");
+    client.finish().success();
 
-        let folder = run(server.client().arg("-o").arg(here.path()).arg("/file"));
-        assert_eq!(folder.code(), Some(2));
-        assert!(folder.stderr.contains("Is a directory"), "{}", folder.stderr);
-        server.stop();
-    });
+    let folder = run(server.client().arg("-o").arg(here.path()).arg("/file"));
+    assert_eq!(folder.code(), Some(2));
+    assert!(folder.stderr.contains("Is a directory"), "{}", folder.stderr);
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn a_killed_client_leaves_no_temporary_file() {
-    in_own_namespace(|| {
-        let (server, folder) = server();
-        fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
-        let here = tempfile::tempdir().unwrap();
-        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-            server.freeze(); // so that it is still at work
-            let mut command = server.client();
-            command.arg("-o").arg(here.path().join("target")).arg("/file").stderr(Stdio::null());
-            let mut client = Running::start(&mut command);
-            wait_until("it has asked", || !reply_queues().is_empty());
-            client.signal(signal);
-            client.wait();
-            server.signal(Signal::SIGCONT);
-            assert_eq!(names_in(here.path()), [""; 0], "{signal}");
-            for queue in reply_queues() {
-                queue.remove().unwrap(); // what SIGKILL leaves
-            }
-        }
-        server.stop();
-    });
-}
-
-#[test]
-fn a_client_whose_output_is_closed_ends_like_a_filter() {
-    in_own_namespace(|| {
-        let (server, folder) = server();
-        fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
-        let mut client = stuck_client(&server, "/file");
-        drop(client.child().stdout.take());
-        let client = client.finish();
-        assert_eq!((client.code(), &*client.stderr), (Some(141), ""));
-        assert_eq!(reply_queues(), []);
-        server.stop();
-    });
-}
-
-#[test]
-fn a_full_disk_ends_with_status_1() {
-    in_own_namespace(|| {
-        let (server, folder) = server();
-        fs::write(folder.path().join("file"), "content").unwrap();
-        let full = File::options().write(true).open("/dev/full").unwrap();
+    let (server, folder) = server();
+    fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
+    let here = tempfile::tempdir().unwrap();
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        server.freeze(); // so that it is still at work
         let mut command = server.client();
-        let client = command.arg("/file").stdout(full).stderr(Stdio::piped());
-        let client = Running::start(client).finish();
-        assert_eq!(client.code(), Some(1));
-        assert!(
-            client.stderr.starts_with("mqfs-client: standard output: No space"),
-            "{}",
-            client.stderr
-        );
-        server.stop();
-    });
+        command.arg("-o").arg(here.path().join("target")).arg("/file").stderr(Stdio::null());
+        let mut client = Running::start(&mut command);
+        wait_until("it has asked", || !reply_queues().is_empty());
+        client.signal(signal);
+        client.wait();
+        server.signal(Signal::SIGCONT);
+        assert_eq!(names_in(here.path()), [""; 0], "{signal}");
+        for queue in reply_queues() {
+            queue.remove().unwrap(); // what SIGKILL leaves
+        }
+    }
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
+fn a_client_whose_output_is_closed_ends_like_a_filter() {
+    let (server, folder) = server();
+    fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
+    let mut client = stuck_client(&server, "/file");
+    drop(client.child().stdout.take());
+    let client = client.finish();
+    assert_eq!((client.code(), &*client.stderr), (Some(141), ""));
+    assert_eq!(reply_queues(), []);
+    server.stop();
+}
+
+#[in_own_namespace]
+fn a_full_disk_ends_with_status_1() {
+    let (server, folder) = server();
+    fs::write(folder.path().join("file"), "content").unwrap();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let mut command = server.client();
+    let client = command.arg("/file").stdout(full).stderr(Stdio::piped());
+    let client = Running::start(client).finish();
+    assert_eq!(client.code(), Some(1));
+    assert!(
+        client.stderr.starts_with("mqfs-client: standard output: No space"),
+        "{}",
+        client.stderr
+    );
+    server.stop();
+}
+
+#[in_own_namespace]
 fn without_a_server_a_client_ends_with_status_2_at_once() {
-    in_own_namespace(|| {
-        let start = Instant::now();
-        let key = unique_key();
-        let alone = run(client(key).arg("/etc/hostname"));
-        assert_eq!(alone.code(), Some(2));
-        let expected = format!("mqfs-client: no server: nothing is under key {key} ");
-        assert!(alone.stderr.starts_with(&expected), "{}", alone.stderr);
-        assert_eq!(alone.stderr.lines().count(), 1);
-        assert!(start.elapsed() < Duration::from_secs(10), "long before --timeout");
-        for bad in [
-            &["--key", "nonsense", "/f"][..],
-            &["--key", "0", "/f"],
-            &["--timeout", "x", "/f"],
-            &[],
-        ] {
-            let bad = run(crate::support::program("mqfs-client").args(bad));
-            assert_eq!(bad.code(), Some(2), "{}", bad.stderr);
-        }
-    });
+    let start = Instant::now();
+    let key = unique_key();
+    let alone = run(client(key).arg("/etc/hostname"));
+    assert_eq!(alone.code(), Some(2));
+    let expected = format!("mqfs-client: no server: nothing is under key {key} ");
+    assert!(alone.stderr.starts_with(&expected), "{}", alone.stderr);
+    assert_eq!(alone.stderr.lines().count(), 1);
+    assert!(start.elapsed() < Duration::from_secs(10), "long before --timeout");
+    for bad in
+        [&["--key", "nonsense", "/f"][..], &["--key", "0", "/f"], &["--timeout", "x", "/f"], &[]]
+    {
+        let bad = run(crate::support::program("mqfs-client").args(bad));
+        assert_eq!(bad.code(), Some(2), "{}", bad.stderr);
+    }
 }
 
-#[test]
+#[in_own_namespace]
 fn the_key_can_come_from_the_environment_or_a_file() {
-    in_own_namespace(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let server = Server::start(&["--root", "/proc"]);
-        let mut command = crate::support::program("mqfs-client");
-        command.env("MQFS_KEY", server.key.to_string());
-        assert!(!run(command.arg("/version")).success().is_empty());
-        server.stop();
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(&["--root", "/proc"]);
+    let mut command = crate::support::program("mqfs-client");
+    command.env("MQFS_KEY", server.key.to_string());
+    assert!(!run(command.arg("/version")).success().is_empty());
+    server.stop();
 
-        let key = sysv_ipc::Key::from_path(folder.path(), b'm').unwrap();
-        let mut command = crate::support::program("mqfs-server");
-        command.args(["--root", "/proc", "--key-file"]).arg(folder.path());
-        let server = Server::start_as(key, &mut command);
-        let mut command = crate::support::program("mqfs-client");
-        command.arg("--key-file").arg(folder.path()).arg("/version");
-        assert!(!run(&mut command).success().is_empty());
-        server.stop();
-    });
+    let key = sysv_ipc::Key::from_path(folder.path(), b'm').unwrap();
+    let mut command = crate::support::program("mqfs-server");
+    command.args(["--root", "/proc", "--key-file"]).arg(folder.path());
+    let server = Server::start_as(key, &mut command);
+    let mut command = crate::support::program("mqfs-client");
+    command.arg("--key-file").arg(folder.path()).arg("/version");
+    assert!(!run(&mut command).success().is_empty());
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn any_path_that_linux_has_works() {
-    in_own_namespace(|| {
-        let (server, folder) = server();
-        // 4,095 bytes: folders with names of 255 bytes, and a file.
-        let mut long = Vec::new();
-        while long.len() + 256 < 4095 {
-            long.extend_from_slice(&[b"/".as_slice(), &[b'd'; 255]].concat());
-        }
-        long.push(b'/');
-        long.resize(4095, b'f');
-        for name in [
-            b"/with space".to_vec(),
-            b"/with\nnewline".to_vec(),
-            b"/not\xff\xfeutf-8".to_vec(),
-            "/größe".as_bytes().to_vec(),
-            long,
-        ] {
-            create_below(folder.path(), &name);
-            assert_eq!(server.fetch(OsString::from_vec(name.clone())), name);
-        }
-        let missing = run(server.client().arg(OsString::from_vec(b"/x\x1b[31m\n\xff".to_vec())));
-        let expected = "mqfs-client: /x\\u{1b}[31m\\n\\xff: No such file or directory\n";
-        assert_eq!((missing.code(), missing.stderr.as_str()), (Some(1), expected));
-        server.stop();
-    });
+    let (server, folder) = server();
+    // 4,095 bytes: folders with names of 255 bytes, and a file.
+    let mut long = Vec::new();
+    while long.len() + 256 < 4095 {
+        long.extend_from_slice(&[b"/".as_slice(), &[b'd'; 255]].concat());
+    }
+    long.push(b'/');
+    long.resize(4095, b'f');
+    for name in [
+        b"/with space".to_vec(),
+        b"/with\nnewline".to_vec(),
+        b"/not\xff\xfeutf-8".to_vec(),
+        "/größe".as_bytes().to_vec(),
+        long,
+    ] {
+        create_below(folder.path(), &name);
+        assert_eq!(server.fetch(OsString::from_vec(name.clone())), name);
+    }
+    let missing = run(server.client().arg(OsString::from_vec(b"/x\x1b[31m\n\xff".to_vec())));
+    let expected = "mqfs-client: /x\\u{1b}[31m\\n\\xff: No such file or directory\n";
+    assert_eq!((missing.code(), missing.stderr.as_str()), (Some(1), expected));
+    server.stop();
 }
 
 /// Makes a file whose content is its name. It makes one folder at a time, because the whole path
@@ -274,122 +255,89 @@ fn create_below(folder: &Path, name: &[u8]) {
     std::io::Write::write_all(&mut File::from(file), name).unwrap();
 }
 
-#[test]
+#[in_own_namespace]
 fn an_impossible_path_ends_with_status_2() {
-    in_own_namespace(|| {
-        let (server, _folder) = server();
-        for (path, expected) in [
-            (String::new(), "mqfs-client: invalid path: a path must not be empty\n"),
-            ("a".repeat(4096), "mqfs-client: invalid path: 4096 bytes are more than 4095\n"),
-        ] {
-            let refused = run(server.client().arg("/ok").arg(path));
-            assert_eq!((refused.code(), refused.stderr.as_str()), (Some(2), expected));
-            assert_eq!(refused.stdout, b"", "before anything is fetched");
-        }
-        server.stop();
-    });
+    let (server, _folder) = server();
+    for (path, expected) in [
+        (String::new(), "mqfs-client: invalid path: a path must not be empty\n"),
+        ("a".repeat(4096), "mqfs-client: invalid path: 4096 bytes are more than 4095\n"),
+    ] {
+        let refused = run(server.client().arg("/ok").arg(path));
+        assert_eq!((refused.code(), refused.stderr.as_str()), (Some(2), expected));
+        assert_eq!(refused.stdout, b"", "before anything is fetched");
+    }
+    server.stop();
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_client_without_a_free_queue_names_the_remedy_and_the_server_goes_on() {
-    as_root_in_own_namespace(|| {
-        let (server, folder) = server();
-        fs::write(folder.path().join("file"), "content").unwrap();
-        fs::write("/proc/sys/kernel/msgmni", "3").unwrap();
-        let taken: Vec<_> =
-            (0..2).map(|_| OwnedQueue::private(Mode::new(0o600)).unwrap()).collect();
-        let refused = run(server.client().arg("/file"));
-        assert_eq!(refused.code(), Some(2));
-        assert_eq!(
-            refused.stderr,
-            "mqfs-client: /file: no queue left for the reply: 3 of 3 are in use \
+    let (server, folder) = server();
+    fs::write(folder.path().join("file"), "content").unwrap();
+    fs::write("/proc/sys/kernel/msgmni", "3").unwrap();
+    let taken: Vec<_> = (0..2).map(|_| OwnedQueue::private(Mode::new(0o600)).unwrap()).collect();
+    let refused = run(server.client().arg("/file"));
+    assert_eq!(refused.code(), Some(2));
+    assert_eq!(
+        refused.stderr,
+        "mqfs-client: /file: no queue left for the reply: 3 of 3 are in use \
              (mqfs-reap removes orphaned ones; raising kernel.msgmni makes room)\n"
-        );
-        drop(taken);
-        assert_eq!(server.fetch("/file"), b"content");
-        server.stop();
-    });
+    );
+    drop(taken);
+    assert_eq!(server.fetch("/file"), b"content");
+    server.stop();
 }
 
-#[test]
-fn a_client_sends_no_request_to_another_users_queue() {
-    as_root_in_own_namespace(|| {
-        let (key, programs) = (unique_key(), ForEverybody::new());
-        let mut command = programs.server(key, 64_131);
-        let squatter = Server::start_as(key, command.args(["--mode", "0622", "--root", "/proc"]));
-        squatter.freeze(); // what it is told would stay in its queue
-        let queue = queue_of(key).unwrap();
-        for owner in [64_131, 0] {
-            // The creator can still read it when root owns it.
-            let mut settings = queue.status().unwrap().settings();
-            settings.uid = sysv_ipc::Uid::from_raw(owner);
-            queue.set(&settings).unwrap();
-            let refused = run(programs.client(key, 64_130).arg("/f"));
-            assert_eq!(refused.code(), Some(2));
-            assert!(refused.stderr.contains("belongs to uid 64131"), "{}", refused.stderr);
-            assert_eq!(queue.status().unwrap().messages, 0);
-            assert_eq!(reply_queues(), []);
-        }
-    });
-}
-
-#[test]
+#[in_own_namespace]
 fn a_removed_reply_queue_is_an_incomplete_transfer() {
-    in_own_namespace(|| {
-        let (server, folder) = server();
-        fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
-        let client = stuck_client_without_retries(&server, "/file");
-        for queue in reply_queues() {
-            queue.remove().unwrap();
-        }
-        let client = client.finish();
-        assert_eq!(client.code(), Some(1));
-        let expected = "mqfs-client: /file: incomplete: the reply queue was removed\n";
-        assert_eq!(client.stderr, expected);
-        server.stop();
-    });
+    let (server, folder) = server();
+    fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
+    let client = stuck_client_without_retries(&server, "/file");
+    for queue in reply_queues() {
+        queue.remove().unwrap();
+    }
+    let client = client.finish();
+    assert_eq!(client.code(), Some(1));
+    let expected = "mqfs-client: /file: incomplete: the reply queue was removed\n";
+    assert_eq!(client.stderr, expected);
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn a_transfer_reads_like_a_file_and_fails_like_one() {
-    in_own_namespace(|| {
-        use std::io::{ErrorKind, Read};
-        let (server, folder) = server();
-        fs::write(folder.path().join("file"), noise(50_000)).unwrap();
-        let client = mqfs::Client::new(server.key);
-        let mut content = Vec::new();
-        let mut transfer = client.open("/file").unwrap();
-        assert_eq!(transfer.metadata().unwrap().len(), 50_000);
-        transfer.read_to_end(&mut content).unwrap();
-        assert!(content == noise(50_000));
-        assert!(transfer.is_verified() && transfer.received() == 50_000);
-        drop(transfer);
+    use std::io::{ErrorKind, Read};
+    let (server, folder) = server();
+    fs::write(folder.path().join("file"), noise(50_000)).unwrap();
+    let client = mqfs::Client::new(server.key);
+    let mut content = Vec::new();
+    let mut transfer = client.open("/file").unwrap();
+    assert_eq!(transfer.metadata().unwrap().len(), 50_000);
+    transfer.read_to_end(&mut content).unwrap();
+    assert!(content == noise(50_000));
+    assert!(transfer.is_verified() && transfer.received() == 50_000);
+    drop(transfer);
 
-        let missing = client.open("/missing").unwrap_err();
-        assert_eq!(missing.kind(), mqfs::ErrorKind::NotFound);
-        assert_eq!(missing.raw_os_error(), Some(libc::ENOENT));
-        let missing = std::io::Error::from(missing);
-        assert_eq!(missing.kind(), ErrorKind::NotFound);
-        assert!(missing.downcast::<mqfs::Error>().is_ok());
-        let unfinished = client.open("/file").unwrap();
-        drop(unfinished);
-        assert_eq!(reply_queues(), [], "dropping a transfer removes its queue");
-        server.stop();
-        assert_eq!(client.open("/file").unwrap_err().kind(), mqfs::ErrorKind::NoServer);
-    });
+    let missing = client.open("/missing").unwrap_err();
+    assert_eq!(missing.kind(), mqfs::ErrorKind::NotFound);
+    assert_eq!(missing.raw_os_error(), Some(libc::ENOENT));
+    let missing = std::io::Error::from(missing);
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    assert!(missing.downcast::<mqfs::Error>().is_ok());
+    let unfinished = client.open("/file").unwrap();
+    drop(unfinished);
+    assert_eq!(reply_queues(), [], "dropping a transfer removes its queue");
+    server.stop();
+    assert_eq!(client.open("/file").unwrap_err().kind(), mqfs::ErrorKind::NoServer);
 }
 
-#[test]
+#[in_own_namespace]
 fn cancelling_a_client_leaves_others_of_the_same_builder_alone() {
-    in_own_namespace(|| {
-        let (server, folder) = server();
-        fs::write(folder.path().join("file"), noise(50_000)).unwrap();
-        let builder = mqfs::Client::builder().key(server.key);
-        let (one, other) = (builder.build(), builder.build());
-        one.canceller().cancel();
-        assert_eq!(one.open("/file").unwrap_err().kind(), mqfs::ErrorKind::Cancelled);
-        assert_eq!(one.clone().open("/file").unwrap_err().kind(), mqfs::ErrorKind::Cancelled);
-        assert_eq!(other.open("/file").unwrap().metadata().unwrap().len(), 50_000);
-        server.stop();
-    });
+    let (server, folder) = server();
+    fs::write(folder.path().join("file"), noise(50_000)).unwrap();
+    let builder = mqfs::Client::builder().key(server.key);
+    let (one, other) = (builder.build(), builder.build());
+    one.canceller().cancel();
+    assert_eq!(one.open("/file").unwrap_err().kind(), mqfs::ErrorKind::Cancelled);
+    assert_eq!(one.clone().open("/file").unwrap_err().kind(), mqfs::ErrorKind::Cancelled);
+    assert_eq!(other.open("/file").unwrap().metadata().unwrap().len(), 50_000);
+    server.stop();
 }

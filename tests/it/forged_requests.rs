@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mqfs::ownership::lease;
 use mqfs::wire::{
-    Cookie, Extension, LEASE_TYPE, NORMAL_PRIORITY, Operation, REPLY_QUEUE_MODE, Request,
+    Cookie, Extension, LEASE_TYPE, NORMAL_PRIORITY, Operation, Question, REPLY_QUEUE_MODE, Request,
 };
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -38,9 +38,10 @@ fn guesses(queue: Queue) -> Vec<MessageBuffer> {
     // A request with bytes behind its end, and one with an unknown operation.
     let long = [guess([0; 16]).text(), &[0; 48]].concat();
     all.push(MessageBuffer::with_text(NORMAL_PRIORITY, &long));
-    let operation = Operation::Unknown { version: 2, operation: 7, flags: 1 };
-    let extension = Some(Extension { cookie: Cookie::new([0; 16]), operation });
-    let unknown = Request { reply_queue: queue.id(), path: "/file".as_ref(), extension };
+    let question = Question::new("/file".as_ref(), Operation::Unknown { operation: 7, flags: 1 });
+    let (cookie, unknown_version) = (Cookie::new([0; 16]), Some(2));
+    let extension = Some(Extension { cookie, session: true, unknown_version });
+    let unknown = Request { reply_queue: queue.id(), question, extension };
     all.push(MessageBuffer::with_text(NORMAL_PRIORITY, &unknown.encode()));
     all
 }
@@ -72,67 +73,63 @@ fn are_refused(site: &Site, reason: &str, all: &[MessageBuffer]) {
     wait_for_refusals(&site.server, reason, count, || requests.send(&all[0]).unwrap());
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn guessing_cookies_gets_nothing_into_another_users_transfer() {
-    as_root_in_own_namespace(|| {
-        for operator in [0, OPERATOR] {
-            let site = Site::start_as(operator, &[]);
-            let idle = Idle::new(site.requests(), VICTIM, operator);
-            let victim = site.stuck_victim();
-            for queue in [idle.queue, victim.queue] {
-                ask_as_attacker(&site, &guesses(queue));
-            }
-            are_refused(&site, "malformed", &cut_short(victim.queue));
-            are_refused(&site, WRONG_COOKIE, &guesses(victim.queue));
-            idle.assert_untouched();
-            site.finish_intact(victim);
-
-            // The same during the victim's transfer.
-            let requests = site.requests();
-            let mut guessing = Attack::start(ATTACKER, || {
-                loop {
-                    for (queue, _) in queues().map_err(crate::support::errno_of)? {
-                        let guess = request(queue, "/file", Cookie::new([0; 16]));
-                        sent(requests.send(&guess))?;
-                    }
-                    thread::sleep(Duration::from_micros(100));
-                }
-            });
-            (0..5).for_each(|_| site.fetch_intact());
-            assert!(guessing.goes_on());
-            guessing.stop();
-            idle.assert_untouched();
-            site.stop();
-        }
-    });
-}
-
-#[test]
-fn naming_all_nearby_queue_ids_reaches_nobody() {
-    as_root_in_own_namespace(|| {
-        let site = Site::start(&["--plain", "any"]);
-        let idle = Idle::new(site.requests(), VICTIM, VICTIM);
+    for operator in [0, OPERATOR] {
+        let site = Site::start_as(operator, &[]);
+        let idle = Idle::new(site.requests(), VICTIM, operator);
         let victim = site.stuck_victim();
-        let existing: Vec<_> = all_queues().iter().map(|(queue, _)| queue.id().get()).collect();
-        // An id is an index plus 32,768 times a sequence number: ipc/util.h.
-        let distances = (-3..=3).flat_map(|turn| (-3..=3).map(move |step| turn * 32_768 + step));
-        let mut ids: Vec<i32> =
-            distances.flat_map(|distance| existing.iter().map(move |id| id + distance)).collect();
-        ids.retain(|&id| id >= 0);
-        ids.push(i32::MAX);
-        let cookie = lease::new(QueueId::new(0)).unwrap().cookie;
-        let name_them = |ids: &[i32]| -> Vec<_> {
-            let queues = || ids.iter().map(|&id| Queue::from_id(QueueId::new(id)));
-            let extended = queues().map(|queue| request(queue, "/file", cookie));
-            extended.chain(queues().map(|queue| plain_request(queue, "/file"))).collect()
-        };
-        let (there, nowhere): (Vec<_>, Vec<_>) = ids.iter().partition(|id| existing.contains(id));
-        ask_as_attacker(&site, &name_them(&there));
-        are_refused(&site, NO_QUEUE, &name_them(&nowhere));
+        for queue in [idle.queue, victim.queue] {
+            ask_as_attacker(&site, &guesses(queue));
+        }
+        are_refused(&site, "malformed", &cut_short(victim.queue));
+        are_refused(&site, WRONG_COOKIE, &guesses(victim.queue));
         idle.assert_untouched();
         site.finish_intact(victim);
+
+        // The same during the victim's transfer.
+        let requests = site.requests();
+        let mut guessing = Attack::start(ATTACKER, || {
+            loop {
+                for (queue, _) in queues().map_err(crate::support::errno_of)? {
+                    let guess = request(queue, "/file", Cookie::new([0; 16]));
+                    sent(requests.send(&guess))?;
+                }
+                thread::sleep(Duration::from_micros(100));
+            }
+        });
+        (0..5).for_each(|_| site.fetch_intact());
+        assert!(guessing.goes_on());
+        guessing.stop();
+        idle.assert_untouched();
         site.stop();
-    });
+    }
+}
+
+#[as_root_in_own_namespace]
+fn naming_all_nearby_queue_ids_reaches_nobody() {
+    let site = Site::start(&["--plain", "any"]);
+    let idle = Idle::new(site.requests(), VICTIM, VICTIM);
+    let victim = site.stuck_victim();
+    let existing: Vec<_> = all_queues().iter().map(|(queue, _)| queue.id().get()).collect();
+    // An id is an index plus 32,768 times a sequence number: ipc/util.h.
+    let distances = (-3..=3).flat_map(|turn| (-3..=3).map(move |step| turn * 32_768 + step));
+    let mut ids: Vec<i32> =
+        distances.flat_map(|distance| existing.iter().map(move |id| id + distance)).collect();
+    ids.retain(|&id| id >= 0);
+    ids.push(i32::MAX);
+    let cookie = lease::new(QueueId::new(0)).unwrap().cookie;
+    let name_them = |ids: &[i32]| -> Vec<_> {
+        let queues = || ids.iter().map(|&id| Queue::from_id(QueueId::new(id)));
+        let extended = queues().map(|queue| request(queue, "/file", cookie));
+        extended.chain(queues().map(|queue| plain_request(queue, "/file"))).collect()
+    };
+    let (there, nowhere): (Vec<_>, Vec<_>) = ids.iter().partition(|id| existing.contains(id));
+    ask_as_attacker(&site, &name_them(&there));
+    are_refused(&site, NO_QUEUE, &name_them(&nowhere));
+    idle.assert_untouched();
+    site.finish_intact(victim);
+    site.stop();
 }
 
 /// Fails the test if this user can do anything with a queue, except what [`write`] says.
@@ -173,109 +170,101 @@ fn assert_lock_is_closed(site: &Site, uid: u32) {
     assert_eq!(as_user(uid, || lock.remove().map_err(crate::support::errno_of)), Err(Errno::EPERM));
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_third_user_cannot_touch_a_transfer_between_two_others() {
-    as_root_in_own_namespace(|| {
-        for operator in [0, OPERATOR] {
-            let site = Site::start_as(operator, &[]);
-            let idle = Idle::new(site.requests(), VICTIM, operator);
-            let victim = site.stuck_victim();
-            let status = victim.queue.status().unwrap();
-            let owner = if operator == 0 { VICTIM } else { operator };
-            assert_eq!(
-                (status.permissions.cuid.as_raw(), status.permissions.uid.as_raw()),
-                (VICTIM, owner)
-            );
-            assert_eq!(status.permissions.mode, REPLY_QUEUE_MODE);
-            for uid in [VICTIM, owner] {
-                assert_eq!(as_user(uid, || stat(victim.queue)), Ok(()), "both ends may read");
-            }
-
-            for queue in [victim.queue, idle.queue] {
-                assert_closed(queue, ATTACKER);
-                assert_eq!(write(queue, ATTACKER), Err(Errno::EACCES));
-            }
-            assert_lock_is_closed(&site, ATTACKER);
-            for uid in [ATTACKER, VICTIM] {
-                assert_closed(site.requests(), uid);
-                assert_eq!(write(site.requests(), uid), Ok(()), "everybody may ask");
-            }
-            assert_eq!(victim.queue.status().unwrap().settings(), status.settings());
-            idle.assert_untouched();
-            site.finish_intact(victim);
-            site.stop();
+    for operator in [0, OPERATOR] {
+        let site = Site::start_as(operator, &[]);
+        let idle = Idle::new(site.requests(), VICTIM, operator);
+        let victim = site.stuck_victim();
+        let status = victim.queue.status().unwrap();
+        let owner = if operator == 0 { VICTIM } else { operator };
+        assert_eq!(
+            (status.permissions.cuid.as_raw(), status.permissions.uid.as_raw()),
+            (VICTIM, owner)
+        );
+        assert_eq!(status.permissions.mode, REPLY_QUEUE_MODE);
+        for uid in [VICTIM, owner] {
+            assert_eq!(as_user(uid, || stat(victim.queue)), Ok(()), "both ends may read");
         }
-    });
+
+        for queue in [victim.queue, idle.queue] {
+            assert_closed(queue, ATTACKER);
+            assert_eq!(write(queue, ATTACKER), Err(Errno::EACCES));
+        }
+        assert_lock_is_closed(&site, ATTACKER);
+        for uid in [ATTACKER, VICTIM] {
+            assert_closed(site.requests(), uid);
+            assert_eq!(write(site.requests(), uid), Ok(()), "everybody may ask");
+        }
+        assert_eq!(victim.queue.status().unwrap().settings(), status.settings());
+        idle.assert_untouched();
+        site.finish_intact(victim);
+        site.stop();
+    }
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_replayed_request_does_not_reach_a_later_queue_with_the_same_id() {
-    as_root_in_own_namespace(|| {
-        for operator in [0, OPERATOR] {
-            let site = Site::start_as(operator, &[]);
-            let own = Idle::new(site.requests(), ATTACKER, operator);
-            let id = own.queue.id();
-            let valid = || request(own.queue, "/file", own.lease.cookie);
-            ask_as_attacker(&site, &[valid()]);
-            wait_until("it is in order", || own.queue.status().unwrap().messages > 1);
-            own.queue.remove().unwrap();
-            wait_until("its child has ended", || site.server.children().is_empty());
+    for operator in [0, OPERATOR] {
+        let site = Site::start_as(operator, &[]);
+        let own = Idle::new(site.requests(), ATTACKER, operator);
+        let id = own.queue.id();
+        let valid = || request(own.queue, "/file", own.lease.cookie);
+        ask_as_attacker(&site, &[valid()]);
+        wait_until("it is in order", || own.queue.status().unwrap().messages > 1);
+        own.queue.remove().unwrap();
+        site.server.wait_until_idle();
 
-            let_next_queue_have(id);
-            let victim = site.stuck_victim();
-            assert_eq!(victim.queue.id(), id);
-            are_refused(&site, WRONG_COOKIE, &[valid(), valid(), valid()]);
-            site.finish_intact(victim);
+        let_next_queue_have(id);
+        let victim = site.stuck_victim();
+        assert_eq!(victim.queue.id(), id);
+        are_refused(&site, WRONG_COOKIE, &[valid(), valid(), valid()]);
+        site.finish_intact(victim);
 
-            let_next_queue_have(id);
-            let idle = Idle::new(site.requests(), VICTIM, operator);
-            assert_eq!(idle.queue.id(), id);
-            are_refused(&site, WRONG_COOKIE, &[valid(), valid(), valid()]);
-            idle.assert_untouched();
-            site.stop();
-        }
-    });
+        let_next_queue_have(id);
+        let idle = Idle::new(site.requests(), VICTIM, operator);
+        assert_eq!(idle.queue.id(), id);
+        are_refused(&site, WRONG_COOKIE, &[valid(), valid(), valid()]);
+        idle.assert_untouched();
+        site.stop();
+    }
 }
 
 /// A child runs as its caller, who may stop it at any point.
-#[test]
+#[as_root_in_own_namespace]
 fn a_child_that_its_caller_stopped_cannot_send_to_another_user() {
-    as_root_in_own_namespace(|| {
-        let site = Site::start(&[]);
-        for _ in 0..10 {
-            let mut attacker = Stuck::start(site.client(ATTACKER).arg("/file"));
-            wait_until("the child that removes orphans ends", || site.server.children().len() == 1);
-            let child = site.server.children()[0];
-            let send = |signal| as_user(ATTACKER, || kill(Pid::from_raw(child), signal));
-            assert_eq!(send(Signal::SIGSTOP), Ok(()));
-            wait_until("it is stopped", || state_of(child) == Some('T'));
-            attacker.kill();
-            attacker.queue.remove().unwrap();
-            let_next_queue_have(attacker.queue.id());
-            let idle = Idle::new(site.requests(), VICTIM, VICTIM);
-            assert_eq!(idle.queue.id(), attacker.queue.id());
-            assert_eq!(send(Signal::SIGCONT), Ok(()));
-            wait_until("the child has ended", || !site.server.children().contains(&child));
-            idle.assert_untouched();
-        }
-        site.stop();
-    });
+    let site = Site::start(&[]);
+    for _ in 0..10 {
+        let mut attacker = Stuck::start(site.client(ATTACKER).arg("/file"));
+        wait_until("the child that removes orphans ends", || site.server.children().len() == 1);
+        let child = site.server.children()[0];
+        let send = |signal| as_user(ATTACKER, || kill(Pid::from_raw(child), signal));
+        assert_eq!(send(Signal::SIGSTOP), Ok(()));
+        wait_until("it is stopped", || state_of(child) == Some('T'));
+        attacker.kill();
+        attacker.queue.remove().unwrap();
+        let_next_queue_have(attacker.queue.id());
+        let idle = Idle::new(site.requests(), VICTIM, VICTIM);
+        assert_eq!(idle.queue.id(), attacker.queue.id());
+        assert_eq!(send(Signal::SIGCONT), Ok(()));
+        wait_until("the child has ended", || !site.server.children().contains(&child));
+        idle.assert_untouched();
+    }
+    site.stop();
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_plain_request_gets_nothing_into_another_users_transfer() {
-    as_root_in_own_namespace(|| {
-        for (policy, reason) in [("any", PLAIN_FOR_LEASED), ("owner", PLAIN), ("never", PLAIN)] {
-            let site = Site::start(&["--plain", policy]);
-            let idle = Idle::new(site.requests(), VICTIM, VICTIM);
-            let victim = site.stuck_victim();
-            let paths = ["/file", "/missing", "/", ""];
-            let name = |queue| paths.iter().map(move |path| plain_request(queue, path));
-            let all: Vec<_> = name(idle.queue).chain(name(victim.queue)).collect();
-            are_refused(&site, reason, &all);
-            idle.assert_untouched();
-            site.finish_intact(victim);
-            site.stop();
-        }
-    });
+    for (policy, reason) in [("any", PLAIN_FOR_LEASED), ("owner", PLAIN), ("never", PLAIN)] {
+        let site = Site::start(&["--plain", policy]);
+        let idle = Idle::new(site.requests(), VICTIM, VICTIM);
+        let victim = site.stuck_victim();
+        let paths = ["/file", "/missing", "/", ""];
+        let name = |queue| paths.iter().map(move |path| plain_request(queue, path));
+        let all: Vec<_> = name(idle.queue).chain(name(victim.queue)).collect();
+        are_refused(&site, reason, &all);
+        idle.assert_untouched();
+        site.finish_intact(victim);
+        site.stop();
+    }
 }

@@ -3,360 +3,213 @@
 use std::fs::{self};
 use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
-use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use mqfs::wire::{NORMAL_PRIORITY, REPLY_QUEUE_MODE};
+use mqfs::wire::NORMAL_PRIORITY;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sysv_ipc::{Lock, MessageBuffer, Mode, OwnedQueue, Select};
 
 use crate::support::{
-    ForEverybody, Running, SOMEBODY, Server, as_root_in_own_namespace, children_of,
-    in_own_namespace, noise, private_queue_with, program, queue_of, reply_queues, run, state_of,
-    stuck_client, unique_key, wait_until,
+    Running, Server, as_root_in_own_namespace, children_of, in_own_namespace, private_queue_with,
+    program, queue_of, reply_queues, run, serve_file, state_of, stuck_client, unique_key,
+    wait_until,
 };
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_client_sends_no_request_to_a_later_queue_with_its_servers_id() {
-    as_root_in_own_namespace(|| {
-        let first = Server::start(&["--root", "/proc"]);
-        let key = first.key;
-        let client = mqfs::Client::new(key);
-        let old = queue_of(key).unwrap().id();
-        first.stop();
-        let other = private_queue_with(old, Mode::new(0o600));
-        let second = Server::start_on(key, &["--root", "/proc"]);
-        let mut version = String::new();
-        client.open("/version").unwrap().read_to_string(&mut version).unwrap();
-        assert!(version.starts_with("Linux"));
-        assert_eq!(other.status().unwrap().sent_at, None);
-        second.stop();
-    });
+    let first = Server::start(&["--root", "/proc"]);
+    let key = first.key;
+    let client = mqfs::Client::new(key);
+    let old = queue_of(key).unwrap().id();
+    first.stop();
+    let other = private_queue_with(old, Mode::new(0o600));
+    let second = Server::start_on(key, &["--root", "/proc"]);
+    let mut version = String::new();
+    client.open("/version").unwrap().read_to_string(&mut version).unwrap();
+    assert!(version.starts_with("Linux"));
+    assert_eq!(other.status().unwrap().sent_at, None);
+    second.stop();
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_server_leaves_a_later_queue_with_its_old_id_alone() {
-    as_root_in_own_namespace(|| {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
-        let root = folder.path().to_str().unwrap();
-        let server = Server::start(&["--root", root, "--max-children", "1"]);
-        let stuck = stuck_client(&server, "/file"); // at the bound: it does not receive
-        let queue = queue_of(server.key).unwrap();
-        queue.remove().unwrap();
-        let other = private_queue_with(queue.id(), Mode::new(0o600));
-        other.send(&MessageBuffer::with_text(NORMAL_PRIORITY, b"not for the server")).unwrap();
-        drop(stuck);
-        wait_until("it has a new queue", || queue_of(server.key).is_some());
-        assert_eq!(server.fetch("/file").len(), 1 << 20);
-        server.stop();
-        assert_eq!(other.status().unwrap().messages, 1);
-    });
+    let (server, _folder, _) = serve_file(1 << 20, &["--max-children", "1"]);
+    let stuck = stuck_client(&server, "/file"); // at the bound: it does not receive
+    let queue = queue_of(server.key).unwrap();
+    queue.remove().unwrap();
+    let other = private_queue_with(queue.id(), Mode::new(0o600));
+    other.send(&MessageBuffer::with_text(NORMAL_PRIORITY, b"not for the server")).unwrap();
+    drop(stuck);
+    wait_until("it has a new queue", || queue_of(server.key).is_some());
+    assert_eq!(server.fetch("/file").len(), 1 << 20);
+    server.stop();
+    assert_eq!(other.status().unwrap().messages, 1);
 }
 
-#[test]
+#[in_own_namespace]
 fn a_server_whose_lock_was_removed_gives_way_to_the_next() {
-    in_own_namespace(|| {
-        let mut first = Server::start(&["--root", "/proc"]);
-        Lock::open(first.key).unwrap().remove().unwrap();
-        let second = Server::start_on(first.key, &["--root", "/proc"]);
-        assert_eq!(first.running().wait().code(), Some(2));
-        assert!(first.log().lines().count() < 5, "{}", first.log());
-        assert!(!second.fetch("/version").is_empty());
-        second.stop();
-    });
+    let mut first = Server::start(&["--root", "/proc"]);
+    Lock::open(first.key).unwrap().remove().unwrap();
+    let second = Server::start_on(first.key, &["--root", "/proc"]);
+    assert_eq!(first.running().wait().code(), Some(2));
+    assert!(first.log().lines().count() < 5, "{}", first.log());
+    assert!(!second.fetch("/version").is_empty());
+    second.stop();
 }
 
-#[test]
-fn a_server_retakes_its_lock_if_no_other_server_has() {
-    in_own_namespace(|| {
-        let server = Server::start(&["--root", "/proc"]);
-        Lock::open(server.key).unwrap().remove().unwrap();
-        let lost = queue_of(server.key).unwrap();
-        lost.remove().unwrap();
-        wait_until("it goes on", || queue_of(server.key).is_some_and(|queue| queue != lost));
-        assert_eq!(Lock::open(server.key).unwrap().is_held(), Ok(true));
-        server.stop();
-    });
-}
-
-#[test]
-fn a_caller_that_stops_its_child_does_not_keep_a_slot() {
-    in_own_namespace(|| {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
-        let root = folder.path().to_str().unwrap();
-        let limits = ["--max-children", "1", "--stall-timeout", "1s"];
-        let server = Server::start(&[&["--root", root][..], &limits].concat());
-        let _stuck = stuck_client(&server, "/file");
-        let child = children_of(server.pid())[0];
-        kill(Pid::from_raw(child), Signal::SIGSTOP).unwrap();
-        assert_eq!(server.fetch("/file").len(), 1 << 20);
-        assert!(server.log().contains("ending a child that somebody stopped"), "{}", server.log());
-        server.stop();
-    });
-}
-
-#[test]
+#[in_own_namespace]
 fn a_caller_that_kills_its_children_takes_no_slot_from_others() {
-    in_own_namespace(|| {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
-        let root = folder.path().to_str().unwrap();
-        let server = Server::start(&["--root", root, "--max-children", "1"]);
-        for signal in
-            [libc::SIGKILL, libc::SIGABRT, libc::SIGUSR1, libc::SIGRTMIN(), libc::SIGRTMAX()]
-        {
-            let stuck = stuck_client(&server, "/file");
-            let child = children_of(server.pid())[0];
-            let mut kill = Command::new("kill");
-            run(kill.arg(format!("-{signal}")).arg(child.to_string())).success();
-            wait_until("the child is gone", || children_of(server.pid()).is_empty());
-            drop(stuck);
-            assert_eq!(server.fetch("/file").len(), 1 << 20, "after signal {signal}");
-        }
-        server.stop();
-    });
+    let (server, _folder, _) = serve_file(1 << 20, &["--max-children", "1"]);
+    for signal in [libc::SIGKILL, libc::SIGABRT, libc::SIGUSR1, libc::SIGRTMIN(), libc::SIGRTMAX()]
+    {
+        let stuck = stuck_client(&server, "/file");
+        let child = server.children()[0];
+        run(Command::new("kill").arg(format!("-{signal}")).arg(child.to_string())).success();
+        server.wait_until_idle();
+        drop(stuck);
+        assert_eq!(server.fetch("/file").len(), 1 << 20, "after signal {signal}");
+    }
+    server.stop();
 }
 
-#[test]
-fn a_signal_to_the_servers_whole_group_lets_its_children_finish() {
-    in_own_namespace(|| {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGHUP] {
-            let key = unique_key();
-            let mut command = program("mqfs-server");
-            command.args(["-k", &key.to_string(), "--root"]).arg(folder.path()).process_group(0);
-            let mut server = Server::start_as(key, &mut command);
-            let client = stuck_client(&server, "/file");
-            killpg(Pid::from_raw(server.pid()), signal).unwrap();
-            wait_until("it stops", || queue_of(key).is_none());
-            assert!(client.finish().success() == noise(1 << 20), "{signal}");
-            assert!(server.running().wait().success(), "{signal}");
-        }
-    });
-}
-
-#[test]
+#[in_own_namespace]
 fn a_log_that_nobody_reads_delays_nobody() {
-    in_own_namespace(|| {
-        for (format, letter) in [("text", "x"), ("text", "\u{7f}"), ("json", "\u{1}")] {
-            let key = unique_key();
-            let mut command = program("mqfs-server");
-            command.args(["-k", &key.to_string(), "--root", "/proc", "--max-children", "2"]);
-            command.args(["--log-format", format]);
-            let mut server = Running::start(command.stdout(Stdio::null()).stderr(Stdio::piped()));
-            wait_until("it can be asked", || queue_of(key).is_some());
-            let paths: Vec<_> = (0..200).map(|_| letter.repeat(3000)).collect();
-            let clients = (0..4).map(|_| {
-                let mut client = crate::support::client(key);
-                Running::start(client.args(&paths).stdout(Stdio::piped()).stderr(Stdio::piped()))
-            });
-            for client in clients.collect::<Vec<_>>() {
-                assert_eq!(client.finish().code(), Some(1));
-            }
-            assert!(!run(crate::support::client(key).arg("/version")).success().is_empty());
-            server.signal(Signal::SIGTERM);
-            assert!(server.wait().success());
-        }
-    });
-}
-
-#[test]
-fn a_client_whose_standard_error_nobody_reads_still_cleans_up() {
-    in_own_namespace(|| {
-        let server = Server::start(&["--root", "/proc"]);
-        server.freeze();
-        let (_unread, mut full) = std::io::pipe().unwrap();
-        let flags = OFlag::from_bits_retain(fcntl(&full, FcntlArg::F_GETFL).unwrap());
-        fcntl(&full, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).unwrap();
-        while full.write(&[0; 4096]).is_ok() {}
-        fcntl(&full, FcntlArg::F_SETFL(flags)).unwrap();
-        let mut client = Running::start(server.client().arg("/version").stderr(full));
-        wait_until("it waits", || {
-            !reply_queues().is_empty() && state_of(client.pid()) == Some('S')
+    for (format, letter) in [("text", "x"), ("text", "\u{7f}"), ("json", "\u{1}")] {
+        let key = unique_key();
+        let mut command = program("mqfs-server");
+        command.args(["-k", &key.to_string(), "--root", "/proc", "--max-children", "2"]);
+        command.args(["--log-format", format]);
+        let mut server = Running::start(command.stdout(Stdio::null()).stderr(Stdio::piped()));
+        wait_until("it can be asked", || queue_of(key).is_some());
+        let paths: Vec<_> = (0..200).map(|_| letter.repeat(3000)).collect();
+        let clients = (0..4).map(|_| {
+            let mut client = crate::support::client(key);
+            Running::piped(client.args(&paths))
         });
-        client.signal(Signal::SIGTERM);
-        assert_eq!(client.wait().code(), Some(130));
-        assert_eq!(reply_queues(), []);
-        server.signal(Signal::SIGCONT);
-        server.stop();
-    });
-}
-
-#[test]
-fn a_request_for_a_fifo_does_not_disturb_its_writer() {
-    in_own_namespace(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let fifo = folder.path().join("fifo");
-        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let mut writer = Command::new("sh");
-        writer.args(["-c", r#"echo content > "$1""#, "sh"]).arg(&fifo);
-        let writer = Running::start(&mut writer);
-        let server = Server::start(&["--root".as_ref(), folder.path()]);
-        for _ in 0..20 {
-            assert_eq!(run(server.client().arg("/fifo")).code(), Some(1));
+        for client in clients.collect::<Vec<_>>() {
+            assert_eq!(client.finish().code(), Some(1));
         }
-        assert_eq!(fs::read(&fifo).unwrap(), b"content\n", "its reader gets it all");
-        writer.finish().success();
-        server.stop();
-    });
+        assert!(!run(crate::support::client(key).arg("/version")).success().is_empty());
+        server.signal(Signal::SIGTERM);
+        assert!(server.wait().success());
+    }
 }
 
-#[test]
-fn no_caller_can_fetch_the_servers_own_proc_files() {
-    as_root_in_own_namespace(|| {
-        let server = Server::start(&["--mode", "0622"]);
-        let programs = ForEverybody::new();
-        for path in ["/proc/self/maps", "/proc/thread-self/smaps", "/proc/self/cmdline"] {
-            let refused = run(programs.client(server.key, SOMEBODY).arg(path));
-            assert_eq!(refused.code(), Some(1), "{path}");
-            assert_eq!(refused.stderr, format!("mqfs-client: {path}: Permission denied\n"));
-        }
-        assert!(
-            !run(programs.client(server.key, SOMEBODY).arg("/proc/version")).success().is_empty()
-        );
-        server.stop();
-    });
+#[in_own_namespace]
+fn a_client_whose_standard_error_nobody_reads_still_cleans_up() {
+    let server = Server::start(&["--root", "/proc"]);
+    server.freeze();
+    let (_unread, mut full) = std::io::pipe().unwrap();
+    let flags = OFlag::from_bits_retain(fcntl(&full, FcntlArg::F_GETFL).unwrap());
+    fcntl(&full, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).unwrap();
+    while full.write(&[0; 4096]).is_ok() {}
+    fcntl(&full, FcntlArg::F_SETFL(flags)).unwrap();
+    let mut client = Running::start(server.client().arg("/version").stderr(full));
+    wait_until("it waits", || !reply_queues().is_empty() && state_of(client.pid()) == Some('S'));
+    client.signal(Signal::SIGTERM);
+    assert_eq!(client.wait().code(), Some(130));
+    assert_eq!(reply_queues(), []);
+    server.signal(Signal::SIGCONT);
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn output_through_a_link_reaches_a_file_without_a_name() {
-    in_own_namespace(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let link = folder.path().join("stdout");
-        symlink("/proc/self/fd/1", &link).unwrap();
-        let mut unnamed = tempfile::tempfile().unwrap();
-        let server = Server::start(&["--root", "/proc"]);
-        let mut command = server.client();
-        command.arg("-o").arg(&link).arg("/version").stdout(unnamed.try_clone().unwrap());
-        Running::start(&mut command).finish().success();
-        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        let mut content = String::new();
-        std::io::Seek::rewind(&mut unnamed).unwrap();
-        unnamed.read_to_string(&mut content).unwrap();
-        assert!(content.starts_with("Linux"), "{content:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("stdout");
+    symlink("/proc/self/fd/1", &link).unwrap();
+    let mut unnamed = tempfile::tempfile().unwrap();
+    let server = Server::start(&["--root", "/proc"]);
+    let mut command = server.client();
+    command.arg("-o").arg(&link).arg("/version").stdout(unnamed.try_clone().unwrap());
+    Running::start(&mut command).finish().success();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    let mut content = String::new();
+    std::io::Seek::rewind(&mut unnamed).unwrap();
+    unnamed.read_to_string(&mut content).unwrap();
+    assert!(content.starts_with("Linux"), "{content:?}");
 
-        // The same with a named file: what others write there before and after stays.
-        let named = folder.path().join("named");
-        let mut shell = Command::new("sh");
-        let script = r#"(echo before; "$1" -k "$2" -o /dev/stdout /version; echo after) > "$3""#;
-        shell.args(["-c", script, "sh"]).arg(server.client().get_program());
-        run(shell.arg(server.key.to_string()).arg(&named)).success();
-        let content = fs::read_to_string(&named).unwrap();
-        assert!(content.starts_with("before\nLinux") && content.ends_with("after\n"), "{content}");
+    // The same with a named file: what others write there before and after stays.
+    let named = folder.path().join("named");
+    let mut shell = Command::new("sh");
+    let script = r#"(echo before; "$1" -k "$2" -o /dev/stdout /version; echo after) > "$3""#;
+    shell.args(["-c", script, "sh"]).arg(server.client().get_program());
+    run(shell.arg(server.key.to_string()).arg(&named)).success();
+    let content = fs::read_to_string(&named).unwrap();
+    assert!(content.starts_with("before\nLinux") && content.ends_with("after\n"), "{content}");
 
-        let nowhere = folder.path().join("nowhere");
-        symlink("not-made", &nowhere).unwrap();
-        assert_eq!(run(server.client().arg("-o").arg(&nowhere).arg("/missing")).code(), Some(1));
-        assert!(!folder.path().join("not-made").exists());
+    let nowhere = folder.path().join("nowhere");
+    symlink("not-made", &nowhere).unwrap();
+    assert_eq!(run(server.client().arg("-o").arg(&nowhere).arg("/missing")).code(), Some(1));
+    assert!(!folder.path().join("not-made").exists());
 
-        let dangling = folder.path().join("dangling");
-        symlink("target", &dangling).unwrap();
-        run(server.client().arg("-o").arg(&dangling).arg("/version")).success();
-        assert!(fs::read_to_string(folder.path().join("target")).unwrap().starts_with("Linux"));
-        server.stop();
-    });
+    let dangling = folder.path().join("dangling");
+    symlink("target", &dangling).unwrap();
+    run(server.client().arg("-o").arg(&dangling).arg("/version")).success();
+    assert!(fs::read_to_string(folder.path().join("target")).unwrap().starts_with("Linux"));
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn a_plain_client_may_let_everybody_use_its_queue() {
-    in_own_namespace(|| {
-        let server = Server::start(&["--root", "/proc"]);
-        let reply = OwnedQueue::private(Mode::new(0o777)).unwrap();
-        let request = [&reply.id().get().to_ne_bytes()[..], b"/version\0"].concat();
-        let requests = queue_of(server.key).unwrap();
-        requests.send(&MessageBuffer::with_text(NORMAL_PRIORITY, &request)).unwrap();
-        let mut message = MessageBuffer::with_capacity(4096);
-        reply.receive(&mut message, Select::Any).unwrap();
-        assert!(message.text().starts_with(b"Linux"));
-        server.stop();
-    });
+    let server = Server::start(&["--root", "/proc"]);
+    let reply = OwnedQueue::private(Mode::new(0o777)).unwrap();
+    let request = [&reply.id().get().to_ne_bytes()[..], b"/version\0"].concat();
+    let requests = queue_of(server.key).unwrap();
+    requests.send(&MessageBuffer::with_text(NORMAL_PRIORITY, &request)).unwrap();
+    let mut message = MessageBuffer::with_capacity(4096);
+    reply.receive(&mut message, Select::Any).unwrap();
+    assert!(message.text().starts_with(b"Linux"));
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn a_file_size_limit_ends_with_status_1() {
-    in_own_namespace(|| {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
-        let server = Server::start(&["--root".as_ref(), folder.path()]);
-        let mut command = Command::new("prlimit");
-        command
-            .arg("--fsize=4096")
-            .arg(server.client().get_program())
-            .args(server.client().get_args());
-        let limited = run(command.arg("-o").arg(folder.path().join("copy")).arg("/file"));
-        assert_eq!(limited.code(), Some(1));
-        assert!(limited.stderr.ends_with("File too large\n"), "{}", limited.stderr);
-        assert_eq!(limited.stderr.lines().count(), 1);
-        assert!(!folder.path().join("copy").exists());
-        server.stop();
-    });
+    let (server, folder, _) = serve_file(1 << 20, &[]);
+    let mut command = Command::new("prlimit");
+    command.arg("--fsize=4096").arg(server.client().get_program()).args(server.client().get_args());
+    let limited = run(command.arg("-o").arg(folder.path().join("copy")).arg("/file"));
+    assert_eq!(limited.code(), Some(1));
+    assert!(limited.stderr.ends_with("File too large\n"), "{}", limited.stderr);
+    assert_eq!(limited.stderr.lines().count(), 1);
+    assert!(!folder.path().join("copy").exists());
+    server.stop();
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn queue_limits_that_are_too_small_are_reported() {
-    as_root_in_own_namespace(|| {
-        let server = Server::start(&["--root", "/proc"]);
-        for limit in ["msgmax", "msgmnb"] {
-            let path = format!("/proc/sys/kernel/{limit}");
-            let normal = fs::read(&path).unwrap();
-            fs::write(&path, "50").unwrap();
-            let refused = run(server.client().arg("/version"));
-            assert_eq!(refused.code(), Some(2), "{limit}: {}", refused.stderr);
-            assert!(refused.stderr.contains("queues are too small here"), "{}", refused.stderr);
-            fs::write(&path, normal).unwrap();
-        }
-        server.stop();
-    });
+    let server = Server::start(&["--root", "/proc"]);
+    for limit in ["msgmax", "msgmnb"] {
+        let path = format!("/proc/sys/kernel/{limit}");
+        let normal = fs::read(&path).unwrap();
+        fs::write(&path, "50").unwrap();
+        let refused = run(server.client().arg("/version"));
+        assert_eq!(refused.code(), Some(2), "{limit}: {}", refused.stderr);
+        assert!(refused.stderr.contains("queues are too small here"), "{}", refused.stderr);
+        fs::write(&path, normal).unwrap();
+    }
+    server.stop();
 }
 
 /// As process 1 of a pid namespace a server inherits the children of dead processes.
-#[test]
+#[as_root_in_own_namespace]
 fn a_server_with_pid_1_survives_a_crowd_of_orphans() {
-    as_root_in_own_namespace(|| {
-        let key = unique_key();
-        let mut command = Command::new("unshare");
-        // The shell becomes the server; the orphans end while it serves.
-        let orphans = r#"for i in $(seq 100); do (sleep 0.3 &); done; exec "$@""#;
-        command.args([
-            "--pid",
-            "--fork",
-            "--mount-proc",
-            "--kill-child",
-            "sh",
-            "-c",
-            orphans,
-            "sh",
-        ]);
-        command.arg(program("mqfs-server").get_program());
-        command.args(["-k", &key.to_string(), "--root", "/proc", "--max-children", "2"]);
-        let server = Server::start_as(key, &mut command);
-        for _ in 0..100 {
-            assert!(!server.fetch("/version").is_empty());
-        }
-        let init = children_of(server.pid())[0];
-        wait_until("the orphans are reaped", || children_of(init).is_empty());
-        kill(Pid::from_raw(init), Signal::SIGTERM).unwrap();
-        let mut server = server;
-        assert!(server.running().wait().success());
-    });
-}
-
-#[test]
-fn a_marked_queue_without_a_lease_is_no_reply_queue() {
-    in_own_namespace(|| {
-        let server = Server::start(&["--root", "/proc"]);
-        // A plain request that names a queue about to get its lease.
-        let marked = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
-        let request = [&marked.id().get().to_ne_bytes()[..], b"/version\0"].concat();
-        let requests = queue_of(server.key).unwrap();
-        requests.send(&MessageBuffer::with_text(NORMAL_PRIORITY, &request)).unwrap();
-        wait_until("it was refused", || server.log().contains("names an extended client's queue"));
-        assert_eq!(marked.status().unwrap().messages, 0);
-        server.stop();
-    });
+    let key = unique_key();
+    let mut command = Command::new("unshare");
+    // The shell becomes the server; the orphans end while it serves.
+    let orphans = r#"for i in $(seq 100); do (sleep 0.3 &); done; exec "$@""#;
+    command.args(["--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", orphans, "sh"]);
+    command.arg(program("mqfs-server").get_program());
+    command.args(["-k", &key.to_string(), "--root", "/proc", "--max-children", "2"]);
+    let server = Server::start_as(key, &mut command);
+    for _ in 0..100 {
+        assert!(!server.fetch("/version").is_empty());
+    }
+    let init = server.children()[0];
+    wait_until("the orphans are reaped", || children_of(init).is_empty());
+    kill(Pid::from_raw(init), Signal::SIGTERM).unwrap();
+    let mut server = server;
+    assert!(server.running().wait().success());
 }

@@ -57,137 +57,128 @@ fn refused(command: &mut Command) -> String {
     stderr
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_client_sends_no_request_to_a_squatters_queue() {
-    as_root_in_own_namespace(|| {
-        let programs = ForEverybody::new();
-        // The modes of another program, of an mqfs server, of an open and of a closed queue.
-        for mode in [0o622, 0o733, 0o711, 0o666, 0o777, 0o600, 0] {
-            let squatter = Squatter::start(unique_key(), mode, |_| Ok(()));
-            let ask = |uid, plain: &[&str]| {
-                let mut client = programs.client(squatter.key, uid);
-                refused(client.args(plain).arg("/file"))
-            };
-            for uid in [VICTIM, OPERATOR, 0] {
-                let expected = format!(
-                    "mqfs-client: not trusted: the queue under key {} belongs to uid {ATTACKER}, \
+    let programs = ForEverybody::new();
+    // The modes of another program, of an mqfs server, of an open and of a closed queue.
+    for mode in [0o622, 0o733, 0o711, 0o666, 0o777, 0o600, 0] {
+        let squatter = Squatter::start(unique_key(), mode, |_| Ok(()));
+        let ask = |uid, plain: &[&str]| {
+            let mut client = programs.client(squatter.key, uid);
+            refused(client.args(plain).arg("/file"))
+        };
+        for uid in [VICTIM, OPERATOR, 0] {
+            let expected = format!(
+                "mqfs-client: not trusted: the queue under key {} belongs to uid {ATTACKER}, \
                      not to root or you\n",
-                    squatter.key
-                );
-                assert_eq!(ask(uid, &[]), expected, "{mode:o}");
-                assert_eq!(ask(uid, &["--plain"]), expected);
-                assert_eq!(ask(uid, &["--server-uid", &OPERATOR.to_string()]), expected);
-            }
-            squatter.assert_was_sent_nothing();
-            // The creator can still read it after giving it away.
-            for owner in [0, VICTIM] {
-                let given = as_user(ATTACKER, || {
-                    let settings =
-                        squatter.queue.status().map_err(crate::support::errno_of)?.settings();
-                    set(
-                        squatter.queue,
-                        &QueueSettings { uid: sysv_ipc::Uid::from_raw(owner), ..settings },
-                    )
-                });
-                assert_eq!(given, Ok(()));
-                assert!(ask(VICTIM, &[]).contains(&format!("belongs to uid {ATTACKER}")));
-            }
-            squatter.assert_was_sent_nothing();
+                squatter.key
+            );
+            assert_eq!(ask(uid, &[]), expected, "{mode:o}");
+            assert_eq!(ask(uid, &["--plain"]), expected);
+            assert_eq!(ask(uid, &["--server-uid", &OPERATOR.to_string()]), expected);
         }
-    });
+        squatter.assert_was_sent_nothing();
+        // The creator can still read it after giving it away.
+        for owner in [0, VICTIM] {
+            let given = as_user(ATTACKER, || {
+                let settings =
+                    squatter.queue.status().map_err(crate::support::errno_of)?.settings();
+                set(
+                    squatter.queue,
+                    &QueueSettings { uid: sysv_ipc::Uid::from_raw(owner), ..settings },
+                )
+            });
+            assert_eq!(given, Ok(()));
+            assert!(ask(VICTIM, &[]).contains(&format!("belongs to uid {ATTACKER}")));
+        }
+        squatter.assert_was_sent_nothing();
+    }
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn roots_server_replaces_a_squatters_marked_queue_and_semaphore() {
-    as_root_in_own_namespace(|| {
-        for taken in [false, true] {
-            let key = unique_key();
-            let mut squatter = Squatter::start(key, 0o733, |queue| {
-                let lock = Lock::open_or_create(key, Mode::new(0o666)).unwrap();
-                if taken {
-                    let _ = lock.try_acquire().unwrap();
-                }
-                received(queue.receive(&mut MessageBuffer::with_capacity(8192), Select::Any))
-            });
-            wait_until("it has a semaphore", || {
-                Lock::open(key).is_ok_and(|lock| !taken || lock.is_held() == Ok(true))
-            });
-            let site = Site::start_on(key, 0, &[]);
-            assert!(!exists(squatter.queue));
-            assert!(site.server.log().contains("removed foreign semaphores"));
-            wait_until("the squatter has lost its queue", || !squatter.process.goes_on());
-            site.stop();
-        }
-    });
-}
-
-#[test]
-fn roots_server_replaces_a_squatters_unmarked_queue_only_once_its_reader_is_dead() {
-    as_root_in_own_namespace(|| {
-        let (key, programs) = (unique_key(), ForEverybody::new());
-        let mut squatter = Squatter::start(key, 0o622, |queue| {
+    for taken in [false, true] {
+        let key = unique_key();
+        let mut squatter = Squatter::start(key, 0o733, |queue| {
+            let lock = Lock::open_or_create(key, Mode::new(0o666)).unwrap();
+            if taken {
+                let _ = lock.try_acquire().unwrap();
+            }
             received(queue.receive(&mut MessageBuffer::with_capacity(8192), Select::Any))
         });
-        let start = || refused(programs.server(key, 0).args(["--root", "/proc"]));
-        let named = format!("key {key} is in use: queue {} is another", squatter.queue.id());
-        let unread = start();
-        assert!(unread.contains(&named), "{unread}");
-        assert!(unread.contains("nothing says who receives from it"), "{unread}");
-        assert!(unread.contains(&format!("ipcrm -Q {key}")), "{unread}");
-
-        let message = MessageBuffer::with_text(NORMAL_PRIORITY, b"");
-        assert_eq!(as_user(ATTACKER, || sent(squatter.queue.try_send(&message))), Ok(()));
-        wait_until("it has read", || squatter.queue.status().unwrap().last_receiver.is_some());
-        let reader = squatter.queue.status().unwrap().last_receiver.unwrap();
-        let read = start();
-        assert!(
-            read.contains(&named) && read.contains(&format!("pid {reader} received")),
-            "{read}"
-        );
-        assert!(exists(squatter.queue));
-        assert!(Lock::open(key).is_err(), "a server that gives up leaves no lock");
-
-        squatter.process.stop();
+        wait_until("it has a semaphore", || {
+            Lock::open(key).is_ok_and(|lock| !taken || lock.is_held() == Ok(true))
+        });
         let site = Site::start_on(key, 0, &[]);
         assert!(!exists(squatter.queue));
+        assert!(site.server.log().contains("removed foreign semaphores"));
+        wait_until("the squatter has lost its queue", || !squatter.process.goes_on());
         site.stop();
-    });
+    }
 }
 
-#[test]
+#[as_root_in_own_namespace]
+fn roots_server_replaces_a_squatters_unmarked_queue_only_once_its_reader_is_dead() {
+    let (key, programs) = (unique_key(), ForEverybody::new());
+    let mut squatter = Squatter::start(key, 0o622, |queue| {
+        received(queue.receive(&mut MessageBuffer::with_capacity(8192), Select::Any))
+    });
+    let start = || refused(programs.server(key, 0).args(["--root", "/proc"]));
+    let named = format!("key {key} is in use: queue {} is another", squatter.queue.id());
+    let unread = start();
+    assert!(unread.contains(&named), "{unread}");
+    assert!(unread.contains("nothing says who receives from it"), "{unread}");
+    assert!(unread.contains(&format!("ipcrm -Q {key}")), "{unread}");
+
+    let message = MessageBuffer::with_text(NORMAL_PRIORITY, b"");
+    assert_eq!(as_user(ATTACKER, || sent(squatter.queue.try_send(&message))), Ok(()));
+    wait_until("it has read", || squatter.queue.status().unwrap().last_receiver.is_some());
+    let reader = squatter.queue.status().unwrap().last_receiver.unwrap();
+    let read = start();
+    assert!(read.contains(&named) && read.contains(&format!("pid {reader} received")), "{read}");
+    assert!(exists(squatter.queue));
+    assert!(Lock::open(key).is_err(), "a server that gives up leaves no lock");
+
+    squatter.process.stop();
+    let site = Site::start_on(key, 0, &[]);
+    assert!(!exists(squatter.queue));
+    site.stop();
+}
+
+#[as_root_in_own_namespace]
 fn another_users_server_names_the_squatter_and_leaves_it_alone() {
-    as_root_in_own_namespace(|| {
-        let (key, programs) = (unique_key(), ForEverybody::new());
-        let squatter = Squatter::start(key, 0o733, |_| Ok(()));
-        let start = || refused(programs.server(key, OPERATOR).args(["--root", "/proc"]));
-        let said = start();
-        assert!(said.contains(&format!("it belongs to uid {ATTACKER}")), "{said}");
-        assert!(exists(squatter.queue));
-        let squat = || Lock::open_or_create(key, Mode::new(0o666)).map(drop);
+    let (key, programs) = (unique_key(), ForEverybody::new());
+    let squatter = Squatter::start(key, 0o733, |_| Ok(()));
+    let start = || refused(programs.server(key, OPERATOR).args(["--root", "/proc"]));
+    let said = start();
+    assert!(said.contains(&format!("it belongs to uid {ATTACKER}")), "{said}");
+    assert!(exists(squatter.queue));
+    for mode in [0o666, 0o600] {
+        let squat = || Lock::open_or_create(key, Mode::new(mode)).map(drop);
         assert_eq!(as_user(ATTACKER, || squat().map_err(crate::support::errno_of)), Ok(()));
         let said = start();
-        assert!(said.contains(&format!("its semaphore belongs to uid {ATTACKER}")), "{said}");
-    });
+        let expected = format!("its semaphore belongs to uid {ATTACKER} (as root: ipcrm -S");
+        assert!(said.contains(&expected), "{said}");
+        Lock::open(key).unwrap().remove().unwrap();
+    }
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_persistent_squatter_does_not_keep_roots_server_from_starting() {
-    as_root_in_own_namespace(|| {
-        let key = unique_key();
-        let mut squatter = Attack::start(ATTACKER, || {
-            loop {
-                let _ = OwnedQueue::create(key, Mode::new(0o733)).map(OwnedQueue::release);
-                let _ = Lock::open_or_create(key, Mode::new(0o644));
-            }
-        });
-        wait_until("it squats", || queue_of(key).is_some());
-        for _ in 0..5 {
-            let site = Site::start_on(key, 0, &[]);
-            assert_eq!(site.requests().status().unwrap().permissions.cuid, sysv_ipc::Uid::ROOT);
-            site.stop();
+    let key = unique_key();
+    let mut squatter = Attack::start(ATTACKER, || {
+        loop {
+            let _ = OwnedQueue::create(key, Mode::new(0o733)).map(OwnedQueue::release);
+            let _ = Lock::open_or_create(key, Mode::new(0o644));
         }
-        assert!(squatter.goes_on());
-        squatter.stop();
-        clear(key);
     });
+    wait_until("it squats", || queue_of(key).is_some());
+    for _ in 0..5 {
+        let site = Site::start_on(key, 0, &[]);
+        assert_eq!(site.requests().status().unwrap().permissions.cuid, sysv_ipc::Uid::ROOT);
+        site.stop();
+    }
+    assert!(squatter.goes_on());
+    squatter.stop();
+    clear(key);
 }

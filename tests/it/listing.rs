@@ -29,185 +29,166 @@ fn server() -> (Server, tempfile::TempDir) {
     (server, folder)
 }
 
-#[test]
+#[in_own_namespace]
 fn a_listing_matches_ls() {
-    in_own_namespace(|| {
-        let (server, folder) = server();
-        let ours = String::from_utf8(run(server.client().args(["-l", "/"])).success()).unwrap();
-        let mut ls = Command::new("ls");
-        ls.env("LC_ALL", "C").arg("-lA").arg(folder.path());
-        let theirs = String::from_utf8(run(&mut ls).success()).unwrap();
-        let words = |text: &str| -> Vec<Vec<String>> {
-            let lines = text.lines().filter(|line| !line.starts_with("total"));
-            lines.map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
-        };
-        assert_eq!(words(&ours), words(&theirs));
-        let one = run(server.client().args(["--list", "/file"])).success();
-        assert!(String::from_utf8(one).unwrap().ends_with(" /file\n"));
-        let both = run(server.client().args(["-l", "/dir", "/none", "/to-dir"]));
-        assert_eq!(both.code(), Some(1));
-        assert_eq!(both.stderr, "mqfs-client: /none: No such file or directory\n");
-        let both = String::from_utf8(both.stdout).unwrap();
-        assert!(both.starts_with("/dir:\n-") && both.contains("\n\n/to-dir:\n-"), "{both}");
-        server.stop();
-    });
+    let (server, folder) = server();
+    let ours = String::from_utf8(run(server.client().args(["-l", "/"])).success()).unwrap();
+    let mut ls = Command::new("ls");
+    ls.env("LC_ALL", "C").arg("-lA").arg(folder.path());
+    let theirs = String::from_utf8(run(&mut ls).success()).unwrap();
+    let words = |text: &str| -> Vec<Vec<String>> {
+        let lines = text.lines().filter(|line| !line.starts_with("total"));
+        lines.map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+    };
+    assert_eq!(words(&ours), words(&theirs));
+    let one = run(server.client().args(["--list", "/file"])).success();
+    assert!(String::from_utf8(one).unwrap().ends_with(" /file\n"));
+    let both = run(server.client().args(["-l", "/dir", "/none", "/to-dir"]));
+    assert_eq!(both.code(), Some(1));
+    assert_eq!(both.stderr, "mqfs-client: /none: No such file or directory\n");
+    let both = String::from_utf8(both.stdout).unwrap();
+    assert!(both.starts_with("/dir:\n-") && both.contains("\n\n/to-dir:\n-"), "{both}");
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn names_are_escaped_for_a_terminal_and_complete_in_json() {
-    in_own_namespace(|| {
-        let (server, folder) = server();
-        let hostile = std::ffi::OsStr::from_bytes(b"x\x1b[31m\n\xff");
-        fs::write(folder.path().join("dir").join(hostile), "12345").unwrap();
-        symlink("\x1b]0;title\x07", folder.path().join("dir/target")).unwrap();
-        let no_text = std::ffi::OsStr::from_bytes(b"\xfe");
-        symlink(no_text, folder.path().join("dir/where")).unwrap();
-        let shown = run(server.client().args(["-l", "/dir"])).success();
-        let shown = String::from_utf8(shown).unwrap();
-        assert!(shown.contains("x\\u{1b}[31m\\n\\xff\n"), "{shown}");
-        assert!(shown.contains("target -> \\u{1b}]0;title\\u{7}\n"), "{shown}");
-        assert_eq!(shown.lines().count(), 4);
-        fs::write(folder.path().join("dir/z\u{9b}2J"), "").unwrap();
-        let lines = run(server.client().args(["-l", "--json", "/dir"])).success();
-        let lines = String::from_utf8(lines).unwrap();
-        assert!(!lines.contains('\u{9b}'), "{lines}");
-        let lines: Vec<Value> =
-            lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(lines[0]["name"], "below");
-        assert_eq!(lines[1]["target"], "\x1b]0;title\x07");
-        assert_eq!(lines[1].get("target_hex"), None);
-        assert_eq!(lines[2]["target_hex"], "fe");
-        assert_eq!(lines[3]["name_hex"], "781b5b33316d0aff");
-        assert_eq!(lines[4]["name"], "z\u{9b}2J");
-        assert_eq!((&lines[3]["size"], &lines[3]["kind"]), (&5.into(), &"regular file".into()));
-        server.stop();
-    });
+    let (server, folder) = server();
+    let hostile = std::ffi::OsStr::from_bytes(b"x\x1b[31m\n\xff");
+    fs::write(folder.path().join("dir").join(hostile), "12345").unwrap();
+    symlink("\x1b]0;title\x07", folder.path().join("dir/target")).unwrap();
+    let no_text = std::ffi::OsStr::from_bytes(b"\xfe");
+    symlink(no_text, folder.path().join("dir/where")).unwrap();
+    let shown = run(server.client().args(["-l", "/dir"])).success();
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(shown.contains("x\\u{1b}[31m\\n\\xff\n"), "{shown}");
+    assert!(shown.contains("target -> \\u{1b}]0;title\\u{7}\n"), "{shown}");
+    assert_eq!(shown.lines().count(), 4);
+    fs::write(folder.path().join("dir/z\u{9b}2J"), "").unwrap();
+    let lines = run(server.client().args(["-l", "--json", "/dir"])).success();
+    let lines = String::from_utf8(lines).unwrap();
+    assert!(!lines.contains('\u{9b}'), "{lines}");
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0]["name"], "below");
+    assert_eq!(lines[1]["target"], "\x1b]0;title\x07");
+    assert_eq!(lines[1].get("target_hex"), None);
+    assert_eq!(lines[2]["target_hex"], "fe");
+    assert_eq!(lines[3]["name_hex"], "781b5b33316d0aff");
+    assert_eq!(lines[4]["name"], "z\u{9b}2J");
+    assert_eq!((&lines[3]["size"], &lines[3]["kind"]), (&5.into(), &"regular file".into()));
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn stat_shows_the_file_itself_and_not_a_links_target() {
-    in_own_namespace(|| {
-        let (server, folder) = server();
-        for name in ["file", "dir", "link", "fifo", "Zed"] {
-            let path = format!("/{name}");
-            let shown = run(server.client().args(["--stat", "--json", &path])).success();
-            let shown: Value = serde_json::from_slice(&shown).unwrap();
-            let expected = fs::symlink_metadata(folder.path().join(name)).unwrap();
-            assert_eq!(shown["mode"], format!("{:04o}", expected.mode() & 0o7777), "{name}");
-            assert_eq!(shown["size"], expected.size(), "{name}");
-            assert_eq!(shown["inode"], expected.ino(), "{name}");
-            assert_eq!(shown["uid"], expected.uid(), "{name}");
-            assert_eq!(shown["mtime"], expected.mtime(), "{name}");
-        }
-        let shown = run(server.client().args(["--stat", "/link"])).success();
-        let shown = String::from_utf8(shown).unwrap();
-        assert!(shown.starts_with("  File: /link -> file\n  Size: 4  Kind: symbolic link\n"));
-        let missing = run(server.client().args(["--stat", "/none"]));
-        assert_eq!(missing.code(), Some(1));
-        assert_eq!(missing.stderr, "mqfs-client: /none: No such file or directory\n");
-        for bad in
-            [&["-l", "--stat"][..], &["--stat", "-r"], &["-l", "-o", "x"], &["-l", "--plain"]]
-        {
-            assert_eq!(run(server.client().args(bad).arg("/")).code(), Some(2), "{bad:?}");
-        }
-        server.stop();
-    });
+    let (server, folder) = server();
+    for name in ["file", "dir", "link", "fifo", "Zed"] {
+        let path = format!("/{name}");
+        let shown = run(server.client().args(["--stat", "--json", &path])).success();
+        let shown: Value = serde_json::from_slice(&shown).unwrap();
+        let expected = fs::symlink_metadata(folder.path().join(name)).unwrap();
+        assert_eq!(shown["mode"], format!("{:04o}", expected.mode() & 0o7777), "{name}");
+        assert_eq!(shown["size"], expected.size(), "{name}");
+        assert_eq!(shown["inode"], expected.ino(), "{name}");
+        assert_eq!(shown["uid"], expected.uid(), "{name}");
+        assert_eq!(shown["mtime"], expected.mtime(), "{name}");
+    }
+    let shown = run(server.client().args(["--stat", "/link"])).success();
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(shown.starts_with("  File: /link -> file\n  Size: 4  Kind: symbolic link\n"));
+    let missing = run(server.client().args(["--stat", "/none"]));
+    assert_eq!(missing.code(), Some(1));
+    assert_eq!(missing.stderr, "mqfs-client: /none: No such file or directory\n");
+    for bad in [&["-l", "--stat"][..], &["--stat", "-r"], &["-l", "-o", "x"], &["-l", "--plain"]] {
+        assert_eq!(run(server.client().args(bad).arg("/")).code(), Some(2), "{bad:?}");
+    }
+    server.stop();
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_listing_without_permission_is_refused() {
-    as_root_in_own_namespace(|| {
-        let site = crate::support::Site::start(&[]);
-        fs::create_dir(site.at("closed")).unwrap();
-        fs::create_dir(site.at("names-only")).unwrap();
-        site.put("closed/file", 0o644, (0, 0), "");
-        site.put("names-only/file", 0o644, (0, 0), "");
-        fs::set_permissions(site.at("closed"), Permissions::from_mode(0o711)).unwrap();
-        fs::set_permissions(site.at("names-only"), Permissions::from_mode(0o744)).unwrap();
-        let denied = run(site.client(VICTIM).args(["-l", "/closed"]));
-        assert_eq!((denied.code(), &denied.stdout[..]), (Some(1), &b""[..]));
-        assert_eq!(denied.stderr, "mqfs-client: /closed: Permission denied\n");
-        assert!(!run(site.client(VICTIM).args(["-l", "/closed/file"])).success().is_empty());
-        let names = run(site.client(VICTIM).args(["-l", "/names-only"]));
-        assert_eq!(names.code(), Some(1));
-        assert_eq!(names.stderr, "mqfs-client: /names-only/file: Permission denied\n");
-        let names = String::from_utf8(names.stdout).unwrap();
-        assert_eq!(
-            names.split_whitespace().collect::<Vec<_>>().join(" "),
-            "?????????? ? ? ? ? ? file"
-        );
-        let names = run(site.client(VICTIM).args(["-l", "--json", "/names-only"])).stdout;
-        let shown: serde_json::Value = serde_json::from_slice(&names).unwrap();
-        assert_eq!(shown["error"], "Permission denied");
-        chown(site.at("closed"), Some(VICTIM), Some(VICTIM)).unwrap();
-        assert!(!run(site.client(VICTIM).args(["-l", "/closed"])).success().is_empty());
-        site.stop();
-    });
+    let site = crate::support::Site::start(&[]);
+    fs::create_dir(site.at("closed")).unwrap();
+    fs::create_dir(site.at("names-only")).unwrap();
+    site.put("closed/file", 0o644, (0, 0), "");
+    site.put("names-only/file", 0o644, (0, 0), "");
+    fs::set_permissions(site.at("closed"), Permissions::from_mode(0o711)).unwrap();
+    fs::set_permissions(site.at("names-only"), Permissions::from_mode(0o744)).unwrap();
+    let denied = run(site.client(VICTIM).args(["-l", "/closed"]));
+    assert_eq!((denied.code(), &denied.stdout[..]), (Some(1), &b""[..]));
+    assert_eq!(denied.stderr, "mqfs-client: /closed: Permission denied\n");
+    assert!(!run(site.client(VICTIM).args(["-l", "/closed/file"])).success().is_empty());
+    let names = run(site.client(VICTIM).args(["-l", "/names-only"]));
+    assert_eq!(names.code(), Some(1));
+    assert_eq!(names.stderr, "mqfs-client: /names-only/file: Permission denied\n");
+    let names = String::from_utf8(names.stdout).unwrap();
+    assert_eq!(names.split_whitespace().collect::<Vec<_>>().join(" "), "?????????? ? ? ? ? ? file");
+    let names = run(site.client(VICTIM).args(["-l", "--json", "/names-only"])).stdout;
+    let shown: serde_json::Value = serde_json::from_slice(&names).unwrap();
+    assert_eq!(shown["error"], "Permission denied");
+    chown(site.at("closed"), Some(VICTIM), Some(VICTIM)).unwrap();
+    assert!(!run(site.client(VICTIM).args(["-l", "/closed"])).success().is_empty());
+    site.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn the_library_lists_like_std_fs() {
-    in_own_namespace(|| {
-        let (server, _folder) = server();
-        let client = mqfs::Client::new(server.key);
-        let entries: Result<Vec<_>, _> = client.read_dir("/").unwrap().collect();
-        let entries = entries.unwrap();
-        let names: Vec<_> =
-            entries.iter().map(|entry| entry.file_name().to_str().unwrap()).collect();
-        assert_eq!(names, ["Zed", "dir", "fifo", "file", "link", "to-dir"]);
-        assert!(entries[1].file_type().unwrap().is_dir());
-        assert!(entries[3].file_type().unwrap().is_file());
-        assert_eq!(entries[4].link_target().unwrap().to_str(), Some("file"));
-        assert_eq!(client.metadata("/link").unwrap().len(), 7);
-        let link = client.symlink_metadata("/link").unwrap();
-        assert!(link.is_symlink() && link.len() == 4);
-        assert_eq!(client.read_link("/link").unwrap().to_str(), Some("file"));
-        assert_eq!(client.read_link("/file").unwrap_err().raw_os_error(), Some(libc::EINVAL));
-        let no_dir: std::io::Error = client.read_dir("/file").unwrap_err().into();
-        assert_eq!(no_dir.kind(), std::io::ErrorKind::NotADirectory);
-        let mut walk = client.walk("/").unwrap();
-        let mut paths = Vec::new();
-        while let Some(mut entry) = walk.next_entry().unwrap() {
-            let mut content = String::new();
-            std::io::Read::read_to_string(&mut entry, &mut content).unwrap();
-            paths.push((entry.depth(), entry.path().to_str().unwrap().to_owned(), content));
-        }
-        let expected = [
-            (0, "", ""),
-            (1, "Zed", ""),
-            (1, "dir", ""),
-            (2, "dir/below", ""),
-            (1, "fifo", ""),
-            (1, "file", "content"),
-            (1, "link", ""),
-            (1, "to-dir", ""),
-        ];
-        assert_eq!(paths, expected.map(|(n, path, text)| (n, path.to_owned(), text.to_owned())));
-        assert!(walk.next_entry().unwrap().is_none());
-        server.stop();
-    });
+    let (server, _folder) = server();
+    let client = mqfs::Client::new(server.key);
+    let entries: Result<Vec<_>, _> = client.read_dir("/").unwrap().collect();
+    let entries = entries.unwrap();
+    let names: Vec<_> = entries.iter().map(|entry| entry.file_name().to_str().unwrap()).collect();
+    assert_eq!(names, ["Zed", "dir", "fifo", "file", "link", "to-dir"]);
+    assert!(entries[1].file_type().unwrap().is_dir());
+    assert!(entries[3].file_type().unwrap().is_file());
+    assert_eq!(entries[4].link_target().unwrap().to_str(), Some("file"));
+    assert_eq!(client.metadata("/link").unwrap().len(), 7);
+    let link = client.symlink_metadata("/link").unwrap();
+    assert!(link.is_symlink() && link.len() == 4);
+    assert_eq!(client.read_link("/link").unwrap().to_str(), Some("file"));
+    assert_eq!(client.read_link("/file").unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    let no_dir: std::io::Error = client.read_dir("/file").unwrap_err().into();
+    assert_eq!(no_dir.kind(), std::io::ErrorKind::NotADirectory);
+    let mut walk = client.walk("/").unwrap();
+    let mut paths = Vec::new();
+    while let Some(mut entry) = walk.next_entry().unwrap() {
+        let mut content = String::new();
+        std::io::Read::read_to_string(&mut entry, &mut content).unwrap();
+        paths.push((entry.depth(), entry.path().to_str().unwrap().to_owned(), content));
+    }
+    let expected = [
+        (0, "", ""),
+        (1, "Zed", ""),
+        (1, "dir", ""),
+        (2, "dir/below", ""),
+        (1, "fifo", ""),
+        (1, "file", "content"),
+        (1, "link", ""),
+        (1, "to-dir", ""),
+    ];
+    assert_eq!(paths, expected.map(|(n, path, text)| (n, path.to_owned(), text.to_owned())));
+    assert!(walk.next_entry().unwrap().is_none());
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn the_examples_print_files_and_copy_trees() {
-    in_own_namespace(|| {
-        let (server, folder) = server();
-        let here = public_folder();
-        let example = |name: &str| {
-            let mut command = crate::support::program(name);
-            command.env("MQFS_KEY", server.key.to_string()).current_dir(here.path());
-            command
-        };
-        let printed = run(example("cat").args(["/file", "/file"])).success();
-        assert_eq!(printed, b"contentcontent");
-        assert_eq!(run(example("cat").arg("/none")).code(), Some(1));
-        let copied = run(example("mirror").args(["/dir", "."])).success();
-        assert_eq!(copied, b"1 files, 0 bytes, 0 missing\n");
-        assert!(here.path().join("dir/below").exists());
-        let incomplete = run(example("mirror").args(["/", "."]));
-        assert_eq!(incomplete.stderr, "mirror: fifo: Is a FIFO, which is not copied\n");
-        assert_eq!(fs::read(here.path().join("file")).unwrap(), b"content");
-        drop(folder);
-        server.stop();
-    });
+    let (server, folder) = server();
+    let here = public_folder();
+    let example = |name: &str| {
+        let mut command = crate::support::program(name);
+        command.env("MQFS_KEY", server.key.to_string()).current_dir(here.path());
+        command
+    };
+    let printed = run(example("cat").args(["/file", "/file"])).success();
+    assert_eq!(printed, b"contentcontent");
+    assert_eq!(run(example("cat").arg("/none")).code(), Some(1));
+    let copied = run(example("mirror").args(["/dir", "."])).success();
+    assert_eq!(copied, b"1 files, 0 bytes, 0 missing\n");
+    assert!(here.path().join("dir/below").exists());
+    let incomplete = run(example("mirror").args(["/", "."]));
+    assert_eq!(incomplete.stderr, "mirror: fifo: Is a FIFO, which is not copied\n");
+    assert_eq!(fs::read(here.path().join("file")).unwrap(), b"content");
+    drop(folder);
+    server.stop();
 }

@@ -54,8 +54,7 @@ fn owner_whose_pid_was_reused_is_dead() {
         let mut first = sleeper();
         let owner = owner_of(first.pid());
         let queue = leased(owner);
-        first.signal(Signal::SIGKILL);
-        first.wait();
+        first.kill();
         let mut second = None;
         wait_until("another process gets the pid, a clock tick later at least", || {
             fs::write("/proc/sys/kernel/ns_last_pid", (owner.pid - 1).to_string()).unwrap();
@@ -73,29 +72,25 @@ fn owner_whose_pid_was_reused_is_dead() {
     });
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn zombie_is_dead() {
-    as_root_in_own_namespace(|| {
-        let process = sleeper();
-        let queue = leased(owner_of(process.pid()));
-        assert_eq!(Verdicts::now().on(*queue), RUNNING);
-        process.signal(Signal::SIGKILL);
-        wait_until("it is a zombie", || state_of(process.pid()) == Some('Z'));
-        assert_eq!(Verdicts::now().on(*queue), ["orphan", "owner has ended", "removed"]);
-    });
+    let process = sleeper();
+    let queue = leased(owner_of(process.pid()));
+    assert_eq!(Verdicts::now().on(*queue), RUNNING);
+    process.signal(Signal::SIGKILL);
+    wait_until("it is a zombie", || state_of(process.pid()) == Some('Z'));
+    assert_eq!(Verdicts::now().on(*queue), ["orphan", "owner has ended", "removed"]);
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn process_lives_while_any_of_its_threads_does() {
-    as_root_in_own_namespace(|| {
-        let pid = process_without_main_thread();
-        let queue = leased(owner_of_zombie_leader(pid.as_raw()));
-        let verdict = Verdicts::now();
-        kill(pid, Signal::SIGKILL).unwrap();
-        assert_eq!(verdict.on(*queue), RUNNING);
-        waitpid(pid, None).unwrap();
-        assert_eq!(Verdicts::now().on(*queue), ["orphan", "owner is gone", "removed"]);
-    });
+    let pid = process_without_main_thread();
+    let queue = leased(owner_of_zombie_leader(pid.as_raw()));
+    let verdict = Verdicts::now();
+    kill(pid, Signal::SIGKILL).unwrap();
+    assert_eq!(verdict.on(*queue), RUNNING);
+    waitpid(pid, None).unwrap();
+    assert_eq!(Verdicts::now().on(*queue), ["orphan", "owner is gone", "removed"]);
 }
 
 /// A process whose main thread is a zombie, and whose other thread sleeps.
@@ -127,198 +122,180 @@ fn owner_of_zombie_leader(pid: i32) -> OwnerId {
     OwnerId { pid, start_time: start_time.parse().unwrap(), ..owner_of(getpid().as_raw()) }
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn client_in_another_pid_namespace_is_kept_while_it_lives_and_removed_when_it_is_dead() {
-    as_root_in_own_namespace(|| {
-        let quiet = QuietServer::start();
-        let mut stuck = Stuck::start(&mut unshared(&PID_NAMESPACE, &quiet.client()));
-        let stopped = quiet.stop_children();
+    let quiet = QuietServer::start();
+    let mut stuck = Stuck::start(&mut unshared(&PID_NAMESPACE, &quiet.client()));
+    let stopped = quiet.stop_children();
 
-        assert_eq!(Verdicts::now().on(stuck.queue), if_seen(RUNNING));
-        let inside = Verdicts::of(&mut unshared(&PID_NAMESPACE, &reap_json()));
-        assert_eq!(inside.on(stuck.queue), ELSEWHERE, "from another namespace");
+    assert_eq!(Verdicts::now().on(stuck.queue), if_seen(RUNNING));
+    let inside = Verdicts::of(&mut unshared(&PID_NAMESPACE, &reap_json()));
+    assert_eq!(inside.on(stuck.queue), ELSEWHERE, "from another namespace");
 
-        let inner = Pid::from_raw(children_of(stuck.client.pid())[0]);
-        kill(inner, Signal::SIGKILL).unwrap();
-        stuck.client.wait();
-        assert_eq!(Verdicts::now().on(stuck.queue), if_seen(NOT_THERE));
-        let _ = stuck.queue.remove();
-        drop(stopped);
-        quiet.wait_for_children();
-        quiet.stop();
-    });
+    let inner = Pid::from_raw(children_of(stuck.client.pid())[0]);
+    kill(inner, Signal::SIGKILL).unwrap();
+    stuck.client.wait();
+    assert_eq!(Verdicts::now().on(stuck.queue), if_seen(NOT_THERE));
+    let _ = stuck.queue.remove();
+    drop(stopped);
+    quiet.server.wait_until_idle();
+    quiet.stop();
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn owner_missing_from_a_living_pid_namespace_is_dead_only_if_seen_from_the_initial_one() {
-    as_root_in_own_namespace(|| {
-        let mut sleep = Command::new("sleep");
-        let outer = Running::start(&mut unshared(&PID_NAMESPACE, sleep.arg("1000")));
-        let mut inner = vec![];
-        wait_until("the namespace is there", || {
-            inner = children_of(outer.pid());
-            inner.first().is_some_and(|pid| {
-                fs::read(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == b"sleep\n")
-            })
-        });
-        let first = owner_of(inner[0]);
-        assert_eq!(first.pid, 1);
-        let living = leased(first);
-        let missing = leased(OwnerId { pid: 4711, ..first });
-        let reborn = leased(OwnerId { start_time: first.start_time - 1, ..first });
-        let untold = leased(OwnerId { start_time: 0, ..first });
-
-        let elsewhere = Verdicts::of(&mut unshared(&PID_NAMESPACE, &reap_json()));
-        for queue in [&living, &missing, &reborn, &untold] {
-            assert_eq!(elsewhere.on(**queue), ELSEWHERE);
-        }
-        let here = Verdicts::now();
-        assert_eq!(here.on(*living), if_seen(RUNNING));
-        assert_eq!(here.on(*untold), if_seen(RUNNING));
-        assert_eq!(here.on(*missing), if_seen(NOT_THERE));
-        assert_eq!(here.on(*reborn), if_seen(NOT_THERE));
-        // As process 1 of its namespace it ignores SIGTERM, and unshare waits for it.
-        kill(Pid::from_raw(inner[0]), Signal::SIGKILL).unwrap();
+    let mut sleep = Command::new("sleep");
+    let outer = Running::start(&mut unshared(&PID_NAMESPACE, sleep.arg("1000")));
+    let mut inner = vec![];
+    wait_until("the namespace is there", || {
+        inner = children_of(outer.pid());
+        inner.first().is_some_and(|pid| {
+            fs::read(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == b"sleep\n")
+        })
     });
+    let first = owner_of(inner[0]);
+    assert_eq!(first.pid, 1);
+    let living = leased(first);
+    let missing = leased(OwnerId { pid: 4711, ..first });
+    let reborn = leased(OwnerId { start_time: first.start_time - 1, ..first });
+    let untold = leased(OwnerId { start_time: 0, ..first });
+
+    let elsewhere = Verdicts::of(&mut unshared(&PID_NAMESPACE, &reap_json()));
+    for queue in [&living, &missing, &reborn, &untold] {
+        assert_eq!(elsewhere.on(**queue), ELSEWHERE);
+    }
+    let here = Verdicts::now();
+    assert_eq!(here.on(*living), if_seen(RUNNING));
+    assert_eq!(here.on(*untold), if_seen(RUNNING));
+    assert_eq!(here.on(*missing), if_seen(NOT_THERE));
+    assert_eq!(here.on(*reborn), if_seen(NOT_THERE));
+    // As process 1 of its namespace it ignores SIGTERM, and unshare waits for it.
+    kill(Pid::from_raw(inner[0]), Signal::SIGKILL).unwrap();
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn owner_in_the_initial_pid_namespace_is_kept_from_within_another() {
-    as_root_in_own_namespace(|| {
-        let living = leased(owner_of(getpid().as_raw()));
-        // No process has its pid in that namespace.
-        for options in [&PID_NAMESPACE[..], &["--pid"]] {
-            let inside = Verdicts::of(&mut unshared(options, &reap_json()));
-            assert_eq!(inside.on(*living), ELSEWHERE, "{options:?}");
-        }
-    });
+    let living = leased(owner_of(getpid().as_raw()));
+    // No process has its pid in that namespace.
+    for options in [&PID_NAMESPACE[..], &["--pid"]] {
+        let inside = Verdicts::of(&mut unshared(options, &reap_json()));
+        assert_eq!(inside.on(*living), ELSEWHERE, "{options:?}");
+    }
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn with_another_namespaces_proc_no_living_owner_is_judged_dead() {
-    as_root_in_own_namespace(|| {
-        let quiet = QuietServer::start();
-        let before = reply_queues();
-        // In the /proc that it sees, another process has the client's pid.
-        let mut shell = Command::new("sh");
-        shell.args(["-c", r#""$1" -k "$2" /big | sleep 1000 & read go; exec "$3" --json"#, "sh"]);
-        shell.arg(program("mqfs-client").get_program()).arg(quiet.server.key.to_string());
-        shell.arg(program("mqfs-reap").get_program());
-        let mut command = unshared(&["--pid"], &shell);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut running = Running::start(&mut command);
-        let queue = Stuck::find(&before);
-        let stopped = quiet.stop_children();
-        writeln!(running.child().stdin.take().unwrap(), "go").unwrap();
+    let quiet = QuietServer::start();
+    let before = reply_queues();
+    // In the /proc that it sees, another process has the client's pid.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#""$1" -k "$2" /big | sleep 1000 & read go; exec "$3" --json"#, "sh"]);
+    shell.arg(program("mqfs-client").get_program()).arg(quiet.server.key.to_string());
+    shell.arg(program("mqfs-reap").get_program());
+    let mut command = unshared(&["--pid"], &shell);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = Running::start(&mut command);
+    let queue = Stuck::find(&before);
+    let stopped = quiet.stop_children();
+    writeln!(running.child().stdin.take().unwrap(), "go").unwrap();
 
-        let text = String::from_utf8(running.finish().success()).unwrap();
-        let rows = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(Verdicts(rows).on(queue), UNPROVEN);
+    let text = String::from_utf8(running.finish().success()).unwrap();
+    let rows = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(Verdicts(rows).on(queue), UNPROVEN);
 
-        // It ended with its namespace.
-        assert!(exists(queue));
-        assert_eq!(Verdicts::now().on(queue), if_seen(NOT_THERE));
-        let _ = queue.remove();
-        drop(stopped);
-        quiet.wait_for_children();
-        quiet.stop();
-    });
+    // It ended with its namespace.
+    assert!(exists(queue));
+    assert_eq!(Verdicts::now().on(queue), if_seen(NOT_THERE));
+    let _ = queue.remove();
+    drop(stopped);
+    quiet.server.wait_until_idle();
+    quiet.stop();
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn start_times_are_not_compared_across_time_namespaces() {
-    as_root_in_own_namespace(|| {
-        let later = ["--time", "--boottime", "100000"];
-        let mut trial = unshared(&later, &Command::new("true"));
-        if !trial.stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
-            return eprintln!("skipped: unshare makes no time namespace");
-        }
-        let quiet = QuietServer::start();
-        let mut stuck = Stuck::start(&mut unshared(&later, &quiet.client()));
-        let here = leased(owner_of(getpid().as_raw()));
-        let stopped = quiet.stop_children();
+    let later = ["--time", "--boottime", "100000"];
+    let mut trial = unshared(&later, &Command::new("true"));
+    if !trial.stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        return eprintln!("skipped: unshare makes no time namespace");
+    }
+    let quiet = QuietServer::start();
+    let mut stuck = Stuck::start(&mut unshared(&later, &quiet.client()));
+    let here = leased(owner_of(getpid().as_raw()));
+    let stopped = quiet.stop_children();
 
-        assert_eq!(Verdicts::now().on(stuck.queue), UNPROVEN);
-        let there = Verdicts::of(&mut unshared(&later, &reap_json()));
-        assert_eq!(there.on(*here), UNPROVEN);
-        // Both namespaces at once, as seen from the initial pid namespace.
-        let both = ["--pid", "--mount-proc", "--time", "--boottime", "100000"];
-        let other = Stuck::start(&mut unshared(&both, &quiet.client()));
-        assert_eq!(Verdicts::now().on(other.queue), if_seen(RUNNING));
-        let there = Verdicts::of(&mut unshared(&later, &reap_json()));
-        assert_eq!(there.on(other.queue), if_seen(RUNNING));
+    assert_eq!(Verdicts::now().on(stuck.queue), UNPROVEN);
+    let there = Verdicts::of(&mut unshared(&later, &reap_json()));
+    assert_eq!(there.on(*here), UNPROVEN);
+    // Both namespaces at once, as seen from the initial pid namespace.
+    let both = ["--pid", "--mount-proc", "--time", "--boottime", "100000"];
+    let other = Stuck::start(&mut unshared(&both, &quiet.client()));
+    assert_eq!(Verdicts::now().on(other.queue), if_seen(RUNNING));
+    let there = Verdicts::of(&mut unshared(&later, &reap_json()));
+    assert_eq!(there.on(other.queue), if_seen(RUNNING));
 
-        let inner = Pid::from_raw(children_of(stuck.client.pid())[0]);
-        kill(inner, Signal::SIGKILL).unwrap();
-        stuck.client.wait();
-        assert_eq!(Verdicts::now().on(stuck.queue), ["orphan", "owner is gone", "removed"]);
-        drop(stopped);
-        assert!(other.finish() == quiet.big);
-        quiet.wait_for_children();
-        quiet.stop();
-    });
+    let inner = Pid::from_raw(children_of(stuck.client.pid())[0]);
+    kill(inner, Signal::SIGKILL).unwrap();
+    stuck.client.wait();
+    assert_eq!(Verdicts::now().on(stuck.queue), ["orphan", "owner is gone", "removed"]);
+    drop(stopped);
+    assert!(other.finish() == quiet.big);
+    quiet.server.wait_until_idle();
+    quiet.stop();
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn without_proc_no_living_owner_is_judged_dead() {
-    as_root_in_own_namespace(|| {
-        let living = leased(owner_of(getpid().as_raw()));
-        let mut shell = Command::new("sh");
-        shell.args(["-c", r#"mount -t tmpfs none /proc && exec "$0" --json"#]);
-        shell.arg(program("mqfs-reap").get_program());
-        let verdicts = Verdicts::of(&mut unshared(&["--mount"], &shell));
-        assert_eq!(verdicts.on(*living), ELSEWHERE);
-    });
+    let living = leased(owner_of(getpid().as_raw()));
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"mount -t tmpfs none /proc && exec "$0" --json"#]);
+    shell.arg(program("mqfs-reap").get_program());
+    let verdicts = Verdicts::of(&mut unshared(&["--mount"], &shell));
+    assert_eq!(verdicts.on(*living), ELSEWHERE);
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn with_hidepid_no_living_owner_is_judged_dead() {
-    as_root_in_own_namespace(|| {
-        let living = leased(owner_of(getpid().as_raw()));
-        let mut settings = living.status().unwrap().settings();
-        settings.uid = sysv_ipc::Uid::from_raw(SOMEBODY);
-        living.set(&settings).unwrap();
-        let programs = ForEverybody::new();
-        let hide = r#"mount -t proc -o hidepid=2 proc /proc && test -e /proc/1 &&
+    let living = leased(owner_of(getpid().as_raw()));
+    let mut settings = living.status().unwrap().settings();
+    settings.uid = sysv_ipc::Uid::from_raw(SOMEBODY);
+    living.set(&settings).unwrap();
+    let programs = ForEverybody::new();
+    let hide = r#"mount -t proc -o hidepid=2 proc /proc && test -e /proc/1 &&
                       exec setpriv --reuid "$1" --regid "$1" --clear-groups "$0" --json"#;
-        let mut shell = Command::new("sh");
-        shell.arg("-c").arg(hide).arg(programs.path("mqfs-reap")).arg(SOMEBODY.to_string());
-        let verdicts = Verdicts::of(&mut unshared(&["--mount"], &shell));
-        assert_eq!(verdicts.on(*living), UNPROVEN);
-    });
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(hide).arg(programs.path("mqfs-reap")).arg(SOMEBODY.to_string());
+    let verdicts = Verdicts::of(&mut unshared(&["--mount"], &shell));
+    assert_eq!(verdicts.on(*living), UNPROVEN);
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn with_hidepid_no_other_pid_namespace_is_judged() {
-    as_root_in_own_namespace(|| {
-        let here = owner_of(getpid().as_raw());
-        // From a namespace without any process.
-        let gone = leased(OwnerId { pid_namespace: 1, ..here });
-        let mut shell = Command::new("sh");
-        shell.args(["-c", r#"mount -t proc -o hidepid=2 proc /proc && exec "$0" --json"#]);
-        shell.arg(program("mqfs-reap").get_program());
-        assert_eq!(Verdicts::of(&mut unshared(&["--mount"], &shell)).on(*gone), ELSEWHERE);
-        let inside = Verdicts::of(&mut unshared(&PID_NAMESPACE, &reap_json()));
-        assert_eq!(inside.on(*gone), ELSEWHERE);
-        assert_eq!(Verdicts::now().on(*gone), if_seen(NOT_THERE));
-    });
+    let here = owner_of(getpid().as_raw());
+    // From a namespace without any process.
+    let gone = leased(OwnerId { pid_namespace: 1, ..here });
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"mount -t proc -o hidepid=2 proc /proc && exec "$0" --json"#]);
+    shell.arg(program("mqfs-reap").get_program());
+    assert_eq!(Verdicts::of(&mut unshared(&["--mount"], &shell)).on(*gone), ELSEWHERE);
+    let inside = Verdicts::of(&mut unshared(&PID_NAMESPACE, &reap_json()));
+    assert_eq!(inside.on(*gone), ELSEWHERE);
+    assert_eq!(Verdicts::now().on(*gone), if_seen(NOT_THERE));
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn owner_that_made_its_lease_without_proc_is_never_proven_dead() {
-    as_root_in_own_namespace(|| {
-        let quiet = QuietServer::start();
-        let mut shell = Command::new("sh");
-        shell.args(["-c", r#"mount -t tmpfs none /proc && exec "$0" -k "$1" /big"#]);
-        shell.arg(program("mqfs-client").get_program()).arg(quiet.server.key.to_string());
-        let mut stuck = Stuck::start(&mut unshared(&["--mount"], &shell));
-        let stopped = quiet.stop_children();
-        assert_eq!(Verdicts::now().on(stuck.queue), UNPROVEN);
-        stuck.kill();
-        assert_eq!(Verdicts::now().on(stuck.queue), UNPROVEN);
-        stuck.queue.remove().unwrap();
-        drop(stopped);
-        quiet.wait_for_children();
-        quiet.stop();
-    });
+    let quiet = QuietServer::start();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"mount -t tmpfs none /proc && exec "$0" -k "$1" /big"#]);
+    shell.arg(program("mqfs-client").get_program()).arg(quiet.server.key.to_string());
+    let mut stuck = Stuck::start(&mut unshared(&["--mount"], &shell));
+    let stopped = quiet.stop_children();
+    assert_eq!(Verdicts::now().on(stuck.queue), UNPROVEN);
+    stuck.kill();
+    assert_eq!(Verdicts::now().on(stuck.queue), UNPROVEN);
+    stuck.queue.remove().unwrap();
+    drop(stopped);
+    quiet.server.wait_until_idle();
+    quiet.stop();
 }

@@ -39,6 +39,7 @@ mod resume;
 mod root_confinement;
 mod server_start;
 mod service;
+mod sessions;
 mod shutdown;
 mod stat;
 mod swapped_paths;

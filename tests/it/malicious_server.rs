@@ -2,8 +2,6 @@
 //! or because they may read another program's queue. They must not pass for the client at root's
 //! server.
 
-use std::process::Stdio;
-
 use mqfs::wire::{LEASE_TYPE, Request};
 use nix::errno::Errno;
 use sysv_ipc::{Key, MessageBuffer, Mode, OwnedQueue, Queue, QueueSettings, Select};
@@ -66,7 +64,7 @@ fn ask_rogue(
         wait_until("the rogue listens", || queue_of(key).is_some());
         let mut command = site.programs.client(key, client);
         command.args(["--server-uid", &ATTACKER.to_string(), "--timeout", "2s", "/anything"]);
-        let asking = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let asking = Running::piped(&mut command);
         check(&site, &mut attack, asking);
         drop(attack);
         clear(key);
@@ -74,71 +72,65 @@ fn ask_rogue(
     }
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_trusted_server_cannot_use_a_clients_queue_to_ask_roots_server() {
-    as_root_in_own_namespace(|| {
-        let pass_on = |rogue: &mut Rogue, requests: Queue| {
-            let (reply, request) = rogue.rewrite()?;
-            sent(requests.send(&request))?;
-            rogue.read_secret(reply)
-        };
-        ask_rogue(pass_on, |site, attack, asking| {
-            wait_until("root's server has decided", || {
-                site.server.log().contains("refused") || !attack.goes_on()
-            });
-            assert!(attack.goes_on(), "the rogue has read the client's secret");
-            assert!(!site.server.log().contains("outcome="), "{}", site.server.log());
-            drop(asking);
+    let pass_on = |rogue: &mut Rogue, requests: Queue| {
+        let (reply, request) = rogue.rewrite()?;
+        sent(requests.send(&request))?;
+        rogue.read_secret(reply)
+    };
+    ask_rogue(pass_on, |site, attack, asking| {
+        wait_until("root's server has decided", || {
+            site.server.log().contains("refused") || !attack.goes_on()
         });
+        assert!(attack.goes_on(), "the rogue has read the client's secret");
+        assert!(!site.server.log().contains("outcome="), "{}", site.server.log());
+        drop(asking);
     });
 }
 
 /// A client may publish what it gets from that server, so it must not get its own secret file.
-#[test]
+#[as_root_in_own_namespace]
 fn a_server_cannot_make_a_client_take_its_own_files_for_the_servers() {
-    as_root_in_own_namespace(|| {
-        let give_back = |rogue: &mut Rogue, requests: Queue| {
-            let (reply, request) = rogue.rewrite()?;
-            let status = reply.status().map_err(crate::support::errno_of)?;
-            let client = status.permissions.cuid;
-            set(reply, &QueueSettings { uid: client, ..status.settings() })?;
-            sent(requests.send(&request))
-        };
-        ask_rogue(give_back, |_, _, asking| {
-            let finished = asking.finish();
-            assert_eq!(String::from_utf8_lossy(&finished.stdout), "", "{}", finished.stderr);
-            assert_eq!(finished.code(), Some(1));
-        });
+    let give_back = |rogue: &mut Rogue, requests: Queue| {
+        let (reply, request) = rogue.rewrite()?;
+        let status = reply.status().map_err(crate::support::errno_of)?;
+        let client = status.permissions.cuid;
+        set(reply, &QueueSettings { uid: client, ..status.settings() })?;
+        sent(requests.send(&request))
+    };
+    ask_rogue(give_back, |_, _, asking| {
+        let finished = asking.finish();
+        assert_eq!(String::from_utf8_lossy(&finished.stdout), "", "{}", finished.stderr);
+        assert_eq!(finished.code(), Some(1));
     });
 }
 
 /// A queue of root's that everybody may read belongs to another program. A user who reads the
 /// cookie there could make root's server send the client another file than it asked for.
-#[test]
+#[as_root_in_own_namespace]
 fn reading_a_request_does_not_let_others_forge_its_replies() {
-    as_root_in_own_namespace(|| {
-        let site = Site::start(&[]);
-        site.put("planted", 0o644, (ATTACKER, ATTACKER), "planted");
-        let (key, requests) = (unique_key(), site.requests());
-        for mode in [0o666, 0o622 | 0o040, 0o622 | 0o004] {
-            let theirs = OwnedQueue::create(key, Mode::new(mode)).unwrap();
-            let queue = *theirs;
-            let open_to_all = mode & 0o004 != 0;
-            let attack = Attack::start(if open_to_all { ATTACKER } else { 0 }, || {
-                let mut message = MessageBuffer::with_capacity(65_536);
-                let (_, request) = rewrite(queue, &mut message, "/planted")?;
-                sent(requests.send(&request))
-            });
-            let mut client = site.programs.client(key, VICTIM);
-            let finished = run(client.args(["--timeout", "500ms", "/report"]));
-            assert_eq!(String::from_utf8_lossy(&finished.stdout), "", "mode {mode:o}");
-            assert_eq!(finished.code(), Some(1), "{}", finished.stderr);
-            assert_eq!(attack.finish(), Ok(()), "it could read the request");
-            wait_until("root's server has refused", || {
-                site.server.log().contains("the reply queue's lease is for another server")
-            });
-        }
-        assert!(!site.server.log().contains("outcome="), "{}", site.server.log());
-        site.stop();
-    });
+    let site = Site::start(&[]);
+    site.put("planted", 0o644, (ATTACKER, ATTACKER), "planted");
+    let (key, requests) = (unique_key(), site.requests());
+    for mode in [0o666, 0o622 | 0o040, 0o622 | 0o004] {
+        let theirs = OwnedQueue::create(key, Mode::new(mode)).unwrap();
+        let queue = *theirs;
+        let open_to_all = mode & 0o004 != 0;
+        let attack = Attack::start(if open_to_all { ATTACKER } else { 0 }, || {
+            let mut message = MessageBuffer::with_capacity(65_536);
+            let (_, request) = rewrite(queue, &mut message, "/planted")?;
+            sent(requests.send(&request))
+        });
+        let finished =
+            run(site.programs.client(key, VICTIM).args(["--timeout", "500ms", "/report"]));
+        assert_eq!(String::from_utf8_lossy(&finished.stdout), "", "mode {mode:o}");
+        assert_eq!(finished.code(), Some(1), "{}", finished.stderr);
+        assert_eq!(attack.finish(), Ok(()), "it could read the request");
+        wait_until("root's server has refused", || {
+            site.server.log().contains("the reply queue's lease is for another server")
+        });
+    }
+    assert!(!site.server.log().contains("outcome="), "{}", site.server.log());
+    site.stop();
 }

@@ -1,7 +1,6 @@
 //! The limits per user.
 
 use std::fs;
-use std::process::Stdio;
 
 use tempfile::TempDir;
 
@@ -19,65 +18,68 @@ fn refusals(server: &Server) -> usize {
     server.log().matches("the user has as many children as one may have").count()
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_user_with_too_many_transfers_is_told_to_try_again_and_others_go_on() {
-    as_root_in_own_namespace(|| {
-        let (server, _folder, file) = server(&["--mode", "0622", "--max-per-user", "2"]);
-        let programs = ForEverybody::new();
-        let client = |uid| {
-            let mut command = programs.client(server.key, uid);
-            command.arg("/file");
-            command
-        };
-        let first = Stuck::start(&mut client(SOMEBODY));
-        let second = Stuck::start(&mut client(SOMEBODY));
-        let told = run(client(SOMEBODY).args(["--timeout", "200ms"]));
-        assert_eq!(told.code(), Some(1));
-        let why = "busy: as many transfers as one user may have are under way";
-        assert_eq!(told.stderr, format!("mqfs-client: /file: {why}\n"));
-        assert!(run(&mut client(SOMEBODY - 1)).success() == file, "another user is served at once");
+    let (server, _folder, file) = server(&["--mode", "0622", "--max-per-user", "2"]);
+    let programs = ForEverybody::new();
+    let client = |uid| {
+        let mut command = programs.client(server.key, uid);
+        command.arg("/file");
+        command
+    };
+    let first = Stuck::start(&mut client(SOMEBODY));
+    let second = Stuck::start(&mut client(SOMEBODY));
+    let told = run(client(SOMEBODY).args(["--timeout", "200ms"]));
+    assert_eq!(told.code(), Some(1));
+    let why = "busy: as many transfers as one user may have are under way";
+    assert_eq!(told.stderr, format!("mqfs-client: /file: {why}\n"));
+    assert!(run(&mut client(SOMEBODY - 1)).success() == file, "another user is served at once");
 
-        let before = refusals(&server);
-        let mut third = client(SOMEBODY);
-        let third = Running::start(third.stdout(Stdio::piped()).stderr(Stdio::piped()));
-        wait_until("it was told to try again", || refusals(&server) > before);
-        assert!(first.finish() == file);
-        assert!(third.finish().success() == file, "it tried again");
-        assert!(second.finish() == file);
-        server.stop();
-    });
+    let before = refusals(&server);
+    let mut third = client(SOMEBODY);
+    let third = Running::piped(&mut third);
+    wait_until("it was told to try again", || refusals(&server) > before);
+    assert!(first.finish() == file);
+    assert!(third.finish().success() == file, "it tried again");
+    assert!(second.finish() == file);
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn a_signal_ends_a_client_that_waits_to_retry() {
-    in_own_namespace(|| {
-        let (server, _folder, file) = server(&["--max-per-user", "1"]);
-        let first = Stuck::start(server.client().arg("/file"));
-        let mut second = server.client();
-        let second = second.args(["--timeout", "1h", "/file"]);
-        let second = Running::start(second.stdout(Stdio::piped()).stderr(Stdio::piped()));
-        wait_until("it was told to try again", || refusals(&server) > 0);
-        second.signal(nix::sys::signal::Signal::SIGTERM);
-        let ended = second.finish();
-        assert_eq!(ended.code(), Some(130));
-        assert_eq!(ended.stderr, "mqfs-client: interrupted\n");
-        assert_eq!(reply_queues(), [first.queue]);
-        assert!(first.finish() == file);
-        server.stop();
-    });
+    let (server, _folder, file) = server(&["--max-per-user", "1"]);
+    let first = Stuck::start(server.client().arg("/file"));
+    let mut second = server.client();
+    let second = second.args(["--timeout", "1h", "/file"]);
+    let second = Running::piped(second);
+    wait_until("it was told to try again", || refusals(&server) > 0);
+    second.signal(nix::sys::signal::Signal::SIGTERM);
+    let ended = second.finish();
+    assert_eq!(ended.code(), Some(130));
+    assert_eq!(ended.stderr, "mqfs-client: interrupted\n");
+    assert_eq!(reply_queues(), [first.queue]);
+    assert!(first.finish() == file);
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn many_clients_of_one_user_all_get_their_file() {
-    in_own_namespace(|| {
-        let (server, folder, file) = server(&["--max-per-user", "2"]);
-        let copies: Vec<_> = (0..24).map(|n| folder.path().join(format!("copy-{n}"))).collect();
-        let ask = |copy| Running::start(server.client().arg("-o").arg(copy).arg("/file"));
-        let clients: Vec<_> = copies.iter().map(ask).collect();
-        for client in clients {
-            client.finish().success();
-        }
-        assert!(copies.iter().all(|copy| fs::read(copy).unwrap() == file));
-        server.stop();
-    });
+    let (server, folder, file) = server(&["--max-per-user", "2"]);
+    fs::write(folder.path().join("again"), &file).unwrap();
+    // Every second one asks in a session.
+    let copies: Vec<_> = (0..24).map(|n| folder.path().join(format!("copy-{n}"))).collect();
+    let ask = |(n, copy): (usize, _)| {
+        fs::create_dir(copy).unwrap();
+        let paths = &["/file", "/again"][..1 + n % 2];
+        Running::start(server.client().arg("-C").arg(copy).args(paths))
+    };
+    let clients: Vec<_> = copies.iter().enumerate().map(ask).collect();
+    for client in clients {
+        client.finish().success();
+    }
+    for (n, copy) in copies.iter().enumerate() {
+        assert!(fs::read(copy.join("file")).unwrap() == file);
+        assert!(n % 2 == 0 || fs::read(copy.join("again")).unwrap() == file);
+    }
+    server.stop();
 }

@@ -6,10 +6,12 @@ mod refused;
 mod textbook;
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::support::{
-    Running, Server, as_root_in_own_namespace, client, in_own_namespace, noise, run,
+    Running, Server, as_root_in_own_namespace, client, in_own_namespace, run, serve_file,
+    serve_folder,
 };
 use sysv_ipc::{Key, MessageType, Mode, OwnedQueue, Queue};
 
@@ -25,286 +27,228 @@ fn plain_client(key: Key) -> Command {
     command
 }
 
-#[test]
-fn every_size_reaches_a_textbook_client_from_mqfs_server() {
-    in_own_namespace(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let server = Server::start(&["--root".as_ref(), folder.path()]);
-        for size in SIZES {
-            let (_, content) = noise_file(folder.path(), size);
-            for mut client in textbook_clients(server.key) {
-                let arrived = run(client.arg(format!("/file-{size}"))).success();
-                assert!(arrived == content, "{size} bytes, {client:?}");
-            }
-        }
-        server.stop();
-    });
-}
-
-#[test]
-fn every_size_reaches_mqfs_client_by_the_plain_protocol() {
-    in_own_namespace(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let server = Server::start(&["--root".as_ref(), folder.path()]);
-        for size in SIZES {
-            let (_, content) = noise_file(folder.path(), size);
-            let arrived = run(plain_client(server.key).arg(format!("/file-{size}"))).success();
-            assert!(arrived == content, "{size} bytes");
-        }
-        server.stop();
-    });
-}
-
-#[test]
-fn every_size_reaches_mqfs_client_from_a_textbook_server() {
-    in_own_namespace(|| every_size_from_a_textbook_server(&[]));
-}
-
-#[test]
-fn every_size_reaches_mqfs_client_if_end_carries_a_byte() {
-    in_own_namespace(|| every_size_from_a_textbook_server(&["--end-byte"]));
-}
-
-#[test]
-fn every_size_reaches_mqfs_client_in_small_messages() {
-    in_own_namespace(|| every_size_from_a_textbook_server(&["--chunk", "1000"]));
-    in_own_namespace(|| every_size_from_a_textbook_server(&["--chunk", "2048", "--end-byte"]));
-}
-
-#[track_caller]
-fn every_size_from_a_textbook_server(arguments: &[&str]) {
-    let folder = tempfile::tempdir().unwrap();
-    let server = TextbookServer::start(arguments);
+#[in_own_namespace]
+fn every_size_reaches_plain_clients() {
+    let (server, folder) = serve_folder(&[]);
     for size in SIZES {
-        let (path, content) = noise_file(folder.path(), size);
-        let arrived = run(client(server.key).arg(&path)).success();
-        assert!(arrived == content, "{size} bytes");
-        let arrived = run(plain_client(server.key).arg(&path)).success();
-        assert!(arrived == content, "{size} bytes, --plain");
-
-        let output = folder.path().join("output");
-        let stdout = run(client(server.key).arg("-o").arg(&output).arg(&path)).success();
-        assert_eq!(stdout, b"");
-        assert!(fs::read(&output).unwrap() == content, "{size} bytes, -o");
+        let (_, content) = noise_file(folder.path(), size);
+        let clients = textbook_clients(server.key).into_iter();
+        for mut client in clients.chain([plain_client(server.key)]) {
+            let arrived = run(client.arg(format!("/file-{size}"))).success();
+            assert!(arrived == content, "{size} bytes, {client:?}");
+        }
     }
     server.stop();
 }
 
-/// The other tests rely on the textbook pair, so it must work by itself.
 #[test]
-fn every_size_reaches_a_textbook_client_from_a_textbook_server() {
-    in_own_namespace(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let server = TextbookServer::start(&[]);
-        for size in SIZES {
-            let (path, content) = noise_file(folder.path(), size);
-            let arrived = run(textbook_client(server.key).arg(path)).success();
-            assert!(arrived == content, "{size} bytes");
-        }
-        server.stop();
-    });
+fn every_size_arrives_from_a_textbook_server() {
+    for arguments in
+        [&[][..], &["--end-byte"], &["--chunk", "1000"], &["--chunk", "2048", "--end-byte"]]
+    {
+        in_own_namespace(move || {
+            let folder = tempfile::tempdir().unwrap();
+            let server = TextbookServer::start(arguments);
+            let output = folder.path().join("output");
+            for size in SIZES {
+                let (path, content) = noise_file(folder.path(), size);
+                for mut client in
+                    [client(server.key), plain_client(server.key), textbook_client(server.key)]
+                {
+                    let arrived = run(client.arg(&path)).success();
+                    assert!(arrived == content, "{size} bytes, {client:?}");
+                }
+                let stdout = run(client(server.key).arg("-o").arg(&output).arg(&path)).success();
+                assert_eq!(stdout, b"");
+                assert!(fs::read(&output).unwrap() == content, "{size} bytes, -o");
+            }
+            server.stop();
+        });
+    }
 }
 
 /// The other tests rely on the textbook client to reject messages that are too large.
-#[test]
+#[in_own_namespace]
 fn a_textbook_client_fails_where_a_message_does_not_fit() {
-    in_own_namespace(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let server = TextbookServer::start(&[]);
-        let (path, _) = noise_file(folder.path(), 8192);
-        let failed = run(textbook_client(server.key).args(["--buffer", "4096"]).arg(path));
-        assert_eq!(failed.code(), Some(3), "{}", failed.stderr);
-        assert!(failed.stderr.contains("Argument list too long"), "{}", failed.stderr);
-        server.stop();
-    });
+    let folder = tempfile::tempdir().unwrap();
+    let server = TextbookServer::start(&[]);
+    let (path, _) = noise_file(folder.path(), 8192);
+    let failed = run(textbook_client(server.key).args(["--buffer", "4096"]).arg(path));
+    assert_eq!(failed.code(), Some(3), "{}", failed.stderr);
+    assert!(failed.stderr.contains("Argument list too long"), "{}", failed.stderr);
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn a_missing_file_fails_with_the_servers_reason() {
-    in_own_namespace(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let server = Server::start(&["--root".as_ref(), folder.path()]);
-        for mut client in textbook_clients(server.key) {
-            let missing = run(client.arg("/missing"));
-            assert_eq!((missing.code(), missing.stdout), (Some(1), vec![]));
-            assert_eq!(missing.stderr, "textbook_client: No such file or directory\n");
-        }
-        let missing = run(plain_client(server.key).arg("/missing"));
+    let (server, _folder) = serve_folder(&[]);
+    for mut client in textbook_clients(server.key) {
+        let missing = run(client.arg("/missing"));
         assert_eq!((missing.code(), missing.stdout), (Some(1), vec![]));
-        assert_eq!(missing.stderr, "mqfs-client: /missing: No such file or directory\n");
-        server.stop();
+        assert_eq!(missing.stderr, "textbook_client: No such file or directory\n");
+    }
+    let directory = run(textbook_client(server.key).arg("/"));
+    assert_eq!((directory.code(), directory.stdout), (Some(1), vec![]));
+    assert_eq!(directory.stderr, "textbook_client: Is a directory\n");
+    let missing = run(plain_client(server.key).arg("/missing"));
+    assert_eq!((missing.code(), missing.stdout), (Some(1), vec![]));
+    assert_eq!(missing.stderr, "mqfs-client: /missing: No such file or directory\n");
+    server.stop();
 
-        let textbook = TextbookServer::start(&[]);
-        for mut client in [client(textbook.key), plain_client(textbook.key)] {
-            let missing = run(client.arg("/no/such/file"));
-            assert_eq!((missing.code(), missing.stdout), (Some(1), vec![]));
-            assert_eq!(missing.stderr, "mqfs-client: /no/such/file: Couldn't open\n");
-        }
-        textbook.stop();
-    });
+    let textbook = TextbookServer::start(&[]);
+    for mut client in [client(textbook.key), plain_client(textbook.key)] {
+        let missing = run(client.arg("/no/such/file"));
+        assert_eq!((missing.code(), missing.stdout), (Some(1), vec![]));
+        assert_eq!(missing.stderr, "mqfs-client: /no/such/file: Couldn't open\n");
+    }
+    textbook.stop();
 }
 
-#[test]
-fn a_directory_is_a_failure_to_a_textbook_client() {
-    in_own_namespace(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let server = Server::start(&["--root".as_ref(), folder.path()]);
-        let directory = run(textbook_client(server.key).arg("/"));
-        assert_eq!((directory.code(), directory.stdout), (Some(1), vec![]));
-        assert_eq!(directory.stderr, "textbook_client: Is a directory\n");
-        server.stop();
-    });
-}
-
-#[test]
+#[in_own_namespace]
 fn a_plain_copy_is_reported_as_unverified() {
-    in_own_namespace(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, content) = noise_file(folder.path(), 4096);
-        let textbook = TextbookServer::start(&[]);
-        let arrived = run(client(textbook.key).arg("-v").arg(&path));
-        let path = path.display();
-        let why = "unverified (the plain protocol has no checksum)";
-        let first_line = |stderr: &str| stderr.lines().next().map(str::to_owned);
-        let told = format!("mqfs-client: {path}: 4096 bytes, {why}");
-        assert_eq!(first_line(&arrived.stderr), Some(told));
-        assert_eq!(arrived.success(), content);
-        textbook.stop();
+    let folder = tempfile::tempdir().unwrap();
+    let (path, content) = noise_file(folder.path(), 4096);
+    let textbook = TextbookServer::start(&[]);
+    let arrived = run(client(textbook.key).arg("-v").arg(&path));
+    let path = path.display();
+    let why = "unverified (the plain protocol has no checksum)";
+    let first_line = |stderr: &str| stderr.lines().next().map(str::to_owned);
+    let told = format!("mqfs-client: {path}: 4096 bytes, {why}");
+    assert_eq!(first_line(&arrived.stderr), Some(told));
+    assert_eq!(arrived.success(), content);
+    textbook.stop();
 
-        let server = Server::start(&["--root".as_ref(), folder.path()]);
-        let arrived = run(plain_client(server.key).arg("-v").arg("/file-4096"));
-        let told = format!("mqfs-client: /file-4096: 4096 bytes, {why}");
-        assert_eq!(first_line(&arrived.stderr), Some(told));
-        let arrived = run(server.client().arg("-v").arg("/file-4096"));
-        assert!(arrived.stderr.contains("bytes, verified"), "{}", arrived.stderr);
-        server.stop();
-    });
+    let server = Server::start(&["--root".as_ref(), folder.path()]);
+    let arrived = run(plain_client(server.key).arg("-v").arg("/file-4096"));
+    let told = format!("mqfs-client: /file-4096: 4096 bytes, {why}");
+    assert_eq!(first_line(&arrived.stderr), Some(told));
+    let arrived = run(server.client().arg("-v").arg("/file-4096"));
+    assert!(arrived.stderr.contains("bytes, verified"), "{}", arrived.stderr);
+    server.stop();
 }
 
 /// Both sizes, with paths that leave room for padding and paths that take all of it. No META in the
 /// reply, no message over 4,096 bytes, and an END without a trailer.
-#[test]
+#[in_own_namespace]
 fn requests_of_exactly_260_and_4100_bytes_are_answered_in_the_plain_protocol() {
-    in_own_namespace(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let server = Server::start(&["--root".as_ref(), folder.path()]);
-        let (_, content) = noise_file(folder.path(), 20_000);
-        for size in [260, 4100] {
-            for length in ["/file-20000".len(), size - 5] {
-                let path = path_of_length("", "file-20000", length);
-                let queue = reply_queue();
-                let mtext = request(queue.id().get(), &path, size);
-                assert_eq!(mtext.len(), size);
-                ask(server.key, MessageType::new(1).unwrap(), &mtext);
-                assert!(receive_plain(*queue) == content, "{size} bytes, a path of {length}");
+    let (server, folder) = serve_folder(&[]);
+    let (_, content) = noise_file(folder.path(), 20_000);
+    for size in [260, 4100] {
+        for length in ["/file-20000".len(), size - 5] {
+            let path = path_of_length("", "file-20000", length);
+            let queue = reply_queue();
+            let mtext = request(queue.id().get(), &path, size);
+            assert_eq!(mtext.len(), size);
+            ask(server.key, MessageType::new(1).unwrap(), &mtext);
+            assert!(receive_plain(*queue) == content, "{size} bytes, a path of {length}");
 
-                let mut client = textbook_client(server.key);
-                client.args(["--request", &size.to_string(), &path]);
-                assert!(run(&mut client).success() == content, "{client:?}");
-            }
+            let mut client = textbook_client(server.key);
+            client.args(["--request", &size.to_string(), &path]);
+            assert!(run(&mut client).success() == content, "{client:?}");
         }
-        server.stop();
-    });
+    }
+    server.stop();
+}
+
+#[in_own_namespace]
+fn several_paths_arrive_from_a_textbook_server_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (noise_file(folder.path(), 20_000), noise_file(folder.path(), 5));
+    let server = TextbookServer::start(&[]);
+    for mut client in [client(server.key), plain_client(server.key)] {
+        let arrived = run(client.args([&two.0, Path::new("/none"), &one.0, &two.0]));
+        assert_eq!(arrived.stderr, "mqfs-client: /none: Couldn't open\n");
+        assert!(arrived.stdout == [&two.1[..], &one.1, &two.1].concat());
+        assert_eq!(arrived.code(), Some(1));
+    }
+    server.stop();
 }
 
 /// A request that is larger than its buffer ends TLPI's server (`E2BIG`), so an extension of 48
 /// bytes must not make one so. Lengths around where it would.
-#[test]
+#[in_own_namespace]
 fn a_long_path_does_not_end_a_textbook_server() {
-    in_own_namespace(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let (_, content) = noise_file(folder.path(), 1);
-        for (buffer, lengths) in [("260", 200..=255), ("4100", 4040..=4095)] {
-            let server = TextbookServer::start(&["--request", buffer]);
-            for length in lengths {
-                let path = path_of_length(folder.path().to_str().unwrap(), "file-1", length);
-                let mut client = client(server.key);
-                assert_eq!(run(client.arg(path)).success(), content, "a path of {length} bytes");
-            }
-            server.stop();
+    let folder = tempfile::tempdir().unwrap();
+    let (_, content) = noise_file(folder.path(), 1);
+    for (buffer, lengths) in [("260", 200..=255), ("4100", 4040..=4095)] {
+        let server = TextbookServer::start(&["--request", buffer]);
+        for length in lengths {
+            let path = path_of_length(folder.path().to_str().unwrap(), "file-1", length);
+            assert_eq!(
+                run(client(server.key).arg(path)).success(),
+                content,
+                "a path of {length} bytes"
+            );
         }
-    });
+        server.stop();
+    }
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_client_omits_its_lease_if_a_textbook_servers_message_would_not_fit() {
-    as_root_in_own_namespace(|| {
-        // A queue holds one message of 8,192 bytes and nothing else; the server would wait for
-        // ever.
-        fs::write("/proc/sys/kernel/msgmnb", "8192").unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let (path, content) = noise_file(folder.path(), 20_000);
-        let textbook = TextbookServer::start(&[]);
-        assert!(run(client(textbook.key).arg(path)).success() == content);
-        textbook.stop();
-        let server = Server::start(&["--root".as_ref(), folder.path()]);
-        assert!(server.fetch("/file-20000") == content);
-        server.stop();
-    });
+    // A queue holds one message of 8,192 bytes and nothing else; the server would wait for
+    // ever.
+    fs::write("/proc/sys/kernel/msgmnb", "8192").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (path, content) = noise_file(folder.path(), 20_000);
+    let textbook = TextbookServer::start(&[]);
+    assert!(run(client(textbook.key).arg(path)).success() == content);
+    textbook.stop();
+    let server = Server::start(&["--root".as_ref(), folder.path()]);
+    assert!(server.fetch("/file-20000") == content);
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn a_dead_mqfs_servers_lock_does_not_hide_a_textbook_server() {
-    in_own_namespace(|| {
-        let mut dead = Server::start(&["--root", "/proc"]);
-        dead.signal(nix::sys::signal::Signal::SIGKILL);
-        dead.running().wait();
-        let _ = Queue::open(dead.key).and_then(Queue::remove);
-        // Somebody's server that takes its time: nobody answers here.
-        let theirs = OwnedQueue::create(dead.key, Mode::new(0o622)).unwrap();
-        let mut command = client(dead.key);
-        let waiting = run(command.args(["--timeout", "1s", "/version"]));
-        let expected = "mqfs-client: /version: timed out: nothing came for 1s\n";
-        assert_eq!(waiting.stderr, expected);
-        drop(theirs);
-    });
+    let mut dead = Server::start(&["--root", "/proc"]);
+    dead.signal(nix::sys::signal::Signal::SIGKILL);
+    dead.running().wait();
+    let _ = Queue::open(dead.key).and_then(Queue::remove);
+    // Somebody's server that takes its time: nobody answers here.
+    let theirs = OwnedQueue::create(dead.key, Mode::new(0o622)).unwrap();
+    let waiting = run(client(dead.key).args(["--timeout", "1s", "/version"]));
+    let expected = "mqfs-client: /version: timed out: nothing came for 1s\n";
+    assert_eq!(waiting.stderr, expected);
+    drop(theirs);
 }
 
-#[test]
+#[in_own_namespace]
 fn a_refused_plain_client_is_told_the_likely_reason() {
-    in_own_namespace(|| {
-        let server = Server::start(&["--plain", "never"]);
-        let mut command = plain_client(server.key);
-        let refused = run(command.args(["--timeout", "300ms", "/etc/hostname"]));
-        assert_eq!(refused.code(), Some(1));
-        let why = "timed out: nothing came for 300ms (the server may take no plain requests)";
-        assert_eq!(refused.stderr, format!("mqfs-client: /etc/hostname: {why}\n"));
-        server.stop();
-    });
+    let server = Server::start(&["--plain", "never"]);
+    let refused = run(plain_client(server.key).args(["--timeout", "300ms", "/etc/hostname"]));
+    assert_eq!(refused.code(), Some(1));
+    let why = "timed out: nothing came for 300ms (the server may take no plain requests)";
+    assert_eq!(refused.stderr, format!("mqfs-client: /etc/hostname: {why}\n"));
+    server.stop();
 }
 
 /// They cannot be told to try again: the book's client knows no such thing.
-#[test]
+#[in_own_namespace]
 fn plain_clients_beyond_the_per_user_limit_are_all_served() {
-    in_own_namespace(|| {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("file"), noise(1 << 16)).unwrap();
-        let server = Server::start(&["--root".as_ref(), folder.path()]);
-        let clients: Vec<_> = (0..40)
-            .map(|_| {
-                let mut command = textbook_client(server.key);
-                let command = command.arg("/file").stdout(Stdio::piped()).stderr(Stdio::piped());
-                Running::start(command)
-            })
-            .collect();
-        for client in clients {
-            assert!(client.finish().success() == noise(1 << 16));
-        }
-        server.stop();
-    });
+    let (server, _folder, file) = serve_file(1 << 16, &[]);
+    let clients: Vec<_> = (0..40)
+        .map(|_| {
+            let mut command = textbook_client(server.key);
+            let command = command.arg("/file").stdout(Stdio::piped()).stderr(Stdio::piped());
+            Running::start(command)
+        })
+        .collect();
+    for client in clients {
+        assert!(client.finish().success() == file);
+    }
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn a_range_from_a_textbook_server_is_an_error() {
-    in_own_namespace(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, _) = noise_file(folder.path(), 4096);
-        let server = TextbookServer::start(&[]);
-        for part in [["--offset", "5"], ["--length", "5"]] {
-            let refused = run(client(server.key).args(part).arg(&path));
-            assert_eq!((refused.code(), &refused.stdout[..]), (Some(1), &b""[..]));
-            assert!(refused.stderr.ends_with("the server supports only whole files\n"));
-        }
-        server.stop();
-    });
+    let folder = tempfile::tempdir().unwrap();
+    let (path, _) = noise_file(folder.path(), 4096);
+    let server = TextbookServer::start(&[]);
+    for part in [["--offset", "5"], ["--length", "5"]] {
+        let refused = run(client(server.key).args(part).arg(&path));
+        assert_eq!((refused.code(), &refused.stdout[..]), (Some(1), &b""[..]));
+        assert!(refused.stderr.ends_with("the server supports only whole files\n"));
+    }
+    server.stop();
 }

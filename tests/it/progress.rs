@@ -95,209 +95,173 @@ fn start(terminal: &Terminal, command: &mut Command) -> Running {
     terminal.start(command.stdout(Stdio::piped()))
 }
 
-#[test]
+#[in_own_namespace]
 fn a_slow_transfer_shows_a_bar_and_clears_it() {
-    in_own_namespace(|| {
-        let (server, terminal) = (QuietServer::start(), Terminal::new());
-        let client = start(&terminal, server.client().args(["-v", "/none", "/big"]));
-        terminal.wait_for("iB of 4.00 MiB");
-        assert!(client.finish().stdout.len() == server.big.len() * 2);
-        let left = screen(&terminal.close());
-        assert_eq!(left.len(), 4, "{left:?}");
-        assert!(left[0].starts_with("mqfs-client: /big: 4194304 bytes, verified"), "{left:?}");
-        assert_eq!(left[1], "mqfs-client: /none: No such file or directory");
-        assert!(left[3].starts_with("mqfs-client: 2 files, 8388608 bytes in "), "{left:?}");
-        server.stop();
-    });
+    let (server, terminal) = (QuietServer::start(), Terminal::new());
+    let client = start(&terminal, server.client().args(["-v", "/none", "/big"]));
+    terminal.wait_for("iB of 4.00 MiB");
+    assert!(client.finish().stdout.len() == server.big.len() * 2);
+    let left = screen(&terminal.close());
+    assert_eq!(left.len(), 4, "{left:?}");
+    assert!(left[0].starts_with("mqfs-client: /big: 4194304 bytes, verified"), "{left:?}");
+    assert_eq!(left[1], "mqfs-client: /none: No such file or directory");
+    assert!(left[3].starts_with("mqfs-client: 2 files, 8388608 bytes in "), "{left:?}");
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn a_bar_does_not_change_the_output() {
-    in_own_namespace(|| {
-        let (server, terminal) = (QuietServer::start(), Terminal::new());
-        let client = start(&terminal, server.client().args(["--progress", "always"]));
-        terminal.wait_for("iB of 4.00 MiB");
-        assert!(client.finish().success() == server.big);
-        assert_eq!(screen(&terminal.close()), [""; 0]);
-        let piped = run(server.client().args(["--progress", "always"]));
-        assert!(piped.stderr.contains(" of 4.00 MiB"), "{}", piped.stderr);
-        assert!(piped.success() == server.big);
-        server.stop();
-    });
+    let (server, terminal) = (QuietServer::start(), Terminal::new());
+    let client = start(&terminal, server.client().args(["--progress", "always"]));
+    terminal.wait_for("iB of 4.00 MiB");
+    assert!(client.finish().success() == server.big);
+    assert_eq!(screen(&terminal.close()), [""; 0]);
+    let piped = run(server.client().args(["--progress", "always"]));
+    assert!(piped.stderr.contains(" of 4.00 MiB"), "{}", piped.stderr);
+    assert!(piped.success() == server.big);
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn a_bar_of_a_tree_counts_files() {
-    in_own_namespace(|| {
-        let quiet = QuietServer::start();
-        let folder = tempfile::tempdir().unwrap();
-        let client = |arguments: &[&str]| {
-            let mut client = quiet.server.client();
-            client.args(["--verbose", "--progress", "always"]).args(arguments);
-            client.current_dir(folder.path());
-            // Without a terminal the last state stays.
-            let finished = run(&mut client);
-            assert!(finished.status.success(), "{}", finished.stderr);
-            assert!(finished.stderr.contains("2 files done, 4.00 MiB"), "{:?}", finished.stderr);
-            let summary = "mqfs-client: 2 files, 4194309 bytes in ";
-            assert!(finished.stderr.contains(summary), "{:?}", finished.stderr);
-            finished.stdout
-        };
-        client(&["-C", ".", "/big", "/small"]);
-        fs::remove_file(folder.path().join("big")).unwrap();
-        client(&["--recursive", "/", "-C", "."]);
-        assert!(fs::read(folder.path().join("big")).unwrap() == quiet.big);
-        assert!(client(&["--tar", "/"]).len() > quiet.big.len());
-        quiet.stop();
-    });
+    let quiet = QuietServer::start();
+    let folder = tempfile::tempdir().unwrap();
+    let client = |arguments: &[&str]| {
+        let mut client = quiet.server.client();
+        client.args(["--verbose", "--progress", "always"]).args(arguments);
+        client.current_dir(folder.path());
+        // Without a terminal the last state stays.
+        let finished = run(&mut client);
+        assert!(finished.status.success(), "{}", finished.stderr);
+        assert!(finished.stderr.contains("2 files done, 4.00 MiB"), "{:?}", finished.stderr);
+        let summary = "mqfs-client: 2 files, 4194309 bytes in ";
+        assert!(finished.stderr.contains(summary), "{:?}", finished.stderr);
+        finished.stdout
+    };
+    client(&["-C", ".", "/big", "/small"]);
+    fs::remove_file(folder.path().join("big")).unwrap();
+    client(&["--recursive", "/", "-C", "."]);
+    assert!(fs::read(folder.path().join("big")).unwrap() == quiet.big);
+    assert!(client(&["--tar", "/"]).len() > quiet.big.len());
+    quiet.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn an_archive_is_not_written_to_a_terminal() {
-    in_own_namespace(|| {
-        let (server, terminal) = (QuietServer::start(), Terminal::new());
-        let mut command = server.server.client();
-        command.args(["--tar", "/"]).stdout(terminal.0.inside.try_clone().unwrap());
-        assert_eq!(terminal.start(&mut command).wait().code(), Some(2));
-        let refused = "mqfs-client: --tar does not write an archive to a terminal";
-        assert_eq!(screen(&terminal.close()), [refused]);
-        server.stop();
-    });
+    let (server, terminal) = (QuietServer::start(), Terminal::new());
+    let mut command = server.server.client();
+    command.args(["--tar", "/"]).stdout(terminal.0.inside.try_clone().unwrap());
+    assert_eq!(terminal.start(&mut command).wait().code(), Some(2));
+    let refused = "mqfs-client: --tar does not write an archive to a terminal";
+    assert_eq!(screen(&terminal.close()), [refused]);
+    server.stop();
 }
 
-#[test]
-fn every_signal_that_ends_the_client_clears_the_bar() {
-    in_own_namespace(|| {
-        let server = QuietServer::start();
-        let signals =
-            [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1];
-        for signal in signals {
-            let terminal = Terminal::new();
-            let mut client = start(&terminal, &mut server.client());
-            terminal.wait_for("iB of 4.00 MiB");
-            client.signal(signal);
-            assert_eq!(client.wait().code(), Some(130), "{signal}");
-            assert_eq!(screen(&terminal.close()), ["mqfs-client: interrupted"], "{signal}");
-        }
-        server.stop();
-    });
-}
-
-#[test]
-fn a_bar_is_cleared_when_the_output_is_closed() {
-    in_own_namespace(|| {
-        let (server, terminal) = (QuietServer::start(), Terminal::new());
+#[in_own_namespace]
+fn every_signal_and_a_closed_output_clear_the_bar() {
+    let server = QuietServer::start();
+    let signals =
+        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1];
+    for signal in signals.map(Some).into_iter().chain([None]) {
+        let terminal = Terminal::new();
         let mut client = start(&terminal, &mut server.client());
         terminal.wait_for("iB of 4.00 MiB");
-        drop(client.child().stdout.take());
-        assert_eq!(client.wait().code(), Some(141));
-        assert_eq!(screen(&terminal.close()), [""; 0]);
-        server.stop();
-    });
+        match signal {
+            Some(signal) => client.signal(signal),
+            None => drop(client.child().stdout.take()),
+        }
+        let code = if signal.is_some() { 130 } else { 141 };
+        assert_eq!(client.wait().code(), Some(code), "{signal:?}");
+        let left = signal.map(|_| "mqfs-client: interrupted");
+        assert_eq!(screen(&terminal.close()), left.as_slice(), "{signal:?}");
+    }
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn no_bar_is_drawn_unless_wanted_and_possible() {
-    in_own_namespace(|| {
-        let server = QuietServer::start();
-        let cases: [(&[&str], &str); 4] = [
-            (&["--progress", "never"], "xterm"),
-            (&["--quiet"], "xterm"),
-            (&["--quiet", "--progress", "always"], "xterm"),
-            (&[], "dumb"),
-        ];
-        let clients = cases.map(|(arguments, kind)| {
-            let (terminal, mut command) = (Terminal::new(), server.client());
-            command.args(arguments).env("TERM", kind).stdout(Stdio::piped());
-            (terminal.start_in_its_own_environment(&mut command), terminal)
-        });
-        let mut piped = server.client();
-        let piped = Running::start(piped.stdout(Stdio::piped()).stderr(Stdio::piped()));
-        let start = Instant::now();
-        wait_until("a bar would be there", || start.elapsed() > Duration::from_millis(900));
-        for (client, terminal) in clients {
-            assert!(client.finish().success() == server.big);
-            assert_eq!(terminal.close(), "");
-        }
-        let piped = piped.finish();
-        assert_eq!(piped.stderr, "");
-        assert!(piped.success() == server.big);
-        server.stop();
+    let server = QuietServer::start();
+    let cases: [(&[&str], &str); 4] = [
+        (&["--progress", "never"], "xterm"),
+        (&["--quiet"], "xterm"),
+        (&["--quiet", "--progress", "always"], "xterm"),
+        (&[], "dumb"),
+    ];
+    let clients = cases.map(|(arguments, kind)| {
+        let (terminal, mut command) = (Terminal::new(), server.client());
+        command.args(arguments).env("TERM", kind).stdout(Stdio::piped());
+        (terminal.start_in_its_own_environment(&mut command), terminal)
     });
-}
-
-#[test]
-fn a_short_transfer_shows_no_bar() {
-    in_own_namespace(|| {
-        let (server, terminal) = (QuietServer::start(), Terminal::new());
-        let client = start(&terminal, server.server.client().arg("/small"));
-        assert_eq!(client.finish().success(), b"small");
+    let mut piped = server.client();
+    let piped = Running::piped(&mut piped);
+    let start = Instant::now();
+    wait_until("a bar would be there", || start.elapsed() > Duration::from_millis(900));
+    for (client, terminal) in clients {
+        assert!(client.finish().success() == server.big);
         assert_eq!(terminal.close(), "");
-        server.stop();
-    });
+    }
+    let piped = piped.finish();
+    assert_eq!(piped.stderr, "");
+    assert!(piped.success() == server.big);
+    server.stop();
 }
 
-#[test]
-fn no_bar_is_drawn_when_the_file_goes_to_the_terminal() {
-    in_own_namespace(|| {
-        let (server, terminal) = (QuietServer::start(), Terminal::new());
-        let mut command = server.server.client();
-        command.arg("/small").stdout(terminal.0.inside.try_clone().unwrap());
-        let mut client = terminal.start(&mut command);
+#[in_own_namespace]
+fn no_bar_is_drawn_for_a_short_transfer_or_when_the_file_goes_to_the_terminal() {
+    let server = QuietServer::start();
+    for to_terminal in [false, true] {
+        let (terminal, mut command) = (Terminal::new(), server.server.client());
+        let inside = terminal.0.inside.try_clone().unwrap();
+        let stdout = if to_terminal { inside.into() } else { Stdio::null() };
+        let mut client = terminal.start(command.arg("/small").stdout(stdout));
         assert!(client.wait().success());
-        assert_eq!(terminal.close(), "small");
-        server.stop();
-    });
+        assert_eq!(terminal.close(), if to_terminal { "small" } else { "" });
+    }
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn colours_follow_no_color() {
-    in_own_namespace(|| {
-        let server = QuietServer::start();
-        for (value, coloured) in [(None, true), (Some("1"), false)] {
-            let terminal = Terminal::new();
-            let mut command = server.client();
-            command.env_remove("NO_COLOR").envs(value.map(|value| ("NO_COLOR", value)));
-            command.env("TERM", "xterm").stdout(Stdio::piped());
-            let client = terminal.start_in_its_own_environment(&mut command);
-            terminal.wait_for("iB of 4.00 MiB");
-            client.finish().success();
-            let written = terminal.close();
-            assert_eq!(written.contains("\x1b[36m"), coloured, "NO_COLOR={value:?}: {written:?}");
-        }
-        server.stop();
-    });
-}
-
-#[test]
-fn a_terminal_that_was_stopped_delays_a_transfer_and_keeps_no_signal_from_ending_it() {
-    in_own_namespace(|| {
-        let (server, terminal) = (QuietServer::start(), Terminal::new());
-        let client = start(&terminal, &mut server.client());
-        let mut killed = start(&terminal, &mut server.client());
+    let server = QuietServer::start();
+    for (value, coloured) in [(None, true), (Some("1"), false)] {
+        let terminal = Terminal::new();
+        let mut command = server.client();
+        command.env_remove("NO_COLOR").envs(value.map(|value| ("NO_COLOR", value)));
+        command.env("TERM", "xterm").stdout(Stdio::piped());
+        let client = terminal.start_in_its_own_environment(&mut command);
         terminal.wait_for("iB of 4.00 MiB");
-        tcflow(&terminal.0.inside, FlowArg::TCOOFF).unwrap(); // as Ctrl-S does
-        killed.signal(Signal::SIGTERM);
-        assert_eq!(killed.wait().code(), Some(130));
-        tcflow(&terminal.0.inside, FlowArg::TCOON).unwrap();
-        assert!(client.finish().success() == server.big);
-        server.stop();
-    });
-}
-
-#[test]
-fn names_from_a_server_are_escaped_on_a_terminal() {
-    in_own_namespace(|| {
-        let (server, terminal) = (QuietServer::start(), Terminal::new());
-        let name = "\u{1b}[31m\u{7}".to_owned() + &"x".repeat(100);
-        fs::write(server.path(&name), &server.big).unwrap();
-        let client = start(&terminal, server.server.client().arg(format!("/{name}")));
-        terminal.wait_for("iB of 4.00 MiB");
-        assert!(client.finish().success() == server.big);
+        client.finish().success();
         let written = terminal.close();
-        assert!(!written.contains("\x1b[31m"), "{written:?}");
-        assert!(written.contains(r"\u{1b}[31m\u{7}xx..."), "{written:?}");
-        assert_eq!(screen(&written), [""; 0]);
-        server.stop();
-    });
+        assert_eq!(written.contains("\x1b[36m"), coloured, "NO_COLOR={value:?}: {written:?}");
+    }
+    server.stop();
+}
+
+#[in_own_namespace]
+fn a_terminal_that_was_stopped_delays_a_transfer_and_keeps_no_signal_from_ending_it() {
+    let (server, terminal) = (QuietServer::start(), Terminal::new());
+    let client = start(&terminal, &mut server.client());
+    let mut killed = start(&terminal, &mut server.client());
+    terminal.wait_for("iB of 4.00 MiB");
+    tcflow(&terminal.0.inside, FlowArg::TCOOFF).unwrap(); // as Ctrl-S does
+    killed.signal(Signal::SIGTERM);
+    assert_eq!(killed.wait().code(), Some(130));
+    tcflow(&terminal.0.inside, FlowArg::TCOON).unwrap();
+    assert!(client.finish().success() == server.big);
+    server.stop();
+}
+
+#[in_own_namespace]
+fn names_from_a_server_are_escaped_on_a_terminal() {
+    let (server, terminal) = (QuietServer::start(), Terminal::new());
+    let name = "\u{1b}[31m\u{7}".to_owned() + &"x".repeat(100);
+    fs::write(server.path(&name), &server.big).unwrap();
+    let client = start(&terminal, server.server.client().arg(format!("/{name}")));
+    terminal.wait_for("iB of 4.00 MiB");
+    assert!(client.finish().success() == server.big);
+    let written = terminal.close();
+    assert!(!written.contains("\x1b[31m"), "{written:?}");
+    assert!(written.contains(r"\u{1b}[31m\u{7}xx..."), "{written:?}");
+    assert_eq!(screen(&written), [""; 0]);
+    server.stop();
 }

@@ -2,142 +2,110 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
-use std::path::PathBuf;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
-use tempfile::TempDir;
 
 use crate::support::{
-    Finished, SOMEBODY, Server, as_root_in_own_namespace, in_own_namespace, noise, run, unique_key,
+    SOMEBODY, as_root_in_own_namespace, in_own_namespace, noise, run, unique_key,
 };
+use crate::tree::Site;
 
-/// A server of `/file`, of 4 MiB, and a folder to write to.
-struct Site {
-    server: Server,
-    _folder: TempDir,
-    here: TempDir,
-    file: Vec<u8>,
+/// A server of `/file`, of 4 MiB, a folder to write to, and the file.
+fn site() -> (Site, Vec<u8>) {
+    let (site, file) = (Site::start(), noise(4 << 20));
+    site.put("file", &file);
+    (site, file)
 }
 
-impl Site {
-    fn start() -> Self {
-        let (folder, here) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let file = noise(4 << 20);
-        fs::write(folder.path().join("file"), &file).unwrap();
-        let server = Server::start(&["--root".as_ref(), folder.path()]);
-        Self { server, _folder: folder, here, file }
-    }
-
-    fn run(&self, arguments: &[&str]) -> Finished {
-        run(self.server.client().args(arguments).current_dir(self.here.path()))
-    }
-
-    fn here(&self, name: &str) -> PathBuf {
-        self.here.path().join(name)
-    }
-}
-
-#[test]
+#[in_own_namespace]
 fn a_range_matches_head_and_tail() {
-    in_own_namespace(|| {
-        let site = Site::start();
-        let whole = site.file.len();
-        for (offset, length, begin, end) in [
-            ("0", Some("0"), 0, 0),
-            ("0", Some("1"), 0, 1),
-            ("1", None, 1, whole),
-            ("8136", Some("8136"), 8136, 2 * 8136),
-            ("1M", Some("1M"), 1 << 20, 2 << 20),
-            ("4095K", Some("9G"), 4095 << 10, whole),
-            ("4M", None, whole, whole),
-            ("17T", Some("5"), whole, whole),
-        ] {
-            let length = length.map(|length| ["--length", length]).into_iter().flatten();
-            let arguments: Vec<_> =
-                ["/file", "--offset", offset].into_iter().chain(length).collect();
-            assert!(site.run(&arguments).success() == site.file[begin..end], "{arguments:?}");
-        }
-        let twice = site.run(&["--offset", "2", "--length", "3", "/file", "/file"]).success();
-        assert_eq!(twice, [&site.file[2..5], &site.file[2..5]].concat());
-        site.server.stop();
-    });
+    let (site, file) = site();
+    let whole = file.len();
+    for (offset, length, begin, end) in [
+        ("0", Some("0"), 0, 0),
+        ("0", Some("1"), 0, 1),
+        ("1", None, 1, whole),
+        ("8136", Some("8136"), 8136, 2 * 8136),
+        ("1M", Some("1M"), 1 << 20, 2 << 20),
+        ("4095K", Some("9G"), 4095 << 10, whole),
+        ("4M", None, whole, whole),
+        ("17T", Some("5"), whole, whole),
+    ] {
+        let length = length.map(|length| ["--length", length]).into_iter().flatten();
+        let arguments: Vec<_> = ["/file", "--offset", offset].into_iter().chain(length).collect();
+        assert!(site.run(&arguments).success() == file[begin..end], "{arguments:?}");
+    }
+    let twice = site.run(&["--offset", "2", "--length", "3", "/file", "/file"]).success();
+    assert_eq!(twice, [&file[2..5], &file[2..5]].concat());
+    site.server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn invalid_ranges_and_conflicting_options_end_with_status_2() {
-    in_own_namespace(|| {
-        let key = unique_key();
-        for bad in [
-            &["--offset", "-1"][..],
-            &["--offset", "1X"],
-            &["--length", "K"],
-            &["--length", "99999999999T"],
-            &["--plain", "--length", "1"],
-            &["--plain", "--offset", "1"],
-        ] {
-            let bad = run(crate::support::client(key).args(bad).arg("/file"));
-            assert_eq!((bad.code(), bad.stderr.lines().count()), (Some(2), 1), "{}", bad.stderr);
-        }
-    });
+    let key = unique_key();
+    for bad in [
+        &["--offset", "-1"][..],
+        &["--offset", "1X"],
+        &["--length", "K"],
+        &["--length", "99999999999T"],
+        &["--plain", "--length", "1"],
+        &["--plain", "--offset", "1"],
+    ] {
+        let bad = run(crate::support::client(key).args(bad).arg("/file"));
+        assert_eq!((bad.code(), bad.stderr.lines().count()), (Some(2), 1), "{}", bad.stderr);
+    }
 }
 
-#[test]
+#[in_own_namespace]
 fn a_range_resumes_where_it_broke_off() {
-    in_own_namespace(|| {
-        let site = Site::start();
-        let mut command = site.server.client();
-        command.args(["--offset", "1000", "--length", "3M", "/file"]).stderr(Stdio::piped());
-        let stuck = crate::support::Stuck::start(command.stdout(Stdio::piped()));
-        for child in site.server.children() {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(child), Signal::SIGKILL);
-        }
-        assert!(stuck.finish() == site.file[1000..1000 + (3 << 20)]);
-        site.server.stop();
-    });
+    let (site, file) = site();
+    let mut command = site.server.client();
+    command.args(["--offset", "1000", "--length", "3M", "/file"]).stderr(Stdio::piped());
+    let stuck = crate::support::Stuck::start(command.stdout(Stdio::piped()));
+    for child in site.server.children() {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(child), Signal::SIGKILL);
+    }
+    assert!(stuck.finish() == file[1000..1000 + (3 << 20)]);
+    site.server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn the_library_opens_ranges() {
-    in_own_namespace(|| {
-        use std::io::Read;
-        let site = Site::start();
-        let client = mqfs::Client::new(site.server.key);
-        let read = |mut transfer: mqfs::Transfer| {
-            let mut bytes = Vec::new();
-            transfer.read_to_end(&mut bytes).map(|_| bytes)
-        };
-        let file = &site.file;
-        assert!(read(client.open_range("/file", ..).unwrap()).unwrap() == *file);
-        assert!(read(client.open_range("/file", 5..9).unwrap()).unwrap() == file[5..9]);
-        assert!(read(client.open_range("/file", ..=9).unwrap()).unwrap() == file[..=9]);
-        site.server.stop();
-    });
+    use std::io::Read;
+    let (site, file) = site();
+    let client = mqfs::Client::new(site.server.key);
+    let read = |mut transfer: mqfs::Transfer| {
+        let mut bytes = Vec::new();
+        transfer.read_to_end(&mut bytes).map(|_| bytes)
+    };
+    assert!(read(client.open_range("/file", ..).unwrap()).unwrap() == file);
+    assert!(read(client.open_range("/file", 5..9).unwrap()).unwrap() == file[5..9]);
+    assert!(read(client.open_range("/file", ..=9).unwrap()).unwrap() == file[..=9]);
+    site.server.stop();
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn links_of_others_in_a_shared_folder_are_not_followed() {
-    as_root_in_own_namespace(|| {
-        let site = Site::start();
-        let shared = site.here("shared");
-        fs::create_dir(&shared).unwrap();
-        fs::set_permissions(&shared, Permissions::from_mode(0o1777)).unwrap();
-        symlink("../victim", shared.join("link")).unwrap();
-        lchown(shared.join("link"), Some(SOMEBODY), None).unwrap();
-        let refused = site.run(&["-o", "shared/link", "/file"]);
-        let expected = "mqfs-client: shared/link: Permission denied\n";
-        assert_eq!((refused.code(), &*refused.stderr), (Some(2), expected));
-        assert!(!site.here("victim").exists());
-        // One's own links, and those of the folder's owner, are followed.
-        lchown(shared.join("link"), Some(0), None).unwrap();
-        site.run(&["-o", "shared/link", "/file"]).success();
-        assert!(fs::read(site.here("victim")).unwrap() == site.file);
-        // The file that is replaced belonged to another user, with a permissive mode.
-        fs::set_permissions(site.here("victim"), Permissions::from_mode(0o666)).unwrap();
-        chown(site.here("victim"), Some(SOMEBODY), None).unwrap();
-        site.run(&["-o", "victim", "/file"]).success();
-        let metadata = fs::metadata(site.here("victim")).unwrap();
-        assert_eq!((metadata.uid(), metadata.mode() & 0o7777 & 0o022), (0, 0));
-        site.server.stop();
-    });
+    let (site, file) = site();
+    let shared = site.here("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::set_permissions(&shared, Permissions::from_mode(0o1777)).unwrap();
+    symlink("../victim", shared.join("link")).unwrap();
+    lchown(shared.join("link"), Some(SOMEBODY), None).unwrap();
+    let refused = site.run(&["-o", "shared/link", "/file"]);
+    let expected = "mqfs-client: shared/link: Permission denied\n";
+    assert_eq!((refused.code(), &*refused.stderr), (Some(2), expected));
+    assert!(!site.here("victim").exists());
+    // One's own links, and those of the folder's owner, are followed.
+    lchown(shared.join("link"), Some(0), None).unwrap();
+    site.run(&["-o", "shared/link", "/file"]).success();
+    assert!(fs::read(site.here("victim")).unwrap() == file);
+    // The file that is replaced belonged to another user, with a permissive mode.
+    fs::set_permissions(site.here("victim"), Permissions::from_mode(0o666)).unwrap();
+    chown(site.here("victim"), Some(SOMEBODY), None).unwrap();
+    site.run(&["-o", "victim", "/file"]).success();
+    let metadata = fs::metadata(site.here("victim")).unwrap();
+    assert_eq!((metadata.uid(), metadata.mode() & 0o7777 & 0o022), (0, 0));
+    site.server.stop();
 }

@@ -21,315 +21,229 @@ use crate::support::{
     program, queue_of, reap, reply_queues, state_of, unique_key, wait_until,
 };
 
-#[test]
+#[as_root_in_own_namespace]
 fn only_the_queue_of_a_killed_client_is_removed() {
-    as_root_in_own_namespace(|| {
-        let quiet = QuietServer::start();
-        let mut dying = Stuck::start(&mut quiet.client());
-        let living = Stuck::start(&mut quiet.client());
-        let stopped = quiet.stop_children();
-        dying.kill();
+    let quiet = QuietServer::start();
+    let mut dying = Stuck::start(&mut quiet.client());
+    let living = Stuck::start(&mut quiet.client());
+    let stopped = quiet.stop_children();
+    dying.kill();
 
-        let verdicts = Verdicts::now();
+    let verdicts = Verdicts::now();
 
-        assert_eq!(verdicts.on(dying.queue), ["orphan", "owner is gone", "removed"]);
-        assert_eq!(verdicts.on(living.queue), ["alive", "owner is running", "kept"]);
-        assert_eq!(verdicts.removed(), [dying.queue.id()]);
-        assert!(!exists(dying.queue));
-        drop(stopped);
-        assert!(living.finish() == quiet.big, "the living client's transfer is whole");
-        quiet.wait_for_children();
-        quiet.stop();
-    });
+    assert_eq!(verdicts.on(dying.queue), ["orphan", "owner is gone", "removed"]);
+    assert_eq!(verdicts.on(living.queue), ["alive", "owner is running", "kept"]);
+    assert_eq!(verdicts.removed(), [dying.queue.id()]);
+    assert!(!exists(dying.queue));
+    drop(stopped);
+    assert!(living.finish() == quiet.big, "the living client's transfer is whole");
+    quiet.server.wait_until_idle();
+    quiet.stop();
 }
 
-#[test]
-fn queue_of_a_client_killed_together_with_its_child_is_removed() {
-    as_root_in_own_namespace(|| {
-        let quiet = QuietServer::start();
-        let mut stuck = Stuck::start(&mut quiet.client());
-        stuck.client.freeze(); // or it would ask again, once its child is dead
-        let _stopped = quiet.stop_children();
-        for child in children_of(quiet.server.pid()) {
-            kill(Pid::from_raw(child), Signal::SIGKILL).unwrap();
-        }
-        stuck.kill();
-        quiet.wait_for_children();
-        assert_eq!(Verdicts::now().removed(), [stuck.queue.id()]);
-        quiet.stop();
-    });
-}
-
-#[test]
+#[as_root_in_own_namespace]
 fn child_of_a_killed_client_removes_its_queue_and_ends() {
-    as_root_in_own_namespace(|| {
-        let quiet = QuietServer::start();
-        let mut stuck = Stuck::start(&mut quiet.client());
-        let killed = Instant::now();
-        stuck.kill();
-        wait_until("the child removes the queue", || !exists(stuck.queue));
-        quiet.wait_for_children();
-        let took = killed.elapsed();
-        assert!(took < Duration::from_secs(10), "{took:?}, less than any --stall-timeout");
-        assert!(quiet.server.log().contains("client dead"), "{}", quiet.server.log());
-        quiet.stop();
-    });
+    let quiet = QuietServer::start();
+    let stuck = Stuck::start(&mut quiet.client());
+    let killed = Instant::now();
+    stuck.client.signal(Signal::SIGKILL);
+    wait_until("the child removes the queue", || !exists(stuck.queue));
+    assert_eq!(state_of(stuck.client.pid()), Some('Z'), "nobody has waited for the client");
+    quiet.server.wait_until_idle();
+    let took = killed.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}, less than any --stall-timeout");
+    assert!(quiet.server.log().contains("client dead"), "{}", quiet.server.log());
+    quiet.stop();
 }
 
-#[test]
-fn child_takes_a_zombie_client_for_dead() {
-    as_root_in_own_namespace(|| {
-        let quiet = QuietServer::start();
-        let stuck = Stuck::start(&mut quiet.client());
-        stuck.client.signal(Signal::SIGKILL);
-        wait_until("the child removes the queue", || !exists(stuck.queue));
-        assert_eq!(state_of(stuck.client.pid()), Some('Z'));
-        quiet.wait_for_children();
-        quiet.stop();
-    });
-}
-
-#[test]
+#[as_root_in_own_namespace]
 fn clients_killed_at_any_point_leave_no_queue_that_the_reaper_misses() {
-    as_root_in_own_namespace(|| {
-        let quiet = QuietServer::start();
-        for step in 0..60_u64 {
-            let mut client =
-                Running::start(quiet.client().stdout(Stdio::null()).stderr(Stdio::null()));
-            // Delays from before its main to after its end, in small steps at first.
-            thread::sleep(Duration::from_micros(step * step * 4));
-            // It may have ended by itself.
-            let _ = kill(Pid::from_raw(client.pid()), Signal::SIGKILL);
-            client.wait();
-        }
-        // A queue without a lease, from a client that died before it sent it, is no orphan for 10
-        // s.
-        wait_until("no reply queue is left", || {
-            Verdicts::now();
-            reply_queues().is_empty()
-        });
-        quiet.wait_for_children();
-        assert_eq!(quiet.server.fetch("/small"), b"small");
-        quiet.stop();
+    let quiet = QuietServer::start();
+    for step in 0..60_u64 {
+        let mut client = Running::start(quiet.client().stdout(Stdio::null()).stderr(Stdio::null()));
+        // Delays from before its main to after its end, in small steps at first.
+        thread::sleep(Duration::from_micros(step * step * 4));
+        // It may have ended by itself.
+        let _ = kill(Pid::from_raw(client.pid()), Signal::SIGKILL);
+        client.wait();
+    }
+    // A queue without a lease, from a client that died before it sent it, is no orphan for 10
+    // s.
+    wait_until("no reply queue is left", || {
+        Verdicts::now();
+        reply_queues().is_empty()
     });
+    quiet.server.wait_until_idle();
+    assert_eq!(quiet.server.fetch("/small"), b"small");
+    quiet.stop();
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn servers_killed_at_any_point_leave_no_queue_and_no_held_lock() {
-    as_root_in_own_namespace(|| {
-        let key = unique_key();
-        for step in 0..40_u64 {
-            let mut server = program("mqfs-server");
-            server.args(["-k", &key.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
-            let mut server = Running::start(&mut server);
-            thread::sleep(Duration::from_micros(step * step * 4));
-            server.signal(Signal::SIGKILL);
-            server.wait();
-            Verdicts::now();
-            assert_eq!(queue_of(key), None, "step {step}");
-        }
-        let next = Server::start_on::<&str>(key, &[]);
-        assert_eq!(next.fetch("/proc/sys/kernel/ostype"), b"Linux\n");
-        next.stop();
-    });
+    let key = unique_key();
+    for step in 0..40_u64 {
+        let mut server = program("mqfs-server");
+        server.args(["-k", &key.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut server = Running::start(&mut server);
+        thread::sleep(Duration::from_micros(step * step * 4));
+        server.kill();
+        Verdicts::now();
+        assert_eq!(queue_of(key), None, "step {step}");
+    }
+    let next = Server::start_on::<&str>(key, &[]);
+    assert_eq!(next.fetch("/proc/sys/kernel/ostype"), b"Linux\n");
+    next.stop();
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_permanently_running_reaper_disturbs_no_transfer() {
-    as_root_in_own_namespace(|| {
-        let quiet = QuietServer::start();
-        let key = quiet.server.key;
-        let fetch = move || {
-            // Its queues come and go faster than a reaper can look.
-            let client = mqfs::Client::new(key);
-            for _ in 0..400 {
-                let mut text = String::new();
-                client.open("/small").unwrap().read_to_string(&mut text).unwrap();
-                assert_eq!(text, "small");
-            }
-        };
-        let fetching = [thread::spawn(fetch), thread::spawn(fetch)];
-        while fetching.iter().any(|thread| !thread.is_finished()) {
-            assert_eq!(Verdicts::now().removed(), []);
+    let quiet = QuietServer::start();
+    let key = quiet.server.key;
+    let fetch = move || {
+        // Its queues come and go faster than a reaper can look.
+        let client = mqfs::Client::new(key);
+        for _ in 0..400 {
+            let mut text = String::new();
+            client.open("/small").unwrap().read_to_string(&mut text).unwrap();
+            assert_eq!(text, "small");
         }
-        for thread in fetching {
-            thread.join().unwrap();
-        }
-        quiet.wait_for_children();
-        quiet.stop();
-    });
+    };
+    let fetching = [thread::spawn(fetch), thread::spawn(fetch)];
+    while fetching.iter().any(|thread| !thread.is_finished()) {
+        assert_eq!(Verdicts::now().removed(), []);
+    }
+    for thread in fetching {
+        thread.join().unwrap();
+    }
+    quiet.server.wait_until_idle();
+    quiet.stop();
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn request_queue_of_a_killed_idle_server_is_removed() {
-    as_root_in_own_namespace(|| {
-        let mut server = Server::start::<&str>(&[]);
-        // It removes orphans before its first request.
-        server.fetch("/etc/passwd");
-        wait_until("it is at rest", || server.children().is_empty());
-        let queue = queue_of(server.key).unwrap();
-        assert_eq!(Verdicts::now().on(queue), ["alive", "its server is running", "kept"]);
-        server.signal(Signal::SIGKILL);
-        server.running().wait();
-        let verdicts = Verdicts::now();
-        assert_eq!(verdicts.on(queue), ["orphan", "no server holds the key's lock", "removed"]);
-        assert_eq!(queue_of(server.key), None);
-    });
+    let mut server = Server::start::<&str>(&[]);
+    // It removes orphans before its first request.
+    server.fetch("/etc/passwd");
+    server.wait_until_idle();
+    let queue = queue_of(server.key).unwrap();
+    assert_eq!(Verdicts::now().on(queue), ["alive", "its server is running", "kept"]);
+    server.running().kill();
+    let verdicts = Verdicts::now();
+    assert_eq!(verdicts.on(queue), ["orphan", "no server holds the key's lock", "removed"]);
+    assert_eq!(queue_of(server.key), None);
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn request_queue_of_a_zombie_server_is_removed() {
-    as_root_in_own_namespace(|| {
-        let quiet = QuietServer::start();
-        let queue = queue_of(quiet.server.key).unwrap();
-        quiet.server.signal(Signal::SIGKILL);
-        let pid = quiet.server.pid();
-        // Its other thread may end a moment after its main thread.
-        let is_alone = || fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|t| t.count() == 1);
-        wait_until("it is a zombie", || state_of(pid) == Some('Z') && is_alone());
-        let verdicts = Verdicts::now();
-        assert_eq!(verdicts.on(queue), ["orphan", "no server holds the key's lock", "removed"]);
-    });
+    let quiet = QuietServer::start();
+    let queue = queue_of(quiet.server.key).unwrap();
+    quiet.server.signal(Signal::SIGKILL);
+    let pid = quiet.server.pid();
+    // Its other thread may end a moment after its main thread.
+    let is_alone = || fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|t| t.count() == 1);
+    wait_until("it is a zombie", || state_of(pid) == Some('Z') && is_alone());
+    let verdicts = Verdicts::now();
+    assert_eq!(verdicts.on(queue), ["orphan", "no server holds the key's lock", "removed"]);
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn transfer_of_a_killed_server_goes_on_while_its_request_queue_is_removed() {
-    as_root_in_own_namespace(|| {
-        let mut quiet = QuietServer::start();
-        let stuck = Stuck::start(&mut quiet.client());
-        let children = children_of(quiet.server.pid());
-        assert_eq!(children.len(), 1);
-        let requests = queue_of(quiet.server.key).unwrap();
-        quiet.server.signal(Signal::SIGKILL);
-        quiet.server.running().wait();
+    let mut quiet = QuietServer::start();
+    let stuck = Stuck::start(&mut quiet.client());
+    let children = children_of(quiet.server.pid());
+    assert_eq!(children.len(), 1);
+    let requests = queue_of(quiet.server.key).unwrap();
+    quiet.server.running().kill();
 
-        let verdicts = Verdicts::now();
+    let verdicts = Verdicts::now();
 
-        assert_eq!(verdicts.removed(), [requests.id()]);
-        assert_eq!(verdicts.on(stuck.queue), ["alive", "owner is running", "kept"]);
-        assert!(stuck.finish() == quiet.big, "the transfer is whole");
-        wait_until("the child ends", || state_of(children[0]).is_none_or(|s| s == 'Z'));
-    });
+    assert_eq!(verdicts.removed(), [requests.id()]);
+    assert_eq!(verdicts.on(stuck.queue), ["alive", "owner is running", "kept"]);
+    assert!(stuck.finish() == quiet.big, "the transfer is whole");
+    wait_until("the child ends", || state_of(children[0]).is_none_or(|s| s == 'Z'));
 }
 
-#[test]
-fn the_next_server_replaces_the_request_queue_of_a_killed_one() {
-    as_root_in_own_namespace(|| {
-        let mut first = QuietServer::start();
-        let stuck = Stuck::start(&mut first.client());
-        let old = queue_of(first.server.key).unwrap();
-        first.server.signal(Signal::SIGKILL);
-        first.server.running().wait();
-
-        let next = Server::start_on(first.server.key, &["--reap-interval", "1h"]);
-
-        assert_ne!(queue_of(next.key), Some(old));
-        assert!(!exists(old));
-        assert!(
-            next.log().contains("removed what dead servers left under the key"),
-            "{}",
-            next.log()
-        );
-        assert_eq!(next.fetch("/proc/sys/kernel/ostype"), b"Linux\n");
-        assert!(stuck.finish() == first.big, "the first server's transfer is whole");
-        next.stop();
-    });
-}
-
-#[test]
+#[as_root_in_own_namespace]
 fn marked_queue_that_was_never_used_is_an_orphan_after_ten_seconds() {
-    as_root_in_own_namespace(|| {
-        let made = Instant::now();
-        in_dead_process(|| {
-            Queue::create(Key::PRIVATE, REPLY_QUEUE_MODE).unwrap();
-        });
-        let queue = all_queues()[0].0;
-        assert_eq!(Verdicts::now().on(queue), ["alive", "just made", "kept"]);
-        let programs = ForEverybody::new();
-        wait_until("another user finds it, but may not remove it", || {
-            let verdicts = Verdicts::of(programs.program("mqfs-reap", SOMEBODY).arg("--json"));
-            verdicts.on(queue) == ["orphan", "owner died before using it", "not permitted"]
-        });
-        // The kernel stores the creation time in whole seconds.
-        assert!(made.elapsed() >= Duration::from_secs(9), "{:?}", made.elapsed());
-        let removed = ["orphan", "owner died before using it", "removed"];
-        assert_eq!(Verdicts::now().on(queue), removed);
+    let made = Instant::now();
+    in_dead_process(|| {
+        Queue::create(Key::PRIVATE, REPLY_QUEUE_MODE).unwrap();
     });
-}
-
-#[test]
-fn an_unprivileged_user_removes_only_own_queues() {
-    as_root_in_own_namespace(|| {
-        let roots = leased(dead_owner());
-        // It was handed to a server that runs as this user.
-        let given = leased(dead_owner());
-        let mut settings = given.status().unwrap().settings();
-        settings.uid = sysv_ipc::Uid::from_raw(SOMEBODY);
-        given.set(&settings).unwrap();
-        in_dead_process(|| {
-            setuid(Uid::from_raw(SOMEBODY)).unwrap();
-            let queue = Queue::create(Key::PRIVATE, REPLY_QUEUE_MODE).unwrap();
-            let lease = lease::new(QueueId::new(0)).unwrap().encode();
-            queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease)).unwrap();
-        });
-        let theirs =
-            *all_queues().iter().map(|(q, _)| q).find(|&&q| q != *roots && q != *given).unwrap();
-
-        let programs = ForEverybody::new();
+    let queue = all_queues()[0].0;
+    assert_eq!(Verdicts::now().on(queue), ["alive", "just made", "kept"]);
+    let programs = ForEverybody::new();
+    wait_until("another user finds it, but may not remove it", || {
         let verdicts = Verdicts::of(programs.program("mqfs-reap", SOMEBODY).arg("--json"));
-
-        assert_eq!(verdicts.on(*roots), ["alive", "another user's, and not readable", "kept"]);
-        assert_eq!(verdicts.on(theirs), ["orphan", "owner is gone", "removed"]);
-        assert_eq!(verdicts.on(*given), ["orphan", "owner is gone", "removed"]);
-        assert_eq!(Verdicts::now().removed(), [roots.id()]);
+        verdicts.on(queue) == ["orphan", "owner died before using it", "not permitted"]
     });
+    // The kernel stores the creation time in whole seconds.
+    assert!(made.elapsed() >= Duration::from_secs(9), "{:?}", made.elapsed());
+    let removed = ["orphan", "owner died before using it", "removed"];
+    assert_eq!(Verdicts::now().on(queue), removed);
 }
 
-#[test]
+#[as_root_in_own_namespace]
+fn an_unprivileged_user_removes_only_own_queues() {
+    let roots = leased(dead_owner());
+    // It was handed to a server that runs as this user.
+    let given = leased(dead_owner());
+    let mut settings = given.status().unwrap().settings();
+    settings.uid = sysv_ipc::Uid::from_raw(SOMEBODY);
+    given.set(&settings).unwrap();
+    in_dead_process(|| {
+        setuid(Uid::from_raw(SOMEBODY)).unwrap();
+        let queue = Queue::create(Key::PRIVATE, REPLY_QUEUE_MODE).unwrap();
+        let lease = lease::new(QueueId::new(0)).unwrap().encode();
+        queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease)).unwrap();
+    });
+    let theirs =
+        *all_queues().iter().map(|(q, _)| q).find(|&&q| q != *roots && q != *given).unwrap();
+
+    let programs = ForEverybody::new();
+    let verdicts = Verdicts::of(programs.program("mqfs-reap", SOMEBODY).arg("--json"));
+
+    assert_eq!(verdicts.on(*roots), ["alive", "another user's, and not readable", "kept"]);
+    assert_eq!(verdicts.on(theirs), ["orphan", "owner is gone", "removed"]);
+    assert_eq!(verdicts.on(*given), ["orphan", "owner is gone", "removed"]);
+    assert_eq!(Verdicts::now().removed(), [roots.id()]);
+}
+
+#[as_root_in_own_namespace]
 fn dry_run_removes_nothing() {
-    as_root_in_own_namespace(|| {
-        let orphan = leased(dead_owner());
-        let table = String::from_utf8(reap(&["--dry-run"]).success()).unwrap();
-        assert!(
-            table.contains("orphan: owner is gone") && table.contains("would remove"),
-            "{table}"
-        );
-        let verdicts = Verdicts::of(program("mqfs-reap").args(["-n", "--json"]));
-        assert_eq!(verdicts.on(*orphan), ["orphan", "owner is gone", "would remove"]);
-        assert!(exists(*orphan));
-        assert_eq!(Verdicts::now().removed(), [orphan.id()]);
-    });
+    let orphan = leased(dead_owner());
+    let table = String::from_utf8(reap(&["--dry-run"]).success()).unwrap();
+    assert!(table.contains("orphan: owner is gone") && table.contains("would remove"), "{table}");
+    let verdicts = Verdicts::of(program("mqfs-reap").args(["-n", "--json"]));
+    assert_eq!(verdicts.on(*orphan), ["orphan", "owner is gone", "would remove"]);
+    assert!(exists(*orphan));
+    assert_eq!(Verdicts::now().removed(), [orphan.id()]);
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn json_prints_one_object_per_line() {
-    as_root_in_own_namespace(|| {
-        let owner = owner_of(getpid().as_raw());
-        let queue = leased(owner);
-        let text = String::from_utf8(reap(&["--json"]).success()).unwrap();
-        let mut row: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
-        for field in ["age_seconds", "idle_seconds"] {
-            assert!(row[field].take().as_u64().unwrap() < 30, "{text}");
-        }
-        let expected = serde_json::json!({
-            "id": queue.id().get(), "key": "0x00000000", "uid": 0, "cuid": 0, "mode": "0711",
-            "pid": owner.pid, "last_sender": owner.pid, "last_receiver": null,
-            "age_seconds": null, "idle_seconds": null, "messages": 1, "bytes": 64,
-                "capacity": queue.status().unwrap().max_bytes,
-            "verdict": "alive", "reason": "owner is running", "action": "kept",
-        });
-        assert_eq!(row, expected);
+    let owner = owner_of(getpid().as_raw());
+    let queue = leased(owner);
+    let text = String::from_utf8(reap(&["--json"]).success()).unwrap();
+    let mut row: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+    for field in ["age_seconds", "idle_seconds"] {
+        assert!(row[field].take().as_u64().unwrap() < 30, "{text}");
+    }
+    let expected = serde_json::json!({
+        "id": queue.id().get(), "key": "0x00000000", "uid": 0, "cuid": 0, "mode": "0711",
+        "pid": owner.pid, "last_sender": owner.pid, "last_receiver": null,
+        "age_seconds": null, "idle_seconds": null, "messages": 1, "bytes": 64,
+            "capacity": queue.status().unwrap().max_bytes,
+        "verdict": "alive", "reason": "owner is running", "action": "kept",
     });
+    assert_eq!(row, expected);
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn closed_output_changes_only_the_exit_status() {
-    as_root_in_own_namespace(|| {
-        let orphan = leased(dead_owner());
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
-        let mut reaper = Running::start(program("mqfs-reap").stdout(writer));
-        assert_eq!(reaper.wait().code(), Some(141));
-        assert!(!exists(*orphan), "it did its work before");
-    });
+    let orphan = leased(dead_owner());
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut reaper = Running::start(program("mqfs-reap").stdout(writer));
+    assert_eq!(reaper.wait().code(), Some(141));
+    assert!(!exists(*orphan), "it did its work before");
 }

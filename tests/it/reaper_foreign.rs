@@ -15,9 +15,8 @@ use nix::unistd::Pid;
 use sysv_ipc::{MessageBuffer, MessageType, Mode, OwnedQueue, Queue, ReceiveError, Select};
 
 use crate::support::{
-    ForEverybody, SOMEBODY, Verdicts, as_root_in_own_namespace, as_root_in_own_pid_namespace,
-    children_of, exists, in_dead_process, let_next_queue_have, program, unique_key, unshared,
-    wait_until,
+    Verdicts, as_root_in_own_namespace, as_root_in_own_pid_namespace, children_of, exists,
+    in_dead_process, let_next_queue_have, program, unique_key, unshared, wait_until,
 };
 
 const MESSAGE: MessageType = MessageType::new(1).unwrap();
@@ -62,101 +61,88 @@ fn judged() -> Verdicts {
     verdicts
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn old_private_queue_whose_last_users_are_dead_is_removed_on_request() {
-    as_root_in_own_namespace(|| {
-        let queue = used_by_the_dead(foreign());
-        let used = Instant::now();
-        assert_eq!(Verdicts::now().on(*queue), ["foreign", "not made by mqfs", "kept"]);
-        let recent = format!("{GONE}, but it was used recently");
-        let default = Verdicts::of(program("mqfs-reap").args(["--json", "--foreign"]));
-        assert_eq!(default.on(*queue), ["recent", &recent, "kept"], "an hour is the default");
-        wait_until("it is old enough", || {
-            let mut command = program("mqfs-reap");
-            let verdicts =
-                Verdicts::of(command.args(["--json", "--foreign", "--older-than", "1s"]));
-            verdicts.on(*queue) == ["orphan", GONE, "removed"]
-        });
-        // Minus the time between its use and the reading of the clock.
-        assert!(used.elapsed() >= Duration::from_millis(900), "{:?}", used.elapsed());
-        assert!(!exists(*queue));
+    let queue = used_by_the_dead(foreign());
+    let used = Instant::now();
+    assert_eq!(Verdicts::now().on(*queue), ["foreign", "not made by mqfs", "kept"]);
+    let recent = format!("{GONE}, but it was used recently");
+    let default = Verdicts::of(program("mqfs-reap").args(["--json", "--foreign"]));
+    assert_eq!(default.on(*queue), ["recent", &recent, "kept"], "an hour is the default");
+    wait_until("it is old enough", || {
+        let verdicts =
+            Verdicts::of(program("mqfs-reap").args(["--json", "--foreign", "--older-than", "1s"]));
+        verdicts.on(*queue) == ["orphan", GONE, "removed"]
     });
+    // Minus the time between its use and the reading of the clock.
+    assert!(used.elapsed() >= Duration::from_millis(900), "{:?}", used.elapsed());
+    assert!(!exists(*queue));
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn queue_whose_last_sender_or_receiver_lives_or_is_unknown_is_kept() {
-    as_root_in_own_namespace(|| {
-        let unused = foreign();
-        // As if a living client had not read yet.
-        let unread = foreign();
-        in_dead_process(|| send(*unread));
-        let sender_lives = used_by_the_dead(foreign());
-        send(*sender_lives);
-        let receiver_lives = used_by_the_dead(foreign());
-        receive(*receiver_lives);
+    let unused = foreign();
+    // As if a living client had not read yet.
+    let unread = foreign();
+    in_dead_process(|| send(*unread));
+    let sender_lives = used_by_the_dead(foreign());
+    send(*sender_lives);
+    let receiver_lives = used_by_the_dead(foreign());
+    receive(*receiver_lives);
 
-        let verdicts = judged();
+    let verdicts = judged();
 
-        let kept = |why| ["foreign", why, "kept"];
-        assert_eq!(verdicts.on(*unused), kept("not made by mqfs, its last sender unknown"));
-        assert_eq!(verdicts.on(*unread), kept("not made by mqfs, its last receiver unknown"));
-        assert_eq!(
-            verdicts.on(*sender_lives),
-            kept("not made by mqfs, its last sender is running")
-        );
-        assert_eq!(
-            verdicts.on(*receiver_lives),
-            kept("not made by mqfs, its last receiver is running")
-        );
-    });
+    let kept = |why| ["foreign", why, "kept"];
+    assert_eq!(verdicts.on(*unused), kept("not made by mqfs, its last sender unknown"));
+    assert_eq!(verdicts.on(*unread), kept("not made by mqfs, its last receiver unknown"));
+    assert_eq!(verdicts.on(*sender_lives), kept("not made by mqfs, its last sender is running"));
+    assert_eq!(
+        verdicts.on(*receiver_lives),
+        kept("not made by mqfs, its last receiver is running")
+    );
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn queue_under_a_key_and_queue_that_mqfs_made_are_kept() {
-    as_root_in_own_namespace(|| {
-        let key = || OwnedQueue::create(unique_key(), Mode::new(0o600)).unwrap();
-        let keyed = used_by_the_dead(key());
-        let requests = OwnedQueue::create(unique_key(), Mode::new(0o733)).unwrap();
-        let requests = used_by_the_dead(requests);
-        let marked = used_by_the_dead(OwnedQueue::private(Mode::new(0o711)).unwrap());
+    let key = || OwnedQueue::create(unique_key(), Mode::new(0o600)).unwrap();
+    let keyed = used_by_the_dead(key());
+    let requests = OwnedQueue::create(unique_key(), Mode::new(0o733)).unwrap();
+    let requests = used_by_the_dead(requests);
+    let marked = used_by_the_dead(OwnedQueue::private(Mode::new(0o711)).unwrap());
 
-        let verdicts = judged();
+    let verdicts = judged();
 
-        assert_eq!(verdicts.on(*keyed), ["foreign", "not made by mqfs, and under a key", "kept"]);
-        let no_lock = ["alive", "a request queue without a server lock", "kept"];
-        assert_eq!(verdicts.on(*requests), no_lock);
-        assert_eq!(verdicts.on(*marked), ["alive", "marked, but without a lease", "kept"]);
-    });
+    assert_eq!(verdicts.on(*keyed), ["foreign", "not made by mqfs, and under a key", "kept"]);
+    let no_lock = ["alive", "a request queue without a server lock", "kept"];
+    assert_eq!(verdicts.on(*requests), no_lock);
+    assert_eq!(verdicts.on(*marked), ["alive", "marked, but without a lease", "kept"]);
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn queue_whose_last_receiver_is_a_living_thread_is_kept() {
-    as_root_in_own_namespace(|| {
-        let queue = foreign();
-        let (received, told) = mpsc::channel();
-        let (end, go_on) = mpsc::channel::<()>();
-        let handle = *queue;
-        let thread = thread::spawn(move || {
-            handle.receive(&mut MessageBuffer::with_capacity(8), Select::Any).unwrap();
-            received.send(sysv_ipc::Pid::from_raw(nix::unistd::gettid().as_raw())).unwrap();
-            let _ = go_on.recv();
-        });
-        // Only a receiver that already waits is recorded by its thread id: pipelined_send in
-        // ipc/msg.c.
-        wait_until("it waits", || {
-            let mut command = program("mqfs-reap");
-            Verdicts::of(command.arg("-n").args(AT_ONCE));
-            waits_in_this_process()
-        });
-        in_dead_process(|| send(handle));
-        let id = told.recv().unwrap();
-        assert_eq!(queue.status().unwrap().last_receiver, Some(id));
-        assert_ne!(id, sysv_ipc::Pid::current());
-        let running = ["foreign", "not made by mqfs, its last receiver is running", "kept"];
-        assert_eq!(judged().on(*queue), running);
-        drop(end);
-        thread.join().unwrap();
+    let queue = foreign();
+    let (received, told) = mpsc::channel();
+    let (end, go_on) = mpsc::channel::<()>();
+    let handle = *queue;
+    let thread = thread::spawn(move || {
+        handle.receive(&mut MessageBuffer::with_capacity(8), Select::Any).unwrap();
+        received.send(sysv_ipc::Pid::from_raw(nix::unistd::gettid().as_raw())).unwrap();
+        let _ = go_on.recv();
     });
+    // Only a receiver that already waits is recorded by its thread id: pipelined_send in
+    // ipc/msg.c.
+    wait_until("it waits", || {
+        Verdicts::of(program("mqfs-reap").arg("-n").args(AT_ONCE));
+        waits_in_this_process()
+    });
+    in_dead_process(|| send(handle));
+    let id = told.recv().unwrap();
+    assert_eq!(queue.status().unwrap().last_receiver, Some(id));
+    assert_ne!(id, sysv_ipc::Pid::current());
+    let running = ["foreign", "not made by mqfs, its last receiver is running", "kept"];
+    assert_eq!(judged().on(*queue), running);
+    drop(end);
+    thread.join().unwrap();
 }
 
 /// Whether a thread of this test waits in msgrcv.
@@ -166,68 +152,51 @@ fn waits_in_this_process() -> bool {
     })
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn queue_with_a_waiting_process_is_kept() {
-    as_root_in_own_namespace(|| {
-        let to_receive = used_by_the_dead(foreign());
-        let to_send = foreign();
-        let mut settings = to_send.status().unwrap().settings();
-        settings.max_bytes = 4;
-        to_send.set(&settings).unwrap();
-        in_dead_process(|| {
-            send(*to_send);
-            receive(*to_send);
-            send(*to_send);
-        });
-        let (receiving, sending) = (*to_receive, *to_send);
-        let never = Select::Type(MessageType::new(99).unwrap());
-        let receiver =
-            thread::spawn(move || receiving.receive(&mut MessageBuffer::with_capacity(8), never));
-        let sender = thread::spawn(move || sending.send(&MessageBuffer::with_text(MESSAGE, b"x")));
-        let waited_on = ["foreign", "not made by mqfs, and a process may wait on it", "kept"];
-        wait_until("both wait", || {
-            let verdicts = Verdicts::of(program("mqfs-reap").arg("-n").args(AT_ONCE));
-            [receiving, sending].iter().all(|&queue| verdicts.on(queue) == waited_on)
-        });
-
-        let verdicts = judged();
-
-        assert_eq!(verdicts.on(receiving), waited_on);
-        assert_eq!(verdicts.on(sending), waited_on);
-        drop((to_receive, to_send));
-        assert_eq!(receiver.join().unwrap(), Err(ReceiveError::Gone));
-        assert!(sender.join().unwrap().is_err());
+    let to_receive = used_by_the_dead(foreign());
+    let to_send = foreign();
+    let mut settings = to_send.status().unwrap().settings();
+    settings.max_bytes = 4;
+    to_send.set(&settings).unwrap();
+    in_dead_process(|| {
+        send(*to_send);
+        receive(*to_send);
+        send(*to_send);
     });
+    let (receiving, sending) = (*to_receive, *to_send);
+    let never = Select::Type(MessageType::new(99).unwrap());
+    let receiver =
+        thread::spawn(move || receiving.receive(&mut MessageBuffer::with_capacity(8), never));
+    let sender = thread::spawn(move || sending.send(&MessageBuffer::with_text(MESSAGE, b"x")));
+    let waited_on = ["foreign", "not made by mqfs, and a process may wait on it", "kept"];
+    wait_until("both wait", || {
+        let verdicts = Verdicts::of(program("mqfs-reap").arg("-n").args(AT_ONCE));
+        [receiving, sending].iter().all(|&queue| verdicts.on(queue) == waited_on)
+    });
+
+    let verdicts = judged();
+
+    assert_eq!(verdicts.on(receiving), waited_on);
+    assert_eq!(verdicts.on(sending), waited_on);
+    drop((to_receive, to_send));
+    assert_eq!(receiver.join().unwrap(), Err(ReceiveError::Gone));
+    assert!(sender.join().unwrap().is_err());
 }
 
-#[test]
-fn queue_of_another_user_is_found_but_not_removed() {
-    as_root_in_own_namespace(|| {
-        let queue = used_by_the_dead(foreign());
-        judged();
-        let programs = ForEverybody::new();
-        let seen = Verdicts::of(programs.program("mqfs-reap", SOMEBODY).args(AT_ONCE));
-        assert_eq!(seen.on(*queue), ["orphan", GONE, "not permitted"]);
-        assert!(exists(*queue));
-    });
-}
-
-#[test]
+#[as_root_in_own_namespace]
 fn queue_used_from_outside_the_reapers_pid_namespace_is_kept() {
-    as_root_in_own_namespace(|| {
-        let by_the_living = foreign();
-        send_and_receive(*by_the_living);
-        let by_the_dead = used_by_the_dead(foreign());
-        judged();
-        for options in [&["--pid", "--mount-proc"][..], &["--pid"]] {
-            let mut reaper = program("mqfs-reap");
-            let inside = Verdicts::of(&mut unshared(options, reaper.args(AT_ONCE)));
-            for queue in [*by_the_living, *by_the_dead] {
-                let unknown = ["foreign", "not made by mqfs, its last sender unknown", "kept"];
-                assert_eq!(inside.on(queue), unknown, "{options:?}");
-            }
+    let by_the_living = foreign();
+    send_and_receive(*by_the_living);
+    let by_the_dead = used_by_the_dead(foreign());
+    judged();
+    for options in [&["--pid", "--mount-proc"][..], &["--pid"]] {
+        let inside = Verdicts::of(&mut unshared(options, program("mqfs-reap").args(AT_ONCE)));
+        for queue in [*by_the_living, *by_the_dead] {
+            let unknown = ["foreign", "not made by mqfs, its last sender unknown", "kept"];
+            assert_eq!(inside.on(queue), unknown, "{options:?}");
         }
-    });
+    }
 }
 
 #[test]
@@ -246,74 +215,70 @@ fn deaths_within_the_reapers_own_pid_namespace_are_proven() {
     );
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn queue_used_in_a_child_pid_namespace_is_kept_while_its_user_lives() {
-    as_root_in_own_namespace(|| {
-        let queue = foreign();
-        let handle = *queue;
-        let outer = fork_child(|| {
-            unshare(CloneFlags::CLONE_NEWPID).unwrap();
-            let inner = fork_child(|| {
-                send_and_receive(handle);
-                thread::sleep(crate::support::DEADLINE);
-                exit_now(0)
-            });
-            let _ = waitpid(inner.unwrap(), None);
+    let queue = foreign();
+    let handle = *queue;
+    let outer = fork_child(|| {
+        unshare(CloneFlags::CLONE_NEWPID).unwrap();
+        let inner = fork_child(|| {
+            send_and_receive(handle);
+            thread::sleep(crate::support::DEADLINE);
             exit_now(0)
         });
-        let outer = outer.unwrap();
-        wait_until("it is used", || queue.status().unwrap().last_receiver.is_some());
-        let living = judged();
-        let inner = children_of(outer.as_raw())[0];
-        let recorded = queue.status().unwrap().last_receiver;
-        kill(Pid::from_raw(inner), Signal::SIGKILL).unwrap();
-        waitpid(outer, None).unwrap();
-        assert_eq!(recorded, Some(sysv_ipc::Pid::from_raw(inner)), "its number out here");
-        let running = ["foreign", "not made by mqfs, its last sender is running", "kept"];
-        assert_eq!(living.on(handle), running);
-        assert_eq!(judged().on(handle), ["orphan", GONE, "would remove"]);
+        let _ = waitpid(inner.unwrap(), None);
+        exit_now(0)
     });
+    let outer = outer.unwrap();
+    wait_until("it is used", || queue.status().unwrap().last_receiver.is_some());
+    let living = judged();
+    let inner = children_of(outer.as_raw())[0];
+    let recorded = queue.status().unwrap().last_receiver;
+    kill(Pid::from_raw(inner), Signal::SIGKILL).unwrap();
+    waitpid(outer, None).unwrap();
+    assert_eq!(recorded, Some(sysv_ipc::Pid::from_raw(inner)), "its number out here");
+    let running = ["foreign", "not made by mqfs, its last sender is running", "kept"];
+    assert_eq!(living.on(handle), running);
+    assert_eq!(judged().on(handle), ["orphan", GONE, "would remove"]);
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn queue_used_or_replaced_since_the_verdict_is_kept() {
-    as_root_in_own_namespace(|| {
-        let policy = Policy::new().older_than(Duration::ZERO).foreign(true);
-        let find = |queue: Queue| {
-            let found = policy.survey().unwrap();
-            let finding = found.into_iter().find(|finding| finding.queue == queue).unwrap();
-            assert!(finding.verdict.is_orphan(), "{}", finding.verdict);
-            finding
-        };
-        let used_again = used_by_the_dead(foreign());
-        let finding = find(*used_again);
-        receive(*used_again);
-        assert_eq!(remove(&finding), Action::Used);
-        // By dead processes, within the same second.
-        let used_by_others = used_by_the_dead(foreign());
-        let finding = find(*used_by_others);
-        let used_by_others = used_by_the_dead(used_by_others);
-        assert_eq!(remove(&finding), Action::Used);
-        assert!(exists(*used_again) && exists(*used_by_others));
+    let policy = Policy::new().older_than(Duration::ZERO).foreign(true);
+    let find = |queue: Queue| {
+        let found = policy.survey().unwrap();
+        let finding = found.into_iter().find(|finding| finding.queue == queue).unwrap();
+        assert!(finding.verdict.is_orphan(), "{}", finding.verdict);
+        finding
+    };
+    let used_again = used_by_the_dead(foreign());
+    let finding = find(*used_again);
+    receive(*used_again);
+    assert_eq!(remove(&finding), Action::Used);
+    // By dead processes, within the same second.
+    let used_by_others = used_by_the_dead(foreign());
+    let finding = find(*used_by_others);
+    let used_by_others = used_by_the_dead(used_by_others);
+    assert_eq!(remove(&finding), Action::Used);
+    assert!(exists(*used_again) && exists(*used_by_others));
 
-        let gone = used_by_the_dead(foreign());
-        let finding = find(*gone);
-        drop(gone);
-        assert_eq!(remove(&finding), Action::Vanished);
-        for by_the_dead in [false, true] {
-            let id = finding.queue.id();
-            let_next_queue_have(id);
-            let other = foreign();
-            assert_eq!(other.id(), id);
-            if by_the_dead {
-                in_dead_process(|| send_and_receive(*other));
-            } else {
-                send_and_receive(*other);
-            }
-            let action = remove(&finding);
-            // Which of both depends on whether a new second has begun.
-            assert!(matches!(action, Action::Used | Action::Vanished), "{action}");
-            assert!(exists(*other));
+    let gone = used_by_the_dead(foreign());
+    let finding = find(*gone);
+    drop(gone);
+    assert_eq!(remove(&finding), Action::Vanished);
+    for by_the_dead in [false, true] {
+        let id = finding.queue.id();
+        let_next_queue_have(id);
+        let other = foreign();
+        assert_eq!(other.id(), id);
+        if by_the_dead {
+            in_dead_process(|| send_and_receive(*other));
+        } else {
+            send_and_receive(*other);
         }
-    });
+        let action = remove(&finding);
+        // Which of both depends on whether a new second has begun.
+        assert!(matches!(action, Action::Used | Action::Vanished), "{action}");
+        assert!(exists(*other));
+    }
 }

@@ -10,7 +10,7 @@ use sysv_ipc::{Acquire, Key, Lock, MessageBuffer, MessageType, Mode, OwnedQueue,
 use crate::support::{
     QuietServer, Stuck, Verdicts, all_queues, as_root_in_own_namespace, dead_owner, exists,
     in_dead_process, lease_of_owner, leased, let_next_queue_have, marked_with, owner_of, queue_of,
-    state_of, unique_key, wait_until,
+    unique_key,
 };
 
 const MESSAGE: MessageType = MessageType::new(1).unwrap();
@@ -18,181 +18,148 @@ const MESSAGE: MessageType = MessageType::new(1).unwrap();
 /// The modes of other software's queues.
 const FOREIGN: [u16; 7] = [0o600, 0o666, 0o777, 0o644, 0o755, 0o620, 0o000];
 
-#[test]
+#[as_root_in_own_namespace]
 fn queues_of_other_software_are_foreign_whatever_their_mode() {
-    as_root_in_own_namespace(|| {
-        // Dead processes made and used them.
-        in_dead_process(|| {
-            for mode in FOREIGN {
-                for key in [Key::PRIVATE, unique_key()] {
-                    let queue = Queue::create(key, Mode::new(mode)).unwrap();
-                    queue.try_send(&MessageBuffer::with_text(MESSAGE, b"kept")).unwrap();
-                    queue.try_send(&MessageBuffer::with_text(MESSAGE, b"taken")).unwrap();
-                    let mut taken = MessageBuffer::with_capacity(8);
-                    queue.try_receive(&mut taken, Select::Any).unwrap();
-                    Queue::create(Key::PRIVATE, Mode::new(mode)).unwrap();
-                }
+    // Dead processes made and used them.
+    in_dead_process(|| {
+        for mode in FOREIGN {
+            for key in [Key::PRIVATE, unique_key()] {
+                let queue = Queue::create(key, Mode::new(mode)).unwrap();
+                queue.try_send(&MessageBuffer::with_text(MESSAGE, b"kept")).unwrap();
+                queue.try_send(&MessageBuffer::with_text(MESSAGE, b"taken")).unwrap();
+                let mut taken = MessageBuffer::with_capacity(8);
+                queue.try_receive(&mut taken, Select::Any).unwrap();
+                Queue::create(Key::PRIVATE, Mode::new(mode)).unwrap();
             }
-        });
-        let queues = all_queues();
-        assert_eq!(queues.len(), 4 * FOREIGN.len());
-
-        let verdicts = Verdicts::now();
-
-        for (queue, _) in &queues {
-            assert_eq!(verdicts.on(*queue), ["foreign", "not made by mqfs", "kept"]);
         }
-        let ids = |queues: Vec<_>| queues.into_iter().map(|(q, _): (Queue, _)| q.id()).collect();
-        let (before, after): (BTreeSet<_>, BTreeSet<_>) = (ids(queues), ids(all_queues()));
-        assert_eq!(after, before);
-        all_queues().iter().for_each(|(queue, _)| queue.remove().unwrap());
     });
+    // A private queue with the mode of a request queue.
+    OwnedQueue::private(Mode::new(0o733)).unwrap().release();
+    let queues = all_queues();
+    assert_eq!(queues.len(), 4 * FOREIGN.len() + 1);
+
+    let verdicts = Verdicts::now();
+
+    for (queue, _) in &queues {
+        assert_eq!(verdicts.on(*queue), ["foreign", "not made by mqfs", "kept"]);
+    }
+    let ids = |queues: Vec<_>| queues.into_iter().map(|(q, _): (Queue, _)| q.id()).collect();
+    let (before, after): (BTreeSet<_>, BTreeSet<_>) = (ids(queues), ids(all_queues()));
+    assert_eq!(after, before);
+    all_queues().iter().for_each(|(queue, _)| queue.remove().unwrap());
 }
 
-#[test]
-fn private_queue_with_the_mode_of_a_request_queue_is_foreign() {
-    as_root_in_own_namespace(|| {
-        let queue = OwnedQueue::private(Mode::new(0o733)).unwrap();
-        assert_eq!(Verdicts::now().on(*queue), ["foreign", "not made by mqfs", "kept"]);
-    });
-}
-
-#[test]
+#[as_root_in_own_namespace]
 fn marked_queue_without_a_valid_lease_is_kept() {
-    as_root_in_own_namespace(|| {
-        let mut unknown_version = lease_of_owner(dead_owner()).encode();
-        let short = unknown_version[..63].to_vec();
-        unknown_version[8] = 2;
-        let longer = [&unknown_version[..], &[0; 4096]].concat();
-        let taken = leased(dead_owner());
-        let mut lease = MessageBuffer::with_capacity(Lease::SIZE);
-        taken.try_receive(&mut lease, Select::Any).unwrap();
-        // With a lease, but not at its head.
-        let second = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
-        second.try_send(&MessageBuffer::with_text(MESSAGE, b"")).unwrap();
-        second.try_send(&lease).unwrap();
-        // A lease's bytes in a message of another type.
-        let other_type = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
-        other_type.try_send(&MessageBuffer::with_text(MESSAGE, lease.text())).unwrap();
-        let no_lease = ["alive", "marked, but without a lease", "kept"];
-        let unknown = ["alive", "a lease of an unknown version", "kept"];
-        let (unknown_version, longer) = (marked_with(&unknown_version), marked_with(&longer));
-        let (short, empty) = (marked_with(&short), marked_with(b""));
+    let mut unknown_version = lease_of_owner(dead_owner()).encode();
+    let short = unknown_version[..63].to_vec();
+    unknown_version[8] = 2;
+    let longer = [&unknown_version[..], &[0; 4096]].concat();
+    let taken = leased(dead_owner());
+    let mut lease = MessageBuffer::with_capacity(Lease::SIZE);
+    taken.try_receive(&mut lease, Select::Any).unwrap();
+    // With a lease, but not at its head.
+    let second = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
+    second.try_send(&MessageBuffer::with_text(MESSAGE, b"")).unwrap();
+    second.try_send(&lease).unwrap();
+    // A lease's bytes in a message of another type.
+    let other_type = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
+    other_type.try_send(&MessageBuffer::with_text(MESSAGE, lease.text())).unwrap();
+    let no_lease = ["alive", "marked, but without a lease", "kept"];
+    let unknown = ["alive", "a lease of an unknown version", "kept"];
+    let (unknown_version, longer) = (marked_with(&unknown_version), marked_with(&longer));
+    let (short, empty) = (marked_with(&short), marked_with(b""));
 
-        let verdicts = Verdicts::now();
+    let verdicts = Verdicts::now();
 
-        assert_eq!(verdicts.on(*unknown_version), unknown);
-        for queue in [&longer, &short, &empty, &taken, &second, &other_type] {
-            assert_eq!(verdicts.on(**queue), no_lease);
-        }
-    });
+    assert_eq!(verdicts.on(*unknown_version), unknown);
+    for queue in [&longer, &short, &empty, &taken, &second, &other_type] {
+        assert_eq!(verdicts.on(**queue), no_lease);
+    }
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn lease_of_an_owner_without_identity_is_kept() {
-    as_root_in_own_namespace(|| {
-        let dead = dead_owner();
-        let alive = owner_of(getpid().as_raw());
-        for owner in [
-            OwnerId { pid: 0, ..dead },
-            OwnerId { pid: -1, ..dead },
-            OwnerId { pid: i32::MIN, ..dead },
-            OwnerId { pid_namespace: 0, ..dead },
-            OwnerId { start_time: 0, ..alive },
-            OwnerId { time_namespace: 0, start_time: 1, ..alive },
-        ] {
-            let queue = leased(owner);
-            let reason = ["alive", "a process has the owner's pid", "kept"];
-            assert_eq!(Verdicts::now().on(*queue), reason, "{owner:?}");
-        }
-    });
+    let dead = dead_owner();
+    let alive = owner_of(getpid().as_raw());
+    for owner in [
+        OwnerId { pid: 0, ..dead },
+        OwnerId { pid: -1, ..dead },
+        OwnerId { pid: i32::MIN, ..dead },
+        OwnerId { pid_namespace: 0, ..dead },
+        OwnerId { start_time: 0, ..alive },
+        OwnerId { time_namespace: 0, start_time: 1, ..alive },
+    ] {
+        let queue = leased(owner);
+        let reason = ["alive", "a process has the owner's pid", "kept"];
+        assert_eq!(Verdicts::now().on(*queue), reason, "{owner:?}");
+    }
 }
 
-#[test]
-fn queue_of_a_stopped_client_is_kept_and_its_transfer_is_whole() {
-    as_root_in_own_namespace(|| {
-        let quiet = QuietServer::start();
-        let stuck = Stuck::start(&mut quiet.client());
-        stuck.client.freeze();
-        wait_until("the client stops", || state_of(stuck.client.pid()) == Some('T'));
-        assert_eq!(Verdicts::now().on(stuck.queue), ["alive", "owner is running", "kept"]);
-        stuck.client.signal(Signal::SIGCONT);
-        assert!(stuck.finish() == quiet.big);
-        quiet.stop();
-    });
+#[as_root_in_own_namespace]
+fn queues_of_a_stopped_client_and_a_stopped_server_are_kept_and_the_transfer_is_whole() {
+    let quiet = QuietServer::start();
+    let stuck = Stuck::start(&mut quiet.client());
+    stuck.client.freeze();
+    quiet.server.freeze();
+    let (requests, verdicts) = (queue_of(quiet.server.key).unwrap(), Verdicts::now());
+    assert_eq!(verdicts.on(stuck.queue), ["alive", "owner is running", "kept"]);
+    assert_eq!(verdicts.on(requests), ["alive", "its server is running", "kept"]);
+    quiet.server.signal(Signal::SIGCONT);
+    stuck.client.signal(Signal::SIGCONT);
+    assert!(stuck.finish() == quiet.big);
+    quiet.stop();
 }
 
-#[test]
-fn request_queue_of_a_stopped_server_is_kept() {
-    as_root_in_own_namespace(|| {
-        let quiet = QuietServer::start();
-        let queue = queue_of(quiet.server.key).unwrap();
-        quiet.server.freeze();
-        wait_until("the server stops", || state_of(quiet.server.pid()) == Some('T'));
-        assert_eq!(Verdicts::now().on(queue), ["alive", "its server is running", "kept"]);
-        quiet.server.signal(Signal::SIGCONT);
-        assert_eq!(quiet.server.fetch("/small"), b"small");
-        quiet.stop();
-    });
-}
-
-#[test]
+#[as_root_in_own_namespace]
 fn request_queue_without_a_semaphore_is_kept() {
-    as_root_in_own_namespace(|| {
-        for mode in [0o711, 0o731, 0o713, 0o733] {
-            let queue = OwnedQueue::create(unique_key(), Mode::new(mode)).unwrap();
-            let reason = ["alive", "a request queue without a server lock", "kept"];
-            assert_eq!(Verdicts::now().on(*queue), reason, "{mode:o}");
-        }
-    });
-}
-
-#[test]
-fn request_queue_is_kept_whatever_the_semaphore_of_another_user_says() {
-    as_root_in_own_namespace(|| {
-        let key = unique_key();
-        let queue = OwnedQueue::create(key, Mode::new(0o733)).unwrap();
-        in_dead_process(|| {
-            setuid(Uid::from_raw(65_532)).unwrap();
-            let semaphore = Lock::open_or_create(key, Mode::new(0o644)).unwrap();
-            assert!(matches!(semaphore.try_acquire().unwrap(), Acquire::Acquired));
-        });
+    for mode in [0o711, 0o731, 0o713, 0o733] {
+        let queue = OwnedQueue::create(unique_key(), Mode::new(mode)).unwrap();
         let reason = ["alive", "a request queue without a server lock", "kept"];
-        assert_eq!(Verdicts::now().on(*queue), reason);
-        Lock::open(key).unwrap().remove().unwrap();
-    });
+        assert_eq!(Verdicts::now().on(*queue), reason, "{mode:o}");
+    }
 }
 
-#[test]
-fn request_queue_with_a_free_lock_is_kept_while_its_receiver_lives() {
-    as_root_in_own_namespace(|| {
-        let key = unique_key();
-        let queue = OwnedQueue::create(key, Mode::new(0o733)).unwrap();
+#[as_root_in_own_namespace]
+fn request_queue_is_kept_whatever_the_semaphore_of_another_user_says() {
+    let key = unique_key();
+    let queue = OwnedQueue::create(key, Mode::new(0o733)).unwrap();
+    in_dead_process(|| {
+        setuid(Uid::from_raw(65_532)).unwrap();
         let semaphore = Lock::open_or_create(key, Mode::new(0o644)).unwrap();
-        queue.try_send(&MessageBuffer::with_text(MESSAGE, b"")).unwrap();
-        queue.try_receive(&mut MessageBuffer::with_capacity(8), Select::Any).unwrap();
-        let reason = ["alive", "its last receiver is running", "kept"];
-        assert_eq!(Verdicts::now().on(*queue), reason);
-        semaphore.remove().unwrap();
+        assert!(matches!(semaphore.try_acquire().unwrap(), Acquire::Acquired));
     });
+    let reason = ["alive", "a request queue without a server lock", "kept"];
+    assert_eq!(Verdicts::now().on(*queue), reason);
+    Lock::open(key).unwrap().remove().unwrap();
 }
 
-#[test]
+#[as_root_in_own_namespace]
+fn request_queue_with_a_free_lock_is_kept_while_its_receiver_lives() {
+    let key = unique_key();
+    let queue = OwnedQueue::create(key, Mode::new(0o733)).unwrap();
+    let semaphore = Lock::open_or_create(key, Mode::new(0o644)).unwrap();
+    queue.try_send(&MessageBuffer::with_text(MESSAGE, b"")).unwrap();
+    queue.try_receive(&mut MessageBuffer::with_capacity(8), Select::Any).unwrap();
+    let reason = ["alive", "its last receiver is running", "kept"];
+    assert_eq!(Verdicts::now().on(*queue), reason);
+    semaphore.remove().unwrap();
+}
+
+#[as_root_in_own_namespace]
 fn queue_under_a_reused_id_is_kept() {
-    as_root_in_own_namespace(|| {
-        let findings = {
-            let _orphan = leased(dead_owner());
-            mqfs::reaper::survey().unwrap()
-        };
-        let [finding] = &findings[..] else { panic!("{findings:?}") };
-        assert!(finding.verdict.is_orphan());
-        let id = finding.queue.id();
-        let_next_queue_have(id);
-        let other = leased(owner_of(getpid().as_raw()));
-        assert_eq!(other.id(), id);
+    let findings = {
+        let _orphan = leased(dead_owner());
+        mqfs::reaper::survey().unwrap()
+    };
+    let [finding] = &findings[..] else { panic!("{findings:?}") };
+    assert!(finding.verdict.is_orphan());
+    let id = finding.queue.id();
+    let_next_queue_have(id);
+    let other = leased(owner_of(getpid().as_raw()));
+    assert_eq!(other.id(), id);
 
-        assert_eq!(mqfs::reaper::remove(finding), mqfs::reaper::Action::Vanished);
+    assert_eq!(mqfs::reaper::remove(finding), mqfs::reaper::Action::Vanished);
 
-        assert!(exists(*other));
-    });
+    assert!(exists(*other));
 }

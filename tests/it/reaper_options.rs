@@ -8,8 +8,8 @@ use nix::unistd::{Uid, getpid, setuid};
 use sysv_ipc::{Key, Lock, MessageBuffer, MessageType, Mode, OwnedQueue, Queue};
 
 use crate::support::{
-    ForEverybody, SOMEBODY, Verdicts, all_queues, as_root_in_own_namespace, dead_owner, exists,
-    in_dead_process, lease_of_owner, leased, owner_of, program, reap, unique_key, wait_until,
+    SOMEBODY, Verdicts, all_queues, as_root_in_own_namespace, dead_owner, exists, in_dead_process,
+    lease_of_owner, leased, owner_of, program, reap, unique_key, wait_until,
 };
 
 const REMOVED: [&str; 3] = ["orphan", "owner is gone", "removed"];
@@ -33,146 +33,106 @@ fn orphan_of(uid: u32) -> Queue {
     all_queues().into_iter().map(|(queue, _)| queue).find(new).unwrap()
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn check_without_orphans_is_silent_and_ends_with_status_0() {
-    as_root_in_own_namespace(|| {
-        let check = |arguments: &[&str]| {
-            let finished = reap(arguments);
-            assert_eq!(finished.code(), Some(0), "{arguments:?}: {}", finished.stderr);
-            assert_eq!(String::from_utf8(finished.stdout).unwrap(), "", "{arguments:?}");
-        };
-        check(&["--check"]);
-        let _alive = leased(owner_of(getpid().as_raw()));
-        let _foreign = OwnedQueue::private(Mode::new(0o600)).unwrap();
-        let _recent = leased(dead_owner());
-        check(&["--check", "--older-than", "1h"]);
-        check(&["--check", "--older-than", "1h", "--json"]);
-    });
+    let check = |arguments: &[&str]| {
+        let finished = reap(arguments);
+        assert_eq!(finished.code(), Some(0), "{arguments:?}: {}", finished.stderr);
+        assert_eq!(String::from_utf8(finished.stdout).unwrap(), "", "{arguments:?}");
+    };
+    check(&["--check"]);
+    let _alive = leased(owner_of(getpid().as_raw()));
+    let _foreign = OwnedQueue::private(Mode::new(0o600)).unwrap();
+    let _recent = leased(dead_owner());
+    check(&["--check", "--older-than", "1h"]);
+    check(&["--check", "--older-than", "1h", "--json"]);
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn check_shows_only_orphans_ends_with_status_1_and_removes_nothing() {
-    as_root_in_own_namespace(|| {
-        let alive = leased(owner_of(getpid().as_raw()));
-        let orphan = leased(dead_owner());
-        for more in [&[][..], &["-n"], &["--dry-run"]] {
-            let table = reap(&[&["--check"], more].concat());
-            assert_eq!((table.code(), &*table.stderr), (Some(1), ""));
-            let table = String::from_utf8(table.stdout).unwrap();
-            let [header, row] = table.lines().collect::<Vec<_>>()[..] else { panic!("{table}") };
-            assert!(header.starts_with(" ") || header.starts_with("ID"), "{table}");
-            assert!(row.contains("orphan: owner is gone") && row.ends_with("would remove"));
-        }
-        let objects = reap(&["--check", "--json"]);
-        assert_eq!(objects.code(), Some(1));
-        let row: serde_json::Value = serde_json::from_slice(&objects.stdout).unwrap();
-        assert_eq!(
-            (&row["id"], &row["action"]),
-            (&orphan.id().get().into(), &"would remove".into())
-        );
+    let alive = leased(owner_of(getpid().as_raw()));
+    let orphan = leased(dead_owner());
+    for more in [&[][..], &["-n"], &["--dry-run"]] {
+        let table = reap(&[&["--check"], more].concat());
+        assert_eq!((table.code(), &*table.stderr), (Some(1), ""));
+        let table = String::from_utf8(table.stdout).unwrap();
+        let [header, row] = table.lines().collect::<Vec<_>>()[..] else { panic!("{table}") };
+        assert!(header.starts_with(" ") || header.starts_with("ID"), "{table}");
+        assert!(row.contains("orphan: owner is gone") && row.ends_with("would remove"));
+    }
+    let objects = reap(&["--check", "--json"]);
+    assert_eq!(objects.code(), Some(1));
+    let row: serde_json::Value = serde_json::from_slice(&objects.stdout).unwrap();
+    assert_eq!((&row["id"], &row["action"]), (&orphan.id().get().into(), &"would remove".into()));
 
-        assert!(exists(*orphan) && exists(*alive));
-        assert_eq!(Verdicts::now().removed(), [orphan.id()]);
-        assert_eq!(reap(&["--check"]).code(), Some(0));
-    });
+    assert!(exists(*orphan) && exists(*alive));
+    assert_eq!(Verdicts::now().removed(), [orphan.id()]);
+    assert_eq!(reap(&["--check"]).code(), Some(0));
 }
 
-#[test]
-fn check_counts_only_orphans_that_are_old_enough() {
-    as_root_in_own_namespace(|| {
-        let _orphan = leased(dead_owner());
-        assert_eq!(reap(&["--check", "--older-than", "1h"]).code(), Some(0));
-        wait_until("it is old enough", || {
-            reap(&["--check", "--older-than", "1s"]).code() == Some(1)
-        });
-    });
-}
-
-#[test]
+#[as_root_in_own_namespace]
 fn orphan_is_kept_until_it_is_old_enough() {
-    as_root_in_own_namespace(|| {
-        let made = Instant::now();
-        let orphan = leased(dead_owner());
-        // The queue of a killed server.
-        let key = unique_key();
-        let requests = OwnedQueue::create(key, Mode::new(0o733)).unwrap();
-        let semaphore = Lock::open_or_create(key, Mode::new(0o644)).unwrap();
-        assert_eq!(verdicts(&["--older-than", "1h"]).on(*orphan), RECENT);
-        assert_eq!(
-            verdicts(&["--older-than", "1h"]).on(*requests),
-            ["recent", "no server holds the key's lock, but it was used recently", "kept",]
-        );
-        wait_until("they are old enough", || {
-            reap(&["--older-than", "2s"]).success();
-            !exists(*orphan) && !exists(*requests)
-        });
-        assert!(made.elapsed() >= Duration::from_secs(2), "{:?}", made.elapsed());
-        semaphore.remove().unwrap();
+    let made = Instant::now();
+    let orphan = leased(dead_owner());
+    // The queue of a killed server.
+    let key = unique_key();
+    let requests = OwnedQueue::create(key, Mode::new(0o733)).unwrap();
+    let semaphore = Lock::open_or_create(key, Mode::new(0o644)).unwrap();
+    assert_eq!(verdicts(&["--older-than", "1h"]).on(*orphan), RECENT);
+    assert_eq!(
+        verdicts(&["--older-than", "1h"]).on(*requests),
+        ["recent", "no server holds the key's lock, but it was used recently", "kept",]
+    );
+    wait_until("they are old enough", || {
+        reap(&["--older-than", "2s"]).success();
+        !exists(*orphan) && !exists(*requests)
     });
+    assert!(made.elapsed() >= Duration::from_secs(2), "{:?}", made.elapsed());
+    semaphore.remove().unwrap();
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn use_resets_an_orphans_age_even_after_the_verdict() {
-    as_root_in_own_namespace(|| {
-        let orphan = leased(dead_owner());
-        let policy = Policy::new().older_than(Duration::from_secs(1));
-        let mut findings = vec![];
-        wait_until("it is old enough", || {
-            findings = policy.survey().unwrap();
-            findings[0].verdict.is_orphan()
-        });
-        // The child that serves a dead client.
-        let message = MessageBuffer::with_text(MessageType::new(2).unwrap(), b"data");
-        orphan.try_send(&message).unwrap();
-        assert_eq!(remove(&findings[0]), Action::Used);
-        assert!(exists(*orphan));
-        assert_eq!(verdicts(&["--older-than", "1h"]).on(*orphan), RECENT);
-        assert_eq!(verdicts(&[]).on(*orphan), REMOVED);
+    let orphan = leased(dead_owner());
+    let policy = Policy::new().older_than(Duration::from_secs(1));
+    let mut findings = vec![];
+    wait_until("it is old enough", || {
+        findings = policy.survey().unwrap();
+        findings[0].verdict.is_orphan()
     });
+    // The child that serves a dead client.
+    let message = MessageBuffer::with_text(MessageType::new(2).unwrap(), b"data");
+    orphan.try_send(&message).unwrap();
+    assert_eq!(remove(&findings[0]), Action::Used);
+    assert!(exists(*orphan));
+    assert_eq!(verdicts(&["--older-than", "1h"]).on(*orphan), RECENT);
+    assert_eq!(verdicts(&[]).on(*orphan), REMOVED);
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn only_the_users_own_queues_are_examined() {
-    as_root_in_own_namespace(|| {
-        let roots = leased(dead_owner());
-        // That user owns it, but did not create it.
-        let given = leased(dead_owner());
-        let mut settings = given.status().unwrap().settings();
-        settings.uid = sysv_ipc::Uid::from_raw(SOMEBODY);
-        given.set(&settings).unwrap();
-        let theirs = orphan_of(SOMEBODY);
-        let others = orphan_of(SOMEBODY - 1);
+    let roots = leased(dead_owner());
+    // That user owns it, but did not create it.
+    let given = leased(dead_owner());
+    let mut settings = given.status().unwrap().settings();
+    settings.uid = sysv_ipc::Uid::from_raw(SOMEBODY);
+    given.set(&settings).unwrap();
+    let theirs = orphan_of(SOMEBODY);
+    let others = orphan_of(SOMEBODY - 1);
 
-        let seen = verdicts(&["--uid", &SOMEBODY.to_string()]);
+    let seen = verdicts(&["--uid", &SOMEBODY.to_string()]);
 
-        assert_eq!(seen.0.len(), 1);
-        assert_eq!(seen.on(theirs), REMOVED);
-        assert_eq!(reap(&["--check", "--uid", &SOMEBODY.to_string()]).code(), Some(0));
-        for root in ["root", "0"] {
-            let seen = verdicts(&["-n", "--uid", root]);
-            assert_eq!(seen.0.len(), 2);
-            assert_eq!(seen.on(*roots), ["orphan", "owner is gone", "would remove"]);
-        }
-        assert_eq!(reap(&["--check", "--uid", "root"]).code(), Some(1));
-        assert!(exists(*roots) && exists(*given) && exists(others));
-        assert_eq!(Verdicts::now().removed().len(), 3);
-    });
-}
-
-#[test]
-fn other_users_orphans_can_be_listed_but_not_removed() {
-    as_root_in_own_namespace(|| {
-        let theirs = orphan_of(SOMEBODY);
-        let others = orphan_of(SOMEBODY - 1);
-        let programs = ForEverybody::new();
-        let mut command = programs.program("mqfs-reap", SOMEBODY);
-        let seen = Verdicts::of(command.args(["--json", "--uid", &(SOMEBODY - 1).to_string()]));
-        assert_eq!(seen.0.len(), 1);
-        assert_eq!(seen.on(others), ["alive", "another user's, and not readable", "kept"]);
-        let mut command = programs.program("mqfs-reap", SOMEBODY);
-        assert_eq!(Verdicts::of(command.arg("--json")).removed(), [theirs.id()]);
-        others.remove().unwrap();
-    });
+    assert_eq!(seen.0.len(), 1);
+    assert_eq!(seen.on(theirs), REMOVED);
+    assert_eq!(reap(&["--check", "--uid", &SOMEBODY.to_string()]).code(), Some(0));
+    for root in ["root", "0"] {
+        let seen = verdicts(&["-n", "--uid", root]);
+        assert_eq!(seen.0.len(), 2);
+        assert_eq!(seen.on(*roots), ["orphan", "owner is gone", "would remove"]);
+    }
+    assert_eq!(reap(&["--check", "--uid", "root"]).code(), Some(1));
+    assert!(exists(*roots) && exists(*given) && exists(others));
+    assert_eq!(Verdicts::now().removed().len(), 3);
 }
 
 #[test]

@@ -45,58 +45,52 @@ impl Manager {
     }
 }
 
-#[test]
+#[in_own_namespace]
 fn a_service_manager_is_told_when_the_server_is_ready_and_when_it_stops() {
-    in_own_namespace(|| {
-        let (manager, root) = (Manager::new(), tempfile::tempdir().unwrap());
-        fs::write(root.path().join("big"), noise(4 << 20)).unwrap();
-        let root = root.path().to_str().unwrap();
-        let mut server = manager.start(&["--root", root, "--drain-timeout", "7s"]);
-        let ready = manager.told();
-        assert_eq!(ready[0], "READY=1");
-        assert!(ready[1].starts_with(&format!("STATUS=ready: key {}, ", server.key)), "{ready:?}");
-        let client = stuck_client(&server, "/big");
-        server.signal(Signal::SIGTERM);
-        let stopping = manager.told();
-        assert_eq!(stopping[0], "STOPPING=1");
-        assert_eq!(stopping[1], "STATUS=stopping: transfers under way may finish");
-        assert_eq!(stopping[2], "EXTEND_TIMEOUT_USEC=12000000");
-        client.finish().success();
-        assert!(server.running().wait().success());
-    });
+    let (manager, root) = (Manager::new(), tempfile::tempdir().unwrap());
+    fs::write(root.path().join("big"), noise(4 << 20)).unwrap();
+    let root = root.path().to_str().unwrap();
+    let mut server = manager.start(&["--root", root, "--drain-timeout", "7s"]);
+    let ready = manager.told();
+    assert_eq!(ready[0], "READY=1");
+    assert!(ready[1].starts_with(&format!("STATUS=ready: key {}, ", server.key)), "{ready:?}");
+    let client = stuck_client(&server, "/big");
+    server.signal(Signal::SIGTERM);
+    let stopping = manager.told();
+    assert_eq!(stopping[0], "STOPPING=1");
+    assert_eq!(stopping[1], "STATUS=stopping: transfers under way may finish");
+    assert_eq!(stopping[2], "EXTEND_TIMEOUT_USEC=12000000");
+    client.finish().success();
+    assert!(server.running().wait().success());
 }
 
-#[test]
+#[in_own_namespace]
 fn a_server_notices_the_end_of_children_also_if_its_starter_blocked_signals() {
-    in_own_namespace(|| {
-        let (key, root) = (unique_key(), tempfile::tempdir().unwrap());
-        fs::write(root.path().join("file"), "text").unwrap();
-        let mut command = Command::new("env");
-        command.args(["--block-signal=CHLD", "--block-signal=ALRM"]);
-        command.arg(program("mqfs-server").get_program());
-        command.args(["-k", &key.to_string(), "--root"]).arg(root.path());
-        let server = Server::start_as(key, &mut command);
-        assert_eq!(server.fetch("/file"), b"text");
-        server.wait_until_idle();
-        server.stop();
-    });
+    let (key, root) = (unique_key(), tempfile::tempdir().unwrap());
+    fs::write(root.path().join("file"), "text").unwrap();
+    let mut command = Command::new("env");
+    command.args(["--block-signal=CHLD", "--block-signal=ALRM"]);
+    command.arg(program("mqfs-server").get_program());
+    command.args(["-k", &key.to_string(), "--root"]).arg(root.path());
+    let server = Server::start_as(key, &mut command);
+    assert_eq!(server.fetch("/file"), b"text");
+    server.wait_until_idle();
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn a_server_serves_even_if_its_service_manager_does_not_listen() {
-    in_own_namespace(|| {
-        let Manager { socket, folder } = Manager::new();
-        drop(socket);
-        let key = unique_key();
-        let mut command = program("mqfs-server");
-        command.args(["-k", &key.to_string(), "--root"]).arg(folder.path());
-        fs::write(folder.path().join("file"), "text").unwrap();
-        command.env("NOTIFY_SOCKET", folder.path().join("notify"));
-        let server = Server::start_as(key, &mut command);
-        assert_eq!(server.fetch("/file"), b"text");
-        wait_until("it says so", || server.log().contains("cannot notify the service manager"));
-        server.stop();
-    });
+    let Manager { socket, folder } = Manager::new();
+    drop(socket);
+    let key = unique_key();
+    let mut command = program("mqfs-server");
+    command.args(["-k", &key.to_string(), "--root"]).arg(folder.path());
+    fs::write(folder.path().join("file"), "text").unwrap();
+    command.env("NOTIFY_SOCKET", folder.path().join("notify"));
+    let server = Server::start_as(key, &mut command);
+    assert_eq!(server.fetch("/file"), b"text");
+    wait_until("it says so", || server.log().contains("cannot notify the service manager"));
+    server.stop();
 }
 
 const UNITS: [&str; 5] = [

@@ -65,46 +65,42 @@ fn fetch_meanwhile(site: &Site, attack: &mut Attack, path: &str, reason: &str) {
 
 const NOT_FOUND: &str = "No such file or directory";
 
-#[test]
+#[as_root_in_own_namespace]
 fn swapping_a_folder_with_a_link_does_not_lead_out_of_the_root() {
-    as_root_in_own_namespace(|| {
-        let (site, outside) = (site(), public_folder());
-        fs::write(outside.path().join("file"), SECRET).unwrap();
-        let (folder, link) = (site.at("moving/folder"), site.at("moving/link"));
-        fs::create_dir(&folder).unwrap();
-        fs::write(folder.join("file"), INSIDE).unwrap();
-        let up = format!("{}{}", "../".repeat(20), outside.path().display());
-        for target in [outside.path(), Path::new(&up), Path::new("/proc/self/cwd")] {
-            symlink(target, &link).unwrap();
-            let mut swapping = over_and_over(|| exchange(&folder, &link));
-            fetch_meanwhile(&site, &mut swapping, "/moving/folder/file", NOT_FOUND);
-            // The attacker may have stopped in either state.
-            let link = if link.is_symlink() { &link } else { &folder };
-            fs::remove_file(link).unwrap();
-            if link.file_name() == folder.file_name() {
-                fs::rename(site.at("moving/link"), &folder).unwrap();
-            }
+    let (site, outside) = (site(), public_folder());
+    fs::write(outside.path().join("file"), SECRET).unwrap();
+    let (folder, link) = (site.at("moving/folder"), site.at("moving/link"));
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("file"), INSIDE).unwrap();
+    let up = format!("{}{}", "../".repeat(20), outside.path().display());
+    for target in [outside.path(), Path::new(&up), Path::new("/proc/self/cwd")] {
+        symlink(target, &link).unwrap();
+        let mut swapping = over_and_over(|| exchange(&folder, &link));
+        fetch_meanwhile(&site, &mut swapping, "/moving/folder/file", NOT_FOUND);
+        // The attacker may have stopped in either state.
+        let link = if link.is_symlink() { &link } else { &folder };
+        fs::remove_file(link).unwrap();
+        if link.file_name() == folder.file_name() {
+            fs::rename(site.at("moving/link"), &folder).unwrap();
         }
-        site.stop();
-    });
+    }
+    site.stop();
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn moving_a_folder_out_does_not_let_dots_lead_out_of_the_root() {
-    as_root_in_own_namespace(|| {
-        let (site, outside) = (site(), public_folder());
-        fs::write(outside.path().join("file"), SECRET).unwrap();
-        chown(outside.path(), Some(ATTACKER), Some(ATTACKER)).unwrap();
-        let (here, there) = (site.at("moving/b"), outside.path().join("b"));
-        fs::create_dir_all(here.join("c/d")).unwrap();
-        chown(&here, Some(ATTACKER), Some(ATTACKER)).unwrap(); // else its ".." may not change
-        let mut moving = over_and_over(|| {
-            nix::fcntl::renameat(AT_FDCWD, &here, AT_FDCWD, &there)?;
-            nix::fcntl::renameat(AT_FDCWD, &there, AT_FDCWD, &here)
-        });
-        fetch_meanwhile(&site, &mut moving, "/moving/b/c/d/../../../file", NOT_FOUND);
-        site.stop();
+    let (site, outside) = (site(), public_folder());
+    fs::write(outside.path().join("file"), SECRET).unwrap();
+    chown(outside.path(), Some(ATTACKER), Some(ATTACKER)).unwrap();
+    let (here, there) = (site.at("moving/b"), outside.path().join("b"));
+    fs::create_dir_all(here.join("c/d")).unwrap();
+    chown(&here, Some(ATTACKER), Some(ATTACKER)).unwrap(); // else its ".." may not change
+    let mut moving = over_and_over(|| {
+        nix::fcntl::renameat(AT_FDCWD, &here, AT_FDCWD, &there)?;
+        nix::fcntl::renameat(AT_FDCWD, &there, AT_FDCWD, &here)
     });
+    fetch_meanwhile(&site, &mut moving, "/moving/b/c/d/../../../file", NOT_FOUND);
+    site.stop();
 }
 
 /// A file of another kind in a file's place, with permissions for everybody.
@@ -122,39 +118,36 @@ fn stand_in(path: &Path, kind: &str) {
 
 /// A process that waits for a reader of a FIFO.
 fn writer(fifo: &PathBuf) -> Running {
-    let mut writer = Command::new("sh");
-    Running::start(writer.args(["-c", r#"echo content > "$1""#, "sh"]).arg(fifo))
+    Running::start(Command::new("sh").args(["-c", r#"echo content > "$1""#, "sh"]).arg(fifo))
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_special_file_swapped_in_is_not_opened_and_blocks_nobody() {
-    as_root_in_own_namespace(|| {
-        let site = site();
-        for kind in ["FIFO", "socket", "character device", "block device", "folder"] {
-            let (file, other, itself) =
-                (site.at("moving/file"), site.at("moving/other"), site.at("itself"));
-            stand_in(&other, kind);
-            let waiting = (kind == "FIFO").then(|| {
-                fs::hard_link(&other, &itself).unwrap();
-                writer(&itself)
-            });
-            let refusal = match kind {
-                "folder" => "Is a directory".to_owned(),
-                kind => format!("Is a {kind}, not a regular file"),
-            };
-            let mut swapping = over_and_over(|| exchange(&file, &other));
-            fetch_meanwhile(&site, &mut swapping, "/moving/file", &refusal);
-            if let Some(mut waiting) = waiting {
-                assert!(!waiting.has_ended(), "its writer was disturbed");
-                assert_eq!(fs::read(&itself).unwrap(), b"content\n");
-                waiting.wait();
-            }
-            if !file.is_file() {
-                exchange(&file, &other).unwrap();
-            }
-            let removed = fs::remove_file(&other).or_else(|_| fs::remove_dir(&other));
-            removed.unwrap();
+    let site = site();
+    for kind in ["FIFO", "socket", "character device", "block device", "folder"] {
+        let (file, other, itself) =
+            (site.at("moving/file"), site.at("moving/other"), site.at("itself"));
+        stand_in(&other, kind);
+        let waiting = (kind == "FIFO").then(|| {
+            fs::hard_link(&other, &itself).unwrap();
+            writer(&itself)
+        });
+        let refusal = match kind {
+            "folder" => "Is a directory".to_owned(),
+            kind => format!("Is a {kind}, not a regular file"),
+        };
+        let mut swapping = over_and_over(|| exchange(&file, &other));
+        fetch_meanwhile(&site, &mut swapping, "/moving/file", &refusal);
+        if let Some(mut waiting) = waiting {
+            assert!(!waiting.has_ended(), "its writer was disturbed");
+            assert_eq!(fs::read(&itself).unwrap(), b"content\n");
+            waiting.wait();
         }
-        site.stop();
-    });
+        if !file.is_file() {
+            exchange(&file, &other).unwrap();
+        }
+        let removed = fs::remove_file(&other).or_else(|_| fs::remove_dir(&other));
+        removed.unwrap();
+    }
+    site.stop();
 }

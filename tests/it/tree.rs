@@ -1,9 +1,9 @@
 //! Whole trees: what arrives, what is reported missing, and what an interruption leaves.
 
+mod answer;
 mod extremes;
 mod interrupted;
 mod malicious_server;
-mod starting_points;
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -112,7 +112,11 @@ fn fill(site: &Site) {
     fs::create_dir_all(site.at("dir/hollow/below")).unwrap();
     symlink("../small", site.at("dir/sub/link")).unwrap();
     symlink("/etc/passwd", site.at("dir/away")).unwrap();
-    symlink("nowhere", site.at("dir/broken")).unwrap();
+    let long = format!("{}//./end/", "a".repeat(99));
+    for (number, target) in ["a//b/./c/", "//abs//x/", "http://x/", &long].iter().enumerate() {
+        symlink(target, site.at(&format!("dir/broken{number}"))).unwrap();
+    }
+    symlink(&long, site.at(&format!("dir/{}", "n".repeat(200)))).unwrap();
     fs::set_permissions(site.at("dir/small"), Permissions::from_mode(0o640)).unwrap();
     fs::set_permissions(site.at("dir/hollow/below"), Permissions::from_mode(0o1755)).unwrap();
     fs::set_permissions(site.at("dir/sub"), Permissions::from_mode(0o555)).unwrap();
@@ -128,203 +132,188 @@ fn open_again(site: &Site) {
     }
 }
 
-#[test]
+#[in_own_namespace]
 fn a_tree_arrives_unchanged_in_one_request() {
-    in_own_namespace(|| {
-        let site = Site::start();
-        fill(&site);
-        let told = site.run(&["-v", "-r", "/dir", "-C", "."]);
-        let bytes = 7 + 3_000_000 + 2 * (256 << 10) + 1 + 23;
-        let expected = format!(
-            "mqfs-client: /dir: 6 files, 4 directories, 3 links, {bytes} bytes, verified\n"
-        );
-        let summary = told.stderr.strip_prefix(&expected).expect(&told.stderr);
-        assert!(summary.starts_with(&format!("mqfs-client: 6 files, {bytes} bytes in ")));
-        assert_eq!(told.code(), Some(0));
-        site.assert_same();
-        wait_until("told", || site.server.log().contains("outcome="));
-        assert_eq!(site.server.log().matches("outcome=").count(), 1, "one child");
-        // Once more, over the existing tree.
-        fs::set_permissions(site.here("dir/sub"), Permissions::from_mode(0o755)).unwrap();
-        fs::write(site.here("dir/small"), "other").unwrap();
-        fs::remove_file(site.here("dir/away")).unwrap();
-        fs::write(site.here("dir/away"), "a file in the place of a link").unwrap();
-        site.run(&["--recursive", "/dir", "--directory", "."]).success();
-        site.assert_same();
-        open_again(&site);
-        site.server.stop();
-    });
+    let site = Site::start();
+    fill(&site);
+    let told = site.run(&["-v", "-r", "/dir", "-C", "."]);
+    let bytes = 7 + 3_000_000 + 2 * (256 << 10) + 1 + 23;
+    let expected =
+        format!("mqfs-client: /dir: 6 files, 4 directories, 7 links, {bytes} bytes, verified\n");
+    let summary = told.stderr.strip_prefix(&expected).expect(&told.stderr);
+    assert!(summary.starts_with(&format!("mqfs-client: 6 files, {bytes} bytes in ")));
+    assert_eq!(told.code(), Some(0));
+    site.assert_same();
+    wait_until("told", || site.server.log().contains("outcome="));
+    assert_eq!(site.server.log().matches("outcome=").count(), 1, "one child");
+    // Once more, over the existing tree.
+    fs::set_permissions(site.here("dir/sub"), Permissions::from_mode(0o755)).unwrap();
+    fs::write(site.here("dir/small"), "other").unwrap();
+    fs::remove_file(site.here("dir/away")).unwrap();
+    fs::write(site.here("dir/away"), "a file in the place of a link").unwrap();
+    site.run(&["--recursive", "/dir", "--directory", "."]).success();
+    site.assert_same();
+    open_again(&site);
+    site.server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn modes_and_times_are_kept_on_request_but_no_setuid_bits() {
-    in_own_namespace(|| {
-        let site = Site::start();
-        site.put("dir/file", "content");
-        fs::set_permissions(site.at("dir/file"), Permissions::from_mode(0o6751)).unwrap();
-        fs::set_permissions(site.at("dir"), Permissions::from_mode(0o2700)).unwrap();
-        site.run(&["-r", "/dir", "-C", "."]).success();
-        let mode = |name| fs::metadata(site.here(name)).unwrap().mode() & 0o7777;
-        assert_eq!((mode("dir/file"), mode("dir")), (0o751, 0o700));
-        fs::remove_dir_all(site.here("dir")).unwrap();
-        let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-        fs::File::open(site.at("dir/file")).unwrap().set_modified(old).unwrap();
-        site.run(&["-r", "--no-preserve", "/dir", "-C", "."]).success();
-        let mask = umask(Mode::from_bits_truncate(0o022));
-        umask(mask);
-        assert_eq!(mode("dir/file"), 0o666 & !mask.bits());
-        assert_eq!(mode("dir"), 0o777 & !mask.bits());
-        assert!(fs::metadata(site.here("dir/file")).unwrap().modified().unwrap() > old);
-        site.server.stop();
-    });
+    let site = Site::start();
+    site.put("dir/file", "content");
+    fs::set_permissions(site.at("dir/file"), Permissions::from_mode(0o6751)).unwrap();
+    fs::set_permissions(site.at("dir"), Permissions::from_mode(0o2700)).unwrap();
+    site.run(&["-r", "/dir", "-C", "."]).success();
+    let mode = |name| fs::metadata(site.here(name)).unwrap().mode() & 0o7777;
+    assert_eq!((mode("dir/file"), mode("dir")), (0o751, 0o700));
+    fs::remove_dir_all(site.here("dir")).unwrap();
+    let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    fs::File::open(site.at("dir/file")).unwrap().set_modified(old).unwrap();
+    site.run(&["-r", "--no-preserve", "/dir", "-C", "."]).success();
+    let mask = umask(Mode::from_bits_truncate(0o022));
+    umask(mask);
+    assert_eq!(mode("dir/file"), 0o666 & !mask.bits());
+    assert_eq!(mode("dir"), 0o777 & !mask.bits());
+    assert!(fs::metadata(site.here("dir/file")).unwrap().modified().unwrap() > old);
+    site.server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn several_paths_keep_their_base_names() {
-    in_own_namespace(|| {
-        let site = Site::start();
-        site.put("one/a", "in a");
-        site.put("two/b", noise(1 << 20));
-        fs::set_permissions(site.at("two/b"), Permissions::from_mode(0o604)).unwrap();
-        site.run(&["/one/a", "two/b", "-C", "."]).success();
-        assert_eq!(fs::read(site.here("a")).unwrap(), b"in a");
-        assert!(fs::read(site.here("b")).unwrap() == noise(1 << 20));
-        assert_eq!(fs::metadata(site.here("b")).unwrap().mode() & 0o777, 0o604);
-        let missing = site.run(&["/one", "/missing", "/one/a", "-C", "."]);
-        assert_eq!(missing.code(), Some(1));
-        let expected = "mqfs-client: /one: Is a directory\n\
+    let site = Site::start();
+    site.put("one/a", "in a");
+    site.put("two/b", noise(1 << 20));
+    fs::set_permissions(site.at("two/b"), Permissions::from_mode(0o604)).unwrap();
+    site.run(&["/one/a", "two/b", "-C", "."]).success();
+    assert_eq!(fs::read(site.here("a")).unwrap(), b"in a");
+    assert!(fs::read(site.here("b")).unwrap() == noise(1 << 20));
+    assert_eq!(fs::metadata(site.here("b")).unwrap().mode() & 0o777, 0o604);
+    let missing = site.run(&["/one", "/missing", "/one/a", "-C", "."]);
+    assert_eq!(missing.code(), Some(1));
+    let expected = "mqfs-client: /one: Is a directory\n\
                         mqfs-client: /missing: No such file or directory\n";
-        assert_eq!(missing.stderr, expected);
+    assert_eq!(missing.stderr, expected);
 
-        fs::create_dir(site.here("trees")).unwrap();
-        site.run(&["-r", "/one", "/two/", "/two/b", "-C", "trees"]).success();
-        let names: Vec<_> = tree_of(&site.here("trees")).into_keys().collect();
-        assert_eq!(names, ["b", "one", "one/a", "two", "two/b"].map(PathBuf::from));
-        // A path without a base name stands for its content.
-        fs::remove_dir_all(site.here.path()).unwrap();
-        fs::create_dir(site.here.path()).unwrap();
-        site.run(&["-r", "/", "-C", "."]).success();
-        site.assert_same();
-        site.server.stop();
-    });
+    fs::create_dir(site.here("trees")).unwrap();
+    site.run(&["-r", "/one", "/two/", "/two/b", "-C", "trees"]).success();
+    let names: Vec<_> = tree_of(&site.here("trees")).into_keys().collect();
+    assert_eq!(names, ["b", "one", "one/a", "two", "two/b"].map(PathBuf::from));
+    // A path without a base name stands for its content.
+    fs::remove_dir_all(site.here.path()).unwrap();
+    fs::create_dir(site.here.path()).unwrap();
+    site.run(&["-r", "/", "-C", "."]).success();
+    site.assert_same();
+    site.server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn special_and_unreadable_files_are_named_and_counted() {
-    in_own_namespace(|| {
-        let site = Site::start();
-        site.put("dir/a", "before");
-        site.put("dir/z", "behind");
-        mkfifo(&site.at("dir/fifo"), Mode::S_IRWXU).unwrap();
-        let _listener = std::os::unix::net::UnixListener::bind(site.at("dir/socket")).unwrap();
-        let outcome = site.run(&["-r", "/dir", "-C", "."]);
-        assert_eq!(outcome.code(), Some(1));
-        let expected = "mqfs-client: /dir/fifo: Is a FIFO, which is not copied\n\
+    let site = Site::start();
+    site.put("dir/a", "before");
+    site.put("dir/z", "behind");
+    mkfifo(&site.at("dir/fifo"), Mode::S_IRWXU).unwrap();
+    let _listener = std::os::unix::net::UnixListener::bind(site.at("dir/socket")).unwrap();
+    let outcome = site.run(&["-r", "/dir", "-C", "."]);
+    assert_eq!(outcome.code(), Some(1));
+    let expected = "mqfs-client: /dir/fifo: Is a FIFO, which is not copied\n\
                         mqfs-client: /dir/socket: Is a socket, which is not copied\n\
                         mqfs-client: /dir: incomplete: 2 entries are missing\n";
-        assert_eq!(outcome.stderr, expected);
-        let names: Vec<_> = tree_of(site.here.path()).into_keys().collect();
-        assert_eq!(names, ["dir", "dir/a", "dir/z"].map(PathBuf::from), "the rest is there");
-        let quiet = site.run(&["-q", "-r", "/dir", "-C", "."]);
-        assert_eq!((quiet.code(), &*quiet.stderr), (Some(1), ""));
-        let missing = site.run(&["-r", "/none", "-C", "."]);
-        assert_eq!(missing.stderr, "mqfs-client: /none: No such file or directory\n");
-        for arguments in [&["-r", "/dir"][..], &["-r", "/dir", "-C", "none"], &["--json", "/dir"]] {
-            let refused = site.run(arguments);
-            assert_eq!(refused.code(), Some(2), "{}", refused.stderr);
-            assert_eq!(refused.stderr.lines().count(), 1);
-        }
-        site.server.stop();
-    });
+    assert_eq!(outcome.stderr, expected);
+    let names: Vec<_> = tree_of(site.here.path()).into_keys().collect();
+    assert_eq!(names, ["dir", "dir/a", "dir/z"].map(PathBuf::from), "the rest is there");
+    let quiet = site.run(&["-q", "-r", "/dir", "-C", "."]);
+    assert_eq!((quiet.code(), &*quiet.stderr), (Some(1), ""));
+    let missing = site.run(&["-r", "/none", "-C", "."]);
+    assert_eq!(missing.stderr, "mqfs-client: /none: No such file or directory\n");
+    for arguments in [&["-r", "/dir"][..], &["-r", "/dir", "-C", "none"], &["--json", "/dir"]] {
+        let refused = site.run(arguments);
+        assert_eq!(refused.code(), Some(2), "{}", refused.stderr);
+        assert_eq!(refused.stderr.lines().count(), 1);
+    }
+    site.server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn a_tree_is_a_tar_archive_too() {
-    in_own_namespace(|| {
-        let site = Site::start();
-        fill(&site);
-        site.put("dir/large", noise((1 << 20) + 1));
-        let archive = site.run(&["--tar", "/dir"]).success();
-        let archive_file = site.here("archive");
-        fs::write(&archive_file, &archive).unwrap();
-        let mut tar = Command::new("tar");
-        run(tar.args(["xpf", "archive"]).current_dir(site.here.path())).success();
-        fs::remove_file(&archive_file).unwrap();
-        let what = |top: &Path| -> Vec<_> {
-            let tree = tree_of(top).into_iter();
-            tree.map(|(path, (mode, _, content))| (path, mode, content)).collect()
-        };
-        assert!(what(site.folder.path()) == what(site.here.path()));
-        assert_eq!(site.run(&["-r", "--tar", "/dir"]).success(), archive, "the same each time");
+    let site = Site::start();
+    fill(&site);
+    site.put("dir/large", noise((1 << 20) + 1));
+    let archive = site.run(&["--tar", "/dir"]).success();
+    let archive_file = site.here("archive");
+    fs::write(&archive_file, &archive).unwrap();
+    let mut tar = Command::new("tar");
+    run(tar.args(["xpf", "archive"]).current_dir(site.here.path())).success();
+    fs::remove_file(&archive_file).unwrap();
+    let what = |top: &Path| -> Vec<_> {
+        let tree = tree_of(top).into_iter();
+        tree.map(|(path, (mode, _, content))| (path, mode, content)).collect()
+    };
+    assert!(what(site.folder.path()) == what(site.here.path()));
+    assert_eq!(site.run(&["-r", "--tar", "/dir"]).success(), archive, "the same each time");
 
-        mkfifo(&site.at("dir/fifo"), Mode::S_IRWXU).unwrap();
-        let incomplete = site.run(&["--tar", "/dir"]);
-        assert_eq!(incomplete.code(), Some(1));
-        assert!(incomplete.stderr.contains("/dir/fifo: Is a FIFO, which is not copied\n"));
-        open_again(&site);
-        site.server.stop();
-    });
+    mkfifo(&site.at("dir/fifo"), Mode::S_IRWXU).unwrap();
+    let incomplete = site.run(&["--tar", "/dir"]);
+    assert_eq!(incomplete.code(), Some(1));
+    assert!(incomplete.stderr.contains("/dir/fifo: Is a FIFO, which is not copied\n"));
+    open_again(&site);
+    site.server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn a_private_file_is_private_while_it_is_written() {
-    in_own_namespace(|| {
-        let site = Site::start();
-        site.put("dir/private", "");
-        let private = site.at("dir/private");
-        // Large enough to be seen during the transfer.
-        fs::File::options().write(true).open(&private).unwrap().set_len(1 << 36).unwrap();
-        fs::set_permissions(&private, Permissions::from_mode(0o600)).unwrap();
-        for arguments in [["-r", "/dir", "-C", "."], ["-v", "/dir/private", "-C", "."]] {
-            let client = Running::start(&mut site.command(&arguments));
-            let mut mode = None;
-            wait_until("a file is on its way", || {
-                mode = client.incomplete_file().map(|file| file.mode());
-                mode.is_some()
-            });
-            client.signal(Signal::SIGTERM);
-            assert_eq!(client.finish().code(), Some(130));
-            assert_eq!(mode.unwrap() & 0o777, 0o600);
-        }
-        site.server.stop();
-    });
-}
-
-#[test]
-fn a_tree_can_be_written_again_over_read_only_folders() {
-    in_own_namespace(|| {
-        let site = Site::start();
-        site.put("dir/sub/file", "first");
-        let allow = |folder: PathBuf, mode| {
-            fs::set_permissions(folder, Permissions::from_mode(mode)).unwrap();
-        };
-        let mode = || fs::metadata(site.here("dir/sub")).unwrap().mode() & 0o7777;
-        allow(site.at("dir/sub"), 0o555);
-        site.run(&["-r", "/dir", "-C", "."]).success();
-        for (content, arguments) in [("second", &[][..]), ("third", &["--no-preserve"])] {
-            allow(site.at("dir/sub"), 0o755);
-            site.put("dir/sub/file", content);
-            allow(site.at("dir/sub"), 0o555);
-            site.run(&[&["-r", "/dir", "-C", "."], arguments].concat()).success();
-            assert_eq!(fs::read_to_string(site.here("dir/sub/file")).unwrap(), content);
-            assert_eq!(mode(), 0o555, "{arguments:?}");
-        }
-        // The same after a signal.
-        site.put("dir/z", "");
-        allow(site.at("dir"), 0o555);
-        site.run(&["-r", "/dir", "-C", "."]).success();
-        // More than the client can write before the signal.
-        fs::File::options().write(true).open(site.at("dir/z")).unwrap().set_len(1 << 30).unwrap();
-        let client = Running::start(&mut site.command(&["-r", "/dir", "-C", "."]));
-        let top = || fs::metadata(site.here("dir")).unwrap().mode() & 0o7777;
-        wait_until("it writes", || top() == 0o755);
+    let site = Site::start();
+    site.put("dir/private", "");
+    let private = site.at("dir/private");
+    // Large enough to be seen during the transfer.
+    fs::File::options().write(true).open(&private).unwrap().set_len(1 << 36).unwrap();
+    fs::set_permissions(&private, Permissions::from_mode(0o600)).unwrap();
+    for arguments in [["-r", "/dir", "-C", "."], ["-v", "/dir/private", "-C", "."]] {
+        let client = Running::start(&mut site.command(&arguments));
+        let mut mode = None;
+        wait_until("a file is on its way", || {
+            mode = client.incomplete_file().map(|file| file.mode());
+            mode.is_some()
+        });
         client.signal(Signal::SIGTERM);
         assert_eq!(client.finish().code(), Some(130));
-        assert_eq!(top(), 0o555);
-        for folder in ["dir", "dir/sub"] {
-            allow(site.at(folder), 0o755);
-            allow(site.here(folder), 0o755);
-        }
-        site.server.stop();
-    });
+        assert_eq!(mode.unwrap() & 0o777, 0o600);
+    }
+    site.server.stop();
+}
+
+#[in_own_namespace]
+fn a_tree_can_be_written_again_over_read_only_folders() {
+    let site = Site::start();
+    site.put("dir/sub/file", "first");
+    let allow = |folder: PathBuf, mode| {
+        fs::set_permissions(folder, Permissions::from_mode(mode)).unwrap();
+    };
+    let mode = || fs::metadata(site.here("dir/sub")).unwrap().mode() & 0o7777;
+    allow(site.at("dir/sub"), 0o555);
+    site.run(&["-r", "/dir", "-C", "."]).success();
+    for (content, arguments) in [("second", &[][..]), ("third", &["--no-preserve"])] {
+        allow(site.at("dir/sub"), 0o755);
+        site.put("dir/sub/file", content);
+        allow(site.at("dir/sub"), 0o555);
+        site.run(&[&["-r", "/dir", "-C", "."], arguments].concat()).success();
+        assert_eq!(fs::read_to_string(site.here("dir/sub/file")).unwrap(), content);
+        assert_eq!(mode(), 0o555, "{arguments:?}");
+    }
+    // The same after a signal.
+    site.put("dir/z", "");
+    allow(site.at("dir"), 0o555);
+    site.run(&["-r", "/dir", "-C", "."]).success();
+    // More than the client can write before the signal.
+    fs::File::options().write(true).open(site.at("dir/z")).unwrap().set_len(1 << 30).unwrap();
+    let client = Running::start(&mut site.command(&["-r", "/dir", "-C", "."]));
+    let top = || fs::metadata(site.here("dir")).unwrap().mode() & 0o7777;
+    wait_until("it writes", || top() == 0o755);
+    client.signal(Signal::SIGTERM);
+    assert_eq!(client.finish().code(), Some(130));
+    assert_eq!(top(), 0o555);
+    for folder in ["dir", "dir/sub"] {
+        allow(site.at(folder), 0o755);
+        allow(site.here(folder), 0o755);
+    }
+    site.server.stop();
 }

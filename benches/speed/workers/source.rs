@@ -2,8 +2,9 @@
 
 use std::io::{BufRead, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 
-use mqfs::wire::{NORMAL_PRIORITY, Reply};
+use mqfs::wire::{FrameType, NORMAL_PRIORITY};
 use sysv_ipc::{Key, MessageBuffer, Mode, OwnedQueue, Queue, Select};
 
 /// The textbook's sizes: `REQ_MSG_SIZE` and `RESP_MSG_SIZE`.
@@ -13,31 +14,65 @@ const TEXTBOOK_REPLY: usize = 8192;
 /// Asks once and gives the number of bytes that came.
 pub(super) type Source = Box<dyn FnMut() -> u64>;
 
-/// The source that a word tells of: `mqfs,KEY,PATH`, `textbook,KEY,PATH` or `http,SOCKET,PATH`.
+/// The source that a word tells of:
+///
+/// * `mqfs,KEY,PATH`: one after the other, in a session. `#` in the path becomes 1, 2, 3 …
+/// * `mqfs-each,KEY,PATH`: a request for every file.
+/// * `mqfs-all,KEY,PATH`: 2,000 numbered files, asked for ahead, in a session.
+/// * `textbook,KEY,PATH` or `http,SOCKET,PATH`.
+/// * `run:` and a command line without blanks in its words: the whole life of a process.
 pub(super) fn parse(word: &str) -> Source {
+    if let Some(line) = word.strip_prefix("run:") {
+        return process(line);
+    }
     let mut parts = word.splitn(3, ',').map(str::to_owned);
     let mut part = || parts.next().expect("KIND,WHERE,PATH");
     let (kind, place, path) = (part(), part(), part());
     match &*kind {
-        "mqfs" => mqfs(place.parse().expect("a key"), path),
+        "mqfs" => mqfs(place.parse().expect("a key"), path, true),
+        "mqfs-each" => mqfs(place.parse().expect("a key"), path, false),
+        "mqfs-all" => mqfs_all(place.parse().expect("a key"), path),
         "textbook" => textbook(place.parse().expect("a key"), path),
         "http" => http(place, path),
         _ => panic!("{kind}: no such source"),
     }
 }
 
-fn mqfs(key: Key, path: String) -> Source {
-    let client = mqfs::Client::new(key);
+fn process(line: &str) -> Source {
+    let mut words = line.split(' ').map(str::to_owned);
+    let mut command = Command::new(words.next().expect("a program"));
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::null());
     Box::new(move || {
-        let mut transfer = client.open(&path).expect("a file");
-        loop {
-            let arrived = transfer.fill_buf().expect("bytes").len();
-            if arrived == 0 {
-                return transfer.received();
-            }
-            transfer.consume(arrived);
-        }
+        let status = command.status().expect("the program starts");
+        assert!(status.success(), "{command:?}: {status}");
+        1
     })
+}
+
+fn mqfs(key: Key, path: String, sessions: bool) -> Source {
+    let client = mqfs::Client::builder().key(key).sessions(sessions).build();
+    let mut number = 0;
+    Box::new(move || {
+        number += 1;
+        let path = path.replace('#', &number.to_string());
+        read_all(&mut client.open(&path).expect("a file"))
+    })
+}
+
+fn mqfs_all(key: Key, path: String) -> Source {
+    let numbered = (1..=2000).map(move |number| path.replace('#', &number.to_string()));
+    let mut files = mqfs::Client::new(key).open_all(numbered);
+    Box::new(move || read_all(files.next_file().expect("as many files").expect("a file")))
+}
+
+fn read_all(transfer: &mut mqfs::Transfer) -> u64 {
+    loop {
+        let arrived = transfer.fill_buf().expect("bytes").len();
+        if arrived == 0 {
+            return transfer.received();
+        }
+        transfer.consume(arrived);
+    }
 }
 
 /// As svmsg_file_client does it: every wait is the kernel's.
@@ -53,10 +88,10 @@ fn textbook(key: Key, path: String) -> Source {
         let mut count = 0;
         loop {
             queue.receive(&mut reply, Select::Any).expect("a reply");
-            match reply.mtype() {
-                Reply::DATA => count += reply.text().len() as u64,
-                Reply::END => return count,
-                other => panic!("a message of type {other:?}"),
+            match FrameType::of(reply.mtype().get()) {
+                Ok(FrameType::Data) => count += reply.text().len() as u64,
+                Ok(FrameType::End) => return count,
+                other => panic!("{other:?} instead of a reply"),
             }
         }
     })

@@ -1,9 +1,7 @@
 //! `--tar`: trees as an archive on standard output.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::{self, BufRead, BufWriter, IsTerminal, Read, Write};
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +11,7 @@ use tar::{Builder, EntryType, Header};
 use super::copy::raise_descriptor_limit;
 use super::{Failure, Opts, joined};
 use crate::cli::progress::Progress;
+use crate::client::save::OutputFile;
 use crate::client::{Client, Error, ErrorKind, Metadata, WalkEntry};
 use crate::escape::escape;
 
@@ -22,8 +21,6 @@ const SMALL: u64 = 1 << 20;
 
 /// The largest file, in bytes, that is received whole because its size is unknown, as in /proc.
 const LARGEST_UNKNOWN: u64 = 64 << 20;
-
-const SHORTER: Error = Error::corrupt("the file is shorter than announced");
 
 /// What became of an entry.
 enum Outcome {
@@ -39,16 +36,16 @@ enum Outcome {
 struct Archive<'a> {
     opts: &'a Opts,
     progress: &'a Progress,
-    builder: Builder<BufWriter<File>>,
+    builder: Builder<BufWriter<OutputFile>>,
 }
 
 pub(super) fn run(opts: &Opts, client: &Client) -> Result<u8> {
     // Like tar(1): on a terminal an archive is garbage, and may hold control sequences.
     ensure!(!io::stdout().is_terminal(), "--tar does not write an archive to a terminal");
     raise_descriptor_limit();
-    let stdout = io::stdout().as_fd().try_clone_to_owned().context("standard output")?;
+    let stdout = OutputFile::stdout().context("standard output")?;
     let progress = Progress::start(opts.progress(), false);
-    let builder = Builder::new(BufWriter::with_capacity(64 << 10, File::from(stdout)));
+    let builder = Builder::new(BufWriter::with_capacity(64 << 10, stdout));
     let mut archive = Archive { opts, progress: &progress, builder };
     let status = opts.fetch_each_tree(&progress, |path| archive.append_tree(client, path))?;
     let flushed = archive.builder.into_inner().and_then(|mut out| out.flush());
@@ -200,8 +197,8 @@ fn header(metadata: &Metadata, no_preserve: bool) -> Header {
     }
     header.set_mode(metadata.mode() & 0o7777);
     header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0));
-    header.set_uid(metadata.uid().map_or(0, |uid| uid.as_raw().into()));
-    header.set_gid(metadata.gid().map_or(0, |gid| gid.as_raw().into()));
+    header.set_uid(metadata.uid().as_raw().into());
+    header.set_gid(metadata.gid().as_raw().into());
     header
 }
 
@@ -224,7 +221,7 @@ impl Read for Padded<'_, '_> {
         let room = &mut buffer[..most];
         if self.failed.is_none() && most > 0 {
             match self.entry.read(room) {
-                Ok(0) => self.failed = Some(SHORTER),
+                Ok(0) => self.failed = Some(Error::corrupt("the file is shorter than announced")),
                 Ok(read) => {
                     self.progress.advance(read);
                     self.left -= read as u64;

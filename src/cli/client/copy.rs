@@ -10,7 +10,7 @@ use super::{Failure, Opts, PROGRAM, joined};
 use crate::cli::progress::Progress;
 use crate::cli::{complain, reason};
 use crate::client::save::{CleanupGuard, Dir, Event, Report, WriteOptions, write_file, write_tree};
-use crate::client::{Client, ErrorKind};
+use crate::client::{Client, ErrorKind, Files};
 use crate::escape::escape;
 
 pub(super) fn run(
@@ -26,8 +26,12 @@ pub(super) fn run(
     }
     let options = WriteOptions::default().preserve(!opts.no_preserve).cleanup_guard(cleanup);
     let progress = Progress::start(opts.progress(), false);
-    let copy = Copy { opts, client, directory, options, progress: &progress };
-    let status = opts.fetch_each_tree(&progress, |path| copy.fetch(path))?;
+    let copy = Copy { opts, directory, options, progress: &progress };
+    let mut files = client.open_all(&opts.paths);
+    let status = opts.fetch_each_tree(&progress, |path| match opts.recursive {
+        true => copy.fetch_tree(client, path),
+        false => copy.fetch_file(&mut files, path),
+    })?;
     opts.print_summary(&progress);
     Ok(status)
 }
@@ -41,45 +45,48 @@ pub(super) fn raise_descriptor_limit() {
 
 struct Copy<'a> {
     opts: &'a Opts,
-    client: &'a Client,
     directory: Dir,
     options: WriteOptions,
     progress: &'a Progress,
 }
 
 impl Copy<'_> {
-    /// Fetches a file, or with `--recursive` a tree. Returns how many entries are missing.
-    fn fetch(&self, path: &OsStr) -> Result<u64, Failure> {
+    /// Fetches a tree. Returns how many entries are missing.
+    fn fetch_tree(&self, client: &Client, path: &OsStr) -> Result<u64, Failure> {
         let name = Path::new(path).file_name();
         let mut on_event = |event: Event<'_>| self.on_event(path, &event);
-        if self.opts.recursive {
-            let mut walk = self.client.walk(path)?;
-            let report =
-                write_tree(&mut walk, &self.directory, name, &self.options, &mut on_event)?;
-            let Report { files, directories, links, bytes, problems, .. } = report;
-            if self.opts.verbose {
-                let counts = format!("{files} files, {directories} directories, {links} links");
-                complain(PROGRAM, format!("{}: {counts}, {bytes} bytes, verified", escape(path)));
-            }
-            return Ok(problems);
+        let mut walk = client.walk(path)?;
+        let report = write_tree(&mut walk, &self.directory, name, &self.options, &mut on_event)?;
+        let Report { files, directories, links, bytes, problems, .. } = report;
+        if self.opts.verbose {
+            let counts = format!("{files} files, {directories} directories, {links} links");
+            complain(PROGRAM, format!("{}: {counts}, {bytes} bytes, verified", escape(path)));
         }
+        Ok(problems)
+    }
+
+    /// Fetches the next file. Returns how many are missing.
+    fn fetch_file(&self, files: &mut Files, path: &OsStr) -> Result<u64, Failure> {
+        let mut on_event = |event: Event<'_>| self.on_event(path, &event);
         let mut tries = self.opts.retries;
-        loop {
-            let mut transfer = self.client.open(path)?;
+        while let Some(transfer) = files.next_file() {
+            let transfer = transfer?;
             // Only directories have no name, and those cannot be opened.
-            let name = name.unwrap_or_default();
-            let written =
-                write_file(&mut transfer, &self.directory, name, &self.options, &mut on_event);
-            match written {
-                Err(error) if error.kind() == ErrorKind::FileChanged && tries > 0 => tries -= 1,
+            let name = Path::new(path).file_name().unwrap_or_default();
+            match write_file(transfer, &self.directory, name, &self.options, &mut on_event) {
+                Err(error) if error.kind() == ErrorKind::FileChanged && tries > 0 => {
+                    tries -= 1;
+                    files.ask_next(path.as_ref());
+                }
                 Err(error) => return Err(error.into()),
                 Ok(report) => {
                     self.progress.count_file();
-                    self.opts.report(path, &transfer);
+                    self.opts.report(path, transfer);
                     return Ok(report.problems);
                 }
             }
         }
+        Ok(1)
     }
 
     fn on_event(&self, top: &OsStr, event: &Event<'_>) {

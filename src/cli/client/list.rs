@@ -1,10 +1,10 @@
 //! `--list` and `--stat`: metadata as text or as JSON.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 use std::{iter, mem};
 
@@ -12,7 +12,6 @@ use anyhow::Result;
 use nix::errno::Errno;
 use nix::sys::stat::{major, minor};
 use serde_json::{Value, json};
-use sysv_ipc::{Gid, Uid};
 
 use super::{Failure, Opts, joined};
 use crate::cli::json::escape_json;
@@ -26,38 +25,21 @@ pub(super) fn run(opts: &Opts, client: &Client) -> Result<u8> {
     opts.fetch_each(|path| opts.show(client, path, mem::take(&mut is_first), &mut names))
 }
 
-type Items = Box<dyn Iterator<Item = Result<Item, Error>>>;
-
-/// A line of a listing.
-struct Item {
-    /// Empty for the path that was asked for.
-    name: OsString,
-    metadata: Result<Metadata, Error>,
-    target: Option<PathBuf>,
-}
+/// What to show; that of the path that was asked for has no name.
+type Items = Box<dyn Iterator<Item = Result<DirEntry, Error>>>;
 
 impl Opts {
     /// What `--stat` or `--list` shows of a path.
     fn items(&self, client: &Client, path: &OsStr) -> Result<Items, Error> {
-        let itself = |metadata, target| -> Items {
-            let item = Item { name: OsString::new(), metadata: Ok(metadata), target };
-            Box::new(iter::once(Ok(item)))
+        let itself = |follow| -> Result<Items, Error> {
+            Ok(Box::new(iter::once(Ok(client.stat(path.as_ref(), follow)?))))
         };
         if self.stat {
-            let metadata = client.symlink_metadata(path)?;
-            let target = metadata.is_symlink().then(|| client.read_link(path)).transpose()?;
-            return Ok(itself(metadata, target));
+            return itself(false);
         }
-        let item = |entry: DirEntry| Item {
-            name: entry.file_name().to_owned(),
-            metadata: entry.metadata(),
-            target: entry.link_target().map(Path::to_owned),
-        };
         match client.read_dir(path) {
-            Ok(entries) => Ok(Box::new(entries.map(move |entry| entry.map(item)))),
-            Err(error) if error.raw_os_error() == Some(Errno::ENOTDIR as i32) => {
-                Ok(itself(client.metadata(path)?, None))
-            }
+            Ok(entries) => Ok(Box::new(entries)),
+            Err(error) if error.raw_os_error() == Some(Errno::ENOTDIR as i32) => itself(true),
             Err(error) => Err(error),
         }
     }
@@ -75,8 +57,8 @@ impl Opts {
         let mut items = self.items(client, path)?;
         let outcome = items.try_for_each(|item| {
             let item = item?;
-            if let Err(why) = &item.metadata {
-                self.complain_of(escape(&joined(path, &item.name)), why);
+            if let Err(why) = item.metadata() {
+                self.complain_of(escape(&joined(path, item.file_name())), why);
                 all_known = false;
             }
             let text = if self.json {
@@ -110,12 +92,13 @@ impl Opts {
 type Row = [String; 7];
 
 /// Like a line of `ls -l`.
-fn row(item: &Item, path: &OsStr, names: &mut Names) -> Row {
-    let mut shown = escape(if item.name.is_empty() { path } else { &item.name }).to_string();
-    if let Some(target) = &item.target {
+fn row(item: &DirEntry, path: &OsStr, names: &mut Names) -> Row {
+    let name = if item.file_name().is_empty() { path } else { item.file_name() };
+    let mut shown = escape(name).to_string();
+    if let Some(target) = item.link_target() {
         let _ = write!(shown, " -> {}", escape(target));
     }
-    let Ok(metadata) = &item.metadata else {
+    let Ok(metadata) = item.metadata() else {
         return ["??????????", "?", "?", "?", "?", "?", &shown].map(str::to_owned);
     };
     let file_type = metadata.file_type();
@@ -124,12 +107,11 @@ fn row(item: &Item, path: &OsStr, names: &mut Names) -> Row {
     } else {
         metadata.len().to_string()
     };
-    let unknown = || "?".to_owned();
     [
-        mode_letters(metadata),
-        metadata.nlink().map_or_else(unknown, |links| links.to_string()),
-        metadata.uid().map_or_else(unknown, |uid| names.of(uid).to_owned()),
-        metadata.gid().map_or_else(unknown, |gid| names.of_group(gid).to_owned()),
+        mode_letters(&metadata),
+        metadata.nlink().to_string(),
+        names.of(metadata.uid()).to_owned(),
+        names.of_group(metadata.gid()).to_owned(),
         size,
         short_time(metadata.mtime()),
         shown,
@@ -137,40 +119,37 @@ fn row(item: &Item, path: &OsStr, names: &mut Names) -> Row {
 }
 
 /// Like stat(1).
-fn details(item: &Item, path: &OsStr, names: &mut Names) -> String {
-    let Ok(metadata) = &item.metadata else { return String::new() };
+fn details(item: &DirEntry, path: &OsStr, names: &mut Names) -> String {
+    let Ok(metadata) = item.metadata() else { return String::new() };
     let mut file = escape(path).to_string();
-    if let Some(target) = &item.target {
+    if let Some(target) = item.link_target() {
         let _ = write!(file, " -> {}", escape(target));
     }
-    let unknown = || "?".to_owned();
-    let user = metadata.uid().map_or_else(unknown, |uid| format!("{uid} ({})", names.of(uid)));
-    let group =
-        metadata.gid().map_or_else(unknown, |gid| format!("{gid} ({})", names.of_group(gid)));
-    let links = metadata.nlink().map_or_else(unknown, |links| links.to_string());
+    let (uid, gid, links) = (metadata.uid(), metadata.gid(), metadata.nlink());
+    let (user, group) = (format!("{uid} ({})", names.of(uid)), names.of_group(gid));
     let (device, inode) = (metadata.dev(), metadata.ino());
     format!(
         "  File: {file}\n  Size: {}  Kind: {}\n  Mode: {:04o} ({})  Uid: {user}  \
-         Gid: {group}\n  Device: {},{}  Inode: {inode}  Links: {links}\n  Modified: {}\n",
+         Gid: {gid} ({group})\n  Device: {},{}  Inode: {inode}  Links: {links}\n  Modified: {}\n",
         metadata.len(),
         metadata.file_type(),
         metadata.mode() & 0o7777,
-        mode_letters(metadata),
+        mode_letters(&metadata),
         major(device),
         minor(device),
         long_time(metadata.mtime(), metadata.mtime_nsec()),
     )
 }
 
-fn to_json(item: &Item, path: &OsStr) -> Value {
+fn to_json(item: &DirEntry, path: &OsStr) -> Value {
     let lossy = |text: &OsStr| text.to_string_lossy().into_owned();
-    let mut object = json!({ "path": lossy(path), "name": lossy(&item.name) });
-    match &item.metadata {
+    let mut object = json!({ "path": lossy(path), "name": lossy(item.file_name()) });
+    match item.metadata() {
         Ok(metadata) => {
             object["kind"] = json!(metadata.file_type().to_string());
             object["mode"] = json!(format!("{:04o}", metadata.mode() & 0o7777));
-            object["uid"] = json!(metadata.uid().map(Uid::as_raw));
-            object["gid"] = json!(metadata.gid().map(Gid::as_raw));
+            object["uid"] = json!(metadata.uid().as_raw());
+            object["gid"] = json!(metadata.gid().as_raw());
             object["links"] = json!(metadata.nlink());
             object["size"] = json!(metadata.len());
             object["mtime"] = json!(metadata.mtime());
@@ -184,11 +163,11 @@ fn to_json(item: &Item, path: &OsStr) -> Value {
         }
     }
     // JSON holds only text, so other bytes are added in hexadecimal.
-    let target = item.target.as_deref().map_or(OsStr::new(""), Path::as_os_str);
-    if item.target.is_some() {
+    let target = item.link_target().map_or(OsStr::new(""), Path::as_os_str);
+    if !target.is_empty() {
         object["target"] = json!(lossy(target));
     }
-    for (key, bytes) in [("name_hex", &*item.name), ("target_hex", target)] {
+    for (key, bytes) in [("name_hex", item.file_name()), ("target_hex", target)] {
         if bytes.to_str().is_none() {
             let digits = bytes.as_bytes().iter().map(|byte| format!("{byte:02x}"));
             object[key] = json!(digits.collect::<String>());

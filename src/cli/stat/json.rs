@@ -21,6 +21,7 @@ pub(super) fn line(state: &KeyState, rates: Option<Rates<'_>>) -> String {
     let rates = rates.zip(snapshot).map(|(rates, now)| {
         json!({
             "requests": rates.of(now, |counters| counters.requests),
+            "questions": rates.of(now, |counters| counters.questions),
             "complete": rates.of(now, Snapshot::completed),
             "bytes_sent": rates.of(now, |counters| counters.bytes_sent),
             "clients_gone": rates.of(now, |counters| counters.clients_gone),
@@ -76,6 +77,7 @@ fn counters(snapshot: &Snapshot) -> Value {
         "server_pid": snapshot.server.map(Pid::as_raw),
         "since": utc(snapshot.started),
         "requests": snapshot.requests,
+        "questions": snapshot.questions,
         "complete": snapshot.completed(),
         "bytes_sent": snapshot.bytes_sent,
         "clients_gone": snapshot.clients_gone,
@@ -83,6 +85,8 @@ fn counters(snapshot: &Snapshot) -> Value {
         "refused": named(&mut snapshot.refusals().map(|(reason, count)| (reason.name(), count))),
         "children": snapshot.children,
         "children_peak": snapshot.children_peak,
+        "sessions": snapshot.sessions,
+        "sessions_idle": snapshot.idle_sessions,
         "children_limit": snapshot.children_limit,
         "transfer_seconds_sum": snapshot.transfer_time.as_secs_f64(),
         "transfer_seconds": buckets.collect::<Vec<_>>(),

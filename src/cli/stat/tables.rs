@@ -118,6 +118,7 @@ fn counts(snapshot: &Snapshot, rates: Option<Rates<'_>>) -> String {
         lines.push([format!("  {label}"), counter(snapshot).to_string(), rate]);
     };
     line("requests", &|counters| counters.requests);
+    line("questions", &|counters| counters.questions);
     line("complete", &Snapshot::completed);
     line("bytes sent", &|counters| counters.bytes_sent);
     line("clients gone", &|counters| counters.clients_gone);
@@ -136,6 +137,7 @@ fn counts(snapshot: &Snapshot, rates: Option<Rates<'_>>) -> String {
     let pid = snapshot.server.map_or_else(String::new, |pid| format!(", by pid {pid}"));
     let mut rest = vec![
         row("children", children),
+        row("sessions", format!("{} now, {} idle", snapshot.sessions, snapshot.idle_sessions)),
         row("counted since", format!("{}{pid}", utc(snapshot.started))),
     ];
     let within =

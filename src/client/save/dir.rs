@@ -17,6 +17,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
 use super::cleanup_guard::{CleanupGuard, with_temporary_name};
+use crate::client::listing::is_entry_name;
 use crate::sys::geteuid;
 
 /// A directory to write below. Clones share one descriptor.
@@ -145,9 +146,5 @@ impl AsFd for Dir {
 
 /// Checks that a name is a single component.
 pub(super) fn check_name(name: &OsStr) -> Result<(), Errno> {
-    match name.as_bytes() {
-        b"" | b"." | b".." => Err(Errno::EINVAL),
-        name if name.contains(&b'/') || name.contains(&0) => Err(Errno::EINVAL),
-        _ => Ok(()),
-    }
+    if is_entry_name(name.as_bytes()) { Ok(()) } else { Err(Errno::EINVAL) }
 }

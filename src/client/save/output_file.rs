@@ -66,6 +66,11 @@ impl OutputFile {
         Ok(Self(Output::Atomic(new)))
     }
 
+    /// The standard output.
+    pub(crate) fn stdout() -> io::Result<Self> {
+        Ok(Self(Output::InPlace(open_descriptor(1)?)))
+    }
+
     /// How many bytes were written. None if they cannot be taken back, since the file is written in
     /// place.
     pub fn position(&self) -> Option<u64> {

@@ -1,7 +1,5 @@
 //! Decides which requests the server answers, and for whom.
 
-use std::path::Path;
-
 use nix::errno::Errno;
 use sysv_ipc::{Gid, Queue, QueueId, QueueStatus, Uid};
 
@@ -11,7 +9,7 @@ use crate::counters::RefusalReason;
 use crate::ownership::lease::{self, Head};
 use crate::server::config::{Config, PlainPolicy};
 use crate::sys::{credentials, geteuid};
-use crate::wire::{Cookie, Operation, REPLY_QUEUE_MODE, Range, Request};
+use crate::wire::{Cookie, Operation, Question, REPLY_QUEUE_MODE, Request};
 
 /// The creator of the reply queue, as the kernel recorded it: the user that a child acts for, and a
 /// group that counts only if the process still has it.
@@ -25,8 +23,9 @@ pub(crate) struct Caller {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Admitted<'a> {
     pub(crate) caller: Caller,
-    pub(crate) path: &'a Path,
-    pub(crate) operation: Operation<'a>,
+    pub(crate) question: Question<'a>,
+    /// Whether more questions will follow in the reply queue.
+    pub(crate) session: bool,
     pub(crate) reply: ReplyTo,
 }
 
@@ -94,23 +93,24 @@ impl Policy {
         {
             return Err(RefusalReason::HandedToAnother.into());
         }
-        let (dialect, operation) = match &request.extension {
-            None => (self.admit_plain(queue, &status)?, Operation::Fetch(Range::WHOLE)),
+        let dialect = match &request.extension {
+            None => self.admit_plain(queue, &status)?,
             Some(extension) => {
-                let cookie = self.prove(queue, &status, extension.cookie, request_queue)?;
-                (Dialect::Extended(cookie), extension.operation)
+                Dialect::Extended(self.prove(queue, &status, extension.cookie, request_queue)?)
             }
         };
         let admitted = Admitted {
             caller: Caller { uid: status.permissions.cuid, gid: status.permissions.cgid },
-            path: request.path,
-            operation,
+            question: request.question,
+            session: request.extension.is_some_and(|extension| extension.session),
             reply: ReplyTo::new(queue, &status, dialect),
         };
-        match operation {
-            Operation::Unknown { .. } => Err(admitted.refuse(RefusalReason::Unsupported, None)),
-            _ => Ok(admitted),
+        let is_unknown = matches!(request.question.operation, Operation::Unknown { .. })
+            || request.extension.is_some_and(|extension| extension.unknown_version.is_some());
+        if is_unknown {
+            return Err(admitted.refuse(RefusalReason::Unsupported, None));
         }
+        Ok(admitted)
     }
 
     /// Admits a plain request. Without the cookie, nothing is sent to a queue that has a lease or

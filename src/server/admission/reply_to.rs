@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use sysv_ipc::{MessageBuffer, Queue, QueueStatus, SendError, Uid};
 
 use crate::ownership::lease::{self, Head};
-use crate::wire::{Cookie, Failure, Lease, Reply};
+use crate::wire::{Cookie, Failure, FrameType, Lease};
 
 /// The reply queue of an admitted request.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +64,7 @@ impl ReplyTo {
             Dialect::Extended(_) => Some(errno),
         };
         let failure = Failure { text: text.as_bytes().to_vec(), errno };
-        MessageBuffer::with_text(Reply::FAILURE, &failure.encode())
+        MessageBuffer::with_text(FrameType::Failure.mtype(), &failure.encode())
     }
 
     /// Sends a FAILURE without waiting.

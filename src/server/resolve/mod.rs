@@ -3,5 +3,5 @@
 mod export;
 mod path_fd;
 
-pub(super) use export::Export;
-pub(super) use path_fd::{PathFd, kind};
+pub(super) use export::{Entered, Export};
+pub(super) use path_fd::{PathFd, entry, kind};

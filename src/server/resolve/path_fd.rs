@@ -1,16 +1,16 @@
 //! A file that was found, but not opened.
 
-use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::fcntl::{OFlag, readlinkat};
+use nix::sys::stat::{FileStat, SFlag, fstat};
 
+use super::export::Export;
 use crate::server::confine::may_reveal_this_process;
-use crate::wire::Kind;
+use crate::wire::{Entry, Kind, Stat};
 
 /// A handle to a file of any kind (`O_PATH`). It gives the metadata, but not the content. Opening
 /// it opens this inode, even if the path leads to another file by then.
@@ -26,12 +26,10 @@ impl PathFd {
         Ok(Self { descriptor, stat })
     }
 
-    /// Finds the file with this name in a directory, and follows no link.
-    pub(crate) fn below(directory: impl AsFd, name: &[u8]) -> Result<Self, Errno> {
-        let inside = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let how = OpenHow::new().flags(flags).mode(Mode::empty()).resolve(inside);
-        Self::new(openat2(directory, OsStr::from_bytes(name), how)?)
+    /// Takes the metadata again.
+    pub(crate) fn update(&mut self) -> Result<(), Errno> {
+        self.stat = fstat(&self.descriptor)?;
+        Ok(())
     }
 
     pub(crate) fn kind(&self) -> Kind {
@@ -39,18 +37,21 @@ impl PathFd {
     }
 
     /// Opens the file for reading.
-    pub(crate) fn open_file(&self) -> Result<File, Errno> {
+    pub(crate) fn open_file(&self, export: &Export) -> Result<File, Errno> {
         // Files of /proc have the size 0: skip the check for all others.
         if self.stat.st_size == 0 {
             self.refuse_own_proc_files()?;
         }
-        Ok(self.open(OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?.into())
+        Ok(export.open(self.as_fd(), OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?.into())
     }
 
     /// Opens the directory for reading.
-    pub(crate) fn open_directory(&self) -> Result<OwnedFd, Errno> {
+    pub(crate) fn open_directory(&self, export: &Export) -> Result<OwnedFd, Errno> {
+        if self.kind() != Kind::Directory {
+            return Err(Errno::ENOTDIR);
+        }
         self.refuse_own_proc_files()?;
-        self.open(OFlag::O_DIRECTORY)
+        export.open(self.as_fd(), OFlag::O_DIRECTORY)
     }
 
     /// Reads the symbolic link. Empty for any other file.
@@ -62,10 +63,6 @@ impl PathFd {
         readlinkat(&self.descriptor, "").map(OsStringExt::into_vec)
     }
 
-    fn open(&self, flags: OFlag) -> Result<OwnedFd, Errno> {
-        open(proc_path(&self.descriptor).as_str(), flags | OFlag::O_CLOEXEC, Mode::empty())
-    }
-
     fn refuse_own_proc_files(&self) -> Result<(), Errno> {
         match may_reveal_this_process(&self.descriptor, self.stat.st_dev) {
             true => Err(Errno::EACCES),
@@ -74,9 +71,11 @@ impl PathFd {
     }
 }
 
-/// The path in /proc that leads to the file of a descriptor: proc_pid_fd(5).
-pub(super) fn proc_path(descriptor: &OwnedFd) -> String {
-    format!("/proc/self/fd/{}", descriptor.as_raw_fd())
+impl AsFd for PathFd {
+    /// Opened with `O_PATH`, so it can only resolve paths.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
 }
 
 /// The kind of a file.
@@ -91,4 +90,21 @@ pub(crate) fn kind(stat: &FileStat) -> Kind {
         SFlag::S_IFBLK => Kind::BlockDevice,
         _ => Kind::Unknown,
     }
+}
+
+/// The entry of a file, without name and target. No bytes of it will follow.
+pub(crate) fn entry(stat: &FileStat) -> Entry<'static> {
+    let stat = Stat {
+        kind: kind(stat),
+        mode: stat.st_mode,
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        mtime: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+        device: stat.st_dev,
+        inode: stat.st_ino,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        links: stat.st_nlink,
+        special: stat.st_rdev,
+    };
+    Entry { stat, length: Some(0), ..Entry::default() }
 }

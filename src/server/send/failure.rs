@@ -35,6 +35,18 @@ impl Unanswerable {
     pub(super) fn read(errno: Errno) -> Self {
         Self::new(format!("read: {}", errno.desc()), errno)
     }
+
+    /// The reason by which it is counted.
+    pub(crate) fn reason(&self) -> FailureReason {
+        match self.errno {
+            Errno::ENOENT | Errno::ENOTDIR => FailureReason::NotFound,
+            Errno::EACCES | Errno::EPERM => FailureReason::Denied,
+            Errno::EISDIR | Errno::EOPNOTSUPP | Errno::ENXIO => FailureReason::NotRegular,
+            Errno::ENAMETOOLONG | Errno::ELOOP | Errno::EXDEV => FailureReason::BadPath,
+            Errno::EIO => FailureReason::Read,
+            _ => FailureReason::Other,
+        }
+    }
 }
 
 /// A failed system call on the way to the open file.
@@ -44,22 +56,19 @@ impl From<Errno> for Unanswerable {
     }
 }
 
-impl SendFailure {
+impl From<Errno> for SendFailure {
+    fn from(errno: Errno) -> Self {
+        Self::Unanswerable(errno.into())
+    }
+}
+
+impl Undelivered {
     /// The reason by which it is counted. None: the client left, which is no failure.
     pub(crate) fn reason(&self) -> Option<FailureReason> {
         match self {
-            Self::Undelivered(Undelivered::Gone | Undelivered::Dead(_)) => None,
-            Self::Undelivered(Undelivered::Stalled) => Some(FailureReason::Stalled),
-            Self::Undelivered(_) => Some(FailureReason::Other),
-            Self::Unanswerable(Unanswerable { errno, .. }) => Some(match errno {
-                Errno::ENOENT | Errno::ENOTDIR => FailureReason::NotFound,
-                Errno::EACCES | Errno::EPERM => FailureReason::Denied,
-                Errno::EISDIR | Errno::EOPNOTSUPP | Errno::ENXIO => FailureReason::NotRegular,
-                Errno::ENAMETOOLONG | Errno::ELOOP | Errno::EXDEV => FailureReason::BadPath,
-                Errno::ESTALE => FailureReason::Changed,
-                Errno::EIO => FailureReason::Read,
-                _ => FailureReason::Other,
-            }),
+            Self::Gone | Self::Dead(_) => None,
+            Self::Stalled => Some(FailureReason::Stalled),
+            Self::NoTimer(_) | Self::Os(_) => Some(FailureReason::Other),
         }
     }
 }

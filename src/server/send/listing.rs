@@ -1,81 +1,79 @@
-//! Sends what a directory contains, or what one file is: a packed META for each entry.
+//! Sends what a directory contains: an entry for each name, in the order of the kernel.
 
-use std::ffi::OsStr;
-use std::ops::Bound;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::task::Poll;
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
 
+use nix::dir::{Dir, OwningIter};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, readlinkat};
 use nix::sys::stat::fstatat;
 
 use super::failure::Unanswerable;
-use super::file_meta::{entry, meta};
-use super::names::Names;
-use super::packed::{fill_in_steps, pack_unknown, take};
-use super::source::{Progress, Source};
-use crate::server::resolve::{PathFd, kind};
-use crate::wire::{Kind, Meta, Start};
+use super::transfer::Source;
+use crate::server::resolve::{entry, kind};
+use crate::sys::errno_of;
+use crate::wire::{Entry, Kind};
 
-/// The entries of a directory, or one entry.
+/// A directory, opened with the caller's rights. It takes no more memory for more names.
 #[derive(Debug)]
 pub(super) struct Listing {
-    meta: Meta,
-    names: Option<Names>,
-    /// The packed entries that were not sent yet.
+    directory: OwnedFd,
+    names: OwningIter,
+    /// What was not sent yet of an entry.
     pending: Vec<u8>,
 }
 
 impl Listing {
-    /// Lists one file alone.
-    pub(super) fn of_one(found: &PathFd) -> Result<Self, Errno> {
-        let meta = meta(&found.stat, 0, Some(0));
-        let mut pending = Vec::new();
-        entry(&found.stat, meta, b"", &found.target()?).append(&mut pending);
-        Ok(Self { meta, names: None, pending })
+    pub(super) fn new(directory: OwnedFd) -> Result<Self, Errno> {
+        let copy = directory.try_clone().map_err(|error| errno_of(&error))?;
+        let names = Dir::from_fd(copy)?.into_iter();
+        Ok(Self { directory, names, pending: Vec::new() })
     }
 
-    /// Lists the content of a directory.
-    pub(super) fn of_directory(found: &PathFd, start: Start<'_>) -> Result<Self, Errno> {
-        let names = Names::new(found.open_directory()?, Bound::Excluded(start.path));
-        Ok(Self { meta: meta(&found.stat, 0, None), names: Some(names), pending: Vec::new() })
-    }
-
-    /// Packs an entry, or reads some names. False: there are no more.
-    fn step(&mut self) -> Result<bool, Errno> {
-        let Some(names) = &mut self.names else { return Ok(false) };
-        let name = match names.next()? {
-            Poll::Ready(Some(name)) => name,
-            Poll::Ready(None) => return Ok(false),
-            Poll::Pending => return Ok(true),
-        };
-        let (directory, path) = (names.directory(), OsStr::from_bytes(&name));
-        match fstatat(directory, path, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(stat) => {
-                let link = (kind(&stat) == Kind::Link).then(|| readlinkat(directory, path));
-                let target = link.and_then(Result::ok).map(OsStringExt::into_vec);
-                let target = target.unwrap_or_default();
-                entry(&stat, meta(&stat, 0, Some(0)), &name, &target).append(&mut self.pending);
-            }
-            // Removed since its name was read.
-            Err(Errno::ENOENT) => {}
-            Err(errno) => pack_unknown(&mut self.pending, &name, errno),
+    /// Reads the next entry. False: there are no more.
+    fn next_entry(&mut self) -> Result<bool, Errno> {
+        let Some(name) = self.names.next().transpose()? else { return Ok(false) };
+        if !matches!(name.file_name().to_bytes(), b"." | b"..") {
+            append_entry(&self.directory, name.file_name(), &mut self.pending);
         }
         Ok(true)
     }
 }
 
-impl Source for Listing {
-    fn meta(&self) -> Meta {
-        self.meta
-    }
-
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<Progress, Unanswerable> {
-        fill_in_steps(buffer, |rest| {
-            if self.pending.is_empty() && !self.step()? {
-                return Ok(None);
+/// Appends the entry of a name, unless the file was removed since its name was read.
+fn append_entry(directory: &OwnedFd, name: &CStr, out: &mut Vec<u8>) {
+    let bytes = name.to_bytes();
+    let look = || fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+    match look() {
+        Ok(stat) if kind(&stat) == Kind::Link => match readlinkat(directory, name) {
+            Ok(target) => {
+                let target = target.as_encoded_bytes();
+                Entry { name: bytes, target, ..entry(&stat) }.append(out);
             }
-            Ok(Some(take(&mut self.pending, rest)))
-        })
+            // A link of a kernel's thread in /proc exists, but leads nowhere.
+            Err(Errno::ENOENT) if look() == Err(Errno::ENOENT) => {}
+            Err(errno) => {
+                Entry { name: bytes, errno: Some(errno), ..entry(&stat) }.append(out);
+            }
+        },
+        Ok(stat) => Entry { name: bytes, ..entry(&stat) }.append(out),
+        Err(Errno::ENOENT) => {}
+        Err(errno) => Entry { name: bytes, errno: Some(errno), ..Entry::default() }.append(out),
+    }
+}
+
+impl Source for Listing {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Unanswerable> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            if self.pending.is_empty() && !self.next_entry().map_err(Unanswerable::read)? {
+                break;
+            }
+            let count = self.pending.len().min(buffer.len() - filled);
+            buffer[filled..filled + count].copy_from_slice(&self.pending[..count]);
+            self.pending.drain(..count);
+            filled += count;
+        }
+        Ok(filled)
     }
 }

@@ -1,21 +1,17 @@
-//! How bytes leave: what a request names is opened as a `Source`, and its bytes become the
-//! messages of a reply.
+//! How bytes leave: what a question names is opened, and becomes the messages of its answer.
 
+mod answer_writer;
 mod failure;
 mod file;
-mod file_meta;
 mod listing;
-mod names;
 mod open;
 mod outbox;
-mod packed;
 mod queue_capacity;
-mod source;
 mod transfer;
-mod tree;
 
+pub(super) use answer_writer::AnswerWriter;
 pub(super) use failure::{SendFailure, Unanswerable};
-pub(super) use open::open;
+pub(super) use open::Opened;
 pub(super) use outbox::{Outbox, Undelivered};
 pub(super) use queue_capacity::QueueCapacity;
 pub(super) use transfer::send;

@@ -1,50 +1,126 @@
-//! Opens what a request names, with the rights of its caller.
+//! Opens what a question names, with the rights of the caller.
+
+use std::fs::File;
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::failure::Unanswerable;
+use super::answer_writer::AnswerWriter;
+use super::failure::{SendFailure, Unanswerable};
 use super::file::OpenedFile;
 use super::listing::Listing;
-use super::source::Source;
-use super::tree::TreeWalk;
+use super::transfer::Source;
 use crate::server::confine::Confined;
-use crate::server::resolve::{Export, PathFd};
-use crate::wire::{Arrived, Kind, Operation, Range};
+use crate::server::resolve::{Entered, Export, PathFd, entry};
+use crate::wire::{Entry, Kind, Operation, Question};
 
-/// Opens what a request names.
-pub(crate) fn open(
-    export: &Export,
-    request: &Confined<'_>,
-) -> Result<Box<dyn Source>, Unanswerable> {
-    let operation = request.operation();
-    let follow = !matches!(operation, Operation::Stat { follow: false });
-    let found = export.find(request, follow)?;
-    match operation {
-        Operation::Fetch(range) => open_file(&found, range, None),
-        Operation::Resume(range, arrived) => open_file(&found, range, Some(arrived)),
-        Operation::List(start) if found.kind() == Kind::Directory => {
-            Ok(Box::new(Listing::of_directory(&found, start)?))
+/// What a question names.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    meta: Entry<'static>,
+    /// Where a symbolic link leads.
+    target: Vec<u8>,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Nothing,
+    File(OpenedFile),
+    Directory(Listing),
+}
+
+impl Opened {
+    /// Opens what a question names. It may begin below the directory that was entered last, and may
+    /// enter another.
+    ///
+    /// A file system may hang, so answers that are ready leave before a path is looked up there.
+    pub(crate) fn new(
+        export: &Export,
+        caller: &Confined,
+        question: &Question<'_>,
+        entered: &mut Entered,
+        writer: &mut AnswerWriter<'_>,
+    ) -> Result<Self, SendFailure> {
+        if let Operation::Unknown { .. } = question.operation {
+            return Err(Errno::EPROTONOSUPPORT.into());
         }
-        Operation::Stat { .. } | Operation::List(_) => Ok(Box::new(Listing::of_one(&found)?)),
-        Operation::Tree(start) => Ok(Box::new(TreeWalk::open(&found, start)?)),
-        // Admission refuses unknown operations.
-        _ => Err(Errno::EPROTONOSUPPORT.into()),
+        let mut found = export.find(caller, question, entered, writer.is_flushed());
+        if matches!(found, Err(Errno::EAGAIN)) && !writer.is_flushed() {
+            writer.flush()?;
+            found = export.find(caller, question, entered, true);
+        }
+        if question.operation == Operation::Enter {
+            *entered = Err(found.as_ref().err().copied().unwrap_or(Errno::ENOTDIR));
+        }
+        let mut found = found?;
+        let mut meta = entry(&found.stat);
+        let (mut target, mut content) = (Vec::new(), Content::Nothing);
+        match question.operation {
+            Operation::Fetch(range) => {
+                let file = open_file(export, &mut found, writer)?;
+                meta = entry(&found.stat);
+                let file = OpenedFile::new(file, found.stat, range)?;
+                meta.offset = range.offset;
+                meta.length = if meta.stat.size == 0 { None } else { file.left() };
+                content = Content::File(file);
+            }
+            Operation::List => {
+                content = Content::Directory(Listing::new(found.open_directory(export)?)?);
+                meta.length = None;
+            }
+            Operation::Enter if found.kind() == Kind::Directory => *entered = Ok(Some(found)),
+            _ => target = found.target()?,
+        }
+        Ok(Self { meta, target, content })
+    }
+
+    pub(super) fn meta(&self) -> Entry<'_> {
+        Entry { target: &self.target, ..self.meta }
+    }
+
+    pub(super) fn source(&mut self) -> Option<&mut dyn Source> {
+        match &mut self.content {
+            Content::Nothing => None,
+            Content::File(file) => Some(file),
+            Content::Directory(listing) => Some(listing),
+        }
     }
 }
 
 /// Opens a regular file. It checks the kind before: opening a FIFO lets its writer continue, and
 /// opening a device may have any effect.
+///
+/// If another process has a lease on the file (`F_SETLEASE`, fcntl(2)), the first attempt asks that
+/// process to give the lease up, which may take a while, and may change the file.
 fn open_file(
-    found: &PathFd,
-    range: Range,
-    arrived: Option<Arrived>,
-) -> Result<Box<dyn Source>, Unanswerable> {
+    export: &Export,
+    found: &mut PathFd,
+    writer: &mut AnswerWriter<'_>,
+) -> Result<File, SendFailure> {
+    /// 20 s: a client gives up after 30 s, the kernel takes the lease away after 45 s.
+    const MAX_ATTEMPTS: u32 = 2000;
+    const PAUSE: Duration = Duration::from_millis(10);
     match found.kind() {
-        Kind::Regular => Ok(Box::new(OpenedFile::new(found.open_file()?, range, arrived)?)),
-        Kind::Directory => Err(Errno::EISDIR.into()),
+        Kind::Regular => {}
+        Kind::Directory => return Err(Errno::EISDIR.into()),
+        Kind::Link => return Err(Errno::ELOOP.into()), // below a directory, where none is followed
         kind => {
             let text = format!("Is a {kind}, not a regular file");
-            Err(Unanswerable::new(text, Errno::EOPNOTSUPP))
+            return Err(Unanswerable::new(text, Errno::EOPNOTSUPP).into());
         }
     }
+    for _ in 0..MAX_ATTEMPTS {
+        match found.open_file(export) {
+            Err(Errno::EAGAIN) => {
+                writer.flush()?;
+                writer.outbox.check_client()?;
+                thread::sleep(PAUSE);
+                found.update()?;
+            }
+            outcome => return Ok(outcome?),
+        }
+    }
+    Err(Errno::EAGAIN.into())
 }

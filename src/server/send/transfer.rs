@@ -1,57 +1,50 @@
-//! Sends a source as messages: META, DATA, DATA, …, END.
+//! Sends an answer, META, DATA, DATA, …, END, from the source of its bytes.
 
-use sysv_ipc::MessageBuffer;
-
+use super::answer_writer::AnswerWriter;
 use super::failure::{SendFailure, Unanswerable};
-use super::outbox::Outbox;
-use super::source::{Progress, Source, at_most};
-use crate::server::confine::Sealed;
-use crate::wire::{Reply, Trailer};
+use super::open::Opened;
+use crate::wire::Trailer;
 
-/// Sends all of a source, from a process that can open nothing else. Plain clients get neither META
-/// nor a trailer.
-pub(crate) fn send(
-    _sealed: Sealed,
-    source: &mut dyn Source,
-    outbox: &mut Outbox<'_>,
-) -> Result<Trailer, SendFailure> {
-    if outbox.is_plain() {
-        let trailer = send_data(source, outbox)?;
-        outbox.send(&MessageBuffer::with_text(Reply::END, &[]))?;
-        return Ok(trailer);
+/// Where the bytes of an answer come from, opened with the caller's rights.
+pub(crate) trait Source {
+    /// How many bytes are left. Only files tell; they are read about as fast as they are copied.
+    fn left(&self) -> Option<u64> {
+        None
     }
-    outbox.send(&MessageBuffer::with_text(Reply::META, &source.meta().encode()))?;
-    let trailer = send_data(source, outbox)?;
-    outbox.send(&MessageBuffer::with_text(Reply::END, &trailer.encode()))?;
-    Ok(trailer)
+
+    /// Writes the next bytes into the buffer, and returns how many. 0: there are no more.
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Unanswerable>;
+
+    /// Whether the file changed while it was read.
+    fn has_changed(&self) -> Result<bool, Unanswerable> {
+        Ok(false)
+    }
 }
 
-fn send_data(source: &mut dyn Source, outbox: &mut Outbox<'_>) -> Result<Trailer, SendFailure> {
-    let mut checksum = crc32fast::Hasher::new();
-    // No larger than the file, since each page of the buffer costs a page fault.
-    let size = at_most(source.length(), outbox.batch(source.length().is_some()));
-    let mut buffer = MessageBuffer::with_capacity(size);
-    loop {
-        let mut progress = Progress::Ended;
-        buffer.fill(Reply::DATA, |bytes| {
-            progress = source.fill(bytes)?;
-            Ok::<_, Unanswerable>(if let Progress::Bytes(count) = progress { count } else { 0 })
-        })?;
-        let count = match progress {
-            Progress::Bytes(count) => count,
-            // A disk may take longer than the client waits for a sign of life.
-            Progress::Working => {
-                outbox.keep_alive()?;
-                continue;
+/// How many of the bytes that are left fit into a buffer of this size. None: it is unknown how many
+/// are left.
+pub(super) fn at_most(left: Option<u64>, size: usize) -> usize {
+    left.and_then(|left| usize::try_from(left).ok()).map_or(size, |left| left.min(size))
+}
+
+/// Sends all of what was opened.
+pub(crate) fn send(
+    opened: &mut Opened,
+    writer: &mut AnswerWriter<'_>,
+) -> Result<Trailer, SendFailure> {
+    writer.meta(&opened.meta())?;
+    let mut trailer = Trailer { bytes: 0, checksum: 0, changed: false };
+    if let Some(source) = opened.source() {
+        let mut checksum = crc32fast::Hasher::new();
+        loop {
+            match writer.data(source, &mut checksum)? {
+                0 => break,
+                count => trailer.bytes += count as u64,
             }
-            Progress::Ended => break,
-        };
-        for start in (0..count).step_by(outbox.chunk()) {
-            let part = start..count.min(start + outbox.chunk());
-            checksum.update(&buffer.text()[part.clone()]); // while the bytes are in the cache
-            outbox.send_data(&mut buffer, part)?;
         }
+        trailer.checksum = checksum.finalize();
+        trailer.changed = source.has_changed()?;
     }
-    let changed = source.has_changed()?;
-    Ok(Trailer { bytes: outbox.sent(), checksum: checksum.finalize(), changed })
+    writer.end(&trailer)?;
+    Ok(trailer)
 }

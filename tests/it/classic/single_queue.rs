@@ -1,12 +1,12 @@
 //! One queue for everything: requests and answers.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select};
 
 use super::{Service, assert_nothing_left, on};
-use crate::support::{Running, in_own_namespace, queue_of, run, unique_key, wait_until};
+use crate::support::{Running, in_own_namespace, queue_of, unique_key, wait_until};
 
 pub const REQUEST: MessageType = MessageType::new(1).unwrap();
 
@@ -44,107 +44,65 @@ pub fn answer(queue: Queue, id: i64) -> Vec<u8> {
     message.text().to_vec()
 }
 
-#[test]
-fn the_answer_to_an_id_is_its_body() {
-    in_own_namespace(|| {
-        let server = server(&[]);
-        let answered = run(client(server.key).args(["--id", "42", "--msg", "hello"]));
-        assert!(answered.stderr.starts_with("single_queue_client: 1 requests in "));
-        assert_eq!(answered.success(), b"hello\n");
-        server.stop();
-    });
-}
-
-#[test]
+#[in_own_namespace]
 fn a_request_is_the_id_and_the_body_and_a_nul() {
-    in_own_namespace(|| {
-        let key = unique_key();
-        let queue = OwnedQueue::create(key, Mode::new(0o600)).unwrap();
-        for id in [None, Some("42")] {
-            let mut command = client(key);
-            command.args(id.map(|id| ["--id", id]).iter().flatten()).args(["--msg", "hello"]);
-            let client = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
-            let id = id.map_or(client.pid(), |id| id.parse().unwrap());
-            let asked = answer(*queue, 1);
-            assert_eq!(asked, [&id.to_ne_bytes()[..], b"hello\0"].concat());
-            let answer = [&0_i32.to_ne_bytes()[..], b"hello\0"].concat();
-            let mtype = MessageType::new(id.into()).unwrap();
-            queue.send(&MessageBuffer::with_text(mtype, &answer)).unwrap();
-            assert_eq!(client.finish().success(), b"hello\n");
-        }
-    });
+    let key = unique_key();
+    let queue = OwnedQueue::create(key, Mode::new(0o600)).unwrap();
+    for id in [None, Some("42")] {
+        let mut command = client(key);
+        command.args(id.map(|id| ["--id", id]).iter().flatten()).args(["--msg", "hello"]);
+        let client = Running::piped(&mut command);
+        let id = id.map_or(client.pid(), |id| id.parse().unwrap());
+        let asked = answer(*queue, 1);
+        assert_eq!(asked, [&id.to_ne_bytes()[..], b"hello\0"].concat());
+        let answer = [&0_i32.to_ne_bytes()[..], b"hello\0"].concat();
+        let mtype = MessageType::new(id.into()).unwrap();
+        queue.send(&MessageBuffer::with_text(mtype, &answer)).unwrap();
+        assert_eq!(client.finish().success(), b"hello\n");
+    }
 }
 
-#[test]
+#[in_own_namespace]
 fn ten_thousand_requests_from_eight_clients_are_answered_without_a_loss() {
-    in_own_namespace(|| {
-        for (design, nonblock) in
-            [(DESIGNS[0], false), (DESIGNS[0], true), (DESIGNS[1], false), (DESIGNS[2], false)]
-        {
-            let mut options = arguments(design, unique_key());
-            if nonblock {
-                options.push("--nonblock".to_owned());
-            }
-            let all: Vec<_> = options.iter().map(String::as_str).chain(["--verbose"]).collect();
-            let server = server(&all);
-            let start = |n| {
-                let mut command = client(server.key);
-                command.args(["--msg", &format!("client {n}"), "--count", "1250"]).args(&options);
-                Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
-            };
-            let clients: Vec<_> = (0..8).map(start).collect();
-            for client in clients {
-                client.finish().success(); // it has checked every answer
-            }
-            assert_eq!(server.stop(), "", "{design}: nothing is dropped");
+    for (design, nonblock) in
+        [(DESIGNS[0], false), (DESIGNS[0], true), (DESIGNS[1], false), (DESIGNS[2], false)]
+    {
+        let mut options = arguments(design, unique_key());
+        if nonblock {
+            options.push("--nonblock".to_owned());
         }
-    });
-}
-
-#[test]
-fn more_clients_than_the_queue_holds_requests_are_answered_without_a_loss() {
-    in_own_namespace(|| {
-        let server = server(&["--keep", "30s", "--verbose"]);
-        // All clients ask, or wait for room, before the first is answered.
-        server.freeze();
-        let body = "x".repeat(250);
-        let start = |_| {
+        let all: Vec<_> = options.iter().map(String::as_str).chain(["--verbose"]).collect();
+        let server = server(&all);
+        let start = |n| {
             let mut command = client(server.key);
-            command.args(["--msg", &body, "--count", "20", "--timeout", "30s"]);
-            Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
+            command.args(["--msg", &format!("client {n}"), "--count", "1250"]).args(&options);
+            Running::piped(&mut command)
         };
-        let clients: Vec<_> = (0..80).map(start).collect();
-        let queue = queue_of(server.key).unwrap();
-        wait_until("the queue is full", || {
-            queue.status().is_ok_and(|status| status.bytes + 260 > status.max_bytes)
-        });
-        server.signal(Signal::SIGCONT);
+        let clients: Vec<_> = (0..8).map(start).collect();
         for client in clients {
-            client.finish().success();
+            client.finish().success(); // it has checked every answer
         }
-        assert_eq!(server.stop(), "", "nothing is dropped");
-    });
+        assert_eq!(server.stop(), "", "{design}: nothing is dropped");
+    }
 }
 
-#[test]
+#[in_own_namespace]
 fn a_signal_ends_a_waiting_client_and_removes_its_queue() {
-    in_own_namespace(|| {
-        for design in DESIGNS {
-            let (reply_key, signal) = (unique_key(), Signal::SIGINT);
-            let options = arguments(design, reply_key);
-            let server = server(&options.iter().map(String::as_str).collect::<Vec<_>>());
-            server.freeze();
-            let mut command = client(server.key);
-            command.args(["--msg", "hello"]).args(&options);
-            let client = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
-            let queue = queue_of(server.key).unwrap();
-            wait_until("it has asked", || queue.status().unwrap().messages == 1);
-            client.signal(signal);
-            let ended = client.finish();
-            assert_eq!(ended.code(), Some(130));
-            server.signal(Signal::SIGCONT);
-            server.stop();
-            assert_nothing_left(reply_key);
-        }
-    });
+    for design in DESIGNS {
+        let (reply_key, signal) = (unique_key(), Signal::SIGINT);
+        let options = arguments(design, reply_key);
+        let server = server(&options.iter().map(String::as_str).collect::<Vec<_>>());
+        server.freeze();
+        let mut command = client(server.key);
+        command.args(["--msg", "hello"]).args(&options);
+        let client = Running::piped(&mut command);
+        let queue = queue_of(server.key).unwrap();
+        wait_until("it has asked", || queue.status().unwrap().messages == 1);
+        client.signal(signal);
+        let ended = client.finish();
+        assert_eq!(ended.code(), Some(130));
+        server.signal(Signal::SIGCONT);
+        server.stop();
+        assert_nothing_left(reply_key);
+    }
 }

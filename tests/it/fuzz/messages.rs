@@ -1,21 +1,14 @@
 //! Valid messages, and changes to them.
 
-use std::ffi::OsStr;
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
-use mqfs::wire::{
-    Cookie, Entry, Failure, Kind, LEASE_TYPE, Lease, MAX_PATH, MAX_PLAIN_REQUEST, MAX_REPLY,
-    MAX_REQUEST, Meta, OwnerId, Reply, Request, Trailer,
-};
+use mqfs::wire::{Failure, LEASE_TYPE, MAX_PATH, MAX_PLAIN_REQUEST, MAX_REPLY, MAX_REQUEST};
 use nix::errno::Errno;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use sysv_ipc::QueueId;
 
-use crate::wire::{extensions, golden};
+use crate::wire::golden_folder;
 
 /// The bytes of a message, which `Debug` shows as a literal for a test.
 #[derive(Clone)]
@@ -50,13 +43,12 @@ enum Change {
 }
 
 /// Values next to the limits of what is valid.
-const VALUES: [&[u8]; 23] = [
+const VALUES: [&[u8]; 22] = [
     b"\0",
     b"\x01",
     b"\x7f",
     b"\x80",
     b"\xff",
-    b"//",
     &[0; 8],
     &[0xff; 8],
     &1_u16.to_ne_bytes(),
@@ -78,7 +70,7 @@ const VALUES: [&[u8]; 23] = [
 
 /// Lengths next to a limit.
 const LENGTHS: [usize; 6] =
-    [MAX_PLAIN_REQUEST, 4 + MAX_PATH, 4168, MAX_REQUEST - 1, MAX_REQUEST + 2, MAX_REPLY + 1];
+    [MAX_PLAIN_REQUEST, 4 + MAX_PATH, 4160, MAX_REQUEST - 1, MAX_REQUEST + 2, MAX_REPLY + 1];
 
 fn changes() -> impl Strategy<Value = Change> {
     let place =
@@ -142,120 +134,100 @@ pub fn beginnings(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 fn any_golden() -> impl Strategy<Value = Vec<u8>> {
-    select(vec!["request-whole.bin", "lease.bin", "meta.bin", "end.bin", "failure.bin"])
-        .prop_map(golden)
+    let files = std::fs::read_dir(golden_folder()).unwrap();
+    select(files.map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect::<Vec<_>>())
+}
+
+/// Paths, some of about the maximum length, or longer.
+fn paths() -> impl Strategy<Value = Vec<u8>> {
+    let long = (1..=255_u8, MAX_PATH - 2..=MAX_PATH + 2);
+    let long = long.prop_map(|(byte, length)| vec![byte; length]);
+    prop_oneof![12 => vec(1..=255_u8, 0..40), 1 => long]
+}
+
+fn numbers<const N: usize>(numbers: [u16; N]) -> Vec<u8> {
+    numbers.map(u16::to_ne_bytes).concat()
+}
+
+/// What comes before the path of a question, and ends a request.
+fn question_headers() -> impl Strategy<Value = Vec<u8>> {
+    let lengths = prop_oneof![any::<u64>(), Just(u64::MAX)];
+    (1..=5_u16, 0..=3_u16, any::<u16>(), any::<u64>(), lengths).prop_map(
+        |(operation, flags, number, offset, length)| {
+            let range = [offset, length].map(u64::to_ne_bytes).concat();
+            [numbers([operation, flags, number, 0]), range].concat()
+        },
+    )
+}
+
+pub fn questions() -> impl Strategy<Value = Vec<u8>> {
+    (question_headers(), paths()).prop_map(|(header, path)| [header, path].concat())
 }
 
 pub fn requests() -> impl Strategy<Value = Vec<u8>> {
-    let short = (0..=i32::MAX, vec(1..=255_u8, 0..40), extensions());
-    let short = short.prop_map(|(id, path, extension)| {
-        let path = Path::new(OsStr::from_bytes(&path));
-        Request { reply_queue: QueueId::new(id), path, extension }.encode()
-    });
-    let golden = select(vec![
-        "request-plain-260.bin",
-        "request-plain-4100.bin",
-        "request-plain-short.bin",
-        "request-range.bin",
-        "request-stat.bin",
-        "request-list.bin",
-        "request-tree-rest.bin",
-        "request-version-9.bin",
-        "request-whole.bin",
-    ])
-    .prop_map(golden);
-    prop_oneof![12 => short, 4 => golden, 1 => long_requests()]
-}
-
-/// Requests with a path of about the maximum length, also slightly longer.
-fn long_requests() -> impl Strategy<Value = Vec<u8>> {
-    let lengths = MAX_PATH - 2..=MAX_PATH + 2;
-    (1..=255_u8, lengths, extensions()).prop_map(|(byte, length, extension)| {
-        let (id, path) = (QueueId::new(i32::from(byte)), Path::new(""));
-        let short = Request { reply_queue: id, path, extension }.encode();
-        let mut text = [&short[..4], &vec![byte; length], b"\0"].concat();
-        if extension.is_some() {
-            text.resize(text.len().next_multiple_of(8), 0);
-            text.extend_from_slice(&short[8..]);
-        }
-        text
-    })
+    let version = prop_oneof![9 => Just(1_u16), 1 => any::<u16>()];
+    let version = (version, 0..=1_u16).prop_map(|(version, flags)| numbers([version, flags, 0, 0]));
+    let extension = (version, any::<[u8; 16]>(), question_headers());
+    (0..=i32::MAX, paths(), proptest::option::weighted(0.9, extension)).prop_map(
+        |(id, path, extension)| {
+            let mut text = [&id.to_ne_bytes()[..], &path, b"\0"].concat();
+            if let Some((version, cookie, question)) = extension {
+                text.resize(text.len().next_multiple_of(8), 0);
+                text.extend([b"mqfs-req", &version[..], &cookie, &question].concat());
+            }
+            text
+        },
+    )
 }
 
 pub fn leases() -> impl Strategy<Value = (i64, Bytes)> {
-    let owners = (any::<i32>(), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(
-        |(pid, start_time, pid_namespace, time_namespace)| OwnerId {
-            pid,
-            start_time,
-            pid_namespace,
-            time_namespace,
-        },
-    );
-    let leases =
-        (owners, any::<[u8; 16]>(), any::<i32>()).prop_map(|(owner, cookie, request_queue)| {
-            let request_queue = QueueId::new(request_queue);
-            Lease { owner, cookie: Cookie::new(cookie), request_queue }.encode().to_vec()
-        });
-    (mtypes(LEASE_TYPE.get()), changed(leases))
-}
-
-pub fn replies() -> impl Strategy<Value = (i64, Bytes)> {
-    let plain = prop_oneof![Just(Reply::DATA), Just(Reply::END)].prop_map(|mtype| mtype.get());
-    prop_oneof![
-        3 => (mtypes(Reply::FAILURE.get()), changed(failures())),
-        1 => (plain, changed(vec(any::<u8>(), 0..40))),
-        3 => (mtypes(Reply::END.get()), changed(trailers())),
-        3 => (mtypes(Reply::META.get()), changed(metas())),
-    ]
+    let lease = any::<[[u8; 12]; 4]>().prop_map(|fields| {
+        let opening = [b"mqfs-own", &numbers([1, 0])[..]].concat();
+        [opening, fields.concat(), vec![0; 4]].concat()
+    });
+    (mtypes(LEASE_TYPE.get()), changed(lease))
 }
 
 /// The type of a message, or sometimes another one.
 fn mtypes(usual: i64) -> impl Strategy<Value = i64> {
     let near = (-2..=2_i64).prop_map(move |by| (usual + by).max(1));
-    prop_oneof![18 => Just(usual), 1 => near, 1 => prop_oneof![1..=5_i64, 1..=i64::MAX]]
+    prop_oneof![18 => Just(usual), 1 => near, 1 => 1..=i64::MAX]
+}
+
+/// Frames of every type.
+pub fn frames() -> impl Strategy<Value = Vec<u8>> {
+    let any_bytes = vec(any::<u8>(), 0..40);
+    let texts = prop_oneof![
+        failures().prop_map(|text| (1, text)),
+        any_bytes.prop_map(|text| (2, text)),
+        trailers().prop_map(|text| (3, text)),
+        entries().prop_map(|text| (4, text)),
+        any::<[u8; 8]>().prop_map(|text| (5, text.to_vec())),
+    ];
+    (texts, any::<u16>()).prop_map(|((frame_type, text), question): ((u16, Vec<u8>), u16)| {
+        let length = (text.len() as u32).to_ne_bytes();
+        [&length[..], &numbers([frame_type, question]), &text].concat()
+    })
 }
 
 fn failures() -> impl Strategy<Value = Vec<u8>> {
-    let errnos = (1..200_i32).prop_map(Errno::from_raw);
-    let known = errnos.prop_map(|errno| (errno != Errno::UnknownErrno).then_some(errno));
-    (vec(1..=255_u8, 0..50), known).prop_map(|(text, errno)| Failure { text, errno }.encode())
+    let errnos = proptest::option::of((1..200_i32).prop_map(Errno::from_raw));
+    (vec(1..=255_u8, 0..50), errnos).prop_map(|(text, errno)| Failure { text, errno }.encode())
 }
 
 fn trailers() -> impl Strategy<Value = Vec<u8>> {
-    (any::<u64>(), any::<u32>(), any::<bool>()).prop_map(|(bytes, checksum, changed)| {
-        Trailer { bytes, checksum, changed }.encode().to_vec()
-    })
+    (0..=1_u16, any::<[u8; 12]>())
+        .prop_map(|(flags, fields)| [b"mqfs-end", &numbers([1, flags])[..], &fields].concat())
 }
 
-fn metas() -> impl Strategy<Value = Vec<u8>> {
-    meta().prop_map(|meta| meta.encode().to_vec())
-}
-
-pub fn entries() -> impl Strategy<Value = Vec<u8>> {
+fn entries() -> impl Strategy<Value = Vec<u8>> {
     let names = (vec(any::<u8>(), 0..40), vec(any::<u8>(), 0..40));
-    (meta(), any::<(u32, u32, u64, u64)>(), names).prop_map(|(meta, numbers, names)| {
-        let (uid, gid, links, special) = numbers;
-        let mut packed = Vec::new();
-        Entry { meta, uid, gid, links, special, name: &names.0, target: &names.1 }
-            .append(&mut packed);
-        packed
-    })
-}
-
-fn meta() -> impl Strategy<Value = Meta> {
-    let kinds = select(vec![
-        Kind::Unknown,
-        Kind::Regular,
-        Kind::Directory,
-        Kind::Link,
-        Kind::Fifo,
-        Kind::Socket,
-        Kind::CharacterDevice,
-        Kind::BlockDevice,
-    ]);
-    let file = (any::<u32>(), any::<u64>(), any::<(i64, u32)>(), any::<u64>(), any::<u64>());
-    (kinds, file, any::<u64>(), any::<Option<u64>>()).prop_map(|(kind, file, offset, length)| {
-        let (mode, size, mtime, device, inode) = file;
-        Meta { kind, mode, size, mtime, device, inode, offset, length }
+    let fields = (any::<[[u8; 12]; 7]>(), prop_oneof![Just(0), 1..200_i32]);
+    (0..=7_u16, fields, names).prop_map(|(kind, (fields, errno), (name, target))| {
+        let mut fields = fields.concat();
+        fields[24..28].copy_from_slice(&errno.to_ne_bytes());
+        let lengths = numbers([name.len() as u16, target.len() as u16, 0, 0]);
+        let opening = [b"mqfs-met", &numbers([1, kind])[..]].concat();
+        [opening, fields, lengths, name, target].concat()
     })
 }

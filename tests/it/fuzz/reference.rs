@@ -6,8 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use mqfs::wire::{
-    Arrived, Cookie, Entry, Extension, Failure, Kind, Lease, Malformed, Meta, Operation, OwnerId,
-    Range, Reply, Request, Start, Trailer,
+    Cookie, Entry, Extension, Failure, Kind, Lease, Malformed, Operation, OwnerId, Question, Range,
+    Request, Stat, Trailer,
 };
 use nix::errno::Errno;
 use sysv_ipc::QueueId;
@@ -62,96 +62,61 @@ pub fn request(text: &[u8]) -> Result<Request<'_>, Malformed> {
     let path = CStr::from_bytes_until_nul(path_and_nul).map_err(|_| Malformed::UnterminatedPath)?;
     let behind = 4 + path.count_bytes() + 1;
     let extension = text.get(behind + (8 - behind % 8) % 8..).unwrap_or_default();
+    let path = Path::new(OsStr::from_bytes(path.to_bytes()));
+    let whole = Operation::Fetch(Range { offset: 0, length: None });
+    let is_plain = field(extension, 0) != Ok(*b"mqfs-req");
     Ok(Request {
         reply_queue: QueueId::new(id),
-        path: Path::new(OsStr::from_bytes(path.to_bytes())),
-        extension: match field(extension, 0) {
-            Ok([b'm', b'q', b'f', b's', b'-', b'r', b'e', b'q']) => {
-                Some(request_extension(extension)?)
-            }
-            _ => None,
+        question: match is_plain {
+            true => Question { path, operation: whole, number: 0, below: false },
+            false => asked(extension.get(32..).unwrap_or_default(), path)?,
         },
+        extension: if is_plain { None } else { Some(request_extension(extension)?) },
     })
 }
 
-fn request_extension(text: &[u8]) -> Result<Extension<'_>, Malformed> {
-    let cookie = Cookie::new(field(text, 16)?); // so everything before it is there
-    let operation = match (uint16(text, 8)?, uint16(text, 10)?, uint32(text, 12)?) {
-        (1, 1, 0) => {
-            Operation::Fetch(Range { offset: uint64(text, 32)?, length: length(text, 40)? })
-        }
-        (1, 2, 0) => {
-            let range = Range { offset: uint64(text, 32)?, length: length(text, 40)? };
-            let arrived = Arrived { start: uint64(text, 48)?, checksum: uint32(text, 56)? };
-            field::<4>(text, 60)?;
-            if arrived.start > range.offset {
-                return Err(Malformed::Field);
-            }
-            Operation::Resume(range, arrived)
-        }
-        (1, 3, 0) => {
-            let follow = uint32(text, 32)?;
-            field::<4>(text, 36)?;
-            match follow {
-                0 => Operation::Stat { follow: false },
-                1 => Operation::Stat { follow: true },
-                _ => return Err(Malformed::Field),
-            }
-        }
-        (1, 4, 0) => {
-            let start = start(text)?;
-            if start.arrived.is_some() || start.path.contains(&b'/') {
-                return Err(Malformed::Field);
-            }
-            Operation::List(start)
-        }
-        (1, 5, 0) => Operation::Tree(start(text)?),
-        (version, operation, flags) => Operation::Unknown { version, operation, flags },
+fn request_extension(text: &[u8]) -> Result<Extension, Malformed> {
+    let (version, flags) = (uint16(text, 8)?, uint16(text, 10)?);
+    Ok(Extension {
+        cookie: Cookie::new(field(text, 16)?),
+        session: flags % 2 == 1,
+        unknown_version: if version == 1 && flags < 2 { None } else { Some(version) },
+    })
+}
+
+pub fn question(text: &[u8]) -> Result<Question<'_>, Malformed> {
+    let path = text.get(24..).ok_or(Malformed::TooShort)?;
+    match path.len() {
+        0..=4095 if path.contains(&0) => Err(Malformed::Field),
+        0..=4095 => asked(text, Path::new(OsStr::from_bytes(path))),
+        _ => Err(Malformed::TooLong),
+    }
+}
+
+fn asked<'a>(text: &[u8], path: &'a Path) -> Result<Question<'a>, Malformed> {
+    let range = Range { offset: uint64(text, 8)?, length: length(text, 16)? };
+    let (operation, flags) = (uint16(text, 0)?, uint16(text, 2)?);
+    let operation = match (operation, flags) {
+        (1, 0 | 2) => Operation::Fetch(range),
+        (2, 0 | 2) => Operation::Stat { follow: true },
+        (2, 1 | 3) => Operation::Stat { follow: false },
+        (3, 0 | 2) => Operation::List,
+        (4, 0 | 2) => Operation::Enter,
+        _ => Operation::Unknown { operation, flags },
     };
-    Ok(Extension { cookie, operation })
+    Ok(Question { path, operation, number: uint16(text, 4)?, below: flags / 2 % 2 == 1 })
 }
 
-fn start(text: &[u8]) -> Result<Start<'_>, Malformed> {
-    let (bytes, checksum) = (length(text, 32)?, uint32(text, 40)?);
-    let size = usize::from(uint16(text, 44)?);
-    field::<2>(text, 46)?;
-    let path = text.get(48..48 + size).ok_or(Malformed::TooShort)?;
-    let mut names: Vec<_> = path.split(|&byte| byte == b'/').collect();
-    if names.last() == Some(&&b""[..]) {
-        names.pop(); // at the beginning of a directory, or at the very beginning
-    }
-    let is_bad = |name: &&[u8]| [&b""[..], b".", b".."].contains(name) || name.contains(&0);
-    if size > 4032 || names.iter().any(is_bad) {
-        return Err(Malformed::Field);
-    }
-    Ok(Start { path, arrived: bytes.map(|bytes| (bytes, checksum)) })
-}
-
-pub fn packed(text: &[u8]) -> Result<(u32, u16), Malformed> {
-    let (length, mtype) = (uint32(text, 0)?, uint16(text, 4)?);
+/// The length and the type of a frame.
+pub fn frame(text: &[u8]) -> Result<(u32, u16), Malformed> {
+    let (length, frame_type) = (uint32(text, 0)?, uint16(text, 4)?);
     field::<2>(text, 6)?;
-    match mtype {
-        2 => Ok((length, mtype)),
-        1..=4 if length <= 16_384 => Ok((length, mtype)),
-        1..=4 => Err(Malformed::TooLong),
-        _ => Err(Malformed::Type(mtype.into())),
+    match frame_type {
+        2 => Ok((length, frame_type)),
+        1..=5 if length <= 16_384 => Ok((length, frame_type)),
+        1..=5 => Err(Malformed::TooLong),
+        _ => Err(Malformed::Type(frame_type.into())),
     }
-}
-
-pub fn entry(text: &[u8]) -> Result<Entry<'_>, Malformed> {
-    let meta = meta(text)?;
-    let (name, target) = (uint16(text, 96)?, uint16(text, 98)?);
-    field::<4>(text, 100)?;
-    let end = 104 + usize::from(name);
-    Ok(Entry {
-        meta,
-        uid: uint32(text, 72)?,
-        gid: uint32(text, 76)?,
-        links: uint64(text, 80)?,
-        special: uint64(text, 88)?,
-        name: text.get(104..end).ok_or(Malformed::TooShort)?,
-        target: text.get(end..end + usize::from(target)).ok_or(Malformed::TooShort)?,
-    })
 }
 
 pub fn lease(mtype: i64, text: &[u8]) -> Result<Lease, Malformed> {
@@ -171,18 +136,7 @@ pub fn lease(mtype: i64, text: &[u8]) -> Result<Lease, Malformed> {
     Ok(Lease { owner, cookie, request_queue })
 }
 
-pub fn reply(mtype: i64, text: &[u8]) -> Result<Reply<'_>, Malformed> {
-    match mtype {
-        1 => Ok(Reply::Failure(failure(text))),
-        2 => Ok(Reply::Data(text)),
-        3 if text.starts_with(b"mqfs-end") => Ok(Reply::End(Some(trailer(text)?))),
-        3 => Ok(Reply::End(None)),
-        4 => Ok(Reply::Meta(meta(text)?)),
-        other => Err(Malformed::Type(other)),
-    }
-}
-
-fn failure(text: &[u8]) -> Failure {
+pub fn failure(text: &[u8]) -> Failure {
     let reason = text.split(|&byte| byte == 0).next().unwrap();
     let behind = (reason.len() + 1).div_ceil(8) * 8;
     let extension = text.get(behind..).unwrap_or_default();
@@ -193,16 +147,19 @@ fn failure(text: &[u8]) -> Failure {
     }
 }
 
-fn trailer(text: &[u8]) -> Result<Trailer, Malformed> {
+pub fn trailer(text: &[u8]) -> Result<Option<Trailer>, Malformed> {
+    if !text.starts_with(b"mqfs-end") {
+        return Ok(None);
+    }
     opening(text, b"mqfs-end")?;
-    Ok(Trailer {
+    Ok(Some(Trailer {
         bytes: uint64(text, 16)?,
         checksum: uint32(text, 12)?,
         changed: uint16(text, 10)? % 2 == 1,
-    })
+    }))
 }
 
-fn meta(text: &[u8]) -> Result<Meta, Malformed> {
+pub fn entry(text: &[u8]) -> Result<Entry<'_>, Malformed> {
     opening(text, b"mqfs-met")?;
     let kind = match uint16(text, 10)? {
         0 => Kind::Unknown,
@@ -215,14 +172,26 @@ fn meta(text: &[u8]) -> Result<Meta, Malformed> {
         7 => Kind::BlockDevice,
         _ => return Err(Malformed::Field),
     };
-    Ok(Meta {
+    let end = 104 + usize::from(uint16(text, 96)?);
+    let errno = int32(text, 36)?;
+    let stat = Stat {
         kind,
         mode: uint32(text, 12)?,
         size: uint64(text, 16)?,
         mtime: (field(text, 24).map(i64::from_ne_bytes)?, uint32(text, 32)?),
         device: uint64(text, 40)?,
         inode: uint64(text, 48)?,
+        uid: uint32(text, 72)?,
+        gid: uint32(text, 76)?,
+        links: uint64(text, 80)?,
+        special: uint64(text, 88)?,
+    };
+    Ok(Entry {
+        stat,
+        errno: if errno == 0 { None } else { Some(Errno::from_raw(errno)) },
         offset: uint64(text, 56)?,
         length: length(text, 64)?,
+        name: text.get(104..end).ok_or(Malformed::TooShort)?,
+        target: text.get(end..end + usize::from(uint16(text, 98)?)).ok_or(Malformed::TooShort)?,
     })
 }

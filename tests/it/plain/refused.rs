@@ -64,49 +64,43 @@ fn plain_never_refuses_and_logs_plain_requests() {
     in_own_namespace(|| refuses_plain(&["--plain", "never"]));
 }
 
-#[test]
+#[in_own_namespace]
 fn plain_requests_are_refused_by_default_if_others_may_ask() {
-    in_own_namespace(|| {
-        for mode in ["0622", "0620", "0602"] {
-            refuses_plain(&["--mode", mode]);
-        }
-        refuses_plain(&["--mode", "0622", "--plain", "owner"]);
-    });
+    for mode in ["0622", "0620", "0602"] {
+        refuses_plain(&["--mode", mode]);
+    }
+    refuses_plain(&["--mode", "0622", "--plain", "owner"]);
 }
 
-#[test]
+#[in_own_namespace]
 fn plain_any_answers_plain_requests_if_others_may_ask() {
-    in_own_namespace(|| {
-        let (_folder, server) = start(&["--mode", "0622", "--plain", "any"]);
-        assert_eq!(run(textbook_client(server.key).arg("/file")).success(), CONTENT);
-        assert_eq!(server.fetch("/file"), CONTENT);
-        server.stop();
-    });
+    let (_folder, server) = start(&["--mode", "0622", "--plain", "any"]);
+    assert_eq!(run(textbook_client(server.key).arg("/file")).success(), CONTENT);
+    assert_eq!(server.fetch("/file"), CONTENT);
+    server.stop();
 }
 
 /// Otherwise anybody could make the server write into another user's transfer.
-#[test]
+#[in_own_namespace]
 fn a_plain_request_that_names_a_leased_queue_gets_no_reply() {
-    in_own_namespace(|| {
-        for policy in ["owner", "any"] {
-            let (_folder, server) = start(&["--plain", policy]);
-            // A queue as mqfs-client makes it, before the lease is in it, and with only the lease.
-            let queues = [(REPLY_QUEUE_MODE, 1), (REPLY_QUEUE_MODE, 0), (TLPI_MODE, 1)]
-                .map(|(mode, leases)| (queue_with_lease(mode, leases), leases));
-            for (queue, _) in &queues {
-                plain_request(server.key, **queue);
-            }
-            wait_until("the log says refused", || server.log().contains(LEASED));
-            assert_eq!(server.fetch("/file"), CONTENT);
-            let log = end(server);
-            assert_eq!(log.matches("outcome=").count(), 1, "{log}");
-            for (queue, leases) in &queues {
-                let status = queue.status().unwrap();
-                assert_eq!(status.messages, *leases);
-                assert_eq!(status.last_sender, (*leases > 0).then(sysv_ipc::Pid::current));
-            }
+    for policy in ["owner", "any"] {
+        let (_folder, server) = start(&["--plain", policy]);
+        // A queue as mqfs-client makes it, before the lease is in it, and with only the lease.
+        let queues = [(REPLY_QUEUE_MODE, 1), (REPLY_QUEUE_MODE, 0), (TLPI_MODE, 1)]
+            .map(|(mode, leases)| (queue_with_lease(mode, leases), leases));
+        for (queue, _) in &queues {
+            plain_request(server.key, **queue);
         }
-    });
+        wait_until("the log says refused", || server.log().contains(LEASED));
+        assert_eq!(server.fetch("/file"), CONTENT);
+        let log = end(server);
+        assert_eq!(log.matches("outcome=").count(), 1, "{log}");
+        for (queue, leases) in &queues {
+            let status = queue.status().unwrap();
+            assert_eq!(status.messages, *leases);
+            assert_eq!(status.last_sender, (*leases > 0).then(sysv_ipc::Pid::current));
+        }
+    }
 }
 
 fn queue_with_lease(mode: Mode, leases: u64) -> OwnedQueue {
@@ -124,49 +118,47 @@ fn queue_with_lease(mode: Mode, leases: u64) -> OwnedQueue {
     queue
 }
 
-#[test]
+#[in_own_namespace]
 fn garbage_on_the_request_queue_does_not_stop_the_server() {
-    in_own_namespace(|| {
-        let (_folder, server) = start(&[]);
-        let (bystander, keyed) = (reply_queue(), OwnedQueue::create(unique_key(), TLPI_MODE));
-        let keyed = keyed.unwrap();
-        let removed = reply_queue().id().get(); // goes at once
-        let queue = bystander.id().get();
-        let garbage = [
-            vec![],
-            vec![1, 2, 3],
-            queue.to_ne_bytes().to_vec(), // no path
-            [&queue.to_ne_bytes(), &[b'/'; 8188][..]].concat(), // no NUL, msgmax bytes
-            [&queue.to_ne_bytes(), &[b'/'; 4096][..]].concat(), // no NUL, a request's size
-            request(queue, &"/".repeat(4096), 8192), // a NUL, but past PATH_MAX
-            request(-1, "/file", 260),
-            request(i32::MIN, "/file", 4100),
-            request(removed, "/file", 260),
-            request(i32::MAX, "/file", 260),
-            request(keyed.id().get(), "/file", 260), // somebody's, but no client's
-            [&request(queue, "/fi", 8), &b"mqfs-req"[..]].concat(), // an extension cut short
-        ];
-        for mtype in [1, 7, libc::c_long::MAX] {
-            let mtype = MessageType::new(mtype).unwrap();
-            for mtext in &garbage {
-                ask(server.key, mtype, mtext);
-            }
-            // Types are priorities; the server takes all of them.
-            let asking = reply_queue();
-            ask(server.key, mtype, &request(asking.id().get(), "/file", 260));
-            assert_eq!(receive_plain(*asking), CONTENT);
-            assert_eq!(server.fetch("/file"), CONTENT);
+    let (_folder, server) = start(&[]);
+    let (bystander, keyed) = (reply_queue(), OwnedQueue::create(unique_key(), TLPI_MODE));
+    let keyed = keyed.unwrap();
+    let removed = reply_queue().id().get(); // goes at once
+    let queue = bystander.id().get();
+    let garbage = [
+        vec![],
+        vec![1, 2, 3],
+        queue.to_ne_bytes().to_vec(),                       // no path
+        [&queue.to_ne_bytes(), &[b'/'; 8188][..]].concat(), // no NUL, msgmax bytes
+        [&queue.to_ne_bytes(), &[b'/'; 4096][..]].concat(), // no NUL, a request's size
+        request(queue, &"/".repeat(4096), 8192),            // a NUL, but past PATH_MAX
+        request(-1, "/file", 260),
+        request(i32::MIN, "/file", 4100),
+        request(removed, "/file", 260),
+        request(i32::MAX, "/file", 260),
+        request(keyed.id().get(), "/file", 260), // somebody's, but no client's
+        [&request(queue, "/fi", 8), &b"mqfs-req"[..]].concat(), // an extension cut short
+    ];
+    for mtype in [1, 7, libc::c_long::MAX] {
+        let mtype = MessageType::new(mtype).unwrap();
+        for mtext in &garbage {
+            ask(server.key, mtype, mtext);
         }
-        let own = queue_of(server.key).unwrap().id().get();
-        ask(server.key, MessageType::MAX, &request(own, "/file", 260)); // its own request queue
+        // Types are priorities; the server takes all of them.
+        let asking = reply_queue();
+        ask(server.key, mtype, &request(asking.id().get(), "/file", 260));
+        assert_eq!(receive_plain(*asking), CONTENT);
         assert_eq!(server.fetch("/file"), CONTENT);
-        let log = end(server);
-        assert!(log.contains("refused reason=\"malformed\""), "{log}");
-        assert!(log.contains("refused reason=\"the reply queue does not exist\""), "{log}");
-        assert!(log.contains("refused reason=\"the reply queue has a key\""), "{log}");
-        // Garbage costs no fork: there is one child for each valid request.
-        assert_eq!(log.matches("outcome=").count(), 7, "{log}");
-        assert_eq!(bystander.status().unwrap().last_sender, None);
-        assert_eq!(keyed.status().unwrap().last_sender, None);
-    });
+    }
+    let own = queue_of(server.key).unwrap().id().get();
+    ask(server.key, MessageType::MAX, &request(own, "/file", 260)); // its own request queue
+    assert_eq!(server.fetch("/file"), CONTENT);
+    let log = end(server);
+    assert!(log.contains("refused reason=\"malformed\""), "{log}");
+    assert!(log.contains("refused reason=\"the reply queue does not exist\""), "{log}");
+    assert!(log.contains("refused reason=\"the reply queue has a key\""), "{log}");
+    // Garbage costs no fork: there is one child for each valid request.
+    assert_eq!(log.matches("outcome=").count(), 7, "{log}");
+    assert_eq!(bystander.status().unwrap().last_sender, None);
+    assert_eq!(keyed.status().unwrap().last_sender, None);
 }

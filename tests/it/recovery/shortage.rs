@@ -1,7 +1,6 @@
 //! A server that runs out of descriptors, memory or disk space for its log.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -20,88 +19,50 @@ fn limit(server: &Server, what: &str) {
     run(Command::new("prlimit").args(["--pid", &server.pid().to_string(), what])).success();
 }
 
-#[test]
-fn a_server_or_child_with_too_few_descriptors_reports_it() {
-    in_own_namespace(|| {
-        let place = Place::new();
-        let mut served = 0;
-        for descriptors in 5..=12 {
-            let mut server = with_descriptors(descriptors, &place.command(&["--quiet"]));
-            if !has_started(&mut server) {
-                // It must not serve unconfined.
-                let ended = server.finish();
-                assert_eq!(ended.code(), Some(2));
-                let why = "mqfs-server: landlock_create_ruleset: EMFILE: Too many open files\n";
-                assert_eq!(ended.stderr, why);
-                assert_eq!(queue_of(place.key), None);
-                continue;
-            }
-            let client = run(&mut place.client());
-            if client.stdout == place.file {
-                assert_eq!(client.code(), Some(0));
-                served += 1;
-            } else {
-                assert_eq!(client.code(), Some(1));
-                assert_eq!(client.stderr, "mqfs-client: /file: Too many open files\n");
-                assert_eq!(served, 0, "{descriptors} are too few, and fewer were enough");
-            }
-            server.signal(Signal::SIGTERM);
-            assert!(server.finish().status.success());
-        }
-        assert!(served > 0);
-    });
-}
-
-/// A server with a limit on open files.
-fn with_descriptors(number: usize, server: &Command) -> Running {
+/// It must not serve unconfined.
+#[in_own_namespace]
+fn a_server_with_too_few_descriptors_to_confine_itself_does_not_start() {
+    let place = Place::new();
+    let server = place.command(&["--quiet"]);
     let mut command = Command::new("prlimit");
-    command.arg(format!("--nofile={number}:{number}"));
-    command.arg(server.get_program()).args(server.get_args());
-    Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
+    command.arg("--nofile=4:4").arg(server.get_program()).args(server.get_args());
+    let ended = run(&mut command);
+    let why = "mqfs-server: landlock_create_ruleset: EMFILE: Too many open files\n";
+    assert_eq!((ended.code(), &*ended.stderr), (Some(2), why));
+    assert_eq!(queue_of(place.key), None);
 }
 
-/// Whether a server became ready; otherwise it has ended.
-fn has_started(server: &mut Running) -> bool {
-    let mut line = String::new();
-    BufReader::new(server.child().stdout.take().unwrap()).read_line(&mut line).unwrap();
-    !line.is_empty()
-}
-
-#[test]
+#[in_own_namespace]
 fn a_server_without_descriptors_tells_its_clients_and_recovers() {
-    in_own_namespace(|| {
-        let place = Place::new();
-        let server = place.serve(&[]);
-        let under_way = Stuck::start(&mut place.client());
-        limit(&server, "--nofile=3:");
-        for client in place.crowd(8, &[]).finish() {
-            assert_eq!(client.code(), Some(1));
-            assert_eq!(client.stderr, "mqfs-client: /file: Too many open files\n");
-        }
-        assert!(under_way.finish() == place.file, "what is open stays open");
-        limit(&server, "--nofile=100:");
-        place.fetch();
-        server.stop();
-    });
+    let place = Place::new();
+    let server = place.serve(&[]);
+    let under_way = Stuck::start(&mut place.client());
+    limit(&server, "--nofile=3:");
+    for client in place.crowd(8, &[]).finish() {
+        assert_eq!(client.code(), Some(1));
+        assert_eq!(client.stderr, "mqfs-client: /file: Too many open files\n");
+    }
+    assert!(under_way.finish() == place.file, "what is open stays open");
+    limit(&server, "--nofile=100:");
+    place.fetch();
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn a_server_without_memory_survives_and_recovers() {
-    in_own_namespace(|| {
-        let place = Place::new();
-        let server = place.serve(&[]);
-        let under_way = Stuck::start(&mut place.client());
-        limit(&server, "--as=1:"); // less than it has: not a byte more
-        for client in place.crowd(16, &[]).finish() {
-            // Either its memory suffices, or the child dies.
-            assert!(matches!(client.code(), Some(0 | 1)), "{}", client.stderr);
-            assert_eq!(client.code() == Some(0), client.stdout == place.file, "{}", client.stderr);
-        }
-        assert!(under_way.finish() == place.file);
-        limit(&server, "--as=unlimited:");
-        place.fetch();
-        server.stop();
-    });
+    let place = Place::new();
+    let server = place.serve(&[]);
+    let under_way = Stuck::start(&mut place.client());
+    limit(&server, "--as=1:"); // less than it has: not a byte more
+    for client in place.crowd(16, &[]).finish() {
+        // Either its memory suffices, or the child dies.
+        assert!(matches!(client.code(), Some(0 | 1)), "{}", client.stderr);
+        assert_eq!(client.code() == Some(0), client.stdout == place.file, "{}", client.stderr);
+    }
+    assert!(under_way.finish() == place.file);
+    limit(&server, "--as=unlimited:");
+    place.fetch();
+    server.stop();
 }
 
 /// A server that logs to another place.
@@ -112,29 +73,27 @@ fn start_with_log(place: &Place, command: &mut Command, log: impl Into<Stdio>) -
     server
 }
 
-#[test]
+#[in_own_namespace]
 fn a_log_that_cannot_be_written_delays_nobody() {
-    in_own_namespace(|| {
-        let place = Place::new();
-        let (_, closed) = std::io::pipe().unwrap();
-        let full = File::options().write(true).open("/dev/full").unwrap();
-        let short = File::create(place.folder.path().join("log")).unwrap();
-        for log in [Stdio::from(closed), full.into(), short.into()] {
-            let server = place.command(&["--max-children", "2"]);
-            let mut command = Command::new("prlimit");
-            command.arg("--fsize=100:100").arg(server.get_program()).args(server.get_args());
-            let mut server = start_with_log(&place, &mut command, log);
-            place.crowd(4, &["/file"; 4]).all_get(&place.file.repeat(5));
-            let _stuck = Stuck::start(&mut place.client());
-            let stuck = Stuck::start(&mut place.client());
-            for child in children_of(server.pid()) {
-                signal(child, Signal::SIGKILL); // which is logged by the parent
-            }
-            assert!(stuck.finish() == place.file);
-            server.signal(Signal::SIGTERM);
-            assert!(server.wait().success());
+    let place = Place::new();
+    let (_, closed) = std::io::pipe().unwrap();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let short = File::create(place.folder.path().join("log")).unwrap();
+    for log in [Stdio::from(closed), full.into(), short.into()] {
+        let server = place.command(&["--max-children", "2"]);
+        let mut command = Command::new("prlimit");
+        command.arg("--fsize=100:100").arg(server.get_program()).args(server.get_args());
+        let mut server = start_with_log(&place, &mut command, log);
+        place.crowd(4, &["/file"; 4]).all_get(&place.file.repeat(5));
+        let _stuck = Stuck::start(&mut place.client());
+        let stuck = Stuck::start(&mut place.client());
+        for child in children_of(server.pid()) {
+            signal(child, Signal::SIGKILL); // which is logged by the parent
         }
-    });
+        assert!(stuck.finish() == place.file);
+        server.signal(Signal::SIGTERM);
+        assert!(server.wait().success());
+    }
 }
 
 /// Mounts a tmpfs only for this thread and what it starts; false if it may not.
@@ -147,56 +106,52 @@ fn mount_tmpfs(folder: &Path, size: &str) -> bool {
         && mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "none"])
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn a_full_log_disk_delays_nobody_and_logging_resumes_later() {
-    as_root_in_own_namespace(|| {
-        let place = Place::new();
-        let disk = tempfile::tempdir().unwrap();
-        if !mount_tmpfs(disk.path(), "16k") {
-            return eprintln!("skipped: cannot mount");
-        }
-        let path = disk.path().join("log");
-        let log = File::options().create(true).append(true).open(&path).unwrap();
-        let mut server = start_with_log(&place, &mut place.command(&[]), log);
-        let unknown = format!("/{}", "no/such/file/".repeat(200));
-        let fill = || {
-            let before = fs::metadata(&path).unwrap().len();
-            assert_eq!(run(crate::support::client(place.key).arg(&unknown)).code(), Some(1));
-            wait_until("it is logged", || children_of(server.pid()).is_empty());
-            fs::metadata(&path).unwrap().len() > before
-        };
-        wait_until("the disk is full", || !fill());
-        assert!((0..10).all(|_| !fill()));
-        place.fetch();
-        File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
-        place.fetch();
-        wait_until("it is told", || fs::read_to_string(&path).unwrap().contains(r#"path="/file""#));
-        server.signal(Signal::SIGTERM);
-        assert!(server.wait().success());
-    });
+    let place = Place::new();
+    let disk = tempfile::tempdir().unwrap();
+    if !mount_tmpfs(disk.path(), "16k") {
+        return eprintln!("skipped: cannot mount");
+    }
+    let path = disk.path().join("log");
+    let log = File::options().create(true).append(true).open(&path).unwrap();
+    let mut server = start_with_log(&place, &mut place.command(&[]), log);
+    let unknown = format!("/{}", "no/such/file/".repeat(200));
+    let fill = || {
+        let before = fs::metadata(&path).unwrap().len();
+        assert_eq!(run(crate::support::client(place.key).arg(&unknown)).code(), Some(1));
+        wait_until("it is logged", || children_of(server.pid()).is_empty());
+        fs::metadata(&path).unwrap().len() > before
+    };
+    wait_until("the disk is full", || !fill());
+    assert!((0..10).all(|_| !fill()));
+    place.fetch();
+    File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+    place.fetch();
+    wait_until("it is told", || fs::read_to_string(&path).unwrap().contains(r#"path="/file""#));
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait().success());
 }
 
 /// Injects failing kernel allocations.
-#[test]
+#[in_own_namespace]
 fn clients_retry_if_the_server_cannot_fork() {
-    in_own_namespace(|| {
-        let place = Place::new();
-        let server = place.command(&[]);
-        let mut command = Command::new("strace");
-        // strace -D is no parent of the server. The first five forks fail, also that of the reaper.
-        command.args(["-D", "-qq", "-o", "/dev/null", "-e", "trace=clone"]);
-        command.args(["-e", "inject=clone:error=ENOMEM:when=1..5"]);
-        let mut check = Command::new("strace");
-        check.args(["-D", "-qq", "-o", "/dev/null", "true"]);
-        if !check.status().is_ok_and(|status| status.success()) {
-            return eprintln!("skipped: cannot trace");
-        }
-        command.arg(server.get_program()).args(server.get_args());
-        let server = Server::start_as(place.key, &mut command);
-        place.fetch();
-        let log = server.log();
-        assert!(log.contains("housekeeping put off: fork failed errno=ENOMEM"), "{log}");
-        assert!(log.contains(r#"reason="fork failed" detail="ENOMEM"#), "{log}");
-        server.stop();
-    });
+    let place = Place::new();
+    let server = place.command(&[]);
+    let mut command = Command::new("strace");
+    // strace -D is no parent of the server. The first five forks fail, also that of the reaper.
+    command.args(["-D", "-qq", "-o", "/dev/null", "-e", "trace=clone"]);
+    command.args(["-e", "inject=clone:error=ENOMEM:when=1..5"]);
+    let mut check = Command::new("strace");
+    check.args(["-D", "-qq", "-o", "/dev/null", "true"]);
+    if !check.status().is_ok_and(|status| status.success()) {
+        return eprintln!("skipped: cannot trace");
+    }
+    command.arg(server.get_program()).args(server.get_args());
+    let server = Server::start_as(place.key, &mut command);
+    place.fetch();
+    let log = server.log();
+    assert!(log.contains("housekeeping put off: fork failed errno=ENOMEM"), "{log}");
+    assert!(log.contains(r#"reason="fork failed" detail="ENOMEM"#), "{log}");
+    server.stop();
 }

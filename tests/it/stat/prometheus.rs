@@ -2,14 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use nix::sys::signal::Signal;
 use serde_json::Value;
 use sysv_ipc::Key;
 
 use super::{look, others_queue, server, wait_for};
-use crate::support::{
-    Finished, children_of, in_own_namespace, program, run, stat_of, unique_key, wait_until,
-};
+use crate::support::{Finished, in_own_namespace, run, stat_of, unique_key};
 
 fn metrics(key: Key) -> Finished {
     run(stat_of(key).arg("--prometheus"))
@@ -53,109 +50,75 @@ fn parse(page: &[u8]) -> BTreeMap<String, f64> {
     samples
 }
 
-#[test]
+#[in_own_namespace]
 fn prometheus_and_json_show_the_same_values() {
-    in_own_namespace(|| {
-        let (server, _folder) = server();
-        for path in ["/small", "/big", "/none"] {
-            let _ = run(server.client().arg(path));
-        }
-        wait_for(server.key, "failed/not_found", 1);
-        wait_for(server.key, "complete", 2);
-        wait_for(server.key, "children", 0);
-        let (json, printed) = (look(server.key), metrics(server.key));
-        assert_eq!((printed.code(), &*printed.stderr), (Some(0), ""));
-        let samples = parse(&printed.stdout);
-        let key = server.key;
-        let sample = |name: &str, label: &str| samples[&format!("{name}{{{label}key=\"{key}\"}}")];
-        let of_json = |pointer: &str| json.pointer(pointer).and_then(Value::as_f64).unwrap();
-        assert_eq!(sample("mqfs_up", ""), 1.0);
-        assert!(sample("mqfs_start_time_seconds", "") > 1.6e9);
-        for (name, pointer) in [
-            ("mqfs_requests_total", "/counters/requests"),
-            ("mqfs_bytes_sent_total", "/counters/bytes_sent"),
-            ("mqfs_clients_gone_total", "/counters/clients_gone"),
-            ("mqfs_children", "/counters/children"),
-            ("mqfs_children_peak", "/counters/children_peak"),
-            ("mqfs_children_limit", "/counters/children_limit"),
-            ("mqfs_transfer_seconds_sum", "/counters/transfer_seconds_sum"),
-            ("mqfs_transfer_seconds_count", "/counters/complete"),
-            ("mqfs_queue_messages", "/queue/messages"),
-            ("mqfs_queue_bytes", "/queue/bytes"),
-            ("mqfs_queue_capacity_bytes", "/queue/capacity"),
-            ("mqfs_namespace_queues", "/namespace/queues"),
-            ("mqfs_namespace_queues_limit", "/namespace/msgmni"),
-        ] {
-            assert_eq!(sample(name, ""), of_json(pointer), "{name}");
-        }
-        assert_eq!(of_json("/counters/bytes_sent"), 5.0 + f64::from(1 << 20));
-        for (name, reasons) in
-            [("mqfs_failures_total", "failed"), ("mqfs_refused_total", "refused")]
-        {
-            for (reason, count) in json["counters"][reasons].as_object().unwrap() {
-                let label = format!("reason=\"{reason}\",");
-                assert_eq!(sample(name, &label), count.as_f64().unwrap(), "{reason}");
-            }
-        }
-        // A bucket holds all transfers that took at most `le` seconds.
-        let mut so_far = 0.0;
-        for bucket in json["counters"]["transfer_seconds"].as_array().unwrap() {
-            so_far += bucket["count"].as_f64().unwrap();
-            let bound = bucket["le"].as_f64().map_or("+Inf".to_owned(), |bound| bound.to_string());
-            let label = format!("le=\"{bound}\",");
-            assert_eq!(sample("mqfs_transfer_seconds_bucket", &label), so_far, "{bound}");
-        }
-        assert_eq!(so_far, 2.0);
-        server.stop();
-    });
-}
-
-#[test]
-fn without_a_server_mqfs_up_is_0_and_the_status_is_that_of_json() {
-    in_own_namespace(|| {
-        let key = unique_key();
-        let up = format!("mqfs_up{{key=\"{key}\"}}");
-        let absent = metrics(key);
-        assert_eq!(absent.code(), Some(2));
-        assert_eq!(absent.stderr, format!("mqfs-stat: no queue under key {key}\n"));
-        let samples = parse(&absent.stdout);
-        assert_eq!(samples[&up], 0.0);
-        assert_eq!(samples[&format!("mqfs_namespace_queues{{key=\"{key}\"}}")], 0.0);
-
-        let queue = others_queue(key);
-        let others = metrics(key);
-        assert_eq!(others.code(), Some(0));
-        let samples = parse(&others.stdout);
-        assert_eq!(samples[&up], 0.0);
-        assert!(!samples.keys().any(|name| name.starts_with("mqfs_queue")), "another program's");
-        drop(queue);
-    });
-}
-
-#[test]
-fn the_counters_of_a_server_that_was_killed_are_shown_with_mqfs_up_0() {
-    in_own_namespace(|| {
-        let (mut server, _folder) = server();
-        server.fetch("/small");
-        wait_for(server.key, "complete", 1);
-        // The reaper of a killed server would remove the queue.
-        wait_until("the reaper has ended", || children_of(server.pid()).is_empty());
-        server.signal(Signal::SIGKILL);
-        server.running().wait();
-        let dead = metrics(server.key);
-        assert_eq!((dead.code(), &*dead.stderr), (Some(1), ""));
-        let samples = parse(&dead.stdout);
-        let key = server.key;
-        assert_eq!(samples[&format!("mqfs_up{{key=\"{key}\"}}")], 0.0);
-        assert_eq!(samples[&format!("mqfs_requests_total{{key=\"{key}\"}}")], 1.0);
-    });
-}
-
-#[test]
-fn prometheus_conflicts_with_json_and_watch() {
-    for other in [&["--json"][..], &["--watch", "1s"]] {
-        let refused = run(program("mqfs-stat").arg("--prometheus").args(other));
-        assert_eq!(refused.code(), Some(2));
-        assert!(refused.stderr.contains("cannot be used with"), "{}", refused.stderr);
+    let (server, _folder) = server();
+    for path in ["/small", "/big", "/none"] {
+        let _ = run(server.client().arg(path));
     }
+    wait_for(server.key, "failed/not_found", 1);
+    wait_for(server.key, "complete", 2);
+    wait_for(server.key, "children", 0);
+    let (json, printed) = (look(server.key), metrics(server.key));
+    assert_eq!((printed.code(), &*printed.stderr), (Some(0), ""));
+    let samples = parse(&printed.stdout);
+    let key = server.key;
+    let sample = |name: &str, label: &str| samples[&format!("{name}{{{label}key=\"{key}\"}}")];
+    let of_json = |pointer: &str| json.pointer(pointer).and_then(Value::as_f64).unwrap();
+    assert_eq!(sample("mqfs_up", ""), 1.0);
+    assert!(sample("mqfs_start_time_seconds", "") > 1.6e9);
+    for (name, pointer) in [
+        ("mqfs_requests_total", "/counters/requests"),
+        ("mqfs_bytes_sent_total", "/counters/bytes_sent"),
+        ("mqfs_clients_gone_total", "/counters/clients_gone"),
+        ("mqfs_children", "/counters/children"),
+        ("mqfs_children_peak", "/counters/children_peak"),
+        ("mqfs_children_limit", "/counters/children_limit"),
+        ("mqfs_transfer_seconds_sum", "/counters/transfer_seconds_sum"),
+        ("mqfs_transfer_seconds_count", "/counters/complete"),
+        ("mqfs_queue_messages", "/queue/messages"),
+        ("mqfs_queue_bytes", "/queue/bytes"),
+        ("mqfs_queue_capacity_bytes", "/queue/capacity"),
+        ("mqfs_namespace_queues", "/namespace/queues"),
+        ("mqfs_namespace_queues_limit", "/namespace/msgmni"),
+    ] {
+        assert_eq!(sample(name, ""), of_json(pointer), "{name}");
+    }
+    assert_eq!(of_json("/counters/bytes_sent"), 5.0 + f64::from(1 << 20));
+    for (name, reasons) in [("mqfs_failures_total", "failed"), ("mqfs_refused_total", "refused")] {
+        for (reason, count) in json["counters"][reasons].as_object().unwrap() {
+            let label = format!("reason=\"{reason}\",");
+            assert_eq!(sample(name, &label), count.as_f64().unwrap(), "{reason}");
+        }
+    }
+    // A bucket holds all transfers that took at most `le` seconds.
+    let mut so_far = 0.0;
+    for bucket in json["counters"]["transfer_seconds"].as_array().unwrap() {
+        so_far += bucket["count"].as_f64().unwrap();
+        let bound = bucket["le"].as_f64().map_or("+Inf".to_owned(), |bound| bound.to_string());
+        let label = format!("le=\"{bound}\",");
+        assert_eq!(sample("mqfs_transfer_seconds_bucket", &label), so_far, "{bound}");
+    }
+    assert_eq!(so_far, 2.0);
+    server.stop();
+}
+
+#[in_own_namespace]
+fn without_a_server_mqfs_up_is_0_and_the_status_is_that_of_json() {
+    let key = unique_key();
+    let up = format!("mqfs_up{{key=\"{key}\"}}");
+    let absent = metrics(key);
+    assert_eq!(absent.code(), Some(2));
+    assert_eq!(absent.stderr, format!("mqfs-stat: no queue under key {key}\n"));
+    let samples = parse(&absent.stdout);
+    assert_eq!(samples[&up], 0.0);
+    assert_eq!(samples[&format!("mqfs_namespace_queues{{key=\"{key}\"}}")], 0.0);
+
+    let queue = others_queue(key);
+    let others = metrics(key);
+    assert_eq!(others.code(), Some(0));
+    let samples = parse(&others.stdout);
+    assert_eq!(samples[&up], 0.0);
+    assert!(!samples.keys().any(|name| name.starts_with("mqfs_queue")), "another program's");
+    drop(queue);
 }

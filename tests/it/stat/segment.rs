@@ -9,8 +9,8 @@ use sysv_ipc::{Key, Mode, OwnedQueue, SharedMemory};
 
 use super::{look, server, text, wait_for};
 use crate::support::{
-    ATTACKER, ForEverybody, OPERATOR, Server, as_root_in_own_namespace, as_user, children_of,
-    in_own_namespace, queue_of, run, stat_of, unique_key, wait_until,
+    ATTACKER, ForEverybody, OPERATOR, Server, as_root_in_own_namespace, as_user, in_own_namespace,
+    queue_of, run, stat_of, unique_key, wait_until,
 };
 
 /// A segment of this process. Removed with its handle.
@@ -50,177 +50,158 @@ pub(super) fn stop_alone(mut server: Server) {
     server.make_way();
 }
 
-#[test]
+#[in_own_namespace]
 fn the_segment_lives_as_long_as_the_server_and_all_may_read_it() {
-    in_own_namespace(|| {
-        let (server, _folder) = server();
-        let segment = SharedMemory::open(server.key).unwrap();
-        let status = segment.status().unwrap();
-        assert_eq!((status.permissions.mode, status.size), (Mode::new(0o755), 4096));
-        if nix::unistd::geteuid().is_root() {
-            let errno =
-                |outcome: Result<(), sysv_ipc::Error>| outcome.map_err(crate::support::errno_of);
-            let write = as_user(ATTACKER, || errno(segment.attach().map(drop)));
-            assert_eq!(write, Err(Errno::EACCES));
-            let read = as_user(ATTACKER, || errno(segment.attach_read_only().map(drop)));
-            assert_eq!(read, Ok(()));
-        }
-        let key = server.key;
-        server.stop();
-        assert!(SharedMemory::open(key).is_err(), "it goes with the server");
-    });
+    let (server, _folder) = server();
+    let segment = SharedMemory::open(server.key).unwrap();
+    let status = segment.status().unwrap();
+    assert_eq!((status.permissions.mode, status.size), (Mode::new(0o755), 4096));
+    if nix::unistd::geteuid().is_root() {
+        let errno =
+            |outcome: Result<(), sysv_ipc::Error>| outcome.map_err(crate::support::errno_of);
+        let write = as_user(ATTACKER, || errno(segment.attach().map(drop)));
+        assert_eq!(write, Err(Errno::EACCES));
+        let read = as_user(ATTACKER, || errno(segment.attach_read_only().map(drop)));
+        assert_eq!(read, Ok(()));
+    }
+    let key = server.key;
+    server.stop();
+    assert!(SharedMemory::open(key).is_err(), "it goes with the server");
 }
 
-#[test]
+#[in_own_namespace]
 fn counters_of_a_killed_server_stay_until_the_next_server() {
-    in_own_namespace(|| {
-        let (mut first, folder) = server();
-        first.fetch("/small");
-        wait_for(first.key, "complete", 1);
-        wait_until("the reaper has ended", || children_of(first.pid()).is_empty());
-        first.signal(Signal::SIGKILL);
-        first.running().wait();
-        let finished = run(&mut stat_of(first.key));
-        assert_eq!(finished.code(), Some(1));
-        let table = String::from_utf8(finished.stdout).unwrap();
-        assert!(table.contains("dead: nobody holds the server lock"), "{table}");
-        assert!(table.contains("COUNTERS of a dead server (nobody holds"), "{table}");
-        let seen = look(first.key);
-        assert_eq!(
-            (&seen["server"], &seen["counters_are_current"]),
-            (&"dead".into(), &false.into())
-        );
-        assert_eq!(seen["counters"]["complete"], 1);
+    let (mut first, folder) = server();
+    first.fetch("/small");
+    wait_for(first.key, "complete", 1);
+    first.wait_until_idle();
+    first.running().kill();
+    let finished = run(&mut stat_of(first.key));
+    assert_eq!(finished.code(), Some(1));
+    let table = String::from_utf8(finished.stdout).unwrap();
+    assert!(table.contains("dead: nobody holds the server lock"), "{table}");
+    assert!(table.contains("COUNTERS of a dead server (nobody holds"), "{table}");
+    let seen = look(first.key);
+    assert_eq!((&seen["server"], &seen["counters_are_current"]), (&"dead".into(), &false.into()));
+    assert_eq!(seen["counters"]["complete"], 1);
+    let dead = run(stat_of(first.key).arg("--prometheus"));
+    assert_eq!((dead.code(), &*dead.stderr), (Some(1), ""));
+    let (page, key) = (String::from_utf8(dead.stdout).unwrap(), first.key);
+    assert!(page.contains(&format!("mqfs_up{{key=\"{key}\"}} 0\n")), "{page}");
+    assert!(page.contains(&format!("mqfs_requests_total{{key=\"{key}\"}} 1\n")), "{page}");
 
-        let next = Server::start_on(first.key, &["--root".as_ref(), folder.path()]);
-        let seen = look(next.key);
-        assert_eq!(seen["counters"]["complete"], 0);
-        assert_eq!(seen["counters"]["server_pid"], next.pid());
-        assert_eq!(seen["counters_are_current"], true);
-        assert!(!next.log().contains("WARN"), "{}", next.log());
-        first.make_way();
-        next.stop();
-    });
+    let next = Server::start_on(first.key, &["--root".as_ref(), folder.path()]);
+    let seen = look(next.key);
+    assert_eq!(seen["counters"]["complete"], 0);
+    assert_eq!(seen["counters"]["server_pid"], next.pid());
+    assert_eq!(seen["counters_are_current"], true);
+    assert!(!next.log().contains("WARN"), "{}", next.log());
+    first.make_way();
+    next.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn stat_names_the_queue_of_counters_that_are_not_the_present_servers() {
-    in_own_namespace(|| {
-        let (mut server, _folder) = server();
-        // The server forks its reaper before it takes a request. The reaper of a killed server
-        // would remove the queue.
-        server.fetch("/small");
-        wait_until("the reaper has ended", || children_of(server.pid()).is_empty());
-        server.signal(Signal::SIGKILL);
-        server.running().wait();
-        queue_of(server.key).unwrap().remove().unwrap();
-        let finished = run(&mut stat_of(server.key));
-        assert_eq!(finished.code(), Some(2));
-        assert_eq!(finished.stderr, format!("mqfs-stat: no queue under key {}\n", server.key));
-        let table = String::from_utf8(finished.stdout).unwrap();
-        assert!(table.contains("a dead server (there is no queue under the key)"), "{table}");
+    let (mut server, _folder) = server();
+    // The server forks its reaper before it takes a request. The reaper of a killed server
+    // would remove the queue.
+    server.fetch("/small");
+    server.wait_until_idle();
+    server.running().kill();
+    queue_of(server.key).unwrap().remove().unwrap();
+    let finished = run(&mut stat_of(server.key));
+    assert_eq!(finished.code(), Some(2));
+    assert_eq!(finished.stderr, format!("mqfs-stat: no queue under key {}\n", server.key));
+    let table = String::from_utf8(finished.stdout).unwrap();
+    assert!(table.contains("a dead server (there is no queue under the key)"), "{table}");
 
-        let _other = OwnedQueue::create(server.key, Mode::new(0o711)).unwrap();
-        let finished = run(&mut stat_of(server.key));
-        assert_eq!(finished.code(), Some(1));
-        let table = String::from_utf8(finished.stdout).unwrap();
-        assert!(table.contains("a dead server (another queue stands under the key)"), "{table}");
-    });
+    let _other = OwnedQueue::create(server.key, Mode::new(0o711)).unwrap();
+    let finished = run(&mut stat_of(server.key));
+    assert_eq!(finished.code(), Some(1));
+    let table = String::from_utf8(finished.stdout).unwrap();
+    assert!(table.contains("a dead server (another queue stands under the key)"), "{table}");
 }
 
-#[test]
+#[in_own_namespace]
 fn a_recreated_request_queue_is_recorded_in_the_segment() {
-    in_own_namespace(|| {
-        let (server, _folder) = server();
-        server.fetch("/small");
-        wait_for(server.key, "complete", 1);
-        let lost = queue_of(server.key).unwrap();
-        lost.remove().unwrap();
-        wait_until("it has a new queue", || {
-            queue_of(server.key).is_some_and(|queue| queue != lost)
-        });
-        wait_until("the counters are current", || look(server.key)["counters_are_current"] == true);
-        let seen = look(server.key);
-        assert_eq!(seen["counters"]["queue"], queue_of(server.key).unwrap().id().get());
-        assert_eq!(seen["counters"]["complete"], 1, "what was counted stays");
-        server.stop();
-    });
+    let (server, _folder) = server();
+    server.fetch("/small");
+    wait_for(server.key, "complete", 1);
+    let lost = queue_of(server.key).unwrap();
+    lost.remove().unwrap();
+    wait_until("it has a new queue", || queue_of(server.key).is_some_and(|queue| queue != lost));
+    wait_until("the counters are current", || look(server.key)["counters_are_current"] == true);
+    let seen = look(server.key);
+    assert_eq!(seen["counters"]["queue"], queue_of(server.key).unwrap().id().get());
+    assert_eq!(seen["counters"]["complete"], 1, "what was counted stays");
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn changes_of_the_segment_do_not_affect_the_server() {
-    in_own_namespace(|| {
-        let (server, _folder) = server();
-        let memory = SharedMemory::open(server.key).unwrap().attach().unwrap();
-        for value in [u64::MAX, 0, 1 << 63, 64] {
-            for word in memory.words() {
-                word.store(value, Relaxed);
-            }
-            assert_eq!(server.fetch("/small"), b"small");
-            assert_eq!(run(server.client().arg("/none")).code(), Some(1));
-            // Without even the magic, no counters are shown.
-            let seen = look(server.key);
-            assert_eq!(seen["counters"], serde_json::Value::Null);
+    let (server, _folder) = server();
+    let memory = SharedMemory::open(server.key).unwrap().attach().unwrap();
+    for value in [u64::MAX, 0, 1 << 63, 64] {
+        for word in memory.words() {
+            word.store(value, Relaxed);
         }
-        drop(memory);
-        server.stop();
-    });
+        assert_eq!(server.fetch("/small"), b"small");
+        assert_eq!(run(server.client().arg("/none")).code(), Some(1));
+        // Without even the magic, no counters are shown.
+        let seen = look(server.key);
+        assert_eq!(seen["counters"], serde_json::Value::Null);
+    }
+    drop(memory);
+    server.stop();
 }
 
-#[test]
+#[as_root_in_own_namespace]
 fn roots_server_removes_a_segment_that_another_user_made() {
-    as_root_in_own_namespace(|| {
-        for mode in [0o644, 0o755, 0o600] {
-            let key = unique_key();
-            let squat = Segment::of(ATTACKER, key, mode);
-            let server = Server::start_on(key, &["--root", "/proc"]);
-            assert!(!squat.exists());
-            assert!(server.log().contains("removed foreign segments"), "{}", server.log());
-            assert_eq!(look(key)["counters"]["requests"], 0);
-            std::mem::forget(squat); // its id may be the server's by now
-            server.stop();
-        }
-    });
-}
-
-#[test]
-fn an_unprivileged_server_works_without_a_segment() {
-    as_root_in_own_namespace(|| {
-        let programs = ForEverybody::new();
-        let folder = crate::support::public_folder();
-        fs::write(folder.path().join("file"), "file").unwrap();
-        for mode in [0o755, 0o666, 0o600] {
-            let key = unique_key();
-            let squat = Segment::of(ATTACKER, key, mode);
-            let mut command = programs.server(key, OPERATOR);
-            let server = Server::start_as(key, command.arg("--root").arg(folder.path()));
-            assert!(server.log().contains("nothing is counted"), "{}", server.log());
-            let mut client = programs.client(key, OPERATOR);
-            assert_eq!(run(client.arg("/file")).success(), b"file");
-            assert_eq!(squat.0.status().unwrap().attached, 0, "never attached");
-            let seen = look(key);
-            assert_eq!(seen["counters"], serde_json::Value::Null);
-            let note = format!("not trusted: the segment belongs to uid {ATTACKER}");
-            assert_eq!(seen["counters_note"], note);
-            assert!(text(run(&mut stat_of(key))).contains(&format!("COUNTERS: {note}")));
-            stop_alone(server);
-            assert!(squat.exists(), "it is not the server's to remove");
-        }
-    });
-}
-
-#[test]
-fn a_segment_of_another_program_of_the_same_user_is_left_alone() {
-    in_own_namespace(|| {
+    for mode in [0o644, 0o755, 0o600] {
         let key = unique_key();
-        let others = Segment::create(key, 0o644);
+        let squat = Segment::of(ATTACKER, key, mode);
         let server = Server::start_on(key, &["--root", "/proc"]);
-        assert!(server.log().contains("is another program's"), "{}", server.log());
-        assert!(!server.fetch("/version").is_empty());
-        assert!(others.exists());
-        let table = text(run(&mut stat_of(key)));
-        assert!(table.contains("COUNTERS: the segment under this key holds no known"), "{table}");
+        assert!(!squat.exists());
+        assert!(server.log().contains("removed foreign segments"), "{}", server.log());
+        assert_eq!(look(key)["counters"]["requests"], 0);
+        std::mem::forget(squat); // its id may be the server's by now
+        server.stop();
+    }
+}
+
+#[as_root_in_own_namespace]
+fn an_unprivileged_server_works_without_a_segment() {
+    let programs = ForEverybody::new();
+    let folder = crate::support::public_folder();
+    fs::write(folder.path().join("file"), "file").unwrap();
+    for mode in [0o755, 0o666, 0o600] {
+        let key = unique_key();
+        let squat = Segment::of(ATTACKER, key, mode);
+        let server =
+            Server::start_as(key, programs.server(key, OPERATOR).arg("--root").arg(folder.path()));
+        assert!(server.log().contains("nothing is counted"), "{}", server.log());
+        assert_eq!(run(programs.client(key, OPERATOR).arg("/file")).success(), b"file");
+        assert_eq!(squat.0.status().unwrap().attached, 0, "never attached");
+        let seen = look(key);
+        assert_eq!(seen["counters"], serde_json::Value::Null);
+        let note = format!("not trusted: the segment belongs to uid {ATTACKER}");
+        assert_eq!(seen["counters_note"], note);
+        assert!(text(run(&mut stat_of(key))).contains(&format!("COUNTERS: {note}")));
         stop_alone(server);
-        assert!(others.exists());
-    });
+        assert!(squat.exists(), "it is not the server's to remove");
+    }
+}
+
+#[in_own_namespace]
+fn a_segment_of_another_program_of_the_same_user_is_left_alone() {
+    let key = unique_key();
+    let others = Segment::create(key, 0o644);
+    let server = Server::start_on(key, &["--root", "/proc"]);
+    assert!(server.log().contains("is another program's"), "{}", server.log());
+    assert!(!server.fetch("/version").is_empty());
+    assert!(others.exists());
+    let table = text(run(&mut stat_of(key)));
+    assert!(table.contains("COUNTERS: the segment under this key holds no known"), "{table}");
+    stop_alone(server);
+    assert!(others.exists());
 }

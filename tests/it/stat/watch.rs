@@ -44,149 +44,133 @@ impl Terminal {
     }
 }
 
-#[test]
+#[in_own_namespace]
 fn watch_redraws_in_place_until_a_signal_and_ends_with_status_130() {
-    in_own_namespace(|| {
-        let key = unique_key();
-        let _queue = others_queue(key);
-        for signal in [None, Some(Signal::SIGTERM), Some(Signal::SIGHUP), Some(Signal::SIGQUIT)] {
-            let mut terminal = Terminal::start(key, 24, 80);
-            terminal.wait_for_frames(3);
-            match signal {
-                None => terminal.terminal.keyboard.write_all(&[3]).unwrap(),
-                Some(signal) => terminal.running.signal(signal),
-            }
-            assert_eq!(terminal.running.wait().code(), Some(130), "{signal:?}");
-            let frames = terminal.frames();
-            assert!(frames.iter().all(|frame| frame.contains("QUEUE ")), "{frames:?}");
-            let first = &frames[0];
-            assert!(first.contains("every 100ms; Ctrl-C ends it"), "{first:?}");
-            // No hidden cursor and no alternate screen, which a killed program would leave behind.
-            assert!(!first.contains("\x1b[?"), "{first:?}");
-        }
-    });
-}
-
-#[test]
-fn watch_shows_only_what_fits_the_terminal() {
-    in_own_namespace(|| {
-        let key = unique_key();
-        let _queue = others_queue(key);
-        let mut terminal = Terminal::start(key, 6, 12);
+    let key = unique_key();
+    let _queue = others_queue(key);
+    for signal in [None, Some(Signal::SIGTERM), Some(Signal::SIGHUP), Some(Signal::SIGQUIT)] {
+        let mut terminal = Terminal::start(key, 24, 80);
         terminal.wait_for_frames(3);
-        terminal.running.signal(Signal::SIGTERM);
-        terminal.running.wait();
-        let frame = &terminal.frames()[1];
-        let lines: Vec<_> = frame.split("\r\n").map(|line| line.replace("\x1b[K", "")).collect();
-        assert_eq!(lines.len(), 6, "{frame:?}");
-        assert!(lines[4].starts_with("... and "), "{frame:?}");
-        assert_eq!(lines[5], "\x1b[J", "the cursor's line");
-        assert!(lines[..5].iter().all(|line| line.chars().count() <= 12), "{frame:?}");
-    });
+        match signal {
+            None => terminal.terminal.keyboard.write_all(&[3]).unwrap(),
+            Some(signal) => terminal.running.signal(signal),
+        }
+        assert_eq!(terminal.running.wait().code(), Some(130), "{signal:?}");
+        let frames = terminal.frames();
+        assert!(frames.iter().all(|frame| frame.contains("QUEUE ")), "{frames:?}");
+        let first = &frames[0];
+        assert!(first.contains("every 100ms; Ctrl-C ends it"), "{first:?}");
+        // No hidden cursor and no alternate screen, which a killed program would leave behind.
+        assert!(!first.contains("\x1b[?"), "{first:?}");
+    }
 }
 
-#[test]
+#[in_own_namespace]
+fn watch_shows_only_what_fits_the_terminal() {
+    let key = unique_key();
+    let _queue = others_queue(key);
+    let mut terminal = Terminal::start(key, 6, 12);
+    terminal.wait_for_frames(3);
+    terminal.running.signal(Signal::SIGTERM);
+    terminal.running.wait();
+    let frame = &terminal.frames()[1];
+    let lines: Vec<_> = frame.split("\r\n").map(|line| line.replace("\x1b[K", "")).collect();
+    assert_eq!(lines.len(), 6, "{frame:?}");
+    assert!(lines[4].starts_with("... and "), "{frame:?}");
+    assert_eq!(lines[5], "\x1b[J", "the cursor's line");
+    assert!(lines[..5].iter().all(|line| line.chars().count() <= 12), "{frame:?}");
+}
+
+#[in_own_namespace]
 fn watch_in_a_pipe_prints_consecutive_tables_with_rates() {
-    in_own_namespace(|| {
-        let (server, _folder) = server();
-        server.fetch("/small");
-        wait_for(server.key, "complete", 1);
-        let mut command = stat_of(server.key);
-        let mut running = Running::start(command.args(["--watch", "100ms"]).stdout(Stdio::piped()));
-        let mut output = BufReader::new(running.child().stdout.take().unwrap());
-        let (mut tables, mut rates) = (0, 0);
-        for line in output.by_ref().lines() {
-            let line = line.unwrap();
-            assert!(!line.contains('\x1b'), "{line:?}");
-            tables += usize::from(line.starts_with("QUEUE "));
-            rates += usize::from(line.trim_start().starts_with("requests") && line.ends_with("/s"));
-            if rates == 2 {
-                running.signal(Signal::SIGTERM);
-                break;
-            }
+    let (server, _folder) = server();
+    server.fetch("/small");
+    wait_for(server.key, "complete", 1);
+    let mut running =
+        Running::start(stat_of(server.key).args(["--watch", "100ms"]).stdout(Stdio::piped()));
+    let mut output = BufReader::new(running.child().stdout.take().unwrap());
+    let (mut tables, mut rates) = (0, 0);
+    for line in output.by_ref().lines() {
+        let line = line.unwrap();
+        assert!(!line.contains('\x1b'), "{line:?}");
+        tables += usize::from(line.starts_with("QUEUE "));
+        rates += usize::from(line.trim_start().starts_with("requests") && line.ends_with("/s"));
+        if rates == 2 {
+            running.signal(Signal::SIGTERM);
+            break;
         }
-        assert!(tables >= 3, "no rates in the first");
-        assert_eq!(running.wait().code(), Some(130));
-        server.stop();
-    });
+    }
+    assert!(tables >= 3, "no rates in the first");
+    assert_eq!(running.wait().code(), Some(130));
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn rates_are_differences_of_counters() {
-    in_own_namespace(|| {
-        let (server, _folder) = server();
-        let mut command = stat_of(server.key);
-        command.args(["--json", "--watch", "1s"]).stdout(Stdio::piped());
-        let mut running = Running::start(&mut command);
-        let output = BufReader::new(running.child().stdout.take().unwrap());
-        let mut objects = output.lines().map(|line| {
-            let object: Value = serde_json::from_str(&line.unwrap()).unwrap();
-            object
-        });
-        let first = objects.next().unwrap();
-        assert_eq!(first["rates"], Value::Null);
-        for _ in 0..5 {
-            server.fetch("/small");
-        }
-        let mut seen = 0.0;
-        while seen < 2.0 {
-            let rates = objects.next().unwrap()["rates"].clone();
-            assert!(rates["failed"] == 0.0, "{rates}");
-            seen += rates["requests"].as_f64().unwrap(); // a second each, or more
-        }
-        assert!(seen < 5.1, "{seen}");
-        running.signal(Signal::SIGINT);
-        assert_eq!(running.wait().code(), Some(130));
-        server.stop();
+    let (server, _folder) = server();
+    let mut command = stat_of(server.key);
+    command.args(["--json", "--watch", "1s"]).stdout(Stdio::piped());
+    let mut running = Running::start(&mut command);
+    let output = BufReader::new(running.child().stdout.take().unwrap());
+    let mut objects = output.lines().map(|line| {
+        let object: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        object
     });
+    let first = objects.next().unwrap();
+    assert_eq!(first["rates"], Value::Null);
+    for _ in 0..5 {
+        server.fetch("/small");
+    }
+    let mut seen = 0.0;
+    while seen < 2.0 {
+        let rates = objects.next().unwrap()["rates"].clone();
+        assert!(rates["failed"] == 0.0, "{rates}");
+        seen += rates["requests"].as_f64().unwrap(); // a second each, or more
+    }
+    assert!(seen < 5.1, "{seen}");
+    running.signal(Signal::SIGINT);
+    assert_eq!(running.wait().code(), Some(130));
+    server.stop();
 }
 
-#[test]
+#[in_own_namespace]
 fn watch_shows_a_queue_that_appears_and_goes() {
-    in_own_namespace(|| {
-        let key = unique_key();
-        let mut command = stat_of(key);
-        command.args(["--json", "--watch", "100ms"]).stdout(Stdio::piped());
-        let mut running = Running::start(&mut command);
-        let output = BufReader::new(running.child().stdout.take().unwrap());
-        let mut lines = output.lines().map(|line| line.unwrap());
-        let mut wait_for = |messages: Value| loop {
-            let object: Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
-            if object["queue"]["messages"] == messages {
-                break;
-            }
-        };
-        wait_for(Value::Null);
-        let queue = others_queue(key);
-        wait_for(1.into());
-        Queue::open(key)
-            .unwrap()
-            .try_send(&MessageBuffer::with_text(NORMAL_PRIORITY, b""))
-            .unwrap();
-        wait_for(2.into());
-        drop(queue);
-        wait_for(Value::Null);
-        running.signal(Signal::SIGTERM);
-        assert_eq!(running.wait().code(), Some(130));
-    });
+    let key = unique_key();
+    let mut command = stat_of(key);
+    command.args(["--json", "--watch", "100ms"]).stdout(Stdio::piped());
+    let mut running = Running::start(&mut command);
+    let output = BufReader::new(running.child().stdout.take().unwrap());
+    let mut lines = output.lines().map(|line| line.unwrap());
+    let mut wait_for = |messages: Value| loop {
+        let object: Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
+        if object["queue"]["messages"] == messages {
+            break;
+        }
+    };
+    wait_for(Value::Null);
+    let queue = others_queue(key);
+    wait_for(1.into());
+    Queue::open(key).unwrap().try_send(&MessageBuffer::with_text(NORMAL_PRIORITY, b"")).unwrap();
+    wait_for(2.into());
+    drop(queue);
+    wait_for(Value::Null);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.wait().code(), Some(130));
 }
 
-#[test]
+#[in_own_namespace]
 fn watch_ends_with_status_141_when_its_output_is_closed_and_by_a_signal_while_it_blocks() {
-    in_own_namespace(|| {
-        let key = unique_key();
-        let _queue = others_queue(key);
-        let mut command = stat_of(key);
-        let mut running = Running::start(command.args(["--watch", "1h"]).stdout(Stdio::piped()));
-        drop(running.child().stdout.take());
-        assert_eq!(running.wait().code(), Some(141));
+    let key = unique_key();
+    let _queue = others_queue(key);
+    let mut running = Running::start(stat_of(key).args(["--watch", "1h"]).stdout(Stdio::piped()));
+    drop(running.child().stdout.take());
+    assert_eq!(running.wait().code(), Some(141));
 
-        let (reader, mut full) = std::io::pipe().unwrap();
-        full.write_all(&vec![b'\n'; 65_536]).unwrap(); // the capacity of a pipe: pipe(7)
-        let mut running = Running::start(stat_of(key).args(["--watch", "1h"]).stdout(full));
-        wait_until("it waits", || state_of(running.pid()) == Some('S'));
-        running.signal(Signal::SIGTERM);
-        assert_eq!(running.wait().code(), Some(130));
-        drop(reader);
-    });
+    let (reader, mut full) = std::io::pipe().unwrap();
+    full.write_all(&vec![b'\n'; 65_536]).unwrap(); // the capacity of a pipe: pipe(7)
+    let mut running = Running::start(stat_of(key).args(["--watch", "1h"]).stdout(full));
+    wait_until("it waits", || state_of(running.pid()) == Some('S'));
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.wait().code(), Some(130));
+    drop(reader);
 }

@@ -27,8 +27,9 @@ const LEAST: u64 = 100;
 const MOST_TIMES: u64 = 20;
 
 impl Target<'_> {
-    /// Checks cases until they made enough inputs, also of each outcome. Shrinks and reports the first that fails. It keeps
-    /// nothing for the next run: write a test of its own for a case that is worth keeping.
+    /// Checks cases until they made enough inputs, also of each outcome. Shrinks and reports the
+    /// first that fails. It keeps nothing for the next run: write a test of its own for a case that
+    /// is worth keeping.
     pub fn run<S: Strategy>(
         &self,
         cases: &S,

@@ -12,6 +12,7 @@ mod programs;
 mod queues;
 mod random;
 mod server;
+pub mod session;
 mod site;
 mod terminal;
 mod users;
@@ -19,6 +20,7 @@ mod users;
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use mqfs_kit_macros::*;
 pub use namespace::*;
 pub use process::*;
 pub use programs::*;

@@ -45,12 +45,18 @@ impl Process {
         wait_for(DEADLINE, || self.is_stopped() || !self.lives()) && self.lives()
     }
 
-    fn is_stopped(self) -> bool {
+    pub fn is_stopped(self) -> bool {
         let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.pid)) else { return false };
         threads.flatten().all(|thread| {
             let stat = fs::read_to_string(thread.path().join("stat")).ok().and_then(Stat::parse);
             stat.is_none_or(|stat| stat.state() == 'T')
         })
+    }
+
+    /// Whether it waits in this system call: proc_pid_syscall(5).
+    pub fn waits_in(self, call: libc::c_long) -> bool {
+        let line = fs::read_to_string(format!("/proc/{}/syscall", self.pid)).unwrap_or_default();
+        line.split(' ').next() == Some(&call.to_string()) && self.lives()
     }
 
     /// Its children, zombies included.

@@ -136,6 +136,12 @@ impl Running {
         Self(command.spawn().expect("the program starts"))
     }
 
+    /// Starts it with pipes for what it writes.
+    #[track_caller]
+    pub fn piped(command: &mut Command) -> Self {
+        Self::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
+    }
+
     pub fn pid(&self) -> i32 {
         self.0.id() as i32
     }
@@ -245,7 +251,7 @@ impl Drop for Running {
 /// Runs a program to its end.
 #[track_caller]
 pub fn run(command: &mut Command) -> Finished {
-    Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped())).finish()
+    Running::piped(command).finish()
 }
 
 /// `mqfs-client -k KEY`, without further arguments.

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::AsRawFd;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use mqfs::ownership::lease::{self, Head};
 use mqfs::sys::exit_now;
@@ -104,12 +104,18 @@ pub fn private_queue_with(id: QueueId, mode: Mode) -> OwnedQueue {
     queue
 }
 
-/// Puts a lease of this process into a reply queue, and makes a request that names the queue.
+/// Puts a lease of this process into a reply queue, for requests to this request queue.
 #[track_caller]
-pub fn leased_request(queue: Queue, requests: Queue, path: &str) -> MessageBuffer {
+pub fn put_lease(queue: Queue, requests: Queue) -> Cookie {
     let lease = lease::new(requests.id()).unwrap();
     queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease.encode())).unwrap();
-    request(queue, path, lease.cookie)
+    lease.cookie
+}
+
+/// The same, and makes a request that names the queue.
+#[track_caller]
+pub fn leased_request(queue: Queue, requests: Queue, path: &str) -> MessageBuffer {
+    request(queue, path, put_lease(queue, requests))
 }
 
 /// A lease in the name of `owner`, for no server's request queue.
@@ -161,7 +167,7 @@ impl Stuck {
     #[track_caller]
     pub fn start(command: &mut Command) -> Self {
         let before = reply_queues();
-        let client = Running::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let client = Running::piped(command);
         Self { client, queue: Self::find(&before) }
     }
 

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::{
     DEADLINE, Process, Running, children_of, clear, client, program, run, unique_key, wait_for,
+    wait_until,
 };
 
 /// A server under a key of its own, ready for requests.
@@ -77,6 +78,17 @@ impl Server {
     /// The children that answer requests, and the one that removes orphans while it does.
     pub fn children(&self) -> Vec<i32> {
         children_of(self.pid())
+    }
+
+    /// The only child, once the one that removes orphans has ended.
+    #[track_caller]
+    pub fn only_child(&self) -> Process {
+        let mut child = None;
+        wait_until("there is one child", || {
+            child = <[Process; 1]>::try_from(self.process().children()).ok();
+            child.is_some()
+        });
+        child.unwrap()[0]
     }
 
     pub fn signal(&self, signal: Signal) {

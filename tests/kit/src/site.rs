@@ -53,7 +53,7 @@ impl QuietServer {
         // It removes orphans before its first request.
         server.fetch("/small");
         let quiet = Self { server, big, root };
-        quiet.wait_for_children();
+        quiet.server.wait_until_idle();
         quiet
     }
 
@@ -67,11 +67,6 @@ impl QuietServer {
     /// The path of a file below its root.
     pub fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
-    }
-
-    #[track_caller]
-    pub fn wait_for_children(&self) {
-        wait_until("the children end", || self.server.children().is_empty());
     }
 
     /// Stops every child with SIGSTOP.

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use mqfs::ownership::lease::{self, Head};
 use mqfs::sys::exit_now;
 use mqfs::wire::{
-    Cookie, Extension, LEASE_TYPE, Lease, NORMAL_PRIORITY, Operation, REPLY_QUEUE_MODE, Range,
-    Request,
+    Cookie, Extension, LEASE_TYPE, Lease, NORMAL_PRIORITY, Operation, Question, REPLY_QUEUE_MODE,
+    Range, Request,
 };
 use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
@@ -153,15 +153,17 @@ pub fn received(outcome: Result<(), ReceiveError>) -> Result<(), Errno> {
 
 /// A request for a whole file, as `mqfs-client` makes it.
 pub fn request(reply: Queue, path: &str, cookie: Cookie) -> MessageBuffer {
-    let operation = Operation::Fetch(Range::WHOLE);
-    let extension = Some(Extension { cookie, operation });
-    let request = Request { reply_queue: reply.id(), path: path.as_ref(), extension };
-    MessageBuffer::with_text(NORMAL_PRIORITY, &request.encode())
+    whole_file(reply, path, Some(Extension { cookie, session: false, unknown_version: None }))
 }
 
 /// A request of the plain protocol.
 pub fn plain_request(reply: Queue, path: &str) -> MessageBuffer {
-    let request = Request { reply_queue: reply.id(), path: path.as_ref(), extension: None };
+    whole_file(reply, path, None)
+}
+
+fn whole_file(reply: Queue, path: &str, extension: Option<Extension>) -> MessageBuffer {
+    let question = Question::new(path.as_ref(), Operation::Fetch(Range::WHOLE));
+    let request = Request { reply_queue: reply.id(), question, extension };
     MessageBuffer::with_text(NORMAL_PRIORITY, &request.encode())
 }
 

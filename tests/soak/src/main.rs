@@ -14,10 +14,13 @@
 mod crowd;
 mod endurance;
 mod faults;
+mod library;
 mod namespace;
+mod readers;
 mod report;
 mod resume;
 mod site;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -39,6 +42,7 @@ enum SoakTest {
     Resume(resume::Opts),
     Crowd(crowd::Opts),
     Endurance(endurance::Opts),
+    Library(library::Opts),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
         SoakTest::Resume(opts) => resume::run(opts),
         SoakTest::Crowd(opts) => crowd::run(opts),
         SoakTest::Endurance(opts) => endurance::run(opts),
+        SoakTest::Library(opts) => return library::run(opts),
     };
     site::park_if_interrupted();
     report

@@ -1,191 +1,127 @@
-//! One large transfer whose servers are killed on the way, each with all its children.
+//! Large transfers whose servers are killed on the way, each with all its children.
 //!
-//! A client asks the next server for what follows its last byte, after it has read what a dead
-//! child left in the queue. So nothing is sent twice but what was in flight: what a queue holds
-//! (`msg_qbytes`), and what a child reads at once. Killed servers log nothing, so this test stops
-//! the client before each kill and takes from /proc/PID/io what the children have read. The last
-//! child logs what it sent. The sum, less the size, is an upper bound of what was sent twice.
+//! The client asks the next server for the file again, compares its beginning with what it has, and
+//! goes on behind that. It does so for a single file, for one of several, and within a tree.
 
-use std::fmt::Write;
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use mqfs_kit::{Process, Running, Server, number, wait_for, write_noise};
+use mqfs_kit::{Process, Running, Server, number, write_noise};
 use nix::sys::signal::Signal;
-use sysv_ipc::QueueLimits;
 
 use crate::report::Report;
 use crate::site::{DEADLINE, Site};
 
-/// The most that a child reads before it sends it, in bytes.
-const READ_AT_ONCE: u64 = 128 << 10;
-
-/// Kill the server under one large transfer, again and again
+/// Kill the server under large transfers, again and again
 #[derive(Debug, Args)]
 pub struct Opts {
-    /// How much is fetched: 64M, 1G
-    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size)]
+    /// How large the file is, in MiB
+    #[arg(long, value_name = "MIB", default_value = "1024")]
     size: u64,
-    /// How often the server is killed with -9, with all its children, and started again
+    /// How often each server is killed with -9, with all its children, and started again
     #[arg(long, value_name = "N", default_value = "5")]
     kills: u64,
 }
 
-/// How much the killed children had read, and how much the client had then.
-#[derive(Debug, Default)]
-struct Tally {
-    /// None where we may not look.
-    read: Option<Vec<u64>>,
-    positions: Vec<u64>,
-}
+/// The large file is between small ones.
+const FILES: [&str; 3] = ["before", "file", "later"];
 
-#[derive(Debug)]
-struct Transfer {
-    running: Running,
-    process: Process,
-}
+/// What is fetched: a tree, or these files.
+const WAYS: [(&str, &[&str]); 3] =
+    [("one file", &["file"]), ("several files", &FILES), (A_TREE, &FILES)];
+
+const A_TREE: &str = "a tree";
 
 pub fn run(opts: &Opts) -> Result<Report> {
     let site = Site::new()?;
     let mut report = Report::default();
     report.row("where", site.namespace.describe());
-    let original = site.root().join("file");
-    write_noise(&original, opts.size)?;
-    let copy = site.copies().join("copy");
-    let errors = site.errors().join("client");
-    let mut server = start_server(&site);
-    let start = Instant::now();
-    let mut transfer = Transfer::start(&site, &copy, &errors)?;
-    let mut tally = Tally { read: Some(Vec::new()), positions: Vec::new() };
-    for kill in 0..opts.kills {
-        tally.stop_at_next(&transfer, opts, kill)?;
-        tally.look_at(&server);
-        server.leave_key();
-        server.kill_with_children();
-        server = start_server(&site);
-        transfer.process.signal(Signal::SIGCONT);
+    report.row("size", format!("{} MiB", opts.size));
+    let tree = site.folder("root").join("tree");
+    fs::create_dir(&tree)?;
+    for name in FILES {
+        write_noise(&tree.join(name), if name == "file" { opts.size << 20 } else { 1000 })?;
     }
-    let status = transfer.running.wait();
-    let said = fs::read_to_string(&errors)?;
-    report.row("size", format!("{} bytes", opts.size));
-    report.row("time", format!("{:.1?}", start.elapsed()));
-    report.check(status.success(), || format!("the client ended with {status}: {said}"));
-    report.check(server.settles(), || "children stay".to_owned());
-    tally.tell(opts, &site.log(), &mut report)?;
-    report.row("the client says", said.trim().trim_start_matches("mqfs-client: "));
-    let parts = format!(" in {} parts", opts.kills + 1);
-    report.check(said.contains(&parts) && said.contains("verified"), || {
-        format!("not{parts}, or not verified: {said}")
-    });
-    let same = Command::new("cmp").args([&original, &copy]).status().context("cmp")?.success();
-    report.check(same, || "WRONG BYTES".to_owned());
+    let mut server = start_server(&site);
+    for (what, names) in WAYS {
+        server = fetch(&site, opts, server, what, names, &mut report)?;
+        report.check(server.settles(), || "children stay".to_owned());
+    }
     server.stop();
     site.count_left(&mut report)?;
     Ok(report)
 }
 
-/// A server that runs no reaper meanwhile: all its children serve the transfer.
+/// A server that runs no reaper meanwhile.
 fn start_server(site: &Site) -> Server {
     site.server(&["--reap-interval", "1h"])
 }
 
-impl Transfer {
-    fn start(site: &Site, copy: &Path, errors: &Path) -> Result<Self> {
-        let mut command = site.client(errors)?;
-        command.args(["--verbose", "-o"]).arg(copy).arg("/file").stdout(Stdio::null());
-        let running = Running::start(&mut command);
-        let process = Process::with_pid(running.pid()).context("/proc")?;
-        Ok(Self { running, process })
-    }
-
-    /// How much it has written. Before its last line it writes nothing but the file.
-    fn position(&self) -> Result<u64> {
-        number(self.process.pid, "io", "wchar").context("/proc/PID/io of the client")
-    }
-}
-
-impl Tally {
-    /// Stops the client at the next of `kills` equal parts. It runs in short steps, so that it
-    /// cannot reach the end before we look.
-    fn stop_at_next(&mut self, transfer: &Transfer, opts: &Opts, kill: u64) -> Result<()> {
-        const STEP: Duration = Duration::from_micros(500);
-        let last = self.positions.last().copied().unwrap_or(0);
-        let next = last + (opts.size - last) / (opts.kills - kill + 1);
-        let start = Instant::now();
-        loop {
-            transfer.process.signal(Signal::SIGCONT);
-            thread::sleep(STEP);
-            if !transfer.process.freeze() {
-                bail!("the client ended after {kill} kills: give it a larger --size");
-            }
-            let position = transfer.position()?;
-            if position >= next.max(last + 1) && position < opts.size {
-                self.positions.push(position);
-                return Ok(());
-            }
-            ensure!(start.elapsed() < DEADLINE * 4, "the client is still at {position}");
-        }
-    }
-
-    /// The child fills the queue and waits: the client does not read.
-    fn look_at(&mut self, server: &Server) {
-        let read = |child: &i32| number(*child, "io", "rchar");
-        let mut before = None;
-        wait_for(DEADLINE / 10, || {
-            let now: Option<u64> = server.children().iter().map(read).sum();
-            let same = now == before;
-            before = now;
-            thread::sleep(Duration::from_millis(5));
-            same
-        });
-        self.read = self.read.take().zip(before).map(|(mut all, read)| {
-            // It also read what its predecessor had sent, to verify what the client has.
-            all.push(read.saturating_sub(all.last().copied().unwrap_or(0)));
-            all
-        });
-    }
-
-    fn tell(&self, opts: &Opts, log: &str, report: &mut Report) -> Result<()> {
-        let mut at = String::new();
-        for position in &self.positions {
-            write!(at, " {}%", position * 100 / opts.size.max(1))?;
-        }
-        report.row("servers killed with all their children", format!("{} at{at}", opts.kills));
-        let last = log.lines().rev().find(|line| line.contains("outcome=\"sent\""));
-        let sent = last.and_then(|line| line.split(" bytes=").nth(1)?.split(' ').next());
-        let sent: u64 = sent.context("the last child's line in the log")?.parse()?;
-        report.row("sent by the last server", format!("{sent} bytes"));
-        let Some(read) = self.read.as_ref().map(|all| all.iter().sum::<u64>()) else {
-            report.row("read to be sent by all servers' children", "only root may look");
-            return Ok(());
-        };
-        let more = (read + sent).saturating_sub(opts.size);
-        let in_flight = opts.kills * (QueueLimits::current()?.msgmnb as u64 + READ_AT_ONCE);
-        report.row("read to be sent by all servers' children", format!("{} bytes", read + sent));
-        report.row("of these, more than once", format!("{more} bytes"));
-        report.row("what queues and children can have in flight", format!("{in_flight} bytes"));
-        report.check(more <= in_flight, || "more was sent again than was in flight".into());
-        Ok(())
-    }
-}
-
-/// `100`, `64K`, `64M`, `1G`.
-fn size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(['K', 'M', 'G']);
-    let shift = match &text[digits.len()..] {
-        "" => Some(0),
-        "K" => Some(10),
-        "M" => Some(20),
-        "G" => Some(30),
-        _ => None,
+/// Fetches once. Returns the last server.
+fn fetch(
+    site: &Site,
+    opts: &Opts,
+    mut server: Server,
+    what: &str,
+    names: &[&str],
+    report: &mut Report,
+) -> Result<Server> {
+    let (copies, errors) = (site.folder("copies").join(what), site.folder("errors").join(what));
+    fs::create_dir(&copies)?;
+    let start = Instant::now();
+    let mut command = site.client(&errors)?;
+    command.args(["--verbose", "-C"]).arg(&copies).stdout(Stdio::null());
+    match what {
+        A_TREE => command.args(["--recursive", "/tree"]),
+        _ => command.args(names.iter().map(|name| format!("/tree/{name}"))),
     };
-    let number = digits.parse::<u64>().ok().zip(shift);
-    number
-        .and_then(|(number, shift)| number.checked_mul(1 << shift))
-        .ok_or_else(|| "a size is written 100, 64K, 64M or 1G".to_owned())
+    let mut running = Running::start(&mut command);
+    let client = Process::with_pid(running.pid()).context("/proc")?;
+    for kill in 1..=opts.kills {
+        stop_behind(client, (opts.size << 20) * kill / (opts.kills + 1))?;
+        server.leave_key();
+        server.kill_with_children();
+        server = start_server(site);
+        client.signal(Signal::SIGCONT);
+    }
+    let status = running.wait();
+    let said = fs::read_to_string(&errors)?;
+    let parts = format!(" in {} parts", opts.kills + 1);
+    let is_in_parts = what == A_TREE || said.contains(&parts); // of a tree, it does not say
+    report.check(status.success() && said.contains("verified") && is_in_parts, || {
+        format!("{what}: {status}, or not{parts}, or not verified: {said}")
+    });
+    let folder = if what == A_TREE { copies.join("tree") } else { copies };
+    for name in names {
+        let files = [site.folder("root").join("tree").join(name), folder.join(name)];
+        let same = Command::new("cmp").args(files).status().context("cmp")?.success();
+        report.check(same, || format!("WRONG BYTES: {what}: {name}"));
+    }
+    let kills = opts.kills;
+    report.row(what, format!("right after {kills} killed servers, {:.1?}", start.elapsed()));
+    Ok(server)
+}
+
+/// Stops a client once it has so many bytes. It runs in short steps, so that it cannot reach the
+/// end before we look.
+fn stop_behind(client: Process, bytes: u64) -> Result<()> {
+    const STEP: Duration = Duration::from_micros(500);
+    let start = Instant::now();
+    loop {
+        client.signal(Signal::SIGCONT);
+        thread::sleep(STEP);
+        if !client.freeze() {
+            bail!("the client ended before its server was killed: give it a larger --size");
+        }
+        // It writes nothing but files, and a line for each.
+        let position = number(client.pid, "io", "wchar").context("/proc/PID/io")?;
+        if position > bytes {
+            return Ok(());
+        }
+        ensure!(start.elapsed() < DEADLINE * 4, "the client is still at {position}");
+    }
 }

@@ -23,7 +23,9 @@ use crate::report::Report;
 /// How long anything may take that has no time limit of its own.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Below its folder, `root` is served, `copies` is written to.
+/// `root` is served, and clients write to `copies`.
+const FOLDERS: [&str; 4] = ["root", "copies", "errors", "spare"];
+
 #[derive(Debug)]
 pub struct Site {
     pub namespace: Namespace,
@@ -38,38 +40,27 @@ impl Site {
         set_child_subreaper(true).context("prctl")?;
         build(&["--bins"]);
         let folder = tempfile::tempdir().context("a temporary folder")?;
-        for name in ["root", "copies", "errors"] {
+        for name in FOLDERS {
             fs::create_dir(folder.path().join(name))?;
         }
         clean_up_on_signals(folder.path(), &namespace)?;
         Ok(Self { namespace, folder })
     }
 
-    pub fn root(&self) -> PathBuf {
-        self.folder.path().join("root")
-    }
-
-    pub fn copies(&self) -> PathBuf {
-        self.folder.path().join("copies")
-    }
-
-    pub fn errors(&self) -> PathBuf {
-        self.folder.path().join("errors")
-    }
-
-    fn log_path(&self) -> PathBuf {
-        self.folder.path().join("log")
+    /// One of [`FOLDERS`].
+    pub fn folder(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// The log of all servers so far.
     pub fn log(&self) -> String {
-        let log = fs::read(self.log_path()).unwrap_or_default();
+        let log = fs::read(self.folder("log")).unwrap_or_default();
         String::from_utf8_lossy(&log).into_owned()
     }
 
     /// Makes a file that is served as /NAME.
     pub fn put(&self, name: &str, content: &[u8]) -> Result<()> {
-        fs::write(self.root().join(name), content).context("the file to be served")
+        fs::write(self.folder("root").join(name), content).context("the file to be served")
     }
 
     /// One of the programs under our key.
@@ -82,14 +73,23 @@ impl Site {
 
     pub fn server(&self, arguments: &[&str]) -> Server {
         let mut command = self.program("mqfs-server");
-        command.args(arguments).arg("--root").arg(self.root());
-        Server::start_logging_to(&self.log_path(), self.namespace.key, &mut command)
+        command.args(arguments).arg("--root").arg(self.folder("root"));
+        Server::start_logging_to(&self.folder("log"), self.namespace.key, &mut command)
     }
 
     /// `mqfs-client`, without further arguments. Its standard error goes to the file.
     pub fn client(&self, errors: &Path) -> Result<Command> {
         let mut command = self.program("mqfs-client");
         command.stderr(File::create(errors).context("a file for errors")?);
+        Ok(command)
+    }
+
+    /// The same for [`library`](crate::library).
+    pub fn library(&self, errors: &Path) -> Result<Command> {
+        let client = self.client(errors)?;
+        let mut command = program("mqfs-soak");
+        command.arg("library").args(client.get_args());
+        command.stderr(File::options().append(true).open(errors)?);
         Ok(command)
     }
 

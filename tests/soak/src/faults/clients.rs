@@ -3,25 +3,25 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use mqfs_kit::{Process, Random, Running, seeded_noise};
+use mqfs_kit::{Process, Random, Running};
 
-use super::outcome::{Outcome, judge};
+use super::files::Served;
+use super::outcome::judge;
 use crate::site::Site;
 
-/// One fetch by one `mqfs-client`.
+/// A program that fetches files.
 #[derive(Debug)]
 pub struct Client {
     running: Running,
     pub process: Process,
-    /// Which file it fetches.
-    pub file: usize,
+    pub way: Way,
+    /// Which files it fetches.
+    pub files: Vec<usize>,
+    /// A file or a folder.
     pub copy: PathBuf,
-    /// Whether `-o` writes the copy, so that it is complete or missing.
-    pub to_file: bool,
     pub errors: PathBuf,
     pub retries: bool,
     started: Instant,
@@ -30,13 +30,26 @@ pub struct Client {
     pub killed: bool,
     pub terminated: bool,
     pub queue_removed: bool,
+    pub file_replaced: bool,
+}
+
+/// How a client fetches files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Stdout,
+    /// Into one file, which is complete or missing.
+    Output,
+    Folder,
+    Tree,
+    /// By the library, in several threads.
+    Library,
 }
 
 /// The clients that run, and the outcomes of those that ended.
 #[derive(Debug)]
 pub struct Clients<'a> {
     site: &'a Site,
-    pub files: Vec<Vec<u8>>,
+    pub files: Vec<Served>,
     pub running: Vec<Client>,
     random: Random,
     timeout: Duration,
@@ -47,16 +60,18 @@ pub struct Clients<'a> {
 #[derive(Debug, Default)]
 pub struct Tally {
     pub started: usize,
-    pub completed: usize,
-    pub resumed: usize,
+    /// How many ended in this way.
+    pub ended: BTreeMap<String, usize>,
     pub bytes: u64,
-    pub killed: usize,
-    pub terminated: usize,
-    /// Error lines that the faults explain, and how often each came.
-    pub failed: BTreeMap<String, usize>,
     pub hung: usize,
     pub wrong: Vec<String>,
     pub longest: Duration,
+}
+
+impl Way {
+    pub fn is_into_folder(self) -> bool {
+        matches!(self, Self::Folder | Self::Tree | Self::Library)
+    }
 }
 
 impl Client {
@@ -64,16 +79,25 @@ impl Client {
     pub fn age(&self) -> Duration {
         self.started.elapsed().saturating_sub(self.stopped_for)
     }
+
+    /// Whether it asks several questions in one reply queue.
+    pub fn has_sessions(&self) -> bool {
+        self.files.len() > 1 || self.way == Way::Library
+    }
+
+    pub fn fetches(&self) -> &'static str {
+        match self.way {
+            Way::Tree => "a tree",
+            Way::Library => "several files by the library",
+            _ if self.has_sessions() => "several files",
+            _ => "one file",
+        }
+    }
 }
 
 impl<'a> Clients<'a> {
     pub fn new(site: &'a Site, seed: u64, timeout: Duration) -> Result<Self> {
-        let mut random = Random::new(seed ^ 0x00c1_1e47);
-        let files: Vec<_> =
-            sizes(&mut random).into_iter().map(|size| seeded_noise(seed, size)).collect();
-        for (number, content) in files.iter().enumerate() {
-            site.put(&format!("file-{number}"), content)?;
-        }
+        let (random, files) = (Random::new(seed ^ 0x00c1_1e48), Served::make_all(site, seed)?);
         let (running, tally) = (Vec::new(), Tally::default());
         Ok(Self { site, files, running, random, timeout, tally })
     }
@@ -88,29 +112,58 @@ impl<'a> Clients<'a> {
         self.running.get_mut((number % count) as usize)
     }
 
+    /// Chooses a way, and files: those of the tree, or some that are next to each other.
+    fn choose(&mut self) -> (Way, Vec<usize>) {
+        let (all, random) = (self.files.len(), &mut self.random);
+        let single = self.files.iter().filter(|file| !file.is_in_tree()).count();
+        let way = match random.below(20) {
+            0..5 => Way::Stdout,
+            5..11 => Way::Output,
+            11..14 => Way::Folder,
+            14..17 => return (Way::Tree, (single..all).collect()),
+            _ => Way::Library,
+        };
+        let is_alone = !way.is_into_folder() && random.below(3) > 0;
+        let count = if is_alone { 1 } else { 2 + random.below(9) as usize };
+        let first = random.below(single as u64) as usize;
+        (way, (first..first + count).map(|number| number % single).collect())
+    }
+
     pub fn start(&mut self) -> Result<()> {
-        let (number, random) = (self.tally.started, &mut self.random);
-        let file = random.below(self.files.len() as u64) as usize;
-        let (to_file, retries) = (random.below(3) > 0, random.below(8) > 0);
-        let copy = self.site.copies().join(format!("copy-{number}"));
-        let errors = self.site.errors().join(number.to_string());
-        let mut command = self.site.client(&errors)?;
-        command.args(["--verbose", "--retries", if retries { "100" } else { "0" }]);
+        let (number, (way, files)) = (self.tally.started, self.choose());
+        let retries = self.random.below(8) > 0;
+        let copy = self.site.folder("copies").join(format!("copy-{number}"));
+        let errors = self.site.folder("errors").join(number.to_string());
+        let mut command = match way {
+            Way::Library => self.site.library(&errors)?,
+            _ => self.site.client(&errors)?,
+        };
+        command.args(["--retries", if retries { "100" } else { "0" }]);
         command.args(["--timeout", &format!("{}ms", self.timeout.as_millis())]);
-        if to_file {
-            command.arg("-o").arg(&copy).stdout(Stdio::null());
-        } else {
-            command.stdout(File::create(&copy)?);
+        if way.is_into_folder() {
+            fs::create_dir(&copy)?;
+            command.arg("--directory").arg(&copy);
         }
-        let running = Running::start(command.arg(format!("/file-{file}")));
+        match way {
+            Way::Stdout => command.arg("--verbose").stdout(File::create(&copy)?),
+            Way::Output => command.arg("--verbose").arg("--output").arg(&copy),
+            Way::Folder => command.arg("--verbose"),
+            Way::Tree => command.arg("--recursive"),
+            Way::Library => command.args(["--seed", &number.to_string()]),
+        };
+        match way {
+            Way::Tree => command.arg("/tree"),
+            _ => command.args(files.iter().map(|&file| format!("/{}", self.files[file].path))),
+        };
+        let running = Running::start(&mut command);
         let process = Process::with_pid(running.pid()).context("/proc")?;
         self.tally.started += 1;
         self.running.push(Client {
             running,
             process,
-            file,
+            way,
+            files,
             copy,
-            to_file,
             errors,
             retries,
             started: Instant::now(),
@@ -118,8 +171,20 @@ impl<'a> Clients<'a> {
             killed: false,
             terminated: false,
             queue_removed: false,
+            file_replaced: false,
         });
         Ok(())
+    }
+
+    /// Exchanges the versions of all files that a client fetches. Returns the client.
+    pub fn replace_files(&mut self, number: u64) -> Result<Option<Process>> {
+        let Some(client) = self.victim(number) else { return Ok(None) };
+        let (process, files) = (client.process, client.files.clone());
+        for client in &mut self.running {
+            client.file_replaced |= client.files.iter().any(|file| files.contains(file));
+        }
+        files.iter().try_for_each(|&file| self.files[file].exchange())?;
+        Ok(Some(process))
     }
 
     pub fn was_stopped(&mut self, process: Process, time: Duration) {
@@ -133,14 +198,23 @@ impl<'a> Clients<'a> {
         for mut client in std::mem::take(&mut self.running) {
             if let Some(status) = client.running.ended() {
                 self.tally.longest = self.tally.longest.max(client.age());
-                let outcome = judge(&client, status, &self.files[client.file]);
-                self.tally.count(outcome, self.files[client.file].len());
-                let _ = fs::remove_file(&client.copy);
+                let files: Vec<_> = client.files.iter().map(|&file| &self.files[file]).collect();
+                match judge(&client, status, &files) {
+                    Ok((how, bytes)) => {
+                        *self.tally.ended.entry(how).or_default() += 1;
+                        self.tally.bytes += bytes;
+                    }
+                    Err(wrong) => self.tally.wrong.push(wrong),
+                }
+                let _ = match client.way.is_into_folder() {
+                    true => fs::remove_dir_all(&client.copy),
+                    false => fs::remove_file(&client.copy),
+                };
                 let _ = fs::remove_file(&client.errors);
             } else if client.age() > oldest && !is_stopped(client.process) {
                 self.tally.hung += 1;
-                let (pid, age, wait) = (client.process.pid, client.age(), waits_in(&client));
-                self.tally.wrong.push(format!("client {pid} hung: {age:.1?} old, {wait}"));
+                let wait = fs::read_to_string(format!("/proc/{}/wchan", client.process.pid));
+                self.tally.wrong.push(format!("hung, in {wait:?}: {client:?}"));
                 client.killed = true;
                 client.running.kill();
             } else {
@@ -148,43 +222,4 @@ impl<'a> Clients<'a> {
             }
         }
     }
-}
-
-/// Where its threads wait in the kernel, as far as we may look.
-fn waits_in(client: &Client) -> String {
-    let tasks = fs::read_dir(format!("/proc/{}/task", client.process.pid)).into_iter().flatten();
-    let waits = tasks.flatten().map(|task| {
-        fs::read_to_string(task.path().join("wchan")).unwrap_or_default().trim().to_owned()
-    });
-    let errors = fs::read_to_string(&client.errors).unwrap_or_default();
-    format!(
-        "threads in {:?}, fetches file-{}, said {errors:?}",
-        waits.collect::<Vec<_>>(),
-        client.file
-    )
-}
-
-impl Tally {
-    fn count(&mut self, outcome: Outcome, size: usize) {
-        match outcome {
-            Outcome::Completed { resumed } => {
-                self.completed += 1;
-                self.resumed += usize::from(resumed);
-                self.bytes += size as u64;
-            }
-            Outcome::Killed => self.killed += 1,
-            Outcome::Terminated => self.terminated += 1,
-            Outcome::Failed(line) => *self.failed.entry(line).or_default() += 1,
-            Outcome::Wrong(what) => self.wrong.push(what),
-        }
-    }
-}
-
-/// Sizes from 0 over one, two and three messages to several MiB.
-fn sizes(random: &mut Random) -> Vec<usize> {
-    let mut sizes = vec![0, 1, 8_135, 8_136, 8_137, 16_272, 24_409];
-    for largest in [100, 100_000, 1 << 20].into_iter().chain([8 << 20; 10]) {
-        sizes.push(random.below(largest) as usize + 1);
-    }
-    sizes
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use mqfs_kit::Random;
 
 /// Something that goes wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     KillClient,
     StopClient,
@@ -22,16 +22,18 @@ pub enum Fault {
     ReapTwice,
     RemoveRequestQueue,
     RemoveReplyQueue,
+    /// Those that a client fetches, just before the child that sends them is killed.
+    ReplaceFiles,
 }
 
 impl Fault {
     /// Every fault, how often it is chosen of a hundred times, and its name.
-    pub const ALL: [(Self, u64, &str); 13] = [
-        (Self::KillClient, 14, "kill -9 of a client"),
+    pub const ALL: [(Self, u64, &str); 14] = [
+        (Self::KillClient, 12, "kill -9 of a client"),
         (Self::StopClient, 13, "SIGSTOP of a client, SIGCONT later"),
-        (Self::TerminateClient, 8, "SIGTERM of a client"),
-        (Self::KillChild, 15, "kill -9 of a server's child"),
-        (Self::StopChild, 10, "SIGSTOP of a child, SIGCONT later"),
+        (Self::TerminateClient, 6, "SIGTERM of a client"),
+        (Self::KillChild, 14, "kill -9 of a server's child"),
+        (Self::StopChild, 9, "SIGSTOP of a child, SIGCONT later"),
         (Self::KillServer, 6, "kill -9 of the server alone"),
         (Self::KillService, 6, "kill -9 of the server and all its children"),
         (Self::StopServer, 6, "SIGSTOP of the server, SIGCONT later"),
@@ -40,12 +42,8 @@ impl Fault {
         (Self::ReapTwice, 4, "two mqfs-reap at once"),
         (Self::RemoveRequestQueue, 2, "removal of the request queue"),
         (Self::RemoveReplyQueue, 4, "removal of a reply queue"),
+        (Self::ReplaceFiles, 6, "files replaced, and kill -9 of the child"),
     ];
-
-    /// Whether it needs a namespace of our own.
-    fn removes(self) -> bool {
-        matches!(self, Self::RemoveRequestQueue | Self::RemoveReplyQueue)
-    }
 }
 
 /// The next thing to go wrong.
@@ -62,34 +60,26 @@ pub struct Choice {
 
 /// Chooses. The same seed makes the same choices, however long each takes.
 #[derive(Debug)]
-pub struct Chooser {
-    random: Random,
-    may_remove: bool,
-}
+pub struct Chooser(Random);
 
 impl Chooser {
-    pub fn new(seed: u64, may_remove: bool) -> Self {
-        Self { random: Random::new(seed), may_remove }
+    pub fn new(seed: u64) -> Self {
+        Self(Random::new(seed))
     }
 
     pub fn next(&mut self) -> Choice {
-        let pause = self.random.up_to(Duration::from_millis(16));
+        let pause = self.0.up_to(Duration::from_millis(16));
         let fault = self.fault();
-        let victim = self.random.number();
+        let victim = self.0.number();
         // Most victims are stopped for a moment, a few for long.
-        let longest = if self.random.below(40) == 0 { 1500 } else { 40 };
-        let lasts = self.random.up_to(Duration::from_millis(longest));
+        let longest = if self.0.below(40) == 0 { 1500 } else { 40 };
+        let lasts = self.0.up_to(Duration::from_millis(longest));
         Choice { pause, fault, victim, lasts }
     }
 
     fn fault(&mut self) -> Fault {
-        let mut left = self.random.below(100);
-        for (fault, weight, _) in Fault::ALL {
-            if left < weight {
-                return if fault.removes() && !self.may_remove { Fault::Reap } else { fault };
-            }
-            left -= weight;
-        }
-        Fault::Reap
+        let each = Fault::ALL.into_iter();
+        let mut all = each.flat_map(|(fault, times, _)| (0..times).map(move |_| fault));
+        all.nth(self.0.below(100) as usize).unwrap_or(Fault::Reap)
     }
 }

@@ -1,28 +1,28 @@
 //! Clients fetch files while faults are injected.
 //!
-//! The files have all sizes. The faults are signals to clients, children and servers, reapers that
-//! run in between, and removed queues; a seed makes the choice repeatable. At the end everything
-//! that was stopped goes on. Every client must end, every copy must be right, and nothing may be
-//! left.
+//! They fetch single files with a request each, and several files and trees in sessions, by
+//! `mqfs-client` and by the library. The faults are signals to clients, children and servers,
+//! reapers that run in between, removed queues, and replaced files; a seed makes the choice
+//! repeatable. At the end everything that was stopped goes on. Every client must end, every copy
+//! must be right, and nothing may be left.
 
 mod clients;
 mod fault;
+mod files;
 mod keepers;
 mod outcome;
 mod service;
 mod stopped;
 
-use std::fs;
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::fs::{self, DirEntry};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use mqfs_kit::{Server, descriptors, find_lease, zombies_of};
-use nix::fcntl::OFlag;
+use mqfs_kit::{Process, Server, descriptors, find_lease, queues_of, zombies_of};
 use nix::sys::signal::Signal;
-use nix::sys::stat::Mode;
 use sysv_ipc::{Queue, queues};
 
 use crate::report::Report;
@@ -46,11 +46,9 @@ pub struct Opts {
     #[arg(long, value_name = "C", default_value = "12")]
     clients: usize,
     /// The clients' --timeout
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    #[arg(value_parser = humantime::parse_duration)]
     timeout: Duration,
-    /// Stop after this time, with fewer faults
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    duration_limit: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -61,7 +59,7 @@ struct SoakTest<'a> {
     keepers: Keepers,
     stopped: Stopped,
     opts: &'a Opts,
-    done: [usize; Fault::ALL.len()],
+    done: BTreeMap<Fault, usize>,
 }
 
 pub fn run(opts: &Opts) -> Result<Report> {
@@ -71,13 +69,13 @@ pub fn run(opts: &Opts) -> Result<Report> {
     report.row("seed", opts.seed);
     let service = Service::start(&site);
     let clients = Clients::new(&site, opts.seed, opts.timeout)?;
-    let keepers = Keepers::start(&site, opts.seed, opts.timeout)?;
-    let (stopped, done) = (Stopped::default(), [0; Fault::ALL.len()]);
+    let keepers = Keepers::start(&site, opts.seed)?;
+    let (stopped, done) = (Stopped::default(), BTreeMap::new());
     let mut test = SoakTest { site: &site, service, clients, keepers, stopped, opts, done };
-    test.inject_faults(start)?;
-    report.row("faults", test.done.iter().sum::<usize>());
-    for ((_, _, name), count) in Fault::ALL.iter().zip(test.done) {
-        report.row(format!("  {name}"), count);
+    test.inject_faults()?;
+    report.row("faults", opts.faults);
+    for (fault, _, name) in Fault::ALL {
+        report.row(format!("  {name}"), test.done.get(&fault).unwrap_or(&0));
     }
     test.calm_down(&mut report)?;
     test.finish(&mut report)?;
@@ -86,24 +84,18 @@ pub fn run(opts: &Opts) -> Result<Report> {
 }
 
 impl SoakTest<'_> {
-    fn inject_faults(&mut self, start: Instant) -> Result<()> {
-        let mut chooser = Chooser::new(self.opts.seed, self.site.namespace.is_own);
-        while self.done.iter().sum::<usize>() < self.opts.faults {
-            if self.opts.duration_limit.is_some_and(|limit| start.elapsed() > limit) {
-                break;
-            }
+    fn inject_faults(&mut self) -> Result<()> {
+        let mut chooser = Chooser::new(self.opts.seed);
+        while self.done.values().sum::<usize>() < self.opts.faults {
             let choice = chooser.next();
             let end = Instant::now() + choice.pause;
-            loop {
-                self.tend()?;
-                if Instant::now() >= end {
-                    break;
-                }
+            self.tend()?;
+            while Instant::now() < end {
                 thread::sleep(Duration::from_millis(1));
+                self.tend()?;
             }
             if self.inject(&choice)? {
-                let at = Fault::ALL.iter().position(|(fault, ..)| *fault == choice.fault);
-                self.done[at.context("every fault is listed")?] += 1;
+                *self.done.entry(choice.fault).or_default() += 1;
             }
             self.site.wait_for_adopted(&self.own_pids());
         }
@@ -114,9 +106,7 @@ impl SoakTest<'_> {
     fn tend(&mut self) -> Result<()> {
         /// So many timeouts are far longer than all faults can delay one client.
         const TIMEOUTS: u32 = 6;
-        for (process, time) in self.stopped.continue_due(Instant::now()) {
-            self.clients.was_stopped(process, time);
-        }
+        self.go_on(|_, is_due| is_due);
         self.service.tend();
         let stopped = &self.stopped;
         self.clients
@@ -142,14 +132,16 @@ impl SoakTest<'_> {
             Fault::KillClient => self.signal_client(victim, Signal::SIGKILL),
             Fault::TerminateClient => self.signal_client(victim, Signal::SIGTERM),
             Fault::StopClient => match self.clients.victim(victim) {
-                Some(client) => self.stopped.stop(client.process, lasts),
+                Some(client) => self.stopped.stop(client.process, client.has_sessions(), lasts),
                 None => false,
             },
             Fault::KillChild | Fault::StopChild => {
                 let children = self.service.children(&self.own_pids());
                 let count = children.len().max(1) as u64;
                 match children.get((victim % count) as usize) {
-                    Some(&child) if fault == Fault::StopChild => self.stopped.stop(child, lasts),
+                    Some(&child) if fault == Fault::StopChild => {
+                        self.stopped.stop(child, false, lasts)
+                    }
                     Some(child) => child.signal(Signal::SIGKILL),
                     None => false,
                 }
@@ -157,12 +149,12 @@ impl SoakTest<'_> {
             Fault::KillServer => self.service.kill(false, lasts),
             Fault::KillService => self.service.kill(true, lasts),
             Fault::StopServer => match self.service.server() {
-                Some(server) => self.stopped.stop(server.process(), lasts),
+                Some(server) => self.stopped.stop(server.process(), false, lasts),
                 None => false,
             },
             Fault::RestartServer => {
-                if let Some(server) = self.service.server() {
-                    self.stopped.release(server.process());
+                if let Some(server) = self.service.server().map(Server::process) {
+                    self.go_on(|process, _| process == server);
                 }
                 self.service.restart()
             }
@@ -173,10 +165,15 @@ impl SoakTest<'_> {
                 }
                 true
             }
+            // In the common namespace, they may be the queues of others.
+            Fault::RemoveRequestQueue | Fault::RemoveReplyQueue if !self.site.namespace.is_own => {
+                false
+            }
             Fault::RemoveRequestQueue => {
                 Queue::open(self.site.namespace.key).is_ok_and(|queue| queue.remove().is_ok())
             }
             Fault::RemoveReplyQueue => self.remove_reply_queue(victim),
+            Fault::ReplaceFiles => self.replace_files(victim)?,
         })
     }
 
@@ -189,7 +186,7 @@ impl SoakTest<'_> {
         client.killed = signal == Signal::SIGKILL;
         client.terminated = signal == Signal::SIGTERM;
         let process = client.process;
-        self.stopped.release(process);
+        self.go_on(|stopped, _| stopped == process);
         process.signal(signal)
     }
 
@@ -210,11 +207,29 @@ impl SoakTest<'_> {
         queue.remove().is_ok()
     }
 
-    /// Continues everything, and waits until all clients have ended.
-    fn calm_down(&mut self, report: &mut Report) -> Result<()> {
-        for (process, time) in self.stopped.release_all() {
+    /// Continues stopped processes, before another fault hits them or when their time is over.
+    fn go_on(&mut self, which: impl Fn(Process, bool) -> bool) {
+        for (process, time) in self.stopped.go_on(which) {
             self.clients.was_stopped(process, time);
         }
+    }
+
+    /// Replaces the files that a client fetches, and kills the children that send them.
+    fn replace_files(&mut self, victim: u64) -> Result<bool> {
+        let children = self.service.children(&self.own_pids());
+        let Some(client) = self.clients.replace_files(victim)? else { return Ok(false) };
+        for sender in
+            queues_of(client).iter().filter_map(|(queue, _)| queue.status().ok()?.last_sender)
+        {
+            let child = children.iter().find(|child| child.pid == sender.as_raw());
+            child.map(|child| child.signal(Signal::SIGKILL));
+        }
+        Ok(true)
+    }
+
+    /// Continues everything, and waits until all clients have ended.
+    fn calm_down(&mut self, report: &mut Report) -> Result<()> {
+        self.go_on(|_, _| true);
         self.service.come_back();
         // From now on a client needs at most one timeout, and then one fetch.
         let deadline = Instant::now() + self.opts.timeout + DEADLINE / 2;
@@ -226,19 +241,15 @@ impl SoakTest<'_> {
         }
         let tally = &mut self.clients.tally;
         report.row("clients", tally.started);
-        let resumed = tally.resumed;
-        let mib = tally.bytes >> 20;
-        report.row("  completed, and right", format!("{} ({mib} MiB)", tally.completed));
-        report.row("  of these, resumed after a fault", resumed);
-        report.row("  killed by us", tally.killed);
-        report.row("  interrupted by us", tally.terminated);
-        for (line, count) in &tally.failed {
-            report.row("  failed", format!("{count}: {line}"));
+        for (how, count) in &tally.ended {
+            report.row(format!("  {how}"), count);
         }
+        report.row("  written", format!("{} MiB", tally.bytes >> 20));
         report.row("  the longest ran for", format!("{:.1?}", tally.longest));
         report.none("  hung", tally.hung);
         tally.wrong.drain(..).for_each(|wrong| report.wrong(wrong));
-        report.check(tally.completed > 0, || "no client completed".to_owned());
+        let completed = tally.ended.keys().any(|how| how.starts_with("completed"));
+        report.check(completed, || "no client completed".to_owned());
         Ok(())
     }
 
@@ -258,29 +269,17 @@ impl SoakTest<'_> {
             report.row("descriptors of the first and the last server", format!("{first}, {last}"));
             report.check(last <= first, || "descriptors leaked".to_owned());
         }
-        stop(self.site, self.service.into_server().context("the server is back")?, report)
-    }
-}
-
-fn has_unnamed_files(folder: &Path) -> bool {
-    let unnamed = OFlag::O_TMPFILE | OFlag::O_WRONLY;
-    nix::fcntl::open(folder, unnamed, Mode::S_IRUSR).is_ok()
-}
-
-/// Ends the last server and counts what is left.
-fn stop(site: &Site, server: Server, report: &mut Report) -> Result<()> {
-    server.stop();
-    site.count_left(report)?;
-    let left = fs::read_dir(site.copies())?.flatten().filter(|copy| {
+        self.service.into_server().context("the server is back")?.stop();
+        self.site.count_left(report)?;
         // Where there is no O_TMPFILE, a killed client leaves this; open(2).
-        let is_part = copy.file_name().to_string_lossy().ends_with(".part");
-        !is_part || has_unnamed_files(&site.copies())
-    });
-    report.none("files left beside the copies", left.count());
-    let log = site.log();
-    let bad = log.lines().filter(|line| line.contains("ERROR") || line.contains("panicked"));
-    let bad: Vec<_> = bad.collect();
-    report.none("errors in the servers' log", bad.len());
-    bad.iter().take(5).for_each(|line| report.wrong(*line));
-    Ok(())
+        let is_part = |copy: &DirEntry| copy.file_name().to_string_lossy().ends_with(".part");
+        let left =
+            fs::read_dir(self.site.folder("copies"))?.flatten().filter(|copy| !is_part(copy));
+        report.none("files left beside the copies", left.count());
+        let log = self.site.log();
+        for line in log.lines().filter(|line| line.contains("ERROR") || line.contains("panicked")) {
+            report.wrong(format!("in the servers' log: {line}"));
+        }
+        Ok(())
+    }
 }

@@ -6,28 +6,17 @@ use std::process::ExitStatus;
 
 use nix::sys::signal::Signal;
 
-use super::clients::Client;
+use super::clients::{Client, Way};
+use super::files::{Served, are, check_folder};
 
-/// How one client ended.
-#[derive(Debug)]
-pub enum Outcome {
-    /// It succeeded, and the copy is right.
-    Completed { resumed: bool },
-    /// A fault killed it.
-    Killed,
-    /// Our SIGTERM ended it.
-    Terminated,
-    /// It failed with this error, which a fault explains.
-    Failed(String),
-    /// It did what no fault explains.
-    Wrong(String),
-}
-
-/// The fault that explains an error line of a client.
-fn excuse(client: &Client, line: &str) -> Option<&'static str> {
+/// The fault that explains a complaint of a client.
+fn excuse(client: &Client, line: &str, has_begun: bool) -> Option<&'static str> {
     let begins = |beginning: &str| line.starts_with(beginning);
-    if begins("no server: ") {
+    if begins("no server: ") && (!has_begun || !client.retries || client.way == Way::Library) {
         return Some("it began while there was none");
+    }
+    if begins("incomplete: the file changed") && client.file_replaced && client.way == Way::Stdout {
+        return Some("it was replaced, and standard output cannot go back");
     }
     if client.retries {
         return None;
@@ -42,58 +31,67 @@ fn excuse(client: &Client, line: &str) -> Option<&'static str> {
     None
 }
 
-/// Compares what a client reports with its copy.
-pub fn judge(client: &Client, status: ExitStatus, content: &[u8]) -> Outcome {
+/// How a client ended, and how many bytes it wrote. An error: no fault explains it.
+pub fn judge(
+    client: &Client,
+    status: ExitStatus,
+    files: &[&Served],
+) -> Result<(String, u64), String> {
     let errors = fs::read_to_string(&client.errors).unwrap_or_default();
-    let copy = fs::read(&client.copy);
-    let wrong = |what: String| {
-        let (pid, file) = (client.process.pid, client.file);
-        Outcome::Wrong(format!("client {pid}, file-{file}, {status}: {what}: {errors:?}"))
+    let wrong = |what: String| format!("{status}: {what}: {errors:?}: {client:?}");
+    let bytes = check_copy(client, files, status.success()).map_err(wrong)?;
+    let complaints: Vec<_> = errors.lines().filter(|line| !is_report(line)).map(bare).collect();
+    let has_begun = bytes > 0 || errors.contains("verified");
+    let excuses = complaints.iter().map(|line| excuse(client, line, has_begun));
+    let excuses: Option<Vec<_>> = excuses.collect();
+    // Killed by SIGTERM itself: before it handles signals, it has nothing to remove.
+    let how = match (status.code(), status.signal().map(Signal::try_from)) {
+        (Some(0), _) if complaints.is_empty() => {
+            let parts = if errors.contains(" parts") { ", in parts" } else { "" };
+            format!("completed, and right: {}{parts}", client.fetches())
+        }
+        (_, Some(Ok(Signal::SIGKILL))) if client.killed => "killed by us".to_owned(),
+        (Some(130), _) | (_, Some(Ok(Signal::SIGTERM))) if client.terminated => {
+            "interrupted by us".to_owned()
+        }
+        (Some(1 | 2), _) => match (excuses.as_deref(), complaints.last()) {
+            (Some([.., why]), Some(line)) => format!("failed: {line} [{why}]"),
+            _ => return Err(wrong("it failed without need".to_owned())),
+        },
+        _ => return Err(wrong("it ended without need".to_owned())),
     };
-    if status.success() {
-        return match copy {
-            Ok(copy) if copy == content => {
-                Outcome::Completed { resumed: errors.contains(" parts") }
-            }
-            Ok(copy) => wrong(differs(&copy, content)),
-            Err(error) => wrong(format!("it claims success, but its copy: {error}")),
-        };
+    Ok((how, bytes))
+}
+
+/// Checks what a client wrote, and returns how many bytes that is.
+fn check_copy(client: &Client, files: &[&Served], whole: bool) -> Result<u64, String> {
+    if client.way.is_into_folder() {
+        return check_folder(&client.copy, files, whole);
     }
-    if let Ok(copy) = copy {
+    match fs::read(&client.copy) {
         // The file of -o is complete: the client can die between naming it and its exit.
-        let may_be = if client.to_file { copy == content } else { content.starts_with(&copy) };
-        if !may_be {
-            return wrong(differs(&copy, content));
+        Ok(bytes) if are(&bytes, files, whole || client.way == Way::Output) => {
+            Ok(bytes.len() as u64)
         }
-    }
-    if client.killed && status.signal() == Some(Signal::SIGKILL as i32) {
-        return Outcome::Killed;
-    }
-    // Killed by the signal itself: before it handles signals, it has nothing to remove.
-    let by_signal = status.code() == Some(130) || status.signal() == Some(Signal::SIGTERM as i32);
-    if client.terminated && by_signal {
-        return Outcome::Terminated;
-    }
-    let line = what_it_said(&errors, client.file);
-    match excuse(client, &line) {
-        Some(why) if matches!(status.code(), Some(1 | 2)) => {
-            Outcome::Failed(format!("{line} [{why}]"))
-        }
-        _ => wrong("it failed without need".to_owned()),
+        Ok(bytes) => Err(format!("WRONG BYTES: {} bytes", bytes.len())),
+        Err(_) if !whole => Ok(0),
+        Err(error) => Err(format!("it claims success, but its copy: {error}")),
     }
 }
 
-fn differs(copy: &[u8], content: &[u8]) -> String {
-    let at = copy.iter().zip(content).position(|(one, other)| one != other);
-    let (has, should) = (copy.len(), content.len());
-    format!("WRONG BYTES: {has} bytes instead of {should}, first difference at {at:?}")
+/// Whether a line of standard error is no complaint, or says only how many there were.
+fn is_report(line: &str) -> bool {
+    ["verified", ": warning: the file changed"].iter().any(|report| line.contains(report))
+        || ["/s", "missing"].iter().any(|end| line.ends_with(end))
 }
 
-/// The last line, without the program's and the file's name, and the key.
-fn what_it_said(errors: &str, file: usize) -> String {
-    let line = errors.lines().last().unwrap_or("nothing");
-    let line = line.strip_prefix("mqfs-client: ").unwrap_or(line);
-    let line = line.strip_prefix(&format!("/file-{file}: ")).unwrap_or(line);
+/// A line without the program's and the file's name, and the key.
+fn bare(line: &str) -> String {
+    let line = line.split_once(": ").map_or(line, |(_program, rest)| rest);
+    let line = match line.split_once(": ") {
+        Some((path, rest)) if path.starts_with('/') => rest,
+        _ => line,
+    };
     match line.split_once("0x51") {
         Some((before, after)) => format!("{before}KEY{}", after.get(6..).unwrap_or("")),
         None => line.to_owned(),

@@ -12,19 +12,14 @@ use crate::site::{DEADLINE, Site, own_pid};
 #[derive(Debug)]
 pub struct Service<'a> {
     site: &'a Site,
-    state: State,
+    /// If there is none, when the next one comes.
+    server: Result<Server, Instant>,
     leaving: Vec<(Server, Instant)>,
     reapers: Vec<Running>,
     pub started: usize,
     /// The descriptors of the first server before any request; None where we may not look.
     pub descriptors: Option<usize>,
     pub wrong: Vec<String>,
-}
-
-#[derive(Debug)]
-enum State {
-    Up(Server),
-    AwayUntil(Instant),
 }
 
 /// How long a server lets its children finish.
@@ -34,23 +29,16 @@ impl<'a> Service<'a> {
     pub fn start(site: &'a Site) -> Self {
         let server = start(site);
         let descriptors = descriptors(server.pid());
-        let state = State::Up(server);
         let (leaving, reapers, wrong) = (Vec::new(), Vec::new(), Vec::new());
-        Self { site, state, leaving, reapers, started: 1, descriptors, wrong }
+        Self { site, server: Ok(server), leaving, reapers, started: 1, descriptors, wrong }
     }
 
     pub fn server(&self) -> Option<&Server> {
-        match &self.state {
-            State::Up(server) => Some(server),
-            State::AwayUntil(_) => None,
-        }
+        self.server.as_ref().ok()
     }
 
     pub fn into_server(self) -> Option<Server> {
-        match self.state {
-            State::Up(server) => Some(server),
-            State::AwayUntil(_) => None,
-        }
+        self.server.ok()
     }
 
     fn servers(&self) -> impl Iterator<Item = &Server> {
@@ -72,28 +60,28 @@ impl<'a> Service<'a> {
 
     /// Kills the server; the next one comes after a while.
     pub fn kill(&mut self, with_children: bool, away: Duration) -> bool {
-        let State::Up(server) = &mut self.state else { return false };
+        let Ok(server) = &mut self.server else { return false };
         server.leave_key();
         if with_children {
             server.kill_with_children();
         } else {
             server.running().kill();
         }
-        self.state = State::AwayUntil(Instant::now() + away);
+        self.server = Err(Instant::now() + away);
         true
     }
 
     /// Asks the server to stop, and starts the next one as soon as it gives back the key.
     pub fn restart(&mut self) -> bool {
-        let State::Up(server) = &mut self.state else { return false };
+        let Ok(server) = &mut self.server else { return false };
         server.leave_key();
         server.signal(Signal::SIGTERM);
         let key = self.site.namespace.key;
         let is_held = || Lock::open(key).is_ok_and(|lock| lock.is_held() == Ok(true));
         wait_until("the server gives back its key", || !is_held());
-        let next = State::Up(start(self.site));
+        let next = Ok(start(self.site));
         self.started += 1;
-        if let State::Up(server) = std::mem::replace(&mut self.state, next) {
+        if let Ok(server) = std::mem::replace(&mut self.server, next) {
             self.leaving.push((server, Instant::now() + DRAIN + DEADLINE));
         }
         true
@@ -105,9 +93,7 @@ impl<'a> Service<'a> {
 
     /// Starts the server if it is time, and collects servers and reapers that have ended.
     pub fn tend(&mut self) {
-        if let State::AwayUntil(until) = self.state
-            && until <= Instant::now()
-        {
+        if self.server.as_ref().is_err_and(|&until| until <= Instant::now()) {
             self.come_back();
         }
         let wrong = &mut self.wrong;
@@ -131,8 +117,8 @@ impl<'a> Service<'a> {
     }
 
     pub fn come_back(&mut self) {
-        if let State::AwayUntil(_) = self.state {
-            self.state = State::Up(start(self.site));
+        if self.server.is_err() {
+            self.server = Ok(start(self.site));
             self.started += 1;
         }
     }
@@ -148,5 +134,7 @@ impl<'a> Service<'a> {
 
 fn start(site: &Site) -> Server {
     let drain = format!("{}s", DRAIN.as_secs());
-    site.server(&["--drain-timeout", &drain, "--reap-interval", "1s"])
+    // So few children that sessions must make way: the keepers hold five.
+    let limits = ["--max-children", "12", "--idle-timeout", "1s"];
+    site.server(&[&["--drain-timeout", &drain, "--reap-interval", "1s"], &limits[..]].concat())
 }

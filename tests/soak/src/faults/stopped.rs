@@ -31,35 +31,30 @@ impl Stopped {
         self.processes.iter().any(|stopped| stopped.process == process)
     }
 
-    /// Stops a process for a time. False if it ended before.
-    pub fn stop(&mut self, process: Process, lasts: Duration) -> bool {
+    /// Stops a process for a time. False if it ended before. The server may end an idle session and
+    /// remove its queue, so of sessions only queues with messages are watched.
+    pub fn stop(&mut self, process: Process, has_sessions: bool, lasts: Duration) -> bool {
         if self.holds(process) || !process.freeze() {
             return false;
         }
-        let (since, queues) = (Instant::now(), queues_of(process));
+        let (since, mut queues) = (Instant::now(), queues_of(process));
+        let may_be_idle = |queue: Queue| queue.status().is_ok_and(|status| status.messages <= 1);
+        queues.retain(|(queue, _)| !has_sessions || !may_be_idle(*queue));
         self.watched += queues.len();
         self.processes.push(StoppedProcess { process, since, until: since + lasts, queues });
         true
     }
 
-    /// Continues the processes whose time is up. Returns how long each was stopped.
-    pub fn continue_due(&mut self, now: Instant) -> Vec<(Process, Duration)> {
-        let (due, rest) = self.processes.drain(..).partition(|stopped| stopped.until <= now);
+    /// Continues the processes that `which` chooses; it is told whose time is over. Returns for how
+    /// long each was stopped.
+    pub fn go_on(&mut self, which: impl Fn(Process, bool) -> bool) -> Vec<(Process, Duration)> {
+        let now = Instant::now();
+        let (chosen, rest) = self
+            .processes
+            .drain(..)
+            .partition(|stopped| which(stopped.process, stopped.until <= now));
         self.processes = rest;
-        due.into_iter().map(|stopped| self.go_on(stopped)).collect()
-    }
-
-    /// Continues a process early, before another fault hits it.
-    pub fn release(&mut self, process: Process) {
-        if let Some(at) = self.processes.iter().position(|stopped| stopped.process == process) {
-            let stopped = self.processes.swap_remove(at);
-            self.go_on(stopped);
-        }
-    }
-
-    pub fn release_all(&mut self) -> Vec<(Process, Duration)> {
-        let all: Vec<_> = self.processes.drain(..).collect();
-        all.into_iter().map(|stopped| self.go_on(stopped)).collect()
+        chosen.into_iter().map(|stopped| self.continue_one(stopped)).collect()
     }
 
     /// No longer watches a queue, which we remove ourselves.
@@ -69,7 +64,7 @@ impl Stopped {
         }
     }
 
-    fn go_on(&mut self, stopped: StoppedProcess) -> (Process, Duration) {
+    fn continue_one(&mut self, stopped: StoppedProcess) -> (Process, Duration) {
         let StoppedProcess { process, since, queues, .. } = stopped;
         // Look before it goes on: a dead process may rightly lose its queue.
         if process.lives() {

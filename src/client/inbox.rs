@@ -1,0 +1,198 @@
+//! The messages of one reply queue, as the parts of answers.
+
+use sysv_ipc::{MessageBuffer, QueueLimits};
+
+use super::error::{Cause, Error};
+use super::reply_watch::WatchedQueue;
+use crate::sys::AdaptiveSpin;
+use crate::wire::{Failure, FrameHeader, FrameType, MAX_REPLY, Malformed};
+
+/// Receives the messages of one reply queue. Outside a session, each part of the answer is a
+/// message; in a session, the DATA of all messages are a stream of frames.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    pub(super) queue: WatchedQueue,
+    /// The DATA of one message or several.
+    buffer: MessageBuffer,
+    /// How many of its bytes were taken.
+    taken: usize,
+    /// What comes after those bytes.
+    pending: Option<Result<FrameType, Error>>,
+    /// How many bytes are left of the current DATA frame.
+    left: usize,
+    /// The text of the last part that is not DATA.
+    text: Vec<u8>,
+    spin: AdaptiveSpin,
+    received: u64,
+}
+
+impl Inbox {
+    /// With less room than this in the buffer, receiving another message is not worth a try.
+    const WORTHWHILE_ROOM: usize = 8 << 10;
+
+    /// The largest message to accept. `kernel.msgmax` may let a plain server send larger ones.
+    const MAX_MESSAGE: usize = 1 << 20;
+
+    /// An answer of more bytes than this may take longer than its child lives.
+    const LONG_ANSWER: u64 = 8 << 10;
+
+    /// Waits for the first message. A request that was refused fails here.
+    pub(super) fn begin(queue: WatchedQueue) -> Result<Self, Error> {
+        let msgmax = QueueLimits::current()?.msgmax;
+        let mut inbox = Self {
+            queue,
+            buffer: MessageBuffer::with_capacity(msgmax.clamp(MAX_REPLY, Self::MAX_MESSAGE)),
+            taken: 0,
+            pending: None,
+            left: 0,
+            text: Vec::new(),
+            spin: AdaptiveSpin::default(),
+            received: 0,
+        };
+        inbox.receive()?;
+        match &inbox.pending {
+            Some(Ok(FrameType::Failure)) => Err(inbox.failure()),
+            Some(Err(error)) => Err(error.clone()),
+            _ => Ok(inbox),
+        }
+    }
+
+    pub(super) fn is_session(&self) -> bool {
+        self.queue.is_session()
+    }
+
+    /// Waits for the next part of the answer to the question with this number. Of DATA, some bytes
+    /// are there then; of other parts, all the text.
+    pub(super) fn next(&mut self, question: u16) -> Result<FrameType, Error> {
+        if !self.is_session() {
+            return self.fill();
+        }
+        while self.left == 0 {
+            let mut header = [0; FrameHeader::SIZE];
+            self.read_exact(&mut header)?;
+            let header = FrameHeader::decode(&header)?;
+            if header.question != question && header.frame_type != FrameType::Farewell {
+                return Err(Error::corrupt("an answer to another question"));
+            }
+            if header.frame_type != FrameType::Data {
+                let mut text = std::mem::take(&mut self.text);
+                text.resize(header.length as usize, 0);
+                let read = self.read_exact(&mut text);
+                self.text = text;
+                return read.map(|()| header.frame_type);
+            }
+            self.left = header.length as usize;
+        }
+        self.fill()
+    }
+
+    /// The bytes of the current DATA that are there.
+    pub(super) fn bytes(&self) -> &[u8] {
+        let bytes = &self.buffer.text()[self.taken..];
+        if self.is_session() { &bytes[..self.left.min(bytes.len())] } else { bytes }
+    }
+
+    pub(super) fn consume(&mut self, count: usize) {
+        let count = count.min(self.bytes().len());
+        self.taken += count;
+        self.left = self.left.saturating_sub(count);
+    }
+
+    /// The text of the last part that is not DATA.
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// What the last part says, a FAILURE.
+    pub(super) fn failure(&self) -> Error {
+        Failure::decode(&self.text).into()
+    }
+
+    /// Makes the last part the next one again.
+    pub(super) fn put_back(&mut self, part: FrameType) {
+        self.pending = Some(Ok(part));
+    }
+
+    /// Whether everything that arrived was taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.taken == self.buffer.text().len() && self.pending.is_none()
+    }
+
+    /// Receives until there are bytes of DATA or, outside a session, another part.
+    fn fill(&mut self) -> Result<FrameType, Error> {
+        while self.taken == self.buffer.text().len() {
+            match self.pending.take() {
+                None => self.receive()?,
+                Some(Ok(_)) if self.is_session() => {
+                    return Err(Error::corrupt("a message that is no part of the stream"));
+                }
+                Some(next) => return next,
+            }
+        }
+        Ok(FrameType::Data)
+    }
+
+    fn read_exact(&mut self, mut to: &mut [u8]) -> Result<(), Error> {
+        while !to.is_empty() {
+            self.fill()?;
+            let bytes = &self.buffer.text()[self.taken..];
+            let count = bytes.len().min(to.len());
+            to[..count].copy_from_slice(&bytes[..count]);
+            self.taken += count;
+            to = &mut to[count..];
+        }
+        Ok(())
+    }
+
+    /// Waits for a message, and takes those that already wait behind it, so that the server refills
+    /// the queue while the reader uses the bytes.
+    fn receive(&mut self) -> Result<(), Error> {
+        self.buffer.truncate(0);
+        self.taken = 0;
+        match self.spin.attempt(|| self.queue.try_receive(&mut self.buffer)) {
+            Some(outcome) => outcome?,
+            None => self.queue.receive(&mut self.buffer)?,
+        }
+        // A server removes the queue of a session that is idle. Then its id may be given to another
+        // user's queue, and anyone could answer there.
+        if self.is_session() && self.queue.is_lost() {
+            return Err(Cause::QueueRemoved.into());
+        }
+        self.take(0);
+        while self.pending.is_none() && self.buffer.has_room_for(Self::WORTHWHILE_ROOM) {
+            let at = self.buffer.text().len();
+            match self.queue.try_receive(&mut self.buffer) {
+                None => break,
+                Some(Ok(())) => self.take(at),
+                Some(Err(error)) => self.pending = Some(Err(error)),
+            }
+        }
+        self.received += self.buffer.text().len() as u64;
+        if self.received > Self::LONG_ANSWER {
+            // Identify it while it is alive: the reader of the bytes may take its time.
+            self.queue.identify_child();
+        }
+        Ok(())
+    }
+
+    /// Interprets the message whose text begins at `at`. Only DATA stays in the buffer.
+    fn take(&mut self, at: usize) {
+        let number = self.buffer.mtype().get();
+        let part = FrameType::of(number);
+        if part == Ok(FrameType::Data) {
+            return;
+        }
+        self.text.clear();
+        self.text.extend_from_slice(&self.buffer.text()[at..]);
+        self.buffer.truncate(at);
+        self.pending = Some(match part {
+            Ok(FrameType::Failure) => match self.failure() {
+                // In a session, it is the request that has failed.
+                error if self.is_session() || error.is_retryable() => Err(error),
+                _ => Ok(FrameType::Failure),
+            },
+            Ok(FrameType::Farewell) => Err(Malformed::Type(number).into()),
+            part => part.map_err(Error::from),
+        });
+    }
+}

@@ -1,0 +1,176 @@
+//! The entries of a directory, sorted by the bytes of their names, in a limited amount of memory.
+//!
+//! A server sends them in the order of its file system. Those that do not fit are forgotten, and
+//! the directory is listed again for them.
+
+use std::collections::BTreeMap;
+
+use super::error::Error;
+use super::metadata::Metadata;
+use super::pipeline::Pipeline;
+use super::session::Step;
+use crate::wire::{Entry, Malformed};
+
+/// Entries of a directory that were listed, and not taken yet. `T` is what is kept of each.
+#[derive(Debug)]
+pub(super) struct Listing<T> {
+    entries: BTreeMap<Box<[u8]>, (T, usize)>,
+    /// About how many bytes they take.
+    size: usize,
+    /// The name that was taken last.
+    after: Box<[u8]>,
+    /// Whether more entries come after those.
+    is_cut: bool,
+}
+
+impl<T> Listing<T> {
+    /// About how many bytes an entry takes in addition to its name and to what is kept of it.
+    const OVERHEAD: usize = 48 + size_of::<T>();
+
+    pub(super) fn new() -> Self {
+        Self { entries: BTreeMap::new(), size: 0, after: Box::default(), is_cut: false }
+    }
+
+    /// Takes the next entry.
+    pub(super) fn take(&mut self) -> Option<(Box<[u8]>, T)> {
+        let (name, (kept, size)) = self.entries.pop_first()?;
+        self.size -= size;
+        self.after.clone_from(&name);
+        Some((name, kept))
+    }
+
+    /// Whether the directory must be listed again to get the next entry.
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.entries.is_empty() && self.is_cut
+    }
+
+    /// About how many bytes the entries take.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Forgets the entries that were not taken.
+    pub(super) fn forget(&mut self) {
+        self.is_cut |= !self.entries.is_empty();
+        self.entries.clear();
+        self.size = 0;
+    }
+
+    /// Adds an entry, and forgets the last ones if there are too many. `more` is the number of
+    /// bytes on the heap that belong to it.
+    fn add(&mut self, name: &[u8], kept: T, more: usize, most: usize) {
+        if name <= &self.after[..] {
+            return;
+        }
+        // A file that is removed and made again meanwhile may come twice: readdir(3).
+        let size = name.len() + more + Self::OVERHEAD;
+        if let Some((_, old)) = self.entries.insert(name.into(), (kept, size)) {
+            self.size -= old;
+        }
+        self.size += size;
+        while self.size > most
+            && self.entries.len() > 1
+            && let Some((_, (_, size))) = self.entries.pop_last()
+        {
+            self.size -= size;
+            self.is_cut = true;
+        }
+    }
+
+    /// Receives the answer to a question that lists the directory. It keeps the entries after those
+    /// that were taken, as far as they fit into `most` bytes. Returns what the directory is.
+    pub(super) fn receive(
+        &mut self,
+        pipeline: &mut Pipeline,
+        most: usize,
+        keep: impl Fn(&Entry<'_>) -> (T, usize),
+    ) -> Result<Metadata, Error> {
+        let (mut directory, mut bytes) = (None, Vec::new());
+        loop {
+            match pipeline.next()? {
+                Step::Begun => {
+                    directory = pipeline.entry().map(|entry| Metadata(entry.stat));
+                    self.entries.clear();
+                    (self.size, self.is_cut) = (0, false);
+                    bytes.clear();
+                }
+                Step::Bytes => {
+                    bytes.extend_from_slice(pipeline.bytes());
+                    pipeline.consume(usize::MAX);
+                    let added = self.add_all(&bytes, most, &keep);
+                    let rest = added.map_err(|error| pipeline.fail(error))?;
+                    bytes.drain(..bytes.len() - rest);
+                }
+                Step::Ended(_) => break,
+            }
+        }
+        let wrong = match directory {
+            _ if !bytes.is_empty() => "the bytes end within an entry",
+            Some(metadata) if metadata.is_dir() => return Ok(metadata),
+            _ => "a listing of what is no directory",
+        };
+        Err(pipeline.fail(Error::corrupt(wrong)))
+    }
+
+    /// Adds the entries that are complete, and returns how many bytes are left.
+    fn add_all(
+        &mut self,
+        mut bytes: &[u8],
+        most: usize,
+        keep: impl Fn(&Entry<'_>) -> (T, usize),
+    ) -> Result<usize, Error> {
+        loop {
+            let entry = match Entry::decode(bytes) {
+                Ok(entry) => entry,
+                Err(Malformed::TooShort) => return Ok(bytes.len()),
+                Err(malformed) => return Err(malformed.into()),
+            };
+            if !is_entry_name(entry.name) {
+                return Err(Error::corrupt("a name that no entry can have"));
+            }
+            let (kept, more) = keep(&entry);
+            self.add(entry.name, kept, more, most);
+            bytes = &bytes[entry.encoded_len()..];
+        }
+    }
+}
+
+/// Whether a directory can have an entry of this name: a server may send other names.
+pub(super) fn is_entry_name(name: &[u8]) -> bool {
+    let has_bad_byte = || name.iter().any(|&byte| byte == 0 || byte == b'/');
+    !matches!(name, b"" | b"." | b"..") && name.len() <= 255 && !has_bad_byte()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_come_sorted_whatever_fits_into_memory() {
+        let names: Vec<_> = (0..500).map(|n| format!("{}-{n}", n * 7919 % 500)).collect();
+        let mut sorted = names.clone();
+        sorted.sort();
+        for most in [1, 500, 10_000, 1 << 20] {
+            for forgets in [false, true] {
+                let (mut listing, mut found) = (Listing::new(), Vec::new());
+                loop {
+                    listing.is_cut = false;
+                    for name in &names {
+                        listing.add(name.as_bytes(), (), 0, most);
+                        assert!(listing.size() <= most.max(64), "{most}");
+                    }
+                    while let Some((name, ())) = listing.take() {
+                        found.push(String::from_utf8(name.into()).unwrap());
+                        if forgets && found.len() % 7 == 0 {
+                            listing.forget();
+                        }
+                    }
+                    if !listing.is_incomplete() {
+                        break;
+                    }
+                }
+                assert_eq!(found, sorted, "{most} {forgets}");
+            }
+        }
+    }
+}

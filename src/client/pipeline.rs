@@ -1,0 +1,352 @@
+//! Questions that are asked ahead of the answers, and the answers in the order of the questions.
+//!
+//! If a server or its child dies, the unanswered questions are asked again. A file that had arrived
+//! in part comes again from its beginning: the bytes that the reader already has are compared with
+//! it by their checksum, and left out.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+
+use super::dir_entry::DirEntry;
+use super::error::{Cause, Error};
+use super::planned::{Base, PlannedQuestion};
+use super::requester::{Ending, Requester};
+use super::session::{Answer, Session, Step};
+use super::tally::Tally;
+use crate::wire::{Entry, Kind, Operation, Range};
+
+/// Questions and their answers.
+#[derive(Debug)]
+pub(super) struct Pipeline {
+    requester: Requester,
+    /// Whether to ask in a session. If not, every question has a request of its own.
+    in_session: bool,
+    session: Option<Session>,
+    state: SessionState,
+    /// How the session before ended.
+    ending: Ending,
+    /// The questions whose answers have not ended.
+    questions: VecDeque<PlannedQuestion>,
+    /// How many of them were asked.
+    asked: usize,
+    /// Whether the reader knows that the first of their answers has begun.
+    has_begun: bool,
+    /// What the reader has of that answer, while it comes again.
+    partial: Option<Tally>,
+    /// What arrived of the last answer that ended.
+    last: Tally,
+    /// In how many parts the current or last answer came.
+    parts: u32,
+    /// Why the last answer did not come, unless it is a FAILURE.
+    failed: Option<Error>,
+}
+
+#[derive(Debug)]
+enum SessionState {
+    New,
+    /// It has answered all before, and nothing since: its child may have left it.
+    Idle,
+    Answering,
+}
+
+impl Pipeline {
+    /// Questions that are asked in a session if the client's options say so.
+    pub(super) fn new(requester: Requester) -> Self {
+        Self {
+            in_session: requester.uses_sessions(),
+            requester,
+            session: None,
+            state: SessionState::New,
+            ending: Ending::None,
+            questions: VecDeque::new(),
+            asked: 0,
+            has_begun: false,
+            partial: None,
+            last: Tally::default(),
+            parts: 1,
+            failed: None,
+        }
+    }
+
+    /// Asks in a session, whatever the options say.
+    pub(super) fn in_session(mut self) -> Self {
+        self.in_session = true;
+        self
+    }
+
+    /// Adds a question behind the others.
+    pub(super) fn push(&mut self, planned: PlannedQuestion) {
+        self.questions.push_back(planned);
+    }
+
+    /// Adds a question before the others. No answer may have begun.
+    pub(super) fn push_front(&mut self, planned: PlannedQuestion) {
+        self.questions.push_front(planned);
+    }
+
+    pub(super) fn has_questions(&self) -> bool {
+        !self.questions.is_empty()
+    }
+
+    /// Makes the directory that was just entered the base of later questions.
+    pub(super) fn set_base(&mut self, base: &Arc<Base>) {
+        if let Some(session) = &mut self.session {
+            session.set_base(base);
+        }
+    }
+
+    /// Waits for the next step of the answer to the first question. After its end, the next
+    /// question is the first. An error is the end of the answer too: its FAILURE, or
+    /// [`check`](Self::check) fails as well, since it could not be asked for, or not to its end.
+    pub(super) fn next(&mut self) -> Answer {
+        self.failed = None;
+        let error = loop {
+            if self.session.is_none()
+                && let Err(error) = self.connect()
+            {
+                break error;
+            }
+            match self.step() {
+                Ok(Some(answer)) => return answer,
+                Ok(None) => {}
+                Err(error) => {
+                    if let Err(error) = self.lose(error) {
+                        break error;
+                    }
+                }
+            }
+        };
+        self.end_answer();
+        Err(self.fail(error))
+    }
+
+    /// Waits for an answer that has no bytes.
+    pub(super) fn next_entry(&mut self) -> Result<DirEntry, Error> {
+        let mut found = None;
+        loop {
+            match self.next()? {
+                Step::Begun => found = self.entry().as_ref().map(DirEntry::of),
+                Step::Bytes => return Err(Error::corrupt("bytes that belong to no file")),
+                Step::Ended(_) => return found.ok_or(Error::corrupt("no entry for the path")),
+            }
+        }
+    }
+
+    /// Gives up the session because of an error.
+    pub(super) fn fail(&mut self, error: Error) -> Error {
+        self.drop_session();
+        self.requester.restore_retries();
+        self.failed = Some(error.clone());
+        error
+    }
+
+    /// Fails if the last answer did not come, and not because of a FAILURE.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Takes an idle session, or asks for a new one.
+    fn connect(&mut self) -> Result<(), Error> {
+        let Some(first) = self.questions.front() else {
+            return Err(Error::corrupt("nothing was asked"));
+        };
+        let ending = mem::take(&mut self.ending);
+        self.state = SessionState::New;
+        if self.in_session
+            && !matches!(ending, Ending::Lost(_))
+            && let Some(session) = self.requester.pool.take()
+        {
+            (self.session, self.state) = (Some(session), SessionState::Idle);
+            return Ok(());
+        }
+        self.session = Some(self.requester.ask(first, self.in_session, ending)?);
+        self.asked = usize::from(first.base.is_none());
+        Ok(())
+    }
+
+    /// Notes that the session was lost. An error that another one cannot mend is returned.
+    fn lose(&mut self, error: Error) -> Result<(), Error> {
+        let is_between_answers = !self.has_begun;
+        let tally = self.session.take().map(|session| session.tally.clone()).unwrap_or_default();
+        self.asked = 0;
+        if !self.has_begun || !self.is_fetch() || tally.bytes == 0 && self.partial.is_none() {
+            self.has_begun = false;
+        } else if self.partial.is_none() {
+            self.partial = Some(tally);
+        }
+        if !error.is_retryable() {
+            return Err(error);
+        }
+        // A session may end between two answers, even while we ask. But a server that ends each at
+        // once is no better than one that dies.
+        let was_sent_away = match (&self.state, &error.0) {
+            (SessionState::Idle, _) | (SessionState::Answering, Cause::SentAway) => true,
+            (SessionState::Answering, Cause::QueueRemoved) => is_between_answers,
+            _ => false,
+        };
+        self.ending = if was_sent_away { Ending::SentAway } else { Ending::Lost(error) };
+        Ok(())
+    }
+
+    /// Whether the current answer is a file.
+    fn is_fetch(&self) -> bool {
+        matches!(
+            self.questions.front(),
+            Some(PlannedQuestion { operation: Operation::Fetch(_), .. })
+        )
+    }
+
+    /// Asks as many questions as there is room for.
+    fn ask_ahead(&mut self) -> Result<(), Error> {
+        let Some(session) = &mut self.session else { return Ok(()) };
+        while let Some(planned) = self.questions.get(self.asked) {
+            match session.ask(planned) {
+                Ok(true) => self.asked += 1,
+                Ok(false) => break,
+                // It fails again when its turn comes.
+                Err(_) if self.asked > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a step, if the reader will not notice it.
+    fn step(&mut self) -> Result<Option<Answer>, Error> {
+        self.ask_ahead()?;
+        let Some(session) = &mut self.session else { return Ok(None) };
+        let Some(answer) = session.next()? else { return Ok(None) };
+        match answer {
+            Ok(Step::Begun) => {
+                self.check_beginning()?;
+                self.state = SessionState::Answering;
+                if self.partial.is_some() {
+                    return Ok(None);
+                }
+                (self.has_begun, self.parts) = (true, 1);
+                Ok(Some(answer))
+            }
+            Ok(Step::Bytes) if self.partial.is_some() => Ok(self.leave_out()),
+            Ok(Step::Bytes) => {
+                // A listing begins anew after every loss, so its bytes are no progress.
+                if self.is_fetch() {
+                    self.requester.restore_retries();
+                }
+                Ok(Some(answer))
+            }
+            Ok(Step::Ended(_)) if self.partial.is_some() => Ok(Some(self.end_changed())),
+            Ok(Step::Ended(_)) | Err(_) => {
+                self.requester.restore_retries();
+                self.end_answer();
+                Ok(Some(answer))
+            }
+        }
+    }
+
+    fn check_beginning(&self) -> Result<(), Error> {
+        let operation = self.questions.front().map(|planned| planned.operation);
+        let wrong = match (operation, self.entry()) {
+            (Some(Operation::Fetch(_)), Some(entry)) if entry.stat.kind != Kind::Regular => {
+                "not a regular file"
+            }
+            (Some(Operation::Fetch(range)), Some(entry)) if entry.offset != range.offset => {
+                "it begins at the wrong place"
+            }
+            (Some(Operation::Fetch(Range::WHOLE)), None) | (_, Some(_)) => return Ok(()),
+            (_, None) => return Err(Cause::PlainServer.into()),
+        };
+        Err(Error::corrupt(wrong))
+    }
+
+    /// Leaves out bytes that the reader already has, if they are the same.
+    fn leave_out(&mut self) -> Option<Answer> {
+        let (session, partial) = (self.session.as_mut()?, self.partial.as_ref()?);
+        let left = usize::try_from(partial.bytes - session.tally.bytes).unwrap_or(usize::MAX);
+        session.consume(left.min(session.bytes().len()));
+        if session.tally.bytes < partial.bytes {
+            return None;
+        }
+        if session.tally.checksum() != partial.checksum() {
+            return Some(self.end_changed());
+        }
+        self.partial = None;
+        self.parts += 1;
+        None
+    }
+
+    /// Ends an answer whose beginning is no longer what the reader has.
+    fn end_changed(&mut self) -> Answer {
+        self.end_answer();
+        self.ending = Ending::SentAway; // its server may be dead
+        self.drop_session();
+        Err(Cause::FileChanged.into())
+    }
+
+    fn end_answer(&mut self) {
+        self.last = match (self.partial.take(), &self.session) {
+            (Some(partial), _) => partial,
+            (None, Some(session)) => session.tally.clone(),
+            (None, None) => Tally::default(),
+        };
+        self.has_begun = false;
+        self.questions.pop_front();
+        self.asked = self.asked.saturating_sub(1);
+        self.state = if self.asked == 0 { SessionState::Idle } else { SessionState::Answering };
+        if self.session.as_ref().is_some_and(|session| !session.is_session()) {
+            self.drop_session();
+        }
+    }
+
+    fn drop_session(&mut self) {
+        (self.session, self.asked) = (None, 0);
+    }
+
+    /// Lets other transfers have the session, if nothing more was asked.
+    pub(super) fn release(&mut self) {
+        if let Some(session) = self.session.take_if(|session| session.is_idle())
+            && self.requester.uses_sessions()
+        {
+            self.requester.pool.put(session);
+        }
+    }
+
+    /// What the server says about the file whose answer has just begun. None from a plain server.
+    pub(super) fn entry(&self) -> Option<Entry<'_>> {
+        self.session.as_ref()?.entry()
+    }
+
+    /// The bytes of the answer that are there.
+    pub(super) fn bytes(&self) -> &[u8] {
+        match &self.session {
+            Some(session) if self.has_begun && self.partial.is_none() => session.bytes(),
+            _ => &[],
+        }
+    }
+
+    pub(super) fn consume(&mut self, count: usize) {
+        if let Some(session) = &mut self.session {
+            session.consume(count);
+        }
+    }
+
+    /// What the reader has of the current answer, or of the last one.
+    pub(super) fn tally(&self) -> &Tally {
+        match (&self.partial, &self.session) {
+            (Some(partial), _) => partial,
+            (None, Some(session)) if self.has_begun => &session.tally,
+            _ => &self.last,
+        }
+    }
+
+    /// In how many parts the current or last answer came.
+    pub(super) fn parts(&self) -> u32 {
+        self.parts
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.release();
+    }
+}

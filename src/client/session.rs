@@ -1,0 +1,267 @@
+//! A conversation in one reply queue: the question in the request, and in a session more of them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sysv_ipc::{MessageBuffer, SendError};
+
+use super::error::{Cause, Error};
+use super::inbox::Inbox;
+use super::planned::{Base, Entered, PlannedQuestion, check_path};
+use super::reply_watch::WatchedQueue;
+use super::tally::Tally;
+use crate::wire::{
+    Entry, FrameType, Lease, MAX_PATH, MAX_UNANSWERED, QUESTION_TYPE, Question, Trailer,
+    decode_farewell,
+};
+
+/// A conversation in one reply queue.
+#[derive(Debug)]
+pub(super) struct Session {
+    inbox: Inbox,
+    /// What was asked, and whose answer has not ended.
+    asked: VecDeque<Asked>,
+    /// How many bytes of questions that is, and how many it may be.
+    unanswered: usize,
+    max_unanswered: usize,
+    answered: u64,
+    entered: Option<Entered>,
+    /// Whether the first of those answers has begun.
+    has_begun: bool,
+    /// Whether the answer has a META, so that its END must have a trailer.
+    is_extended: bool,
+    /// What was taken of the current answer, or of the last one.
+    pub(super) tally: Tally,
+    used_at: Instant,
+    encoded: Vec<u8>,
+    message: MessageBuffer,
+}
+
+#[derive(Debug)]
+struct Asked {
+    bytes: usize,
+    /// Set if the question only enters a directory: its answer is not for the reader.
+    enters: Option<Entered>,
+}
+
+/// The next step of an answer, or the FAILURE that ends it.
+pub(super) type Answer = Result<Step, Error>;
+
+/// What comes next of an answer.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// It begins: see [`Session::entry`].
+    Begun,
+    /// There are bytes of it.
+    Bytes,
+    /// It has ended, and was verified if there is a trailer.
+    Ended(Option<Trailer>),
+}
+
+impl Session {
+    /// After a pause of this long, the queue may have been removed, and its id be another queue's.
+    const PAUSE: Duration = Duration::from_secs(1);
+
+    /// Waits for the answer to a request that was sent for this reply queue. `entering` is the
+    /// directory that its question only enters.
+    pub(super) fn begin(queue: WatchedQueue, entering: Option<Entered>) -> Result<Self, Error> {
+        let inbox = Inbox::begin(queue)?;
+        let (mut room, mut most) = (0, 0);
+        if inbox.is_session() {
+            // A DATA takes at most half of the queue. It must fit in beside the questions.
+            let capacity = inbox.queue.queue().status().map_or(0, |status| status.max_bytes);
+            most = (capacity.saturating_sub(Lease::SIZE as u64) / 2).min(MAX_UNANSWERED as u64);
+            room = Question::HEADER + MAX_PATH;
+        }
+        Ok(Self {
+            inbox,
+            asked: VecDeque::from([Asked { bytes: 0, enters: entering.clone() }]),
+            unanswered: 0,
+            max_unanswered: most as usize,
+            answered: 0,
+            entered: entering,
+            has_begun: false,
+            is_extended: false,
+            tally: Tally::default(),
+            used_at: Instant::now(),
+            encoded: Vec::new(),
+            message: MessageBuffer::with_capacity(room),
+        })
+    }
+
+    /// Asks, and enters the directories that must be entered before. False: there is no room for
+    /// another question.
+    pub(super) fn ask(&mut self, planned: &PlannedQuestion) -> Result<bool, Error> {
+        while self.inbox.is_session() {
+            let (mut question, entering) = planned.next_question(self.entered.as_ref());
+            question.number = (self.answered + self.asked.len() as u64) as u16;
+            let bytes = Question::HEADER + question.path.as_os_str().len();
+            if !self.send(&question, bytes)? {
+                break;
+            }
+            self.unanswered += bytes;
+            self.asked.push_back(Asked { bytes, enters: entering.clone() });
+            if entering.is_none() {
+                return Ok(true);
+            }
+            self.entered = entering;
+        }
+        Ok(false)
+    }
+
+    /// Sends a question. It never waits: the server may be waiting for room in the same queue.
+    fn send(&mut self, question: &Question<'_>, bytes: usize) -> Result<bool, Error> {
+        check_path(question.path)?;
+        if !self.asked.is_empty() && self.unanswered + bytes > self.max_unanswered {
+            return Ok(false);
+        }
+        if self.asked.is_empty() {
+            if !self.inbox.is_empty() {
+                return Ok(false); // a farewell, or the news that the child has died
+            }
+            if self.used_at.elapsed() >= Self::PAUSE && self.inbox.queue.is_lost() {
+                return Err(Cause::QueueRemoved.into());
+            }
+        }
+        self.encoded.clear();
+        question.encode(&mut self.encoded);
+        self.message.set(QUESTION_TYPE, &self.encoded);
+        // From now on, the last sender may be this process.
+        self.inbox.queue.identify_child();
+        let queue = self.inbox.queue.queue();
+        match queue.try_send(&self.message) {
+            Ok(()) => Ok(true),
+            Err(SendError::Full | SendError::Interrupted) => {
+                let is_empty = || queue.status().is_ok_and(|status| status.messages <= 1);
+                if self.asked.is_empty() && is_empty() {
+                    return Err(Cause::RequestTooBig.into()); // for ever
+                }
+                Ok(false)
+            }
+            Err(SendError::TooBig) => Err(Cause::RequestTooBig.into()),
+            Err(SendError::Os(error)) => Err(error.into()),
+            Err(_) => Err(Cause::QueueRemoved.into()),
+        }
+    }
+
+    /// Makes a directory that the server has just entered the base of later questions.
+    pub(super) fn set_base(&mut self, base: &Arc<Base>) {
+        self.entered = Some(Entered::base(base));
+    }
+
+    /// Waits for the next step of the answers. None: it was about a directory that is only entered;
+    /// there may be room for more questions now. An error means that nothing more comes here.
+    pub(super) fn next(&mut self) -> Result<Option<Answer>, Error> {
+        let part = self.inbox.next(self.answered as u16)?;
+        if part == FrameType::Farewell {
+            return Err(self.take_farewell());
+        }
+        let Some(Asked { enters, .. }) = self.asked.front() else {
+            return Err(Error::corrupt("an answer to no question"));
+        };
+        let is_for_reader = enters.is_none();
+        // A walk cannot go on below another top than the one that it found first.
+        let top = enters.as_ref().and_then(Entered::top);
+        let answer = match part {
+            FrameType::Meta if !self.has_begun => {
+                self.begin_answer(true);
+                let found = Entry::decode(self.inbox.text())?.stat;
+                if top.is_some_and(|top| top != (found.device, found.inode)) {
+                    return Err(Cause::FileChanged.into());
+                }
+                Ok(Step::Begun)
+            }
+            FrameType::Failure => {
+                let error = self.inbox.failure();
+                if top.is_some() {
+                    return Err(error);
+                }
+                self.end_answer();
+                Err(error)
+            }
+            part if !self.has_begun && !self.inbox.is_session() => {
+                if part != FrameType::Data {
+                    self.inbox.put_back(part);
+                }
+                self.begin_answer(false); // a plain server sends no META
+                Ok(Step::Begun)
+            }
+            FrameType::Data if self.has_begun && is_for_reader => Ok(Step::Bytes),
+            FrameType::End if self.has_begun => {
+                let trailer = self.verify()?;
+                self.end_answer();
+                Ok(Step::Ended(trailer))
+            }
+            FrameType::Meta => return Err(Error::corrupt("a second beginning")),
+            _ => return Err(Error::corrupt("bytes that belong to no file")),
+        };
+        // If a directory cannot be entered, the questions about what is below it fail too.
+        Ok(is_for_reader.then_some(answer))
+    }
+
+    fn take_farewell(&self) -> Error {
+        match decode_farewell(self.inbox.text()) {
+            Ok(count) if count == self.answered && count > 0 && !self.has_begun => {
+                Cause::SentAway.into()
+            }
+            _ => Error::corrupt("a farewell with a wrong number of answers"),
+        }
+    }
+
+    fn begin_answer(&mut self, is_extended: bool) {
+        (self.has_begun, self.is_extended) = (true, is_extended);
+        self.tally = Tally::default();
+    }
+
+    fn end_answer(&mut self) {
+        self.has_begun = false;
+        self.answered += 1;
+        self.unanswered -= self.asked.pop_front().map_or(0, |asked| asked.bytes);
+        self.used_at = Instant::now();
+    }
+
+    /// Checks that the answer is complete. A plain server gives no means to do so.
+    fn verify(&self) -> Result<Option<Trailer>, Error> {
+        let trailer = Trailer::decode(self.inbox.text())?;
+        match &trailer {
+            Some(trailer) => self.tally.verify(trailer)?,
+            None if self.is_extended => {
+                return Err(Error::corrupt("no count and checksum at the end"));
+            }
+            None => {}
+        }
+        Ok(trailer)
+    }
+
+    /// What the server says about the file of the answer that has just begun. None from a plain
+    /// server.
+    pub(super) fn entry(&self) -> Option<Entry<'_>> {
+        Entry::decode(self.inbox.text()).ok().filter(|_| self.is_extended)
+    }
+
+    /// The bytes of the answer that are there.
+    pub(super) fn bytes(&self) -> &[u8] {
+        if self.has_begun { self.inbox.bytes() } else { &[] }
+    }
+
+    pub(super) fn consume(&mut self, count: usize) {
+        let count = count.min(self.bytes().len());
+        self.tally.add(&self.inbox.bytes()[..count]);
+        self.inbox.consume(count);
+    }
+
+    pub(super) fn is_session(&self) -> bool {
+        self.inbox.is_session()
+    }
+
+    /// Whether more questions can be asked later.
+    pub(super) fn is_idle(&self) -> bool {
+        self.inbox.is_session() && self.asked.is_empty() && self.inbox.is_empty()
+    }
+
+    /// Whether questions can still be asked after some time without one.
+    pub(super) fn is_fresh(&self, longest: Duration) -> bool {
+        self.used_at.elapsed() < longest && self.inbox.queue.is_usable()
+    }
+}

@@ -1,0 +1,226 @@
+//! Writes answers as the client wants them: as messages or, in a session, as frames.
+
+use std::time::{Duration, Instant};
+
+use crc32fast::Hasher;
+use sysv_ipc::{MessageBuffer, MessageType};
+
+use super::failure::{SendFailure, Unanswerable};
+use super::outbox::{Outbox, Undelivered};
+use super::transfer::{Source, at_most};
+use crate::server::admission::Dialect;
+use crate::wire::{Entry, FrameHeader, FrameType, Trailer, encode_farewell};
+
+const DATA: MessageType = FrameType::Data.mtype();
+
+/// Writes answers to one client.
+///
+/// Outside a session each part of an answer is a message of its type. In a session the parts are
+/// frames, one after the other in a stream, and the messages are pieces of the stream.
+#[derive(Debug)]
+pub(crate) struct AnswerWriter<'a> {
+    pub(crate) outbox: Outbox<'a>,
+    session: bool,
+    /// In a session, the number of the question that is answered.
+    question: u16,
+    /// In a session, the stream; otherwise, bytes of the file.
+    buffer: MessageBuffer,
+    /// How many bytes of the stream in the buffer were sent.
+    flushed: usize,
+    /// When the stream was last seen with nothing to send.
+    empty_at: Instant,
+    /// The text of a META.
+    text: Vec<u8>,
+}
+
+impl<'a> AnswerWriter<'a> {
+    /// The most bytes to read at once. With more, the first bytes would leave the CPU's cache
+    /// before they are sent.
+    const MAX_BATCH: usize = 128 << 10;
+
+    /// No frame but DATA is longer.
+    const LONGEST: usize = FrameHeader::SIZE + FrameHeader::LONGEST;
+
+    /// The least room in the stream to read a part of a file into.
+    const WORTHWHILE: usize = 4096;
+
+    /// In a session, how long an answer may wait for more that leaves in the same message.
+    const LONGEST_WAIT: Duration = Duration::from_millis(1);
+
+    pub(crate) fn new(outbox: Outbox<'a>, session: bool) -> Self {
+        // Small answers leave the rest of a larger buffer untouched, but malloc may clear it.
+        let least = outbox.chunk + Self::LONGEST;
+        let chunks = if session { least.div_ceil(outbox.chunk) } else { 0 };
+        let buffer = MessageBuffer::with_capacity(chunks * outbox.chunk);
+        Self {
+            outbox,
+            session,
+            question: 0,
+            buffer,
+            flushed: 0,
+            empty_at: Instant::now(),
+            text: Vec::new(),
+        }
+    }
+
+    /// Begins the answer to a question that was received at this moment.
+    pub(crate) fn begin(&mut self, question: u16, received: Instant) -> Result<(), Undelivered> {
+        self.question = question;
+        self.flush_if_old(received)
+    }
+
+    /// Sends a META. Plain clients get none.
+    pub(super) fn meta(&mut self, entry: &Entry<'_>) -> Result<(), Undelivered> {
+        if self.is_plain() {
+            return Ok(());
+        }
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        entry.append(&mut text);
+        let outcome = self.part(FrameType::Meta, &text);
+        self.text = text;
+        outcome
+    }
+
+    /// Sends an END. Plain clients get no trailer.
+    pub(super) fn end(&mut self, trailer: &Trailer) -> Result<(), Undelivered> {
+        let text = trailer.encode();
+        self.part(FrameType::End, if self.is_plain() { &[] } else { &text })
+    }
+
+    /// Sends the FAILURE of a question.
+    pub(crate) fn failure(&mut self, why: &Unanswerable) -> Result<(), Undelivered> {
+        let message = self.outbox.reply.failure(&why.text, why.errno);
+        self.part(FrameType::Failure, message.text())
+    }
+
+    /// Ends a session, of which this many questions were answered.
+    pub(crate) fn farewell(&mut self, answered: u64) -> Result<(), Undelivered> {
+        self.question = 0;
+        self.frame(FrameType::Farewell, &encode_farewell(answered))?;
+        self.flush()
+    }
+
+    fn is_plain(&self) -> bool {
+        matches!(self.outbox.reply.dialect, Dialect::Plain)
+    }
+
+    fn part(&mut self, frame_type: FrameType, text: &[u8]) -> Result<(), Undelivered> {
+        match self.session {
+            true => self.frame(frame_type, text),
+            false => self.outbox.send(&MessageBuffer::with_text(frame_type.mtype(), text)),
+        }
+    }
+
+    /// Appends a frame to the stream.
+    fn frame(&mut self, frame_type: FrameType, text: &[u8]) -> Result<(), Undelivered> {
+        self.make_room(FrameHeader::SIZE + text.len());
+        let length = text.len() as u32;
+        let question = self.question;
+        self.buffer.append(&FrameHeader { frame_type, length, question }.encode());
+        self.buffer.append(text);
+        self.send_full()
+    }
+
+    /// Sends some bytes of a source, and returns how many. 0: there are no more.
+    pub(super) fn data(
+        &mut self,
+        source: &mut dyn Source,
+        checksum: &mut Hasher,
+    ) -> Result<usize, SendFailure> {
+        self.flush_if_old(Instant::now())?;
+        let batch = batch(self.outbox.chunk);
+        let most = at_most(source.left(), self.most_at_once(source));
+        if most > self.buffer.capacity() {
+            self.flush()?;
+            // A request's only file may be small, and each page of the buffer costs a page fault.
+            self.buffer = MessageBuffer::with_capacity(if self.session { batch } else { most });
+        }
+        self.make_room(Self::WORTHWHILE);
+        let header = if self.session { FrameHeader::SIZE } else { 0 };
+        let (mut count, question) = (0, self.question);
+        self.buffer.append_with(|room| {
+            let (header, text) = room.split_at_mut(header);
+            let most = text.len().min(most);
+            count = source.fill(&mut text[..most])?;
+            checksum.update(&text[..count]); // while the bytes are in the cache
+            let (frame_type, length) = (FrameType::Data, count as u32);
+            let frame = FrameHeader { frame_type, length, question }.encode();
+            header.copy_from_slice(&frame[..header.len()]);
+            Ok::<_, Unanswerable>(if count > 0 { header.len() + count } else { 0 })
+        })?;
+        self.outbox.count_bytes(count);
+        if self.session {
+            self.send_full()?
+        } else {
+            self.flush()?
+        }
+        Ok(count)
+    }
+
+    /// How many bytes to take from a source at once, if it has them. From a fast one it takes
+    /// several DATA: one by one takes a seventh longer in all. From others it takes no more than
+    /// the queue holds, because the client waits.
+    fn most_at_once(&self, source: &dyn Source) -> usize {
+        let (chunk, batch) = (self.outbox.chunk, batch(self.outbox.chunk));
+        let queue = usize::try_from(self.outbox.reply.max_bytes).unwrap_or(usize::MAX);
+        let is_fast = source.left().is_some();
+        if is_fast { batch } else { batch.min(queue.max(chunk) / chunk * chunk) }
+    }
+
+    /// Makes room for this many bytes of the stream: less than a message waits to be sent, and the
+    /// buffer is larger than both.
+    fn make_room(&mut self, bytes: usize) {
+        if self.buffer.capacity() - self.buffer.text().len() < bytes {
+            self.buffer.remove_front(std::mem::take(&mut self.flushed));
+        }
+    }
+
+    /// Sends what the stream has of whole messages. The rest waits for more.
+    fn send_full(&mut self) -> Result<(), Undelivered> {
+        let length = self.buffer.text().len();
+        while length - self.flushed >= self.outbox.chunk {
+            let part = self.flushed..self.flushed + self.outbox.chunk;
+            self.flushed = part.end;
+            self.outbox.send(self.buffer.part(DATA, part))?;
+        }
+        if self.flushed == length {
+            self.flushed = 0;
+            self.buffer.truncate(0);
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_flushed(&self) -> bool {
+        self.buffer.text().is_empty()
+    }
+
+    fn flush_if_old(&mut self, now: Instant) -> Result<(), Undelivered> {
+        if now.duration_since(self.empty_at) > Self::LONGEST_WAIT {
+            self.flush()?;
+        }
+        if self.is_flushed() {
+            self.empty_at = now;
+        }
+        Ok(())
+    }
+
+    /// Sends all of the stream.
+    pub(crate) fn flush(&mut self) -> Result<(), Undelivered> {
+        self.send_full()?;
+        let part = self.flushed..self.buffer.text().len();
+        if !part.is_empty() {
+            self.outbox.send(self.buffer.part(DATA, part))?;
+        }
+        self.flushed = 0;
+        self.buffer.truncate(0);
+        Ok(())
+    }
+}
+
+/// How many bytes to take from a file at once, in whole DATA.
+fn batch(chunk: usize) -> usize {
+    // A message's type overwrites the bytes before it, which must be aligned.
+    let aligned = chunk.is_multiple_of(MessageBuffer::ALIGNMENT);
+    chunk * if aligned { (AnswerWriter::MAX_BATCH / chunk).max(1) } else { 1 }
+}

@@ -1,0 +1,216 @@
+//! The child of a session: it answers questions until the client leaves or nobody asks.
+
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use sysv_ipc::{MessageBuffer, QueueStatus, ReceiveError, Select};
+
+use super::confine::Confined;
+use super::loggable::loggable;
+use super::request_handler::RequestHandler;
+use super::resolve::Entered;
+use super::send::{AnswerWriter, Outbox, SendFailure, Unanswerable, Undelivered};
+use crate::sys::{AdaptiveSpin, signals};
+use crate::wire::{MAX_PATH, Malformed, Operation, QUESTION_TYPE, Question, Trailer};
+
+/// The signal that asks a session to make way for other requests. The kernel sends it when the
+/// server dies.
+pub(super) const MAKE_WAY: Signal = Signal::SIGUSR1;
+
+/// A session, in its child.
+pub(super) struct Session<'a, 'w> {
+    handler: &'a RequestHandler,
+    writer: &'a mut AnswerWriter<'w>,
+    caller: Confined,
+    /// The directory that the client entered last.
+    entered: Entered,
+    spin: AdaptiveSpin,
+    has_only_entered: bool,
+    pub(super) questions: u64,
+    pub(super) failures: u64,
+}
+
+/// How a session ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionEnd {
+    #[error("the client ended it")]
+    Finished,
+    /// The client left or died when it had everything.
+    #[error("{0}")]
+    Left(Undelivered),
+    #[error("idle")]
+    Idle,
+    #[error("made way")]
+    MadeWay,
+    #[error("not a question: {0}")]
+    Garbage(Malformed),
+    #[error(transparent)]
+    Undelivered(#[from] Undelivered),
+}
+
+impl<'a, 'w> Session<'a, 'w> {
+    /// A client that received something within this time may be about to ask: it must not find
+    /// its queue's id given to another queue. The kernel notes times in whole seconds.
+    const LONG: Duration = Duration::from_secs(3);
+
+    pub(super) fn new(
+        handler: &'a RequestHandler,
+        caller: Confined,
+        writer: &'a mut AnswerWriter<'w>,
+    ) -> Self {
+        Self {
+            handler,
+            writer,
+            caller,
+            entered: Ok(None),
+            spin: AdaptiveSpin::default(),
+            has_only_entered: true,
+            questions: 0,
+            failures: 0,
+        }
+    }
+
+    /// Answers the question of the request, which was received at this moment, and those that
+    /// follow it.
+    pub(super) fn run(&mut self, first: &Question<'_>, received: Instant) -> SessionEnd {
+        let end = match self.answer_all(first, received) {
+            Err(end) => end,
+            Ok(never) => match never {},
+        };
+        let outcome = match &end {
+            SessionEnd::Idle | SessionEnd::MadeWay => self.leave(),
+            // The client is broken, and may not even have asked.
+            SessionEnd::Garbage(_) => {
+                let why = Unanswerable::new(end.to_string(), Errno::EBADMSG);
+                self.conclude(Err(why.into()), Instant::now()).and_then(|()| self.leave())
+            }
+            SessionEnd::Finished | SessionEnd::Left(_) | SessionEnd::Undelivered(_) => Ok(()),
+        };
+        outcome.map_or_else(SessionEnd::Undelivered, |()| end)
+    }
+
+    fn answer_all(
+        &mut self,
+        first: &Question<'_>,
+        received: Instant,
+    ) -> Result<Infallible, SessionEnd> {
+        self.answer(first, received)?;
+        let mut message = MessageBuffer::with_capacity(Question::HEADER + MAX_PATH);
+        loop {
+            if signals::has_arrived() && !self.is_on_its_way() {
+                return Err(SessionEnd::MadeWay);
+            }
+            self.receive(&mut message)?;
+            let received = Instant::now();
+            let question = Question::decode(message.text()).map_err(SessionEnd::Garbage)?;
+            self.answer(&question, received)?;
+        }
+    }
+
+    /// Whether the client is only about to ask what it wants to know. If such a session made way at
+    /// once, a client that walks a tree might never get any further.
+    fn is_on_its_way(&self) -> bool {
+        const MAX_ENTERED: u64 = 64;
+        self.has_only_entered && self.questions < MAX_ENTERED
+    }
+
+    fn answer(&mut self, question: &Question<'_>, received: Instant) -> Result<(), Undelivered> {
+        let handler = self.handler;
+        self.has_only_entered &= question.operation == Operation::Enter;
+        self.writer.begin(question.number, received)?;
+        let outcome = handler.answer(&self.caller, question, &mut self.entered, None, self.writer);
+        log(question, &outcome);
+        self.conclude(outcome, received)
+    }
+
+    /// Counts a question. Tells the client if it cannot be answered.
+    fn conclude(
+        &mut self,
+        outcome: Result<Trailer, SendFailure>,
+        received: Instant,
+    ) -> Result<(), Undelivered> {
+        let counters = &self.handler.counters;
+        self.questions += 1;
+        counters.question();
+        match outcome {
+            Ok(_) => counters.completed(received.elapsed()),
+            Err(SendFailure::Undelivered(undelivered)) => return Err(undelivered),
+            Err(SendFailure::Unanswerable(why)) => {
+                self.failures += 1;
+                counters.failed(why.reason());
+                self.writer.failure(&why)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives a question. Before it waits, it sends what the client waits for.
+    fn receive(&mut self, message: &mut MessageBuffer) -> Result<(), SessionEnd> {
+        let (queue, which) = (self.writer.outbox.reply.queue, Select::Type(QUESTION_TYPE));
+        let mut try_receive = || match queue.try_receive(message, which) {
+            Err(ReceiveError::Empty | ReceiveError::Interrupted) => None,
+            outcome => Some(map_receive_error(outcome)),
+        };
+        if let Some(outcome) = try_receive() {
+            return outcome;
+        }
+        self.writer.flush()?;
+        if let Some(outcome) = self.spin.attempt(&mut try_receive) {
+            return outcome;
+        }
+        self.writer.outbox.start_ticking()?;
+        self.writer.outbox.count_sent();
+        let since = Instant::now();
+        loop {
+            match queue.receive(message, which) {
+                Err(ReceiveError::Interrupted) => {}
+                outcome => return map_receive_error(outcome),
+            }
+            if signals::has_arrived() && !(self.is_on_its_way() && since.elapsed() < Outbox::TICK) {
+                return Err(SessionEnd::MadeWay);
+            }
+            self.writer.outbox.check_client().map_err(SessionEnd::Left)?;
+            if since.elapsed() >= self.handler.idle_timeout {
+                return Err(SessionEnd::Idle);
+            }
+        }
+    }
+
+    /// Ends the session. If the client waits for nothing, removes its queue, so that nothing is
+    /// left even if the client is killed; its next question fails, and it asks in a new session.
+    fn leave(&mut self) -> Result<(), Undelivered> {
+        // Whoever waits for this place need not wait for a client that fills its own queue.
+        self.writer.outbox.stall_timeout = Outbox::TICK;
+        self.writer.flush()?;
+        let reply = &self.writer.outbox.reply;
+        let is_idle = |status: QueueStatus| {
+            let since = status.received_at.and_then(|last| last.elapsed().ok());
+            status.messages == 1 && since >= Some(Self::LONG)
+        };
+        let is_to_go = reply.queue.status().is_ok_and(is_idle) && reply.lease().is_some();
+        if is_to_go && reply.queue.remove().is_ok() {
+            return Ok(());
+        }
+        self.writer.farewell(self.questions)
+    }
+}
+
+fn map_receive_error(outcome: Result<(), ReceiveError>) -> Result<(), SessionEnd> {
+    outcome.map_err(|error| match error {
+        ReceiveError::TooBig => SessionEnd::Garbage(Malformed::TooLong),
+        ReceiveError::Os(error) => Undelivered::Os(error).into(),
+        _ => SessionEnd::Finished,
+    })
+}
+
+fn log(question: &Question<'_>, outcome: &Result<Trailer, SendFailure>) {
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        let path = loggable(question.path);
+        match outcome {
+            Ok(Trailer { bytes, .. }) => tracing::debug!(path, bytes, "answered"),
+            Err(failure) => tracing::debug!(path, %failure, "not answered"),
+        }
+    }
+}

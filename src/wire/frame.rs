@@ -1,0 +1,80 @@
+//! Frames: in a session, the DATA of all answers together are one stream of these.
+
+use libc::c_long;
+use sysv_ipc::MessageType;
+
+use super::bytes::{Malformed, Reader};
+
+/// What a frame holds. Outside a session, what a message holds: then it is the message's type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameType {
+    /// The question cannot be answered, or not to the end: [`Failure`](super::Failure).
+    Failure = 1,
+    /// Bytes of the file, or of the list.
+    Data = 2,
+    /// The answer has ended: [`Trailer`](super::Trailer). That of a plain server has no text.
+    End = 3,
+    /// What the file is, before its bytes: [`Entry`](super::Entry). A plain server sends none.
+    Meta = 4,
+    /// The child will answer no more questions. The text is the number of those that it answered:
+    /// see [`encode_farewell`]. Only a frame.
+    Farewell = 5,
+}
+
+impl FrameType {
+    /// The type of a message.
+    pub const fn mtype(self) -> MessageType {
+        MessageType::new(self as c_long).unwrap()
+    }
+
+    pub fn of(number: c_long) -> Result<Self, Malformed> {
+        let all = [Self::Failure, Self::Data, Self::End, Self::Meta, Self::Farewell];
+        all.into_iter().find(|&found| found as c_long == number).ok_or(Malformed::Type(number))
+    }
+}
+
+/// The header of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameHeader {
+    pub frame_type: FrameType,
+    /// How many bytes of text follow.
+    pub length: u32,
+    /// The number of the question that is answered; 0 in a FAREWELL.
+    pub question: u16,
+}
+
+impl FrameHeader {
+    /// The size of the header in bytes.
+    pub const SIZE: usize = 8;
+
+    /// The most bytes of text in a frame that is not DATA.
+    pub const LONGEST: usize = 16_384;
+
+    pub fn encode(&self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        bytes[0..4].copy_from_slice(&self.length.to_ne_bytes());
+        bytes[4..6].copy_from_slice(&(self.frame_type as u16).to_ne_bytes());
+        bytes[6..8].copy_from_slice(&self.question.to_ne_bytes());
+        bytes
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let (length, number, question) = (reader.u32()?, reader.u16()?, reader.u16()?);
+        let frame_type = FrameType::of(number.into())?;
+        if frame_type != FrameType::Data && length as usize > Self::LONGEST {
+            return Err(Malformed::TooLong);
+        }
+        Ok(Self { frame_type, length, question })
+    }
+}
+
+/// The text of a FAREWELL: how many questions of the session were answered.
+pub fn encode_farewell(answered: u64) -> [u8; 8] {
+    answered.to_ne_bytes()
+}
+
+/// Decodes the text of a FAREWELL.
+pub fn decode_farewell(text: &[u8]) -> Result<u64, Malformed> {
+    Reader::new(text).u64()
+}

@@ -1,0 +1,119 @@
+//! What a malicious server sends instead of an answer.
+
+use mqfs::wire::{Entry, Failure, FrameHeader, FrameType, Kind, Stat, Trailer, encode_farewell};
+use nix::errno::Errno;
+use sysv_ipc::{MessageBuffer, Queue};
+
+/// The frames of an answer, or what is sent instead.
+#[derive(Default, Clone)]
+pub struct Answer {
+    pub frames: Vec<(FrameType, Vec<u8>)>,
+    /// Bytes behind them that are no frame.
+    pub garbage: Vec<u8>,
+    /// The number of the question, if it is not the right one.
+    pub question: Option<u16>,
+    /// A message of this type follows the frames.
+    pub message: Option<(FrameType, Vec<u8>)>,
+    /// No other answer follows in this session.
+    pub is_last: bool,
+    /// What the server does then with the reply queue.
+    pub then: Option<fn(Queue)>,
+}
+
+impl Answer {
+    pub fn frame(mut self, frame_type: FrameType, text: &[u8]) -> Self {
+        self.frames.push((frame_type, text.to_vec()));
+        self
+    }
+
+    pub fn garbage(mut self, bytes: &[u8]) -> Self {
+        self.garbage = bytes.to_vec();
+        self
+    }
+
+    pub fn meta(self, entry: &Entry<'_>) -> Self {
+        self.frame(FrameType::Meta, &encoded(&[*entry]))
+    }
+
+    pub fn data(self, bytes: &[u8]) -> Self {
+        self.frame(FrameType::Data, bytes)
+    }
+
+    /// The end of an answer that consists of these bytes.
+    pub fn end(self, bytes: &[u8]) -> Self {
+        let checksum = crc32fast::hash(bytes);
+        let trailer = Trailer { bytes: bytes.len() as u64, checksum, changed: false };
+        self.frame(FrameType::End, &trailer.encode())
+    }
+
+    pub fn failure(self, errno: Errno) -> Self {
+        let failure = Failure { text: b"not now".to_vec(), errno: Some(errno) };
+        self.frame(FrameType::Failure, &failure.encode())
+    }
+
+    pub fn farewell(self, answered: u64) -> Self {
+        self.frame(FrameType::Farewell, &encode_farewell(answered)).last()
+    }
+
+    pub fn last(mut self) -> Self {
+        self.is_last = true;
+        self
+    }
+
+    pub fn then(mut self, then: fn(Queue)) -> Self {
+        self.then = Some(then);
+        self
+    }
+
+    /// A correct answer for a file.
+    pub fn file(self) -> Self {
+        self.meta(&entry(Kind::Regular, "", "")).data(b"planted").end(b"planted")
+    }
+
+    /// A correct answer for a directory.
+    pub fn dir(self, entries: &[Entry<'_>]) -> Self {
+        let bytes = encoded(entries);
+        self.meta(&entry(Kind::Directory, "", "")).data(&bytes).end(&bytes)
+    }
+
+    /// Sends it, and returns whether another one may follow. Outside a session, each frame is a
+    /// message.
+    pub fn send(&self, to: Queue, question: u16, in_session: bool) -> bool {
+        let send = |part: FrameType, text: &[u8]| {
+            let _ = to.send(&MessageBuffer::with_text(part.mtype(), text));
+        };
+        let mut session = Vec::new();
+        for (frame_type, text) in &self.frames {
+            let question = self.question.unwrap_or(question);
+            let (frame_type, length) = (*frame_type, text.len() as u32);
+            session.extend(FrameHeader { frame_type, length, question }.encode());
+            session.extend(text);
+            if !in_session {
+                send(frame_type, text);
+            }
+        }
+        session.extend(&self.garbage);
+        if in_session {
+            session.chunks(4000).for_each(|part| send(FrameType::Data, part));
+        }
+        if let Some((part, text)) = &self.message {
+            send(*part, text);
+        }
+        if let Some(then) = self.then {
+            then(to);
+        }
+        in_session && !self.is_last
+    }
+}
+
+pub fn entry<'a>(kind: Kind, name: &'a (impl AsRef<[u8]> + ?Sized), target: &'a str) -> Entry<'a> {
+    let (name, target) = (name.as_ref(), target.as_bytes());
+    let stat = Stat { kind, mode: 0o777, device: 1, inode: 2, ..Stat::default() };
+    Entry { stat, name, target, ..Entry::default() }
+}
+
+pub fn encoded(entries: &[Entry<'_>]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    entries.iter().for_each(|entry| entry.append(&mut bytes));
+    bytes
+}
