@@ -153,11 +153,6 @@ impl Inbox {
             Some(outcome) => outcome?,
             None => self.queue.receive(&mut self.buffer)?,
         }
-        // A server removes the queue of a session that is idle. Then its id may be given to another
-        // user's queue, and anyone could answer there.
-        if self.is_session() && self.queue.is_lost() {
-            return Err(Cause::QueueRemoved.into());
-        }
         self.take(0);
         while self.pending.is_none() && self.buffer.has_room_for(Self::WORTHWHILE_ROOM) {
             let at = self.buffer.text().len();
@@ -166,6 +161,12 @@ impl Inbox {
                 Some(Ok(())) => self.take(at),
                 Some(Err(error)) => self.pending = Some(Err(error)),
             }
+        }
+        // A server removes the queue of a session that is idle. Then its id may be given to another
+        // user's queue, and anyone could answer there.
+        if self.is_session() && self.queue.is_lost() {
+            self.buffer.truncate(0);
+            return Err(Cause::QueueRemoved.into());
         }
         self.received += self.buffer.text().len() as u64;
         if self.received > Self::LONG_ANSWER {
