@@ -6,7 +6,7 @@ use serde_json::Value;
 use sysv_ipc::Key;
 
 use super::{look, others_queue, server, wait_for};
-use crate::support::{Finished, in_own_namespace, run, stat_of, unique_key};
+use crate::support::{Finished, in_own_namespace, listed, run, stat_of, unique_key};
 
 fn metrics(key: Key) -> Finished {
     run(stat_of(key).arg("--prometheus"))
@@ -112,7 +112,8 @@ fn without_a_server_mqfs_up_is_0_and_the_status_is_that_of_json() {
     assert_eq!(absent.stderr, format!("mqfs-stat: no queue under key {key}\n"));
     let samples = parse(&absent.stdout);
     assert_eq!(samples[&up], 0.0);
-    assert_eq!(samples[&format!("mqfs_namespace_queues{{key=\"{key}\"}}")], 0.0);
+    let queues = samples[&format!("mqfs_namespace_queues{{key=\"{key}\"}}")];
+    assert_eq!(queues, listed("msg") as f64);
 
     let queue = others_queue(key);
     let others = metrics(key);
