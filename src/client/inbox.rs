@@ -23,7 +23,8 @@ pub(super) struct Inbox {
     /// The text of the last part that is not DATA.
     text: Vec<u8>,
     spin: AdaptiveSpin,
-    received: u64,
+    /// How many bytes have arrived.
+    pub(super) received: u64,
 }
 
 impl Inbox {

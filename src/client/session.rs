@@ -25,6 +25,8 @@ pub(super) struct Session {
     /// How many bytes of questions that is, and how many it may be.
     unanswered: usize,
     max_unanswered: usize,
+    /// How many bytes had arrived when there was no room for another question.
+    full_at: Option<u64>,
     answered: u64,
     entered: Option<Entered>,
     /// Whether the first of those answers has begun.
@@ -79,6 +81,7 @@ impl Session {
             asked: VecDeque::from([Asked { bytes: 0, enters: entering.clone() }]),
             unanswered: 0,
             max_unanswered: most as usize,
+            full_at: None,
             answered: 0,
             entered: entering,
             has_begun: false,
@@ -113,10 +116,18 @@ impl Session {
     /// Sends a question. It never waits: the server may be waiting for room in the same queue.
     fn send(&mut self, question: &Question<'_>, bytes: usize) -> Result<bool, Error> {
         check_path(question.path)?;
-        if !self.asked.is_empty() && self.unanswered + bytes > self.max_unanswered {
-            return Ok(false);
-        }
-        if self.asked.is_empty() {
+        if !self.asked.is_empty() {
+            // Some at once: for each alone, the other side would be woken.
+            let is_enough = self.unanswered > self.max_unanswered / 2;
+            if self.full_at == Some(self.inbox.received) || self.full_at.is_some() && is_enough {
+                return Ok(false);
+            }
+            self.full_at = None;
+            if self.unanswered + bytes > self.max_unanswered {
+                self.full_at = Some(self.inbox.received);
+                return Ok(false);
+            }
+        } else {
             if !self.inbox.is_empty() {
                 return Ok(false); // a farewell, or the news that the child has died
             }
@@ -137,6 +148,7 @@ impl Session {
                 if self.asked.is_empty() && is_empty() {
                     return Err(Cause::RequestTooBig.into()); // for ever
                 }
+                self.full_at = Some(self.inbox.received);
                 Ok(false)
             }
             Err(SendError::TooBig) => Err(Cause::RequestTooBig.into()),

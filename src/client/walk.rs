@@ -44,6 +44,8 @@ pub struct Walk {
     base: Option<Arc<Base>>,
     /// The directories that the walk is in, from the top down.
     levels: Vec<Level>,
+    /// Which of them the entries after `next` are taken from.
+    asking: usize,
     /// The next entries, whose questions are in the pipeline. Nothing comes after a directory.
     next: VecDeque<Next>,
     /// The path of the current entry below the top.
@@ -70,6 +72,8 @@ enum Kept {
 
 #[derive(Debug)]
 struct Next {
+    /// How many levels it is in.
+    depth: usize,
     /// Empty for the top.
     name: Box<[u8]>,
     kept: Kept,
@@ -101,6 +105,7 @@ impl Walk {
             top: path.to_owned(),
             base: None,
             levels: Vec::new(),
+            asking: 0,
             next: VecDeque::new(),
             path: Vec::new(),
             entry: top,
@@ -111,16 +116,16 @@ impl Walk {
             let base = Arc::new(Base { path: path.to_owned(), identity });
             walk.transfer.pipeline.set_base(&base);
             walk.base = Some(base);
-            walk.ask(b"", Operation::List);
+            walk.ask(0, b"", Operation::List);
             walk.enter()?;
             Kept::Other(Box::new(walk.entry.clone()))
         } else if metadata.is_file() {
-            walk.ask(b"", Operation::Fetch(Range::WHOLE));
+            walk.ask(0, b"", Operation::Fetch(Range::WHOLE));
             Kept::File
         } else {
             Kept::Other(Box::new(walk.entry.clone()))
         };
-        walk.next.push_back(Next { name: Box::default(), kept });
+        walk.next.push_back(Next { depth: walk.levels.len(), name: Box::default(), kept });
         Ok(walk)
     }
 
@@ -146,11 +151,12 @@ impl Walk {
         loop {
             self.ask_ahead();
             let Some(next) = self.next.pop_front() else {
-                if !self.leave_or_list_again()? {
+                if !self.list_again()? {
                     return Ok(false);
                 }
                 continue;
             };
+            self.levels.truncate(next.depth);
             self.set_path(&next.name);
             if self.begin(next)? {
                 return Ok(true);
@@ -158,33 +164,41 @@ impl Walk {
         }
     }
 
-    /// Asks for the next entries, up to a directory.
+    /// Asks for the next entries, up to a directory, or to one that must be listed again.
     fn ask_ahead(&mut self) {
         let deepest = self.levels.last().map_or(0, |level| level.path_len);
         let ahead = Self::AHEAD.min(1 + Self::AHEAD_BYTES / (deepest + 1));
         while self.next.len() < ahead
             && !matches!(self.next.back(), Some(Next { kept: Kept::Directory, .. }))
-            && let Some(level) = self.levels.last_mut()
-            && let Some((name, kept)) = level.listing.take()
+            && let Some(level) = self.levels.get_mut(self.asking)
         {
+            let Some((name, kept)) = level.listing.take() else {
+                if level.listing.is_incomplete() || self.asking == 0 {
+                    break;
+                }
+                self.asking -= 1;
+                continue;
+            };
+            let depth = self.asking + 1;
             match kept {
-                Kept::File => self.ask(&name, Operation::Fetch(Range::WHOLE)),
-                Kept::Directory => self.ask(&name, Operation::List),
+                Kept::File => self.ask(depth, &name, Operation::Fetch(Range::WHOLE)),
+                Kept::Directory => self.ask(depth, &name, Operation::List),
                 Kept::Other(_) => {}
             }
-            self.next.push_back(Next { name, kept });
+            self.next.push_back(Next { depth, name, kept });
         }
     }
 
-    fn ask(&mut self, name: &[u8], operation: Operation) {
-        let planned = self.planned(name, operation);
+    fn ask(&mut self, depth: usize, name: &[u8], operation: Operation) {
+        let planned = self.planned(depth, name, operation);
         self.transfer.pipeline.push(planned);
     }
 
-    /// A question about an entry of the current directory, or about that itself.
-    fn planned(&self, name: &[u8], operation: Operation) -> PlannedQuestion {
+    /// A question about an entry that is in this many levels, or about the last of these itself.
+    fn planned(&self, depth: usize, name: &[u8], operation: Operation) -> PlannedQuestion {
         let Some(base) = &self.base else { return PlannedQuestion::new(&self.top, operation) };
-        let directory = self.levels.last().map_or(0, |level| level.path_len);
+        let directory = depth.checked_sub(1).and_then(|last| self.levels.get(last));
+        let directory = directory.map_or(0, |level| level.path_len);
         let mut path = self.path[..directory].to_vec();
         if !path.is_empty() && !name.is_empty() {
             path.push(b'/');
@@ -197,26 +211,30 @@ impl Walk {
         }
     }
 
-    /// The current directory has no next entry in memory: leaves it, or lists it again. False: the
-    /// walk is over.
-    fn leave_or_list_again(&mut self) -> Result<bool, Error> {
-        let Some(level) = self.levels.last() else {
+    /// Nothing was asked ahead: lists a directory again whose next entry is not in memory. False:
+    /// the walk is over.
+    fn list_again(&mut self) -> Result<bool, Error> {
+        let depth = self.asking + 1;
+        self.levels.truncate(depth);
+        let Some(level) = self.levels.last().filter(|level| level.listing.is_incomplete()) else {
             self.transfer.pipeline.release();
             return Ok(false);
         };
-        if !level.listing.is_incomplete() {
-            self.levels.pop();
-            return Ok(true);
-        }
         self.path.truncate(level.path_len);
-        self.ask(b"", Operation::List);
+        self.ask(depth, b"", Operation::List);
         if let Err(error) = self.receive_listing() {
             self.transfer.pipeline.check()?;
-            self.levels.pop();
+            self.leave();
             let kept = Kept::Other(Box::new(DirEntry::new(self.name(), Err(error))));
-            self.next.push_back(Next { name: self.name().into(), kept });
+            self.next.push_back(Next { depth: depth - 1, name: self.name().into(), kept });
         }
         Ok(true)
+    }
+
+    /// Leaves a directory that cannot be listed.
+    fn leave(&mut self) {
+        self.levels.pop();
+        self.asking = self.levels.len().saturating_sub(1);
     }
 
     fn receive_listing(&mut self) -> Result<Metadata, Error> {
@@ -240,10 +258,11 @@ impl Walk {
 
     /// Goes into the directory of the current path, whose listing was asked for.
     fn enter(&mut self) -> Result<Metadata, Error> {
+        self.asking = self.levels.len();
         self.levels.push(Level { listing: Listing::new(), path_len: self.path.len() });
         let outcome = self.receive_listing();
         if outcome.is_err() {
-            self.levels.pop();
+            self.leave();
         }
         let mut size: usize = self.levels.iter().map(|level| level.listing.size()).sum();
         let outer = self.levels.len().saturating_sub(1);
@@ -308,9 +327,10 @@ impl Walk {
     /// Makes the current file, which arrived in part and has changed since, the next entry again.
     fn bring_again(&mut self) {
         let name: Box<[u8]> = self.name().into();
-        let planned = self.planned(&name, Operation::Fetch(Range::WHOLE));
+        let depth = self.levels.len();
+        let planned = self.planned(depth, &name, Operation::Fetch(Range::WHOLE));
         self.transfer.pipeline.push_front(planned);
-        self.next.push_front(Next { name, kept: Kept::File });
+        self.next.push_front(Next { depth, name, kept: Kept::File });
     }
 }
 
