@@ -1,5 +1,7 @@
 //! The messages of one reply queue, as the parts of answers.
 
+use std::time::{Duration, Instant};
+
 use sysv_ipc::{MessageBuffer, QueueLimits};
 
 use super::error::{Cause, Error};
@@ -23,11 +25,15 @@ pub(super) struct Inbox {
     /// The text of the last part that is not DATA.
     text: Vec<u8>,
     spin: AdaptiveSpin,
+    pub(super) received_at: Instant,
     /// How many bytes have arrived.
     pub(super) received: u64,
 }
 
 impl Inbox {
+    /// After a pause of this long, the queue may have been removed, and its id be another queue's.
+    pub(super) const PAUSE: Duration = Duration::from_secs(1);
+
     /// With less room than this in the buffer, receiving another message is not worth a try.
     const WORTHWHILE_ROOM: usize = 8 << 10;
 
@@ -48,6 +54,7 @@ impl Inbox {
             left: 0,
             text: Vec::new(),
             spin: AdaptiveSpin::default(),
+            received_at: Instant::now(),
             received: 0,
         };
         inbox.receive()?;
@@ -163,9 +170,11 @@ impl Inbox {
                 Some(Err(error)) => self.pending = Some(Err(error)),
             }
         }
-        // A server removes the queue of a session that is idle. Then its id may be given to another
-        // user's queue, and anyone could answer there.
-        if self.is_session() && self.queue.is_lost() {
+        // A server removes the queue of a session whose client received nothing for three seconds.
+        // Then its id may be given to another user's queue, and anyone could answer there.
+        let now = Instant::now();
+        let pause = now - std::mem::replace(&mut self.received_at, now);
+        if self.is_session() && pause >= Self::PAUSE && self.queue.is_lost() {
             self.buffer.truncate(0);
             return Err(Cause::QueueRemoved.into());
         }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sysv_ipc::{MessageBuffer, SendError};
 
@@ -35,7 +35,6 @@ pub(super) struct Session {
     is_extended: bool,
     /// What was taken of the current answer, or of the last one.
     pub(super) tally: Tally,
-    used_at: Instant,
     encoded: Vec<u8>,
     message: MessageBuffer,
 }
@@ -62,9 +61,6 @@ pub(super) enum Step {
 }
 
 impl Session {
-    /// After a pause of this long, the queue may have been removed, and its id be another queue's.
-    const PAUSE: Duration = Duration::from_secs(1);
-
     /// Waits for the answer to a request that was sent for this reply queue. `entering` is the
     /// directory that its question only enters.
     pub(super) fn begin(queue: WatchedQueue, entering: Option<Entered>) -> Result<Self, Error> {
@@ -87,7 +83,6 @@ impl Session {
             has_begun: false,
             is_extended: false,
             tally: Tally::default(),
-            used_at: Instant::now(),
             encoded: Vec::new(),
             message: MessageBuffer::with_capacity(room),
         })
@@ -131,7 +126,7 @@ impl Session {
             if !self.inbox.is_empty() {
                 return Ok(false); // a farewell, or the news that the child has died
             }
-            if self.used_at.elapsed() >= Self::PAUSE && self.inbox.queue.is_lost() {
+            if self.inbox.received_at.elapsed() >= Inbox::PAUSE && self.inbox.queue.is_lost() {
                 return Err(Cause::QueueRemoved.into());
             }
         }
@@ -230,7 +225,6 @@ impl Session {
         self.has_begun = false;
         self.answered += 1;
         self.unanswered -= self.asked.pop_front().map_or(0, |asked| asked.bytes);
-        self.used_at = Instant::now();
     }
 
     /// Checks that the answer is complete. A plain server gives no means to do so.
@@ -274,6 +268,6 @@ impl Session {
 
     /// Whether questions can still be asked after some time without one.
     pub(super) fn is_fresh(&self, longest: Duration) -> bool {
-        self.used_at.elapsed() < longest && self.inbox.queue.is_usable()
+        self.inbox.received_at.elapsed() < longest && self.inbox.queue.is_usable()
     }
 }
