@@ -8,6 +8,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use mqfs::counters::{Lookup, read};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -194,7 +195,10 @@ fn folders_of_an_interrupted_tree_have_their_final_modes() {
     let last = fs::File::options().write(true).open(site.at("dir/z/z")).unwrap();
     last.set_len(1 << 30).unwrap();
     let client = Running::start(&mut site.command(&["--retries", "0", "-r", "/dir", "-C", "."]));
-    wait_until("it is in the last folder", || site.here("dir/z").exists());
+    wait_until("it is in the last file", || {
+        let counters = read(site.server.key, None).unwrap();
+        matches!(counters, Lookup::Found(counters) if counters.bytes_sent > 64 << 20)
+    });
     client.freeze();
     kill_children(&site.server);
     client.signal(Signal::SIGCONT);
