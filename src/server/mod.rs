@@ -6,10 +6,10 @@
 //! queue and the server lock and removes both; a reply queue belongs to its client. The design is
 //! that of TLPI section 46.8.
 //!
-//! The stages of a request: `handle` waits for a place among the `children`, for which a session
-//! may have to make way, and decodes the request; `admission` admits it; `request_handler` answers
-//! it in a child. There `confine/become_caller` becomes the caller, `send/open` opens what the
-//! question names (`resolve`), `confine/sandbox` seals the child, and `send/transfer` sends. The
+//! The stages of a request: `handle` decodes it, and `admission` admits it, if need be after a wait
+//! for a place among the `children`, for which a session may have to make way. `request_handler`
+//! answers it in a child. There `confine/become_caller` becomes the caller, `send/open` opens what
+//! the question names (`resolve`), `confine/sandbox` seals the child, and `send/answer` sends. The
 //! child of a `session` does the same for each question, except that it is not sealed. `takeover`
 //! starts a server whose predecessor died.
 

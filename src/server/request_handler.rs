@@ -13,12 +13,12 @@ use sysv_ipc::Pid;
 use super::admission::Admitted;
 use super::confine::{CallerGroups, Confined, GroupFinder, Sandbox, UnknownGroups, become_caller};
 use super::loggable::loggable;
-use super::resolve::{Entered, Export};
-use super::send::{AnswerWriter, Opened, Outbox, SendFailure, Unanswerable, Undelivered, send};
+use super::resolve::Export;
+use super::send::{AnswerWriter, Outbox, SendFailure, Unanswerable, Undelivered, answer};
 use super::session::{MAKE_WAY, Session, SessionEnd};
 use crate::counters::Writer;
 use crate::sys::{exit_now, signals};
-use crate::wire::{Question, Trailer};
+use crate::wire::Trailer;
 
 /// Answers requests, each in a child. Every child inherits this.
 #[derive(Debug)]
@@ -58,8 +58,14 @@ impl RequestHandler {
             Ok(caller) if request.session => answering.answer_session(caller),
             Ok(caller) => {
                 let (sandbox, writer) = (Some(&self.sandbox), &mut answering.writer);
-                let outcome =
-                    self.answer(&caller, &request.question, &mut Ok(None), sandbox, writer);
+                let outcome = answer(
+                    &self.export,
+                    &caller,
+                    &request.question,
+                    &mut Ok(None),
+                    sandbox,
+                    writer,
+                );
                 answering.finish(&outcome)
             }
             Err(failure) => answering.finish(&Err(failure)),
@@ -68,25 +74,6 @@ impl RequestHandler {
             None | Some(Undelivered::Gone | Undelivered::Dead(_)) => 0,
             Some(_) => GAVE_UP,
         })
-    }
-
-    /// Answers a question, but does not send its failure. Outside a session, it gives up opening
-    /// files, by this sandbox, once the question's file is open.
-    pub(super) fn answer(
-        &self,
-        caller: &Confined,
-        question: &Question<'_>,
-        entered: &mut Entered,
-        sandbox: Option<&Sandbox>,
-        writer: &mut AnswerWriter<'_>,
-    ) -> Result<Trailer, SendFailure> {
-        let mut opened = Opened::new(&self.export, caller, question, entered, writer)?;
-        if let Some(sandbox) = sandbox {
-            sandbox.seal().map_err(|errno| {
-                Unanswerable::new("the server lacks resources to confine itself", errno)
-            })?;
-        }
-        send(&mut opened, writer)
     }
 }
 
@@ -116,7 +103,9 @@ impl Answering<'_> {
             return self.finish(&Err(why.into()));
         }
         handler.export.keep_own_descriptors();
-        let mut session = Session::new(handler, caller, &mut self.writer);
+        let (export, counters) = (&handler.export, &*handler.counters);
+        let idle_timeout = handler.idle_timeout;
+        let mut session = Session::new(export, counters, idle_timeout, caller, &mut self.writer);
         let end = session.run(&self.request.question, self.received);
         let numbers = Some((session.questions, session.failures));
         self.writer.outbox.count_sent();

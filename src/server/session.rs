@@ -9,9 +9,9 @@ use sysv_ipc::{MessageBuffer, QueueStatus, ReceiveError, Select};
 
 use super::confine::Confined;
 use super::loggable::loggable;
-use super::request_handler::RequestHandler;
-use super::resolve::Entered;
-use super::send::{AnswerWriter, Outbox, SendFailure, Unanswerable, Undelivered};
+use super::resolve::{Entered, Export};
+use super::send::{AnswerWriter, Outbox, SendFailure, Unanswerable, Undelivered, answer};
+use crate::counters::Writer;
 use crate::sys::{AdaptiveSpin, signals};
 use crate::wire::{MAX_PATH, Malformed, Operation, QUESTION_TYPE, Question, Trailer};
 
@@ -21,7 +21,9 @@ pub(super) const MAKE_WAY: Signal = Signal::SIGUSR1;
 
 /// A session, in its child.
 pub(super) struct Session<'a, 'w> {
-    handler: &'a RequestHandler,
+    export: &'a Export,
+    counters: &'a Writer,
+    idle_timeout: Duration,
     writer: &'a mut AnswerWriter<'w>,
     caller: Confined,
     /// The directory that the client entered last.
@@ -56,12 +58,16 @@ impl<'a, 'w> Session<'a, 'w> {
     const LONG: Duration = Duration::from_secs(3);
 
     pub(super) fn new(
-        handler: &'a RequestHandler,
+        export: &'a Export,
+        counters: &'a Writer,
+        idle_timeout: Duration,
         caller: Confined,
         writer: &'a mut AnswerWriter<'w>,
     ) -> Self {
         Self {
-            handler,
+            export,
+            counters,
+            idle_timeout,
             writer,
             caller,
             entered: Ok(None),
@@ -117,10 +123,10 @@ impl<'a, 'w> Session<'a, 'w> {
     }
 
     fn answer(&mut self, question: &Question<'_>, received: Instant) -> Result<(), Undelivered> {
-        let handler = self.handler;
         self.has_only_entered &= question.operation == Operation::Enter;
         self.writer.begin(question.number, received)?;
-        let outcome = handler.answer(&self.caller, question, &mut self.entered, None, self.writer);
+        let (caller, entered) = (&self.caller, &mut self.entered);
+        let outcome = answer(self.export, caller, question, entered, None, self.writer);
         log(question, &outcome);
         self.conclude(outcome, received)
     }
@@ -131,7 +137,7 @@ impl<'a, 'w> Session<'a, 'w> {
         outcome: Result<Trailer, SendFailure>,
         received: Instant,
     ) -> Result<(), Undelivered> {
-        let counters = &self.handler.counters;
+        let counters = self.counters;
         self.questions += 1;
         counters.question();
         match outcome {
@@ -172,7 +178,7 @@ impl<'a, 'w> Session<'a, 'w> {
                 return Err(SessionEnd::MadeWay);
             }
             self.writer.outbox.check_client().map_err(SessionEnd::Left)?;
-            if since.elapsed() >= self.handler.idle_timeout {
+            if since.elapsed() >= self.idle_timeout {
                 return Err(SessionEnd::Idle);
             }
         }

@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::ffi::CStr;
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -13,7 +14,7 @@ use nix::sys::stat::Mode;
 use super::path_fd::PathFd;
 use crate::server::confine::Confined;
 use crate::server::error::Error;
-use crate::wire::{Operation, Question};
+use crate::wire::{Kind, Operation, Question};
 
 const OWN_DESCRIPTORS: &str = "/proc/self/fd";
 
@@ -52,8 +53,26 @@ impl Export {
         }
     }
 
+    /// Opens a file for reading.
+    pub(crate) fn open_file(&self, found: &PathFd) -> Result<File, Errno> {
+        // Files of /proc have the size 0: skip the check for all others.
+        if found.stat.st_size == 0 {
+            found.refuse_own_proc_files()?;
+        }
+        Ok(self.open(found.as_fd(), OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?.into())
+    }
+
+    /// Opens a directory for reading.
+    pub(crate) fn open_directory(&self, found: &PathFd) -> Result<OwnedFd, Errno> {
+        if found.kind() != Kind::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        found.refuse_own_proc_files()?;
+        self.open(found.as_fd(), OFlag::O_DIRECTORY)
+    }
+
     /// Opens this very file, whatever its path leads to by now: proc_pid_fd(5).
-    pub(super) fn open(&self, file: BorrowedFd<'_>, flags: OFlag) -> Result<OwnedFd, Errno> {
+    fn open(&self, file: BorrowedFd<'_>, flags: OFlag) -> Result<OwnedFd, Errno> {
         let mut path = [0; 32];
         let _ = write!(&mut path[..], "{OWN_DESCRIPTORS}/{}\0", file.as_raw_fd());
         let (directory, path) = match self.own_descriptors.get() {

@@ -1,14 +1,12 @@
 //! A file that was found, but not opened.
 
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, readlinkat};
+use nix::fcntl::readlinkat;
 use nix::sys::stat::{FileStat, SFlag, fstat};
 
-use super::export::Export;
 use crate::server::confine::may_reveal_this_process;
 use crate::wire::{Entry, Kind, Stat};
 
@@ -26,32 +24,8 @@ impl PathFd {
         Ok(Self { descriptor, stat })
     }
 
-    /// Takes the metadata again.
-    pub(crate) fn update(&mut self) -> Result<(), Errno> {
-        self.stat = fstat(&self.descriptor)?;
-        Ok(())
-    }
-
     pub(crate) fn kind(&self) -> Kind {
         kind(&self.stat)
-    }
-
-    /// Opens the file for reading.
-    pub(crate) fn open_file(&self, export: &Export) -> Result<File, Errno> {
-        // Files of /proc have the size 0: skip the check for all others.
-        if self.stat.st_size == 0 {
-            self.refuse_own_proc_files()?;
-        }
-        Ok(export.open(self.as_fd(), OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?.into())
-    }
-
-    /// Opens the directory for reading.
-    pub(crate) fn open_directory(&self, export: &Export) -> Result<OwnedFd, Errno> {
-        if self.kind() != Kind::Directory {
-            return Err(Errno::ENOTDIR);
-        }
-        self.refuse_own_proc_files()?;
-        export.open(self.as_fd(), OFlag::O_DIRECTORY)
     }
 
     /// Reads the symbolic link. Empty for any other file.
@@ -63,7 +37,7 @@ impl PathFd {
         readlinkat(&self.descriptor, "").map(OsStringExt::into_vec)
     }
 
-    fn refuse_own_proc_files(&self) -> Result<(), Errno> {
+    pub(super) fn refuse_own_proc_files(&self) -> Result<(), Errno> {
         match may_reveal_this_process(&self.descriptor, self.stat.st_dev) {
             true => Err(Errno::EACCES),
             false => Ok(()),

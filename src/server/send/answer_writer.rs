@@ -7,7 +7,7 @@ use sysv_ipc::{MessageBuffer, MessageType};
 
 use super::failure::{SendFailure, Unanswerable};
 use super::outbox::{Outbox, Undelivered};
-use super::transfer::{Source, at_most};
+use super::source::{Source, at_most};
 use crate::server::admission::Dialect;
 use crate::wire::{Entry, FrameHeader, FrameType, Trailer, encode_farewell};
 

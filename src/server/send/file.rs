@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
 
 use super::failure::Unanswerable;
-use super::transfer::{Source, at_most};
+use super::source::{Source, at_most};
 use crate::sys::errno_of;
 use crate::wire::Range;
 

@@ -9,7 +9,7 @@ use nix::fcntl::{AtFlags, readlinkat};
 use nix::sys::stat::fstatat;
 
 use super::failure::Unanswerable;
-use super::transfer::Source;
+use super::source::Source;
 use crate::server::resolve::{entry, kind};
 use crate::sys::errno_of;
 use crate::wire::{Entry, Kind};

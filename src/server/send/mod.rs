@@ -1,5 +1,6 @@
 //! How bytes leave: what a question names is opened, and becomes the messages of its answer.
 
+mod answer;
 mod answer_writer;
 mod failure;
 mod file;
@@ -7,11 +8,10 @@ mod listing;
 mod open;
 mod outbox;
 mod queue_capacity;
-mod transfer;
+mod source;
 
+pub(super) use answer::answer;
 pub(super) use answer_writer::AnswerWriter;
 pub(super) use failure::{SendFailure, Unanswerable};
-pub(super) use open::Opened;
 pub(super) use outbox::{Outbox, Undelivered};
 pub(super) use queue_capacity::QueueCapacity;
-pub(super) use transfer::send;

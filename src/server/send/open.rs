@@ -5,12 +5,13 @@ use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::stat::fstat;
 
 use super::answer_writer::AnswerWriter;
 use super::failure::{SendFailure, Unanswerable};
 use super::file::OpenedFile;
 use super::listing::Listing;
-use super::transfer::Source;
+use super::source::Source;
 use crate::server::confine::Confined;
 use crate::server::resolve::{Entered, Export, PathFd, entry};
 use crate::wire::{Entry, Kind, Operation, Question};
@@ -67,7 +68,7 @@ impl Opened {
                 content = Content::File(file);
             }
             Operation::List => {
-                content = Content::Directory(Listing::new(found.open_directory(export)?)?);
+                content = Content::Directory(Listing::new(export.open_directory(&found)?)?);
                 meta.length = None;
             }
             Operation::Enter if found.kind() == Kind::Directory => *entered = Ok(Some(found)),
@@ -112,12 +113,12 @@ fn open_file(
         }
     }
     for _ in 0..MAX_ATTEMPTS {
-        match found.open_file(export) {
+        match export.open_file(found) {
             Err(Errno::EAGAIN) => {
                 writer.flush()?;
                 writer.outbox.check_client()?;
                 thread::sleep(PAUSE);
-                found.update()?;
+                found.stat = fstat(&*found)?;
             }
             outcome => return Ok(outcome?),
         }

@@ -1,0 +1,41 @@
+//! Answers a question: opens what it names, and sends META, DATA, DATA, …, END.
+
+use super::answer_writer::AnswerWriter;
+use super::failure::{SendFailure, Unanswerable};
+use super::open::Opened;
+use crate::server::confine::{Confined, Sandbox};
+use crate::server::resolve::{Entered, Export};
+use crate::wire::{Question, Trailer};
+
+/// Answers a question, but does not send its failure. Outside a session, it gives up opening files,
+/// by this sandbox, once the question's file is open.
+pub(crate) fn answer(
+    export: &Export,
+    caller: &Confined,
+    question: &Question<'_>,
+    entered: &mut Entered,
+    sandbox: Option<&Sandbox>,
+    writer: &mut AnswerWriter<'_>,
+) -> Result<Trailer, SendFailure> {
+    let mut opened = Opened::new(export, caller, question, entered, writer)?;
+    if let Some(sandbox) = sandbox {
+        sandbox.seal().map_err(|errno| {
+            Unanswerable::new("the server lacks resources to confine itself", errno)
+        })?;
+    }
+    writer.meta(&opened.meta())?;
+    let mut trailer = Trailer { bytes: 0, checksum: 0, changed: false };
+    if let Some(source) = opened.source() {
+        let mut checksum = crc32fast::Hasher::new();
+        loop {
+            match writer.data(source, &mut checksum)? {
+                0 => break,
+                count => trailer.bytes += count as u64,
+            }
+        }
+        trailer.checksum = checksum.finalize();
+        trailer.changed = source.has_changed()?;
+    }
+    writer.end(&trailer)?;
+    Ok(trailer)
+}
