@@ -9,9 +9,9 @@ ALL = 2**64 - 1  # to the end of the file; unknown
 SESSION, NO_FOLLOW, BELOW = 1, 1, 2  # the flag of an extension, those of a question
 
 
-def question(operation, flags, offset=0, length=ALL, number=0):
-    """Operation, flags, number, reserved, offset, length."""
-    return struct.pack("<HHHHQQ", operation, flags, number, 0, offset, length)
+def question(operation, flags, offset=0, length=ALL, number=0, path=b""):
+    """Operation, flags, number, length of the path, offset, length, path. In a request, the path is elsewhere."""
+    return struct.pack("<HHHHQQ", operation, flags, number, len(path), offset, length) + path
 
 
 def request(asked, version=1, flags=0):
@@ -83,9 +83,9 @@ for name, asked in {
 }.items():
     golden[f"request-{name}"] = request(question(*asked))
     golden[f"request-{name}-session"] = request(question(*asked), flags=SESSION)
-    golden[f"question-{name}"] = question(*asked) + b"abc"
-    below = question(asked[0], asked[1] | BELOW, *asked[2:], number=0x0102)
-    golden[f"question-{name}-below"] = below + b"a/\xff"
+    golden[f"question-{name}"] = question(*asked, path=b"abc")
+    below = asked[0], asked[1] | BELOW, *asked[2:]
+    golden[f"question-{name}-below"] = question(*below, number=0x0102, path=b"a/\xff")
 
 for old in WIRE.glob("*.bin"):
     old.unlink()

@@ -209,7 +209,7 @@ impl Pipeline {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        session.send()
     }
 
     /// Takes a step, if the reader will not notice it.

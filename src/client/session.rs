@@ -22,10 +22,12 @@ pub(super) struct Session {
     inbox: Inbox,
     /// What was asked, and whose answer has not ended.
     asked: VecDeque<Asked>,
-    /// How many bytes of questions that is, and how many it may be.
+    /// The last of these questions, which will be sent in one message.
+    unsent: Vec<u8>,
+    /// How many bytes the others are, and how many all may be.
     unanswered: usize,
     max_unanswered: usize,
-    /// How many bytes had arrived when there was no room for another question.
+    /// How many bytes had arrived when the queue had no room for the questions.
     full_at: Option<u64>,
     answered: u64,
     entered: Option<Entered>,
@@ -35,7 +37,6 @@ pub(super) struct Session {
     is_extended: bool,
     /// What was taken of the current answer, or of the last one.
     pub(super) tally: Tally,
-    encoded: Vec<u8>,
     message: MessageBuffer,
 }
 
@@ -75,6 +76,7 @@ impl Session {
         Ok(Self {
             inbox,
             asked: VecDeque::from([Asked { bytes: 0, enters: entering.clone() }]),
+            unsent: Vec::new(),
             unanswered: 0,
             max_unanswered: most as usize,
             full_at: None,
@@ -83,22 +85,23 @@ impl Session {
             has_begun: false,
             is_extended: false,
             tally: Tally::default(),
-            encoded: Vec::new(),
             message: MessageBuffer::with_capacity(room),
         })
     }
 
-    /// Asks, and enters the directories that must be entered before. False: there is no room for
-    /// another question.
+    /// Notes a question that [`send`](Self::send) will send, and those before it that enter
+    /// directories. False: there is no room for another question.
     pub(super) fn ask(&mut self, planned: &PlannedQuestion) -> Result<bool, Error> {
         while self.inbox.is_session() {
             let (mut question, entering) = planned.next_question(self.entered.as_ref());
+            check_path(question.path)?;
             question.number = (self.answered + self.asked.len() as u64) as u16;
-            let bytes = Question::HEADER + question.path.as_os_str().len();
-            if !self.send(&question, bytes)? {
+            let bytes = question.encoded_len();
+            let unanswered = self.unanswered + self.unsent.len() + bytes;
+            if !self.asked.is_empty() && unanswered > self.max_unanswered {
                 break;
             }
-            self.unanswered += bytes;
+            question.append(&mut self.unsent);
             self.asked.push_back(Asked { bytes, enters: entering.clone() });
             if entering.is_none() {
                 return Ok(true);
@@ -108,48 +111,45 @@ impl Session {
         Ok(false)
     }
 
-    /// Sends a question. It never waits: the server may be waiting for room in the same queue.
-    fn send(&mut self, question: &Question<'_>, bytes: usize) -> Result<bool, Error> {
-        check_path(question.path)?;
-        if !self.asked.is_empty() {
-            // Some at once: for each alone, the other side would be woken.
-            let is_enough = self.unanswered > self.max_unanswered / 2;
-            if self.full_at == Some(self.inbox.received) || self.full_at.is_some() && is_enough {
-                return Ok(false);
-            }
-            self.full_at = None;
-            if self.unanswered + bytes > self.max_unanswered {
-                self.full_at = Some(self.inbox.received);
-                return Ok(false);
-            }
-        } else {
+    /// Sends the questions, unless the server still has more to answer: then more will be sent at
+    /// once later, since for each message the other side is woken. It never waits: the server may
+    /// be waiting for room in the same queue.
+    pub(super) fn send(&mut self) -> Result<(), Error> {
+        let is_enough = self.unsent.len() >= self.unanswered.max(1);
+        if !is_enough || self.full_at == Some(self.inbox.received) {
+            return Ok(());
+        }
+        let is_waiting = self.unanswered > 0 || self.answered == 0;
+        if !is_waiting {
             if !self.inbox.is_empty() {
-                return Ok(false); // a farewell, or the news that the child has died
+                return Ok(()); // a farewell, or the news that the child has died
             }
             if self.inbox.received_at.elapsed() >= Inbox::PAUSE && self.inbox.queue.is_lost() {
                 return Err(Cause::QueueRemoved.into());
             }
         }
-        self.encoded.clear();
-        question.encode(&mut self.encoded);
-        self.message.set(QUESTION_TYPE, &self.encoded);
+        self.message.set(QUESTION_TYPE, &self.unsent);
         // From now on, the last sender may be this process.
         self.inbox.queue.identify_child();
         let queue = self.inbox.queue.queue();
+        let is_empty = || queue.status().is_ok_and(|status| status.messages <= 1);
         match queue.try_send(&self.message) {
-            Ok(()) => Ok(true),
-            Err(SendError::Full | SendError::Interrupted) => {
-                let is_empty = || queue.status().is_ok_and(|status| status.messages <= 1);
-                if self.asked.is_empty() && is_empty() {
-                    return Err(Cause::RequestTooBig.into()); // for ever
-                }
-                self.full_at = Some(self.inbox.received);
-                Ok(false)
+            Ok(()) => {
+                self.unanswered += self.unsent.len();
+                self.unsent.clear();
+                return Ok(());
             }
-            Err(SendError::TooBig) => Err(Cause::RequestTooBig.into()),
-            Err(SendError::Os(error)) => Err(error.into()),
-            Err(_) => Err(Cause::QueueRemoved.into()),
+            // There may be room later. An error comes again when nothing else is waited for.
+            Err(_) if is_waiting => {}
+            Err(SendError::Full | SendError::Interrupted) if !is_empty() => {}
+            Err(SendError::Full | SendError::Interrupted | SendError::TooBig) => {
+                return Err(Cause::RequestTooBig.into());
+            }
+            Err(SendError::Os(error)) => return Err(error.into()),
+            Err(_) => return Err(Cause::QueueRemoved.into()),
         }
+        self.full_at = Some(self.inbox.received);
+        Ok(())
     }
 
     /// Makes a directory that the server has just entered the base of later questions.

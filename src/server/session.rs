@@ -104,13 +104,19 @@ impl<'a, 'w> Session<'a, 'w> {
     ) -> Result<Infallible, SessionEnd> {
         self.answer(first, received)?;
         let mut message = MessageBuffer::with_capacity(Question::HEADER + MAX_PATH);
+        let mut at = 0;
         loop {
             if signals::has_arrived() && !self.is_on_its_way() {
                 return Err(SessionEnd::MadeWay);
             }
-            self.receive(&mut message)?;
+            if at == message.text().len() {
+                self.receive(&mut message)?;
+                at = 0;
+            }
             let received = Instant::now();
-            let question = Question::decode(message.text()).map_err(SessionEnd::Garbage)?;
+            let decoded = Question::decode(&message.text()[at..]);
+            let (question, rest) = decoded.map_err(SessionEnd::Garbage)?;
+            at = message.text().len() - rest.len();
             self.answer(&question, received)?;
         }
     }
@@ -152,7 +158,7 @@ impl<'a, 'w> Session<'a, 'w> {
         Ok(())
     }
 
-    /// Receives a question. Before it waits, it sends what the client waits for.
+    /// Receives one question or more. Before it waits, it sends what the client waits for.
     fn receive(&mut self, message: &mut MessageBuffer) -> Result<(), SessionEnd> {
         let (queue, which) = (self.writer.outbox.reply.queue, Select::Type(QUESTION_TYPE));
         let mut try_receive = || match queue.try_receive(message, which) {

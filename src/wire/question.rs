@@ -9,8 +9,8 @@ use sysv_ipc::MessageType;
 use super::bytes::{Malformed, Reader};
 use super::request::MAX_PATH;
 
-/// The type of a question in a reply queue: "mqfq". It is greater than that of every part of an
-/// answer, so that its sender does not receive it.
+/// The type of a message of questions in a reply queue: "mqfq". It is greater than that of every
+/// part of an answer, so that its sender does not receive it.
 pub const QUESTION_TYPE: MessageType = MessageType::new(0x6d71_6671).unwrap();
 
 /// The most bytes of questions that a client may have sent and not yet seen answered.
@@ -83,29 +83,42 @@ impl<'a> Question<'a> {
         Self { path, operation, number: 0, below: false }
     }
 
-    /// Decodes the `mtext` of a message of type [`QUESTION_TYPE`]. The path takes all of its rest.
-    pub fn decode(text: &'a [u8]) -> Result<Self, Malformed> {
-        let (header, path) = text.split_at_checked(Self::HEADER).ok_or(Malformed::TooShort)?;
-        if path.len() > MAX_PATH {
+    /// Decodes the first question in the `mtext` of a message of type [`QUESTION_TYPE`], and
+    /// returns the bytes of the others too.
+    pub fn decode(text: &'a [u8]) -> Result<(Self, &'a [u8]), Malformed> {
+        let (header, rest) = text.split_at_checked(Self::HEADER).ok_or(Malformed::TooShort)?;
+        let length = u16::from_ne_bytes([header[6], header[7]]).into();
+        if length > MAX_PATH {
             return Err(Malformed::TooLong);
         }
+        let (path, rest) = rest.split_at_checked(length).ok_or(Malformed::TooShort)?;
         if path.contains(&0) {
             return Err(Malformed::Field);
         }
-        Self::decode_header(header, Path::new(OsStr::from_bytes(path)))
+        Ok((Self::decode_header(header, Path::new(OsStr::from_bytes(path)))?, rest))
     }
 
-    /// Encodes the question as the `mtext` of a message of type [`QUESTION_TYPE`].
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        self.encode_header(out);
-        out.extend_from_slice(self.path.as_os_str().as_bytes());
+    /// Appends the question to the `mtext` of a message of type [`QUESTION_TYPE`].
+    ///
+    /// # Panics
+    /// If the path is longer than 65,535 bytes.
+    pub fn append(&self, out: &mut Vec<u8>) {
+        let path = self.path.as_os_str().as_bytes();
+        self.append_header(u16::try_from(path.len()).expect("a path"), out);
+        out.extend_from_slice(path);
     }
 
+    /// How many bytes [`append`](Self::append) appends.
+    pub fn encoded_len(&self) -> usize {
+        Self::HEADER + self.path.as_os_str().len()
+    }
+
+    /// Decodes all but the path.
     pub(super) fn decode_header(header: &[u8], path: &'a Path) -> Result<Self, Malformed> {
         let mut reader = Reader::new(header);
         let (operation, flags) = (reader.u16()?, reader.u16()?);
         let number = reader.u16()?;
-        reader.u16()?; // reserved
+        reader.u16()?; // the length of the path
         let (offset, length) = (reader.u64()?, reader.u64()?);
         let range = Range { offset, length: (length != u64::MAX).then_some(length) };
         let operation = match (operation, flags & !Self::BELOW) {
@@ -119,7 +132,7 @@ impl<'a> Question<'a> {
         Ok(Self { path, operation, number, below: flags & Self::BELOW != 0 })
     }
 
-    pub(super) fn encode_header(&self, out: &mut Vec<u8>) {
+    pub(super) fn append_header(&self, path_length: u16, out: &mut Vec<u8>) {
         let range = if let Operation::Fetch(range) = self.operation { range } else { Range::WHOLE };
         let (operation, flags) = match self.operation {
             Operation::Fetch(_) => (Self::FETCH, 0),
@@ -133,7 +146,7 @@ impl<'a> Question<'a> {
         out.extend_from_slice(&operation.to_ne_bytes());
         out.extend_from_slice(&flags.to_ne_bytes());
         out.extend_from_slice(&self.number.to_ne_bytes());
-        out.extend_from_slice(&[0; 2]); // reserved
+        out.extend_from_slice(&path_length.to_ne_bytes());
         out.extend_from_slice(&range.offset.to_ne_bytes());
         out.extend_from_slice(&range.length.unwrap_or(u64::MAX).to_ne_bytes());
     }

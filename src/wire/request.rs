@@ -71,7 +71,7 @@ impl Extension {
         out.extend_from_slice(&(if self.session { Self::SESSION } else { 0 }).to_ne_bytes());
         out.extend_from_slice(&[0; 4]); // reserved
         out.extend_from_slice(self.cookie.as_bytes());
-        question.encode_header(out);
+        question.append_header(0, out); // the path stands before
     }
 }
 

@@ -77,16 +77,18 @@ fn any_bytes_decode_to_the_question_of_the_reference_or_fail() {
 fn check_question(text: &[u8]) -> Checked {
     let decoded = Question::decode(text);
     prop_assert_eq!(decoded, reference::question(text));
-    let question = match decoded {
-        Ok(question) => question,
+    let (question, rest) = match decoded {
+        Ok(decoded) => decoded,
         Err(malformed) => return Ok(kind(malformed)),
     };
     let mut encoded = Vec::new();
-    question.encode(&mut encoded);
-    prop_assert_eq!(Question::decode(&encoded), Ok(question));
-    // Reserved bytes are zero, and only a fetch has a range.
+    question.append(&mut encoded);
+    prop_assert_eq!(encoded.len(), question.encoded_len());
+    encoded.extend(rest);
+    prop_assert_eq!(Question::decode(&encoded), Ok((question, rest)));
+    // Only a fetch has a range.
     let range = if matches!(question.operation, Operation::Fetch(_)) { 8 } else { 24 };
-    prop_assert_eq!(&encoded[..4], &text[..4]);
+    prop_assert_eq!(&encoded[..8], &text[..8]);
     prop_assert_eq!(&encoded[range..], &text[range..]);
     Ok(match question.operation {
         Operation::Fetch(_) => "fetch",

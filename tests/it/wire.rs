@@ -66,9 +66,11 @@ fn requests_and_questions_are_the_golden_bytes() {
         let question = request(b"abc", operation, None).question;
         for (name, question) in [(name.to_owned(), question), (format!("{name}-below"), below)] {
             let mut bytes = Vec::new();
-            question.encode(&mut bytes);
+            question.append(&mut bytes);
             assert_eq!(bytes, golden(&format!("question-{name}")), "{name}");
-            assert_eq!(Question::decode(&bytes), Ok(question), "{name}");
+            assert_eq!(bytes.len(), question.encoded_len());
+            bytes.extend(b"another");
+            assert_eq!(Question::decode(&bytes), Ok((question, &b"another"[..])), "{name}");
         }
     }
     for (name, request) in requests {
@@ -208,8 +210,10 @@ fn the_longest_request_and_the_longest_question_have_the_documented_sizes() {
     assert_eq!(request.encode().len(), 4160);
     assert_eq!(Request::decode(&request.encode()), Ok(request));
     let mut question = Vec::new();
-    request.question.encode(&mut question);
+    request.question.append(&mut question);
     assert_eq!(question.len(), 4119);
-    assert_eq!(Question::decode(&question), Ok(request.question));
-    assert_eq!(Question::decode(&[&question[..], b"p"].concat()), Err(Malformed::TooLong));
+    assert_eq!(Question::decode(&question), Ok((request.question, &[][..])));
+    assert_eq!(Question::decode(&question[..4118]), Err(Malformed::TooShort));
+    question[6..8].copy_from_slice(&4096_u16.to_ne_bytes());
+    assert_eq!(Question::decode(&question), Err(Malformed::TooLong));
 }

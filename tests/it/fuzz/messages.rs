@@ -150,24 +150,27 @@ fn numbers<const N: usize>(numbers: [u16; N]) -> Vec<u8> {
 }
 
 /// What comes before the path of a question, and ends a request.
-fn question_headers() -> impl Strategy<Value = Vec<u8>> {
+fn question_headers(path_length: usize) -> impl Strategy<Value = Vec<u8>> {
     let lengths = prop_oneof![any::<u64>(), Just(u64::MAX)];
     (1..=5_u16, 0..=3_u16, any::<u16>(), any::<u64>(), lengths).prop_map(
-        |(operation, flags, number, offset, length)| {
+        move |(operation, flags, number, offset, length)| {
             let range = [offset, length].map(u64::to_ne_bytes).concat();
-            [numbers([operation, flags, number, 0]), range].concat()
+            [numbers([operation, flags, number, path_length as u16]), range].concat()
         },
     )
 }
 
 pub fn questions() -> impl Strategy<Value = Vec<u8>> {
-    (question_headers(), paths()).prop_map(|(header, path)| [header, path].concat())
+    let question = paths().prop_flat_map(|path| {
+        question_headers(path.len()).prop_map(move |header| [&header[..], &path].concat())
+    });
+    vec(question, 1..4).prop_map(|questions| questions.concat())
 }
 
 pub fn requests() -> impl Strategy<Value = Vec<u8>> {
     let version = prop_oneof![9 => Just(1_u16), 1 => any::<u16>()];
     let version = (version, 0..=1_u16).prop_map(|(version, flags)| numbers([version, flags, 0, 0]));
-    let extension = (version, any::<[u8; 16]>(), question_headers());
+    let extension = (version, any::<[u8; 16]>(), question_headers(0));
     (0..=i32::MAX, paths(), proptest::option::weighted(0.9, extension)).prop_map(
         |(id, path, extension)| {
             let mut text = [&id.to_ne_bytes()[..], &path, b"\0"].concat();

@@ -84,13 +84,18 @@ fn request_extension(text: &[u8]) -> Result<Extension, Malformed> {
     })
 }
 
-pub fn question(text: &[u8]) -> Result<Question<'_>, Malformed> {
-    let path = text.get(24..).ok_or(Malformed::TooShort)?;
-    match path.len() {
-        0..=4095 if path.contains(&0) => Err(Malformed::Field),
-        0..=4095 => asked(text, Path::new(OsStr::from_bytes(path))),
-        _ => Err(Malformed::TooLong),
+/// The first question of a message, and the bytes of the others.
+pub fn question(text: &[u8]) -> Result<(Question<'_>, &[u8]), Malformed> {
+    field::<24>(text, 0)?;
+    let end = match uint16(text, 6)?.into() {
+        length @ 0..=4095_usize => 24 + length,
+        _ => return Err(Malformed::TooLong),
+    };
+    let path = text.get(24..end).ok_or(Malformed::TooShort)?;
+    if path.contains(&0) {
+        return Err(Malformed::Field);
     }
+    Ok((asked(text, Path::new(OsStr::from_bytes(path)))?, &text[end..]))
 }
 
 fn asked<'a>(text: &[u8], path: &'a Path) -> Result<Question<'a>, Malformed> {

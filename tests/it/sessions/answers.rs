@@ -30,7 +30,9 @@ fn questions_are_answered_in_order_and_many_in_one_message() {
     let mut session = RawSession::idle(requests);
     let child = server.only_child();
     assert!(child.freeze());
-    paths.iter().for_each(|path| session.ask(&fetch(path)));
+    let questions: Vec<_> = paths.iter().map(|path| fetch(path)).collect();
+    questions[..20].iter().for_each(|question| session.ask(question));
+    session.ask_all(&questions[20..]);
     session.messages = 0;
     child.signal(Signal::SIGCONT);
     for path in &paths {

@@ -16,9 +16,14 @@ use crate::support::{
 #[in_own_namespace]
 fn what_is_no_question_ends_the_session() {
     let (server, _folder, requests) = serve(&[]);
-    let header = [0; Question::HEADER];
-    let long = [&header[..], &[b'x'; MAX_PATH + 1]].concat();
-    for text in [&b""[..], &header[1..], &[&header[..], b"/small\0"].concat(), &long, &[0; 8000]] {
+    let header = |length: usize| {
+        let mut header = [0; Question::HEADER];
+        header[6..8].copy_from_slice(&(length as u16).to_ne_bytes());
+        header
+    };
+    let long = [&header(MAX_PATH + 1)[..], &[b'x'; MAX_PATH + 1]].concat();
+    let nul = [&header(7)[..], b"/small\0"].concat();
+    for text in [&b""[..], &header(0)[1..], &nul, &nul[..30], &long, &[0; 8000]] {
         let mut session = RawSession::idle(requests);
         session.ask(&fetch("/small"));
         session.queue.try_send(&MessageBuffer::with_text(QUESTION_TYPE, text)).unwrap();
@@ -30,7 +35,7 @@ fn what_is_no_question_ends_the_session() {
         server.wait_until_idle();
         assert_eq!(server.fetch("/small"), b"small");
     }
-    assert_eq!(server.log().matches("not a question").count(), 5, "{}", server.log());
+    assert_eq!(server.log().matches("not a question").count(), 6, "{}", server.log());
     server.stop();
 }
 

@@ -30,8 +30,12 @@ fn serve(requests: Queue, answer: &dyn Fn(&Question<'_>) -> Answer) {
         let in_session = request.extension.is_some_and(|extension| extension.session);
         let mut goes_on = answer(&request.question).send(reply, 0, in_session);
         while goes_on && reply.receive(&mut message, Select::Type(QUESTION_TYPE)).is_ok() {
-            let question = Question::decode(message.text()).unwrap();
-            goes_on = answer(&question).send(reply, question.number, true);
+            let mut rest = message.text();
+            while goes_on && !rest.is_empty() {
+                let question;
+                (question, rest) = Question::decode(rest).unwrap();
+                goes_on = answer(&question).send(reply, question.number, true);
+            }
         }
     }
 }

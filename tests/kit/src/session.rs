@@ -77,9 +77,18 @@ impl RawSession {
 
     #[track_caller]
     pub fn ask(&mut self, question: &Question<'_>) {
-        let question = Question { number: self.asked, ..*question };
-        self.queue.try_send(&question_message(&question)).unwrap();
-        self.asked += 1;
+        self.ask_all(&[*question]);
+    }
+
+    /// Asks in one message.
+    #[track_caller]
+    pub fn ask_all(&mut self, questions: &[Question<'_>]) {
+        let mut text = Vec::new();
+        for question in questions {
+            Question { number: self.asked, ..*question }.append(&mut text);
+            self.asked += 1;
+        }
+        self.queue.try_send(&MessageBuffer::with_text(QUESTION_TYPE, &text)).unwrap();
     }
 
     /// Asks, and waits for the answer.
@@ -193,7 +202,7 @@ pub fn below(question: Question<'_>) -> Question<'_> {
 
 pub fn question_message(question: &Question<'_>) -> MessageBuffer {
     let mut text = Vec::new();
-    question.encode(&mut text);
+    question.append(&mut text);
     MessageBuffer::with_text(QUESTION_TYPE, &text)
 }
 
