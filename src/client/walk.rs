@@ -22,7 +22,7 @@ use crate::wire::{Entry, Kind, Operation, Range};
 ///
 /// A directory comes before its entries, which are sorted by the bytes of their names. No symbolic
 /// link below the top is followed. If the server dies on the way, another one is asked for the
-/// rest.
+/// rest. A directory is listed up to 32 entries before its turn.
 ///
 /// ```no_run
 /// use std::io::Read;
@@ -42,11 +42,13 @@ pub struct Walk {
     top: PathBuf,
     /// None: the top is no directory.
     base: Option<Arc<Base>>,
-    /// The directories that the walk is in, from the top down.
+    /// The directories whose entries are asked for, from the top down, and the path of the last.
     levels: Vec<Level>,
-    /// Which of them the entries after `next` are taken from.
-    asking: usize,
-    /// The next entries, whose questions are in the pipeline. Nothing comes after a directory.
+    level_path: Vec<u8>,
+    /// Entries that were taken from the levels, and not asked for yet. If the last one is a
+    /// directory, its listing was asked for, and nothing comes behind it before that arrives.
+    soon: VecDeque<Found>,
+    /// What comes next, in the order of the questions in the pipeline.
     next: VecDeque<Next>,
     /// The path of the current entry below the top.
     path: Vec<u8>,
@@ -71,12 +73,17 @@ enum Kept {
 }
 
 #[derive(Debug)]
-struct Next {
-    /// How many levels it is in.
+struct Found {
+    path: Vec<u8>,
     depth: usize,
-    /// Empty for the top.
-    name: Box<[u8]>,
     kept: Kept,
+}
+
+#[derive(Debug)]
+enum Next {
+    Entry(Found),
+    /// The listing of the directory at the end of `soon`.
+    Listing,
 }
 
 /// An entry of a tree. Reading yields a file's bytes, and then the end of file once all bytes have
@@ -95,6 +102,10 @@ impl Walk {
     const AHEAD: usize = 128;
     const AHEAD_BYTES: usize = 64 << 10;
 
+    /// How many entries before a directory are asked for after its listing. While they arrive, the
+    /// first entries in the directory are asked for, so the server always has something to answer.
+    const AFTER_LISTING: usize = 32;
+
     pub(super) fn open(requester: Requester, path: &Path) -> Result<Self, Error> {
         let mut pipeline = Pipeline::new(requester).in_session();
         pipeline.push(PlannedQuestion::new(path, Operation::Enter));
@@ -105,7 +116,8 @@ impl Walk {
             top: path.to_owned(),
             base: None,
             levels: Vec::new(),
-            asking: 0,
+            level_path: Vec::new(),
+            soon: VecDeque::new(),
             next: VecDeque::new(),
             path: Vec::new(),
             entry: top,
@@ -116,16 +128,18 @@ impl Walk {
             let base = Arc::new(Base { path: path.to_owned(), identity });
             walk.transfer.pipeline.set_base(&base);
             walk.base = Some(base);
-            walk.ask(0, b"", Operation::List);
-            walk.enter()?;
+            walk.ask(Vec::new(), Operation::List);
+            let mut listing = Listing::new();
+            walk.receive(&mut listing)?;
+            walk.levels.push(Level { listing, path_len: 0 });
             Kept::Other(Box::new(walk.entry.clone()))
         } else if metadata.is_file() {
-            walk.ask(0, b"", Operation::Fetch(Range::WHOLE));
+            walk.ask(Vec::new(), Operation::Fetch(Range::WHOLE));
             Kept::File
         } else {
             Kept::Other(Box::new(walk.entry.clone()))
         };
-        walk.next.push_back(Next { depth: walk.levels.len(), name: Box::default(), kept });
+        walk.next.push_back(Next::Entry(Found { path: Vec::new(), depth: 0, kept }));
         Ok(walk)
     }
 
@@ -150,97 +164,135 @@ impl Walk {
         }
         loop {
             self.ask_ahead();
-            let Some(next) = self.next.pop_front() else {
-                if !self.list_again()? {
-                    return Ok(false);
+            match self.next.pop_front() {
+                Some(Next::Entry(found)) => {
+                    if self.begin(found)? {
+                        return Ok(true);
+                    }
                 }
-                continue;
-            };
-            self.levels.truncate(next.depth);
-            self.set_path(&next.name);
-            if self.begin(next)? {
-                return Ok(true);
+                Some(Next::Listing) => self.enter()?,
+                None if self.list_again()? => {}
+                None => return Ok(false),
             }
         }
     }
 
-    /// Asks for the next entries, up to a directory, or to one that must be listed again.
+    /// Asks for the next entries, up to a directory whose listing has not arrived, or to an entry
+    /// that must be listed again.
     fn ask_ahead(&mut self) {
-        let deepest = self.levels.last().map_or(0, |level| level.path_len);
-        let ahead = Self::AHEAD.min(1 + Self::AHEAD_BYTES / (deepest + 1));
-        while self.next.len() < ahead
-            && !matches!(self.next.back(), Some(Next { kept: Kept::Directory, .. }))
-            && let Some(level) = self.levels.get_mut(self.asking)
+        let ahead = Self::AHEAD.min(1 + Self::AHEAD_BYTES / (self.level_path.len() + 1));
+        while self.next.len() < ahead {
+            self.look_ahead(ahead.min(Self::AFTER_LISTING));
+            if matches!(self.soon.front(), None | Some(Found { kept: Kept::Directory, .. })) {
+                break;
+            }
+            let Some(found) = self.soon.pop_front() else { break };
+            if matches!(found.kept, Kept::File) {
+                self.ask(found.path.clone(), Operation::Fetch(Range::WHOLE));
+            }
+            self.next.push_back(Next::Entry(found));
+        }
+    }
+
+    /// Takes entries from the levels, and asks for the listing of a directory.
+    fn look_ahead(&mut self, most: usize) {
+        while self.soon.len() < most
+            && !matches!(self.soon.back(), Some(Found { kept: Kept::Directory, .. }))
+            && let Some(level) = self.levels.last_mut()
         {
             let Some((name, kept)) = level.listing.take() else {
-                if level.listing.is_incomplete() || self.asking == 0 {
+                if level.listing.is_incomplete() {
                     break;
                 }
-                self.asking -= 1;
+                self.leave();
                 continue;
             };
-            let depth = self.asking + 1;
-            match kept {
-                Kept::File => self.ask(depth, &name, Operation::Fetch(Range::WHOLE)),
-                Kept::Directory => self.ask(depth, &name, Operation::List),
-                Kept::Other(_) => {}
+            let mut path = self.level_path.clone();
+            if !path.is_empty() {
+                path.push(b'/');
             }
-            self.next.push_back(Next { depth, name, kept });
+            path.extend_from_slice(&name);
+            if matches!(kept, Kept::Directory) {
+                self.ask(path.clone(), Operation::List);
+                self.next.push_back(Next::Listing);
+            }
+            self.soon.push_back(Found { path, depth: self.levels.len(), kept });
         }
     }
 
-    fn ask(&mut self, depth: usize, name: &[u8], operation: Operation) {
-        let planned = self.planned(depth, name, operation);
+    /// Adds a question about an entry at this path below the top.
+    fn ask(&mut self, path: Vec<u8>, operation: Operation) {
+        let planned = self.planned(path, operation);
         self.transfer.pipeline.push(planned);
     }
 
-    /// A question about an entry that is in this many levels, or about the last of these itself.
-    fn planned(&self, depth: usize, name: &[u8], operation: Operation) -> PlannedQuestion {
+    fn planned(&self, path: Vec<u8>, operation: Operation) -> PlannedQuestion {
         let Some(base) = &self.base else { return PlannedQuestion::new(&self.top, operation) };
-        let directory = depth.checked_sub(1).and_then(|last| self.levels.get(last));
-        let directory = directory.map_or(0, |level| level.path_len);
-        let mut path = self.path[..directory].to_vec();
-        if !path.is_empty() && !name.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(name);
-        PlannedQuestion {
-            path: OsString::from_vec(path).into(),
-            operation,
-            base: Some(Arc::clone(base)),
-        }
+        let path = OsString::from_vec(path).into();
+        PlannedQuestion { path, operation, base: Some(Arc::clone(base)) }
     }
 
     /// Nothing was asked ahead: lists a directory again whose next entry is not in memory. False:
     /// the walk is over.
     fn list_again(&mut self) -> Result<bool, Error> {
-        let depth = self.asking + 1;
-        self.levels.truncate(depth);
-        let Some(level) = self.levels.last().filter(|level| level.listing.is_incomplete()) else {
+        let Some(mut level) = self.levels.pop() else {
             self.transfer.pipeline.release();
             return Ok(false);
         };
-        self.path.truncate(level.path_len);
-        self.ask(depth, b"", Operation::List);
-        if let Err(error) = self.receive_listing() {
+        let path = self.level_path.clone();
+        self.ask(path.clone(), Operation::List);
+        let outcome = self.receive(&mut level.listing);
+        self.levels.push(level);
+        if let Err(error) = outcome {
             self.transfer.pipeline.check()?;
             self.leave();
-            let kept = Kept::Other(Box::new(DirEntry::new(self.name(), Err(error))));
-            self.next.push_back(Next { depth: depth - 1, name: self.name().into(), kept });
+            let kept = Kept::Other(Box::new(DirEntry::new(name_of(&path), Err(error))));
+            self.next.push_back(Next::Entry(Found { path, depth: self.levels.len(), kept }));
         }
         Ok(true)
     }
 
-    /// Leaves a directory that cannot be listed.
+    /// Leaves the last of the levels.
     fn leave(&mut self) {
         self.levels.pop();
-        self.asking = self.levels.len().saturating_sub(1);
+        self.level_path.truncate(self.levels.last().map_or(0, |level| level.path_len));
     }
 
-    fn receive_listing(&mut self) -> Result<Metadata, Error> {
-        let Some(level) = self.levels.last_mut() else {
-            return Err(Error::corrupt("no directory to list"));
-        };
+    /// Receives the listing of the last directory in `soon`, whose entries come next.
+    fn enter(&mut self) -> Result<(), Error> {
+        let mut listing = Listing::new();
+        let outcome = self.receive(&mut listing);
+        self.transfer.pipeline.check()?;
+        let Some(directory) = self.soon.back_mut() else { return Ok(()) };
+        match outcome {
+            Err(error) if error.kind() == ErrorKind::NotFound => _ = self.soon.pop_back(),
+            outcome => {
+                if outcome.is_ok() {
+                    self.level_path.clone_from(&directory.path);
+                    self.levels.push(Level { listing, path_len: directory.path.len() });
+                }
+                let entry = DirEntry::new(name_of(&directory.path), outcome);
+                directory.kept = Kept::Other(Box::new(entry));
+            }
+        }
+        self.limit_memory();
+        Ok(())
+    }
+
+    /// Forgets entries of the outer directories, if there are too many.
+    fn limit_memory(&mut self) {
+        let mut size: usize = self.levels.iter().map(|level| level.listing.size()).sum();
+        let outer = self.levels.len().saturating_sub(1);
+        for level in &mut self.levels[..outer] {
+            if size <= Self::MAX_BYTES_IN_ALL {
+                break;
+            }
+            size -= level.listing.size();
+            level.listing.forget();
+        }
+    }
+
+    fn receive(&mut self, listing: &mut Listing<Kept>) -> Result<Metadata, Error> {
         let keep = |entry: &Entry<'_>| match entry.stat.kind {
             Kind::Regular => (Kept::File, 0),
             Kind::Directory => (Kept::Directory, 0),
@@ -253,64 +305,27 @@ impl Walk {
                 (Kept::Other(Box::new(kept)), size)
             }
         };
-        level.listing.receive(&mut self.transfer.pipeline, Self::MAX_BYTES, keep)
-    }
-
-    /// Goes into the directory of the current path, whose listing was asked for.
-    fn enter(&mut self) -> Result<Metadata, Error> {
-        self.asking = self.levels.len();
-        self.levels.push(Level { listing: Listing::new(), path_len: self.path.len() });
-        let outcome = self.receive_listing();
-        if outcome.is_err() {
-            self.leave();
-        }
-        let mut size: usize = self.levels.iter().map(|level| level.listing.size()).sum();
-        let outer = self.levels.len().saturating_sub(1);
-        for level in &mut self.levels[..outer] {
-            if size <= Self::MAX_BYTES_IN_ALL {
-                break;
-            }
-            size -= level.listing.size();
-            level.listing.forget();
-        }
-        outcome
-    }
-
-    fn set_path(&mut self, name: &[u8]) {
-        let directory = self.levels.last().map_or(0, |level| level.path_len);
-        self.path.truncate(directory);
-        if !self.path.is_empty() {
-            self.path.push(b'/');
-        }
-        self.path.extend_from_slice(name);
-        self.depth = if name.is_empty() { 0 } else { self.levels.len() };
+        listing.receive(&mut self.transfer.pipeline, Self::MAX_BYTES, keep)
     }
 
     /// Begins an entry. False: it was removed since it was listed.
-    fn begin(&mut self, next: Next) -> Result<bool, Error> {
+    fn begin(&mut self, found: Found) -> Result<bool, Error> {
         self.transfer.clear();
-        let metadata = match next.kept {
-            Kept::Other(entry) => {
-                self.entry = *entry;
-                return Ok(true);
-            }
-            Kept::Directory => self.enter(),
-            Kept::File => self.begin_file(),
-        };
+        (self.path, self.depth) = (found.path, found.depth);
+        if let Kept::Other(entry) = found.kept {
+            self.entry = *entry;
+            return Ok(true);
+        }
+        let metadata = self.begin_file();
         self.transfer.pipeline.check()?;
         let is_gone = matches!(&metadata, Err(error) if error.kind() == ErrorKind::NotFound);
-        self.entry = DirEntry::new(&next.name, metadata);
-        Ok(!is_gone || next.name.is_empty())
+        self.entry = DirEntry::new(name_of(&self.path), metadata);
+        Ok(!is_gone || self.depth == 0)
     }
 
     fn begin_file(&mut self) -> Result<Metadata, Error> {
         self.transfer.begin()?;
         self.transfer.metadata().ok_or(Error::corrupt("no entry for the path"))
-    }
-
-    /// The last component of the path.
-    fn name(&self) -> &[u8] {
-        self.path.rsplit(|&byte| byte == b'/').next().unwrap_or_default()
     }
 
     /// Waits until bytes of the entry are there, or it has ended. An error replaces it.
@@ -320,17 +335,16 @@ impl Walk {
             if error.kind() == ErrorKind::FileChanged && self.transfer.pipeline.check().is_ok() {
                 self.bring_again();
             }
-            self.entry = DirEntry::new(self.name(), Err(error.clone()));
+            self.entry = DirEntry::new(name_of(&self.path), Err(error.clone()));
         })
     }
 
     /// Makes the current file, which arrived in part and has changed since, the next entry again.
     fn bring_again(&mut self) {
-        let name: Box<[u8]> = self.name().into();
-        let depth = self.levels.len();
-        let planned = self.planned(depth, &name, Operation::Fetch(Range::WHOLE));
+        let found = Found { path: self.path.clone(), depth: self.depth, kept: Kept::File };
+        let planned = self.planned(self.path.clone(), Operation::Fetch(Range::WHOLE));
         self.transfer.pipeline.push_front(planned);
-        self.next.push_front(Next { depth, name, kept: Kept::File });
+        self.next.push_front(Next::Entry(found));
     }
 }
 
@@ -395,4 +409,9 @@ impl Read for WalkEntry<'_> {
         self.consume(read);
         Ok(read)
     }
+}
+
+/// The last component of a path.
+fn name_of(path: &[u8]) -> &[u8] {
+    path.rsplit(|&byte| byte == b'/').next().unwrap_or_default()
 }
