@@ -49,7 +49,6 @@ use children::Children;
 use confine::{GroupFinder, Sandbox};
 use request_handler::RequestHandler;
 use resolve::Export;
-use send::QueueCapacity;
 use stop::StopRequest;
 use takeover::{RequestQueue, ServerLock, publish_counters};
 
@@ -97,7 +96,6 @@ pub struct Server {
     stop: Arc<StopRequest>,
     policy: Policy,
     children: Children,
-    capacity: QueueCapacity,
     refusals: RefusalLog,
     last_reaping: Option<Instant>,
     /// Whether the timer is set for the children, or for the next reaping. None: not set yet.
@@ -148,7 +146,6 @@ impl Server {
         let counters = Rc::new(counters);
         let sandbox = Sandbox::enter(&export).map_err(Error::os("landlock_create_ruleset"))?;
         let children = Children::new(&config, Rc::clone(&counters));
-        let capacity = QueueCapacity::new(config.max_children(), config.max_per_user());
         Ok(Self {
             queue,
             lock,
@@ -164,7 +161,6 @@ impl Server {
             counters,
             policy,
             children,
-            capacity,
             refusals: RefusalLog::default(),
             config,
             stop,
@@ -310,14 +306,13 @@ impl Server {
         Ok(())
     }
 
-    fn fork(&mut self, mut admitted: Admitted<'_>, received: Instant) -> Result<(), Refusal> {
+    fn fork(&mut self, admitted: Admitted<'_>, received: Instant) -> Result<(), Refusal> {
         let caller = admitted.caller.uid;
         self.children.reap_ended(); // a child that ended frees its place
         if self.children.answering(caller) >= self.config.max_per_user() {
             self.children.make_way(Some(caller));
             return Err(admitted.refuse(RefusalReason::UserBusy, Some(format!("uid {caller}"))));
         }
-        self.capacity.raise(caller, &mut admitted.reply);
         let pid = sys::fork_child(|| self.handler.run(&admitted, received))
             .map_err(|errno| admitted.refuse(RefusalReason::ForkFailed, Some(errno.to_string())))?;
         self.children.started(pid, &admitted);

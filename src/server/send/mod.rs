@@ -7,11 +7,9 @@ mod file;
 mod listing;
 mod open;
 mod outbox;
-mod queue_capacity;
 mod source;
 
 pub(super) use answer::answer;
 pub(super) use answer_writer::AnswerWriter;
 pub(super) use failure::{SendFailure, Unanswerable};
 pub(super) use outbox::{Outbox, Undelivered};
-pub(super) use queue_capacity::QueueCapacity;
