@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole comparison: every figure beside its anchors in one run, into docs/performance.md and
 # docs/performance-*.svg. Takes some minutes, and a machine that does nothing else meanwhile.
-# Best as root: the programs then run as a user without privileges, in IPC namespaces of their own.
+# Best as root: the programs then run as a user without privileges, in an IPC namespace of their own.
 # MQFS_BEFORE=FOLDER compares with the mqfs-server, mqfs-client and speed of an older build too.
 #
 #   benches/compare.sh [--quick] [--only SECTION,…] [--runs N] [--size MIB]

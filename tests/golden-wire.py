@@ -6,7 +6,8 @@ import struct
 WIRE = pathlib.Path(__file__).parent.parent / "fixtures" / "wire"
 COOKIE = bytes(range(0xA0, 0xB0))
 ALL = 2**64 - 1  # to the end of the file; unknown
-SESSION, NO_FOLLOW, BELOW = 1, 1, 2  # the flag of an extension, those of a question
+SESSION, WINDOWS = 1, 2  # the flags of an extension
+NO_FOLLOW, BELOW = 1, 2  # those of a question
 
 
 def question(operation, flags, offset=0, length=ALL, number=0, path=b""):
@@ -39,6 +40,11 @@ def failure(text, errno):
     return text.ljust((len(text) + 8) // 8 * 8, b"\0") + struct.pack("<8sHHi", b"mqfs-err", 1, 0, errno)
 
 
+def window(segment, offset, length, padding):
+    """Segment, offset, length, reserved, then padding."""
+    return struct.pack("<iIII", segment, offset, length, 0) + bytes(padding)
+
+
 def frame(kind, number, text):
     """Length, type, number of the question, text."""
     return struct.pack("<IHH", len(text), kind, number) + text
@@ -53,6 +59,7 @@ golden = {
     "request-plain-4100": struct.pack("<i4096s", 7, b"/etc/hostname"),
     "request-plain-short": struct.pack("<i", 7) + b"/etc/hostname\0",
     "request-version-9": request(question(3, 0), version=9),
+    "request-windows": request(question(1, 0), flags=SESSION | WINDOWS),
     "request-below": request(question(2, BELOW)),
     # magic, version, reserved, pid, start time, pid and time namespace, cookie, request queue, reserved
     "lease": struct.pack(
@@ -67,10 +74,13 @@ golden = {
     "end-changed": end(0, 0, flags=1),
     "failure": failure(b"Permission denied", 13),
     "failure-plain": b"Permission denied\0\0\0\0\0\0\0",
-    # the answers to a fetch, to one that failed, to a stat; a farewell after three questions
+    "window": window(32769, 0x26000, 155648, 3000),
+    # the answers to a fetch, to one that failed, to a stat; a fetch in shared memory; a farewell
     "frames": frame(4, 0, file) + frame(2, 0, b"1234") + frame(2, 0, b"56789")
     + frame(3, 0, end(0xCBF43926, 9)) + frame(1, 1, failure(b"Permission denied", 13))
-    + frame(4, 2, link) + frame(3, 2, end(0, 0)) + frame(5, 0, struct.pack("<Q", 3)),
+    + frame(4, 2, link) + frame(3, 2, end(0, 0)) + frame(4, 3, file)
+    + frame(6, 3, window(32769, 0x26000, 155648, 3000)) + frame(3, 3, end(0xCBF43926, 155648))
+    + frame(5, 0, struct.pack("<Q", 4)),
 }
 for name, asked in {
     "fetch": (1, 0, 0, ALL),

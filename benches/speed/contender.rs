@@ -2,32 +2,35 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use nix::sys::resource::UsageWho;
 
 use crate::neighbours::cpu_of;
+use crate::report::{Figure, Target, Unit};
 use crate::servers::Server;
 use crate::spread::Spread;
-use crate::stage::{Space, Stage};
+use crate::stage::Stage;
 
-/// One way to get the large file.
+/// One way to get files.
 pub(crate) struct Contender<'a> {
-    pub(crate) name: &'static str,
-    pub(crate) server: Option<&'a Server>,
-    pub(crate) space: Space,
+    name: &'static str,
+    server: Option<&'a Server>,
     /// The command line; see [`Stage::line`].
     line: String,
+    /// How many of them run at once.
+    count: u64,
 }
 
 impl<'a> Contender<'a> {
     pub(crate) fn new(name: &'static str, server: Option<&'a Server>, line: String) -> Self {
-        Self { name, server, space: Space::Default, line }
+        Self { name, server, line, count: 1 }
     }
 
-    pub(crate) fn in_space(self, space: Space) -> Self {
-        Self { space, ..self }
+    /// So many at once, whose output goes nowhere.
+    pub(crate) fn at_once(self, count: u64) -> Self {
+        Self { count, ..self }
     }
 }
 
@@ -38,42 +41,76 @@ pub(crate) enum Sink {
     Pipe,
     /// A new file on the same file system.
     File,
-    /// The same, but the program makes the file.
-    OwnFile,
 }
 
-/// The cost of a transfer.
+/// What a contender gets, all of its processes together.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Amount {
+    Bytes(u64),
+    Files(u64),
+}
+
+/// What it cost.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cost {
-    /// From the start of the program to its end.
-    pub(crate) seconds: f64,
+    /// From the start of the first program to the end of the last.
+    seconds: f64,
     /// CPU seconds of both ends.
-    pub(crate) cpu: f64,
+    cpu: f64,
 }
 
-/// The costs of transfers, in pairs.
+/// The costs of ours and of an anchor, in pairs.
 #[derive(Debug)]
-pub(crate) struct Pairs(Vec<(Cost, Cost)>);
+pub(crate) struct Pairs {
+    costs: Vec<(Cost, Cost)>,
+    anchor: &'static str,
+    amount: Amount,
+}
 
 impl Pairs {
     /// Runs the two in turns: a b, b a, a b, …
     pub(crate) fn run(
         stage: &Stage,
-        a: &Contender<'_>,
-        b: &Contender<'_>,
+        ours: &Contender<'_>,
+        anchor: &Contender<'_>,
         sink: Sink,
         runs: usize,
-        size: u64,
+        amount: Amount,
     ) -> Self {
-        let once = |contender| run(stage, contender, sink, size);
-        Self((0..runs).map(|run| in_turns(run, || once(a), || once(b))).collect())
+        let once = |contender| run(stage, contender, sink, amount);
+        let costs = (0..runs).map(|run| in_turns(run, || once(ours), || once(anchor))).collect();
+        Self { costs, anchor: anchor.name, amount }
     }
 
-    /// Compares a figure of each transfer: the first's, the second's, and the ratio.
-    pub(crate) fn compare(&self, of: impl Fn(&Cost) -> f64) -> (Spread, Spread, Spread) {
-        let each = || self.0.iter().map(|(a, b)| (of(a), of(b)));
-        let ratios = Spread::of(each().map(|(a, b)| a / b));
-        (Spread::of(each().map(|(a, _)| a)), Spread::of(each().map(|(_, b)| b)), ratios)
+    /// How much came in a second.
+    pub(crate) fn rate(&self, what: &str, target: Option<Target>) -> Figure {
+        let (amount, unit) = match self.amount {
+            Amount::Bytes(bytes) => (bytes as f64 / 1e6, Unit::MegabytesPerSecond),
+            Amount::Files(files) => (files as f64, Unit::FilesPerSecond),
+        };
+        self.figure(what, unit, |cost| amount / cost.seconds, target)
+    }
+
+    /// What it cost both ends.
+    pub(crate) fn cpu(&self, what: &str, target: Option<Target>) -> Figure {
+        let (amount, unit) = match self.amount {
+            Amount::Bytes(bytes) => (bytes as f64 / 1e9, Unit::SecondsPerGigabyte),
+            Amount::Files(files) => (files as f64 / 1e6, Unit::MicrosecondsPerFile),
+        };
+        // A server's time comes in ticks: none at all may have passed.
+        let of = |cost: &Cost| cost.cpu.max(1e-4) / amount;
+        self.figure(&format!("CPU, both ends, {what}"), unit, of, target)
+    }
+
+    fn figure(
+        &self,
+        what: &str,
+        unit: Unit,
+        of: impl Fn(&Cost) -> f64,
+        target: Option<Target>,
+    ) -> Figure {
+        let compared = spreads(self.costs.iter().map(|(ours, anchor)| (of(ours), of(anchor))));
+        Figure::new(what, unit, self.anchor, compared, target)
     }
 }
 
@@ -84,8 +121,12 @@ pub(crate) fn in_pairs(
     b: impl Fn() -> f64,
 ) -> (Spread, Spread, Spread) {
     let pairs: Vec<_> = (0..runs).map(|run| in_turns(run, &a, &b)).collect();
-    let each = |of: fn(&(f64, f64)) -> f64| Spread::of(pairs.iter().map(of));
-    (each(|pair| pair.0), each(|pair| pair.1), each(|pair| pair.0 / pair.1))
+    spreads(pairs.into_iter())
+}
+
+fn spreads(pairs: impl Iterator<Item = (f64, f64)> + Clone) -> (Spread, Spread, Spread) {
+    let each = |of: fn((f64, f64)) -> f64| Spread::of(pairs.clone().map(of));
+    (each(|(a, _)| a), each(|(_, b)| b), each(|(a, b)| a / b))
 }
 
 /// Does both, in alternating order, so that neither profits from a trend.
@@ -98,17 +139,17 @@ fn in_turns<T>(run: usize, a: impl FnOnce() -> T, b: impl FnOnce() -> T) -> (T, 
     }
 }
 
-/// Runs one transfer.
+/// Lets a contender fetch this amount.
 ///
 /// # Panics
-/// If it fails.
-pub(crate) fn run(stage: &Stage, contender: &Contender<'_>, sink: Sink, size: u64) -> Cost {
+/// If it fails, or if another number of bytes arrives in the sink.
+pub(crate) fn run(stage: &Stage, contender: &Contender<'_>, sink: Sink, amount: Amount) -> Cost {
     let server_cpu = || contender.server.map_or(0.0, Server::cpu);
     let copy = stage.path("out/copy");
     let _ = fs::remove_file(&copy);
     let mut command = stage.line(&contender.line);
     match sink {
-        Sink::Null | Sink::OwnFile => {}
+        Sink::Null => {}
         Sink::Pipe => {
             command.stdout(Stdio::piped());
         }
@@ -118,21 +159,23 @@ pub(crate) fn run(stage: &Stage, contender: &Contender<'_>, sink: Sink, size: u6
     }
     let (own_before, server_before) = (cpu_of(UsageWho::RUSAGE_CHILDREN), server_cpu());
     let start = Instant::now();
-    let mut child = stage
-        .within(contender.space, || command.spawn())
-        .expect("a namespace that is there")
-        .unwrap_or_else(|error| panic!("{}: {error}", contender.name));
-    let drained = child.stdout.take().map(drain);
-    let status = child.wait().expect("our child");
+    let mut children: Vec<Child> =
+        (0..contender.count).map(|_| command.spawn().expect("the program starts")).collect();
+    let drained = children[0].stdout.take().map(drain);
+    for child in &mut children {
+        let status = child.wait().expect("our child");
+        assert!(status.success(), "{}: {status}", contender.name);
+    }
     let seconds = start.elapsed().as_secs_f64();
-    assert!(status.success(), "{}: {status}", contender.name);
     let cpu = cpu_of(UsageWho::RUSAGE_CHILDREN) - own_before + server_cpu() - server_before;
     let arrived = match sink {
         Sink::Pipe => drained,
-        Sink::File | Sink::OwnFile => fs::metadata(&copy).ok().map(|copy| copy.len()),
+        Sink::File => fs::metadata(&copy).ok().map(|copy| copy.len()),
         Sink::Null => None,
     };
-    assert!(arrived.is_none_or(|arrived| arrived == size), "{}: {arrived:?}", contender.name);
+    if let (Some(arrived), Amount::Bytes(bytes)) = (arrived, amount) {
+        assert_eq!(arrived, bytes, "{}", contender.name);
+    }
     let _ = fs::remove_file(&copy);
     Cost { seconds, cpu }
 }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::contender::{Contender, Sink, in_pairs, run};
+use crate::contender::{Amount, Contender, Sink, in_pairs, run};
 use crate::latency;
 use crate::options::Options;
 use crate::report::{Figure, Report, Target, Unit};
@@ -86,7 +86,7 @@ impl Site<'_> {
         for line in [Some(self.ours.by_path(PATHS)), curl.clone()].into_iter().flatten() {
             // Does it bring all the files?
             let contender = Contender::new("files by path", None, line);
-            run(self.stage, &contender, Sink::Pipe, (PATHS * SIZE) as u64);
+            run(self.stage, &contender, Sink::Pipe, Amount::Bytes((PATHS * SIZE) as u64));
         }
         let cat = || (Way::process("cat, a process", &cat), None);
         let mut anchors = vec![cat()];
@@ -205,7 +205,7 @@ impl Programs {
         data: &Path,
         owner: Owner,
     ) -> Self {
-        let server = Server::mqfs_of(stage, &format!("{folder}mqfs-server"), data, owner);
+        let server = Server::mqfs_of(stage, folder, data, owner, &[]);
         let program = stage.path("bin").join(folder).join("mqfs-client");
         let client = format!("{} --key {}", program.display(), server.at);
         Self { name, folder, client, server }

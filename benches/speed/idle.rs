@@ -17,7 +17,7 @@ pub(crate) fn measure(stage: &Stage, report: &mut Report) {
     let mqfs = Server::mqfs(stage);
     let mut client = stage.command("mqfs-client");
     client.args(["--key", &mqfs.at, "/big"]);
-    let targets = [Some(Target::AtMost(4.0)), Some(Target::AtMost(1.0))];
+    let targets = [Some(Target::AtMost(4.0)), Some(Target::AtMost(3.0))];
     rest(report, "mqfs", &mqfs, &mut client, targets);
 
     let textbook = Server::textbook(stage);

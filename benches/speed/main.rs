@@ -7,7 +7,7 @@
 //!
 //! This process starts programs and takes the time. What it measures runs in other processes:
 //! mqfs's programs, the textbook pair of `examples/`, other people's programs, and [`workers`] of
-//! this one. If root starts it, it puts them into IPC namespaces of their own and runs them as a
+//! this one. If root starts it, it puts them into an IPC namespace of their own and runs them as a
 //! user without privileges; otherwise it says what it leaves out.
 
 #![allow(missing_docs)]
@@ -27,6 +27,8 @@ mod servers;
 mod sizes;
 mod spread;
 mod stage;
+mod threshold;
+mod waiting;
 mod workers;
 
 use std::process::ExitCode;
@@ -48,11 +50,12 @@ fn main() -> ExitCode {
         eprintln!("speed: {section:?}");
         match section {
             Section::Bulk => bulk::measure(&stage, &options, &mut report),
-            Section::Raised => bulk::measure_raised(&stage, &options, &mut report),
             Section::Requests => requests::measure(&stage, &options, &mut report),
             Section::Latency => latency::measure(&stage, &options, &mut report),
             Section::Sizes => sizes::measure(&stage, &options, &mut report),
             Section::Aggregate => aggregate::measure(&stage, &options, &mut report),
+            Section::Waiting => waiting::measure(&stage, &options, &mut report),
+            Section::Threshold => threshold::measure(&stage, &options, &mut report),
             Section::Paths => files::measure(&stage, &options, &mut report, Site::paths),
             Section::Tree => files::measure(&stage, &options, &mut report, Site::tree),
             Section::Crowd => files::measure(&stage, &options, &mut report, Site::crowd),

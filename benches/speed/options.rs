@@ -8,11 +8,12 @@ use clap::{Parser, ValueEnum};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Section {
     Bulk,
-    Raised,
     Requests,
     Latency,
     Sizes,
     Aggregate,
+    Waiting,
+    Threshold,
     Paths,
     Tree,
     Crowd,

@@ -19,6 +19,7 @@ pub(crate) enum Unit {
     SecondsPerGigabyte,
     RequestsPerSecond,
     FilesPerSecond,
+    MicrosecondsPerFile,
     Milliseconds,
     Mebibytes,
 }
@@ -59,6 +60,11 @@ impl Figure {
         Self { what: what.to_owned(), unit, ours, anchor: None, target }
     }
 
+    /// Ours, and the anchor's.
+    pub(crate) fn values(&self) -> impl Iterator<Item = f64> {
+        std::iter::once(self.ours).chain(self.anchor.as_ref().map(|(_, value, _)| *value))
+    }
+
     fn is_met(&self) -> Option<bool> {
         let value = self.anchor.as_ref().map_or(self.ours, |(_, _, ratios)| ratios.median);
         self.target.map(|target| match target {
@@ -93,6 +99,7 @@ impl Unit {
             Self::SecondsPerGigabyte => "s/GB",
             Self::RequestsPerSecond => "/s",
             Self::FilesPerSecond => "files/s",
+            Self::MicrosecondsPerFile => "us/file",
             Self::Milliseconds => "ms",
             Self::Mebibytes => "MiB",
         };

@@ -19,6 +19,9 @@ pub(crate) enum Owner {
     Root,
 }
 
+/// An argument of a server of mqfs.
+pub(crate) const WITHOUT_WINDOWS: &[&str] = &["--window", "0"];
+
 #[derive(Debug)]
 pub(crate) struct Server {
     running: Running,
@@ -28,14 +31,25 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn mqfs(stage: &Stage) -> Self {
-        Self::mqfs_of(stage, "mqfs-server", &stage.data(), Owner::User)
+        Self::mqfs_of(stage, "", &stage.data(), Owner::User, &[])
     }
 
-    /// A server of mqfs: which program, for the files of which folder, and whose.
-    pub(crate) fn mqfs_of(stage: &Stage, program: &str, data: &Path, owner: Owner) -> Self {
+    /// The same of another build, whose folder ends with a slash, with further arguments.
+    pub(crate) fn of_build(stage: &Stage, build: &str, arguments: &[&str]) -> Self {
+        Self::mqfs_of(stage, build, &stage.data(), Owner::User, arguments)
+    }
+
+    /// A server of mqfs: of which build, for the files of which folder, whose, and how.
+    pub(crate) fn mqfs_of(
+        stage: &Stage,
+        build: &str,
+        data: &Path,
+        owner: Owner,
+        arguments: &[&str],
+    ) -> Self {
         let key = stage.key().to_string();
-        let mut command = stage.command(program);
-        command.args(["--quiet", "--key", &key, "--root"]).arg(data);
+        let mut command = stage.command(format!("{build}mqfs-server"));
+        command.args(["--quiet", "--key", &key, "--root"]).arg(data).args(arguments);
         if owner == Owner::Root {
             // It logs that it refuses a user who has --max-per-user children: the clients retry.
             command.uid(0).gid(0).args(["--mode", "0622"]).stderr(Stdio::null());

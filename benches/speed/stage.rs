@@ -1,9 +1,9 @@
 //! The place of all measurements: a folder on tmpfs with programs and files, a user without
-//! privileges, and IPC namespaces with default and with raised limits.
+//! privileges, and an IPC namespace.
 
 use std::cell::Cell;
 use std::ffi::OsStr;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -12,8 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use mqfs_kit::{SOMEBODY, build, build_folder, write_noise};
-use nix::sched::{CloneFlags, setns, unshare};
+use mqfs_kit::{SOMEBODY, build, build_folder, enter_own_namespace, write_noise};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{geteuid, getpid};
 use sysv_ipc::{Key, QueueLimits};
@@ -24,9 +23,6 @@ use crate::options::Options;
 /// The bytes of the small file.
 pub(crate) const SMALL: u64 = 100;
 
-const RAISED_MSGMNB: usize = 1 << 20;
-const RAISED_MSGMAX: usize = 64 << 10;
-
 #[derive(Debug)]
 pub(crate) struct Stage {
     folder: TempDir,
@@ -34,22 +30,8 @@ pub(crate) struct Stage {
     disk: TempDir,
     /// The user of the programs, if it is not the user of this one.
     uid: Option<u32>,
-    spaces: Option<Spaces>,
+    own_namespace: bool,
     keys: Cell<i32>,
-}
-
-/// IPC namespaces that go with this process.
-#[derive(Debug)]
-struct Spaces {
-    default: File,
-    raised: File,
-}
-
-/// Which limits on queues apply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Space {
-    Default,
-    Raised,
 }
 
 static STOPPED: AtomicBool = AtomicBool::new(false);
@@ -58,17 +40,13 @@ impl Stage {
     pub(crate) fn set(options: &Options) -> Self {
         ctrlc::set_handler(|| STOPPED.store(true, Ordering::Relaxed)).expect("a signal handler");
         let uid = geteuid().is_root().then_some(SOMEBODY);
-        let spaces = match geteuid().is_root().then(Spaces::make) {
-            Some(Ok(spaces)) => Some(spaces),
-            Some(Err(error)) => {
-                eprintln!("speed: no IPC namespaces of its own: {error}");
-                None
-            }
-            None => None,
-        };
+        let own_namespace = enter_own_namespace();
+        if uid.is_some() && !own_namespace {
+            eprintln!("speed: no IPC namespace of its own");
+        }
         let folder = folder_for(options.size);
         let disk = TempDir::with_prefix_in("mqfs-speed.", "/var/tmp").expect("a folder");
-        let stage = Self { folder, disk, uid, spaces, keys: Cell::new(0) };
+        let stage = Self { folder, disk, uid, own_namespace, keys: Cell::new(0) };
         stage.open_to_somebody(stage.folder.path());
         stage.open_to_somebody(stage.disk());
         build(&["--example", "textbook_server", "--example", "textbook_client"]);
@@ -202,18 +180,6 @@ impl Stage {
         String::from_utf8(output.stdout).expect("text")
     }
 
-    /// Runs `work` so that what it starts is in this namespace; None if there is no such namespace.
-    pub(crate) fn within<T>(&self, space: Space, work: impl FnOnce() -> T) -> Option<T> {
-        let Some(spaces) = &self.spaces else { return (space == Space::Default).then(work) };
-        if space == Space::Default {
-            return Some(work());
-        }
-        setns(&spaces.raised, CloneFlags::CLONE_NEWIPC).expect("our own namespace");
-        let outcome = work();
-        setns(&spaces.default, CloneFlags::CLONE_NEWIPC).expect("our own namespace");
-        Some(outcome)
-    }
-
     /// Who runs the programs, and where.
     pub(crate) fn description(&self) -> String {
         let limits = QueueLimits::current().expect("limits");
@@ -221,25 +187,12 @@ impl Stage {
             Some(uid) => format!("as uid {uid} without privileges, started by root"),
             None => format!("as uid {}", geteuid()),
         };
-        let space = match self.spaces {
-            Some(_) => "in IPC namespaces of their own",
-            None => "in the IPC namespace of all others",
+        let namespace = match self.own_namespace {
+            true => "in an IPC namespace of their own",
+            false => "in the IPC namespace of all others",
         };
         let QueueLimits { msgmnb, msgmax, .. } = limits;
-        format!("{who}, {space}, with msgmnb {msgmnb} and msgmax {msgmax}")
-    }
-}
-
-impl Spaces {
-    fn make() -> io::Result<Self> {
-        unshare(CloneFlags::CLONE_NEWIPC)?;
-        let default = File::open("/proc/thread-self/ns/ipc")?;
-        unshare(CloneFlags::CLONE_NEWIPC)?;
-        let raised = File::open("/proc/thread-self/ns/ipc")?;
-        fs::write("/proc/sys/kernel/msgmnb", RAISED_MSGMNB.to_string())?;
-        fs::write("/proc/sys/kernel/msgmax", RAISED_MSGMAX.to_string())?;
-        setns(&default, CloneFlags::CLONE_NEWIPC)?;
-        Ok(Self { default, raised })
+        format!("{who}, {namespace}, with msgmnb {msgmnb} and msgmax {msgmax}")
     }
 }
 

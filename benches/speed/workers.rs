@@ -1,7 +1,6 @@
 //! The parts of this program that are measured, each as a process of its own.
 //!
 //! ```text
-//! speed worker raw POLICY CHUNK SIZE [FILE]          a raw pair, with a file's work or without
 //! speed worker clients N WINDOW_MS SOURCE            closed-loop clients: prints requests
 //! speed worker crowd N TIMES SOURCE                  clients that start at once: prints seconds
 //! speed worker turns ROUNDS SOURCE…                  requests in turns: prints medians in µs
@@ -9,7 +8,6 @@
 //! ```
 
 mod clients;
-mod raw;
 mod source;
 mod turns;
 
@@ -25,7 +23,6 @@ pub(crate) fn main(mut arguments: impl Iterator<Item = String>) -> ExitCode {
     let role = arguments.next().expect("a role");
     let arguments: Vec<String> = arguments.collect();
     match &*role {
-        "raw" => raw::main(&arguments),
         "clients" => clients::main(&arguments),
         "crowd" => clients::crowd(&arguments),
         "turns" => turns::main(&arguments),

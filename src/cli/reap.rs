@@ -12,7 +12,7 @@ use nix::unistd::User;
 use sysv_ipc::Uid;
 
 use self::report::Row;
-use super::{FAILED, duration, interval, stdout};
+use super::{FAILED, complain, duration, interval, stdout};
 use crate::reaper::{Action, Policy};
 
 const PROGRAM: &str = "mqfs-reap";
@@ -94,6 +94,17 @@ fn run(opts: &Opts) -> Result<u8> {
     if alarm || !opts.check {
         stdout::print(&if opts.json { report::json_lines(&rows) } else { report::table(&rows) })?;
     }
+    if !only_show {
+        remove_windows(&opts.policy())?;
+    }
     let failed = rows.iter().any(|row| matches!(row.action, Some(Action::Failed(_))));
     Ok(if failed || alarm { FAILED } else { 0 })
+}
+
+fn remove_windows(policy: &Policy) -> Result<()> {
+    let windows = policy.remove_windows()?;
+    if windows > 0 {
+        complain(PROGRAM, format!("removed {windows} segments of shared memory as well"));
+    }
+    Ok(())
 }

@@ -18,6 +18,7 @@ use super::signals::EndingSignals;
 use super::{KeyArgs, duration};
 use crate::server::{Config, PlainPolicy, Server};
 use crate::sys;
+use crate::wire::MAX_WINDOW;
 
 const PROGRAM: &str = "mqfs-server";
 
@@ -62,6 +63,10 @@ pub(super) struct Opts {
     /// How often to remove the queues of dead clients
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     reap_interval: Duration,
+    /// Shared memory in KiB for each large file on its way; 0 for none
+    #[arg(long, value_name = "KIB", default_value = "2048")]
+    #[arg(value_parser = value_parser!(u32).range(..=MAX_WINDOW as i64 >> 10))]
+    window: u32,
     /// Which plain requests to answer: those of other programs, which do not prove who sent them
     #[arg(long, value_name = "WHICH", default_value = "owner")]
     plain: Plain,
@@ -105,6 +110,7 @@ impl Opts {
             stall_timeout: self.stall_timeout,
             idle_timeout: self.idle_timeout,
             drain_timeout: self.drain_timeout,
+            window: self.window as usize * 1024,
             plain: match self.plain {
                 Plain::Never => PlainPolicy::Never,
                 Plain::Owner => PlainPolicy::Owner,

@@ -111,6 +111,9 @@ pub(super) enum Cause {
     QueueRemoved,
     #[error("incomplete")]
     Receive(#[source] sysv_ipc::Error),
+    /// Another request is made, which does not allow it.
+    #[error("cannot attach the server's shared memory")]
+    NoWindow(#[source] sysv_ipc::Error),
     #[error("incomplete: the file changed while the server was away")]
     FileChanged,
     #[error("the server supports only whole files")]
@@ -148,9 +151,11 @@ impl Error {
             Cause::NotAllowed { .. } => ErrorKind::NotAllowed,
             Cause::InvalidPath(_) => ErrorKind::InvalidPath,
             Cause::NoQueueLeft { .. } => ErrorKind::NoQueueLeft,
-            Cause::QueueTooSmall | Cause::RequestTooBig | Cause::Ipc(_) | Cause::NoRandom(_) => {
-                ErrorKind::Ipc
-            }
+            Cause::QueueTooSmall
+            | Cause::RequestTooBig
+            | Cause::Ipc(_)
+            | Cause::NoRandom(_)
+            | Cause::NoWindow(_) => ErrorKind::Ipc,
             Cause::Failed { errno: Some(Errno::ENOENT), .. } => ErrorKind::NotFound,
             Cause::Failed { errno: Some(Errno::EACCES | Errno::EPERM), .. } => {
                 ErrorKind::PermissionDenied

@@ -1,11 +1,15 @@
 //! The messages of one reply queue, as the parts of answers.
 
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
+use nix::unistd::write;
 use sysv_ipc::{MessageBuffer, QueueLimits};
 
 use super::error::{Cause, Error};
 use super::reply_watch::WatchedQueue;
+use super::window::Window;
 use crate::sys::AdaptiveSpin;
 use crate::wire::{Failure, FrameHeader, FrameType, MAX_REPLY, Malformed};
 
@@ -22,6 +26,10 @@ pub(super) struct Inbox {
     pending: Option<Result<FrameType, Error>>,
     /// How many bytes are left of the current DATA frame.
     left: usize,
+    /// Bytes of the file that came in shared memory.
+    window: Window,
+    /// Whether the last message that arrived was, or looked like, a WINDOW.
+    saw_window: bool,
     /// The text of the last part that is not DATA.
     text: Vec<u8>,
     spin: AdaptiveSpin,
@@ -44,14 +52,17 @@ impl Inbox {
     const LONG_ANSWER: u64 = 8 << 10;
 
     /// Waits for the first message. A request that was refused fails here.
-    pub(super) fn begin(queue: WatchedQueue) -> Result<Self, Error> {
+    pub(super) fn begin(queue: WatchedQueue, windows: bool) -> Result<Self, Error> {
         let msgmax = QueueLimits::current()?.msgmax;
+        let window = Window::new(windows.then(|| queue.server_owner()));
         let mut inbox = Self {
             queue,
             buffer: MessageBuffer::with_capacity(msgmax.clamp(MAX_REPLY, Self::MAX_MESSAGE)),
             taken: 0,
             pending: None,
             left: 0,
+            window,
+            saw_window: false,
             text: Vec::new(),
             spin: AdaptiveSpin::default(),
             received_at: Instant::now(),
@@ -72,7 +83,7 @@ impl Inbox {
     /// Waits for the next part of the answer to the question with this number. Of DATA, some bytes
     /// are there then; of other parts, all the text.
     pub(super) fn next(&mut self, question: u16) -> Result<FrameType, Error> {
-        if !self.is_session() {
+        if !self.window.is_empty() || !self.is_session() {
             return self.fill();
         }
         while self.left == 0 {
@@ -87,23 +98,64 @@ impl Inbox {
                 text.resize(header.length as usize, 0);
                 let read = self.read_exact(&mut text);
                 self.text = text;
-                return read.map(|()| header.frame_type);
+                read?;
+                return self.open_window(header.frame_type);
             }
             self.left = header.length as usize;
         }
         self.fill()
     }
 
-    /// The bytes of the current DATA that are there.
-    pub(super) fn bytes(&self) -> &[u8] {
+    /// If a WINDOW has arrived, its bytes are DATA.
+    fn open_window(&mut self, part: FrameType) -> Result<FrameType, Error> {
+        if part != FrameType::Window {
+            return Ok(part);
+        }
+        self.window.open(&self.text)?;
+        Ok(FrameType::Data)
+    }
+
+    /// Whether there are bytes of the current DATA.
+    pub(super) fn has_bytes(&self) -> bool {
+        !self.window.is_empty() || !self.message_bytes().is_empty()
+    }
+
+    /// The bytes of the current DATA that are there, or the first of them.
+    pub(super) fn bytes(&mut self) -> &[u8] {
+        if self.window.is_empty() { self.message_bytes() } else { self.window.bytes() }
+    }
+
+    fn message_bytes(&self) -> &[u8] {
         let bytes = &self.buffer.text()[self.taken..];
         if self.is_session() { &bytes[..self.left.min(bytes.len())] } else { bytes }
     }
 
     pub(super) fn consume(&mut self, count: usize) {
-        let count = count.min(self.bytes().len());
+        if !self.window.is_empty() {
+            return self.window.consume(count);
+        }
         self.taken += count;
         self.left = self.left.saturating_sub(count);
+    }
+
+    /// Writes some of the bytes to a file, and shows them to a function.
+    pub(super) fn write_to(
+        &mut self,
+        file: BorrowedFd<'_>,
+        mut show: impl FnMut(&[u8]),
+    ) -> io::Result<usize> {
+        if !self.window.is_empty() {
+            return self.window.write_to(file, show);
+        }
+        let bytes = self.message_bytes();
+        let count = write(file, bytes)?;
+        show(&bytes[..count]);
+        self.consume(count);
+        Ok(count)
+    }
+
+    pub(super) fn detach_window(&mut self) {
+        self.window.detach();
     }
 
     /// The text of the last part that is not DATA.
@@ -128,13 +180,14 @@ impl Inbox {
 
     /// Receives until there are bytes of DATA or, outside a session, another part.
     fn fill(&mut self) -> Result<FrameType, Error> {
-        while self.taken == self.buffer.text().len() {
+        while self.window.is_empty() && self.taken == self.buffer.text().len() {
             match self.pending.take() {
                 None => self.receive()?,
                 Some(Ok(_)) if self.is_session() => {
                     return Err(Error::corrupt("a message that is no part of the stream"));
                 }
-                Some(next) => return next,
+                Some(Ok(part)) => return self.open_window(part),
+                Some(Err(error)) => return Err(error),
             }
         }
         Ok(FrameType::Data)
@@ -156,13 +209,17 @@ impl Inbox {
     /// the queue while the reader uses the bytes.
     fn receive(&mut self) -> Result<(), Error> {
         self.buffer.truncate(0);
-        self.taken = 0;
+        (self.taken, self.saw_window) = (0, false);
         match self.spin.attempt(|| self.queue.try_receive(&mut self.buffer)) {
             Some(outcome) => outcome?,
             None => self.queue.receive(&mut self.buffer)?,
         }
         self.take(0);
-        while self.pending.is_none() && self.buffer.has_room_for(Self::WORTHWHILE_ROOM) {
+        // The bytes of a WINDOW stand in the segment until the next message is received.
+        while self.pending.is_none()
+            && !self.saw_window
+            && self.buffer.has_room_for(Self::WORTHWHILE_ROOM)
+        {
             let at = self.buffer.text().len();
             match self.queue.try_receive(&mut self.buffer) {
                 None => break,
@@ -179,7 +236,7 @@ impl Inbox {
             return Err(Cause::QueueRemoved.into());
         }
         self.received += self.buffer.text().len() as u64;
-        if self.received > Self::LONG_ANSWER {
+        if self.saw_window || self.received > Self::LONG_ANSWER {
             // Identify it while it is alive: the reader of the bytes may take its time.
             self.queue.identify_child();
         }
@@ -191,8 +248,12 @@ impl Inbox {
         let number = self.buffer.mtype().get();
         let part = FrameType::of(number);
         if part == Ok(FrameType::Data) {
+            // Bytes of a file may look like one: then the next message is received a little later.
+            let header = FrameHeader::decode(&self.buffer.text()[at..]);
+            self.saw_window = header.is_ok_and(|header| header.frame_type == FrameType::Window);
             return;
         }
+        self.saw_window = part == Ok(FrameType::Window);
         self.text.clear();
         self.text.extend_from_slice(&self.buffer.text()[at..]);
         self.buffer.truncate(at);

@@ -31,6 +31,7 @@ mod tally;
 mod transfer;
 mod trusted_server;
 mod walk;
+mod window;
 
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
@@ -46,6 +47,7 @@ pub use dir_entry::DirEntry;
 pub use error::{Error, ErrorKind};
 pub use metadata::{FileType, Metadata};
 pub use read_dir::ReadDir;
+pub(crate) use transfer::WriteTo;
 pub use transfer::{Files, Transfer};
 pub use walk::{Walk, WalkEntry};
 

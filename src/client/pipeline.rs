@@ -5,7 +5,9 @@
 //! it by their checksum, and left out.
 
 use std::collections::VecDeque;
+use std::io;
 use std::mem;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use super::dir_entry::DirEntry;
@@ -175,6 +177,11 @@ impl Pipeline {
         } else if self.partial.is_none() {
             self.partial = Some(tally);
         }
+        if let Cause::NoWindow(_) = error.0 {
+            self.requester.pool.give_up_windows();
+            self.ending = Ending::SentAway; // the server may have died with its child
+            return Ok(());
+        }
         if !error.is_retryable() {
             return Err(error);
         }
@@ -263,7 +270,8 @@ impl Pipeline {
     fn leave_out(&mut self) -> Option<Answer> {
         let (session, partial) = (self.session.as_mut()?, self.partial.as_ref()?);
         let left = usize::try_from(partial.bytes - session.tally.bytes).unwrap_or(usize::MAX);
-        session.consume(left.min(session.bytes().len()));
+        let left = left.min(session.bytes().len());
+        session.consume(left);
         if session.tally.bytes < partial.bytes {
             return None;
         }
@@ -304,9 +312,10 @@ impl Pipeline {
 
     /// Lets other transfers have the session, if nothing more was asked.
     pub(super) fn release(&mut self) {
-        if let Some(session) = self.session.take_if(|session| session.is_idle())
+        if let Some(mut session) = self.session.take_if(|session| session.is_idle())
             && self.requester.uses_sessions()
         {
+            session.detach_window();
             self.requester.pool.put(session);
         }
     }
@@ -316,12 +325,24 @@ impl Pipeline {
         self.session.as_ref()?.entry()
     }
 
-    /// The bytes of the answer that are there.
-    pub(super) fn bytes(&self) -> &[u8] {
-        match &self.session {
-            Some(session) if self.has_begun && self.partial.is_none() => session.bytes(),
-            _ => &[],
-        }
+    /// The session, if the reader may take bytes from it.
+    fn readable(&mut self) -> Option<&mut Session> {
+        self.session.as_mut().filter(|_| self.has_begun && self.partial.is_none())
+    }
+
+    /// Whether there are bytes of the answer.
+    pub(super) fn has_bytes(&mut self) -> bool {
+        self.readable().is_some_and(|session| session.has_bytes())
+    }
+
+    /// The bytes of the answer that are there, or the first of them.
+    pub(super) fn bytes(&mut self) -> &[u8] {
+        self.readable().map_or(&[], Session::bytes)
+    }
+
+    /// Takes bytes and writes them to a file. Returns how many: not all that are there, perhaps.
+    pub(super) fn write_to(&mut self, file: BorrowedFd<'_>) -> io::Result<usize> {
+        self.readable().map_or(Ok(0), |session| session.write_to(file))
     }
 
     pub(super) fn consume(&mut self, count: usize) {

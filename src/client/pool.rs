@@ -1,13 +1,18 @@
 //! Sessions that nobody uses at the moment.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::session::Session;
 
-/// The idle sessions of a client. Clones share them.
+/// The idle sessions of a client, and what its sessions have learned. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Pool(Arc<Mutex<Vec<Session>>>);
+pub(super) struct Pool {
+    idle: Arc<Mutex<Vec<Session>>>,
+    /// Whether this process could not attach the shared memory of a server.
+    no_windows: Arc<AtomicBool>,
+}
 
 impl Pool {
     /// The most sessions to keep. Each takes a queue, and a child of the server.
@@ -19,7 +24,7 @@ impl Pool {
     /// Takes the session that was used last. In a forked child, drops those of its parent.
     pub(super) fn take(&self) -> Option<Session> {
         // Never wait: in a forked child, the thread that holds the lock may not exist.
-        let mut idle = self.0.try_lock().ok()?;
+        let mut idle = self.idle.try_lock().ok()?;
         while let Some(session) = idle.pop() {
             if session.is_fresh(Self::MAX_AGE) {
                 return Some(session);
@@ -30,10 +35,19 @@ impl Pool {
 
     /// Keeps a session, unless there are enough.
     pub(super) fn put(&self, session: Session) {
-        if let Ok(mut idle) = self.0.try_lock()
+        if let Ok(mut idle) = self.idle.try_lock()
             && idle.len() < Self::MAX_IDLE
         {
             idle.push(session);
         }
+    }
+
+    /// Whether to let servers send in shared memory.
+    pub(super) fn uses_windows(&self) -> bool {
+        !self.no_windows.load(Relaxed)
+    }
+
+    pub(super) fn give_up_windows(&self) {
+        self.no_windows.store(true, Relaxed);
     }
 }

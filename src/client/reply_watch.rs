@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use sysv_ipc::{
-    MessageBuffer, Mode, OwnedQueue, ProcessMark, Queue, QueueStatus, ReceiveError, Select,
+    MessageBuffer, Mode, OwnedQueue, ProcessMark, Queue, QueueStatus, ReceiveError, Select, Uid,
 };
 
 use super::error::{Cause, Error};
@@ -144,6 +144,11 @@ impl Watch {
 }
 
 impl WatchedQueue {
+    /// The owner of the server's request queue.
+    pub(super) fn server_owner(&self) -> Uid {
+        self.entry.server.owner
+    }
+
     pub(super) fn queue(&self) -> Queue {
         self.entry.queue
     }

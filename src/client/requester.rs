@@ -110,8 +110,9 @@ impl Requester {
         let reply = reply_queue::create(&self.watch, &server, plain, in_session, timeout)?;
         let (question, entering) = first.next_question(None);
         check_path(question.path)?;
-        self.send(&server, &encode(&server, &reply, question))?;
-        Session::begin(reply, entering).map_err(|error| match error.0 {
+        let windows = reply.cookie().is_some() && self.pool.uses_windows();
+        self.send(&server, &encode(&server, &reply, question, windows))?;
+        Session::begin(reply, entering, windows).map_err(|error| match error.0 {
             // An mqfs server silently refuses requests that prove nothing about their sender.
             Cause::TimedOut(after) if plain && server.marked => {
                 Cause::PlainUnanswered(after).into()
@@ -173,10 +174,15 @@ impl Requester {
 
 /// Encodes the request. A plain server ignores the extension, unless its receive buffer is too
 /// small: then TLPI's server exits. So a long request to a queue without our mark has no extension.
-fn encode(server: &TrustedServer, reply: &WatchedQueue, question: Question<'_>) -> Vec<u8> {
-    let session = reply.is_session();
+fn encode(
+    server: &TrustedServer,
+    reply: &WatchedQueue,
+    question: Question<'_>,
+    windows: bool,
+) -> Vec<u8> {
+    let (session, unknown_version) = (reply.is_session(), None);
     let extension =
-        reply.cookie().map(|cookie| Extension { cookie, session, unknown_version: None });
+        reply.cookie().map(|cookie| Extension { cookie, session, windows, unknown_version });
     let request = Request { reply_queue: reply.queue().id(), question, extension };
     let encoded = request.encode();
     if server.marked || encoded.len() <= MAX_PLAIN_REQUEST {

@@ -1,6 +1,8 @@
 //! A conversation in one reply queue: the question in the request, and in a session more of them.
 
 use std::collections::VecDeque;
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,9 +65,13 @@ pub(super) enum Step {
 
 impl Session {
     /// Waits for the answer to a request that was sent for this reply queue. `entering` is the
-    /// directory that its question only enters.
-    pub(super) fn begin(queue: WatchedQueue, entering: Option<Entered>) -> Result<Self, Error> {
-        let inbox = Inbox::begin(queue)?;
+    /// directory that its question only enters. `windows`: the request allowed shared memory.
+    pub(super) fn begin(
+        queue: WatchedQueue,
+        entering: Option<Entered>,
+        windows: bool,
+    ) -> Result<Self, Error> {
+        let inbox = Inbox::begin(queue, windows)?;
         let (mut room, mut most) = (0, 0);
         if inbox.is_session() {
             // A DATA takes at most half of the queue. It must fit in beside the questions.
@@ -246,15 +252,41 @@ impl Session {
         Entry::decode(self.inbox.text()).ok().filter(|_| self.is_extended)
     }
 
-    /// The bytes of the answer that are there.
-    pub(super) fn bytes(&self) -> &[u8] {
+    /// Whether there are bytes of the answer.
+    pub(super) fn has_bytes(&self) -> bool {
+        self.has_begun && self.inbox.has_bytes()
+    }
+
+    /// The bytes of the answer that are there, or the first of them.
+    pub(super) fn bytes(&mut self) -> &[u8] {
         if self.has_begun { self.inbox.bytes() } else { &[] }
     }
 
+    /// Takes bytes that are there.
     pub(super) fn consume(&mut self, count: usize) {
-        let count = count.min(self.bytes().len());
-        self.tally.add(&self.inbox.bytes()[..count]);
+        let bytes = if self.has_begun { self.inbox.bytes() } else { &[] };
+        let count = count.min(bytes.len());
+        self.tally.add(&bytes[..count]);
         self.inbox.consume(count);
+    }
+
+    /// Takes bytes and writes them to a file. Returns how many: not all that are there, perhaps.
+    pub(super) fn write_to(&mut self, file: BorrowedFd<'_>) -> io::Result<usize> {
+        if !self.has_begun {
+            return Ok(0);
+        }
+        loop {
+            match self.inbox.write_to(file, |bytes| self.tally.add(bytes)) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Gives back the shared memory: later questions may never come.
+    pub(super) fn detach_window(&mut self) {
+        self.inbox.detach_window();
     }
 
     pub(super) fn is_session(&self) -> bool {

@@ -1,6 +1,7 @@
 //! Receives files: answers become bytes, which are verified at the end.
 
 use std::io::{self, BufRead, Read};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use super::error::Error;
@@ -113,7 +114,7 @@ impl Transfer {
 
     /// Waits until bytes are there, or the file has ended.
     pub(super) fn fill(&mut self) -> Result<(), Error> {
-        while self.is_in_file() && self.pipeline.bytes().is_empty() {
+        while self.is_in_file() && !self.pipeline.has_bytes() {
             self.step()?;
         }
         match &self.end {
@@ -123,12 +124,42 @@ impl Transfer {
     }
 }
 
-impl BufRead for Transfer {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+/// Bytes that can go to a file with fewer copies than those of a reader.
+pub(crate) trait WriteTo: BufRead {
+    /// How many bytes the server announced.
+    fn expected(&self) -> Option<u64>;
+
+    /// Waits until there are bytes. False: the file has ended.
+    fn wait(&mut self) -> Result<bool, Error>;
+
+    /// Takes bytes that are there and writes them to a file. Returns how many; 0: there are none.
+    ///
+    /// # Errors
+    /// Those of write(2).
+    fn write_to(&mut self, file: BorrowedFd<'_>) -> io::Result<usize>;
+}
+
+impl WriteTo for Transfer {
+    fn expected(&self) -> Option<u64> {
+        self.expected
+    }
+
+    fn wait(&mut self) -> Result<bool, Error> {
         self.fill()?;
         if !self.is_in_file() {
             self.pipeline.release();
         }
+        Ok(self.is_in_file())
+    }
+
+    fn write_to(&mut self, file: BorrowedFd<'_>) -> io::Result<usize> {
+        self.pipeline.write_to(file)
+    }
+}
+
+impl BufRead for Transfer {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.wait()?;
         Ok(self.pipeline.bytes())
     }
 

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, Read};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use super::metadata::Metadata;
 use super::pipeline::Pipeline;
 use super::planned::{Base, PlannedQuestion};
 use super::requester::Requester;
-use super::transfer::Transfer;
+use super::transfer::{Transfer, WriteTo};
 use crate::wire::{Entry, Kind, Operation, Range};
 
 /// A directory with everything below it.
@@ -389,6 +390,21 @@ impl WalkEntry<'_> {
     /// Whether no other entry will follow.
     pub(super) fn is_fatal(&self) -> bool {
         self.walk.transfer.pipeline.check().is_err()
+    }
+}
+
+impl WriteTo for WalkEntry<'_> {
+    fn expected(&self) -> Option<u64> {
+        self.walk.transfer.expected()
+    }
+
+    fn wait(&mut self) -> Result<bool, Error> {
+        self.walk.fill()?;
+        Ok(self.walk.transfer.is_in_file())
+    }
+
+    fn write_to(&mut self, file: BorrowedFd<'_>) -> io::Result<usize> {
+        self.walk.transfer.write_to(file)
     }
 }
 

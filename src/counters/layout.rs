@@ -31,6 +31,7 @@ pub(super) mod word {
     pub(crate) const CLIENTS_GONE: usize = 57;
     pub(crate) const TRANSFER_NANOSECONDS: usize = 58;
     pub(crate) const QUESTIONS: usize = 59;
+    pub(crate) const NO_WINDOW: usize = 60;
     pub(crate) const TRANSFERS: usize = 64;
     pub(crate) const END: usize = TRANSFERS + super::BOUNDS.len() + 1;
 }

@@ -10,7 +10,8 @@
 //! dead server's.
 //!
 //! Children write to the segment with the rights of their callers, and a caller may have taken its
-//! child over. So a server never reads the segment, and nothing that it does depends on it.
+//! child over. So a server never reads the segment, and nothing that it does depends on it. A child
+//! reads one word: whether it is the first that could make no window, and logs that.
 //!
 //! ```no_run
 //! use mqfs::counters::{Lookup, read};
@@ -49,6 +50,7 @@
 //! | 57 | clients that left before they had everything |
 //! | 58 | nanoseconds that all complete answers took together |
 //! | 59 | questions answered or failed |
+//! | 60 | windows that could not be made |
 //! | 64 to 84 | complete answers by duration, a histogram |
 //!
 //! Each word of the histogram belongs to one of [`BOUNDS`], and counts the answers that took at

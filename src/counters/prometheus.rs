@@ -64,11 +64,12 @@ impl Display for Metrics<'_> {
 }
 
 /// Name, help and value of the metrics that are one number.
-fn of_server(counters: &Snapshot) -> [(&'static str, &'static str, u64); 10] {
+fn of_server(counters: &Snapshot) -> [(&'static str, &'static str, u64); 11] {
     let started = counters.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let start = "When the server started, in seconds since 1970.";
     let questions = "Questions answered or failed.";
     let gone = "Clients that left before they had everything.";
+    let failed = "Windows (shared memory for large files) that could not be made.";
     let peak = "Most children that served requests at once.";
     let limit = "Most children allowed at once (--max-children).";
     [
@@ -77,6 +78,7 @@ fn of_server(counters: &Snapshot) -> [(&'static str, &'static str, u64); 10] {
         ("mqfs_questions_total", questions, counters.questions),
         ("mqfs_bytes_sent_total", "Bytes of files sent.", counters.bytes_sent),
         ("mqfs_clients_gone_total", gone, counters.clients_gone),
+        ("mqfs_windows_failed_total", failed, counters.windows_failed),
         ("mqfs_children", "Children that serve requests.", counters.children),
         ("mqfs_children_peak", peak, counters.children_peak),
         ("mqfs_sessions", "Children that serve sessions.", counters.sessions),

@@ -53,6 +53,8 @@ pub struct Snapshot {
     pub bytes_sent: u64,
     /// Clients that left before they had everything.
     pub clients_gone: u64,
+    /// Windows that could not be made: memory or segments were used up.
+    pub windows_failed: u64,
     /// Complete answers by duration: one bucket for each of [`BOUNDS`], and one for longer ones.
     pub transfers: [u64; BOUNDS.len() + 1],
     /// How long all complete answers took together.
@@ -108,6 +110,7 @@ impl Snapshot {
             questions: load(word::QUESTIONS),
             bytes_sent: load(word::BYTES_SENT),
             clients_gone: load(word::CLIENTS_GONE),
+            windows_failed: load(word::NO_WINDOW),
             transfers: array::from_fn(|bucket| load(word::TRANSFERS + bucket)),
             transfer_time: Duration::from_nanos(load(word::TRANSFER_NANOSECONDS)),
             failures: array::from_fn(|reason| load(word::FAILURES + reason)),

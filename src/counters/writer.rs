@@ -93,6 +93,11 @@ impl Writer {
         self.add(word::TRANSFER_NANOSECONDS, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
+    /// Counts a file for which no window could be made. Returns how many there were before.
+    pub(crate) fn no_window(&self) -> u64 {
+        self.word(word::NO_WINDOW).map_or(1, |word| word.fetch_add(1, Relaxed))
+    }
+
     pub(crate) fn failed(&self, reason: FailureReason) {
         self.add(word::FAILURES + reason as usize, 1);
     }

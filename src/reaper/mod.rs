@@ -21,6 +21,7 @@ mod judge;
 mod policy;
 mod removal;
 mod verdict;
+mod windows;
 
 pub use crate::ownership::liveness::{Alive, Dead};
 pub use finding::Finding;

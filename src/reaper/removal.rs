@@ -6,6 +6,7 @@ use sysv_ipc::{Pid, QueueStatus};
 
 use super::finding::{Finding, last_used, was_never_used};
 use super::judge::survey;
+use super::policy::Policy;
 use super::verdict::{Proof, Verdict};
 use crate::ownership::lease::{self, Head};
 use crate::ownership::liveness::Observer;
@@ -98,8 +99,14 @@ fn is_still_unused(finding: &Finding, proof: Proof, now: &QueueStatus) -> bool {
     }
 }
 
-/// Removes every orphan, and logs what it did. For a server's housekeeping.
+/// Removes every orphan and every window that was left, and logs what it did. For a server's
+/// housekeeping.
 pub fn sweep() {
+    match Policy::new().remove_windows() {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(removed, "removed shared memory that dead children left"),
+        Err(error) => tracing::error!(%error, "cannot look for shared memory that was left"),
+    }
     let findings = match survey() {
         Ok(findings) => findings,
         Err(error) => return tracing::error!(%error, "cannot look for orphaned queues"),

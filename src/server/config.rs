@@ -43,6 +43,10 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How long children may continue after the server is asked to stop. Default: 10 s.
     pub drain_timeout: Duration,
+    /// How many bytes of shared memory a large file may take on its way; 0: none. There is one such
+    /// window for each child that sends a file of 512 KiB or more to a client that can use
+    /// it. Default: 2 MiB.
+    pub window: usize,
     /// Which plain requests the server answers. Default: [`PlainPolicy::Owner`].
     pub plain: PlainPolicy,
     /// How often to remove orphaned queues, in a child; the first time is at once. None (the
@@ -74,6 +78,7 @@ impl Default for Config {
             stall_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
+            window: 2048 << 10,
             plain: PlainPolicy::Owner,
             reap_interval: None,
         }
@@ -98,6 +103,12 @@ impl Config {
         const WHERE_OTHERS_ASK: u16 = 16;
         let default = if self.lets_others_ask() { WHERE_OTHERS_ASK } else { self.max_children };
         self.max_per_user.unwrap_or(default).max(1).into()
+    }
+
+    /// How many windows one user may have made: a child of root's server makes them as its caller,
+    /// any other as the server's user. Some may outlive their child.
+    pub(super) fn most_windows(&self) -> usize {
+        2 * if geteuid().is_root() { self.max_per_user() } else { self.max_children() }
     }
 
     pub(super) fn check(&self) -> Result<(), Error> {

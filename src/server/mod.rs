@@ -156,6 +156,8 @@ impl Server {
                 groups: GroupFinder::new(),
                 stall_timeout: config.stall_timeout,
                 idle_timeout: config.idle_timeout,
+                window: config.window,
+                most_windows: config.most_windows(),
                 counters: Rc::clone(&counters),
             },
             counters,

@@ -14,7 +14,9 @@ use super::admission::Admitted;
 use super::confine::{CallerGroups, Confined, GroupFinder, Sandbox, UnknownGroups, become_caller};
 use super::loggable::loggable;
 use super::resolve::Export;
-use super::send::{AnswerWriter, Outbox, SendFailure, Unanswerable, Undelivered, answer};
+use super::send::{
+    AnswerWriter, Outbox, SendFailure, Unanswerable, Undelivered, WindowPolicy, answer,
+};
 use super::session::{MAKE_WAY, Session, SessionEnd};
 use crate::counters::Writer;
 use crate::sys::{exit_now, signals};
@@ -30,6 +32,9 @@ pub(super) struct RequestHandler {
     pub(super) groups: GroupFinder,
     pub(super) stall_timeout: Duration,
     pub(super) idle_timeout: Duration,
+    /// The size of a window in bytes, or 0.
+    pub(super) window: usize,
+    pub(super) most_windows: usize,
     pub(super) counters: Rc<Writer>,
 }
 
@@ -50,7 +55,10 @@ impl RequestHandler {
     /// Answers one request. Runs in a child, and ends it.
     pub(super) fn run(&self, request: &Admitted<'_>, received: Instant) -> Infallible {
         let outbox = Outbox::new(request, self.stall_timeout, &self.counters, received);
-        let writer = AnswerWriter::new(outbox, request.session);
+        let client = request.caller.uid;
+        let policy = WindowPolicy { size: self.window, client, count: self.most_windows };
+        let windows = request.windows.then_some(policy);
+        let writer = AnswerWriter::new(outbox, request.session, windows);
         let groups = self.groups.find(request);
         let unknown_groups = groups.as_ref().and_then(|groups| groups.unknown);
         let mut answering = Answering { handler: self, request, received, unknown_groups, writer };

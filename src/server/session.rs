@@ -183,6 +183,7 @@ impl<'a, 'w> Session<'a, 'w> {
             if signals::has_arrived() && !(self.is_on_its_way() && since.elapsed() < Outbox::TICK) {
                 return Err(SessionEnd::MadeWay);
             }
+            self.writer.drop_window();
             self.writer.outbox.check_client().map_err(SessionEnd::Left)?;
             if since.elapsed() >= self.idle_timeout {
                 return Err(SessionEnd::Idle);

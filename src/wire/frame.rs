@@ -4,6 +4,7 @@ use libc::c_long;
 use sysv_ipc::MessageType;
 
 use super::bytes::{Malformed, Reader};
+use super::reply::MAX_REPLY;
 
 /// What a frame holds. Outside a session, what a message holds: then it is the message's type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,9 @@ pub enum FrameType {
     /// The child will answer no more questions. The text is the number of those that it answered:
     /// see [`encode_farewell`]. Only a frame.
     Farewell = 5,
+    /// Bytes of the file, in shared memory: [`WindowPart`](super::WindowPart). In a session, it is
+    /// a message of its own.
+    Window = 6,
 }
 
 impl FrameType {
@@ -28,7 +32,8 @@ impl FrameType {
     }
 
     pub fn of(number: c_long) -> Result<Self, Malformed> {
-        let all = [Self::Failure, Self::Data, Self::End, Self::Meta, Self::Farewell];
+        use FrameType::{Data, End, Failure, Farewell, Meta, Window};
+        let all = [Failure, Data, End, Meta, Farewell, Window];
         all.into_iter().find(|&found| found as c_long == number).ok_or(Malformed::Type(number))
     }
 }
@@ -47,7 +52,7 @@ impl FrameHeader {
     /// The size of the header in bytes.
     pub const SIZE: usize = 8;
 
-    /// The most bytes of text in a frame that is not DATA.
+    /// The most bytes of text in a frame that is neither DATA nor WINDOW.
     pub const LONGEST: usize = 16_384;
 
     pub fn encode(&self) -> [u8; Self::SIZE] {
@@ -62,7 +67,12 @@ impl FrameHeader {
         let mut reader = Reader::new(bytes);
         let (length, number, question) = (reader.u32()?, reader.u16()?, reader.u16()?);
         let frame_type = FrameType::of(number.into())?;
-        if frame_type != FrameType::Data && length as usize > Self::LONGEST {
+        let most = match frame_type {
+            FrameType::Data => usize::MAX,
+            FrameType::Window => MAX_REPLY,
+            _ => Self::LONGEST,
+        };
+        if length as usize > most {
             return Err(Malformed::TooLong);
         }
         Ok(Self { frame_type, length, question })

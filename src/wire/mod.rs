@@ -15,6 +15,7 @@ mod question;
 mod queue_mode;
 mod reply;
 mod request;
+mod window;
 
 pub use bytes::Malformed;
 pub use entry::{Entry, Kind, Stat};
@@ -26,3 +27,4 @@ pub use queue_mode::{
 };
 pub use reply::{Failure, MAX_PLAIN_REPLY, MAX_REPLY, Trailer};
 pub use request::{Extension, MAX_PATH, MAX_PLAIN_REQUEST, MAX_REQUEST, NORMAL_PRIORITY, Request};
+pub use window::{MAX_WINDOW, WINDOW_MODE, WindowPart};

@@ -40,6 +40,8 @@ pub struct Extension {
     pub cookie: Cookie,
     /// Whether more questions will follow in the reply queue.
     pub session: bool,
+    /// Whether the client can receive bytes in shared memory.
+    pub windows: bool,
     /// The version, if this build does not know it or its flags. Then the server must refuse.
     pub unknown_version: Option<u16>,
 }
@@ -48,6 +50,7 @@ impl Extension {
     const MAGIC: &'static [u8; 8] = b"mqfs-req";
     const VERSION: u16 = 1;
     const SESSION: u16 = 1;
+    const WINDOWS: u16 = 2;
     const SIZE: usize = 56;
 
     /// Decodes what follows the magic. Version and cookie keep their places in every future
@@ -58,17 +61,20 @@ impl Extension {
         reader.u32()?; // reserved
         let cookie = Cookie::new(reader.array()?);
         let question = Question::decode_header(reader.bytes(Question::HEADER)?, path)?;
-        let is_known = version == Self::VERSION && flags & !Self::SESSION == 0;
+        let known = Self::SESSION | Self::WINDOWS;
+        let is_known = version == Self::VERSION && flags & !known == 0;
         let unknown_version = (!is_known).then_some(version);
-        let session = flags & Self::SESSION != 0;
-        Ok((question, Self { cookie, session, unknown_version }))
+        let [session, windows] = [Self::SESSION, Self::WINDOWS].map(|flag| flags & flag != 0);
+        Ok((question, Self { cookie, session, windows, unknown_version }))
     }
 
     fn encode(&self, question: &Question<'_>, out: &mut Vec<u8>) {
         let version = self.unknown_version.unwrap_or(Self::VERSION);
         out.extend_from_slice(Self::MAGIC);
         out.extend_from_slice(&version.to_ne_bytes());
-        out.extend_from_slice(&(if self.session { Self::SESSION } else { 0 }).to_ne_bytes());
+        let session = if self.session { Self::SESSION } else { 0 };
+        let windows = if self.windows { Self::WINDOWS } else { 0 };
+        out.extend_from_slice(&(session | windows).to_ne_bytes());
         out.extend_from_slice(&[0; 4]); // reserved
         out.extend_from_slice(self.cookie.as_bytes());
         question.append_header(0, out); // the path stands before

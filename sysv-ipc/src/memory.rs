@@ -25,8 +25,8 @@ pub(crate) struct Mapping {
 
 // SAFETY: it is an address and a length, and any thread may detach the segment.
 unsafe impl Send for Mapping {}
-// SAFETY: only this crate and the kernel access the memory: the crate by atomics of one size, the
-// kernel when it is asked to copy.
+// SAFETY: all access is by atomic words, or in bulk by the kernel or assembly, of which the compiler
+// knows no more than of what other processes do.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
@@ -55,7 +55,7 @@ impl Mapping {
         let count = self.len.div_ceil(WORD);
         // SAFETY: the segment starts at a page and takes whole pages, zero at first, so the last
         // word is there too. It cannot shrink, and stays attached until self is dropped. Other
-        // processes may write meanwhile, so all access here is atomic; shmat(2).
+        // processes may write meanwhile, which atomics allow; shmat(2).
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), count) }
     }
 
@@ -63,7 +63,7 @@ impl Mapping {
     pub(crate) fn read(&self, fd: BorrowedFd<'_>, range: Range<usize>) -> Result<usize, Errno> {
         let (start, len) = self.part(range);
         // SAFETY: len bytes from start are within the segment. The kernel writes them as another
-        // process would, and all other access in this process is atomic; read(2).
+        // process would; read(2).
         let count = check(unsafe { libc::read(fd.as_raw_fd(), start.cast(), len) })?;
         Ok(count.unsigned_abs())
     }
@@ -74,6 +74,29 @@ impl Mapping {
         // SAFETY: len bytes from start are within the segment, and the kernel reads them; write(2).
         let count = check(unsafe { libc::write(fd.as_raw_fd(), start.cast(), len) })?;
         Ok(count.unsigned_abs())
+    }
+
+    /// Copies the bytes from `at` on out of the segment, until `into` is full, as fast as the CPU
+    /// can. False: not on this CPU.
+    #[cfg_attr(not(all(target_arch = "x86_64", target_pointer_width = "64")), expect(unused))]
+    pub(crate) fn copy_to(&self, at: usize, into: &mut [u8]) -> bool {
+        #[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
+        {
+            let (from, len) = self.part(at..at + into.len());
+            // SAFETY: it reads len bytes of the segment, and writes as many to `into`. The compiler
+            // knows nothing of what assembly reads: if another process writes there meanwhile, the
+            // copy may have some of its bytes, as that of a system call would.
+            unsafe {
+                std::arch::asm!(
+                    "rep movsb",
+                    inout("rcx") len => _,
+                    inout("rsi") from => _,
+                    inout("rdi") into.as_mut_ptr() => _,
+                    options(nostack, preserves_flags)
+                );
+            }
+        }
+        cfg!(all(target_arch = "x86_64", target_pointer_width = "64"))
     }
 
     fn part(&self, range: Range<usize>) -> (*mut u8, usize) {

@@ -106,8 +106,7 @@ const SHM_DEST: u32 = 0o1000;
 ///
 /// Other processes may change the memory at any time, and Rust assumes that the bytes of a `&[u8]`
 /// do not change. So this gives out no slice: you load words, and copy bytes before you look at
-/// them. To checksum a large range, copy it in pieces of some KiB and checksum the copies. If
-/// another process writes while you copy, each aligned word of eight bytes is either old or new.
+/// them. If another process writes while you copy, the copy may have some of its bytes.
 ///
 /// It gives out no atomics either, since writing to one would be a segmentation fault.
 #[derive(Debug)]
@@ -140,9 +139,12 @@ impl AttachedReadOnly {
     /// # Panics
     /// If that is beyond the segment's end.
     pub fn copy_to(&self, at: usize, into: &mut [u8]) {
+        let (words, head) = self.words_of(at, into.len());
+        if self.0.copy_to(at, into) {
+            return;
+        }
         // Whole words alone, so that no two accesses of different size can race: Rust's memory
         // model does not allow that. The bytes before and after them are taken from words, too.
-        let (words, head) = self.words_of(at, into.len());
         let (head, rest) = into.split_at_mut(head);
         let (body, tail) = rest.as_chunks_mut::<WORD>();
         let mut words = words.iter();
@@ -154,6 +156,22 @@ impl AttachedReadOnly {
         }
         if !tail.is_empty() {
             copy_part(words.next(), 0, tail);
+        }
+    }
+
+    /// Copies a range in pieces that fit in the CPU's first cache, and shows each copy, to checksum
+    /// the range for example.
+    ///
+    /// # Panics
+    /// If the range is beyond the segment's end.
+    pub fn for_each_copy(&self, range: Range<usize>, mut show: impl FnMut(&[u8])) {
+        let mut copy = [0; 8192];
+        let mut at = range.start;
+        while at < range.end {
+            let copy = &mut copy[..(range.end - at).min(8192)];
+            self.copy_to(at, copy);
+            show(copy);
+            at += copy.len();
         }
     }
 

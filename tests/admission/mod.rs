@@ -161,7 +161,7 @@ fn check_admitted(
 ) -> Result<&'static str, TestCaseError> {
     let status = admitted.reply.queue.status().unwrap();
     prop_assert_eq!(admitted.reply.queue.id(), request.reply_queue);
-    prop_assert_eq!(admitted.reply.max_bytes, status.max_bytes);
+    prop_assert_eq!(admitted.reply.max_bytes as u64, status.max_bytes);
     prop_assert!(status.permissions.key.is_private());
     // We made every queue, even those that we handed over.
     prop_assert_eq!(

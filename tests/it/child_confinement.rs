@@ -7,23 +7,14 @@ use std::thread;
 use std::time::Duration;
 
 use mqfs::wire::REPLY_QUEUE_MODE;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use sysv_ipc::{OwnedQueue, QueueLimits};
-use tempfile::TempDir;
+use nix::sys::signal::Signal;
+use sysv_ipc::OwnedQueue;
 
 use crate::support::{
     ForEverybody, SOMEBODY, Server, Stuck, as_root_in_own_namespace, field, leased_request, noise,
-    private_queue_with, queue_of, run, state_of, unique_key, wait_until,
+    private_queue_with, public_folder, queue_of, run, serve_file, serve_quietly, unique_key,
+    wait_until,
 };
-
-/// A folder that everybody may read, with a file that is larger than any queue.
-fn folder() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::write(folder.path().join("file"), noise(1 << 20)).unwrap();
-    folder
-}
 
 /// A field of /proc/PID/status, with single spaces.
 fn status(pid: i32, name: &str) -> String {
@@ -40,9 +31,7 @@ fn assert_powerless(pid: i32) {
 
 #[as_root_in_own_namespace]
 fn a_child_of_roots_server_has_only_the_callers_identity() {
-    let folder = folder();
-    let root = folder.path().to_str().unwrap();
-    let server = Server::start(&["--root", root, "--mode", "0622"]);
+    let (server, _folder, file) = serve_file(4 << 20, &["--mode", "0622"]);
     let programs = ForEverybody::new();
     for paths in [&["/file"][..], &["/file", "/file"]] {
         let stuck = Stuck::start(programs.client(server.key, SOMEBODY).args(paths));
@@ -57,7 +46,7 @@ fn a_child_of_roots_server_has_only_the_callers_identity() {
         let uid = SOMEBODY.to_string();
         look.args(["--reuid", &uid, "--regid", &uid, "--clear-groups", "cat", &memory]);
         assert!(!run(&mut look).status.success(), "the caller sees into its child");
-        assert!(stuck.finish() == noise(1 << 20).repeat(paths.len()));
+        assert!(stuck.finish() == file.repeat(paths.len()));
         server.wait_until_idle();
     }
     server.stop();
@@ -66,7 +55,8 @@ fn a_child_of_roots_server_has_only_the_callers_identity() {
 /// Gives a command ambient capabilities, as `AmbientCapabilities=` does: capabilities(7).
 #[as_root_in_own_namespace]
 fn callers_do_not_get_the_capabilities_of_an_unprivileged_server() {
-    let folder = folder();
+    let folder = public_folder();
+    fs::write(folder.path().join("file"), noise(4 << 20)).unwrap();
     let secret = folder.path().join("secret");
     fs::write(&secret, "secret").unwrap();
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
@@ -83,7 +73,7 @@ fn callers_do_not_get_the_capabilities_of_an_unprivileged_server() {
     assert_eq!(denied.stderr, "mqfs-client: /secret: Permission denied\n");
     let stuck = Stuck::start(programs.client(key, 64_150).arg("/file"));
     assert_powerless(server.only_child().pid);
-    assert!(stuck.finish() == noise(1 << 20));
+    assert!(stuck.finish() == noise(4 << 20));
     server.stop();
 }
 
@@ -119,65 +109,31 @@ fn an_unprivileged_server_warns_what_other_users_may_fetch() {
     Server::start(&["--mode", "0622"]).stop(); // root's
 }
 
-/// A hand-made client, whose queue holds a whole file and more.
-struct ByHand {
-    queue: OwnedQueue,
-}
-
-impl ByHand {
-    const ROOM: u64 = 256 << 20;
-
-    fn new() -> Self {
-        fs::write("/proc/sys/kernel/msgmnb", Self::ROOM.to_string()).unwrap();
-        assert_eq!(QueueLimits::current().unwrap().msgmnb as u64, Self::ROOM);
-        Self { queue: OwnedQueue::private(REPLY_QUEUE_MODE).unwrap() }
-    }
-
-    fn ask(&self, server: &Server, path: &str) {
-        let requests = queue_of(server.key).unwrap();
-        requests.send(&leased_request(*self.queue, requests, path)).unwrap();
-    }
-}
-
-/// Makes another queue with the same id.
-fn replace(queue: OwnedQueue) -> OwnedQueue {
-    let id = queue.id();
-    drop(queue);
-    private_queue_with(id, REPLY_QUEUE_MODE)
-}
-
-/// A child needs some time for a sparse file of this size.
-fn sparse(folder: &TempDir, size: u64) {
-    fs::File::create(folder.path().join("sparse")).unwrap().set_len(size).unwrap();
-}
-
 #[as_root_in_own_namespace]
 fn a_stopped_child_sends_nothing_to_a_later_queue_with_its_clients_id() {
-    let folder = folder();
-    sparse(&folder, ByHand::ROOM / 2);
-    let root = folder.path().to_str().unwrap();
-    let server = Server::start(&["--root", root, "--reap-interval", "1h"]);
-    server.fetch("/file"); // it removes orphans first
+    const ROOM: u64 = 256 << 20;
+    let (server, folder, _) = serve_quietly(4 << 20, &[]);
+    // A queue holds the whole file, for which a child needs some time.
+    fs::write("/proc/sys/kernel/msgmnb", ROOM.to_string()).unwrap();
+    fs::File::create(folder.path().join("sparse")).unwrap().set_len(ROOM / 2).unwrap();
+    let requests = queue_of(server.key).unwrap();
     let mut caught = None;
     wait_until("a child is stopped in the middle of a transfer", || {
         server.wait_until_idle();
-        let by_hand = ByHand::new();
-        by_hand.ask(&server, "/sparse");
-        wait_until("it sends", || by_hand.queue.status().unwrap().messages > 10);
-        let child = server.children().first().copied();
-        let is_stopped = |child| {
-            let stopped = kill(Pid::from_raw(child), Signal::SIGSTOP).is_ok();
-            wait_until("it is stopped", || !matches!(state_of(child), Some('R' | 'S' | 'D')));
-            stopped && state_of(child) == Some('T')
-        };
-        caught = child.filter(|&child| is_stopped(child)).map(|child| (child, by_hand));
+        let queue = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
+        requests.send(&leased_request(*queue, requests, "/sparse")).unwrap();
+        wait_until("it sends", || queue.status().unwrap().messages > 10);
+        let child = server.process().children().first().copied();
+        caught = child.filter(|child| child.freeze()).map(|child| (child, queue));
         caught.is_some()
     });
-    let (child, by_hand) = caught.unwrap();
-    let other = replace(by_hand.queue);
+    let (child, queue) = caught.unwrap();
+    let id = queue.id();
+    drop(queue);
+    let other = private_queue_with(id, REPLY_QUEUE_MODE);
     thread::sleep(Duration::from_secs(1)); // what the child takes for a pause
-    kill(Pid::from_raw(child), Signal::SIGCONT).unwrap();
-    wait_until("it gives up", || !server.children().contains(&child));
+    child.signal(Signal::SIGCONT);
+    wait_until("it gives up", || !child.lives());
     // One, if it was stopped between the check and the call: no system call does both.
     assert!(other.status().unwrap().messages <= 1);
     assert!(server.log().contains("client gone"), "{}", server.log());

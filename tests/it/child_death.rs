@@ -8,21 +8,11 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use sysv_ipc::{MessageBuffer, Mode, OwnedQueue, Queue, Select};
-use tempfile::TempDir;
 
 use crate::support::{
     Server, fork_child, in_own_namespace, is_full, leased_request, plain_request, queue_of,
-    serve_file, wait_until,
+    serve_quietly, wait_until,
 };
-
-/// A server that has removed orphans once, and a folder with a /file that is larger than a queue.
-fn server(arguments: &[&str]) -> (Server, TempDir) {
-    let usual = ["--reap-interval", "1h"];
-    let (server, folder, _) = serve_file(1 << 20, &[&usual, arguments].concat());
-    server.fetch("/file");
-    server.wait_until_idle();
-    (server, folder)
-}
 
 /// A client that has asked for `/file`, and watches only its reply queue.
 struct ByHand {
@@ -76,7 +66,7 @@ fn kill_the_child(server: &Server, queue: Queue) {
 
 #[in_own_namespace]
 fn a_client_is_told_of_its_childs_death_once_its_queue_has_room() {
-    let (server, _folder) = server(&[]);
+    let (server, _folder, _) = serve_quietly(1 << 20, &[]);
     for is_plain in [false, true] {
         let client = ByHand::ask(&server, is_plain);
         kill_the_child(&server, *client.queue);
@@ -87,7 +77,7 @@ fn a_client_is_told_of_its_childs_death_once_its_queue_has_room() {
 
 #[in_own_namespace]
 fn a_stopping_server_tells_the_clients_of_the_children_that_it_kills() {
-    let (mut server, _folder) = server(&[]);
+    let (mut server, _folder, _) = serve_quietly(1 << 20, &[]);
     let client = ByHand::ask(&server, true);
     wait_until("it sends", || client.queue.status().unwrap().messages > 2);
     server.only_child().freeze();
@@ -102,7 +92,7 @@ fn a_stopping_server_tells_the_clients_of_the_children_that_it_kills() {
 
 #[in_own_namespace]
 fn a_client_that_stalled_learns_that_its_child_gave_up() {
-    let (server, _folder) = server(&["--stall-timeout", "1s"]);
+    let (server, _folder, _) = serve_quietly(1 << 20, &["--stall-timeout", "1s"]);
     for is_plain in [true, false] {
         let client = ByHand::ask(&server, is_plain);
         wait_until("it sends", || client.queue.status().unwrap().messages > 1);
@@ -115,7 +105,7 @@ fn a_client_that_stalled_learns_that_its_child_gave_up() {
 
 #[in_own_namespace]
 fn a_plain_client_may_change_its_queue_during_a_transfer() {
-    let (server, _folder) = server(&[]);
+    let (server, _folder, _) = serve_quietly(1 << 20, &[]);
     let client = ByHand::ask(&server, true);
     wait_until("it sends", || client.queue.status().unwrap().messages > 2);
     let made = client.queue.status().unwrap().changed_at;
@@ -130,7 +120,7 @@ fn a_plain_client_may_change_its_queue_during_a_transfer() {
 
 #[in_own_namespace]
 fn a_stop_does_not_wait_for_clients_of_dead_children() {
-    let (server, _folder) = server(&["--drain-timeout", "1h"]);
+    let (server, _folder, _) = serve_quietly(1 << 20, &["--drain-timeout", "1h"]);
     let client = ByHand::ask(&server, true);
     kill_the_child(&server, *client.queue);
     server.stop();
@@ -138,7 +128,7 @@ fn a_stop_does_not_wait_for_clients_of_dead_children() {
 
 #[in_own_namespace]
 fn a_forked_copy_of_a_client_waits_no_longer_than_its_timeout() {
-    let (server, _folder) = server(&[]);
+    let (server, _folder, _) = serve_quietly(1 << 20, &[]);
     let client = mqfs::Client::builder().key(server.key).timeout(Duration::from_secs(1));
     let client = client.retries(0).build();
     server.freeze();

@@ -2,18 +2,16 @@
 
 mod controller;
 mod deadlock;
-mod limits;
 mod priority;
 mod restart;
 mod single_queue;
-mod single_queue_faults;
 
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use sysv_ipc::{Key, Lock, SharedMemory};
 
-use crate::support::{Finished, Running, clear, in_own_namespace, program, queue_of, unique_key};
+use crate::support::{Finished, Running, clear, program, queue_of, unique_key};
 
 /// A program that serves under a key of its own, ready for requests.
 struct Service {
@@ -58,15 +56,6 @@ impl Service {
         self.running.take().unwrap().finish()
     }
 
-    fn running(&mut self) -> &mut Running {
-        self.running.as_mut().unwrap()
-    }
-
-    #[track_caller]
-    fn kill(&mut self) {
-        self.running().kill();
-    }
-
     fn pid(&self) -> i32 {
         self.running.as_ref().unwrap().pid()
     }
@@ -83,7 +72,6 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // If it was killed, it has removed nothing.
         drop(self.running.take());
         clear(self.key);
     }
@@ -101,16 +89,4 @@ fn assert_nothing_left(key: Key) {
     assert_eq!(queue_of(key), None, "a queue is left");
     assert!(Lock::open(key).is_err(), "a semaphore is left");
     assert!(SharedMemory::open(key).is_err(), "shared memory is left");
-}
-
-#[in_own_namespace]
-fn a_program_whose_output_nobody_reads_ends_and_leaves_nothing() {
-    let key = unique_key();
-    for mut command in [program("priority"), program("limits"), on(key, "restart")] {
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
-        let ended = Running::start(command.stdout(writer).stderr(Stdio::piped())).finish();
-        assert_eq!((ended.code(), ended.stderr.as_str()), (Some(1), ""));
-        assert_nothing_left(key);
-    }
 }

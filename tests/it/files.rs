@@ -4,16 +4,10 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use tempfile::TempDir;
-
 use crate::support::{
-    ATTACKER, Server, Site, VICTIM, as_root_in_own_namespace, in_own_namespace, noise, run,
-    serve_folder, stuck_client,
+    ATTACKER, Server, Site, Stuck, VICTIM, as_root_in_own_namespace, in_own_namespace, run,
+    serve_file,
 };
-
-fn server() -> (Server, TempDir) {
-    serve_folder(&[])
-}
 
 #[in_own_namespace]
 fn files_of_size_zero_in_proc_arrive_whole() {
@@ -30,23 +24,26 @@ fn files_of_size_zero_in_proc_arrive_whole() {
 
 #[in_own_namespace]
 fn a_shrinking_file_is_a_failure_and_a_changing_file_a_warning() {
-    let (server, folder) = server();
-    let file = folder.path().join("file");
-    fs::write(&file, noise(1 << 20)).unwrap();
-    let client = stuck_client(&server, "/file");
-    fs::File::options().write(true).open(&file).unwrap().set_len(1 << 19).unwrap();
-    let shrunk = client.finish();
-    assert_eq!(shrunk.code(), Some(1));
-    assert_eq!(shrunk.stderr, "mqfs-client: /file: the file shrank while it was read\n");
-
-    fs::write(&file, noise(1 << 20)).unwrap();
-    let client = stuck_client(&server, "/file");
-    let mut grows = fs::File::options().append(true).open(&file).unwrap();
-    grows.write_all(b"more").unwrap();
-    let changed = client.finish();
-    assert_eq!(changed.code(), Some(0));
-    assert_eq!(changed.stderr, "mqfs-client: /file: warning: the file changed while it was read\n");
-    assert_eq!(changed.stdout.len(), 1 << 20, "as much as there was");
+    let (server, folder, file) = serve_file(4 << 20, &[]);
+    let path = folder.path().join("file");
+    // Two files make a session.
+    for (paths, status) in [(&["/file"][..], Some(0)), (&["/file", "/none"], Some(1))] {
+        let changed = |change: fn(fs::File)| {
+            fs::write(&path, &file).unwrap();
+            let stuck = Stuck::start(server.client().args(paths));
+            change(fs::File::options().append(true).open(&path).unwrap());
+            stuck.client.finish()
+        };
+        let shrunk = changed(|file| file.set_len(1 << 19).unwrap());
+        let expected = "mqfs-client: /file: the file shrank while it was read\n";
+        assert_eq!(shrunk.code(), Some(1));
+        assert!(shrunk.stderr.starts_with(expected), "{}", shrunk.stderr);
+        let grown = changed(|mut file| file.write_all(b"more").unwrap());
+        let expected = "mqfs-client: /file: warning: the file changed while it was read\n";
+        assert_eq!(grown.code(), status);
+        assert!(grown.stderr.starts_with(expected), "{}", grown.stderr);
+        assert!(grown.stdout == file, "as much as there was");
+    }
     server.stop();
 }
 

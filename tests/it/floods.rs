@@ -1,24 +1,15 @@
 //! A user floods the request queue while another one fetches.
 
-use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE};
-use sysv_ipc::{MessageBuffer, MessageType, OwnedQueue, Queue, QueueLimits};
-use tempfile::TempDir;
+use sysv_ipc::{MessageBuffer, MessageType, OwnedQueue, QueueLimits};
 
 use crate::support::{
     ATTACKER, Attack, ForEverybody, Server, VICTIM, as_root_in_own_namespace, leased_request,
     noise, number, queue_of, run, sent, serve_file, wait_until,
 };
-
-/// A server that everybody may ask, and the 4 MiB that it serves as /file.
-fn server() -> (Server, TempDir, Vec<u8>) {
-    let served = serve_file(4 << 20, &["--mode", "0622"]);
-    fs::write(served.1.path().join("small"), "small").unwrap();
-    served
-}
 
 /// Fetches as the victim during the flood, and once more. Returns how often.
 fn fetch_during(flooder: &mut Attack, server: &Server, file: &[u8]) -> usize {
@@ -48,7 +39,7 @@ fn most_children(server: &Server, over: &AtomicBool) -> usize {
 fn a_hundred_thousand_garbage_messages_harm_nobody() {
     const MESSAGES: usize = 100_000;
     as_root_in_own_namespace(|| {
-        let (server, _folder, file) = server();
+        let (server, _folder, file) = serve_file(4 << 20, &["--mode", "0622"]);
         let requests = queue_of(server.key).unwrap();
         let mut flooder = Attack::start(ATTACKER, || {
             let msgmax = QueueLimits::current().unwrap().msgmax;
@@ -72,36 +63,27 @@ fn a_hundred_thousand_garbage_messages_harm_nobody() {
     });
 }
 
-/// A hand-made reply queue, and the request that names it.
-struct Asker {
-    _queue: OwnedQueue,
-    request: MessageBuffer,
-}
-
-impl Asker {
-    fn new(requests: Queue, path: &str) -> Self {
-        let queue = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
-        let request = leased_request(*queue, requests, path);
-        Self { _queue: queue, request }
-    }
-}
-
 #[test]
 fn ten_thousand_requests_of_one_user_do_not_starve_another() {
     const REQUESTS: usize = 10_000;
     as_root_in_own_namespace(|| {
-        let (server, _folder, file) = server();
+        let (server, _folder, file) = serve_file(4 << 20, &["--mode", "0622"]);
         let requests = queue_of(server.key).unwrap();
         let mut flooder = Attack::start(ATTACKER, || {
-            let mut askers: Vec<_> = (0..32).map(|_| Asker::new(requests, "/file")).collect();
+            let ask = |path| {
+                let queue = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
+                let request = leased_request(*queue, requests, path);
+                (queue, request)
+            };
+            let mut askers: Vec<_> = (0..32).map(|_| ask("/file")).collect();
             for n in 0..REQUESTS {
                 let turn = n % askers.len();
                 // Eight of them are valid, but nobody reads their replies, so they occupy their
                 // children.
                 if turn >= 8 {
-                    askers[turn] = Asker::new(requests, "/small");
+                    askers[turn] = ask("/small");
                 }
-                sent(requests.send(&askers[turn].request))?;
+                sent(requests.send(&askers[turn].1))?;
             }
             Ok(())
         });

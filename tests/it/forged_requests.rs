@@ -40,7 +40,7 @@ fn guesses(queue: Queue) -> Vec<MessageBuffer> {
     all.push(MessageBuffer::with_text(NORMAL_PRIORITY, &long));
     let question = Question::new("/file".as_ref(), Operation::Unknown { operation: 7, flags: 1 });
     let (cookie, unknown_version) = (Cookie::new([0; 16]), Some(2));
-    let extension = Some(Extension { cookie, session: true, unknown_version });
+    let extension = Some(Extension { cookie, session: true, windows: false, unknown_version });
     let unknown = Request { reply_queue: queue.id(), question, extension };
     all.push(MessageBuffer::with_text(NORMAL_PRIORITY, &unknown.encode()));
     all

@@ -35,7 +35,7 @@ fn a_client_sends_no_request_to_a_later_queue_with_its_servers_id() {
 
 #[as_root_in_own_namespace]
 fn a_server_leaves_a_later_queue_with_its_old_id_alone() {
-    let (server, _folder, _) = serve_file(1 << 20, &["--max-children", "1"]);
+    let (server, _folder, _) = serve_file(4 << 20, &["--max-children", "1"]);
     let stuck = stuck_client(&server, "/file"); // at the bound: it does not receive
     let queue = queue_of(server.key).unwrap();
     queue.remove().unwrap();
@@ -43,7 +43,7 @@ fn a_server_leaves_a_later_queue_with_its_old_id_alone() {
     other.send(&MessageBuffer::with_text(NORMAL_PRIORITY, b"not for the server")).unwrap();
     drop(stuck);
     wait_until("it has a new queue", || queue_of(server.key).is_some());
-    assert_eq!(server.fetch("/file").len(), 1 << 20);
+    assert_eq!(server.fetch("/file").len(), 4 << 20);
     server.stop();
     assert_eq!(other.status().unwrap().messages, 1);
 }
@@ -61,7 +61,7 @@ fn a_server_whose_lock_was_removed_gives_way_to_the_next() {
 
 #[in_own_namespace]
 fn a_caller_that_kills_its_children_takes_no_slot_from_others() {
-    let (server, _folder, _) = serve_file(1 << 20, &["--max-children", "1"]);
+    let (server, _folder, _) = serve_file(4 << 20, &["--max-children", "1"]);
     for signal in [libc::SIGKILL, libc::SIGABRT, libc::SIGUSR1, libc::SIGRTMIN(), libc::SIGRTMAX()]
     {
         let stuck = stuck_client(&server, "/file");
@@ -69,7 +69,7 @@ fn a_caller_that_kills_its_children_takes_no_slot_from_others() {
         run(Command::new("kill").arg(format!("-{signal}")).arg(child.to_string())).success();
         server.wait_until_idle();
         drop(stuck);
-        assert_eq!(server.fetch("/file").len(), 1 << 20, "after signal {signal}");
+        assert_eq!(server.fetch("/file").len(), 4 << 20, "after signal {signal}");
     }
     server.stop();
 }
@@ -167,7 +167,7 @@ fn a_plain_client_may_let_everybody_use_its_queue() {
 
 #[in_own_namespace]
 fn a_file_size_limit_ends_with_status_1() {
-    let (server, folder, _) = serve_file(1 << 20, &[]);
+    let (server, folder, _) = serve_file(4 << 20, &[]);
     let mut command = Command::new("prlimit");
     command.arg("--fsize=4096").arg(server.client().get_program()).args(server.client().get_args());
     let limited = run(command.arg("-o").arg(folder.path().join("copy")).arg("/file"));

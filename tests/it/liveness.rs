@@ -189,7 +189,7 @@ fn with_another_namespaces_proc_no_living_owner_is_judged_dead() {
     let before = reply_queues();
     // In the /proc that it sees, another process has the client's pid.
     let mut shell = Command::new("sh");
-    shell.args(["-c", r#""$1" -k "$2" /big | sleep 1000 & read go; exec "$3" --json"#, "sh"]);
+    shell.args(["-c", r#""$1" -k "$2" /file | sleep 1000 & read go; exec "$3" --json"#, "sh"]);
     shell.arg(program("mqfs-client").get_program()).arg(quiet.server.key.to_string());
     shell.arg(program("mqfs-reap").get_program());
     let mut command = unshared(&["--pid"], &shell);
@@ -239,7 +239,7 @@ fn start_times_are_not_compared_across_time_namespaces() {
     stuck.client.wait();
     assert_eq!(Verdicts::now().on(stuck.queue), ["orphan", "owner is gone", "removed"]);
     drop(stopped);
-    assert!(other.finish() == quiet.big);
+    assert!(other.finish() == quiet.file);
     quiet.server.wait_until_idle();
     quiet.stop();
 }
@@ -287,7 +287,7 @@ fn with_hidepid_no_other_pid_namespace_is_judged() {
 fn owner_that_made_its_lease_without_proc_is_never_proven_dead() {
     let quiet = QuietServer::start();
     let mut shell = Command::new("sh");
-    shell.args(["-c", r#"mount -t tmpfs none /proc && exec "$0" -k "$1" /big"#]);
+    shell.args(["-c", r#"mount -t tmpfs none /proc && exec "$0" -k "$1" /file"#]);
     shell.arg(program("mqfs-client").get_program()).arg(quiet.server.key.to_string());
     let mut stuck = Stuck::start(&mut unshared(&["--mount"], &shell));
     let stopped = quiet.stop_children();

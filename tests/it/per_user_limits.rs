@@ -2,17 +2,10 @@
 
 use std::fs;
 
-use tempfile::TempDir;
-
 use crate::support::{
     ForEverybody, Running, SOMEBODY, Server, Stuck, as_root_in_own_namespace, in_own_namespace,
     reply_queues, run, serve_file, wait_until,
 };
-
-/// A server with these limits, and a folder with a file that is larger than any queue.
-fn server(arguments: &[&str]) -> (Server, TempDir, Vec<u8>) {
-    serve_file(1 << 20, arguments)
-}
 
 fn refusals(server: &Server) -> usize {
     server.log().matches("the user has as many children as one may have").count()
@@ -20,7 +13,7 @@ fn refusals(server: &Server) -> usize {
 
 #[as_root_in_own_namespace]
 fn a_user_with_too_many_transfers_is_told_to_try_again_and_others_go_on() {
-    let (server, _folder, file) = server(&["--mode", "0622", "--max-per-user", "2"]);
+    let (server, _folder, file) = serve_file(4 << 20, &["--mode", "0622", "--max-per-user", "2"]);
     let programs = ForEverybody::new();
     let client = |uid| {
         let mut command = programs.client(server.key, uid);
@@ -47,7 +40,7 @@ fn a_user_with_too_many_transfers_is_told_to_try_again_and_others_go_on() {
 
 #[in_own_namespace]
 fn a_signal_ends_a_client_that_waits_to_retry() {
-    let (server, _folder, file) = server(&["--max-per-user", "1"]);
+    let (server, _folder, file) = serve_file(4 << 20, &["--max-per-user", "1"]);
     let first = Stuck::start(server.client().arg("/file"));
     let mut second = server.client();
     let second = second.args(["--timeout", "1h", "/file"]);
@@ -64,7 +57,7 @@ fn a_signal_ends_a_client_that_waits_to_retry() {
 
 #[in_own_namespace]
 fn many_clients_of_one_user_all_get_their_file() {
-    let (server, folder, file) = server(&["--max-per-user", "2"]);
+    let (server, folder, file) = serve_file(4 << 20, &["--max-per-user", "2"]);
     fs::write(folder.path().join("again"), &file).unwrap();
     // Every second one asks in a session.
     let copies: Vec<_> = (0..24).map(|n| folder.path().join(format!("copy-{n}"))).collect();

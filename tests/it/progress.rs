@@ -1,56 +1,13 @@
 //! What a transfer shows on a terminal, and what never reaches it.
 
 use std::fs::{self};
-use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::sys::termios::{FlowArg, tcflow};
 
-use crate::support::{self, QuietServer, Running, in_own_namespace, run, wait_until};
-
-/// A terminal of 80 columns.
-struct Terminal(support::Terminal);
-
-impl Terminal {
-    fn new() -> Self {
-        Self(support::Terminal::new(24, 80))
-    }
-
-    /// Starts a program with this terminal as its standard error.
-    #[track_caller]
-    fn start(&self, command: &mut Command) -> Running {
-        command.env_remove("NO_COLOR").env("TERM", "xterm");
-        self.start_in_its_own_environment(command)
-    }
-
-    #[track_caller]
-    fn start_in_its_own_environment(&self, command: &mut Command) -> Running {
-        let running = Running::start(command.stderr(self.0.inside.try_clone().unwrap()));
-        command.stdout(Stdio::null()).stderr(Stdio::null()); // it lets go of this terminal
-        running
-    }
-
-    fn written(&self) -> String {
-        self.0.written()
-    }
-
-    #[track_caller]
-    fn wait_for(&self, text: &str) {
-        self.0.wait_for(text);
-    }
-
-    /// All bytes that were written, once the program has ended.
-    #[track_caller]
-    fn close(mut self) -> String {
-        // Do not wait for the end of file: other forked processes may have this terminal open.
-        const END: &str = "<end>";
-        self.0.inside.write_all(END.as_bytes()).unwrap();
-        wait_until("the end arrives", || self.written().ends_with(END));
-        self.written().strip_suffix(END).unwrap().to_owned()
-    }
-}
+use crate::support::{QuietServer, Running, Terminal, in_own_namespace, run, wait_until};
 
 /// The lines that a terminal shows in the end.
 fn screen(written: &str) -> Vec<String> {
@@ -97,13 +54,13 @@ fn start(terminal: &Terminal, command: &mut Command) -> Running {
 
 #[in_own_namespace]
 fn a_slow_transfer_shows_a_bar_and_clears_it() {
-    let (server, terminal) = (QuietServer::start(), Terminal::new());
-    let client = start(&terminal, server.client().args(["-v", "/none", "/big"]));
-    terminal.wait_for("iB of 4.00 MiB");
-    assert!(client.finish().stdout.len() == server.big.len() * 2);
+    let (server, terminal) = (QuietServer::start(), Terminal::new(24, 80));
+    let client = start(&terminal, server.client().args(["-v", "/none", "/file"]));
+    terminal.wait_for("B of 4.00 MiB");
+    assert!(client.finish().stdout.len() == server.file.len() * 2);
     let left = screen(&terminal.close());
     assert_eq!(left.len(), 4, "{left:?}");
-    assert!(left[0].starts_with("mqfs-client: /big: 4194304 bytes, verified"), "{left:?}");
+    assert!(left[0].starts_with("mqfs-client: /file: 4194304 bytes, verified"), "{left:?}");
     assert_eq!(left[1], "mqfs-client: /none: No such file or directory");
     assert!(left[3].starts_with("mqfs-client: 2 files, 8388608 bytes in "), "{left:?}");
     server.stop();
@@ -111,14 +68,14 @@ fn a_slow_transfer_shows_a_bar_and_clears_it() {
 
 #[in_own_namespace]
 fn a_bar_does_not_change_the_output() {
-    let (server, terminal) = (QuietServer::start(), Terminal::new());
+    let (server, terminal) = (QuietServer::start(), Terminal::new(24, 80));
     let client = start(&terminal, server.client().args(["--progress", "always"]));
-    terminal.wait_for("iB of 4.00 MiB");
-    assert!(client.finish().success() == server.big);
+    terminal.wait_for("B of 4.00 MiB");
+    assert!(client.finish().success() == server.file);
     assert_eq!(screen(&terminal.close()), [""; 0]);
     let piped = run(server.client().args(["--progress", "always"]));
     assert!(piped.stderr.contains(" of 4.00 MiB"), "{}", piped.stderr);
-    assert!(piped.success() == server.big);
+    assert!(piped.success() == server.file);
     server.stop();
 }
 
@@ -138,19 +95,19 @@ fn a_bar_of_a_tree_counts_files() {
         assert!(finished.stderr.contains(summary), "{:?}", finished.stderr);
         finished.stdout
     };
-    client(&["-C", ".", "/big", "/small"]);
-    fs::remove_file(folder.path().join("big")).unwrap();
+    client(&["-C", ".", "/file", "/small"]);
+    fs::remove_file(folder.path().join("file")).unwrap();
     client(&["--recursive", "/", "-C", "."]);
-    assert!(fs::read(folder.path().join("big")).unwrap() == quiet.big);
-    assert!(client(&["--tar", "/"]).len() > quiet.big.len());
+    assert!(fs::read(folder.path().join("file")).unwrap() == quiet.file);
+    assert!(client(&["--tar", "/"]).len() > quiet.file.len());
     quiet.stop();
 }
 
 #[in_own_namespace]
 fn an_archive_is_not_written_to_a_terminal() {
-    let (server, terminal) = (QuietServer::start(), Terminal::new());
+    let (server, terminal) = (QuietServer::start(), Terminal::new(24, 80));
     let mut command = server.server.client();
-    command.args(["--tar", "/"]).stdout(terminal.0.inside.try_clone().unwrap());
+    command.args(["--tar", "/"]).stdout(terminal.inside.try_clone().unwrap());
     assert_eq!(terminal.start(&mut command).wait().code(), Some(2));
     let refused = "mqfs-client: --tar does not write an archive to a terminal";
     assert_eq!(screen(&terminal.close()), [refused]);
@@ -163,9 +120,9 @@ fn every_signal_and_a_closed_output_clear_the_bar() {
     let signals =
         [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1];
     for signal in signals.map(Some).into_iter().chain([None]) {
-        let terminal = Terminal::new();
+        let terminal = Terminal::new(24, 80);
         let mut client = start(&terminal, &mut server.client());
-        terminal.wait_for("iB of 4.00 MiB");
+        terminal.wait_for("B of 4.00 MiB");
         match signal {
             Some(signal) => client.signal(signal),
             None => drop(client.child().stdout.take()),
@@ -188,7 +145,7 @@ fn no_bar_is_drawn_unless_wanted_and_possible() {
         (&[], "dumb"),
     ];
     let clients = cases.map(|(arguments, kind)| {
-        let (terminal, mut command) = (Terminal::new(), server.client());
+        let (terminal, mut command) = (Terminal::new(24, 80), server.client());
         command.args(arguments).env("TERM", kind).stdout(Stdio::piped());
         (terminal.start_in_its_own_environment(&mut command), terminal)
     });
@@ -197,12 +154,12 @@ fn no_bar_is_drawn_unless_wanted_and_possible() {
     let start = Instant::now();
     wait_until("a bar would be there", || start.elapsed() > Duration::from_millis(900));
     for (client, terminal) in clients {
-        assert!(client.finish().success() == server.big);
+        assert!(client.finish().success() == server.file);
         assert_eq!(terminal.close(), "");
     }
     let piped = piped.finish();
     assert_eq!(piped.stderr, "");
-    assert!(piped.success() == server.big);
+    assert!(piped.success() == server.file);
     server.stop();
 }
 
@@ -210,8 +167,8 @@ fn no_bar_is_drawn_unless_wanted_and_possible() {
 fn no_bar_is_drawn_for_a_short_transfer_or_when_the_file_goes_to_the_terminal() {
     let server = QuietServer::start();
     for to_terminal in [false, true] {
-        let (terminal, mut command) = (Terminal::new(), server.server.client());
-        let inside = terminal.0.inside.try_clone().unwrap();
+        let (terminal, mut command) = (Terminal::new(24, 80), server.server.client());
+        let inside = terminal.inside.try_clone().unwrap();
         let stdout = if to_terminal { inside.into() } else { Stdio::null() };
         let mut client = terminal.start(command.arg("/small").stdout(stdout));
         assert!(client.wait().success());
@@ -224,12 +181,12 @@ fn no_bar_is_drawn_for_a_short_transfer_or_when_the_file_goes_to_the_terminal() 
 fn colours_follow_no_color() {
     let server = QuietServer::start();
     for (value, coloured) in [(None, true), (Some("1"), false)] {
-        let terminal = Terminal::new();
+        let terminal = Terminal::new(24, 80);
         let mut command = server.client();
         command.env_remove("NO_COLOR").envs(value.map(|value| ("NO_COLOR", value)));
         command.env("TERM", "xterm").stdout(Stdio::piped());
         let client = terminal.start_in_its_own_environment(&mut command);
-        terminal.wait_for("iB of 4.00 MiB");
+        terminal.wait_for("B of 4.00 MiB");
         client.finish().success();
         let written = terminal.close();
         assert_eq!(written.contains("\x1b[36m"), coloured, "NO_COLOR={value:?}: {written:?}");
@@ -239,26 +196,26 @@ fn colours_follow_no_color() {
 
 #[in_own_namespace]
 fn a_terminal_that_was_stopped_delays_a_transfer_and_keeps_no_signal_from_ending_it() {
-    let (server, terminal) = (QuietServer::start(), Terminal::new());
+    let (server, terminal) = (QuietServer::start(), Terminal::new(24, 80));
     let client = start(&terminal, &mut server.client());
     let mut killed = start(&terminal, &mut server.client());
-    terminal.wait_for("iB of 4.00 MiB");
-    tcflow(&terminal.0.inside, FlowArg::TCOOFF).unwrap(); // as Ctrl-S does
+    terminal.wait_for("B of 4.00 MiB");
+    tcflow(&terminal.inside, FlowArg::TCOOFF).unwrap(); // as Ctrl-S does
     killed.signal(Signal::SIGTERM);
     assert_eq!(killed.wait().code(), Some(130));
-    tcflow(&terminal.0.inside, FlowArg::TCOON).unwrap();
-    assert!(client.finish().success() == server.big);
+    tcflow(&terminal.inside, FlowArg::TCOON).unwrap();
+    assert!(client.finish().success() == server.file);
     server.stop();
 }
 
 #[in_own_namespace]
 fn names_from_a_server_are_escaped_on_a_terminal() {
-    let (server, terminal) = (QuietServer::start(), Terminal::new());
+    let (server, terminal) = (QuietServer::start(), Terminal::new(24, 80));
     let name = "\u{1b}[31m\u{7}".to_owned() + &"x".repeat(100);
-    fs::write(server.path(&name), &server.big).unwrap();
+    fs::write(server.path(&name), &server.file).unwrap();
     let client = start(&terminal, server.server.client().arg(format!("/{name}")));
-    terminal.wait_for("iB of 4.00 MiB");
-    assert!(client.finish().success() == server.big);
+    terminal.wait_for("B of 4.00 MiB");
+    assert!(client.finish().success() == server.file);
     let written = terminal.close();
     assert!(!written.contains("\x1b[31m"), "{written:?}");
     assert!(written.contains(r"\u{1b}[31m\u{7}xx..."), "{written:?}");

@@ -4,11 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::process::Stdio;
 
-use nix::sys::signal::Signal;
-
-use crate::support::{
-    SOMEBODY, as_root_in_own_namespace, in_own_namespace, noise, run, unique_key,
-};
+use crate::support::{SOMEBODY, as_root_in_own_namespace, in_own_namespace, noise};
 use crate::tree::Site;
 
 /// A server of `/file`, of 4 MiB, a folder to write to, and the file.
@@ -42,30 +38,12 @@ fn a_range_matches_head_and_tail() {
 }
 
 #[in_own_namespace]
-fn invalid_ranges_and_conflicting_options_end_with_status_2() {
-    let key = unique_key();
-    for bad in [
-        &["--offset", "-1"][..],
-        &["--offset", "1X"],
-        &["--length", "K"],
-        &["--length", "99999999999T"],
-        &["--plain", "--length", "1"],
-        &["--plain", "--offset", "1"],
-    ] {
-        let bad = run(crate::support::client(key).args(bad).arg("/file"));
-        assert_eq!((bad.code(), bad.stderr.lines().count()), (Some(2), 1), "{}", bad.stderr);
-    }
-}
-
-#[in_own_namespace]
 fn a_range_resumes_where_it_broke_off() {
     let (site, file) = site();
     let mut command = site.server.client();
     command.args(["--offset", "1000", "--length", "3M", "/file"]).stderr(Stdio::piped());
     let stuck = crate::support::Stuck::start(command.stdout(Stdio::piped()));
-    for child in site.server.children() {
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(child), Signal::SIGKILL);
-    }
+    site.server.kill_children();
     assert!(stuck.finish() == file[1000..1000 + (3 << 20)]);
     site.server.stop();
 }

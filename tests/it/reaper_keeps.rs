@@ -8,7 +8,7 @@ use nix::unistd::{Uid, getpid, setuid};
 use sysv_ipc::{Acquire, Key, Lock, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select};
 
 use crate::support::{
-    QuietServer, Stuck, Verdicts, all_queues, as_root_in_own_namespace, dead_owner, exists,
+    QuietServer, Stuck, Verdicts, all_queues, as_root_in_own_namespace, clear, dead_owner, exists,
     in_dead_process, lease_of_owner, leased, let_next_queue_have, marked_with, owner_of, queue_of,
     unique_key,
 };
@@ -107,43 +107,39 @@ fn queues_of_a_stopped_client_and_a_stopped_server_are_kept_and_the_transfer_is_
     assert_eq!(verdicts.on(requests), ["alive", "its server is running", "kept"]);
     quiet.server.signal(Signal::SIGCONT);
     stuck.client.signal(Signal::SIGCONT);
-    assert!(stuck.finish() == quiet.big);
+    assert!(stuck.finish() == quiet.file);
     quiet.stop();
 }
 
+type Prepare = fn(Key);
+
 #[as_root_in_own_namespace]
-fn request_queue_without_a_semaphore_is_kept() {
-    for mode in [0o711, 0o731, 0o713, 0o733] {
-        let queue = OwnedQueue::create(unique_key(), Mode::new(mode)).unwrap();
-        let reason = ["alive", "a request queue without a server lock", "kept"];
-        assert_eq!(Verdicts::now().on(*queue), reason, "{mode:o}");
+fn request_queue_is_kept_without_a_lock_of_its_owner_and_while_its_receiver_lives() {
+    let others_lock = |key: Key| {
+        in_dead_process(|| {
+            setuid(Uid::from_raw(65_532)).unwrap();
+            let semaphore = Lock::open_or_create(key, Mode::new(0o644)).unwrap();
+            assert!(matches!(semaphore.try_acquire().unwrap(), Acquire::Acquired));
+        });
+    };
+    let free_lock = |key: Key| {
+        Lock::open_or_create(key, Mode::new(0o644)).unwrap();
+        let queue = queue_of(key).unwrap();
+        queue.try_send(&MessageBuffer::with_text(MESSAGE, b"")).unwrap();
+        queue.try_receive(&mut MessageBuffer::with_capacity(8), Select::Any).unwrap();
+    };
+    let no_lock = "a request queue without a server lock";
+    let with_lock: [(Prepare, &str); 3] =
+        [(|_| (), no_lock), (others_lock, no_lock), (free_lock, "its last receiver is running")];
+    let modes = [0o711, 0o731, 0o713].map(|mode| (mode, with_lock[0]));
+    for (mode, (prepare, reason)) in modes.into_iter().chain(with_lock.map(|case| (0o733, case))) {
+        let key = unique_key();
+        let queue = OwnedQueue::create(key, Mode::new(mode)).unwrap();
+        prepare(key);
+        assert_eq!(Verdicts::now().on(*queue), ["alive", reason, "kept"], "{mode:o}");
+        drop(queue);
+        clear(key);
     }
-}
-
-#[as_root_in_own_namespace]
-fn request_queue_is_kept_whatever_the_semaphore_of_another_user_says() {
-    let key = unique_key();
-    let queue = OwnedQueue::create(key, Mode::new(0o733)).unwrap();
-    in_dead_process(|| {
-        setuid(Uid::from_raw(65_532)).unwrap();
-        let semaphore = Lock::open_or_create(key, Mode::new(0o644)).unwrap();
-        assert!(matches!(semaphore.try_acquire().unwrap(), Acquire::Acquired));
-    });
-    let reason = ["alive", "a request queue without a server lock", "kept"];
-    assert_eq!(Verdicts::now().on(*queue), reason);
-    Lock::open(key).unwrap().remove().unwrap();
-}
-
-#[as_root_in_own_namespace]
-fn request_queue_with_a_free_lock_is_kept_while_its_receiver_lives() {
-    let key = unique_key();
-    let queue = OwnedQueue::create(key, Mode::new(0o733)).unwrap();
-    let semaphore = Lock::open_or_create(key, Mode::new(0o644)).unwrap();
-    queue.try_send(&MessageBuffer::with_text(MESSAGE, b"")).unwrap();
-    queue.try_receive(&mut MessageBuffer::with_capacity(8), Select::Any).unwrap();
-    let reason = ["alive", "its last receiver is running", "kept"];
-    assert_eq!(Verdicts::now().on(*queue), reason);
-    semaphore.remove().unwrap();
 }
 
 #[as_root_in_own_namespace]

@@ -134,28 +134,3 @@ fn only_the_users_own_queues_are_examined() {
     assert!(exists(*roots) && exists(*given) && exists(others));
     assert_eq!(Verdicts::now().removed().len(), 3);
 }
-
-#[test]
-fn wrong_options_are_refused_with_one_line() {
-    for (arguments, why) in [
-        (&["--check", "--watch", "1s"][..], "cannot be used with"),
-        (&["--older-than", "0s"], "must be more than zero"),
-        (&["--older-than", "soon"], "durations are written 30s, 5m, 1h"),
-        (&["--older-than", "101years"], "must be at most 100 years"),
-        (&["--watch", "99ms"], "must be at least 100ms"),
-        (&["--watch"], "a value is required"),
-        (&["--uid", "no such user"], "no such user"),
-        (&["--uid", "-1"], "unexpected argument"),
-        (&["--uid", "4294967295"], "not a user"),
-        (&["--uid", "4294967296"], "no such user"),
-        (&["--uid", ""], "no such user"),
-        (&["--uid", "0", "--uid", "1"], "cannot be used multiple times"),
-        (&["somewhere"], "unexpected argument"),
-    ] {
-        let finished = reap(arguments);
-        assert_eq!(finished.code(), Some(2), "{arguments:?}: {}", finished.stderr);
-        assert!(finished.stderr.contains(why), "{arguments:?}: {}", finished.stderr);
-        assert_eq!(finished.stderr.lines().count(), 1, "{}", finished.stderr);
-        assert!(finished.stdout.is_empty());
-    }
-}

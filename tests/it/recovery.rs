@@ -10,19 +10,18 @@ use std::process::{Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use mqfs::ownership::lease;
-use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE};
+use mqfs::wire::REPLY_QUEUE_MODE;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sysv_ipc::{Key, Lock, MessageBuffer, OwnedQueue, Queue};
+use sysv_ipc::{Key, Lock, OwnedQueue, Queue};
 use tempfile::TempDir;
 
 use crate::support::{
-    Finished, Running, Server, Stuck, in_own_namespace, noise, program, queue_of, request, run,
-    state_of, unique_key, wait_until,
+    Finished, Running, Server, Stuck, in_own_namespace, leased_request, noise, program, queue_of,
+    run, state_of, unique_key, wait_until,
 };
 
-/// A folder with 1 MiB under /file, and a server of it under a key of its own.
+/// A folder with 4 MiB under /file, and a server of it under a key of its own.
 pub struct Place {
     pub folder: TempDir,
     pub key: Key,
@@ -32,7 +31,7 @@ pub struct Place {
 impl Place {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let file = noise(1 << 20);
+        let file = noise(4 << 20);
         fs::write(folder.path().join("file"), &file).unwrap();
         Self { folder, key: unique_key(), file }
     }
@@ -109,9 +108,7 @@ fn signal(pid: i32, signal: Signal) {
 /// A request of this process, which never reads the answer.
 fn ask_and_never_read(requests: Queue) -> OwnedQueue {
     let queue = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
-    let lease = lease::new(requests.id()).unwrap();
-    queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease.encode())).unwrap();
-    requests.send(&request(*queue, "/file", lease.cookie)).unwrap();
+    requests.send(&leased_request(*queue, requests, "/file")).unwrap();
     queue
 }
 

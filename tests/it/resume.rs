@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
@@ -20,18 +20,12 @@ fn kill_all(mut server: Server) {
     server.make_way(); // its queue is for the next one
 }
 
-fn kill_children(server: &Server) {
-    for child in server.children() {
-        let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
-    }
-}
-
 #[in_own_namespace]
 fn a_transfer_whose_child_is_killed_resumes_where_it_was() {
     let place = Place::new();
     let server = place.serve(&[]);
     let stuck = Stuck::start(place.client().arg("--verbose"));
-    kill_children(&server);
+    server.kill_children();
     let finished = stuck.client.finish();
     assert!(finished.stdout == place.file, "{}", finished.stderr);
     let checksum = crc32fast::hash(&place.file);
@@ -48,13 +42,17 @@ fn a_request_that_was_lost_with_its_server_is_sent_to_the_next_one() {
     let mut server = place.serve(&[]);
     server.freeze();
     let client = Running::start(&mut place.client());
-    wait_until("it has asked", || queue_of(place.key).unwrap().status().unwrap().messages == 1);
+    let without_retries = Running::start(place.client().args(["--retries", "0"]));
+    wait_until("they have asked", || queue_of(place.key).unwrap().status().unwrap().messages == 2);
     server.running().kill();
     server.make_way();
     // Before the client has any doubt.
     let next = Server::start_as(place.key, &mut place.command(&[]));
     let start = Instant::now();
     assert!(client.finish().success() == place.file);
+    let failed = without_retries.finish();
+    assert_eq!(failed.code(), Some(1));
+    assert_eq!(failed.stderr, "mqfs-client: /file: the server died before it answered\n");
     assert!(start.elapsed() < Duration::from_secs(10), "long before --timeout");
     next.stop();
 }
@@ -83,7 +81,7 @@ fn a_replaced_file_is_fetched_again_or_is_an_error() {
     let new = place.folder.path().join("new");
     fs::write(&new, &other).unwrap();
     fs::rename(&new, place.folder.path().join("sparse")).unwrap();
-    kill_children(&server);
+    server.kill_children();
     let broken = to_stdout.client.finish();
     assert_eq!(broken.code(), Some(1));
     let expected = "mqfs-client: /file: incomplete: the file changed while the server was away\n";
@@ -105,16 +103,6 @@ fn when_no_server_comes_back_the_transfer_fails_at_its_timeout() {
     let expected = "mqfs-client: /file: incomplete: the server's child died on the way\n";
     assert_eq!(failed.stderr, expected);
     place.serve(&[]).stop();
-}
-
-#[in_own_namespace]
-fn a_removed_reply_queue_is_replaced() {
-    let place = Place::new();
-    let server = place.serve(&[]);
-    let stuck = Stuck::start(&mut place.client());
-    stuck.queue.remove().unwrap();
-    assert!(stuck.finish() == place.file);
-    server.stop();
 }
 
 #[test]

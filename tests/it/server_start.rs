@@ -10,7 +10,7 @@ use sysv_ipc::{Key, Lock, MessageBuffer, Mode, OwnedQueue};
 
 use crate::support::{
     ForEverybody, Running, Server, all_queues, as_root_in_own_namespace, exists, in_own_namespace,
-    noise, program, queue_of, run, stuck_client, unique_key, wait_until,
+    program, queue_of, run, unique_key, wait_until,
 };
 
 /// The error message of a server that does not start.
@@ -47,25 +47,6 @@ fn a_second_server_is_refused_in_another_pid_namespace_too() {
     let expected = format!("key {} is in use: a server runs there already\n", server.key);
     assert!(second.stderr.ends_with(&expected), "{}", second.stderr);
     server.stop();
-}
-
-#[in_own_namespace]
-fn after_kill_9_the_next_server_starts_while_old_children_finish() {
-    let folder = tempfile::tempdir().unwrap();
-    let content = noise(1 << 20);
-    fs::write(folder.path().join("file"), &content).unwrap();
-    let mut first = Server::start(&["--root".as_ref(), folder.path()]);
-    let old = stuck_client(&first, "/file");
-    first.running().kill();
-    let lost = queue_of(first.key).expect("the dead server's queue stays");
-
-    let second = Server::start_on(first.key, &["--root".as_ref(), folder.path()]);
-    assert_ne!(queue_of(second.key), Some(lost));
-    assert!(!exists(lost));
-    assert!(second.log().contains("removed what dead servers left under the key"));
-    assert!(second.fetch("/file") == content);
-    assert!(old.finish().success() == content, "the old child finishes");
-    second.stop();
 }
 
 #[in_own_namespace]
@@ -128,30 +109,6 @@ fn a_server_without_a_free_queue_names_the_remedy() {
     let refused = refused(unique_key());
     assert!(refused.contains("ENOSPC"), "{refused}");
     assert!(refused.contains("raising kernel.msgmni makes room"), "{refused}");
-}
-
-#[in_own_namespace]
-fn an_impossible_root_ends_with_status_2_and_leaves_nothing() {
-    let key = unique_key().to_string();
-    for (arguments, expected) in [
-        (vec!["--root", "/no/such/folder"], "root /no/such/folder: ENOENT"),
-        (vec!["--root", "/etc/passwd"], "root /etc/passwd: ENOTDIR"),
-        (vec!["--mode", "0666"], "mode 0666: it must be 0600, 0620, 0602 or 0622"),
-        (vec!["--mode", "0400"], "mode 0400"),
-        (vec!["--mode", "9"], "not a mode"),
-        (vec!["--max-children", "0"], "1..=65535"),
-        (vec!["--key", "0"], "IPC_PRIVATE"),
-        (vec!["--key-file", "/no/such/file"], "--key-file /no/such/file"),
-        (vec!["--stall-timeout", "0s"], "more than zero"),
-    ] {
-        let mut command = program("mqfs-server");
-        if !arguments.iter().any(|argument| argument.starts_with("--key")) {
-            command.args(["-k", &key]);
-        }
-        let refused = run(command.args(&arguments));
-        assert_eq!(refused.code(), Some(2), "{arguments:?}: {}", refused.stderr);
-        assert!(refused.stderr.contains(expected), "{arguments:?}: {}", refused.stderr);
-    }
 }
 
 #[as_root_in_own_namespace]

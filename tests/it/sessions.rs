@@ -6,7 +6,6 @@ mod hostile;
 mod making_way;
 mod rights;
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use nix::unistd::pause;
@@ -14,15 +13,11 @@ use sysv_ipc::Queue;
 use tempfile::TempDir;
 
 use crate::support::session::RawSession;
-use crate::support::{Attack, Server, noise, queue_of, reply_queues, serve_folder, wait_until};
+use crate::support::{Attack, Server, queue_of, reply_queues, serve_quietly, wait_until};
 
-/// A server of `/small`, and of `/big`, which is larger than any queue.
+/// A server of `/small`, and of `/file`, which is larger than any queue.
 fn serve(arguments: &[&str]) -> (Server, TempDir, Queue) {
-    let (server, folder) = serve_folder(&[&["--reap-interval", "1h"], arguments].concat());
-    fs::write(folder.path().join("small"), "small").unwrap();
-    fs::write(folder.path().join("big"), noise(4 << 20)).unwrap();
-    server.fetch("/small"); // it removes orphans before its first request
-    server.wait_until_idle();
+    let (server, folder, _) = serve_quietly(4 << 20, arguments);
     let requests = queue_of(server.key).unwrap();
     (server, folder, requests)
 }

@@ -6,28 +6,20 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use mqfs::wire::NORMAL_PRIORITY;
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use sysv_ipc::MessageBuffer;
 use tempfile::TempDir;
 
 use crate::support::session::{Part, RawSession, fetch};
 use crate::support::{
-    Running, Server, Stuck, in_own_namespace, is_full, noise, program, queue_of, reply_queues, run,
-    serve_file, state_of, stuck_client, stuck_client_without_retries, unique_key, wait_until,
+    Running, Server, in_own_namespace, is_full, noise, program, queue_of, reply_queues, run,
+    serve_quietly, state_of, stuck_client, stuck_client_without_retries, unique_key, wait_until,
 };
 
-/// A server with one file of 1 MiB, and the file's content.
-fn server_with_file(arguments: &[&str]) -> (Server, TempDir, Vec<u8>) {
-    let served = serve_file(1 << 20, arguments);
-    served.0.fetch("/file"); // it removes orphans before its first request
-    served.0.wait_until_idle();
-    served
-}
-
-/// The same in a process group of its own.
+/// A server of a file of 4 MiB, in a process group of its own.
 fn server_in_own_group() -> (Server, TempDir, Vec<u8>) {
-    let (folder, content, key) = (tempfile::tempdir().unwrap(), noise(1 << 20), unique_key());
+    let (folder, content, key) = (tempfile::tempdir().unwrap(), noise(4 << 20), unique_key());
     fs::write(folder.path().join("file"), &content).unwrap();
     let mut command = program("mqfs-server");
     command.args(["-k", &key.to_string(), "--root"]).arg(folder.path()).process_group(0);
@@ -74,7 +66,7 @@ fn a_server_that_stops_lets_its_children_finish() {
 #[in_own_namespace]
 fn a_server_kills_its_children_after_the_drain_timeout() {
     for is_stopped in [false, true] {
-        let (mut server, _folder, _) = server_with_file(&["--drain-timeout", "300ms"]);
+        let (mut server, _folder, _) = serve_quietly(4 << 20, &["--drain-timeout", "300ms"]);
         let client = stuck_client_without_retries(&server, "/file");
         let child = server.only_child();
         assert!(!is_stopped || child.freeze());
@@ -89,7 +81,7 @@ fn a_server_kills_its_children_after_the_drain_timeout() {
 
 #[in_own_namespace]
 fn a_client_leaves_no_queue_after_any_signal_during_a_transfer() {
-    let (server, _folder, _) = server_with_file(&[]);
+    let (server, _folder, _) = serve_quietly(4 << 20, &[]);
     for signal in [
         Signal::SIGINT,
         Signal::SIGTERM,
@@ -118,7 +110,7 @@ fn a_client_leaves_no_queue_after_any_signal_during_a_transfer() {
 
 #[in_own_namespace]
 fn a_client_leaves_no_queue_if_the_same_ctrl_c_ends_its_reader() {
-    let (server, _folder, _) = server_with_file(&[]);
+    let (server, _folder, _) = serve_quietly(4 << 20, &[]);
     for _ in 0..20 {
         let mut client = stuck_client(&server, "/file");
         client.signal(Signal::SIGINT);
@@ -132,7 +124,7 @@ fn a_client_leaves_no_queue_if_the_same_ctrl_c_ends_its_reader() {
 
 #[in_own_namespace]
 fn a_client_that_waits_for_an_answer_leaves_no_queue_after_a_signal() {
-    let (server, _folder, _) = server_with_file(&[]);
+    let (server, _folder, _) = serve_quietly(4 << 20, &[]);
     server.freeze(); // takes no request, answers none
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let client = Running::start(server.client().arg("/file").stderr(Stdio::piped()));
@@ -148,22 +140,8 @@ fn a_client_that_waits_for_an_answer_leaves_no_queue_after_a_signal() {
 }
 
 #[in_own_namespace]
-fn ctrl_c_to_a_whole_process_group_leaves_nothing() {
-    // As in a shell script: Ctrl-C sends SIGINT to server and clients, which form one group.
-    let (mut server, _folder, _) = server_in_own_group();
-    let mut command = server.client();
-    command.arg("/file").process_group(server.pid());
-    let client = Stuck::start(&mut command).client;
-    let children = server.children();
-    killpg(Pid::from_raw(server.pid()), Signal::SIGINT).unwrap();
-    assert_eq!(client.finish_unread().code(), Some(130));
-    assert!(server.running().wait().success());
-    assert!(children.iter().all(|&child| state_of(child).is_none()));
-}
-
-#[in_own_namespace]
 fn a_client_under_nohup_survives_sighup() {
-    let (server, _folder, content) = server_with_file(&[]);
+    let (server, _folder, content) = serve_quietly(4 << 20, &[]);
     let mut command = std::process::Command::new("nohup");
     command.arg(server.client().get_program()).args(server.client().get_args()).arg("/file");
     let client = Running::piped(command.stdin(Stdio::null()));
@@ -175,7 +153,7 @@ fn a_client_under_nohup_survives_sighup() {
 
 #[in_own_namespace]
 fn at_max_children_requests_wait() {
-    let (mut server, _folder, content) = server_with_file(&["--max-children", "2"]);
+    let (mut server, _folder, content) = serve_quietly(4 << 20, &["--max-children", "2"]);
     let requests = queue_of(server.key).unwrap();
     let first = stuck_client(&server, "/file");
     let second = stuck_client(&server, "/file");
@@ -215,7 +193,7 @@ fn at_max_children_requests_wait() {
 #[in_own_namespace]
 fn a_server_that_stops_ends_its_sessions_after_the_answer_in_hand() {
     let timeouts = ["--drain-timeout", "1h", "--idle-timeout", "1h"];
-    let (mut server, _folder, content) = server_with_file(&timeouts);
+    let (mut server, _folder, content) = serve_quietly(4 << 20, &timeouts);
     let requests = queue_of(server.key).unwrap();
     let mut idle: Vec<_> = (0..3).map(|_| RawSession::idle(requests)).collect();
     let mut working = RawSession::start(requests, &fetch("/file"));
@@ -229,10 +207,10 @@ fn a_server_that_stops_ends_its_sessions_after_the_answer_in_hand() {
 
 #[in_own_namespace]
 fn a_client_whose_child_was_killed_fails_soon() {
-    let (server, _folder, _) = server_with_file(&[]);
+    let (server, _folder, _) = serve_quietly(4 << 20, &[]);
     let client = stuck_client_without_retries(&server, "/file");
     client.freeze();
-    kill(Pid::from_raw(server.children()[0]), Signal::SIGKILL).unwrap();
+    server.kill_children();
     server.wait_until_idle();
     client.signal(Signal::SIGCONT);
     let start = Instant::now();
@@ -245,23 +223,8 @@ fn a_client_whose_child_was_killed_fails_soon() {
 }
 
 #[in_own_namespace]
-fn a_client_of_a_server_that_died_before_it_answered_fails_soon() {
-    let (mut server, _folder, _) = server_with_file(&[]);
-    server.freeze();
-    let client =
-        Running::start(server.client().args(["--retries", "0", "/file"]).stderr(Stdio::piped()));
-    wait_until("it has asked", || queue_of(server.key).unwrap().status().unwrap().messages == 1);
-    server.running().kill();
-    let start = Instant::now();
-    let client = client.finish();
-    assert_eq!(client.code(), Some(1), "{}", client.stderr);
-    assert!(client.stderr.contains("the server died before it answered"), "{}", client.stderr);
-    assert!(start.elapsed() < Duration::from_secs(10), "long before --timeout");
-}
-
-#[in_own_namespace]
 fn a_client_of_a_server_that_is_dead_is_told_at_once() {
-    let (mut server, _folder, _) = server_with_file(&[]);
+    let (mut server, _folder, _) = serve_quietly(4 << 20, &[]);
     server.running().kill();
     let alone = run(server.client().arg("/file"));
     assert_eq!(alone.code(), Some(2));
@@ -271,7 +234,7 @@ fn a_client_of_a_server_that_is_dead_is_told_at_once() {
 
 #[in_own_namespace]
 fn a_client_that_waits_to_send_its_request_notices_the_servers_death() {
-    let (mut server, _folder, _) = server_with_file(&[]);
+    let (mut server, _folder, _) = serve_quietly(4 << 20, &[]);
     server.freeze();
     let requests = queue_of(server.key).unwrap();
     for size in [1000, 10, 1] {
@@ -290,7 +253,7 @@ fn a_client_that_waits_to_send_its_request_notices_the_servers_death() {
 
 #[in_own_namespace]
 fn every_transfer_of_a_client_has_its_timeout() {
-    let (server, _folder, _) = server_with_file(&[]);
+    let (server, _folder, _) = serve_quietly(4 << 20, &[]);
     server.freeze();
     let timeout = Duration::from_millis(300);
     let client = mqfs::Client::builder().key(server.key).timeout(timeout).build();

@@ -6,11 +6,14 @@ use std::os::unix::fs::{chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
+use crate::support::session::{RawSession, fetch};
 use crate::support::{
     ATTACKER, Attack, Running, Site, VICTIM, as_root_in_own_namespace, public_folder, run,
     wait_until,
@@ -150,4 +153,25 @@ fn a_special_file_swapped_in_is_not_opened_and_blocks_nobody() {
         removed.unwrap();
     }
     site.stop();
+}
+
+#[as_root_in_own_namespace]
+fn a_file_that_is_exchanged_with_one_outside_is_never_denied() {
+    let (site, outside) = (Site::start(&[]), public_folder());
+    let other = outside.path().join("file");
+    fs::write(&other, "another").unwrap();
+    fs::write(site.at("small"), "small").unwrap();
+    let exchanges = Attack::start(0, || {
+        loop {
+            exchange(&site.at("small"), &other)?;
+            thread::sleep(Duration::from_micros(500));
+        }
+    });
+    let mut session = RawSession::start(site.requests(), &fetch("/small"));
+    session.answer().unwrap();
+    for _ in 0..5_000 {
+        session.answer_to(&fetch("/small")).unwrap();
+    }
+    drop(exchanges);
+    site.server.stop();
 }

@@ -1,6 +1,5 @@
 //! Whole trees: what arrives, what is reported missing, and what an interruption leaves.
 
-mod answer;
 mod extremes;
 mod interrupted;
 mod malicious_server;
@@ -19,7 +18,8 @@ use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
 use crate::support::{
-    Finished, Running, Server, in_own_namespace, noise, public_folder, run, wait_until,
+    Finished, Running, Server, in_own_namespace, noise, public_folder, run, serve_folder,
+    wait_until,
 };
 
 /// A server of a tree, and a folder to write to.
@@ -31,10 +31,8 @@ pub struct Site {
 
 impl Site {
     pub fn start() -> Self {
-        let (folder, here) = (public_folder(), public_folder());
-        let root = folder.path().to_str().unwrap();
-        let server = Server::start(&["--reap-interval", "1h", "--root", root]);
-        Self { server, folder, here }
+        let (server, folder) = serve_folder(&["--reap-interval", "1h"]);
+        Self { server, folder, here: public_folder() }
     }
 
     pub fn at(&self, name: &str) -> PathBuf {

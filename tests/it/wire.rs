@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use mqfs::wire::{
     Cookie, Entry, Extension, Failure, FrameHeader, FrameType, Kind, LEASE_TYPE, Lease, MAX_PATH,
-    Malformed, Operation, OwnerId, Question, Range, Request, Stat, Trailer, decode_farewell,
-    encode_farewell,
+    Malformed, Operation, OwnerId, Question, Range, Request, Stat, Trailer, WindowPart,
+    decode_farewell, encode_farewell,
 };
 use nix::errno::Errno;
-use sysv_ipc::QueueId;
+use sysv_ipc::{QueueId, SharedMemoryId};
 
 pub fn golden_folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/wire")
@@ -39,8 +39,12 @@ const OPERATIONS: [(&str, Operation); 7] = [
 /// A plain request, or an extended one with the session flag or without it.
 fn request(path: &[u8], operation: Operation, session: Option<bool>) -> Request<'_> {
     let question = Question::new(Path::new(OsStr::from_bytes(path)), operation);
-    let extension =
-        session.map(|session| Extension { cookie: COOKIE, session, unknown_version: None });
+    let extension = session.map(|session| Extension {
+        cookie: COOKIE,
+        session,
+        windows: false,
+        unknown_version: None,
+    });
     Request { reply_queue: QueueId::new(7), question, extension }
 }
 
@@ -51,7 +55,9 @@ fn requests_and_questions_are_the_golden_bytes() {
         ("version-9".to_owned(), request(b"abc", Operation::List, Some(false))),
         ("below".to_owned(), request(b"abc", Operation::Stat { follow: true }, Some(false))),
         ("plain-short".to_owned(), request(b"/etc/hostname", OPERATIONS[0].1, None)),
+        ("windows".to_owned(), request(b"abc", OPERATIONS[0].1, Some(true))),
     ];
+    requests[3].1.extension.as_mut().unwrap().windows = true;
     requests[0].1.extension.as_mut().unwrap().unknown_version = Some(9);
     requests[1].1.question.below = true;
     for (name, operation) in OPERATIONS {
@@ -128,6 +134,9 @@ const LINK: Entry<'_> = Entry {
 /// The end of a file with "123456789" in it, whose CRC-32 every catalogue of checksums has.
 const END: Trailer = Trailer { bytes: 9, checksum: 0xCBF4_3926, changed: false };
 
+const WINDOW: WindowPart =
+    WindowPart { segment: SharedMemoryId::new(32_769), offset: 0x26_000, length: 155_648 };
+
 fn denied() -> Failure {
     Failure { text: b"Permission denied".to_vec(), errno: Some(Errno::EACCES) }
 }
@@ -186,8 +195,12 @@ fn frames_are_the_golden_bytes() {
         (FrameType::Failure, 1, denied().encode()),
         (FrameType::Meta, 2, meta(LINK)),
         (FrameType::End, 2, Trailer { bytes: 0, checksum: 0, changed: false }.encode().to_vec()),
-        (FrameType::Farewell, 0, encode_farewell(3).to_vec()),
+        (FrameType::Meta, 3, meta(FILE)),
+        (FrameType::Window, 3, [&WINDOW.encode()[..], &[0; 3000]].concat()),
+        (FrameType::End, 3, Trailer { bytes: 155_648, ..END }.encode().to_vec()),
+        (FrameType::Farewell, 0, encode_farewell(4).to_vec()),
     ];
+    assert_eq!(WindowPart::decode(&golden("window")), Ok(WINDOW));
     let golden = golden("frames");
     let mut rest = &golden[..];
     for (frame_type, question, text) in &frames {
@@ -199,7 +212,7 @@ fn frames_are_the_golden_bytes() {
         rest = &rest[frame.len()..];
     }
     assert!(rest.is_empty());
-    assert_eq!(decode_farewell(&frames.last().unwrap().2), Ok(3));
+    assert_eq!(decode_farewell(&frames.last().unwrap().2), Ok(4));
     assert_eq!(decode_farewell(&[0; 7]), Err(Malformed::TooShort));
 }
 

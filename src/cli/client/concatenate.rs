@@ -1,7 +1,8 @@
 //! Files one after the other, to standard output or into one file.
 
 use std::ffi::OsStr;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, anyhow};
 
@@ -9,7 +10,7 @@ use super::{Failure, Opts, PROGRAM};
 use crate::cli::progress::Progress;
 use crate::cli::{complain, reason};
 use crate::client::save::{CleanupGuard, OutputFile};
-use crate::client::{Client, Error, ErrorKind, Files, Transfer};
+use crate::client::{Client, ErrorKind, Files, Transfer, WriteTo};
 use crate::escape::escape;
 use crate::wire::Range;
 
@@ -64,15 +65,9 @@ impl Concatenation<'_> {
         let Some(transfer) = self.files.next_file() else { return Ok(()) };
         let transfer = transfer?;
         self.progress.begin(path, transfer.expected());
-        loop {
-            let bytes = transfer.fill_buf().map_err(Error::from_read)?;
-            if bytes.is_empty() {
-                break;
-            }
-            self.sink.write_all(bytes).map_err(Failure::Sink)?;
-            let written = bytes.len();
+        while transfer.wait()? {
+            let written = transfer.write_to(self.sink.as_fd()).map_err(Failure::Sink)?;
             self.progress.advance(written);
-            transfer.consume(written);
         }
         self.progress.count_file();
         self.opts.report(path, transfer);

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 
 use super::report::Row;
-use super::{Opts, PROGRAM};
+use super::{Opts, PROGRAM, remove_windows};
 use crate::cli::signals::EndingSignals;
 use crate::cli::table::Names;
 use crate::cli::{complain, stdout};
@@ -64,6 +64,6 @@ impl Watch {
             }
         }
         self.printed = printed;
-        Ok(())
+        if self.only_show { Ok(()) } else { remove_windows(&self.policy) }
     }
 }

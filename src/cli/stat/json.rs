@@ -81,6 +81,7 @@ fn counters(snapshot: &Snapshot) -> Value {
         "complete": snapshot.completed(),
         "bytes_sent": snapshot.bytes_sent,
         "clients_gone": snapshot.clients_gone,
+        "windows_failed": snapshot.windows_failed,
         "failed": named(&mut snapshot.failures().map(|(reason, count)| (reason.name(), count))),
         "refused": named(&mut snapshot.refusals().map(|(reason, count)| (reason.name(), count))),
         "children": snapshot.children,

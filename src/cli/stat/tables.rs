@@ -122,6 +122,9 @@ fn counts(snapshot: &Snapshot, rates: Option<Rates<'_>>) -> String {
     line("complete", &Snapshot::completed);
     line("bytes sent", &|counters| counters.bytes_sent);
     line("clients gone", &|counters| counters.clients_gone);
+    if snapshot.windows_failed > 0 {
+        line("windows failed", &|counters| counters.windows_failed);
+    }
     line("failed", &Snapshot::all_failures);
     for (index, (reason, _)) in snapshot.failures().enumerate().filter(|(_, (_, n))| *n > 0) {
         let count = |counters: &Snapshot| counters.failures().nth(index).map_or(0, |(_, n)| n);
@@ -144,7 +147,7 @@ fn counts(snapshot: &Snapshot, rates: Option<Rates<'_>>) -> String {
         |part| snapshot.within(part).map_or("longer".to_owned(), |time| format!("{time:?}"));
     if snapshot.transfers.into_iter().any(|count| count > 0) {
         let times = format!("half within {}, 99 % within {}", within(0.5), within(0.99));
-        rest.push(row("transfer time", times));
+        rest.push(row("answer time", times));
     }
     columns(&lines, "  ", |column| column > 0) + &rows(&rest)
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
@@ -85,7 +85,7 @@ impl OutputFile {
     /// # Errors
     /// Those of ftruncate(2) and lseek(2).
     pub fn rewind(&mut self, position: u64) -> io::Result<()> {
-        let file = self.file();
+        let mut file = self.file();
         file.set_len(position)?;
         file.seek(SeekFrom::Start(position)).map(drop)
     }
@@ -101,11 +101,17 @@ impl OutputFile {
         }
     }
 
-    fn file(&mut self) -> &mut File {
-        match &mut self.0 {
+    fn file(&self) -> &File {
+        match &self.0 {
             Output::InPlace(file) => file,
-            Output::Atomic(new) => &mut new.file,
+            Output::Atomic(new) => &new.file,
         }
+    }
+}
+
+impl AsFd for OutputFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file().as_fd()
     }
 }
 

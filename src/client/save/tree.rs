@@ -1,7 +1,7 @@
 //! Writing a tree below a directory.
 
 use std::ffi::OsStr;
-use std::io::BufRead;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -13,8 +13,9 @@ use super::cleanup_guard::CleanupGuard;
 use super::dir::{Dir, PreservedAttrs};
 use crate::client::error::{Cause, Error};
 use crate::client::metadata::Metadata;
-use crate::client::transfer::Transfer;
+use crate::client::transfer::{Transfer, WriteTo};
 use crate::client::walk::{Walk, WalkEntry};
+use crate::sys::errno_of;
 
 /// Options for [`write_tree`] and [`write_file`].
 #[derive(Debug, Clone, Default)]
@@ -136,11 +137,11 @@ pub fn write_file(
 }
 
 /// A file of at most this many bytes is created only after it arrived and was verified.
-const SMALL: u64 = 256 << 10;
+const SMALL: usize = 256 << 10;
 
 /// Writes a file, and returns its size. The buffer is for the content of a small one.
 fn copy_file(
-    source: &mut impl BufRead,
+    source: &mut impl WriteTo,
     dir: &Dir,
     name: &OsStr,
     attrs: Option<PreservedAttrs>,
@@ -149,36 +150,24 @@ fn copy_file(
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<u64, Error> {
     buffer.clear();
-    let begin = read(source, SMALL + 1, on_event, |bytes| {
-        buffer.extend_from_slice(bytes);
-        Ok(())
-    })?;
-    let mut file = AtomicFile::create(dir, name, attrs, cleanup).map_err(Cause::Output)?;
-    file.write_all(buffer).map_err(Cause::Output)?;
-    let rest = read(source, u64::MAX, on_event, |bytes| file.write_all(bytes))?;
-    file.commit().map_err(Cause::Output)?;
-    Ok(begin + rest)
-}
-
-/// Reads to the end, or until it has read `enough` bytes, and returns how many it read.
-fn read(
-    source: &mut impl BufRead,
-    enough: u64,
-    on_event: &mut dyn FnMut(Event<'_>),
-    mut take: impl FnMut(&[u8]) -> Result<(), Errno>,
-) -> Result<u64, Error> {
-    let mut total = 0;
-    while total < enough {
+    let is_large = source.expected() > Some(SMALL as u64);
+    while !is_large && buffer.len() <= SMALL && source.wait()? {
         let bytes = source.fill_buf().map_err(Error::from_read)?;
-        if bytes.is_empty() {
-            break;
-        }
-        take(bytes).map_err(Cause::Output)?;
+        buffer.extend_from_slice(bytes);
         let count = bytes.len();
         source.consume(count);
+        on_event(Event::Bytes(count));
+    }
+    let mut file = AtomicFile::create(dir, name, attrs, cleanup).map_err(Cause::Output)?;
+    file.write_all(buffer).map_err(Cause::Output)?;
+    let mut total = buffer.len() as u64;
+    while source.wait()? {
+        let written = source.write_to(file.file.as_fd());
+        let count = written.map_err(|error| Cause::Output(errno_of(&error)))?;
         total += count as u64;
         on_event(Event::Bytes(count));
     }
+    file.commit().map_err(Cause::Output)?;
     Ok(total)
 }
 

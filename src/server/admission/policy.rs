@@ -26,6 +26,8 @@ pub(crate) struct Admitted<'a> {
     pub(crate) question: Question<'a>,
     /// Whether more questions will follow in the reply queue.
     pub(crate) session: bool,
+    /// Whether the client can receive bytes in shared memory.
+    pub(crate) windows: bool,
     pub(crate) reply: ReplyTo,
 }
 
@@ -103,6 +105,7 @@ impl Policy {
             caller: Caller { uid: status.permissions.cuid, gid: status.permissions.cgid },
             question: request.question,
             session: request.extension.is_some_and(|extension| extension.session),
+            windows: request.extension.is_some_and(|extension| extension.windows),
             reply: ReplyTo::new(queue, &status, dialect),
         };
         let is_unknown = matches!(request.question.operation, Operation::Unknown { .. })

@@ -13,7 +13,7 @@ use crate::wire::{Cookie, Failure, FrameType, Lease};
 pub(crate) struct ReplyTo {
     pub(crate) queue: Queue,
     /// The most bytes of `mtext` that the queue can hold.
-    pub(crate) max_bytes: u64,
+    pub(crate) max_bytes: usize,
     pub(crate) dialect: Dialect,
     /// The queue's creator and the time of its last change, at the admission.
     admitted: (Uid, SystemTime),
@@ -30,7 +30,8 @@ pub(crate) enum Dialect {
 impl ReplyTo {
     pub(crate) fn new(queue: Queue, status: &QueueStatus, dialect: Dialect) -> Self {
         let admitted = (status.permissions.cuid, status.changed_at);
-        Self { queue, max_bytes: status.max_bytes, dialect, admitted }
+        let max_bytes = usize::try_from(status.max_bytes).unwrap_or(usize::MAX);
+        Self { queue, max_bytes, dialect, admitted }
     }
 
     /// Whether the queue exists and still belongs to the client. Its id may have been given to

@@ -6,8 +6,10 @@ use crc32fast::Hasher;
 use sysv_ipc::{MessageBuffer, MessageType};
 
 use super::failure::{SendFailure, Unanswerable};
+use super::file::OpenedFile;
 use super::outbox::{Outbox, Undelivered};
 use super::source::{Source, at_most};
+use super::window::{Window, WindowPolicy};
 use crate::server::admission::Dialect;
 use crate::wire::{Entry, FrameHeader, FrameType, Trailer, encode_farewell};
 
@@ -31,6 +33,9 @@ pub(crate) struct AnswerWriter<'a> {
     empty_at: Instant,
     /// The text of a META.
     text: Vec<u8>,
+    /// None: the client cannot use one, or none can be made.
+    window_policy: Option<WindowPolicy>,
+    window: Option<Window>,
 }
 
 impl<'a> AnswerWriter<'a> {
@@ -44,10 +49,17 @@ impl<'a> AnswerWriter<'a> {
     /// The least room in the stream to read a part of a file into.
     const WORTHWHILE: usize = 4096;
 
+    /// A window is made for this many bytes. With fewer, making it costs more than it saves.
+    const LEAST_FOR_WINDOW: u64 = 512 << 10;
+
     /// In a session, how long an answer may wait for more that leaves in the same message.
     const LONGEST_WAIT: Duration = Duration::from_millis(1);
 
-    pub(crate) fn new(outbox: Outbox<'a>, session: bool) -> Self {
+    pub(crate) fn new(
+        outbox: Outbox<'a>,
+        session: bool,
+        window_policy: Option<WindowPolicy>,
+    ) -> Self {
         // Small answers leave the rest of a larger buffer untouched, but malloc may clear it.
         let least = outbox.chunk + Self::LONGEST;
         let chunks = if session { least.div_ceil(outbox.chunk) } else { 0 };
@@ -60,6 +72,8 @@ impl<'a> AnswerWriter<'a> {
             flushed: 0,
             empty_at: Instant::now(),
             text: Vec::new(),
+            window_policy,
+            window: None,
         }
     }
 
@@ -128,6 +142,11 @@ impl<'a> AnswerWriter<'a> {
         source: &mut dyn Source,
         checksum: &mut Hasher,
     ) -> Result<usize, SendFailure> {
+        if let Some(file) = source.large_file()
+            && let Some(count) = self.data_in_window(file, checksum)?
+        {
+            return Ok(count);
+        }
         self.flush_if_old(Instant::now())?;
         let batch = batch(self.outbox.chunk);
         let most = at_most(source.left(), self.most_at_once(source));
@@ -158,12 +177,66 @@ impl<'a> AnswerWriter<'a> {
         Ok(count)
     }
 
+    /// Makes a window for a file of which this many bytes are to come, unless there is one. Without
+    /// a window, they go through the queue.
+    fn make_window(&mut self, bytes: u64) -> Result<(), Undelivered> {
+        let Some(policy) = self.window_policy.filter(|_| bytes >= Self::LEAST_FOR_WINDOW) else {
+            return Ok(());
+        };
+        let size = policy.size_for(bytes);
+        if self.window.as_ref().is_some_and(|window| window.memory.len() >= size) {
+            return Ok(());
+        }
+        self.flush()?; // looks whether the queue is still the client's
+        let capacity = self.outbox.reply.max_bytes.min(Window::LARGEST_QUEUE);
+        match Window::make(&policy, size, capacity, self.outbox.chunk) {
+            Ok(Some(window)) if self.outbox.lower_capacity(capacity) => self.window = Some(window),
+            Ok(_) => self.window_policy = None,
+            Err(error) => {
+                self.outbox.note_no_window(&error);
+                self.window_policy = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`data`](Self::data), in shared memory. None: there is no window.
+    fn data_in_window(
+        &mut self,
+        file: &mut OpenedFile,
+        checksum: &mut Hasher,
+    ) -> Result<Option<usize>, SendFailure> {
+        let left = file.left().unwrap_or(0);
+        self.make_window(left)?;
+        if self.window.is_some() {
+            self.flush()?;
+        }
+        let Some(window) = &mut self.window else { return Ok(None) };
+        let slot = window.free_slot(left);
+        let start = slot.start;
+        let count = file.fill_shared(&window.memory, slot)?;
+        if count > 0 {
+            window.memory.for_each_copy(start..start + count, |bytes| checksum.update(bytes));
+            let header = if self.session { FrameHeader::SIZE } else { 0 };
+            let text = window.turn(count, header);
+            self.outbox.count_bytes(count);
+            self.part(FrameType::Window, &text)?;
+            self.flush()?;
+        }
+        Ok(Some(count))
+    }
+
+    /// Gives back the memory of a window.
+    pub(crate) fn drop_window(&mut self) {
+        self.window = None;
+    }
+
     /// How many bytes to take from a source at once, if it has them. From a fast one it takes
     /// several DATA: one by one takes a seventh longer in all. From others it takes no more than
     /// the queue holds, because the client waits.
     fn most_at_once(&self, source: &dyn Source) -> usize {
         let (chunk, batch) = (self.outbox.chunk, batch(self.outbox.chunk));
-        let queue = usize::try_from(self.outbox.reply.max_bytes).unwrap_or(usize::MAX);
+        let queue = self.outbox.reply.max_bytes;
         let is_fast = source.left().is_some();
         if is_fast { batch } else { batch.min(queue.max(chunk) / chunk * chunk) }
     }

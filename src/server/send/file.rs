@@ -1,10 +1,12 @@
 //! Sends a regular file, or a part of it.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::ops;
 
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
+use sysv_ipc::Attached;
 
 use super::failure::Unanswerable;
 use super::source::{Source, at_most};
@@ -22,6 +24,9 @@ pub(super) struct OpenedFile {
 }
 
 impl OpenedFile {
+    /// This many bytes or fewer go through the queue.
+    const SMALL: u64 = 16 << 10;
+
     pub(super) fn new(
         mut file: File,
         stat: FileStat,
@@ -40,6 +45,34 @@ impl OpenedFile {
         }
         Ok(Self { file, stat, left })
     }
+
+    /// Reads the next bytes into a range of shared memory, and returns how many. 0: there are no
+    /// more.
+    pub(super) fn fill_shared(
+        &mut self,
+        memory: &Attached,
+        range: ops::Range<usize>,
+    ) -> Result<usize, Unanswerable> {
+        let most = at_most(self.left, range.len());
+        self.read(most, |file| memory.read_from(file, range.start..range.start + most))
+    }
+
+    /// Reads some bytes, at most as many as this; 0 is the end of the file.
+    fn read(
+        &mut self,
+        most: usize,
+        mut read: impl FnMut(&File) -> io::Result<usize>,
+    ) -> Result<usize, Unanswerable> {
+        let count = loop {
+            match if most == 0 { Ok(0) } else { read(&self.file) } {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Unanswerable::read(errno_of(&error))),
+                Ok(count) => break count,
+            }
+        };
+        self.left = self.left.map(|left| left - count as u64);
+        Ok(count)
+    }
 }
 
 impl Source for OpenedFile {
@@ -49,12 +82,12 @@ impl Source for OpenedFile {
 
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Unanswerable> {
         let most = at_most(self.left, buffer.len());
-        if most == 0 {
-            return Ok(0);
-        }
-        let read = read_some(&mut self.file, &mut buffer[..most])?;
-        self.left = self.left.map(|left| left - read as u64);
-        Ok(read)
+        self.read(most, |mut file| file.read(&mut buffer[..most]))
+    }
+
+    fn large_file(&mut self) -> Option<&mut OpenedFile> {
+        // A file of /proc gives few bytes at once, whatever the length that was asked for.
+        (self.stat.st_size > 0 && self.left > Some(Self::SMALL)).then_some(self)
     }
 
     fn has_changed(&self) -> Result<bool, Unanswerable> {
@@ -75,14 +108,4 @@ fn differ(before: &FileStat, now: &FileStat) -> bool {
         (stat.st_size, mtime, (stat.st_ctime, stat.st_ctime_nsec))
     };
     state(before) != state(now)
-}
-
-/// Reads some bytes; 0 is the end of the file.
-fn read_some(file: &mut File, buffer: &mut [u8]) -> Result<usize, Unanswerable> {
-    loop {
-        match file.read(buffer) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            outcome => return outcome.map_err(|error| Unanswerable::read(errno_of(&error))),
-        }
-    }
 }

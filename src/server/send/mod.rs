@@ -8,8 +8,10 @@ mod listing;
 mod open;
 mod outbox;
 mod source;
+mod window;
 
 pub(super) use answer::answer;
 pub(super) use answer_writer::AnswerWriter;
 pub(super) use failure::{SendFailure, Unanswerable};
 pub(super) use outbox::{Outbox, Undelivered};
+pub(super) use window::WindowPolicy;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use sysv_ipc::{Message, MessageBuffer, QueueLimits, SendError};
+use sysv_ipc::{Message, MessageBuffer, QueueLimits, QueueSettings, SendError};
 
 use crate::counters::Writer;
 use crate::ownership::liveness::{Dead, Life, Observer};
@@ -63,15 +63,12 @@ impl<'a> Outbox<'a> {
         counters: &'a Writer,
         received: Instant,
     ) -> Self {
-        let mut chunk = chunk_for(&request.reply);
-        if request.session {
-            // A piece of the stream must begin at a multiple of this.
-            chunk = (chunk / MessageBuffer::ALIGNMENT).max(1) * MessageBuffer::ALIGNMENT;
-        }
+        let chunk = chunk_for(&request.reply);
         Self {
             reply: request.reply,
             stall_timeout,
-            chunk,
+            // A piece of a session's stream must begin at a multiple of this.
+            chunk: if request.session { aligned(chunk) } else { chunk },
             spin: AdaptiveSpin::default(),
             ticking: false,
             last_sent: received,
@@ -90,6 +87,29 @@ impl<'a> Outbox<'a> {
     /// Brings the counters up to date.
     pub(crate) fn count_sent(&mut self) {
         self.counters.sent(std::mem::take(&mut self.uncounted));
+    }
+
+    /// Lowers the capacity of the queue to this many bytes, if it is larger. False: it cannot.
+    pub(super) fn lower_capacity(&mut self, most: usize) -> bool {
+        if self.reply.max_bytes <= most {
+            return true;
+        }
+        let (queue, max_bytes) = (self.reply.queue, most as u64);
+        let settings =
+            queue.status().map(|status| QueueSettings { max_bytes, ..status.settings() });
+        if settings.and_then(|settings| queue.set(&settings)).is_err() {
+            return false;
+        }
+        self.reply.max_bytes = most;
+        self.chunk = self.chunk.min(aligned(chunk_for(&self.reply)));
+        true
+    }
+
+    /// Notes that memory or segments are used up. The first time, logs it.
+    pub(super) fn note_no_window(&self, error: &sysv_ipc::Error) {
+        if self.counters.no_window() == 0 {
+            tracing::warn!(%error, "no shared memory: large files go through the queues, slower");
+        }
     }
 
     /// Sends a message: tries for a short time, then waits, and checks on the client every second.
@@ -182,9 +202,13 @@ fn undelivered(error: SendError) -> Undelivered {
     }
 }
 
+fn aligned(chunk: usize) -> usize {
+    (chunk / MessageBuffer::ALIGNMENT).max(1) * MessageBuffer::ALIGNMENT
+}
+
 fn chunk_for(reply: &ReplyTo) -> usize {
     let msgmax = QueueLimits::current().map_or(MAX_PLAIN_REPLY, |limits| limits.msgmax);
-    let queue = usize::try_from(reply.max_bytes).unwrap_or(usize::MAX);
+    let queue = reply.max_bytes;
     match reply.dialect {
         Dialect::Plain => chunk(queue, msgmax.min(MAX_PLAIN_REPLY)),
         Dialect::Extended(_) => chunk(queue.saturating_sub(Lease::SIZE), msgmax.min(MAX_REPLY)),

@@ -1,6 +1,7 @@
 //! Where the bytes of an answer come from.
 
 use super::failure::Unanswerable;
+use super::file::OpenedFile;
 
 /// Where the bytes of an answer come from, opened with the caller's rights.
 pub(crate) trait Source {
@@ -11,6 +12,11 @@ pub(crate) trait Source {
 
     /// Writes the next bytes into the buffer, and returns how many. 0: there are no more.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Unanswerable>;
+
+    /// The file, if it has so many bytes left that a window may pay.
+    fn large_file(&mut self) -> Option<&mut OpenedFile> {
+        None
+    }
 
     /// Whether the file changed while it was read.
     fn has_changed(&self) -> Result<bool, Unanswerable> {

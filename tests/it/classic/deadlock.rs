@@ -1,11 +1,8 @@
-//! The deadlock of one queue for everything, shown by `deadlock`; and the same load on mqfs, where
-//! no deadlock is possible.
-
-use std::fs;
+//! The deadlock of one queue for everything, shown by `deadlock`.
 
 use super::on;
 use super::single_queue::server;
-use crate::support::{Server, Stuck, in_own_namespace, noise, run};
+use crate::support::{in_own_namespace, run};
 
 #[in_own_namespace]
 fn the_deadlock_is_shown_and_both_ways_out() {
@@ -26,21 +23,4 @@ fn the_deadlock_is_shown_and_both_ways_out() {
     }
     let log = server.stop();
     assert!(log.contains(": no such process\n"), "{log}");
-}
-
-/// As many clients as fill a queue with requests; half of them never collect their answers.
-#[in_own_namespace]
-fn the_same_load_on_mqfs_goes_through() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = noise(1 << 20);
-    fs::write(folder.path().join("file"), &file).unwrap();
-    let server = Server::start(&["--root", folder.path().to_str().unwrap()]);
-    let stuck: Vec<_> = (0..32).map(|_| Stuck::start(server.client().arg("/file"))).collect();
-    for _ in 0..33 {
-        assert!(server.fetch("/file") == file);
-    }
-    for stuck in stuck {
-        assert!(stuck.finish() == file);
-    }
-    server.stop();
 }

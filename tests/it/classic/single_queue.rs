@@ -6,9 +6,9 @@ use nix::sys::signal::Signal;
 use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select};
 
 use super::{Service, assert_nothing_left, on};
-use crate::support::{Running, in_own_namespace, queue_of, unique_key, wait_until};
+use crate::support::{Running, in_own_namespace, queue_of, run, unique_key, wait_until};
 
-pub const REQUEST: MessageType = MessageType::new(1).unwrap();
+const REQUEST: MessageType = MessageType::new(1).unwrap();
 
 /// The three designs that the programs implement.
 const DESIGNS: [&str; 3] = ["one queue", "two queues", "a queue per client"];
@@ -25,19 +25,19 @@ pub fn server(arguments: &[&str]) -> Service {
     Service::start("single_queue_server", arguments)
 }
 
-pub fn client(key: Key) -> Command {
+fn client(key: Key) -> Command {
     on(key, "single_queue_client")
 }
 
 /// A hand-made request.
-pub fn request(id: i32, body: &[u8]) -> MessageBuffer {
+fn request(id: i32, body: &[u8]) -> MessageBuffer {
     let mtext = [&id.to_ne_bytes()[..], body].concat();
     MessageBuffer::with_text(REQUEST, &mtext)
 }
 
 /// Receives the answer to an id.
 #[track_caller]
-pub fn answer(queue: Queue, id: i64) -> Vec<u8> {
+fn answer(queue: Queue, id: i64) -> Vec<u8> {
     let mut message = MessageBuffer::with_capacity(8192);
     let which = Select::Type(MessageType::new(id).unwrap());
     wait_until("there is an answer", || queue.try_receive(&mut message, which).is_ok());
@@ -105,4 +105,42 @@ fn a_signal_ends_a_waiting_client_and_removes_its_queue() {
         server.stop();
         assert_nothing_left(reply_key);
     }
+}
+
+#[in_own_namespace]
+fn malformed_requests_are_refused_with_a_status() {
+    let server = server(&["--verbose"]);
+    let queue = queue_of(server.key).unwrap();
+    for (body, status) in [(&b"no NUL"[..], 1_i32), (&[b'x'; 300], 2)] {
+        queue.send(&request(42, body)).unwrap();
+        assert_eq!(answer(queue, 42), [&status.to_ne_bytes()[..], b"\0"].concat());
+    }
+    // These cannot be answered: no client has these ids. Type 1 is that of requests.
+    for id in [1, 0, -7] {
+        queue.send(&request(id, b"hello\0")).unwrap();
+    }
+    assert_eq!(run(client(server.key).args(["--msg", "hello"])).success(), b"hello\n");
+    let log = server.stop();
+    for id in [1, 0, -7] {
+        assert!(log.contains(&format!("no client has id {id}\n")), "{log}");
+    }
+}
+
+#[in_own_namespace]
+fn the_next_client_with_the_id_of_one_that_gave_up_is_not_confused() {
+    let server = server(&[]);
+    server.freeze();
+    let late = run(client(server.key).args(["--id", "42", "--msg", "1", "--timeout", "200ms"]));
+    assert_eq!((late.code(), &late.stdout[..]), (Some(1), &b""[..]));
+    assert!(late.stderr.contains("timed out"), "{}", late.stderr);
+    server.signal(Signal::SIGCONT);
+    let queue = queue_of(server.key).unwrap();
+    wait_until("it is answered", || {
+        let last = queue.status().unwrap().last_sender.map(|pid| pid.as_raw());
+        last == Some(server.pid())
+    });
+    let next = run(client(server.key).args(["--id", "42", "--msg", "second"]));
+    assert!(next.stderr.contains("discards an old answer"), "{}", next.stderr);
+    assert_eq!(next.success(), b"second\n");
+    server.stop();
 }

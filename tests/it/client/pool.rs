@@ -14,16 +14,13 @@ use sysv_ipc::Key;
 use tempfile::TempDir;
 
 use crate::support::{
-    Server, fork_child, in_own_namespace, noise, public_folder, reply_queues, serve_file, state_of,
-    wait_until,
+    Server, fork_child, in_own_namespace, noise, public_folder, reply_queues, serve_quietly,
+    state_of, wait_until,
 };
 
 /// A server of `/file`, which has removed orphans, and a client that has asked nothing.
 fn site(arguments: &[&str]) -> (Server, TempDir, Client) {
-    let arguments = [&["--reap-interval", "1h"], arguments].concat();
-    let (server, folder, _) = serve_file(50_000, &arguments);
-    server.fetch("/file");
-    server.wait_until_idle();
+    let (server, folder, _) = serve_quietly(50_000, arguments);
     let client = Client::new(server.key);
     (server, folder, client)
 }
@@ -56,13 +53,13 @@ fn calls_one_after_the_other_share_a_session() {
     assert_eq!(client.clone().metadata("/file").unwrap().len(), 50_000);
     assert_eq!(client.open("/none").unwrap_err().kind(), mqfs::ErrorKind::NotFound);
     assert_eq!(read(client.open_range("/file", 7..9).unwrap()), noise(50_000)[7..9]);
-    assert_eq!(client.read_dir("/").unwrap().count(), 1);
+    assert_eq!(client.read_dir("/").unwrap().count(), 2);
     let mut walk = client.walk("/").unwrap();
     let mut entries = 0;
     while walk.next_entry().unwrap().is_some() {
         entries += 1;
     }
-    assert_eq!(entries, 2);
+    assert_eq!(entries, 3);
     let mut files = client.open_all(["/file", "/none", "/file"]);
     let mut outcomes = Vec::new();
     while let Some(file) = files.next_file() {

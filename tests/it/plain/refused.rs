@@ -13,7 +13,7 @@ use super::textbook::{
     TLPI_MODE, Unanswered, ask, receive_plain, reply_queue, request, textbook_client,
 };
 use crate::support::{
-    Server, in_own_namespace, lease_of_owner, queue_of, run, unique_key, wait_until,
+    Server, in_own_namespace, lease_of_owner, queue_of, run, serve_folder, unique_key, wait_until,
 };
 
 const CONTENT: &[u8] = b"served\n";
@@ -23,11 +23,9 @@ const LEASED: &str = "refused reason=\"a plain request that names an extended cl
 
 /// A server of one file, `/file`.
 fn start(arguments: &[&str]) -> (TempDir, Server) {
-    let folder = tempfile::tempdir().unwrap();
+    let (server, folder) = serve_folder(arguments);
     fs::write(folder.path().join("file"), CONTENT).unwrap();
-    let root = folder.path().to_str().unwrap().to_owned();
-    let arguments = [&["--root", &root], arguments].concat();
-    (folder, Server::start(&arguments))
+    (folder, server)
 }
 
 fn plain_request(key: Key, queue: Queue) {

@@ -61,14 +61,14 @@ fn each_operation_is_answered() {
     assert_eq!(session.answer().unwrap().bytes, b"small");
     let part = session.answer_to(&range("/small", 1, 3)).unwrap();
     assert_eq!((&*part.bytes, part.size), (&b"mal"[..], 5));
-    let big = session.answer_to(&fetch("/big")).unwrap();
-    assert!(big.bytes == fs::read(folder.path().join("big")).unwrap());
+    let big = session.answer_to(&fetch("/file")).unwrap();
+    assert!(big.bytes == fs::read(folder.path().join("file")).unwrap());
     let followed = session.answer_to(&stat("/link")).unwrap();
     assert_eq!((followed.kind, followed.size, &*followed.target), (Kind::Regular, 5, &b""[..]));
     let itself = session.answer_to(&lstat("/link")).unwrap();
     assert_eq!((itself.kind, &*itself.target), (Kind::Link, &b"small"[..]));
     assert_eq!(names(&session.answer_to(&list("/many")).unwrap()), all);
-    assert_eq!(names(&session.answer_to(&list("/")).unwrap()), ["big", "link", "many", "small"]);
+    assert_eq!(names(&session.answer_to(&list("/")).unwrap()), ["file", "link", "many", "small"]);
     for (question, errno) in [
         (fetch("/none"), Errno::ENOENT),
         (fetch("/many"), Errno::EISDIR),

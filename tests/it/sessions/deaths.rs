@@ -61,7 +61,7 @@ struct Scene {
 
 impl Stage {
     fn new() -> Self {
-        // As large as a server makes queues, so that ours are full when we fill them.
+        // So large a queue holds the answers to all that the client asks at once.
         fs::write("/proc/sys/kernel/msgmnb", "65536").unwrap();
         let (server, folder, _) = serve(&ARGUMENTS);
         fs::create_dir(folder.path().join("many")).unwrap();
@@ -76,7 +76,7 @@ impl Stage {
     fn client(&self, as_tree: bool, with_big: bool) -> Command {
         let mut command = self.server.client();
         if with_big {
-            command.arg("/big");
+            command.arg("/file");
         }
         match as_tree {
             true => command.args(["/many", "--tar"]),
@@ -138,7 +138,9 @@ impl Scene {
     /// Lets everybody go on. All get the right bytes, and nothing is left.
     fn finish(self) {
         let Self { point, .. } = self;
+        self.client.freeze(); // it would wait for an answer where there is no room for a question
         unfill(self.queue);
+        self.client.signal(Signal::SIGCONT);
         self.child.signal(Signal::SIGCONT);
         let client = self.client.finish();
         assert!(client.stdout == self.expected, "{point:?}: {}", client.stderr);

@@ -53,7 +53,7 @@ fn parse(page: &[u8]) -> BTreeMap<String, f64> {
 #[in_own_namespace]
 fn prometheus_and_json_show_the_same_values() {
     let (server, _folder) = server();
-    for path in ["/small", "/big", "/none"] {
+    for path in ["/small", "/file", "/none"] {
         let _ = run(server.client().arg(path));
     }
     wait_for(server.key, "failed/not_found", 1);
@@ -71,6 +71,7 @@ fn prometheus_and_json_show_the_same_values() {
         ("mqfs_requests_total", "/counters/requests"),
         ("mqfs_bytes_sent_total", "/counters/bytes_sent"),
         ("mqfs_clients_gone_total", "/counters/clients_gone"),
+        ("mqfs_windows_failed_total", "/counters/windows_failed"),
         ("mqfs_children", "/counters/children"),
         ("mqfs_children_peak", "/counters/children_peak"),
         ("mqfs_children_limit", "/counters/children_limit"),
@@ -84,7 +85,7 @@ fn prometheus_and_json_show_the_same_values() {
     ] {
         assert_eq!(sample(name, ""), of_json(pointer), "{name}");
     }
-    assert_eq!(of_json("/counters/bytes_sent"), 5.0 + f64::from(1 << 20));
+    assert_eq!(of_json("/counters/bytes_sent"), 5.0 + f64::from(4 << 20));
     for (name, reasons) in [("mqfs_failures_total", "failed"), ("mqfs_refused_total", "refused")] {
         for (reason, count) in json["counters"][reasons].as_object().unwrap() {
             let label = format!("reason=\"{reason}\",");

@@ -9,9 +9,7 @@ use serde_json::Value;
 use sysv_ipc::{Key, MessageBuffer, Queue};
 
 use super::{others_queue, server, wait_for};
-use crate::support::{
-    self, Running, in_own_namespace, program, stat_of, state_of, unique_key, wait_until,
-};
+use crate::support::{self, Running, in_own_namespace, program, stat_of, unique_key, wait_until};
 
 /// `mqfs-stat --watch` on a terminal that controls it: Ctrl-C sends SIGINT.
 struct Terminal {
@@ -156,21 +154,4 @@ fn watch_shows_a_queue_that_appears_and_goes() {
     wait_for(Value::Null);
     running.signal(Signal::SIGTERM);
     assert_eq!(running.wait().code(), Some(130));
-}
-
-#[in_own_namespace]
-fn watch_ends_with_status_141_when_its_output_is_closed_and_by_a_signal_while_it_blocks() {
-    let key = unique_key();
-    let _queue = others_queue(key);
-    let mut running = Running::start(stat_of(key).args(["--watch", "1h"]).stdout(Stdio::piped()));
-    drop(running.child().stdout.take());
-    assert_eq!(running.wait().code(), Some(141));
-
-    let (reader, mut full) = std::io::pipe().unwrap();
-    full.write_all(&vec![b'\n'; 65_536]).unwrap(); // the capacity of a pipe: pipe(7)
-    let mut running = Running::start(stat_of(key).args(["--watch", "1h"]).stdout(full));
-    wait_until("it waits", || state_of(running.pid()) == Some('S'));
-    running.signal(Signal::SIGTERM);
-    assert_eq!(running.wait().code(), Some(130));
-    drop(reader);
 }

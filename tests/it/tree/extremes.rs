@@ -40,7 +40,7 @@ fn trees_deeper_than_path_max_arrive_despite_interruptions() {
         let mut client = Running::start(&mut site.command(&arguments));
         let mut kills = 0;
         while kills < 20 && !client.has_ended() {
-            kills += super::interrupted::kill_children(&site.server);
+            kills += site.server.kill_children();
             std::thread::sleep(Duration::from_millis(10));
         }
         client.finish().success();

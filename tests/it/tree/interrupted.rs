@@ -9,8 +9,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use mqfs::counters::{Lookup, read};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use super::Site;
 use crate::support::{Running, Server, Stuck, in_own_namespace, noise, reply_queues, wait_until};
@@ -30,24 +29,10 @@ fn site() -> Site {
     site
 }
 
-pub fn kill_children(server: &Server) -> usize {
-    let children = server.children();
-    kill_all(&children);
-    children.len()
-}
-
-fn kill_all(children: &[i32]) {
-    for &child in children {
-        let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
-    }
-}
-
 /// Kills the server with its children, and starts another one.
 fn replace_server(site: &mut Site) {
-    let (key, children) = (site.server.key, site.server.children());
-    site.server.signal(Signal::SIGKILL);
-    kill_all(&children);
-    site.server.running().wait();
+    let key = site.server.key;
+    site.server.kill_with_children();
     let root = site.folder.path().to_str().unwrap();
     let next = Server::start_on(key, &["--reap-interval", "1h", "--root", root]);
     std::mem::replace(&mut site.server, next).make_way();
@@ -74,7 +59,7 @@ fn a_tree_whose_child_or_server_is_killed_again_and_again_arrives_whole() {
         if kills == 7 {
             replace_server(&mut site);
         }
-        kills += kill_children(&site.server);
+        kills += site.server.kill_children();
         thread::sleep(Duration::from_millis(15)); // what comes meanwhile differs each time
     }
     client.finish().success();
@@ -94,7 +79,7 @@ fn a_replaced_file_is_fetched_again_and_a_removed_one_is_named() {
             site.put("dir/a", noise(5 << 20));
         }
         fs::remove_dir_all(site.at("dir/m07")).unwrap(); // which is no error
-        kill_children(&site.server);
+        site.server.kill_children();
         client.signal(Signal::SIGCONT);
         let outcome = client.finish();
         let expected = "mqfs-client: /dir/a: No such file or directory\n\
@@ -126,22 +111,6 @@ fn an_interrupted_client_leaves_whole_files_alone() {
     assert!(!has_part(), "{:?}", names());
     assert_eq!(reply_queues(), []);
     assert!(fs::read(site.here("dir/a")).unwrap() == noise(20 << 20));
-    site.server.stop();
-}
-
-#[in_own_namespace]
-fn a_shrinking_file_is_missing() {
-    let site = site();
-    let client = frozen_client(&site);
-    let file = fs::File::options().write(true).open(site.at("dir/a")).unwrap();
-    file.set_len(2 << 20).unwrap();
-    client.signal(Signal::SIGCONT);
-    let outcome = client.finish();
-    assert_eq!(outcome.code(), Some(1));
-    let expected = "mqfs-client: /dir/a: the file shrank while it was read\n\
-                        mqfs-client: /dir: incomplete: 1 entry is missing\n";
-    assert_eq!(outcome.stderr, expected);
-    assert!(!site.here("dir/a").exists() && site.here("dir/z/z").exists());
     site.server.stop();
 }
 
@@ -200,7 +169,7 @@ fn folders_of_an_interrupted_tree_have_their_final_modes() {
         matches!(counters, Lookup::Found(counters) if counters.bytes_sent > 64 << 20)
     });
     client.freeze();
-    kill_children(&site.server);
+    site.server.kill_children();
     client.signal(Signal::SIGCONT);
     let outcome = client.finish();
     assert_eq!(outcome.code(), Some(1), "{}", outcome.stderr);

@@ -3,59 +3,17 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
 
-use mqfs::wire::{
-    Entry, Failure, FrameType, Kind, Operation, QUESTION_TYPE, Question, Request, Stat, Trailer,
-};
+use mqfs::wire::{Entry, Failure, FrameType, Kind, Operation, Question, Stat, Trailer};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
-use sysv_ipc::{MessageBuffer, Mode, OwnedQueue, Queue, Select};
+use sysv_ipc::Queue;
 
-use super::answer::{Answer, encoded, entry};
-use crate::support::{
-    Finished, client, in_own_namespace, number, public_folder, reply_queues, run, unique_key,
-};
-
-/// Answers requests and the questions in their sessions, until the request queue is removed.
-fn serve(requests: Queue, answer: &dyn Fn(&Question<'_>) -> Answer) {
-    let mut message = MessageBuffer::with_capacity(65_536);
-    while requests.receive(&mut message, Select::Any).is_ok() {
-        let request = Request::decode(message.text()).unwrap();
-        let reply = Queue::from_id(request.reply_queue);
-        let in_session = request.extension.is_some_and(|extension| extension.session);
-        let mut goes_on = answer(&request.question).send(reply, 0, in_session);
-        while goes_on && reply.receive(&mut message, Select::Type(QUESTION_TYPE)).is_ok() {
-            let mut rest = message.text();
-            while goes_on && !rest.is_empty() {
-                let question;
-                (question, rest) = Question::decode(rest).unwrap();
-                goes_on = answer(&question).send(reply, question.number, true);
-            }
-        }
-    }
-}
-
-/// Runs a client of a server that answers like this.
-fn ask(
-    answer: impl Fn(&Question<'_>) -> Answer + Sync,
-    arguments: &[&str],
-    here: &Path,
-) -> Finished {
-    let key = unique_key();
-    thread::scope(|scope| {
-        let requests = OwnedQueue::create(key, Mode::new(0o711)).unwrap();
-        let (queue, answer) = (*requests, &answer);
-        scope.spawn(move || serve(queue, answer));
-        let finished = run(client(key).args(["--timeout", "1s"]).args(arguments).current_dir(here));
-        assert_eq!(reply_queues(), [], "{arguments:?}");
-        finished
-    })
-}
+use crate::support::fake_server::{Answer, ask, encoded, entry};
+use crate::support::{Finished, in_own_namespace, number, public_folder};
 
 /// A server of these directories, by the path of the question; the first is the top. Everything
 /// else is a file.

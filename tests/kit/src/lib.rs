@@ -5,6 +5,7 @@
 
 #![allow(missing_docs, clippy::new_without_default)]
 
+pub mod fake_server;
 pub mod fuzz;
 mod namespace;
 mod process;

@@ -9,10 +9,14 @@ use std::sync::{Mutex, Once, PoisonError};
 use std::thread;
 
 use mqfs::sys::signals;
+use mqfs::wire::WINDOW_MODE;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
-use sysv_ipc::{Key, Lock, Queue, QueueId, QueueStatus, SharedMemory, queues};
+use sysv_ipc::{
+    Key, Lock, Queue, QueueId, QueueStatus, SharedMemory, SharedMemoryStatus, queues,
+    shared_memory_segments,
+};
 
 use crate::{run, wait_until};
 
@@ -63,6 +67,14 @@ pub fn in_own_namespace(test: impl FnOnce() + Send + 'static) {
 pub fn listed(kind: &str) -> usize {
     let list = fs::read_to_string(format!("/proc/sysvipc/{kind}")).unwrap_or_default();
     list.lines().count().saturating_sub(1)
+}
+
+/// The segments through which servers send files.
+pub fn windows() -> Vec<(SharedMemory, SharedMemoryStatus)> {
+    let is_window = |status: &SharedMemoryStatus| {
+        status.permissions.key.is_private() && status.permissions.mode == WINDOW_MODE
+    };
+    shared_memory_segments().unwrap().filter(|(_, status)| is_window(status)).collect()
 }
 
 /// Like [`in_own_namespace`], but skips the test, and says so, without root.

@@ -126,13 +126,16 @@ impl Server {
         self.leave_key();
     }
 
+    /// `kill -9` of all its children. Returns how many there were.
+    pub fn kill_children(&self) -> usize {
+        let children = self.process().children();
+        children.iter().filter(|child| child.signal(Signal::SIGKILL)).count()
+    }
+
     /// `kill -9` of the server and all its children at one moment.
     pub fn kill_with_children(&mut self) {
-        let process = self.process();
-        process.freeze(); // so that it forks no more
-        for child in process.children() {
-            child.signal(Signal::SIGKILL);
-        }
+        self.process().freeze(); // so that it forks no more
+        self.kill_children();
         self.running.kill();
     }
 

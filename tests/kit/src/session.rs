@@ -2,10 +2,11 @@
 
 use mqfs::wire::{
     Entry, Extension, Failure, FrameHeader, FrameType, Kind, MAX_REPLY, NORMAL_PRIORITY, Operation,
-    QUESTION_TYPE, Question, REPLY_QUEUE_MODE, Range, Request, Stat, Trailer, decode_farewell,
+    QUESTION_TYPE, Question, REPLY_QUEUE_MODE, Range, Request, Stat, Trailer, WindowPart,
+    decode_farewell,
 };
 use nix::errno::Errno;
-use sysv_ipc::{MessageBuffer, MessageType, OwnedQueue, Queue, ReceiveError, Select};
+use sysv_ipc::{MessageBuffer, MessageType, OwnedQueue, Queue, ReceiveError, Select, SharedMemory};
 
 use crate::{put_lease, wait_until};
 
@@ -13,6 +14,8 @@ use crate::{put_lease, wait_until};
 #[derive(Debug)]
 pub struct RawSession {
     pub queue: OwnedQueue,
+    /// Whether requests allow shared memory.
+    pub windows: bool,
     /// How many messages have arrived.
     pub messages: usize,
     unread: Vec<u8>,
@@ -28,6 +31,8 @@ pub struct RawSession {
 pub enum Part {
     Meta(Answer),
     Data(Vec<u8>),
+    /// Bytes in shared memory.
+    Window(WindowPart),
     End(Trailer),
     Failure(Failure),
     Farewell(u64),
@@ -51,8 +56,19 @@ impl RawSession {
     #[track_caller]
     pub fn start(requests: Queue, first: &Question<'_>) -> Self {
         let queue = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
-        let session =
-            Self { queue, messages: 0, unread: Vec::new(), asked: 1, answered: 0, number: 0 };
+        Self::on(queue, false, requests, first)
+    }
+
+    /// A session that begins with this question, and allows shared memory.
+    #[track_caller]
+    pub fn with_windows(requests: Queue, first: &Question<'_>) -> Self {
+        Self::on(OwnedQueue::private(REPLY_QUEUE_MODE).unwrap(), true, requests, first)
+    }
+
+    #[track_caller]
+    fn on(queue: OwnedQueue, windows: bool, requests: Queue, first: &Question<'_>) -> Self {
+        let (unread, asked) = (Vec::new(), 1);
+        let session = Self { queue, windows, messages: 0, unread, asked, answered: 0, number: 0 };
         session.request(requests, first);
         session
     }
@@ -69,7 +85,8 @@ impl RawSession {
     #[track_caller]
     pub fn request(&self, requests: Queue, first: &Question<'_>) {
         let cookie = put_lease(*self.queue, requests);
-        let extension = Some(Extension { cookie, session: true, unknown_version: None });
+        let windows = self.windows;
+        let extension = Some(Extension { cookie, session: true, windows, unknown_version: None });
         let request = Request { reply_queue: self.queue.id(), question: *first, extension };
         let request = MessageBuffer::with_text(NORMAL_PRIORITY, &request.encode());
         requests.send(&request).unwrap();
@@ -108,6 +125,12 @@ impl RawSession {
             match part {
                 Part::Meta(meta) => answer = meta,
                 Part::Data(part) => answer.bytes.extend(part),
+                Part::Window(part) => {
+                    let memory = SharedMemory::from_id(part.segment).attach_read_only().unwrap();
+                    let start = answer.bytes.len();
+                    answer.bytes.resize(start + part.length as usize, 0);
+                    memory.copy_to(part.offset as usize, &mut answer.bytes[start..]);
+                }
                 Part::End(end) => {
                     assert_eq!(end.bytes, answer.bytes.len() as u64);
                     self.answered += 1;
@@ -160,6 +183,7 @@ impl RawSession {
                 Part::Meta(Answer { kind, size, target: target.to_vec(), bytes: Vec::new() })
             }
             FrameType::Data => Part::Data(text.to_vec()),
+            FrameType::Window => Part::Window(WindowPart::decode(text).unwrap()),
             FrameType::End => Part::End(Trailer::decode(text).unwrap().unwrap()),
             FrameType::Failure => Part::Failure(Failure::decode(text)),
             FrameType::Farewell => Part::Farewell(decode_farewell(text).unwrap()),

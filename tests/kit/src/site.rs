@@ -23,44 +23,45 @@ pub fn serve_folder(arguments: &[&str]) -> (Server, TempDir) {
     (Server::start(&[&["--root", root], arguments].concat()), folder)
 }
 
-/// The same with `/file`, which has so many bytes of noise.
+/// The same with `/small`, and `/file`, which has so many bytes of noise.
 #[track_caller]
 pub fn serve_file(length: usize, arguments: &[&str]) -> (Server, TempDir, Vec<u8>) {
     let (server, folder) = serve_folder(arguments);
     let file = noise(length);
     fs::write(folder.path().join("file"), &file).unwrap();
+    fs::write(folder.path().join("small"), "small").unwrap();
     (server, folder, file)
 }
 
-/// A server that serves `/big`. It has removed orphans once and does so again only after an hour,
-/// so that only `mqfs-reap` removes any.
+/// The same. It has removed orphans once and does so again only after an hour, so that only
+/// `mqfs-reap` removes any.
+#[track_caller]
+pub fn serve_quietly(length: usize, arguments: &[&str]) -> (Server, TempDir, Vec<u8>) {
+    let served = serve_file(length, &[&["--reap-interval", "1h"], arguments].concat());
+    served.0.fetch("/small"); // it removes orphans before its first request
+    served.0.wait_until_idle();
+    served
+}
+
+/// Such a server with a `/file` that is larger than any queue.
 #[derive(Debug)]
 pub struct QuietServer {
     pub server: Server,
-    pub big: Vec<u8>,
+    pub file: Vec<u8>,
     root: TempDir,
 }
 
 impl QuietServer {
     #[track_caller]
     pub fn start() -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let big = noise(4 << 20);
-        fs::write(root.path().join("big"), &big).unwrap();
-        fs::write(root.path().join("small"), "small").unwrap();
-        let folder = root.path().to_str().unwrap();
-        let server = Server::start(&["--reap-interval", "1h", "--root", folder]);
-        // It removes orphans before its first request.
-        server.fetch("/small");
-        let quiet = Self { server, big, root };
-        quiet.server.wait_until_idle();
-        quiet
+        let (server, root, file) = serve_quietly(4 << 20, &[]);
+        Self { server, file, root }
     }
 
-    /// A client that asks for `/big`, to be started.
+    /// A client that asks for `/file`, to be started.
     pub fn client(&self) -> Command {
         let mut command = self.server.client();
-        command.arg("/big");
+        command.arg("/file");
         command
     }
 
@@ -135,7 +136,7 @@ impl Site {
         by: impl FnOnce(Command) -> Command,
     ) -> Self {
         let (programs, folder) = (ForEverybody::new(), public_folder());
-        let file = noise(1 << 20);
+        let file = noise(4 << 20);
         fs::write(folder.path().join("file"), &file).unwrap();
         let mut command = programs.server(key, uid);
         command.args(["--mode", "0622"]).args(arguments).arg("--root").arg(folder.path());

@@ -1,13 +1,14 @@
 //! A terminal for programs under test.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use nix::pty::{Winsize, openpty};
 
-use crate::wait_until;
+use crate::{Running, wait_until};
 
 /// A terminal, and the bytes that were written to it.
 #[derive(Debug)]
@@ -34,6 +35,30 @@ impl Terminal {
             }
         });
         Self { keyboard, inside: pty.slave.into(), written }
+    }
+
+    /// Starts a program with this terminal as its standard error.
+    #[track_caller]
+    pub fn start(&self, command: &mut Command) -> Running {
+        command.env_remove("NO_COLOR").env("TERM", "xterm");
+        self.start_in_its_own_environment(command)
+    }
+
+    #[track_caller]
+    pub fn start_in_its_own_environment(&self, command: &mut Command) -> Running {
+        let running = Running::start(command.stderr(self.inside.try_clone().unwrap()));
+        command.stdout(Stdio::null()).stderr(Stdio::null()); // it lets go of this terminal
+        running
+    }
+
+    /// All bytes that were written, once the program has ended.
+    #[track_caller]
+    pub fn close(mut self) -> String {
+        // Do not wait for the end of file: other forked processes may have this terminal open.
+        const END: &str = "<end>";
+        self.inside.write_all(END.as_bytes()).unwrap();
+        wait_until("the end arrives", || self.written().ends_with(END));
+        self.written().strip_suffix(END).unwrap().to_owned()
     }
 
     /// All bytes so far.

@@ -153,7 +153,11 @@ pub fn received(outcome: Result<(), ReceiveError>) -> Result<(), Errno> {
 
 /// A request for a whole file, as `mqfs-client` makes it.
 pub fn request(reply: Queue, path: &str, cookie: Cookie) -> MessageBuffer {
-    whole_file(reply, path, Some(Extension { cookie, session: false, unknown_version: None }))
+    whole_file(
+        reply,
+        path,
+        Some(Extension { cookie, session: false, windows: false, unknown_version: None }),
+    )
 }
 
 /// A request of the plain protocol.

@@ -1,6 +1,6 @@
 //! Very many clients at once, all of them in the middle of a transfer; then some stop and some die.
 //!
-//! The file is larger than a pipe and a queue hold together, and nobody reads the clients' output
+//! The file is larger than a pipe and a window hold, and nobody reads the clients' output
 //! until all transfers are under way. So all transfers are under way at once, whatever the timing.
 //! Every second client fetches the file twice, in a session.
 
@@ -8,12 +8,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use mqfs_kit::{find_lease, is_full, seeded_noise, wait_for};
+use mqfs_kit::{Process, Running, find_lease, is_full, seeded_noise, wait_for};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use sysv_ipc::{Queue, queues};
 
-use crate::readers::{Client, read_all};
 use crate::report::Report;
 use crate::site::{DEADLINE, Site};
 use crate::usage::Usage;
@@ -32,8 +31,19 @@ pub struct Opts {
     killed: u16,
 }
 
-/// More than a pipe and a queue hold, together with a message on each side.
-const FILE_SIZE: usize = 256 << 10;
+/// So large a file gets a window.
+const FILE_SIZE: usize = 1 << 20;
+
+/// In KiB: together with a pipe, far less than the file.
+const WINDOW: &str = "384";
+
+#[derive(Debug)]
+struct Client {
+    running: Running,
+    process: Process,
+    /// How many times it fetches the file: more than once is a session.
+    files: usize,
+}
 
 pub fn run(opts: &Opts) -> Result<Report> {
     let [clients, stopped, killed] = [opts.clients, opts.stopped, opts.killed].map(usize::from);
@@ -45,21 +55,25 @@ pub fn run(opts: &Opts) -> Result<Report> {
     let content = seeded_noise(1, FILE_SIZE);
     site.put("file", &content)?;
     let most = (clients + 10).to_string();
-    let limits = ["--max-children", &most, "--stall-timeout", "10m"];
+    let limits = ["--max-children", &most, "--stall-timeout", "10m", "--window", WINDOW];
     let server = site.server(&[&["--quiet", "--reap-interval", "1h"], &limits[..]].concat());
     // The first request fills caches, which the crowd must not be blamed for.
-    read_all(gather(&site, 1)?, &content, &mut report);
+    complete("alone", gather(&site, 1)?, &content, &mut report);
     let before = Usage::of(&server, &site, &mut report)?;
 
     let start = Instant::now();
     let mut others = gather(&site, clients)?;
     report.row("clients at once", format!("{clients}, after {:.1?}", start.elapsed()));
+    let segments = site.namespace.left("shm");
+    report.row("  segments of shared memory", segments);
+    let enough = segments > clients || !site.namespace.is_own;
+    report.check(enough, || "not every transfer has a window".to_owned());
     let stopped = others.split_off(others.len() - stopped);
     let mut killed = others.split_off(others.len() - killed);
     for client in &stopped {
         ensure!(client.process.freeze(), "a client ended before it was stopped");
     }
-    killed.iter_mut().for_each(Client::kill);
+    killed.iter_mut().for_each(|client| client.running.kill());
     report.row("  killed on the way", killed.len());
     complete("  others", others, &content, &mut report);
     // The children of killed clients end by themselves. We kill those of the stopped clients, so
@@ -83,19 +97,31 @@ pub fn run(opts: &Opts) -> Result<Report> {
     Ok(report)
 }
 
-/// Reads what clients write until all have completed. Returns how many files came in parts.
+/// Reads what clients write until all have ended. Returns how many fetched a file in parts.
 fn complete(who: &str, clients: Vec<Client>, content: &[u8], report: &mut Report) -> usize {
-    let (expected, start) = (clients.len(), Instant::now());
-    let (completed, resumed) = read_all(clients, content, report);
-    let within = start.elapsed();
-    report.row(who, format!("{completed} completed, and right, within {within:.1?}"));
-    report.check(completed == expected, || format!("{completed} of {expected} completed"));
+    let (count, start, mut resumed) = (clients.len(), Instant::now(), 0);
+    for Client { running, files, .. } in clients {
+        let ended = running.finish();
+        let is_right = ended.stdout == content.repeat(files) && ended.status.success();
+        report.check(is_right, || {
+            format!("{who}: {}, or WRONG BYTES: {}", ended.status, ended.stderr)
+        });
+        resumed += usize::from(ended.stderr.contains(" parts, "));
+    }
+    report.row(who, format!("{count} ended within {:.1?}", start.elapsed()));
     resumed
 }
 
 /// Starts clients, and waits until each has filled its queue and cannot go on.
 fn gather(site: &Site, count: usize) -> Result<Vec<Client>> {
-    let start = |number: usize| Client::start(site, &number.to_string(), "/file", 1 + number % 2);
+    let start = |number: usize| -> Result<Client> {
+        let (mut command, files) =
+            (site.client(&site.folder("errors").join("file"))?, 1 + number % 2);
+        command.args(["--verbose", "--timeout", "2m", "--retries", "100"]);
+        let running = Running::piped(command.args(vec!["/file"; files]));
+        let process = Process::with_pid(running.pid()).context("/proc")?;
+        Ok(Client { running, process, files })
+    };
     let clients = (0..count).map(start).collect::<Result<Vec<_>>>()?;
     let asked = Queue::open(site.namespace.key)?.id();
     let stuck = |queue| {
@@ -107,7 +133,7 @@ fn gather(site: &Site, count: usize) -> Result<Vec<Client>> {
     Ok(clients)
 }
 
-/// Raises the limit on descriptors: one is needed for every client's output.
+/// Raises the limit on descriptors: two are needed for every client's output.
 fn raise_descriptors(least: u64) -> Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("getrlimit")?;
     ensure!(least <= hard, "{least} descriptors are needed, {hard} are allowed (ulimit -Hn)");

@@ -1,5 +1,5 @@
-//! Very many small requests to one server, and as many questions in sessions. Afterwards the server
-//! must use as much as before.
+//! Very many requests to one server, and as many questions in sessions: for a small file, and now
+//! and then for one that takes a window. Afterwards the server must use as much as before.
 
 use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,7 +26,11 @@ pub struct Opts {
     workers: usize,
 }
 
-const PATH: &str = "/small";
+/// The sizes of the files, which are named by their place here.
+const SIZES: [usize; 2] = [100, 1 << 20];
+
+/// One of so many requests is for the large file.
+const LARGE: usize = 500;
 
 pub fn run(opts: &Opts) -> Result<Report> {
     /// So many requests fill the caches of the allocator and the server.
@@ -34,14 +38,16 @@ pub fn run(opts: &Opts) -> Result<Report> {
     let site = Site::new()?;
     let mut report = Report::default();
     report.row("where", site.namespace.describe());
-    let content = seeded_noise(1, 100);
-    site.put(PATH.trim_start_matches('/'), &content)?;
+    let contents = SIZES.map(|size| seeded_noise(1, size));
+    for (name, content) in contents.iter().enumerate() {
+        site.put(&name.to_string(), content)?;
+    }
     // Quiet: a line for each request would measure the disk.
     let server = site.server(&["--quiet", "--reap-interval", "10s"]);
     let client = Client::builder().key(site.namespace.key).timeout(Duration::from_secs(30));
     let fetch = |count, sessions, report: &mut Report| {
         let start = Instant::now();
-        fetch_all(client.sessions(sessions), count, opts.workers, &content, report);
+        fetch_all(client.sessions(sessions), count, opts.workers, &contents, report);
         start.elapsed()
     };
     let warm_up = WARM_UP.min(opts.requests.div_ceil(5));
@@ -65,7 +71,7 @@ fn fetch_all(
     builder: ClientBuilder,
     requests: usize,
     workers: usize,
-    content: &[u8],
+    contents: &[Vec<u8>],
     report: &mut Report,
 ) {
     let left = AtomicUsize::new(requests);
@@ -73,10 +79,11 @@ fn fetch_all(
     let shared = builder.build();
     let work = |number: usize| {
         let client = if number.is_multiple_of(2) { &builder.build() } else { &shared };
-        while next().is_ok() {
-            let mut bytes = Vec::with_capacity(content.len());
-            client.open(PATH)?.read_to_end(&mut bytes)?;
-            ensure!(bytes == content, "WRONG BYTES");
+        while let Ok(left) = next() {
+            let name = usize::from(left % LARGE == 1);
+            let mut bytes = Vec::with_capacity(SIZES[name]);
+            client.open(format!("/{name}"))?.read_to_end(&mut bytes)?;
+            ensure!(bytes == contents[name], "WRONG BYTES");
         }
         Ok(())
     };

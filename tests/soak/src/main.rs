@@ -16,9 +16,7 @@ mod endurance;
 mod faults;
 mod library;
 mod namespace;
-mod readers;
 mod report;
-mod resume;
 mod site;
 mod usage;
 
@@ -39,7 +37,6 @@ struct Opts {
 #[derive(Debug, Subcommand)]
 enum SoakTest {
     Faults(faults::Opts),
-    Resume(resume::Opts),
     Crowd(crowd::Opts),
     Endurance(endurance::Opts),
     Library(library::Opts),
@@ -49,7 +46,6 @@ fn main() -> ExitCode {
     let opts = Opts::parse();
     let report = match &opts.test {
         SoakTest::Faults(opts) => faults::run(opts),
-        SoakTest::Resume(opts) => resume::run(opts),
         SoakTest::Crowd(opts) => crowd::run(opts),
         SoakTest::Endurance(opts) => endurance::run(opts),
         SoakTest::Library(opts) => return library::run(opts),

@@ -12,6 +12,7 @@ pub struct Usage {
     /// None where we may not look.
     descriptors: Option<usize>,
     queues: usize,
+    segments: usize,
     anonymous_kib: u64,
     virtual_kib: u64,
 }
@@ -29,6 +30,7 @@ impl Usage {
             zombies: zombies_of(pid),
             descriptors: descriptors(pid),
             queues: site.namespace.queues_left().len(),
+            segments: site.namespace.left("shm"),
             anonymous_kib: kib("RssAnon")?,
             virtual_kib: kib("VmSize")?,
         })
@@ -41,6 +43,7 @@ impl Usage {
             ("zombies", Some(self.zombies), Some(0), Some(after.zombies)),
             ("descriptors", self.descriptors, self.descriptors, after.descriptors),
             ("queues, with its own", Some(self.queues), Some(self.queues), Some(after.queues)),
+            ("segments", Some(self.segments), Some(self.segments), Some(after.segments)),
             (
                 "RssAnon, KiB",
                 kib(self.anonymous_kib),

@@ -33,11 +33,6 @@ fn files_arrive_whole_and_nothing_is_left_despite_faults() {
 }
 
 #[test]
-fn transfers_survive_killed_servers_and_every_byte_is_right() {
-    hold("resume --size 32 --kills 3");
-}
-
-#[test]
 fn a_crowd_is_served_at_once_though_some_clients_stop_and_some_die() {
     hold("crowd --clients 60 --stopped 12 --killed 12");
 }

@@ -9,7 +9,6 @@
 mod clients;
 mod fault;
 mod files;
-mod keepers;
 mod outcome;
 mod service;
 mod stopped;
@@ -21,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use mqfs_kit::{Process, Server, descriptors, find_lease, queues_of, zombies_of};
+use mqfs_kit::{Process, Server, descriptors, find_lease, queues_of, wait_for, zombies_of};
 use nix::sys::signal::Signal;
 use sysv_ipc::{Queue, queues};
 
@@ -29,7 +28,6 @@ use crate::report::Report;
 use crate::site::{DEADLINE, Site};
 use clients::Clients;
 use fault::{Choice, Chooser, Fault};
-use keepers::Keepers;
 use service::Service;
 use stopped::Stopped;
 
@@ -56,7 +54,6 @@ struct SoakTest<'a> {
     site: &'a Site,
     service: Service<'a>,
     clients: Clients<'a>,
-    keepers: Keepers,
     stopped: Stopped,
     opts: &'a Opts,
     done: BTreeMap<Fault, usize>,
@@ -69,9 +66,8 @@ pub fn run(opts: &Opts) -> Result<Report> {
     report.row("seed", opts.seed);
     let service = Service::start(&site);
     let clients = Clients::new(&site, opts.seed, opts.timeout)?;
-    let keepers = Keepers::start(&site, opts.seed)?;
     let (stopped, done) = (Stopped::default(), BTreeMap::new());
-    let mut test = SoakTest { site: &site, service, clients, keepers, stopped, opts, done };
+    let mut test = SoakTest { site: &site, service, clients, stopped, opts, done };
     test.inject_faults()?;
     report.row("faults", opts.faults);
     for (fault, _, name) in Fault::ALL {
@@ -122,7 +118,7 @@ impl SoakTest<'_> {
 
     /// The pids of the children that we started ourselves.
     fn own_pids(&self) -> Vec<i32> {
-        [self.clients.pids(), self.keepers.pids(), self.service.own_pids()].concat()
+        [self.clients.pids(), self.service.own_pids()].concat()
     }
 
     /// False if there is no victim.
@@ -190,17 +186,18 @@ impl SoakTest<'_> {
         process.signal(signal)
     }
 
-    /// Removes any reply queue, except those that must be there at the end.
+    /// Removes any reply queue.
     fn remove_reply_queue(&mut self, victim: u64) -> bool {
         let all = queues().into_iter().flatten().map(|(queue, _)| queue);
-        let leased = all.filter_map(|queue| Some((queue, find_lease(queue)?)));
-        let (keepers, clients) = (&self.keepers, &mut self.clients.running);
-        let mut chosen: Vec<_> = leased.filter(|(queue, _)| !keepers.holds(*queue)).collect();
+        let mut chosen: Vec<_> =
+            all.filter_map(|queue| Some((queue, find_lease(queue)?))).collect();
         if chosen.is_empty() {
             return false;
         }
         let (queue, lease) = chosen.swap_remove((victim % chosen.len() as u64) as usize);
-        if let Some(client) = clients.iter_mut().find(|client| client.process.owns(&lease)) {
+        if let Some(client) =
+            self.clients.running.iter_mut().find(|client| client.process.owns(&lease))
+        {
             client.queue_removed = true;
         }
         self.stopped.forget(queue);
@@ -257,7 +254,6 @@ impl SoakTest<'_> {
         report.row("queues of stopped clients, watched", self.stopped.watched);
         report.none("  of these, falsely removed", self.stopped.falsely_removed.len());
         self.stopped.falsely_removed.drain(..).for_each(|gone| report.wrong(gone));
-        self.keepers.finish(report);
         self.service.calm_down();
         self.service.wrong.drain(..).for_each(|wrong| report.wrong(wrong));
         report.row("servers", self.service.started);
@@ -265,6 +261,9 @@ impl SoakTest<'_> {
         report.check(server.settles(), || "children stay".to_owned());
         report.none("zombies of the last server", zombies_of(server.pid()));
         self.site.wait_for_adopted(&self.service.own_pids());
+        let windows = || self.site.namespace.left("shm").saturating_sub(1);
+        wait_for(DEADLINE / 6, || windows() == 0);
+        report.none("segments besides its counters", windows());
         if let Some((first, last)) = self.service.descriptors.zip(descriptors(server.pid())) {
             report.row("descriptors of the first and the last server", format!("{first}, {last}"));
             report.check(last <= first, || "descriptors leaked".to_owned());

@@ -134,7 +134,7 @@ impl<'a> Service<'a> {
 
 fn start(site: &Site) -> Server {
     let drain = format!("{}s", DRAIN.as_secs());
-    // So few children that sessions must make way: the keepers hold five.
-    let limits = ["--max-children", "12", "--idle-timeout", "1s"];
+    // So few children that sessions must make way.
+    let limits = ["--max-children", "8", "--idle-timeout", "1s"];
     site.server(&[&["--drain-timeout", &drain, "--reap-interval", "1s"], &limits[..]].concat())
 }

@@ -1,11 +1,19 @@
-//! What a malicious server sends instead of an answer.
+//! A server by hand, and what it sends instead of an answer.
 
-use mqfs::wire::{Entry, Failure, FrameHeader, FrameType, Kind, Stat, Trailer, encode_farewell};
+use std::path::Path;
+use std::thread;
+
+use mqfs::wire::{
+    Entry, Failure, FrameHeader, FrameType, Kind, QUESTION_TYPE, Question, Request, Stat, Trailer,
+    encode_farewell,
+};
 use nix::errno::Errno;
-use sysv_ipc::{MessageBuffer, Queue};
+use sysv_ipc::{MessageBuffer, Mode, OwnedQueue, Queue, Select};
+
+use crate::{Finished, client, reply_queues, run, unique_key};
 
 /// The frames of an answer, or what is sent instead.
-#[derive(Default, Clone)]
+#[derive(Debug, Default, Clone)]
 pub struct Answer {
     pub frames: Vec<(FrameType, Vec<u8>)>,
     /// Bytes behind them that are no frame.
@@ -116,4 +124,40 @@ pub fn encoded(entries: &[Entry<'_>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     entries.iter().for_each(|entry| entry.append(&mut bytes));
     bytes
+}
+
+/// Answers requests and the questions in their sessions, until the request queue is removed.
+pub fn serve(requests: Queue, answer: &dyn Fn(&Question<'_>) -> Answer) {
+    let mut message = MessageBuffer::with_capacity(65_536);
+    while requests.receive(&mut message, Select::Any).is_ok() {
+        let request = Request::decode(message.text()).unwrap();
+        let reply = Queue::from_id(request.reply_queue);
+        let in_session = request.extension.is_some_and(|extension| extension.session);
+        let mut goes_on = answer(&request.question).send(reply, 0, in_session);
+        while goes_on && reply.receive(&mut message, Select::Type(QUESTION_TYPE)).is_ok() {
+            let mut rest = message.text();
+            while goes_on && !rest.is_empty() {
+                let question;
+                (question, rest) = Question::decode(rest).unwrap();
+                goes_on = answer(&question).send(reply, question.number, true);
+            }
+        }
+    }
+}
+
+/// Runs a client of a server that answers like this.
+pub fn ask(
+    answer: impl Fn(&Question<'_>) -> Answer + Sync,
+    arguments: &[&str],
+    here: &Path,
+) -> Finished {
+    let key = unique_key();
+    thread::scope(|scope| {
+        let requests = OwnedQueue::create(key, Mode::new(0o711)).unwrap();
+        let (queue, answer) = (*requests, &answer);
+        scope.spawn(move || serve(queue, answer));
+        let finished = run(client(key).args(["--timeout", "1s"]).args(arguments).current_dir(here));
+        assert_eq!(reply_queues(), [], "{arguments:?}");
+        finished
+    })
 }
