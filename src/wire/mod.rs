@@ -21,10 +21,10 @@ pub use bytes::Malformed;
 pub use entry::{Entry, Kind, Stat};
 pub use frame::{FrameHeader, FrameType, decode_farewell, encode_farewell};
 pub use lease::{Cookie, LEASE_TYPE, Lease, OwnerId};
-pub use question::{MAX_UNANSWERED, Operation, QUESTION_TYPE, Question, Range};
+pub use question::{MAX_PATH, MAX_UNANSWERED, Operation, QUESTION_TYPE, Question, Range};
 pub use queue_mode::{
     DEFAULT_KEY, MARK, REPLY_QUEUE_MODE, REQUEST_QUEUE_MODE, is_request_queue_mode,
 };
 pub use reply::{Failure, MAX_PLAIN_REPLY, MAX_REPLY, Trailer};
-pub use request::{Extension, MAX_PATH, MAX_PLAIN_REQUEST, MAX_REQUEST, NORMAL_PRIORITY, Request};
+pub use request::{Extension, MAX_PLAIN_REQUEST, MAX_REQUEST, NORMAL_PRIORITY, Request};
 pub use window::{MAX_WINDOW, WINDOW_MODE, WindowPart};

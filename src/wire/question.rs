@@ -7,7 +7,6 @@ use std::path::Path;
 use sysv_ipc::MessageType;
 
 use super::bytes::{Malformed, Reader};
-use super::request::MAX_PATH;
 
 /// The type of a message of questions in a reply queue: "mqfq". It is greater than that of every
 /// part of an answer, so that its sender does not receive it.
@@ -15,6 +14,9 @@ pub const QUESTION_TYPE: MessageType = MessageType::new(0x6d71_6671).unwrap();
 
 /// The most bytes of questions that a client may have sent and not yet seen answered.
 pub const MAX_UNANSWERED: usize = 4096;
+
+/// The longest path, in bytes without its NUL: `PATH_MAX` - 1.
+pub const MAX_PATH: usize = 4095;
 
 /// What a client asks about one path. Nothing in it is proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,13 +8,10 @@ use sysv_ipc::{MessageType, QueueId};
 
 use super::bytes::{Malformed, Reader, extension_after, pad_to_extension};
 use super::lease::Cookie;
-use super::question::{Operation, Question, Range};
+use super::question::{MAX_PATH, Operation, Question, Range};
 
 /// The type of a normal request. The type is the priority: the server receives the lowest first.
 pub const NORMAL_PRIORITY: MessageType = MessageType::new(1).unwrap();
-
-/// The longest path, in bytes without its NUL: `PATH_MAX` - 1.
-pub const MAX_PATH: usize = 4095;
 
 /// The most bytes of `mtext` in a valid request.
 pub const MAX_REQUEST: usize = 8192;

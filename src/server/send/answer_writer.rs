@@ -6,7 +6,6 @@ use crc32fast::Hasher;
 use sysv_ipc::{MessageBuffer, MessageType};
 
 use super::failure::{SendFailure, Unanswerable};
-use super::file::OpenedFile;
 use super::outbox::{Outbox, Undelivered};
 use super::source::{Source, at_most};
 use super::window::{Window, WindowPolicy};
@@ -142,8 +141,8 @@ impl<'a> AnswerWriter<'a> {
         source: &mut dyn Source,
         checksum: &mut Hasher,
     ) -> Result<usize, SendFailure> {
-        if let Some(file) = source.large_file()
-            && let Some(count) = self.data_in_window(file, checksum)?
+        if let Some(left) = source.left_for_window()
+            && let Some(count) = self.data_in_window(source, left, checksum)?
         {
             return Ok(count);
         }
@@ -200,13 +199,14 @@ impl<'a> AnswerWriter<'a> {
         Ok(())
     }
 
-    /// As [`data`](Self::data), in shared memory. None: there is no window.
+    /// As [`data`](Self::data), in shared memory, if so many bytes are left. None: there is no
+    /// window.
     fn data_in_window(
         &mut self,
-        file: &mut OpenedFile,
+        source: &mut dyn Source,
+        left: u64,
         checksum: &mut Hasher,
     ) -> Result<Option<usize>, SendFailure> {
-        let left = file.left().unwrap_or(0);
         self.make_window(left)?;
         if self.window.is_some() {
             self.flush()?;
@@ -214,7 +214,7 @@ impl<'a> AnswerWriter<'a> {
         let Some(window) = &mut self.window else { return Ok(None) };
         let slot = window.free_slot(left);
         let start = slot.start;
-        let count = file.fill_shared(&window.memory, slot)?;
+        let count = source.fill_shared(&window.memory, slot)?;
         if count > 0 {
             window.memory.for_each_copy(start..start + count, |bytes| checksum.update(bytes));
             let header = if self.session { FrameHeader::SIZE } else { 0 };

@@ -46,17 +46,6 @@ impl OpenedFile {
         Ok(Self { file, stat, left })
     }
 
-    /// Reads the next bytes into a range of shared memory, and returns how many. 0: there are no
-    /// more.
-    pub(super) fn fill_shared(
-        &mut self,
-        memory: &Attached,
-        range: ops::Range<usize>,
-    ) -> Result<usize, Unanswerable> {
-        let most = at_most(self.left, range.len());
-        self.read(most, |file| memory.read_from(file, range.start..range.start + most))
-    }
-
     /// Reads some bytes, at most as many as this; 0 is the end of the file.
     fn read(
         &mut self,
@@ -85,9 +74,18 @@ impl Source for OpenedFile {
         self.read(most, |mut file| file.read(&mut buffer[..most]))
     }
 
-    fn large_file(&mut self) -> Option<&mut OpenedFile> {
+    fn left_for_window(&self) -> Option<u64> {
         // A file of /proc gives few bytes at once, whatever the length that was asked for.
-        (self.stat.st_size > 0 && self.left > Some(Self::SMALL)).then_some(self)
+        self.left.filter(|&left| self.stat.st_size > 0 && left > Self::SMALL)
+    }
+
+    fn fill_shared(
+        &mut self,
+        memory: &Attached,
+        range: ops::Range<usize>,
+    ) -> Result<usize, Unanswerable> {
+        let most = at_most(self.left, range.len());
+        self.read(most, |file| memory.read_from(file, range.start..range.start + most))
     }
 
     fn has_changed(&self) -> Result<bool, Unanswerable> {

@@ -1,7 +1,10 @@
 //! Where the bytes of an answer come from.
 
+use std::ops::Range;
+
+use sysv_ipc::Attached;
+
 use super::failure::Unanswerable;
-use super::file::OpenedFile;
 
 /// Where the bytes of an answer come from, opened with the caller's rights.
 pub(crate) trait Source {
@@ -13,9 +16,15 @@ pub(crate) trait Source {
     /// Writes the next bytes into the buffer, and returns how many. 0: there are no more.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Unanswerable>;
 
-    /// The file, if it has so many bytes left that a window may pay.
-    fn large_file(&mut self) -> Option<&mut OpenedFile> {
+    /// How many bytes are left, if so many that a window may pay.
+    fn left_for_window(&self) -> Option<u64> {
         None
+    }
+
+    /// Writes the next bytes into a range of shared memory, and returns how many. 0: there are no
+    /// more, or they are not for a window.
+    fn fill_shared(&mut self, _: &Attached, _: Range<usize>) -> Result<usize, Unanswerable> {
+        Ok(0)
     }
 
     /// Whether the file changed while it was read.
