@@ -47,6 +47,7 @@ pub use dir_entry::DirEntry;
 pub use error::{Error, ErrorKind};
 pub use metadata::{FileType, Metadata};
 pub use read_dir::ReadDir;
+#[cfg(feature = "programs")]
 pub(crate) use transfer::WriteTo;
 pub use transfer::{Files, Transfer};
 pub use walk::{Walk, WalkEntry};

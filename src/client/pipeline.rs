@@ -82,8 +82,12 @@ impl Pipeline {
         self.questions.push_back(planned);
     }
 
-    /// Adds a question before the others. No answer may have begun.
+    /// Adds a question before the others, which are asked again if they were asked already. No
+    /// answer may have begun.
     pub(super) fn push_front(&mut self, planned: PlannedQuestion) {
+        if self.asked > 0 {
+            self.drop_session();
+        }
         self.questions.push_front(planned);
     }
 

@@ -212,16 +212,23 @@ impl Files {
     /// Waits until the next file begins. None: there was one for each path. What was not read of
     /// the file before is left out. An error is that of one file; the others may still arrive.
     pub fn next_file(&mut self) -> Option<Result<&mut Transfer, Error>> {
-        while self.transfer.is_in_file() {
-            let _ = self.transfer.fill();
-            self.transfer.consume(usize::MAX);
-        }
+        self.leave_out_rest();
         let begun = self.transfer.pipeline.has_questions().then(|| self.transfer.begin())?;
         Some(begun.map(|()| &mut self.transfer))
     }
 
-    /// Asks for a file before the others, such as one that changed while it came in parts.
-    pub(crate) fn ask_next(&mut self, path: &Path) {
+    fn leave_out_rest(&mut self) {
+        while self.transfer.is_in_file() {
+            let _ = self.transfer.fill();
+            self.transfer.consume(usize::MAX);
+        }
+    }
+
+    /// Asks for a file before the others, such as one that changed while it came in parts. What was
+    /// not read of the current file is left out.
+    pub fn ask_next(&mut self, path: impl AsRef<Path>) {
+        let path = path.as_ref();
+        self.leave_out_rest();
         self.transfer.pipeline.push_front(PlannedQuestion::new(path, Operation::Fetch(self.range)));
     }
 }

@@ -54,7 +54,7 @@ impl Concatenation<'_> {
                 {
                     tries -= 1;
                     self.sink.rewind(start).map_err(Failure::Sink)?;
-                    self.files.ask_next(path.as_ref());
+                    self.files.ask_next(path);
                 }
                 (outcome, _) => return outcome,
             }

@@ -76,7 +76,7 @@ impl Copy<'_> {
             match write_file(transfer, &self.directory, name, &self.options, &mut on_event) {
                 Err(error) if error.kind() == ErrorKind::FileChanged && tries > 0 => {
                     tries -= 1;
-                    files.ask_next(path.as_ref());
+                    files.ask_next(path);
                 }
                 Err(error) => return Err(error.into()),
                 Ok(report) => {

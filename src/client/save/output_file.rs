@@ -67,6 +67,7 @@ impl OutputFile {
     }
 
     /// The standard output.
+    #[cfg(feature = "programs")]
     pub(crate) fn stdout() -> io::Result<Self> {
         Ok(Self(Output::InPlace(open_descriptor(1)?)))
     }

@@ -82,6 +82,23 @@ fn calls_one_after_the_other_share_a_session() {
 }
 
 #[in_own_namespace]
+fn a_file_can_be_asked_for_before_others_that_were_asked_for() {
+    let (server, _folder, client) = site(&[]);
+    let mut files = client.open_all(["/file", "/none", "/file"]);
+    files.next_file().unwrap().unwrap().read_exact(&mut [0; 10]).unwrap();
+    files.ask_next("/file");
+    for is_there in [true, false, true] {
+        let mut bytes = Vec::new();
+        let file = files.next_file().unwrap();
+        assert_eq!(file.is_ok_and(|file| file.read_to_end(&mut bytes).is_ok()), is_there);
+        assert!(bytes == noise(if is_there { 50_000 } else { 0 }));
+    }
+    assert!(files.next_file().is_none());
+    drop((files, client));
+    server.stop();
+}
+
+#[in_own_namespace]
 fn transfers_at_once_and_threads_have_sessions_of_their_own() {
     let (server, _folder, client) = site(&[]);
     let before = counters(server.key).requests;
