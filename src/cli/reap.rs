@@ -26,7 +26,8 @@ more. An orphan that is not yours to remove is no failure.";
 ///
 /// Judges every queue of the IPC namespace and removes those that dead mqfs clients and servers
 /// left behind. It never touches a queue whose owner may be alive or, without --foreign, a queue of
-/// another program. Only root can judge the queues of all users.
+/// another program. Only root can judge the queues of all users. Shared memory that a server's
+/// child left when it was killed is removed, too.
 #[derive(Debug, Parser)]
 #[command(name = "mqfs-reap", version, after_help = EXIT_STATUS)]
 pub(super) struct Opts {

@@ -15,7 +15,7 @@ use tracing::Level;
 use super::logging::{self, LogFormat};
 use super::remedy::explain_server;
 use super::signals::EndingSignals;
-use super::{KeyArgs, duration};
+use super::{KeyArgs, duration, size};
 use crate::server::{Config, PlainPolicy, Server};
 use crate::sys;
 use crate::wire::MAX_WINDOW;
@@ -63,10 +63,9 @@ pub(super) struct Opts {
     /// How often to remove the queues of dead clients
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     reap_interval: Duration,
-    /// Shared memory in KiB for each large file on its way; 0 for none
-    #[arg(long, value_name = "KIB", default_value = "2048")]
-    #[arg(value_parser = value_parser!(u32).range(..=MAX_WINDOW as i64 >> 10))]
-    window: u32,
+    /// Most shared memory for each large file on its way, at most 64M; 0: none
+    #[arg(long, value_name = "SIZE", default_value = "2M", value_parser = window)]
+    window: usize,
     /// Which plain requests to answer: those of other programs, which do not prove who sent them
     #[arg(long, value_name = "WHICH", default_value = "owner")]
     plain: Plain,
@@ -99,6 +98,11 @@ fn mode(text: &str) -> Result<Mode, String> {
     }
 }
 
+fn window(text: &str) -> Result<usize, String> {
+    let bytes = usize::try_from(size(text)?).ok().filter(|&bytes| bytes <= MAX_WINDOW);
+    bytes.ok_or_else(|| "more than 64M".to_owned())
+}
+
 impl Opts {
     fn config(&self) -> Result<Config> {
         Ok(Config {
@@ -110,7 +114,7 @@ impl Opts {
             stall_timeout: self.stall_timeout,
             idle_timeout: self.idle_timeout,
             drain_timeout: self.drain_timeout,
-            window: self.window as usize * 1024,
+            window: self.window,
             plain: match self.plain {
                 Plain::Never => PlainPolicy::Never,
                 Plain::Owner => PlainPolicy::Owner,

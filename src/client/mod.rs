@@ -7,8 +7,8 @@
 //! The way of a question: `transfer`, `walk` and `read_dir` plan it. The `pipeline` asks it
 //! ahead of the answers, in a `session` from the `pool` or in a new one: `requester` finds the
 //! server (`trusted_server`), prepares the queue (`reply_queue`) and sends the request. `inbox`
-//! receives, and the session tells the answers apart. `reply_watch` notices that a session is lost;
-//! the pipeline then asks again what is unanswered.
+//! receives, also from shared memory (`window`), and the session tells the answers apart.
+//! `reply_watch` notices that a session is lost; the pipeline then asks again what is unanswered.
 
 mod backoff;
 mod builder;

@@ -93,7 +93,8 @@ impl Writer {
         self.add(word::TRANSFER_NANOSECONDS, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Counts a file for which no window could be made. Returns how many there were before.
+    /// Counts a window that could not be made. Returns how many there were before. Without counters
+    /// it says 1: that these are missing was logged, and a child cannot know what others log.
     pub(crate) fn no_window(&self) -> u64 {
         self.word(word::NO_WINDOW).map_or(1, |word| word.fetch_add(1, Relaxed))
     }

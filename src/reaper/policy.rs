@@ -21,7 +21,7 @@ use super::verdict::Proof;
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Policy {
-    older_than: Option<Duration>,
+    pub(super) older_than: Option<Duration>,
     pub(super) uid: Option<Uid>,
     pub(super) foreign: bool,
 }

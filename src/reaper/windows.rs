@@ -3,6 +3,8 @@
 //! A child makes a segment, attaches it and removes it, in calls that follow each other at once
 //! (`server::send`). A process that is killed between them leaves it.
 
+use std::time::Duration;
+
 use sysv_ipc::{Error, SharedMemoryStatus, shared_memory_segments};
 
 use super::policy::Policy;
@@ -18,10 +20,16 @@ impl Policy {
         let observer = Observer::here();
         let left = shared_memory_segments()?
             .filter(|(_, status)| self.uid.is_none_or(|uid| uid == status.permissions.cuid))
+            .filter(|(_, status)| self.older_than.is_none_or(|least| age(status) >= Some(least)))
             .filter(|(_, status)| is_left(status, &observer));
         // It may be gone by now, or not be ours.
         Ok(left.filter(|(segment, _)| segment.remove().is_ok()).count())
     }
+}
+
+/// How long ago it was made or changed.
+fn age(status: &SharedMemoryStatus) -> Option<Duration> {
+    status.changed_at.elapsed().ok()
 }
 
 /// Whether a segment is a window that nobody but its maker has attached, and its maker is dead. A

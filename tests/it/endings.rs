@@ -136,6 +136,7 @@ fn wrong_options_are_refused_with_one_line() {
         ("mqfs-server", &["--mode", "0400"], "mode 0400"),
         ("mqfs-server", &["--mode", "9"], "not a mode"),
         ("mqfs-server", &["--max-children", "0"], "1..=65535"),
+        ("mqfs-server", &["--window", "65M"], "more than 64M"),
         ("mqfs-server", &["--key", "0"], "IPC_PRIVATE"),
         ("mqfs-server", &["--key-file", "/no/such/file"], "--key-file /no/such/file"),
         ("mqfs-server", &["--stall-timeout", "0s"], "more than zero"),

@@ -8,7 +8,7 @@ complete -c mqfs-server -l stall-timeout -d 'How long a child waits for a client
 complete -c mqfs-server -l idle-timeout -d 'How long a session waits for its client\'s next question' -r
 complete -c mqfs-server -l drain-timeout -d 'How long children may continue after the server stops' -r
 complete -c mqfs-server -l reap-interval -d 'How often to remove the queues of dead clients' -r
-complete -c mqfs-server -l window -d 'Shared memory in KiB for each large file on its way; 0 for none' -r
+complete -c mqfs-server -l window -d 'Most shared memory for each large file on its way, at most 64M; 0: none' -r
 complete -c mqfs-server -l plain -d 'Which plain requests to answer: those of other programs, which do not prove who sent them' -r -f -a "never\t'None'
 owner\t'All, if --mode lets only the owner send requests'
 any\t'All, although a sender can then name another user\'s queue'"

@@ -1,5 +1,7 @@
 //! Answers a question: opens what it names, and sends META, DATA, DATA, …, END.
 
+use nix::errno::Errno;
+
 use super::answer_writer::AnswerWriter;
 use super::failure::{SendFailure, Unanswerable};
 use super::open::Opened;
@@ -17,7 +19,18 @@ pub(crate) fn answer(
     sandbox: Option<&Sandbox>,
     writer: &mut AnswerWriter<'_>,
 ) -> Result<Trailer, SendFailure> {
-    let mut opened = Opened::new(export, caller, question, entered, writer)?;
+    let mut open = || Opened::new(export, caller, question, entered, writer);
+    let opened = match open() {
+        // A file that is moved out of the root meanwhile is not found (EXDEV), or Landlock does not
+        // let it be opened. Another one may be in its place by now.
+        Err(SendFailure::Unanswerable(why))
+            if matches!(why.errno, Errno::EACCES | Errno::EXDEV) =>
+        {
+            open()
+        }
+        outcome => outcome,
+    };
+    let mut opened = opened?;
     if let Some(sandbox) = sandbox {
         sandbox.seal().map_err(|errno| {
             Unanswerable::new("the server lacks resources to confine itself", errno)

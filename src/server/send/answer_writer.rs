@@ -218,7 +218,7 @@ impl<'a> AnswerWriter<'a> {
         if count > 0 {
             window.memory.for_each_copy(start..start + count, |bytes| checksum.update(bytes));
             let header = if self.session { FrameHeader::SIZE } else { 0 };
-            let text = window.turn(count, header);
+            let text = window.announce(count, header);
             self.outbox.count_bytes(count);
             self.part(FrameType::Window, &text)?;
             self.flush()?;

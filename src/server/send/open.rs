@@ -36,27 +36,8 @@ impl Opened {
     /// Opens what a question names. It may begin below the directory that was entered last, and may
     /// enter another.
     ///
-    /// A file that is moved out of the root meanwhile is not found (`EXDEV`), or Landlock does not let
-    /// it be opened. Then another one may be in its place, so it is looked up once more.
-    pub(crate) fn new(
-        export: &Export,
-        caller: &Confined,
-        question: &Question<'_>,
-        entered: &mut Entered,
-        writer: &mut AnswerWriter<'_>,
-    ) -> Result<Self, SendFailure> {
-        match Self::look_up(export, caller, question, entered, writer) {
-            Err(SendFailure::Unanswerable(why))
-                if matches!(why.errno, Errno::EACCES | Errno::EXDEV) =>
-            {
-                Self::look_up(export, caller, question, entered, writer)
-            }
-            outcome => outcome,
-        }
-    }
-
     /// A file system may hang, so answers that are ready leave before a path is looked up there.
-    fn look_up(
+    pub(crate) fn new(
         export: &Export,
         caller: &Confined,
         question: &Question<'_>,

@@ -1,5 +1,5 @@
 //! A window: shared memory through which the bytes of a large file go, while the queue carries only
-//! the turns.
+//! messages that say where they are.
 //!
 //! The queue's capacity is the flow control. Every message about the window is so long that only a
 //! certain number of them fit into the queue at once, *n*, whatever else is in it. So once such a
@@ -92,18 +92,18 @@ impl Window {
         Ok(Some(Self { memory, segment, slot_size, slots, next: 0, message_length }))
     }
 
-    /// What to fill next, if this many bytes are left. It is a part of them so small that the
-    /// client must have received a turn, and attached the segment, before all is sent: then this
-    /// process may give the window back at any time.
+    /// What to fill next, if this many bytes are left: a part of them so small that the client
+    /// must have received a message, and attached the segment, before all is sent. So this process
+    /// may give the window back as soon as that is done.
     pub(super) fn free_slot(&self, left: u64) -> Range<usize> {
         let start = self.next * self.slot_size;
         let part = usize::try_from(left / 8).unwrap_or(usize::MAX);
         start..start + part.max(Self::SMALLEST_SLOT).min(self.slot_size)
     }
 
-    /// The text that hands the first bytes of this slot to the client, in a message that also has
+    /// The text of the WINDOW that names the first bytes of this slot, for a message that also has
     /// a header of this size.
-    pub(super) fn turn(&mut self, length: usize, header: usize) -> Vec<u8> {
+    pub(super) fn announce(&mut self, length: usize, header: usize) -> Vec<u8> {
         let offset = (self.next * self.slot_size) as u32;
         self.next = (self.next + 1) % self.slots;
         let part = WindowPart { segment: self.segment, offset, length: length as u32 };

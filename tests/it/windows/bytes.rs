@@ -37,7 +37,7 @@ fn a_window_is_made_when_half_a_mebibyte_or_more_is_left_of_a_file() {
 #[in_own_namespace]
 fn files_of_any_size_arrive_whole() {
     // The last is too small for slots worth their messages.
-    for window in ["2048", "0", "65536", "100"] {
+    for window in ["2M", "0", "64M", "100K"] {
         let (server, folder) = serve_folder(&["--window", window]);
         let target = folder.path().join("target");
         for size in [0, 1, 8136, 8137, (1 << 19) - 1, 1 << 19, (3 << 20) + 1, 20 << 20] {
@@ -93,7 +93,7 @@ fn large_and_small_files_arrive_in_one_session() {
 
 #[as_root_in_own_namespace]
 fn without_shared_memory_files_go_through_the_queue() {
-    for (window, warnings) in [("2048", 1), ("0", 0)] {
+    for (window, warnings) in [("2M", 1), ("0", 0)] {
         let (_, folder, file) = serve_quietly(8 << 20, &[]);
         let server = Server::start(&["--window", window]);
         fs::write("/proc/sys/kernel/shmmni", "0").unwrap();
@@ -118,15 +118,15 @@ fn without_shared_memory_files_go_through_the_queue() {
 
 #[in_own_namespace]
 fn a_client_that_cannot_attach_asks_again_and_once_only() {
-    let (server, folder) = serve_folder(&["--window", "16384"]);
-    let file = vec![0; 64 << 20];
-    fs::File::create(folder.path().join("file")).unwrap().set_len(64 << 20).unwrap();
+    let (server, folder) = serve_folder(&["--window", "32M"]);
+    let file = vec![0; 128 << 20];
+    fs::File::create(folder.path().join("file")).unwrap().set_len(128 << 20).unwrap();
     let fetch = |paths: &[&str]| {
         let before = server.log().matches("outcome=").count();
         let client = server.client();
         let mut limited = Command::new("prlimit");
         // All that it may map, which is little more than the window.
-        limited.arg("--as=20000000").arg(client.get_program()).args(client.get_args());
+        limited.arg("--as=36000000").arg(client.get_program()).args(client.get_args());
         let bytes = run(limited.args(paths)).success();
         server.wait_until_idle();
         (bytes, server.log().matches("outcome=").count() - before)

@@ -53,6 +53,9 @@ fn whoever_is_killed_leaves_no_window() {
         }
         wait_until("its child has ended", || !child.lives());
         server.wait_until_idle();
+        if !is_new {
+            wait_until_gone(); // without a reaper
+        }
         reap(&[]).success();
         wait_until_gone();
         assert_eq!(reply_queues(), [], "{killed}");
@@ -91,6 +94,9 @@ fn windows_that_dead_children_left_are_removed() {
     in_dead_process(|| std::mem::forget(make(WINDOW_MODE).attach()));
     let others = [WINDOW_MODE, Mode::new(0o600)].map(make);
     assert_eq!(windows().len(), 4);
+    for keeps in [&["--older-than", "1h"][..], &["--dry-run"], &["--uid", "64999"]] {
+        assert_eq!((reap(keeps).stderr.as_str(), windows().len()), ("", 4), "{keeps:?}");
+    }
     let told = reap(&[]);
     assert_eq!(told.stderr, "mqfs-reap: removed 2 segments of shared memory as well\n");
     // One is used, and the maker of the other lives.

@@ -35,7 +35,7 @@ pub struct Opts {
 const FILE_SIZE: usize = 1 << 20;
 
 /// In KiB: together with a pipe, far less than the file.
-const WINDOW: &str = "384";
+const WINDOW: &str = "384K";
 
 #[derive(Debug)]
 struct Client {
