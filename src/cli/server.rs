@@ -144,15 +144,12 @@ fn run(opts: &Opts) -> Result<u8> {
     logging::init(opts.log_format, opts.level());
     let signals = EndingSignals::block(Some(Signal::SIGALRM))?;
     let server = Server::start(opts.config()?).map_err(|error| anyhow!(explain_server(&error)))?;
-    let (stopper, drain_timeout) = (server.stopper(), opts.drain_timeout);
-    signals.handle(move || {
-        stopper.stop();
-        notify_manager(&stopping(drain_timeout));
-    })?;
+    signals.stop(&server)?;
     // Ignore errors: nobody has to read the line.
     let _ = writeln!(io::stdout(), "mqfs-server: {server}");
     notify_manager(&[NotifyState::Ready, NotifyState::Status(&server.to_string())]);
-    server.run().map_err(|error| anyhow!(explain_server(&error)))?;
+    let stopping = || notify_manager(&stopping(opts.drain_timeout));
+    server.run_and_say(stopping).map_err(|error| anyhow!(explain_server(&error)))?;
     Ok(0)
 }
 

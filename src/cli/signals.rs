@@ -1,10 +1,12 @@
-//! Signals that end a program, handled on a thread where ordinary code may run.
+//! Signals that end a program. Except in a server, they are handled on a thread, where ordinary
+//! code may run.
 
 use std::thread;
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{SigSet, Signal};
 
+use crate::server::Server;
 use crate::sys::signals::{self, Blocked};
 
 /// Signals that people, service managers, limits and timers send, and whose default action kills.
@@ -35,6 +37,11 @@ impl EndingSignals {
         let ending: SigSet = ENDING.into_iter().filter(ends).collect();
         ending.thread_block().context("pthread_sigmask")?;
         Ok(Self(ending))
+    }
+
+    /// Lets the signals stop this server, without a thread.
+    pub(super) fn stop(&self, server: &Server) -> Result<()> {
+        Ok(server.stop_on(&self.0)?)
     }
 
     /// Runs `handler` once for each signal that comes, on a thread of its own. Signals are blocked

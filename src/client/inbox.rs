@@ -13,8 +13,8 @@ use super::window::Window;
 use crate::sys::AdaptiveSpin;
 use crate::wire::{Failure, FrameHeader, FrameType, MAX_REPLY, Malformed};
 
-/// Receives the messages of one reply queue. Outside a session, each part of the answer is a
-/// message; in a session, the DATA of all messages are a stream of frames.
+/// Receives the messages of one reply queue. The DATA of an mqfs server are together a stream of
+/// frames. Of a plain server, each part of the answer is a message.
 #[derive(Debug)]
 pub(super) struct Inbox {
     pub(super) queue: WatchedQueue,
@@ -83,7 +83,7 @@ impl Inbox {
     /// Waits for the next part of the answer to the question with this number. Of DATA, some bytes
     /// are there then; of other parts, all the text.
     pub(super) fn next(&mut self, question: u16) -> Result<FrameType, Error> {
-        if !self.window.is_empty() || !self.is_session() {
+        if !self.window.is_empty() || !self.queue.is_framed() {
             return self.fill();
         }
         while self.left == 0 {
@@ -99,20 +99,15 @@ impl Inbox {
                 let read = self.read_exact(&mut text);
                 self.text = text;
                 read?;
-                return self.open_window(header.frame_type);
+                // The bytes of a WINDOW are DATA.
+                return match header.frame_type {
+                    FrameType::Window => self.window.open(&self.text).map(|()| FrameType::Data),
+                    part => Ok(part),
+                };
             }
             self.left = header.length as usize;
         }
         self.fill()
-    }
-
-    /// If a WINDOW has arrived, its bytes are DATA.
-    fn open_window(&mut self, part: FrameType) -> Result<FrameType, Error> {
-        if part != FrameType::Window {
-            return Ok(part);
-        }
-        self.window.open(&self.text)?;
-        Ok(FrameType::Data)
     }
 
     /// Whether there are bytes of the current DATA.
@@ -127,7 +122,7 @@ impl Inbox {
 
     fn message_bytes(&self) -> &[u8] {
         let bytes = &self.buffer.text()[self.taken..];
-        if self.is_session() { &bytes[..self.left.min(bytes.len())] } else { bytes }
+        if self.queue.is_framed() { &bytes[..self.left.min(bytes.len())] } else { bytes }
     }
 
     pub(super) fn consume(&mut self, count: usize) {
@@ -178,15 +173,15 @@ impl Inbox {
         self.taken == self.buffer.text().len() && self.pending.is_none()
     }
 
-    /// Receives until there are bytes of DATA or, outside a session, another part.
+    /// Receives until there are bytes of DATA or, of a plain server, another part.
     fn fill(&mut self) -> Result<FrameType, Error> {
         while self.window.is_empty() && self.taken == self.buffer.text().len() {
             match self.pending.take() {
                 None => self.receive()?,
-                Some(Ok(_)) if self.is_session() => {
+                Some(Ok(_)) if self.queue.is_framed() => {
                     return Err(Error::corrupt("a message that is no part of the stream"));
                 }
-                Some(Ok(part)) => return self.open_window(part),
+                Some(Ok(part)) => return Ok(part),
                 Some(Err(error)) => return Err(error),
             }
         }
@@ -253,17 +248,16 @@ impl Inbox {
             self.saw_window = header.is_ok_and(|header| header.frame_type == FrameType::Window);
             return;
         }
-        self.saw_window = part == Ok(FrameType::Window);
         self.text.clear();
         self.text.extend_from_slice(&self.buffer.text()[at..]);
         self.buffer.truncate(at);
         self.pending = Some(match part {
             Ok(FrameType::Failure) => match self.failure() {
-                // In a session, it is the request that has failed.
-                error if self.is_session() || error.is_retryable() => Err(error),
+                // No frame: the request has failed, or the child.
+                error if self.queue.is_framed() || error.is_retryable() => Err(error),
                 _ => Ok(FrameType::Failure),
             },
-            Ok(FrameType::Farewell) => Err(Malformed::Type(number).into()),
+            Ok(FrameType::Meta | FrameType::Farewell | FrameType::Window) => Err(Malformed::Type(number).into()),
             part => part.map_err(Error::from),
         });
     }

@@ -32,10 +32,11 @@ pub(super) fn create(
     let lease = lease.transpose().map_err(Cause::NoRandom)?;
     let select = match &lease {
         None => Select::Any,
-        // Only an mqfs server knows sessions. There, our own questions are not for us.
-        Some(_) if in_session && server.marked => Select::UpTo(FrameType::Meta.mtype()),
+        // An mqfs server sends DATA that hold frames. Our own questions are not for us.
+        Some(_) if server.marked => Select::UpTo(FrameType::Data.mtype()),
         Some(_) => Select::Except(LEASE_TYPE),
     };
+    let select = (select, in_session && matches!(select, Select::UpTo(_)));
     let cookie = lease.map(|lease| lease.cookie);
     let mut tries = 1;
     loop {

@@ -64,6 +64,8 @@ struct Entry {
     server: TrustedServer,
     /// Every message but those of our own.
     select: Select,
+    /// Whether more questions than that of the request may follow.
+    session: bool,
     /// The lease's; None: there is no lease.
     cookie: Option<Cookie>,
     timeout: Duration,
@@ -117,7 +119,7 @@ impl Watch {
         &self,
         mode: Mode,
         server: &TrustedServer,
-        select: Select,
+        (select, session): (Select, bool),
         cookie: Option<Cookie>,
         timeout: Duration,
     ) -> Result<WatchedQueue, Error> {
@@ -131,6 +133,7 @@ impl Watch {
             queue: *queue,
             server: *server,
             select,
+            session,
             cookie,
             timeout,
             waiting_since: AtomicU64::new(0),
@@ -161,6 +164,11 @@ impl WatchedQueue {
 
     /// Whether more questions than that of the request may be sent into it.
     pub(super) fn is_session(&self) -> bool {
+        self.entry.session
+    }
+
+    /// Whether answers are frames: those of an mqfs server.
+    pub(super) fn is_framed(&self) -> bool {
         matches!(self.entry.select, Select::UpTo(_))
     }
 
@@ -313,8 +321,7 @@ impl Entry {
     /// Whether the queue was removed, and its id may be another queue's: a server ends an idle
     /// session in this way.
     fn is_lost(&self) -> bool {
-        let may_be_idle = matches!(self.select, Select::UpTo(_));
-        if !may_be_idle || !self.has_answered.load(Ordering::Acquire) {
+        if !self.session || !self.has_answered.load(Ordering::Acquire) {
             return false;
         }
         match (self.cookie, lease::peek(self.queue)) {
@@ -357,7 +364,7 @@ impl Entry {
         let status = self.queue.status().ok()?;
         // In a session, our own questions may be in it.
         let own = u64::from(self.select != Select::Any);
-        if status.messages > own && !matches!(self.select, Select::UpTo(_)) {
+        if status.messages > own && !self.session {
             return None;
         }
         if self.has_answered.load(Ordering::Acquire) {

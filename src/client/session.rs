@@ -193,7 +193,7 @@ impl Session {
                 self.end_answer();
                 Err(error)
             }
-            part if !self.has_begun && !self.inbox.is_session() => {
+            part if !self.has_begun && !self.inbox.queue.is_framed() => {
                 if part != FrameType::Data {
                     self.inbox.put_back(part);
                 }

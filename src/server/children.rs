@@ -1,6 +1,5 @@
 //! The children that are running: how many, for whom, and until when.
 
-use std::collections::HashMap;
 use std::os::unix::process::ExitStatusExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -21,6 +20,7 @@ use crate::sys::signals::Blocked;
 /// A child that runs.
 #[derive(Debug)]
 struct Child {
+    pid: Pid,
     /// The request that it answers. None: it removes orphaned queues.
     request: Option<Served>,
     started: Instant,
@@ -37,17 +37,17 @@ struct Served {
 }
 
 impl Child {
-    fn new(request: Option<Served>) -> Self {
-        Self { request, started: Instant::now(), makes_way: false }
+    fn new(pid: Pid, request: Option<Served>) -> Self {
+        Self { pid, request, started: Instant::now(), makes_way: false }
     }
 
     /// The state of a session.
     ///
     /// The kernel's record tells, since a caller may have taken its child over: if only the lease
     /// is in the queue, and the last who received was not the child, the client has received all.
-    fn state(&self, pid: Pid, reply: &ReplyTo) -> SessionState {
+    fn state(&self, reply: &ReplyTo) -> SessionState {
         let Ok(status) = reply.queue.status() else { return SessionState::Ending };
-        let is_idle = status.messages == 1 && status.last_receiver != Some(pid);
+        let is_idle = status.messages == 1 && status.last_receiver != Some(self.pid);
         match status.received_at.filter(|_| is_idle) {
             Some(since) => SessionState::Idle(since.elapsed().unwrap_or_default()),
             None => SessionState::Working(self.started.elapsed()),
@@ -67,7 +67,8 @@ enum SessionState {
 /// The children that run, as far as the server knows. Keeps their counters up to date.
 #[derive(Debug)]
 pub(super) struct Children {
-    running: HashMap<Pid, Child>,
+    /// In no order. A list that is searched: few pages are written to between two forks.
+    running: Vec<Child>,
     death_notices: ChildDeathNotices,
     /// How many died before their request was answered.
     died: u64,
@@ -87,7 +88,7 @@ impl Children {
     pub(super) fn new(config: &Config, counters: Rc<Writer>) -> Self {
         let limit = config.max_children();
         Self {
-            running: HashMap::with_capacity(limit + 1),
+            running: Vec::with_capacity(limit + 1),
             death_notices: ChildDeathNotices::default(),
             died: 0,
             limit,
@@ -100,24 +101,25 @@ impl Children {
     /// Adds a child that answers a request.
     pub(super) fn started(&mut self, pid: Pid, request: &Admitted<'_>) {
         let Admitted { caller, reply, session, .. } = *request;
-        self.running.insert(pid, Child::new(Some(Served { caller: caller.uid, reply, session })));
+        let request = Served { caller: caller.uid, reply, session };
+        self.running.push(Child::new(pid, Some(request)));
         self.count();
     }
 
     /// Adds the child that removes orphaned queues.
     pub(super) fn started_reaping(&mut self, pid: Pid) {
-        self.running.insert(pid, Child::new(None));
+        self.running.push(Child::new(pid, None));
     }
 
     /// How many children answer requests of this user.
     pub(super) fn answering(&self, caller: Uid) -> usize {
-        let requests = self.running.values().filter_map(|child| child.request);
+        let requests = self.running.iter().filter_map(|child| child.request);
         requests.filter(|request| request.caller == caller).count()
     }
 
     /// Whether a child removes orphaned queues.
     pub(super) fn are_reaping(&self) -> bool {
-        self.running.values().any(|child| child.request.is_none())
+        self.running.iter().any(|child| child.request.is_none())
     }
 
     /// Whether the limit of children that answer requests is reached.
@@ -132,21 +134,23 @@ impl Children {
 
     /// Forgets the children that ended, and tells the clients of those that failed.
     pub(super) fn reap_ended(&mut self) {
-        let ended = take_ended();
-        for child in &ended {
+        let mut any = false;
+        take_ended(|child| {
+            any = true;
             // None: not our child. Process 1 of a pid namespace adopts the children of others.
-            if let Some(Child { request, .. }) = self.running.remove(&child.pid) {
+            if let Some(at) = self.running.iter().position(|running| running.pid == child.pid) {
+                let Child { request, .. } = self.running.swap_remove(at);
                 self.note_end(child, request);
             }
-        }
-        if !ended.is_empty() {
+        });
+        if any {
             self.count();
         }
         self.count_idle();
         self.death_notices.retry();
     }
 
-    fn note_end(&mut self, child: &Ended, request: Option<Served>) {
+    fn note_end(&mut self, child: Ended, request: Option<Served>) {
         let pid = child.pid.as_raw();
         let died = match (child.status.code(), child.status.signal()) {
             (Some(0), _) => return,
@@ -180,7 +184,7 @@ impl Children {
             return;
         }
         self.last_idle_count = Some(Instant::now());
-        let states = self.sessions().map(|(pid, child, session)| child.state(pid, &session.reply));
+        let states = self.sessions().map(|(child, session)| child.state(&session.reply));
         let idle = states.filter(|state| matches!(state, SessionState::Idle(_))).count();
         self.counters.set_idle_sessions(idle);
     }
@@ -189,9 +193,9 @@ impl Children {
         self.running.len() - usize::from(self.are_reaping())
     }
 
-    fn sessions(&self) -> impl Iterator<Item = (Pid, &Child, Served)> {
-        self.running.iter().filter_map(|(&pid, child)| {
-            child.request.filter(|request| request.session).map(|session| (pid, child, session))
+    fn sessions(&self) -> impl Iterator<Item = (&Child, Served)> {
+        self.running.iter().filter_map(|child| {
+            child.request.filter(|request| request.session).map(|session| (child, session))
         })
     }
 
@@ -202,11 +206,11 @@ impl Children {
     pub(super) fn make_way(&mut self, user: Option<Uid>) -> bool {
         let next = self
             .sessions()
-            .filter(|(_, child, _)| !child.makes_way)
-            .filter(|(.., session)| user.is_none_or(|user| user == session.caller))
-            .max_by_key(|(pid, child, session)| child.state(*pid, &session.reply))
-            .map(|(pid, ..)| pid);
-        if let Some(child) = next.and_then(|pid| self.running.get_mut(&pid)) {
+            .filter(|(child, _)| !child.makes_way)
+            .filter(|(_, session)| user.is_none_or(|user| user == session.caller))
+            .max_by_key(|(child, session)| child.state(&session.reply))
+            .map(|(child, _)| child.pid);
+        for child in self.running.iter_mut().filter(|child| Some(child.pid) == next) {
             child.makes_way = true;
         }
         self.tell(|child| child.makes_way)
@@ -218,8 +222,8 @@ impl Children {
         let _held = Blocked::new(SigSet::from(Signal::SIGCHLD));
         self.reap_ended();
         let mut told = false;
-        for (pid, ..) in self.sessions().filter(|(_, child, _)| which(child)) {
-            told |= kill(pid, Some(MAKE_WAY)).is_ok();
+        for (child, _) in self.sessions().filter(|(child, _)| which(child)) {
+            told |= kill(child.pid, Some(MAKE_WAY)).is_ok();
         }
         told
     }
@@ -241,8 +245,8 @@ impl Children {
     /// Kills children that have been stopped for the stall timeout. They run as their callers, who
     /// may send them SIGSTOP: kill(2).
     fn kill_stopped(&self) {
-        for (&pid, child) in &self.running {
-            if child.started.elapsed() > self.stall_timeout && is_stopped(pid) {
+        for &Child { pid, started, .. } in &self.running {
+            if started.elapsed() > self.stall_timeout && is_stopped(pid) {
                 tracing::warn!(pid = pid.as_raw(), "ending a child that somebody stopped");
                 let _ = kill(pid, Some(Signal::SIGKILL));
             }
@@ -258,7 +262,7 @@ impl Children {
         }
         let children = self.running.len();
         tracing::warn!(children, "killing children: their time to finish is over");
-        for &pid in self.running.keys() {
+        for &Child { pid, .. } in &self.running {
             let _ = kill(pid, Some(Signal::SIGKILL));
         }
         // A child that waits for a disk does not react to SIGKILL.

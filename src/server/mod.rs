@@ -24,21 +24,23 @@ mod request_handler;
 mod resolve;
 mod send;
 mod session;
-mod stop;
 mod takeover;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::SigSet;
 use sysv_ipc::{MessageBuffer, MessageType, ReceiveError, Select};
 
 use crate::counters::{RefusalReason, Writer};
 use crate::escape::escape;
 use crate::reaper;
-use crate::sys::{self, child_exits, getpid, signals};
+use crate::ownership::procfs;
+use crate::sys::{self, StopRequest, child_exits, getpid, signals};
 use crate::wire::{MAX_REQUEST, Request};
 
 pub use config::{Config, PlainPolicy};
@@ -49,7 +51,7 @@ use children::Children;
 use confine::{GroupFinder, Sandbox};
 use request_handler::RequestHandler;
 use resolve::Export;
-use stop::StopRequest;
+use send::WriterMemory;
 use takeover::{RequestQueue, ServerLock, publish_counters};
 
 /// A server that holds its lock, has its request queue, and is ready to run.
@@ -100,6 +102,10 @@ pub struct Server {
     last_reaping: Option<Instant>,
     /// Whether the timer is set for the children, or for the next reaping. None: not set yet.
     alarm_for_children: Option<bool>,
+    /// When children last needed attention.
+    last_attention: Option<Instant>,
+    /// Whether this process has no other thread.
+    is_alone: bool,
     /// Keeps the server on its first thread (`!Send`): the restrictions hold for no other thread.
     not_send: PhantomData<*const ()>,
 }
@@ -159,6 +165,7 @@ impl Server {
                 window: config.window,
                 most_windows: config.most_windows(),
                 counters: Rc::clone(&counters),
+                memory: RefCell::new(Some(WriterMemory::new())),
             },
             counters,
             policy,
@@ -168,6 +175,8 @@ impl Server {
             stop,
             last_reaping: None,
             alarm_for_children: None,
+            last_attention: None,
+            is_alone: false,
             not_send: PhantomData,
         })
     }
@@ -177,18 +186,31 @@ impl Server {
         Stopper(Arc::clone(&self.stop))
     }
 
+    /// Lets these signals, which the caller has blocked, stop this server: a second one ends its
+    /// children at once. No other server of this process can be stopped so.
+    pub(crate) fn stop_on(&self, signals: &SigSet) -> Result<(), Error> {
+        self.stop.stop_on(signals).map_err(Error::os("sigaction"))
+    }
+
     /// Serves until it is asked to stop, then lets its children finish.
     ///
     /// # Errors
     /// Somebody removed the request queue, and it cannot be made again; or a system call failed.
-    pub fn run(mut self) -> Result<(), Error> {
+    pub fn run(self) -> Result<(), Error> {
+        self.run_and_say(|| ())
+    }
+
+    /// As [`run`](Self::run). Calls `stopping` before it waits for its children.
+    pub(crate) fn run_and_say(mut self, stopping: impl FnOnce()) -> Result<(), Error> {
         self.stop.will_wake_this_thread();
+        self.is_alone = procfs::Stat::read("self").is_ok_and(|stat| stat.threads == 1);
         // One byte more than the longest valid request, so that longer ones are noticed.
         let mut message = MessageBuffer::with_capacity(MAX_REQUEST + 1);
         let outcome = self.serve(&mut message);
         self.stop.remove_queue();
         self.counters.withdraw();
         drop(self.lock); // the next server need not wait for our children
+        stopping();
         self.children.drain(self.config.drain_timeout, || self.stop.is_urgent());
         outcome
     }
@@ -213,8 +235,15 @@ impl Server {
     }
 
     /// Sets the timer that interrupts the wait for a request. An idle server sleeps until it reaps.
+    ///
+    /// Two calls of setitimer for every request would cost more than the alarm that comes in vain
+    /// after the last request.
     fn set_alarm(&mut self) -> Result<(), Error> {
-        let for_children = self.children.need_attention();
+        if self.children.need_attention() {
+            self.last_attention = Some(Instant::now());
+        }
+        let recent = |last: Instant| last.elapsed() < Children::ROUND;
+        let for_children = self.last_attention.is_some_and(recent);
         if self.alarm_for_children.replace(for_children) == Some(for_children) {
             return Ok(());
         }
@@ -315,7 +344,9 @@ impl Server {
             self.children.make_way(Some(caller));
             return Err(admitted.refuse(RefusalReason::UserBusy, Some(format!("uid {caller}"))));
         }
-        let pid = sys::fork_child(|| self.handler.run(&admitted, received))
+        let run = || self.handler.run(&admitted, received);
+        let forked = if self.is_alone { sys::fork_quickly(run) } else { sys::fork_child(run) };
+        let pid = forked
             .map_err(|errno| admitted.refuse(RefusalReason::ForkFailed, Some(errno.to_string())))?;
         self.children.started(pid, &admitted);
         Ok(())

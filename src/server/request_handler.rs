@@ -1,6 +1,7 @@
 //! The life of a child: become the caller, answer one question or those of a session, and log one
 //! line.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::fmt;
 use std::path::Path;
@@ -9,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use sysv_ipc::Pid;
+use tracing::Level;
 
 use super::admission::Admitted;
 use super::confine::{CallerGroups, Confined, GroupFinder, Sandbox, UnknownGroups, become_caller};
 use super::loggable::loggable;
 use super::resolve::Export;
 use super::send::{
-    AnswerWriter, Outbox, SendFailure, Unanswerable, Undelivered, WindowPolicy, answer,
+    AnswerWriter, Outbox, SendFailure, Unanswerable, Undelivered, WindowPolicy, WriterMemory, answer,
 };
 use super::session::{MAKE_WAY, Session, SessionEnd};
 use crate::counters::Writer;
@@ -36,6 +38,8 @@ pub(super) struct RequestHandler {
     pub(super) window: usize,
     pub(super) most_windows: usize,
     pub(super) counters: Rc<Writer>,
+    /// Every child takes its copy.
+    pub(super) memory: RefCell<Option<WriterMemory>>,
 }
 
 /// The exit status of a child that gave up on a client that may still be alive. The parent tells
@@ -58,7 +62,8 @@ impl RequestHandler {
         let client = request.caller.uid;
         let policy = WindowPolicy { size: self.window, client, count: self.most_windows };
         let windows = request.windows.then_some(policy);
-        let writer = AnswerWriter::new(outbox, request.session, windows);
+        let memory = self.memory.take().unwrap_or_else(WriterMemory::new);
+        let writer = AnswerWriter::new(outbox, windows, memory);
         let groups = self.groups.find(request);
         let unknown_groups = groups.as_ref().and_then(|groups| groups.unknown);
         let mut answering = Answering { handler: self, request, received, unknown_groups, writer };
@@ -74,9 +79,9 @@ impl RequestHandler {
                     sandbox,
                     writer,
                 );
-                answering.finish(&outcome)
+                answering.finish(outcome)
             }
-            Err(failure) => answering.finish(&Err(failure)),
+            Err(failure) => answering.refuse(failure),
         };
         exit_now(match undelivered {
             None | Some(Undelivered::Gone | Undelivered::Dead(_)) => 0,
@@ -108,7 +113,7 @@ impl Answering<'_> {
             .and_then(|()| signals::send_when_parent_dies(MAKE_WAY, handler.server))
         {
             let why = Unanswerable::new("the server cannot begin a session", errno);
-            return self.finish(&Err(why.into()));
+            return self.refuse(why.into());
         }
         handler.export.keep_own_descriptors();
         let (export, counters) = (&handler.export, &*handler.counters);
@@ -123,12 +128,32 @@ impl Answering<'_> {
         undelivered
     }
 
-    /// Tells the client if its only question cannot be answered, and logs and counts how it ended.
-    fn finish(&mut self, outcome: &Result<Trailer, SendFailure>) -> Option<Undelivered> {
-        if let Err(SendFailure::Unanswerable(why)) = outcome {
-            // If this fails, the log still has the reason.
+    /// Tells the client if its only question cannot be answered, and sends what is left of the
+    /// answer.
+    fn finish(&mut self, outcome: Result<Trailer, SendFailure>) -> Option<Undelivered> {
+        let outcome = match outcome {
+            Ok(trailer) => self.writer.flush().map(|()| trailer).map_err(SendFailure::from),
+            Err(SendFailure::Unanswerable(why)) => {
+                // If this fails, the log still has the reason.
+                let _ = self.writer.failure(&why).and_then(|()| self.writer.flush());
+                Err(SendFailure::Unanswerable(why))
+            }
+            undelivered => undelivered,
+        };
+        self.conclude(outcome)
+    }
+
+    /// Tells the client that its request failed before its question, by a message of its own: then
+    /// a client of a session expects nothing more.
+    fn refuse(&mut self, failure: SendFailure) -> Option<Undelivered> {
+        if let SendFailure::Unanswerable(why) = &failure {
             let _ = self.writer.outbox.send(&self.request.reply.failure(&why.text, why.errno));
         }
+        self.conclude(Err(failure))
+    }
+
+    /// Logs and counts how the only question ended.
+    fn conclude(&mut self, outcome: Result<Trailer, SendFailure>) -> Option<Undelivered> {
         // Count after the last message: the first access to the counters is a page fault.
         self.writer.outbox.count_sent();
         let (counters, path) = (&self.handler.counters, Some(self.request.question.path));
@@ -136,7 +161,7 @@ impl Answering<'_> {
         match outcome {
             Ok(Trailer { changed, .. }) => {
                 counters.completed(self.received.elapsed());
-                let outcome = if *changed { "sent, but the file changed" } else { "sent" };
+                let outcome = if changed { "sent, but the file changed" } else { "sent" };
                 self.log(path, None, outcome);
                 None
             }
@@ -146,9 +171,9 @@ impl Answering<'_> {
                 None
             }
             Err(SendFailure::Undelivered(why)) => {
-                self.count_undelivered(*why);
+                self.count_undelivered(why);
                 self.log(path, None, why);
-                Some(*why)
+                Some(why)
             }
         }
     }
@@ -163,6 +188,9 @@ impl Answering<'_> {
     /// Logs the line: with the path of the only question, or with the numbers of a session's
     /// questions and failures.
     fn log(&self, path: Option<&Path>, session: Option<(u64, u64)>, outcome: impl fmt::Display) {
+        if !tracing::enabled!(Level::INFO) {
+            return; // even what the line would say costs page faults
+        }
         let uid = self.request.caller.uid.as_raw();
         let unknown_groups = self.unknown_groups.map(|why| why.to_string());
         let queue = self.request.reply.queue.id().get();

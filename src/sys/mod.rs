@@ -8,6 +8,7 @@ mod fork;
 mod local_time;
 pub mod nonblocking_write;
 pub mod signals;
+mod stop_request;
 
 use std::io;
 
@@ -16,8 +17,9 @@ use nix::sys::signal::Signal;
 use sysv_ipc::{Pid, Uid};
 
 pub use adaptive_spin::AdaptiveSpin;
-pub use fork::{exit_now, fork_child, keep_heap_at_hand, share_one_arena};
+pub use fork::{exit_now, fork_child, fork_quickly, keep_heap_at_hand, share_one_arena};
 pub use local_time::local_time;
+pub(crate) use stop_request::StopRequest;
 
 /// The effective uid of this process.
 pub fn geteuid() -> Uid {

@@ -1,4 +1,4 @@
-//! Frames: in a session, the DATA of all answers together are one stream of these.
+//! Frames: the DATA of an mqfs server are together one stream of these.
 
 use libc::c_long;
 use sysv_ipc::MessageType;
@@ -6,7 +6,7 @@ use sysv_ipc::MessageType;
 use super::bytes::{Malformed, Reader};
 use super::reply::MAX_REPLY;
 
-/// What a frame holds. Outside a session, what a message holds: then it is the message's type.
+/// What a frame holds. Of a plain server, what a message holds: then it is the message's type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameType {
     /// The question cannot be answered, or not to the end: [`Failure`](super::Failure).
@@ -15,13 +15,14 @@ pub enum FrameType {
     Data = 2,
     /// The answer has ended: [`Trailer`](super::Trailer). That of a plain server has no text.
     End = 3,
-    /// What the file is, before its bytes: [`Entry`](super::Entry). A plain server sends none.
+    /// What the file is, before its bytes: [`Entry`](super::Entry). This and the following are only
+    /// frames.
     Meta = 4,
     /// The child will answer no more questions. The text is the number of those that it answered:
-    /// see [`encode_farewell`]. Only a frame.
+    /// see [`encode_farewell`].
     Farewell = 5,
-    /// Bytes of the file, in shared memory: [`WindowPart`](super::WindowPart). In a session, it is
-    /// a message of its own.
+    /// Bytes of the file, in shared memory: [`WindowPart`](super::WindowPart). It is a message of
+    /// its own.
     Window = 6,
 }
 

@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use mqfs::ownership::lease;
-use mqfs::wire::{Failure, FrameType, LEASE_TYPE, REPLY_QUEUE_MODE};
+use mqfs::wire::{Failure, FrameHeader, FrameType, LEASE_TYPE, REPLY_QUEUE_MODE};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::waitpid;
@@ -116,10 +116,17 @@ impl Sender {
         let mut answer = MessageBuffer::with_capacity(65_536);
         let which = Select::UpTo(FrameType::Meta.mtype());
         wait_until("an answer", || self.queue.try_receive(&mut answer, which).is_ok());
-        match answer.mtype() == FrameType::Failure.mtype() {
-            true => Err(String::from_utf8(Failure::decode(answer.text()).text).unwrap()),
-            false => Ok(()),
-        }
+        let failure = match answer.mtype() == FrameType::Failure.mtype() {
+            true => answer.text(), // the request failed
+            false => {
+                let (header, text) = answer.text().split_at(FrameHeader::SIZE);
+                match FrameHeader::decode(header).unwrap().frame_type {
+                    FrameType::Failure => text,
+                    _ => return Ok(()),
+                }
+            }
+        };
+        Err(String::from_utf8(Failure::decode(failure).text).unwrap())
     }
 
     /// Ends the process, and waits for its end.

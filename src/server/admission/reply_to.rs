@@ -3,10 +3,10 @@
 use std::time::SystemTime;
 
 use nix::errno::Errno;
-use sysv_ipc::{MessageBuffer, Queue, QueueStatus, SendError, Uid};
+use sysv_ipc::{MessageBuffer, Queue, QueueLimits, QueueStatus, SendError, Uid};
 
 use crate::ownership::lease::{self, Head};
-use crate::wire::{Cookie, Failure, FrameType, Lease};
+use crate::wire::{Cookie, Failure, FrameType, Lease, MAX_PLAIN_REPLY};
 
 /// The reply queue of an admitted request.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +14,8 @@ pub(crate) struct ReplyTo {
     pub(crate) queue: Queue,
     /// The most bytes of `mtext` that the queue can hold.
     pub(crate) max_bytes: usize,
+    /// The most bytes of `mtext` that a message can have.
+    pub(crate) msgmax: usize,
     pub(crate) dialect: Dialect,
     /// The queue's creator and the time of its last change, at the admission.
     admitted: (Uid, SystemTime),
@@ -31,7 +33,8 @@ impl ReplyTo {
     pub(crate) fn new(queue: Queue, status: &QueueStatus, dialect: Dialect) -> Self {
         let admitted = (status.permissions.cuid, status.changed_at);
         let max_bytes = usize::try_from(status.max_bytes).unwrap_or(usize::MAX);
-        Self { queue, max_bytes, dialect, admitted }
+        let msgmax = QueueLimits::current().map_or(MAX_PLAIN_REPLY, |limits| limits.msgmax);
+        Self { queue, max_bytes, msgmax, dialect, admitted }
     }
 
     /// Whether the queue exists and still belongs to the client. Its id may have been given to

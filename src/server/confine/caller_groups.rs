@@ -3,9 +3,7 @@
 //! A group database would return groups that the process has dropped, and the queue's record
 //! (`cgid`) outlives a group that was revoked.
 
-use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::time::{Duration, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
@@ -110,15 +108,12 @@ impl GroupFinder {
         if !self.proc_is_ours {
             return Err(UnknownGroups::ForeignProc);
         }
-        // Once the process has ended, nothing below its folder can be read, even if another process
-        // has its pid by then.
-        let folder = File::open(format!("/proc/{sender}"))?;
-        let process = format!("self/fd/{}", folder.as_raw_fd());
-        if started(&process)? > latest_boot_time(sent_at)? {
+        let process = procfs::Folder::open(sender)?;
+        if started(&process.stat()?) > latest_boot_time(sent_at)? {
             return Err(UnknownGroups::SenderGone); // its pid was reused
         }
         // Real, effective, saved and file system ids: proc_pid_status(5).
-        let status = fs::read(format!("/proc/{process}/status"))?;
+        let status = process.status()?;
         if numbers::<u32>(&status, "Uid:") != [caller.uid.as_raw(); 4] {
             return Err(UnknownGroups::OtherUids);
         }
@@ -136,11 +131,10 @@ impl GroupFinder {
 }
 
 /// The time from boot to the start of a process, rounded down.
-fn started(process: &str) -> io::Result<Duration> {
+fn started(process: &Stat) -> Duration {
     /// `USER_HZ` of every architecture that Rust supports: time(7).
     const TICKS_PER_SECOND: u64 = 100;
-    let ticks = Stat::read(process)?.start_time;
-    Ok(Duration::from_millis(1000 / TICKS_PER_SECOND * ticks))
+    Duration::from_millis(1000 / TICKS_PER_SECOND * process.start_time)
 }
 
 /// The latest time since boot at which the kernel can have noted this time in a queue's status.

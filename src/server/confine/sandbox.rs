@@ -64,7 +64,8 @@ impl Sandbox {
     /// # Errors
     /// `EMFILE`, `ENFILE`, `ENOMEM`: a resource is short at the moment.
     pub(crate) fn seal(&self) -> Result<(), Errno> {
-        match self.sealed.take().map(RulesetCreated::restrict_self) {
+        let enter = |sealed: RulesetCreated| sealed.no_new_privs(false).restrict_self(); // set before
+        match self.sealed.take().map(enter) {
             Some(Err(error)) => do_without("a child is not sealed", error),
             _ => Ok(()),
         }

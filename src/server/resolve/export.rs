@@ -3,7 +3,6 @@
 use std::cell::OnceCell;
 use std::ffi::CStr;
 use std::fs::File;
-use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -73,8 +72,7 @@ impl Export {
 
     /// Opens this very file, whatever its path leads to by now: proc_pid_fd(5).
     fn open(&self, file: BorrowedFd<'_>, flags: OFlag) -> Result<OwnedFd, Errno> {
-        let mut path = [0; 32];
-        let _ = write!(&mut path[..], "{OWN_DESCRIPTORS}/{}\0", file.as_raw_fd());
+        let path = own_descriptor(file.as_raw_fd().unsigned_abs());
         let (directory, path) = match self.own_descriptors.get() {
             Some(directory) => (directory.as_fd(), &path[OWN_DESCRIPTORS.len() + 1..]),
             None => (AT_FDCWD, &path[..]),
@@ -125,6 +123,20 @@ impl Export {
             }
         }
     }
+}
+
+/// `/proc/self/fd/NUMBER` and NULs. Not by `write!`, whose code costs a child four page faults.
+fn own_descriptor(number: u32) -> [u8; 32] {
+    let mut path = [0; 32];
+    path[..OWN_DESCRIPTORS.len()].copy_from_slice(OWN_DESCRIPTORS.as_bytes());
+    path[OWN_DESCRIPTORS.len()] = b'/';
+    let mut at = OWN_DESCRIPTORS.len() + 1 + number.checked_ilog10().unwrap_or(0) as usize;
+    let mut rest = number;
+    while path[at] == 0 {
+        path[at] = b'0' + (rest % 10) as u8;
+        (at, rest) = (at - 1, rest / 10);
+    }
+    path
 }
 
 impl AsFd for Export {

@@ -1,4 +1,4 @@
-//! Writes answers as the client wants them: as messages or, in a session, as frames.
+//! Writes answers as the client wants them: as frames or, for a plain client, as messages.
 
 use std::time::{Duration, Instant};
 
@@ -16,15 +16,14 @@ const DATA: MessageType = FrameType::Data.mtype();
 
 /// Writes answers to one client.
 ///
-/// Outside a session each part of an answer is a message of its type. In a session the parts are
-/// frames, one after the other in a stream, and the messages are pieces of the stream.
+/// The parts of answers are frames, one after the other in a stream, and the messages are pieces of
+/// the stream. A plain client gets each part as a message of its type.
 #[derive(Debug)]
 pub(crate) struct AnswerWriter<'a> {
     pub(crate) outbox: Outbox<'a>,
-    session: bool,
-    /// In a session, the number of the question that is answered.
+    /// The number of the question that is answered.
     question: u16,
-    /// In a session, the stream; otherwise, bytes of the file.
+    /// The stream; for a plain client, bytes of the file.
     buffer: MessageBuffer,
     /// How many bytes of the stream in the buffer were sent.
     flushed: usize,
@@ -35,6 +34,21 @@ pub(crate) struct AnswerWriter<'a> {
     /// None: the client cannot use one, or none can be made.
     window_policy: Option<WindowPolicy>,
     window: Option<Window>,
+}
+
+/// Memory that a child writes to. The parent makes it and touches none of it, so it costs a child
+/// neither a call of malloc nor a copy of a page.
+#[derive(Debug)]
+pub(crate) struct WriterMemory {
+    text: Vec<u8>,
+    buffer: MessageBuffer,
+}
+
+impl WriterMemory {
+    pub(crate) fn new() -> Self {
+        let text = Vec::with_capacity(512);
+        Self { text, buffer: MessageBuffer::with_capacity(2 * AnswerWriter::LONGEST) }
+    }
 }
 
 impl<'a> AnswerWriter<'a> {
@@ -51,26 +65,26 @@ impl<'a> AnswerWriter<'a> {
     /// A window is made for this many bytes. With fewer, making it costs more than it saves.
     const LEAST_FOR_WINDOW: u64 = 512 << 10;
 
-    /// In a session, how long an answer may wait for more that leaves in the same message.
+    /// How long an answer may wait for more that leaves in the same message.
     const LONGEST_WAIT: Duration = Duration::from_millis(1);
 
     pub(crate) fn new(
         outbox: Outbox<'a>,
-        session: bool,
         window_policy: Option<WindowPolicy>,
+        memory: WriterMemory,
     ) -> Self {
-        // Small answers leave the rest of a larger buffer untouched, but malloc may clear it.
+        let WriterMemory { text, mut buffer } = memory;
         let least = outbox.chunk + Self::LONGEST;
-        let chunks = if session { least.div_ceil(outbox.chunk) } else { 0 };
-        let buffer = MessageBuffer::with_capacity(chunks * outbox.chunk);
+        if buffer.capacity() < least {
+            buffer = MessageBuffer::with_capacity(least);
+        }
         Self {
             outbox,
-            session,
             question: 0,
             buffer,
             flushed: 0,
             empty_at: Instant::now(),
-            text: Vec::new(),
+            text,
             window_policy,
             window: None,
         }
@@ -119,9 +133,9 @@ impl<'a> AnswerWriter<'a> {
     }
 
     fn part(&mut self, frame_type: FrameType, text: &[u8]) -> Result<(), Undelivered> {
-        match self.session {
-            true => self.frame(frame_type, text),
-            false => self.outbox.send(&MessageBuffer::with_text(frame_type.mtype(), text)),
+        match self.is_plain() {
+            false => self.frame(frame_type, text),
+            true => self.outbox.send(&MessageBuffer::with_text(frame_type.mtype(), text)),
         }
     }
 
@@ -151,11 +165,10 @@ impl<'a> AnswerWriter<'a> {
         let most = at_most(source.left(), self.most_at_once(source));
         if most > self.buffer.capacity() {
             self.flush()?;
-            // A request's only file may be small, and each page of the buffer costs a page fault.
-            self.buffer = MessageBuffer::with_capacity(if self.session { batch } else { most });
+            self.buffer = MessageBuffer::with_capacity(batch);
         }
         self.make_room(Self::WORTHWHILE);
-        let header = if self.session { FrameHeader::SIZE } else { 0 };
+        let header = if self.is_plain() { 0 } else { FrameHeader::SIZE };
         let (mut count, question) = (0, self.question);
         self.buffer.append_with(|room| {
             let (header, text) = room.split_at_mut(header);
@@ -168,10 +181,10 @@ impl<'a> AnswerWriter<'a> {
             Ok::<_, Unanswerable>(if count > 0 { header.len() + count } else { 0 })
         })?;
         self.outbox.count_bytes(count);
-        if self.session {
-            self.send_full()?
-        } else {
+        if self.is_plain() {
             self.flush()?
+        } else {
+            self.send_full()?
         }
         Ok(count)
     }
@@ -201,6 +214,7 @@ impl<'a> AnswerWriter<'a> {
 
     /// As [`data`](Self::data), in shared memory, if so many bytes are left. None: there is no
     /// window.
+    #[inline(never)] // with its buffers, every answer would touch further pages of the stack
     fn data_in_window(
         &mut self,
         source: &mut dyn Source,
@@ -217,8 +231,7 @@ impl<'a> AnswerWriter<'a> {
         let count = source.fill_shared(&window.memory, slot)?;
         if count > 0 {
             window.memory.for_each_copy(start..start + count, |bytes| checksum.update(bytes));
-            let header = if self.session { FrameHeader::SIZE } else { 0 };
-            let text = window.announce(count, header);
+            let text = window.announce(count);
             self.outbox.count_bytes(count);
             self.part(FrameType::Window, &text)?;
             self.flush()?;

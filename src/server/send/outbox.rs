@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use sysv_ipc::{Message, MessageBuffer, QueueLimits, QueueSettings, SendError};
+use sysv_ipc::{Message, MessageBuffer, QueueSettings, SendError};
 
 use crate::counters::Writer;
 use crate::ownership::liveness::{Dead, Life, Observer};
@@ -67,8 +67,8 @@ impl<'a> Outbox<'a> {
         Self {
             reply: request.reply,
             stall_timeout,
-            // A piece of a session's stream must begin at a multiple of this.
-            chunk: if request.session { aligned(chunk) } else { chunk },
+            // A piece of the stream must begin at a multiple of this.
+            chunk: aligned(chunk),
             spin: AdaptiveSpin::default(),
             ticking: false,
             last_sent: received,
@@ -207,8 +207,7 @@ fn aligned(chunk: usize) -> usize {
 }
 
 fn chunk_for(reply: &ReplyTo) -> usize {
-    let msgmax = QueueLimits::current().map_or(MAX_PLAIN_REPLY, |limits| limits.msgmax);
-    let queue = reply.max_bytes;
+    let (queue, msgmax) = (reply.max_bytes, reply.msgmax);
     match reply.dialect {
         Dialect::Plain => chunk(queue, msgmax.min(MAX_PLAIN_REPLY)),
         Dialect::Extended(_) => chunk(queue.saturating_sub(Lease::SIZE), msgmax.min(MAX_REPLY)),

@@ -101,14 +101,13 @@ impl Window {
         start..start + part.max(Self::SMALLEST_SLOT).min(self.slot_size)
     }
 
-    /// The text of the WINDOW that names the first bytes of this slot, for a message that also has
-    /// a header of this size.
-    pub(super) fn announce(&mut self, length: usize, header: usize) -> Vec<u8> {
+    /// The text of the WINDOW that names the first bytes of this slot.
+    pub(super) fn announce(&mut self, length: usize) -> Vec<u8> {
         let offset = (self.next * self.slot_size) as u32;
         self.next = (self.next + 1) % self.slots;
         let part = WindowPart { segment: self.segment, offset, length: length as u32 };
         let mut text = part.encode().to_vec();
-        text.resize(self.message_length - header, 0);
+        text.resize(self.message_length - FrameHeader::SIZE, 0);
         text
     }
 }

@@ -8,7 +8,7 @@ use sysv_ipc::{Key, Mode, Queue};
 use super::{Attempt, removed, take_over, unless_gone};
 use crate::ownership::liveness;
 use crate::server::error::Error;
-use crate::server::stop::StopRequest;
+use crate::sys::StopRequest;
 use crate::wire::{MARK, is_request_queue_mode};
 
 /// The request queue of a server that holds the server lock. Dropping it removes the queue.

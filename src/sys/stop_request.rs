@@ -1,18 +1,19 @@
-//! The request to stop, which a server shares with other threads and signal handlers' threads.
+//! The request to stop, which a server shares with signal handlers and other threads.
 
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicI32, AtomicU32};
+use std::sync::{Arc, OnceLock};
 
+use nix::errno::Errno;
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SaFlags, SigSet, Signal};
 use sysv_ipc::{Key, ProcessMark, Queue, QueueId};
 
-use crate::sys::geteuid;
+use super::{geteuid, signals};
 
 /// How often somebody asked the server to stop, and what a stop removes and wakes.
 #[derive(Debug)]
-pub(super) struct StopRequest {
+pub(crate) struct StopRequest {
     key: Key,
     server: ProcessMark,
     times: AtomicU32,
@@ -24,7 +25,7 @@ impl StopRequest {
     /// No queue has a negative id.
     const NO_QUEUE: i32 = -1;
 
-    pub(super) fn new(key: Key) -> Self {
+    pub(crate) fn new(key: Key) -> Self {
         Self {
             key,
             server: ProcessMark::current(),
@@ -35,7 +36,7 @@ impl StopRequest {
     }
 
     /// Asks the server to stop: removes its queue, and wakes its thread from a wait for children.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.times.fetch_add(1, SeqCst);
         self.remove_queue();
         if let Some(&thread) = self.thread.get() {
@@ -43,22 +44,42 @@ impl StopRequest {
         }
     }
 
-    pub(super) fn is_stopping(&self) -> bool {
+    /// Lets these signals, which the caller has blocked, stop the server. No thread waits for them:
+    /// with a second thread, every fork would take a tenth longer.
+    pub(crate) fn stop_on(self: &Arc<Self>, signals: &SigSet) -> Result<(), Errno> {
+        static SERVER: OnceLock<Arc<StopRequest>> = OnceLock::new();
+        extern "C" fn stop(_: libc::c_int) {
+            let errno = Errno::last();
+            if let Some(request) = SERVER.get() {
+                request.stop();
+            }
+            errno.set();
+        }
+        SERVER.get_or_init(|| Arc::clone(self));
+        for signal in signals {
+            // SAFETY: the handler uses atomics, msgctl and pthread_kill, which take no lock and no
+            // memory, and it preserves errno: signal-safety(7).
+            unsafe { signals::on(signal, SaFlags::SA_RESTART, stop) }?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
         self.times.load(SeqCst) > 0
     }
 
     /// Whether somebody asked more than once. Then children must not finish their work.
-    pub(super) fn is_urgent(&self) -> bool {
+    pub(crate) fn is_urgent(&self) -> bool {
         self.times.load(SeqCst) > 1
     }
 
     /// Makes the calling thread the one that a stop wakes.
-    pub(super) fn will_wake_this_thread(&self) {
+    pub(crate) fn will_wake_this_thread(&self) {
         self.thread.get_or_init(pthread_self);
     }
 
     /// Makes this the queue that a stop removes. After a stop, removes it at once.
-    pub(super) fn will_remove(&self, queue: Queue) {
+    pub(crate) fn will_remove(&self, queue: Queue) {
         self.queue.store(queue.id().get(), SeqCst);
         if self.is_stopping() {
             self.remove_queue();
@@ -67,7 +88,7 @@ impl StopRequest {
 
     /// Removes the queue, which ends a wait in msgrcv with `EIDRM`. Removes it only once, because
     /// the id may then be given to another queue.
-    pub(super) fn remove_queue(&self) {
+    pub(crate) fn remove_queue(&self) {
         let id = self.queue.swap(Self::NO_QUEUE, SeqCst);
         let queue = Queue::from_id(QueueId::new(id));
         if id != Self::NO_QUEUE && self.server.is_current() && self.is_ours(queue) {
@@ -76,7 +97,7 @@ impl StopRequest {
     }
 
     /// Whether the queue exists and is the one that we made, not a later one with its id.
-    pub(super) fn is_ours(&self, queue: Queue) -> bool {
+    pub(crate) fn is_ours(&self, queue: Queue) -> bool {
         queue.status().is_ok_and(|status| {
             status.permissions.key == self.key && status.permissions.cuid == geteuid()
         })
