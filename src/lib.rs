@@ -43,7 +43,8 @@
 //!
 //! Any user can create a queue under any key. So a client trusts only servers of root, of its own
 //! user, and of one more user that you [name](ClientBuilder::server_uid). It sends nothing to any
-//! other server, not even a path.
+//! other server, not even a path. In a user namespace root may have no number. There the client
+//! asks every server without one, and the kernel lets only root and the client's user answer.
 //!
 //! # Sessions
 //!

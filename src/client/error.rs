@@ -98,9 +98,9 @@ pub(super) enum Cause {
     Failed { text: String, errno: Option<Errno> },
     #[error("timed out: nothing came for {0:?}")]
     TimedOut(Duration),
-    /// An mqfs server did not answer a plain request.
-    #[error("timed out: nothing came for {0:?} (the server may take no plain requests)")]
-    PlainUnanswered(Duration),
+    /// With a reason why the server may never answer.
+    #[error("timed out: nothing came for {0:?} ({1})")]
+    Unanswered(Duration, &'static str),
     #[error("the server died before it answered")]
     ServerDied,
     #[error("incomplete: the server's child died on the way")]
@@ -113,7 +113,7 @@ pub(super) enum Cause {
     Receive(#[source] sysv_ipc::Error),
     /// Another request is made, which does not allow it.
     #[error("cannot attach the server's shared memory")]
-    NoWindow(#[source] sysv_ipc::Error),
+    NoWindow,
     #[error("incomplete: the file changed while the server was away")]
     FileChanged,
     #[error("the server supports only whole files")]
@@ -155,13 +155,13 @@ impl Error {
             | Cause::RequestTooBig
             | Cause::Ipc(_)
             | Cause::NoRandom(_)
-            | Cause::NoWindow(_) => ErrorKind::Ipc,
+            | Cause::NoWindow => ErrorKind::Ipc,
             Cause::Failed { errno: Some(Errno::ENOENT), .. } => ErrorKind::NotFound,
             Cause::Failed { errno: Some(Errno::EACCES | Errno::EPERM), .. } => {
                 ErrorKind::PermissionDenied
             }
             Cause::Failed { .. } | Cause::Receive(_) => ErrorKind::Failed,
-            Cause::TimedOut(_) | Cause::PlainUnanswered(_) => ErrorKind::TimedOut,
+            Cause::TimedOut(_) | Cause::Unanswered(..) => ErrorKind::TimedOut,
             Cause::ServerDied | Cause::ChildDied | Cause::QueueRemoved | Cause::SentAway => {
                 ErrorKind::Interrupted
             }

@@ -54,7 +54,7 @@ impl Inbox {
     /// Waits for the first message. A request that was refused fails here.
     pub(super) fn begin(queue: WatchedQueue, windows: bool) -> Result<Self, Error> {
         let msgmax = QueueLimits::current()?.msgmax;
-        let window = Window::new(windows.then(|| queue.server_owner()));
+        let window = Window::new(windows.then(|| queue.window_owner()));
         let mut inbox = Self {
             queue,
             buffer: MessageBuffer::with_capacity(msgmax.clamp(MAX_REPLY, Self::MAX_MESSAGE)),

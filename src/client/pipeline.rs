@@ -181,7 +181,7 @@ impl Pipeline {
         } else if self.partial.is_none() {
             self.partial = Some(tally);
         }
-        if let Cause::NoWindow(_) = error.0 {
+        if let Cause::NoWindow = error.0 {
             self.requester.pool.give_up_windows();
             self.ending = Ending::SentAway; // the server may have died with its child
             return Ok(());

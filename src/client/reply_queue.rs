@@ -8,7 +8,6 @@ use super::error::{Cause, Error};
 use super::reply_watch::{Watch, WatchedQueue};
 use super::trusted_server::TrustedServer;
 use crate::ownership::lease;
-use crate::sys::geteuid;
 use crate::wire::{FrameType, LEASE_TYPE, Lease, REPLY_QUEUE_MODE};
 
 /// The mode of a reply queue without a lease: only its owner and root may use it.
@@ -53,10 +52,8 @@ fn prepare(queue: Queue, lease: Option<&Lease>, server: &TrustedServer) -> Resul
     if let Some(lease) = lease {
         send_lease(queue, lease)?;
     }
-    if server.owner.is_root() || server.owner == geteuid() {
-        return Ok(());
-    }
-    hand_over(queue, server.owner).map_err(|error| match error {
+    let Some(user) = server.needs_reply_queue() else { return Ok(()) };
+    hand_over(queue, user).map_err(|error| match error {
         gone if gone.is_gone() => Cause::QueueRemoved.into(),
         error => error.into(),
     })

@@ -147,9 +147,10 @@ impl Watch {
 }
 
 impl WatchedQueue {
-    /// The owner of the server's request queue.
-    pub(super) fn server_owner(&self) -> Uid {
-        self.entry.server.owner
+    /// The user whose shared memory the server uses, besides this one's if it is root.
+    pub(super) fn window_owner(&self) -> Uid {
+        // Only root and this user can answer for an unknown server.
+        if self.entry.server.is_known { self.entry.server.owner } else { Uid::ROOT }
     }
 
     pub(super) fn queue(&self) -> Queue {

@@ -110,13 +110,19 @@ impl Requester {
         let reply = reply_queue::create(&self.watch, &server, plain, in_session, timeout)?;
         let (question, entering) = first.next_question(None);
         check_path(question.path)?;
-        let windows = reply.cookie().is_some() && self.pool.uses_windows();
+        let windows =
+            reply.cookie().is_some() && self.pool.uses_windows() && server.can_prove_windows();
         self.send(&server, &encode(&server, &reply, question, windows))?;
         Session::begin(reply, entering, windows).map_err(|error| match error.0 {
             // An mqfs server silently refuses requests that prove nothing about their sender.
             Cause::TimedOut(after) if plain && server.marked => {
-                Cause::PlainUnanswered(after).into()
+                Cause::Unanswered(after, "the server may take no plain requests").into()
             }
+            Cause::TimedOut(after) if !server.is_known => Cause::Unanswered(
+                after,
+                "its user has no number in this user namespace: only root or you could answer",
+            )
+            .into(),
             _ => error,
         })
     }

@@ -1,9 +1,10 @@
 //! Finding the request queue of a trusted server.
 
-use sysv_ipc::{Key, Queue, Uid};
+use sysv_ipc::{Key, Permissions, Queue, Uid};
 
 use super::error::{Cause, Error};
 use crate::ownership::server_state::ServerState;
+use crate::sys::credentials::{is_unknown_uid, unknown_uid};
 use crate::sys::geteuid;
 use crate::wire::is_request_queue_mode;
 
@@ -13,6 +14,8 @@ pub(super) struct TrustedServer {
     pub(super) key: Key,
     pub(super) queue: Queue,
     pub(super) owner: Uid,
+    /// Whether the owner has a number in this user namespace. If not, it may be anybody.
+    pub(super) is_known: bool,
     /// Whether the queue carries the mark of an mqfs server. If not, it is another program's.
     pub(super) marked: bool,
 }
@@ -30,19 +33,35 @@ impl TrustedServer {
             }
         };
         let queue = Queue::open(key).map_err(no_server)?;
-        let permissions = queue.status().map_err(no_server)?.permissions;
+        let Permissions { uid: owner, cuid, mode, .. } =
+            queue.status().map_err(no_server)?.permissions;
+        let is_known = owner.is_root() || !is_unknown_uid(owner);
+        // Root of the host, like everybody else outside, has no number in a user namespace. Ask, but
+        // do not hand the reply queue over: then the kernel lets only root and this user answer.
+        let may_be_root = !is_known && cuid == owner;
         // The creator keeps the right to read, whatever owner IPC_SET gives the queue.
-        for uid in [permissions.uid, permissions.cuid] {
-            if !uid.is_root() && uid != geteuid() && Some(uid) != trusted {
+        for uid in [owner, cuid] {
+            if !uid.is_root() && uid != geteuid() && Some(uid) != trusted && !may_be_root {
                 return Err(Cause::Untrusted { key, uid }.into());
             }
         }
-        let marked = is_request_queue_mode(permissions.mode);
-        let server = Self { key, queue, owner: permissions.uid, marked };
+        let marked = is_request_queue_mode(mode);
+        let server = Self { key, queue, owner, is_known, marked };
         if server.is_dead() && marked {
             return Err(Cause::ServerDead { key }.into());
         }
         Ok(server)
+    }
+
+    /// The user that must own the reply queue, or else could not answer.
+    pub(super) fn needs_reply_queue(&self) -> Option<Uid> {
+        let is_other = !self.owner.is_root() && self.owner != geteuid();
+        (is_other && self.is_known).then_some(self.owner)
+    }
+
+    /// Whether a number can show that its shared memory is this user's.
+    pub(super) fn can_prove_windows(&self) -> bool {
+        self.is_known || !is_unknown_uid(geteuid())
     }
 
     /// Whether its request queue is still the one under its key.
@@ -56,8 +75,8 @@ impl TrustedServer {
     }
 }
 
-/// Whether a trusted user holds the server lock of the key.
+/// Whether a user who is, or may be, trusted holds the server lock of the key.
 fn server_runs(key: Key, trusted: Option<Uid>) -> bool {
-    let mut owners = [geteuid()].into_iter().chain(trusted);
+    let mut owners = [geteuid()].into_iter().chain(trusted).chain(unknown_uid());
     owners.any(|owner| ServerState::of(key, owner) == ServerState::Running)
 }

@@ -7,6 +7,7 @@ use std::os::fd::BorrowedFd;
 use sysv_ipc::{AttachedReadOnly, SharedMemory, SharedMemoryId, Uid};
 
 use super::error::{Cause, Error};
+use crate::sys::credentials::is_unknown_uid;
 use crate::sys::geteuid;
 use crate::wire::{MAX_WINDOW, WindowPart};
 
@@ -55,12 +56,16 @@ impl Window {
         };
         let failed = |error: sysv_ipc::Error| match error.is_gone() {
             true => Cause::ChildDied,
-            false => Cause::NoWindow(error),
+            false => Cause::NoWindow,
         };
         let segment = SharedMemory::from_id(segment);
         let memory = segment.attach_read_only().map_err(failed)?;
         let status = segment.status().map_err(failed)?;
         let creator = status.permissions.cuid;
+        // Only a number tells whose it is: its id may have been given to another user's segment.
+        if is_unknown_uid(creator) {
+            return Err(Cause::NoWindow.into());
+        }
         // The child of root's server makes it as this user. From any other server, one of this
         // user's may be what root's server is sending meanwhile.
         let of_user = server.is_root() && creator == geteuid();

@@ -88,20 +88,35 @@ pub fn leave_session_keyring() -> Result<(), Errno> {
     .map(drop)
 }
 
-/// Whether this user namespace maps all gids. Then the overflow gid is a group like others.
-pub fn maps_all_gids() -> bool {
-    let map = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
-    map.split_whitespace().eq(["0", "0", "4294967295"])
+/// The uid that stands for every user without a number in this user namespace. None: all users have
+/// numbers, so that uid is a user like others.
+pub fn unknown_uid() -> Option<Uid> {
+    Some(Uid::from_raw(overflow_id("uid"))).filter(|&uid| is_unknown_uid(uid))
 }
 
-/// The gid that stands for all groups that this user namespace does not map.
+/// Whether this uid may stand for any user without a number in this user namespace.
+pub fn is_unknown_uid(uid: Uid) -> bool {
+    uid.as_raw() == overflow_id("uid") && !maps_all("uid")
+}
+
+/// The gid that stands for every group without a number in this user namespace. None: all groups
+/// have numbers.
+pub fn unknown_gid() -> Option<Gid> {
+    Some(overflow_gid()).filter(|_| !maps_all("gid"))
+}
+
+/// The group *nogroup*.
 pub fn overflow_gid() -> Gid {
     Gid::from_raw(overflow_id("gid"))
 }
 
-/// The uid that stands for all users that this user namespace does not map.
-pub fn overflow_uid() -> Uid {
-    Uid::from_raw(overflow_id("uid"))
+/// Whether this user namespace has a number for each of the 2^32 - 1 users or groups. If /proc
+/// cannot tell, it counts as one that has not.
+fn maps_all(kind: &str) -> bool {
+    let map = std::fs::read_to_string(format!("/proc/self/{kind}_map")).unwrap_or_default();
+    // Its ranges do not overlap, and the third number is a range's length: user_namespaces(7).
+    let length = |line: &str| line.split_whitespace().nth(2)?.parse::<u64>().ok();
+    map.lines().filter_map(length).sum::<u64>() == u64::from(u32::MAX)
 }
 
 /// Source: /proc/sys/kernel/overflowuid and overflowgid, user_namespaces(7).

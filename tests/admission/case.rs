@@ -30,7 +30,7 @@ pub(super) struct Case {
 pub(super) struct Server {
     pub(super) plain: PlainPolicy,
     pub(super) mode: Mode,
-    /// Whether the overflow uid is that of this test.
+    /// Whether this test has no number in its user namespace.
     pub(super) we_are_unknown: bool,
 }
 

@@ -11,9 +11,10 @@ use std::panic::resume_unwind;
 use std::thread;
 
 use mqfs_kit::fuzz::{Tally, Target};
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use proptest::prelude::*;
-use sysv_ipc::{Gid, Mode, Uid};
+use sysv_ipc::{Gid, Mode};
 
 use super::policy::{Admitted, Policy};
 use super::refusal::Refusal;
@@ -63,9 +64,8 @@ fn whatever_is_asked_only_who_may_be_answered_is_admitted() {
 impl Server {
     fn policy(self) -> Policy {
         let config = Config { plain: self.plain, mode: self.mode, ..Config::default() };
-        let us = geteuid();
-        let overflow_uid = if self.we_are_unknown { us } else { Uid::from_raw(us.as_raw() ^ 1) };
-        Policy { overflow_uid, ..Policy::new(&config) }
+        let unknown_uid = self.we_are_unknown.then(geteuid);
+        Policy { unknown_uid, ..Policy::new(&config) }
     }
 
     fn takes_plain(self) -> bool {
@@ -89,18 +89,16 @@ enum Fate {
 /// "Admission" in docs/protocol.md.
 fn fate(samples: &QueueSamples, server: Server, request: &Request<'_>) -> Fate {
     let Some(queue) = samples.find(request.reply_queue) else { return Fate::Dropped };
-    if server.we_are_unknown {
-        return Fate::Dropped;
-    }
+    let admitted = if server.we_are_unknown { Fate::Told } else { Fate::Admitted };
     match (queue.welcome.get(), request.extension) {
-        (Welcome::Plain, None) if server.takes_plain() => Fate::Admitted,
+        (Welcome::Plain, None) if server.takes_plain() => admitted,
         (Welcome::Extended, Some(extension))
             if extension.cookie.as_bytes() == queue.cookie.as_bytes() =>
         {
             match request.question.operation {
                 Operation::Unknown { .. } => Fate::Told,
                 _ if extension.unknown_version.is_some() => Fate::Told,
-                _ => Fate::Admitted,
+                _ => admitted,
             }
         }
         _ => Fate::Dropped,
@@ -195,7 +193,12 @@ fn check_refused(
     if let (Fate::Told, Some(queue)) = (expected, samples.find(request.reply_queue))
         && !queue.is_full()
     {
-        queue.take_failure()?;
+        let errno = match refusal.reason {
+            _ if request.extension.is_none() => None,
+            RefusalReason::UnknownUid => Some(Errno::EACCES),
+            _ => Some(Errno::EPROTONOSUPPORT),
+        };
+        queue.take_failure(errno)?;
     }
     samples.check_untouched()
 }

@@ -129,17 +129,19 @@ impl Member {
         self.name == FULL
     }
 
-    /// Receives the FAILURE that must be in the queue.
-    pub(super) fn take_failure(&self) -> Result<(), TestCaseError> {
+    /// Receives the FAILURE with this errno that must be in the queue.
+    pub(super) fn take_failure(&self, errno: Option<Errno>) -> Result<(), TestCaseError> {
         let mut message = MessageBuffer::with_capacity(8192);
         let found = self.queue.try_receive(&mut message, Select::Type(FrameType::Failure.mtype()));
         prop_assert_eq!(found, Ok(()), "its caller was told nothing");
         let failure = Failure::decode(message.text());
-        prop_assert_eq!(failure.errno, Some(Errno::EPROTONOSUPPORT));
+        prop_assert_eq!(failure.errno, errno);
         let (before, now) = (self.left.get().unwrap(), self.queue.status().unwrap());
         prop_assert_eq!((before.messages, before.bytes), (now.messages, now.bytes));
         self.left.set(Some(now));
-        self.welcome.set(Nobodys); // it was received from
+        if self.welcome.get() == Extended {
+            self.welcome.set(Nobodys); // it was received from
+        }
         Ok(())
     }
 }

@@ -11,11 +11,12 @@ use nix::errno::Errno;
 
 use crate::support::{
     ForEverybody, OPERATOR, Server, Site, Stuck, VICTIM, as_root_in_own_namespace, refusals, run,
-    unanswered, unique_key, wait_until,
+    unique_key,
 };
 
 const UNKNOWN_UID: &str = "the caller's uid is unknown in this user namespace";
 const UNKNOWN_GID: &str = "the caller's gid is unknown in this user namespace";
+const UNKNOWN_CALLER: &str = "your user or group has no number in the server's user namespace";
 const DENIED: &str = "Permission denied";
 
 #[as_root_in_own_namespace]
@@ -66,20 +67,20 @@ fn join_session_with_key(name: &CStr) {
     assert!(added > 0, "{}", Errno::last());
 }
 
-/// The kernel shows this uid for every user without a mapping.
+/// The kernel shows its uid for unknown users too, but only where there are any.
 #[as_root_in_own_namespace]
-fn the_overflow_uid_is_nobody_and_is_not_served() {
-    let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap();
-    let overflow = overflow.trim().parse().unwrap();
-    for operator in [0, OPERATOR] {
+fn nobody_is_a_user_like_others_where_every_user_has_a_number() {
+    let nobody = fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap();
+    let nobody = nobody.trim().parse().unwrap();
+    for operator in [0, OPERATOR, nobody] {
         let site = Site::start_as(operator, &[]);
-        site.put("theirs", 0o600, (overflow, overflow), "theirs");
-        let victim = site.stuck_victim();
-        for path in ["/file", "/theirs"] {
-            unanswered(site.client(overflow).arg(path));
+        site.put("own", 0o600, (nobody, nobody), "own");
+        assert!(run(site.client(nobody).arg("/file")).success() == site.file);
+        if operator == OPERATOR {
+            assert_eq!(site.denied(nobody, "/own"), DENIED);
+        } else {
+            assert_eq!(run(site.client(nobody).arg("/own")).success(), b"own");
         }
-        assert!(refusals(&site.server, UNKNOWN_UID) > 0, "{}", site.server.log());
-        site.finish_intact(victim);
         site.stop();
     }
 }
@@ -105,12 +106,14 @@ fn a_server_in_a_user_namespace_refuses_unmapped_users() {
     let victim = Stuck::start(site.client(OPERATOR).arg("/file"));
     for uid in [VICTIM, 0] {
         for path in ["/file", "/secret"] {
-            unanswered(site.client(uid).arg(path));
+            assert_eq!(site.denied(uid, path), UNKNOWN_CALLER);
         }
     }
-    wait_until("it has refused", || refusals(&site.server, UNKNOWN_UID) > 0);
-    unanswered(site.client(OPERATOR).gid(VICTIM).arg("/file"));
-    wait_until("it has refused", || refusals(&site.server, UNKNOWN_GID) > 0);
+    assert!(refusals(&site.server, UNKNOWN_UID) > 0);
+    let of_unknown_group = run(site.client(OPERATOR).gid(VICTIM).arg("/file"));
+    assert_eq!((of_unknown_group.code(), &*of_unknown_group.stdout), (Some(1), &b""[..]));
+    assert!(of_unknown_group.stderr.contains(UNKNOWN_CALLER), "{}", of_unknown_group.stderr);
+    assert!(refusals(&site.server, UNKNOWN_GID) > 0);
     assert_eq!(site.server.log().matches("outcome=").count(), 1, "{}", site.server.log());
     site.finish_intact(victim);
     assert_eq!(run(site.client(OPERATOR).arg("/file")).success(), site.file);

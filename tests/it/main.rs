@@ -45,5 +45,6 @@ mod stat;
 mod stolen_cookies;
 mod swapped_paths;
 mod tree;
+mod user_namespaces;
 mod windows;
 mod wire;

@@ -1,7 +1,7 @@
 //! Decides which requests the server answers, and for whom.
 
 use nix::errno::Errno;
-use sysv_ipc::{Gid, Queue, QueueId, QueueStatus, Uid};
+use sysv_ipc::{Gid, Permissions, Queue, QueueId, QueueStatus, Uid};
 
 use super::refusal::Refusal;
 use super::reply_to::{Dialect, ReplyTo};
@@ -43,8 +43,8 @@ impl Admitted<'_> {
 pub(crate) struct Policy {
     pub(super) plain: bool,
     pub(super) server: Uid,
-    pub(super) overflow_uid: Uid,
-    pub(super) overflow_gid: Option<Gid>,
+    pub(super) unknown_uid: Option<Uid>,
+    pub(super) unknown_gid: Option<Gid>,
 }
 
 impl Policy {
@@ -56,19 +56,15 @@ impl Policy {
                 PlainPolicy::Any => true,
             },
             server: geteuid(),
-            overflow_uid: credentials::overflow_uid(),
-            overflow_gid: (!credentials::maps_all_gids()).then(credentials::overflow_gid),
+            unknown_uid: credentials::unknown_uid(),
+            unknown_gid: credentials::unknown_gid(),
         }
     }
 
     /// Warns of a server that refuses its own user.
     pub(crate) fn warn(&self) {
-        if self.server == self.overflow_uid {
-            let uid = self.server.as_raw();
-            tracing::warn!(
-                uid,
-                "this uid stands for unknown users too, so it is refused as a caller"
-            );
+        if Some(self.server) == self.unknown_uid {
+            tracing::warn!("this user has no number in its user namespace, so it is not served");
         }
     }
 
@@ -83,24 +79,20 @@ impl Policy {
         if !status.permissions.key.is_private() {
             return Err(RefusalReason::NotPrivate.into());
         }
-        if status.permissions.cuid == self.overflow_uid {
-            return Err(RefusalReason::UnknownUid.into());
-        }
-        if Some(status.permissions.cgid) == self.overflow_gid {
-            return Err(RefusalReason::UnknownGid.into());
-        }
+        let unknown = self.unknown_id(&status.permissions);
         // Refuse queues handed to a third uid: it could read data opened with the creator's rights.
-        if status.permissions.uid != status.permissions.cuid
-            && status.permissions.uid != self.server
-        {
+        let Permissions { uid, cuid, .. } = status.permissions;
+        if uid != cuid && (uid != self.server || Some(uid) == self.unknown_uid) {
             return Err(RefusalReason::HandedToAnother.into());
         }
         let dialect = match &request.extension {
-            None => self.admit_plain(queue, &status)?,
+            None => self.admit_plain(queue, &status),
             Some(extension) => {
-                Dialect::Extended(self.prove(queue, &status, extension.cookie, request_queue)?)
+                let cookie = self.prove(queue, &status, extension.cookie, request_queue);
+                cookie.map(Dialect::Extended)
             }
         };
+        let dialect = dialect.map_err(|reason| unknown.unwrap_or(reason))?;
         let admitted = Admitted {
             caller: Caller { uid: status.permissions.cuid, gid: status.permissions.cgid },
             question: request.question,
@@ -108,12 +100,27 @@ impl Policy {
             windows: request.extension.is_some_and(|extension| extension.windows),
             reply: ReplyTo::new(queue, &status, dialect),
         };
+        if let Some(reason) = unknown {
+            return Err(admitted.refuse(reason, None)); // it has proven itself, so it is told
+        }
         let is_unknown = matches!(request.question.operation, Operation::Unknown { .. })
             || request.extension.is_some_and(|extension| extension.unknown_version.is_some());
         if is_unknown {
             return Err(admitted.refuse(RefusalReason::Unsupported, None));
         }
         Ok(admitted)
+    }
+
+    /// Why the queue does not say who made it: the kernel shows one number for every user, or group,
+    /// without a number in this user namespace.
+    fn unknown_id(&self, permissions: &Permissions) -> Option<RefusalReason> {
+        if Some(permissions.cuid) == self.unknown_uid {
+            Some(RefusalReason::UnknownUid)
+        } else if Some(permissions.cgid) == self.unknown_gid {
+            Some(RefusalReason::UnknownGid)
+        } else {
+            None
+        }
     }
 
     /// Admits a plain request. Without the cookie, nothing is sent to a queue that has a lease or

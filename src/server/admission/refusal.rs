@@ -33,6 +33,9 @@ fn answer(reason: RefusalReason) -> Option<(&'static str, Errno)> {
             "the server does not know this operation, or this version of the protocol",
             Errno::EPROTONOSUPPORT,
         )),
+        RefusalReason::UnknownUid | RefusalReason::UnknownGid => {
+            Some(("your user or group has no number in the server's user namespace", Errno::EACCES))
+        }
         RefusalReason::UserBusy => {
             Some(("busy: as many transfers as one user may have are under way", Errno::EAGAIN))
         }

@@ -19,7 +19,7 @@ pub(crate) struct GroupFinder {
     /// Whether a pid names the same process in /proc and in a queue's status.
     proc_is_ours: bool,
     overflow_gid: Gid,
-    maps_all_gids: bool,
+    unknown_gid: Option<Gid>,
 }
 
 /// The groups that a child takes.
@@ -72,9 +72,8 @@ impl GroupFinder {
         if geteuid().is_root() && !proc_is_ours {
             tracing::warn!("/proc shows another pid namespace, so callers get no groups");
         }
-        let (overflow_gid, maps_all_gids) =
-            (credentials::overflow_gid(), credentials::maps_all_gids());
-        Self { proc_is_ours, overflow_gid, maps_all_gids }
+        let (overflow_gid, unknown_gid) = (credentials::overflow_gid(), credentials::unknown_gid());
+        Self { proc_is_ours, overflow_gid, unknown_gid }
     }
 
     /// The groups of the caller. None if this process keeps its user: it is not root's, or the
@@ -123,9 +122,7 @@ impl GroupFinder {
         let real = numbers(&status, "Gid:").first() == Some(&caller.gid.as_raw());
         let gid = if real { caller.gid } else { self.overflow_gid };
         let groups = numbers(&status, "Groups:").into_iter().map(Gid::from_raw);
-        // Unless all gids are mapped, the overflow gid stands for unknown groups.
-        let exists = |&gid: &Gid| self.maps_all_gids || gid != self.overflow_gid;
-        let supplementary = groups.filter(exists).collect();
+        let supplementary = groups.filter(|&gid| Some(gid) != self.unknown_gid).collect();
         Ok(CallerGroups { gid, supplementary, unknown: None })
     }
 }
