@@ -36,8 +36,8 @@ impl TrustedServer {
         let Permissions { uid: owner, cuid, mode, .. } =
             queue.status().map_err(no_server)?.permissions;
         let is_known = owner.is_root() || !is_unknown_uid(owner);
-        // Root of the host, like everybody else outside, has no number in a user namespace. Ask, but
-        // do not hand the reply queue over: then the kernel lets only root and this user answer.
+        // In a user namespace root of the host has no number, like everybody else outside. Ask, but
+        // do not hand the reply queue over: the kernel then lets only root and this user answer.
         let may_be_root = !is_known && cuid == owner;
         // The creator keeps the right to read, whatever owner IPC_SET gives the queue.
         for uid in [owner, cuid] {

@@ -111,7 +111,7 @@ impl Policy {
         Ok(admitted)
     }
 
-    /// Why the queue does not say who made it: the kernel shows one number for every user, or group,
+    /// Why the queue does not say who made it: the kernel shows one number for all users, or groups,
     /// without a number in this user namespace.
     fn unknown_id(&self, permissions: &Permissions) -> Option<RefusalReason> {
         if Some(permissions.cuid) == self.unknown_uid {
