@@ -32,7 +32,7 @@ pub(super) fn create(
     let select = match &lease {
         None => Select::Any,
         // An mqfs server sends DATA that hold frames. Our own questions are not for us.
-        Some(_) if server.marked => Select::UpTo(FrameType::Data.mtype()),
+        Some(_) if server.marked => Select::UpTo(FrameType::Meta.mtype()),
         Some(_) => Select::Except(LEASE_TYPE),
     };
     let select = (select, in_session && matches!(select, Select::UpTo(_)));

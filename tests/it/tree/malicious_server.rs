@@ -262,7 +262,7 @@ fn flood(reply: Queue) {
         // Each is the first of all so far.
         let name = format!("{:0200}", u32::MAX - number);
         let bytes = encoded(&[entry(Kind::Directory, &name, "")]);
-        Answer::default().data(&bytes).send(reply, 1, true);
+        Answer::default().data(&bytes).send(reply, 1, false);
     }
     let client = reply.status().unwrap().last_receiver.unwrap().as_raw();
     let memory = number(client, "status", "RssAnon").unwrap();

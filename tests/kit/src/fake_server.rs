@@ -84,9 +84,9 @@ impl Answer {
         self.meta(&entry(Kind::Directory, "", "")).data(&bytes).end(&bytes)
     }
 
-    /// Sends it, and returns whether another one may follow. Outside a session, each frame is a
+    /// Sends it, and returns whether another one may follow. To a plain client, each frame is a
     /// message.
-    pub fn send(&self, to: Queue, question: u16, in_session: bool) -> bool {
+    pub fn send(&self, to: Queue, question: u16, is_plain: bool) -> bool {
         let send = |part: FrameType, text: &[u8]| {
             let _ = to.send(&MessageBuffer::with_text(part.mtype(), text));
         };
@@ -96,12 +96,12 @@ impl Answer {
             let (frame_type, length) = (*frame_type, text.len() as u32);
             session.extend(FrameHeader { frame_type, length, question }.encode());
             session.extend(text);
-            if !in_session {
+            if is_plain {
                 send(frame_type, text);
             }
         }
         session.extend(&self.garbage);
-        if in_session {
+        if !is_plain {
             session.chunks(4000).for_each(|part| send(FrameType::Data, part));
         }
         if let Some((part, text)) = &self.message {
@@ -110,7 +110,7 @@ impl Answer {
         if let Some(then) = self.then {
             then(to);
         }
-        in_session && !self.is_last
+        !self.is_last
     }
 }
 
@@ -132,14 +132,15 @@ pub fn serve(requests: Queue, answer: &dyn Fn(&Question<'_>) -> Answer) {
     while requests.receive(&mut message, Select::Any).is_ok() {
         let request = Request::decode(message.text()).unwrap();
         let reply = Queue::from_id(request.reply_queue);
+        let is_plain = request.extension.is_none();
         let in_session = request.extension.is_some_and(|extension| extension.session);
-        let mut goes_on = answer(&request.question).send(reply, 0, in_session);
+        let mut goes_on = answer(&request.question).send(reply, 0, is_plain) && in_session;
         while goes_on && reply.receive(&mut message, Select::Type(QUESTION_TYPE)).is_ok() {
             let mut rest = message.text();
             while goes_on && !rest.is_empty() {
                 let question;
                 (question, rest) = Question::decode(rest).unwrap();
-                goes_on = answer(&question).send(reply, question.number, true);
+                goes_on = answer(&question).send(reply, question.number, false);
             }
         }
     }
