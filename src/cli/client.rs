@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 use clap::Parser;
 use sysv_ipc::Uid;
 
@@ -21,7 +21,7 @@ use super::logging::Stderr;
 use super::progress::{self, Progress};
 use super::remedy::explain_client;
 use super::signals::EndingSignals;
-use super::{Exit, FAILED, INTERRUPTED, KeyArgs, UNAVAILABLE, complain, duration, reason, size};
+use super::{Exit, FAILED, INTERRUPTED, KeyArgs, complain, duration, reason, size};
 use crate::client::save::CleanupGuard;
 use crate::client::{Canceller, Client, Error, ErrorKind};
 use crate::escape::escape;
@@ -122,7 +122,6 @@ fn run(opts: &Opts) -> Result<u8> {
         .build();
     let cleanup = CleanupGuard::default();
     clean_up_on_signals(client.canceller(), cleanup.clone(), opts.quiet)?;
-    client.check_server().map_err(|error| anyhow!(explain_client(&error)))?;
     match &opts.directory {
         _ if opts.list || opts.stat => list::run(opts, &client),
         _ if opts.tar => archive::run(opts, &client),
@@ -189,8 +188,9 @@ impl Opts {
                     thread::park(); // the thread that handles the signal ends the program
                 },
                 Err(Failure::Source(error)) => {
-                    self.complain_of(escape(path), explain_client(&error));
-                    ensure!(!error.is_before_request(), Exit(UNAVAILABLE));
+                    let why = explain_client(&error);
+                    ensure!(!error.is_before_request(), why);
+                    self.complain_of(escape(path), why);
                     status = FAILED;
                 }
             }

@@ -3,11 +3,12 @@
 use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fmt::Write;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
-use std::{io, panic, thread};
+use std::{panic, thread};
 
 use clap::ValueEnum;
 use console::{Term, truncate_str};
@@ -60,12 +61,16 @@ impl Progress {
             files: Arc::default(),
             bytes: Cell::default(),
         };
+        let is_possible = || !into_terminal && io::stderr().is_terminal();
+        if when == When::Never || when == When::Auto && !is_possible() {
+            return this;
+        }
         let stderr = ProgressDrawTarget::stderr();
         let (target, delay) = match when {
             When::Always if stderr.is_hidden() => (anywhere(), None),
             When::Always => (stderr, None),
-            When::Auto if !into_terminal && !stderr.is_hidden() => (stderr, Some(DELAY)),
-            _ => return this,
+            _ if stderr.is_hidden() => return this,
+            _ => (stderr, Some(DELAY)),
         };
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         bar.set_style(this.style(false));

@@ -45,6 +45,10 @@ impl Inbox {
     /// With less room than this in the buffer, receiving another message is not worth a try.
     const WORTHWHILE_ROOM: usize = 8 << 10;
 
+    /// The buffer's first size: that of a message by default. Most answers need no more, and each
+    /// page costs a page fault.
+    const SMALL: usize = 8 << 10;
+
     /// The largest message to accept. `kernel.msgmax` may let a plain server send larger ones.
     const MAX_MESSAGE: usize = 1 << 20;
 
@@ -53,11 +57,10 @@ impl Inbox {
 
     /// Waits for the first message. A request that was refused fails here.
     pub(super) fn begin(queue: WatchedQueue, windows: bool) -> Result<Self, Error> {
-        let msgmax = QueueLimits::current()?.msgmax;
         let window = Window::new(windows.then(|| queue.window_owner()));
         let mut inbox = Self {
             queue,
-            buffer: MessageBuffer::with_capacity(msgmax.clamp(MAX_REPLY, Self::MAX_MESSAGE)),
+            buffer: MessageBuffer::with_capacity(Self::SMALL),
             taken: 0,
             pending: None,
             left: 0,
@@ -205,9 +208,13 @@ impl Inbox {
     fn receive(&mut self) -> Result<(), Error> {
         self.buffer.truncate(0);
         (self.taken, self.saw_window) = (0, false);
-        match self.spin.attempt(|| self.queue.try_receive(&mut self.buffer)) {
-            Some(outcome) => outcome?,
-            None => self.queue.receive(&mut self.buffer)?,
+        if self.received > Self::LONG_ANSWER {
+            self.grow()?;
+        }
+        while !self.receive_one()? {
+            if !self.grow()? {
+                return Err(Error::corrupt("a message larger than any buffer"));
+            }
         }
         self.take(0);
         // The bytes of a WINDOW stand in the segment until the next message is received.
@@ -217,8 +224,8 @@ impl Inbox {
         {
             let at = self.buffer.text().len();
             match self.queue.try_receive(&mut self.buffer) {
-                None => break,
-                Some(Ok(())) => self.take(at),
+                None | Some(Ok(false)) => break,
+                Some(Ok(true)) => self.take(at),
                 Some(Err(error)) => self.pending = Some(Err(error)),
             }
         }
@@ -236,6 +243,22 @@ impl Inbox {
             self.queue.identify_child();
         }
         Ok(())
+    }
+
+    /// Waits for a message. False: the buffer, which is empty, has no room for it.
+    fn receive_one(&mut self) -> Result<bool, Error> {
+        let tried = self.spin.attempt(|| self.queue.try_receive(&mut self.buffer));
+        tried.unwrap_or_else(|| self.queue.receive(&mut self.buffer))
+    }
+
+    /// Makes room in the buffer, which is empty, for every message to accept. False: there was.
+    fn grow(&mut self) -> Result<bool, Error> {
+        if self.buffer.capacity() > Self::SMALL {
+            return Ok(false);
+        }
+        let most = QueueLimits::current()?.msgmax.clamp(MAX_REPLY, Self::MAX_MESSAGE);
+        self.buffer = MessageBuffer::with_capacity(most);
+        Ok(true)
     }
 
     /// Interprets the message whose text begins at `at`. Only DATA stays in the buffer.

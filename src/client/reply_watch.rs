@@ -183,8 +183,9 @@ impl WatchedQueue {
         self.entry.is_lost()
     }
 
-    /// Receives the next message. The wait ends at the timeout or when the server has died.
-    pub(super) fn receive(&self, message: &mut MessageBuffer) -> Result<(), Error> {
+    /// Receives the next message. The wait ends at the timeout or when the server has died. False:
+    /// the message does not fit, and stays.
+    pub(super) fn receive(&self, message: &mut MessageBuffer) -> Result<bool, Error> {
         let watch = &self.watch.0;
         // Before the thread is looked for: it ends when nobody waits.
         let since = watch.epoch.elapsed().as_millis() as u64 + 1;
@@ -204,7 +205,7 @@ impl WatchedQueue {
     }
 
     /// Receives the next message by polling: without the thread nobody could end a wait.
-    fn poll(&self, message: &mut MessageBuffer) -> Result<(), Error> {
+    fn poll(&self, message: &mut MessageBuffer) -> Result<bool, Error> {
         const PAUSE: Duration = Duration::from_millis(2);
         let start = Instant::now();
         loop {
@@ -218,12 +219,10 @@ impl WatchedQueue {
         }
     }
 
-    /// Receives a message behind the text in the buffer, if there is one and it fits.
-    pub(super) fn try_receive(&self, message: &mut MessageBuffer) -> Option<Result<(), Error>> {
-        let is_empty = message.text().is_empty();
+    /// Receives a message behind the text in the buffer, if there is one. False: it does not fit.
+    pub(super) fn try_receive(&self, message: &mut MessageBuffer) -> Option<Result<bool, Error>> {
         match self.entry.queue.receive_appending(message, self.entry.select) {
             Err(ReceiveError::Empty | ReceiveError::Interrupted) => None,
-            Err(ReceiveError::TooBig) if !is_empty => None,
             outcome => Some(self.map_receive_error(outcome)),
         }
     }
@@ -238,13 +237,13 @@ impl WatchedQueue {
         }
     }
 
-    fn map_receive_error(&self, outcome: Result<(), ReceiveError>) -> Result<(), Error> {
+    fn map_receive_error(&self, outcome: Result<(), ReceiveError>) -> Result<bool, Error> {
         match outcome {
             Ok(()) => {
                 self.entry.has_answered.store(true, Ordering::Release);
-                Ok(())
+                Ok(true)
             }
-            Err(ReceiveError::TooBig) => Err(Error::corrupt("a message larger than any buffer")),
+            Err(ReceiveError::TooBig) => Ok(false),
             Err(ReceiveError::Os(error)) => Err(Cause::Receive(error).into()),
             Err(_) => Err(self.entry.ended.get_or_init(|| Cause::QueueRemoved.into()).clone()),
         }
