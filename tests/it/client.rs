@@ -213,7 +213,7 @@ fn a_client_without_a_free_queue_names_the_remedy_and_the_server_goes_on() {
     assert_eq!(refused.code(), Some(2));
     assert_eq!(
         refused.stderr,
-        "mqfs-client: /file: no queue left for the reply: 3 of 3 are in use \
+        "mqfs-client: no queue left for the reply: 3 of 3 are in use \
              (mqfs-reap removes orphaned ones; raising kernel.msgmni makes room)\n"
     );
     drop(taken);

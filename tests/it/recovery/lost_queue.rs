@@ -71,7 +71,7 @@ fn a_request_queue_is_recreated_once_a_queue_is_free() {
     let patient = place.crowd(1, &[]);
     let impatient = run(place.client().args(["--timeout", "500ms"]));
     assert_eq!(impatient.code(), Some(2));
-    let expected = format!("mqfs-client: /file: no server: the one under key {} has no", place.key);
+    let expected = format!("mqfs-client: no server: the one under key {} has no", place.key);
     assert!(impatient.stderr.starts_with(&expected), "{}", impatient.stderr);
     fs::write(limit, &normal).unwrap();
     patient.all_get(&place.file);
