@@ -189,7 +189,7 @@ impl Opts {
                 },
                 Err(Failure::Source(error)) => {
                     let why = explain_client(&error);
-                    ensure!(!error.is_before_request(), why);
+                    ensure!(!error.is_before_request(), why); // it would stop every other path
                     self.complain_of(escape(path), why);
                     status = FAILED;
                 }

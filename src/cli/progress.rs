@@ -61,11 +61,11 @@ impl Progress {
             files: Arc::default(),
             bytes: Cell::default(),
         };
-        let is_possible = || !into_terminal && io::stderr().is_terminal();
-        if when == When::Never || when == When::Auto && !is_possible() {
-            return this;
-        }
-        let stderr = ProgressDrawTarget::stderr();
+        let stderr = match when {
+            When::Never => return this,
+            When::Auto if into_terminal || !io::stderr().is_terminal() => return this,
+            _ => ProgressDrawTarget::stderr(),
+        };
         let (target, delay) = match when {
             When::Always if stderr.is_hidden() => (anywhere(), None),
             When::Always => (stderr, None),

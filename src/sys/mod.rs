@@ -48,8 +48,8 @@ pub(crate) fn errno_of_ipc(error: sysv_ipc::Error) -> Errno {
     Errno::from_raw(error.raw_os_error())
 }
 
-/// `pow` for indicatif, which needs nothing else of libm: to load that takes a tenth of the time of
-/// a whole client. The linker takes the first definition.
+/// The `pow` that indicatif calls, in place of the C library's: it needs nothing else of libm, and
+/// loading that takes a tenth of the time of a small transfer.
 #[cfg(feature = "programs")]
 // SAFETY: it computes what pow(3) does.
 #[unsafe(no_mangle)]
