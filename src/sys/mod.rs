@@ -48,15 +48,6 @@ pub(crate) fn errno_of_ipc(error: sysv_ipc::Error) -> Errno {
     Errno::from_raw(error.raw_os_error())
 }
 
-/// The `pow` that indicatif calls, in place of the C library's: it needs nothing else of libm, and
-/// loading that takes a tenth of the time of a small transfer.
-#[cfg(feature = "programs")]
-// SAFETY: it computes what pow(3) does.
-#[unsafe(no_mangle)]
-extern "C" fn pow(x: f64, y: f64) -> f64 {
-    libm::pow(x, y)
-}
-
 /// Waits for a child of a test, and returns its exit status.
 #[cfg(test)]
 pub(crate) fn exit_status(child: Pid) -> Option<i32> {
