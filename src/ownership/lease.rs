@@ -1,5 +1,7 @@
 //! Making a lease, and reading the one at the head of a queue.
 
+use std::cell::RefCell;
+
 use nix::errno::Errno;
 
 use super::identity::current_process;
@@ -36,9 +38,13 @@ pub enum Head {
 
 /// Reads the message at the head of a queue and leaves it there (`MSG_COPY`).
 pub fn peek(queue: Queue) -> Head {
-    // Twice a lease, so that leases of later versions fit. Other messages need not fit.
-    let mut message = MessageBuffer::with_capacity(2 * Lease::SIZE);
-    match queue.peek(&mut message, 0) {
+    thread_local! {
+        // Twice a lease, so that leases of later versions fit. Other messages need not fit. A call
+        // of malloc for every request would cost the server two page faults.
+        static ROOM: RefCell<MessageBuffer> =
+            RefCell::new(MessageBuffer::with_capacity(2 * Lease::SIZE));
+    }
+    ROOM.with_borrow_mut(|message| match queue.peek(message, 0) {
         Ok(()) => match Lease::decode(message.mtype(), message.text()) {
             Ok(lease) => Head::Lease(lease),
             Err(Malformed::Version(version)) => Head::UnknownLease(version),
@@ -48,5 +54,5 @@ pub fn peek(queue: Queue) -> Head {
         Err(ReceiveError::Gone) => Head::Gone,
         Err(ReceiveError::Os(error)) => Head::Unreadable(errno_of_ipc(error)),
         Err(_) => Head::Other,
-    }
+    })
 }

@@ -144,13 +144,15 @@ impl Server {
         let lock = ServerLock::take(config.key)?;
         let stop = Arc::new(StopRequest::new(config.key));
         let queue = RequestQueue::create(config.key, config.mode, Arc::clone(&stop))?;
-        child_exits::collect(config.max_children() + 2).map_err(Error::os("sigaction"))?;
         // The first checksum detects the CPU's features, which takes half as long as a fork in a
         // virtual machine. Children inherit the result.
         let _ = crc32fast::Hasher::new();
         let counters = publish_counters(config.key, queue.id(), config.max_children());
         let counters = Rc::new(counters);
         let sandbox = Sandbox::enter(&export).map_err(Error::os("landlock_create_ruleset"))?;
+        // What is written to for every request lies side by side, on few pages: after each fork,
+        // the first write to a page copies it.
+        child_exits::collect(config.max_children() + 2).map_err(Error::os("sigaction"))?;
         let children = Children::new(&config, Rc::clone(&counters));
         Ok(Self {
             queue,
