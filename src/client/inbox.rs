@@ -282,7 +282,9 @@ impl Inbox {
                 error if self.queue.is_framed() || error.is_retryable() => Err(error),
                 _ => Ok(FrameType::Failure),
             },
-            Ok(FrameType::Meta | FrameType::Farewell | FrameType::Window) => Err(Malformed::Type(number).into()),
+            Ok(FrameType::Meta | FrameType::Farewell | FrameType::Window) => {
+                Err(Malformed::Type(number).into())
+            }
             part => part.map_err(Error::from),
         });
     }

@@ -25,6 +25,7 @@ mod resolve;
 mod send;
 mod session;
 mod takeover;
+mod waiting_child;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -33,14 +34,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::SigSet;
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal};
 use sysv_ipc::{MessageBuffer, MessageType, ReceiveError, Select};
 
 use crate::counters::{RefusalReason, Writer};
 use crate::escape::escape;
-use crate::reaper;
 use crate::ownership::procfs;
-use crate::sys::{self, StopRequest, child_exits, getpid, signals};
+use crate::reaper;
+use crate::sys::signals::{self, Blocked};
+use crate::sys::{self, StopRequest, child_exits, getpid};
 use crate::wire::{MAX_REQUEST, Request};
 
 pub use config::{Config, PlainPolicy};
@@ -53,6 +56,7 @@ use request_handler::RequestHandler;
 use resolve::Export;
 use send::WriterMemory;
 use takeover::{RequestQueue, ServerLock, publish_counters};
+use waiting_child::WaitingChild;
 
 /// A server that holds its lock, has its request queue, and is ready to run.
 ///
@@ -98,6 +102,9 @@ pub struct Server {
     stop: Arc<StopRequest>,
     policy: Policy,
     children: Children,
+    /// Forked ahead for the next request.
+    waiting_child: Option<WaitingChild>,
+    last_request: Option<Instant>,
     refusals: RefusalLog,
     last_reaping: Option<Instant>,
     /// Whether the timer is set for the children, or for the next reaping. None: not set yet.
@@ -172,6 +179,8 @@ impl Server {
             counters,
             policy,
             children,
+            waiting_child: None,
+            last_request: None,
             refusals: RefusalLog::default(),
             config,
             stop,
@@ -211,6 +220,7 @@ impl Server {
         let outcome = self.serve(&mut message);
         self.stop.remove_queue();
         self.counters.withdraw();
+        self.waiting_child = None;
         drop(self.lock); // the next server need not wait for our children
         stopping();
         self.children.drain(self.config.drain_timeout, || self.stop.is_urgent());
@@ -218,20 +228,45 @@ impl Server {
     }
 
     fn serve(&mut self, message: &mut MessageBuffer) -> Result<(), Error> {
+        let mut held = None;
         loop {
+            if held.is_some() {
+                child_exits::collect_now();
+            }
             self.children.reap_ended();
+            self.waiting_child.take_if(|waiting| waiting.is_idle());
             self.remove_orphans_if_due();
             self.set_alarm()?;
             if self.stop.is_stopping() {
                 return Ok(());
             }
-            match self.queue.receive_truncated(message, Select::UpTo(MessageType::MAX)) {
+            match self.receive(message, &mut held) {
                 Ok(()) => self.handle(message.text())?,
                 Err(ReceiveError::Interrupted) => {}
                 Err(ReceiveError::Gone) if self.stop.is_stopping() => return Ok(()),
                 Err(ReceiveError::Gone) => self.recreate_queue()?,
                 Err(ReceiveError::Os(error)) => return Err(error.into()),
                 Err(_) => {} // Empty and TooBig cannot happen: it waits, and truncates
+            }
+        }
+    }
+
+    /// Receives a request. While requests wait, `held` keeps back `SIGCHLD`: a handler for each child
+    /// that ends would take as long as a tenth of its fork.
+    fn receive(
+        &self,
+        message: &mut MessageBuffer,
+        held: &mut Option<Blocked>,
+    ) -> Result<(), ReceiveError> {
+        const ANY: Select = Select::UpTo(MessageType::MAX);
+        match self.queue.try_receive(message, ANY) {
+            Err(ReceiveError::Empty | ReceiveError::TooBig) => {
+                *held = None;
+                self.queue.receive_truncated(message, ANY)
+            }
+            outcome => {
+                held.get_or_insert_with(|| Blocked::new(SigSet::from(Signal::SIGCHLD)));
+                outcome
             }
         }
     }
@@ -245,7 +280,7 @@ impl Server {
             self.last_attention = Some(Instant::now());
         }
         let recent = |last: Instant| last.elapsed() < Children::ROUND;
-        let for_children = self.last_attention.is_some_and(recent);
+        let for_children = self.waiting_child.is_some() || self.last_attention.is_some_and(recent);
         if self.alarm_for_children.replace(for_children) == Some(for_children) {
             return Ok(());
         }
@@ -264,6 +299,7 @@ impl Server {
     /// meanwhile. If the namespace has no queue left, waits until one is free.
     fn recreate_queue(&mut self) -> Result<(), Error> {
         let mut logged = false;
+        self.waiting_child = None; // it serves the old queue
         while !self.stop.is_stopping() {
             self.lock.retake_if_lost()?;
             match self.queue.recreate() {
@@ -331,27 +367,60 @@ impl Server {
             }
             outcome = admit(&self.policy); // its client may have left meanwhile
         }
-        if let Err(refusal) = outcome.and_then(|admitted| self.fork(admitted, received)) {
+        let answered = outcome.and_then(|admitted| self.answer(text, admitted, received));
+        if let Err(refusal) = answered {
             refusal.tell_caller();
             self.counters.refused(refusal.reason);
             self.refusals.log(&refusal, request.as_ref().ok());
         }
+        let before = self.last_request.replace(received);
+        if self.is_alone && before.is_some_and(|last| received - last < WaitingChild::SOON) {
+            self.fork_ahead();
+        }
         Ok(())
     }
 
-    fn fork(&mut self, admitted: Admitted<'_>, received: Instant) -> Result<(), Refusal> {
+    /// Lets the child that waits answer the request, or forks one.
+    fn answer(
+        &mut self,
+        text: &[u8],
+        admitted: Admitted<'_>,
+        received: Instant,
+    ) -> Result<(), Refusal> {
         let caller = admitted.caller.uid;
         self.children.reap_ended(); // a child that ended frees its place
         if self.children.answering(caller) >= self.config.max_per_user() {
             self.children.make_way(Some(caller));
             return Err(admitted.refuse(RefusalReason::UserBusy, Some(format!("uid {caller}"))));
         }
-        let run = || self.handler.run(&admitted, received);
-        let forked = if self.is_alone { sys::fork_quickly(run) } else { sys::fork_child(run) };
-        let pid = forked
-            .map_err(|errno| admitted.refuse(RefusalReason::ForkFailed, Some(errno.to_string())))?;
+        let pid = match self.waiting_child.take().and_then(|waiting| waiting.answer(text)) {
+            Some(pid) => pid,
+            None => {
+                let run = || self.handler.run(&admitted, received);
+                let forked =
+                    if self.is_alone { sys::fork_quickly(run) } else { sys::fork_child(run) };
+                let failed = |errno: Errno| {
+                    admitted.refuse(RefusalReason::ForkFailed, Some(errno.to_string()))
+                };
+                forked.map_err(failed)?
+            }
+        };
         self.children.started(pid, &admitted);
         Ok(())
+    }
+
+    /// Forks a child that waits for the next request, which it admits once more: nothing but the
+    /// bytes of a request passes between parent and child.
+    fn fork_ahead(&mut self) {
+        let answer = |text: &[u8]| {
+            let received = Instant::now();
+            let request = Request::decode(text).map_err(Refusal::from);
+            match request.and_then(|request| self.policy.admit(&request, self.queue.id())) {
+                Ok(admitted) => self.handler.run(&admitted, received),
+                Err(_) => sys::exit_now(0), // the client has left since the parent looked
+            }
+        };
+        self.waiting_child = WaitingChild::fork(answer).ok();
     }
 
     /// Forks a child that removes orphaned queues, if the interval has passed.

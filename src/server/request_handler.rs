@@ -17,7 +17,8 @@ use super::confine::{CallerGroups, Confined, GroupFinder, Sandbox, UnknownGroups
 use super::loggable::loggable;
 use super::resolve::Export;
 use super::send::{
-    AnswerWriter, Outbox, SendFailure, Unanswerable, Undelivered, WindowPolicy, WriterMemory, answer,
+    AnswerWriter, Outbox, SendFailure, Unanswerable, Undelivered, WindowPolicy, WriterMemory,
+    answer,
 };
 use super::session::{MAKE_WAY, Session, SessionEnd};
 use crate::counters::Writer;

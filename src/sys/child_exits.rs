@@ -26,7 +26,7 @@ static ENDED: OnceLock<Box<[AtomicU64]>> = OnceLock::new();
 pub fn collect(capacity: usize) -> Result<(), Errno> {
     extern "C" fn reap(_: libc::c_int) {
         let errno = Errno::last();
-        reap_all();
+        collect_now();
         errno.set();
     }
     ENDED.get_or_init(|| (0..capacity).map(|_| AtomicU64::new(0)).collect());
@@ -36,7 +36,8 @@ pub fn collect(capacity: usize) -> Result<(), Errno> {
         .map(drop)
 }
 
-fn reap_all() {
+/// Collects the children that ended. Call it while `SIGCHLD` is [blocked](Blocked).
+pub fn collect_now() {
     let slots = slots();
     // Without a free slot a child stays a zombie: see take_ended.
     while slots.iter().any(|slot| slot.load(Ordering::Relaxed) == 0) {
@@ -90,7 +91,7 @@ pub fn take_ended(mut each: impl FnMut(Ended)) {
         // Every slot was full, so there may be zombies. Block the handler: it could fill the slot
         // for a child that we wait for here.
         let _held = Blocked::new(SigSet::from(Signal::SIGCHLD));
-        reap_all();
+        collect_now();
     }
 }
 
@@ -106,9 +107,9 @@ pub fn is_stopped(child: Pid) -> bool {
 pub fn wait_unless(done: impl FnOnce() -> bool, timeout: Option<Duration>) {
     let signals = SigSet::from_iter([Signal::SIGCHLD, Signal::SIGALRM]);
     let _held = Blocked::new(signals);
-    reap_all();
+    collect_now();
     if !done() {
         signals::wait(&signals, timeout);
-        reap_all(); // sigtimedwait took the signal, so the handler did not run
+        collect_now(); // sigtimedwait took the signal, so the handler did not run
     }
 }

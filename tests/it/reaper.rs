@@ -112,8 +112,7 @@ fn request_queue_of_a_zombie_server_is_removed() {
 fn transfer_of_a_killed_server_goes_on_while_its_request_queue_is_removed() {
     let mut quiet = QuietServer::start();
     let stuck = Stuck::start(&mut quiet.client());
-    let children = children_of(quiet.server.pid());
-    assert_eq!(children.len(), 1);
+    let child = quiet.server.only_child().pid;
     let requests = queue_of(quiet.server.key).unwrap();
     quiet.server.running().kill();
 
@@ -122,7 +121,7 @@ fn transfer_of_a_killed_server_goes_on_while_its_request_queue_is_removed() {
     assert_eq!(verdicts.removed(), [requests.id()]);
     assert_eq!(verdicts.on(stuck.queue), ["alive", "owner is running", "kept"]);
     assert!(stuck.finish() == quiet.file, "the transfer is whole");
-    wait_until("the child ends", || state_of(children[0]).is_none_or(|s| s == 'Z'));
+    wait_until("the child ends", || state_of(child).is_none_or(|s| s == 'Z'));
 }
 
 #[as_root_in_own_namespace]
