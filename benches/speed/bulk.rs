@@ -3,7 +3,7 @@
 use crate::contender::{Amount, Contender, Pairs, Sink};
 use crate::options::Options;
 use crate::report::{Report, Target};
-use crate::servers::{Server, WITHOUT_WINDOWS};
+use crate::servers::{Owner, Server, WITHOUT_WINDOWS};
 use crate::stage::Stage;
 
 /// What to reach against an anchor: the rate, and the CPU time. None if there is no such anchor.
@@ -12,7 +12,7 @@ type Aim<'a> = Option<(&'a Contender<'a>, Option<Target>, Option<Target>)>;
 pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
     let (mqfs, without) = (Server::mqfs(stage), Server::of_build(stage, "", WITHOUT_WINDOWS));
     let nginx = Server::nginx(stage, &stage.data());
-    let textbook = Server::textbook(stage);
+    let textbook = Server::textbook(stage, Owner::User);
     let fetch = |server: &Server| format!("mqfs-client --key {} /big", server.at);
     let ours = Contender::new("ours", Some(&mqfs), fetch(&mqfs));
     let without = Contender::new("ours without windows", Some(&without), fetch(&without));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mqfs_kit::{children_of, cpu_of, number, wait_until};
 
 use crate::report::{Figure, Report, Target, Unit};
-use crate::servers::Server;
+use crate::servers::{Owner, Server};
 use crate::stage::Stage;
 
 /// How long the programs are watched.
@@ -20,7 +20,7 @@ pub(crate) fn measure(stage: &Stage, report: &mut Report) {
     let targets = [Some(Target::AtMost(4.0)), Some(Target::AtMost(3.0))];
     rest(report, "mqfs", &mqfs, &mut client, targets);
 
-    let textbook = Server::textbook(stage);
+    let textbook = Server::textbook(stage, Owner::User);
     let mut client = stage.command("textbook_client");
     client.args(["--key", &textbook.at]).arg(stage.file("big")).stderr(Stdio::null());
     rest(report, "textbook", &textbook, &mut client, [None, None]);

@@ -15,6 +15,7 @@
 mod aggregate;
 mod bulk;
 mod contender;
+mod cost;
 mod files;
 mod idle;
 mod latency;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         match section {
             Section::Bulk => bulk::measure(&stage, &options, &mut report),
             Section::Requests => requests::measure(&stage, &options, &mut report),
+            Section::Cost => cost::measure(&stage, &options, &mut report),
             Section::Latency => latency::measure(&stage, &options, &mut report),
             Section::Sizes => sizes::measure(&stage, &options, &mut report),
             Section::Aggregate => aggregate::measure(&stage, &options, &mut report),

@@ -9,6 +9,7 @@ use clap::{Parser, ValueEnum};
 pub(crate) enum Section {
     Bulk,
     Requests,
+    Cost,
     Latency,
     Sizes,
     Aggregate,

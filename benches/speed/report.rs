@@ -21,6 +21,8 @@ pub(crate) enum Unit {
     FilesPerSecond,
     MicrosecondsPerFile,
     Milliseconds,
+    Microseconds,
+    Count,
     Mebibytes,
 }
 
@@ -101,6 +103,8 @@ impl Unit {
             Self::FilesPerSecond => "files/s",
             Self::MicrosecondsPerFile => "us/file",
             Self::Milliseconds => "ms",
+            Self::Microseconds => "us",
+            Self::Count => "",
             Self::Mebibytes => "MiB",
         };
         let space = if self == Self::RequestsPerSecond { "" } else { " " };

@@ -4,28 +4,24 @@ use crate::contender::in_pairs;
 use crate::options::Options;
 use crate::plot::{Curve, Plot};
 use crate::report::{Figure, Report, Target, Unit};
-use crate::servers::Server;
+use crate::servers::{Owner, Server};
 use crate::stage::{SMALL, Stage};
 
 pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
     let mqfs = Server::mqfs(stage);
-    let textbook = Server::textbook(stage);
+    let textbook = Server::textbook(stage, Owner::User);
     let nginx = Server::nginx(stage, &stage.data());
     let counts: &[usize] = if options.quick { &[1, 8] } else { &[1, 8, 64, 256] };
     let unit = Unit::RequestsPerSecond;
     let mut curves = [Curve::new("mqfs"), Curve::new("textbook"), Curve::new("HTTP from nginx")];
     for &clients in counts {
-        let target = match clients {
-            8 => Some(Target::AtLeast(1.3)),
-            64 => Some(Target::AtLeast(2.5)),
-            _ => None,
-        };
+        let target = target(clients, [0.9, 0.9, 1.8]);
         let ours = format!("mqfs-each,{},/small", mqfs.at);
         let small = stage.file("small");
         let theirs = format!("textbook,{},{}", textbook.at, small.display());
         let http = nginx.as_ref().map(|nginx| format!("http,{},/small", nginx.at));
         let what = format!("requests, {clients} at once, {SMALL} bytes");
-        let rate = |source: &str| rate(stage, options, clients, source);
+        let rate = |source: &str| rate(stage, options, Owner::User, clients, source);
         let compared = in_pairs(options.runs, || rate(&ours), || rate(&theirs));
         curves[0].add(clients as f64, compared.0.median);
         curves[1].add(clients as f64, compared.1.median);
@@ -37,6 +33,10 @@ pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
             report.add(Figure::new(&what, unit, "HTTP from nginx", compared, None));
         }
     }
+    if stage.uid().is_some() {
+        of_roots_server(stage, options, report, Owner::Root);
+        of_roots_server(stage, options, report, Owner::User);
+    }
     report.plot(Plot {
         name: "clients",
         title: "Requests for a small file, by clients at once",
@@ -46,8 +46,35 @@ pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
     });
 }
 
-fn rate(stage: &Stage, options: &Options, clients: usize, source: &str) -> f64 {
+/// Root's server beside root's textbook server, asked by this user.
+fn of_roots_server(stage: &Stage, options: &Options, report: &mut Report, user: Owner) {
+    let mode: &[&str] = if user == Owner::Root { &["--mode", "0600"] } else { &[] };
+    let mqfs = Server::mqfs_of(stage, "", &stage.data(), Owner::Root, mode);
+    let textbook = Server::textbook(stage, user);
+    let ours = format!("mqfs-each,{},/small", mqfs.at);
+    let theirs = format!("textbook,{},{}", textbook.at, stage.file("small").display());
+    for clients in [1, 8, 64] {
+        let target = target(clients, [0.85, 0.85, 1.6]).filter(|_| user == Owner::Root);
+        let who = if user == Owner::Root { "root" } else { "a user" };
+        let what = format!("root's server, {clients} at once for {who}, {SMALL} bytes");
+        let rate = |source: &str| rate(stage, options, user, clients, source);
+        let compared = in_pairs(options.runs, || rate(&ours), || rate(&theirs));
+        report.add(Figure::new(&what, Unit::RequestsPerSecond, "textbook pair", compared, target));
+    }
+}
+
+fn target(clients: usize, [one, eight, many]: [f64; 3]) -> Option<Target> {
+    match clients {
+        1 => Some(Target::AtLeast(one)),
+        8 => Some(Target::AtLeast(eight)),
+        64 => Some(Target::AtLeast(many)),
+        _ => None,
+    }
+}
+
+fn rate(stage: &Stage, options: &Options, user: Owner, clients: usize, source: &str) -> f64 {
     let mut worker = stage.worker("clients");
+    user.take(&mut worker);
     worker.args([clients.to_string(), options.window.as_millis().to_string()]);
     let answered = stage.output_of(worker.arg(source));
     let answered: f64 = answered.trim().parse().expect("a number");

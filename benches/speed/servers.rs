@@ -19,6 +19,15 @@ pub(crate) enum Owner {
     Root,
 }
 
+impl Owner {
+    /// Makes root the user of a program, which has another user before.
+    pub(crate) fn take(self, program: &mut Command) {
+        if self == Self::Root {
+            program.uid(0).gid(0);
+        }
+    }
+}
+
 /// An argument of a server of mqfs.
 pub(crate) const WITHOUT_WINDOWS: &[&str] = &["--window", "0"];
 
@@ -52,14 +61,19 @@ impl Server {
         command.args(["--quiet", "--key", &key, "--root"]).arg(data).args(arguments);
         if owner == Owner::Root {
             // It logs that it refuses a user who has --max-per-user children: the clients retry.
-            command.uid(0).gid(0).args(["--mode", "0622"]).stderr(Stdio::null());
+            owner.take(&mut command);
+            command.stderr(Stdio::null());
+            if !arguments.contains(&"--mode") {
+                command.args(["--mode", "0622"]);
+            }
         }
         Self::ready_by_line(&mut command, key)
     }
 
-    pub(crate) fn textbook(stage: &Stage) -> Self {
+    pub(crate) fn textbook(stage: &Stage, owner: Owner) -> Self {
         let key = stage.key().to_string();
         let mut command = stage.command("textbook_server");
+        owner.take(&mut command);
         command.args(["--key", &key]); // blocking, 8,192 bytes, requests of 4,100
         Self::ready_by_line(&mut command, key)
     }

@@ -4,13 +4,13 @@ use crate::latency::turns;
 use crate::options::Options;
 use crate::plot::{Curve, Plot};
 use crate::report::Report;
-use crate::servers::Server;
+use crate::servers::{Owner, Server};
 use crate::spread::median;
 use crate::stage::Stage;
 
 pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
     let mqfs = Server::mqfs(stage);
-    let textbook = Server::textbook(stage);
+    let textbook = Server::textbook(stage, Owner::User);
     let nginx = Server::nginx(stage, &stage.data());
     let mut curves = ["mqfs", "textbook", "HTTP from nginx"].map(Curve::new);
     let most = if options.quick { 1 << 20 } else { 64 << 20 };

@@ -431,6 +431,7 @@ impl Server {
             return;
         }
         self.last_reaping = Some(Instant::now());
+        self.waiting_child = None; // this child must not keep its pipe open
         let reap = || {
             reaper::sweep();
             sys::exit_now(0)

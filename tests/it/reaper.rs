@@ -16,8 +16,8 @@ use sysv_ipc::{Key, MessageBuffer, Queue, QueueId};
 
 use crate::support::{
     ForEverybody, QuietServer, Running, SOMEBODY, Server, Stuck, Verdicts, all_queues,
-    as_root_in_own_namespace, children_of, dead_owner, exists, in_dead_process, leased, owner_of,
-    program, queue_of, reap, reply_queues, state_of, unique_key, wait_until,
+    as_root_in_own_namespace, dead_owner, exists, in_dead_process, leased, owner_of, program,
+    queue_of, reap, reply_queues, state_of, unique_key, wait_until,
 };
 
 #[as_root_in_own_namespace]
