@@ -5,7 +5,9 @@
 use std::error::Error as _;
 use std::io;
 
-use crate::sys::errno_of;
+use nix::errno::Errno;
+
+use crate::sys::{errno_of, errno_of_ipc};
 use crate::{client, server};
 
 /// An error of the client with its causes, and with a remedy where there is one.
@@ -35,6 +37,13 @@ pub(super) fn explain_server(error: &server::Error) -> String {
         Error::RootNotGiven { .. } => {
             ": say with --root what that is (--root / for everything)".to_owned()
         }
+        Error::NoOpenat2 { .. } => {
+            " (Linux 5.6 has it; filters of system calls, such as RestrictSUIDSGID=, may deny it)"
+                .to_owned()
+        }
+        Error::Ipc(error) if is_filtered(error) => {
+            " (a filter of system calls denies System V IPC, or the kernel has none)".to_owned()
+        }
         Error::NoProc => ": mount -t proc proc /proc".to_owned(),
         Error::NoQueueLeft(_) => {
             " (mqfs-reap removes orphaned queues; raising kernel.msgmni makes room)".to_owned()
@@ -42,4 +51,11 @@ pub(super) fn explain_server(error: &server::Error) -> String {
         _ => String::new(),
     };
     format!("{error}{cause}{remedy}")
+}
+
+/// Whether the kernel's own System V IPC cannot have answered so: semget(2) and msgget(2) never
+/// fail with `EPERM`.
+fn is_filtered(error: &sysv_ipc::Error) -> bool {
+    let (errno, call) = (errno_of_ipc(*error), error.call());
+    matches!((errno, call), (Errno::ENOSYS, _) | (Errno::EPERM, "semget" | "msgget"))
 }

@@ -32,6 +32,10 @@ pub enum Error {
     /// The root cannot be opened.
     #[error("root {}", escape(.root))]
     Root { root: PathBuf, source: io::Error },
+    /// The kernel has no openat2(2), or a filter of system calls denies it. Nothing else keeps
+    /// paths below the root.
+    #[error("the system call openat2 is not available here")]
+    NoOpenat2 { source: io::Error },
     /// /proc is not mounted. The server opens files by way of it.
     #[error("/proc is not mounted here")]
     NoProc,
@@ -57,7 +61,9 @@ impl Error {
             Self::Mode { .. } | Self::RootNotGiven { .. } => io::ErrorKind::InvalidInput,
             Self::NoProc => io::ErrorKind::NotFound,
             Self::NoQueueLeft(error) | Self::Ipc(error) => error.kind(),
-            Self::Root { source, .. } | Self::Os { source, .. } => source.kind(),
+            Self::Root { source, .. } | Self::NoOpenat2 { source } | Self::Os { source, .. } => {
+                source.kind()
+            }
         }
     }
 

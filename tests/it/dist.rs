@@ -145,7 +145,7 @@ fn manual_pages_and_completions_match_the_programs() {
 }
 
 /// Whether a program that a test needs is installed; otherwise says so.
-fn has(tool: &str) -> bool {
+pub fn has(tool: &str) -> bool {
     let mut command = Command::new(tool);
     let found = command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if found.is_err() {

@@ -37,6 +37,7 @@ mod reaper_watch;
 mod recovery;
 mod resume;
 mod root_confinement;
+mod sandboxes;
 mod server_start;
 mod service;
 mod sessions;

@@ -93,8 +93,9 @@ fn a_server_serves_even_if_its_service_manager_does_not_listen() {
     server.stop();
 }
 
-const UNITS: [&str; 5] = [
+const UNITS: [&str; 6] = [
     "mqfs-server.service",
+    "mqfs-server@.service",
     "mqfs-reap.service",
     "mqfs-reap.timer",
     "mqfs-metrics.service",
@@ -137,9 +138,12 @@ fn systemd_finds_nothing_wrong_with_the_units() {
 
 #[test]
 fn the_units_exposure_has_not_grown() {
-    for (unit, exposure) in
-        [("mqfs-server.service", "32"), ("mqfs-reap.service", "20"), ("mqfs-metrics.service", "20")]
-    {
+    for (unit, exposure) in [
+        ("mqfs-server.service", "32"),
+        ("mqfs-server@.service", "31"),
+        ("mqfs-reap.service", "20"),
+        ("mqfs-metrics.service", "20"),
+    ] {
         let arguments = ["security", "--offline=true", "--threshold", exposure];
         let Some(mut security) = systemd_analyze(&arguments) else { return };
         let folder = units();

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
+use nix::fcntl::{AT_FDCWD, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, UtimensatFlags, fchmod, fstat, futimens, mkdirat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
@@ -54,16 +54,15 @@ impl Dir {
         Ok(Self(Arc::new(openat(base, path, flags, Mode::empty())?)))
     }
 
-    /// Opens what a name in the directory stands for. Symbolic links are not followed.
+    /// Opens what a name in the directory stands for. Symbolic links are not followed. The name is
+    /// a single component, so openat(2) is enough: old sandboxes deny openat2(2).
     pub(super) fn open_below(
         &self,
         name: &OsStr,
         flags: OFlag,
         mode: Mode,
     ) -> Result<OwnedFd, Errno> {
-        let beneath = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
-        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        openat2(self, name, OpenHow::new().flags(flags).mode(mode).resolve(beneath))
+        openat(self, name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, mode)
     }
 
     /// Creates a directory, or opens the one that exists. If that is ours and not writable, makes
@@ -81,10 +80,7 @@ impl Dir {
             Err(errno) => return Err(errno),
         };
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-        let dir = match self.open_below(name, flags, Mode::empty()) {
-            Err(Errno::ELOOP) => return Err(Errno::ENOTDIR), // a symbolic link
-            dir => Self(Arc::new(dir?)),
-        };
+        let dir = Self(Arc::new(self.open_below(name, flags, Mode::empty())?));
         let stat = fstat(&dir)?;
         let mode = Mode::from_bits_truncate(stat.st_mode);
         if !is_new && stat.st_uid == geteuid().as_raw() && !mode.contains(Mode::S_IRWXU) {

@@ -107,7 +107,7 @@ fn log(status: &RestrictionStatus) {
             "Landlock is not enabled, only users' rights limit children: boot with lsm=landlock,..."
         ),
         LandlockStatus::NotImplemented => {
-            tracing::warn!("this kernel has no Landlock: only users' rights limit children");
+            tracing::warn!("no Landlock: only users' rights limit children");
         }
     }
 }

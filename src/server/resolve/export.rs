@@ -35,9 +35,12 @@ impl Export {
 
     /// Opens the root, with the system call that will resolve every path below it.
     pub(crate) fn open_root(root: &Path) -> Result<Self, Error> {
-        let failed = |errno: Errno| Error::Root { root: root.to_owned(), source: errno.into() };
-        let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC);
-        let root = openat2(AT_FDCWD, root, how).map_err(failed)?;
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let failed = |errno: Errno| match open(root, flags, Mode::empty()) {
+            Ok(_) => Error::NoOpenat2 { source: errno.into() },
+            Err(_) => Error::Root { root: root.to_owned(), source: errno.into() },
+        };
+        let root = openat2(AT_FDCWD, root, OpenHow::new().flags(flags)).map_err(failed)?;
         match std::fs::symlink_metadata(format!("{OWN_DESCRIPTORS}/{}", root.as_raw_fd())) {
             Ok(_) => Ok(Self { root, own_descriptors: OnceCell::new() }),
             Err(_) => Err(Error::NoProc),

@@ -3,9 +3,12 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use sysv_ipc::{Key, Mode, Queue};
 
 use super::{Attempt, removed, take_over, unless_gone};
+use crate::counters::RefusalReason;
+use crate::ownership::lease::{self, Head};
 use crate::ownership::liveness;
 use crate::server::error::Error;
 use crate::sys::StopRequest;
@@ -25,6 +28,9 @@ impl RequestQueue {
         let mode = mode.with(MARK);
         let queue = replace_predecessor(key, mode)?;
         stop.will_remove(queue);
+        if lease::peek(queue) == Head::Unreadable(Errno::ENOSYS) {
+            tracing::warn!("{}", RefusalReason::NoPeek);
+        }
         Ok(Self { queue, key, mode, stop })
     }
 

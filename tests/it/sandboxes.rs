@@ -1,0 +1,177 @@
+//! The recipes of docs/sandboxes.md, run as they stand there, and what programs in a sandbox need.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::errno::Errno;
+use nix::unistd::geteuid;
+
+use crate::dist::has;
+use crate::support::{
+    ForEverybody, Server, VICTIM, as_root_in_own_namespace, program, public_folder, run, unique_key,
+};
+
+const PAGE: &str = include_str!("../../docs/sandboxes.md");
+
+/// Empty folders, and the programs where a package would put them.
+const PREPARE: &str = r#"mount -t tmpfs none /srv; mount -t tmpfs none /run
+mount --bind "$PROGRAMS" /usr/local/bin; PATH=/usr/local/bin:$PATH
+"#;
+
+const AS_ROOT: &str = r#"eval "$1$2""#;
+const AS_USER: &str = r#"eval "$1"
+setpriv --reuid 1000 --regid 1000 --clear-groups sh -ec "$2""#;
+
+/// In a container that boots its own systemd.
+const WITH_SYSTEMD: &str = r#"
+SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 systemd-nspawn --quiet --register=no --keep-unit --boot \
+    --directory=/ --volatile=yes --private-network --console=pipe --machine=mqfs-test \
+    --bind-ro="$PROGRAMS":/usr/local/bin --bind-ro="$UNIT:/etc/systemd/system/${UNIT##*/}" \
+    systemd.unit=basic.target > /dev/null &
+trap "kill $!; wait" EXIT
+for try in $(seq 300); do
+    in="nsenter --all --target $(pgrep --parent $!)" || in=false
+    case $($in systemctl is-system-running --wait 2> /dev/null) in
+    running | degraded) $in sh -ec "$1$2"; exit ;;
+    esac
+    sleep 0.1
+done
+exit 77"#;
+
+/// Runs the recipes of the section with this title in one shell, after those that stand before all
+/// sections. Each that asks must get the file.
+#[track_caller]
+fn follow(title: &str) {
+    let recipes_of = |section: &'static str| {
+        let blocks = section.split("```sh\n").skip(1);
+        blocks.map(|block| block.split("```\n").next().unwrap()).collect::<Vec<_>>()
+    };
+    let mut sections = PAGE.split("\n## ");
+    let setup = recipes_of(sections.next().unwrap()).concat();
+    let mut recipes = recipes_of(sections.find(|section| section.starts_with(title)).unwrap());
+    if !geteuid().is_root() {
+        return eprintln!("skipped: needs root");
+    }
+    let runner = match recipes.concat() {
+        all if all.contains("systemctl") && !has("systemd-nspawn") => return,
+        all if all.contains("systemctl") => WITH_SYSTEMD,
+        all if all.starts_with("# as a user") => AS_USER,
+        _ => AS_ROOT,
+    };
+    recipes.retain(|recipe| {
+        ["bwrap", "systemd-nspawn"].iter().all(|tool| !recipe.contains(tool) || has(tool))
+    });
+    let programs = ForEverybody::new();
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/systemd/mqfs-server@.service");
+    let mut command = Command::new("timeout");
+    command.args(["60", "unshare", "--ipc", "--mount-proc", "--pid", "--fork", "--kill-child"]);
+    command.args(["--propagation", "private", "sh", "-ec"]);
+    command.args([&format!("{PREPARE}{runner}"), "sh", &setup, &recipes.concat()]);
+    command.env("PROGRAMS", programs.path("")).env("UNIT", unit).env_remove("MQFS_KEY");
+    let done = run(command.stdin(Stdio::null()));
+    if done.code() == Some(77) {
+        return eprintln!("skipped: systemd does not boot in a container here: {}", done.stderr);
+    }
+    let asked = recipes.iter().filter(|recipe| recipe.contains("mqfs-client")).count();
+    let printed = String::from_utf8_lossy(&done.stdout).into_owned();
+    let outcome = (done.code(), printed);
+    assert_eq!(outcome, (Some(0), "hello\n".repeat(asked)), "{title}: {}", done.stderr);
+}
+
+#[test]
+fn the_recipe_without_root_works() {
+    follow("bubblewrap, without root");
+}
+
+#[test]
+fn the_recipes_for_a_namespace_that_lasts_work() {
+    follow("A namespace that lasts");
+}
+
+#[test]
+fn the_recipe_for_a_sandbox_that_runs_already_works() {
+    follow("A sandbox that runs already");
+}
+
+#[test]
+fn the_recipes_for_systemd_units_work() {
+    follow("systemd units");
+}
+
+/// A new root that holds only the client and its libraries.
+#[as_root_in_own_namespace]
+fn a_client_needs_its_program_and_the_c_library_and_nothing_else() {
+    let (served, root) = (public_folder(), public_folder());
+    fs::create_dir(served.path().join("tree")).unwrap();
+    fs::write(served.path().join("tree/file"), vec![7; 4 << 20]).unwrap();
+    let server = Server::start(&["--mode", "0622", "--root", served.path().to_str().unwrap()]);
+    let copy = r#"cd "$1"; mkdir -m 777 out; cp "$2" client
+        for library in $(ldd "$2" | grep -o '/[^ ]*'); do cp --parents "$library" .; done"#;
+    let client = server.client();
+    let mut shell = Command::new("sh");
+    shell.args(["-ec", copy, "sh"]).arg(root.path()).arg(client.get_program());
+    run(&mut shell).success();
+    let ask = |arguments: &[&str]| {
+        let mut chroot = Command::new("chroot");
+        chroot.arg(format!("--userspec={VICTIM}:{VICTIM}")).arg(root.path()).arg("/client");
+        run(chroot.args(client.get_args()).args(arguments).stdin(Stdio::null())).success()
+    };
+    assert_eq!(ask(&["/tree/file"]).len(), 4 << 20);
+    ask(&["-r", "-C", "out", "/tree"]);
+    ask(&["-o", "out/copy", "/tree/file"]);
+    assert_eq!(fs::read(root.path().join("out/tree/file")).unwrap(), vec![7; 4 << 20]);
+    assert_eq!(fs::read(root.path().join("out/copy")).unwrap(), vec![7; 4 << 20]);
+    let listed = String::from_utf8(ask(&["-l", "/tree"])).unwrap();
+    assert!(listed.starts_with("-rw-r--r-- 1 0 0 4194304 "), "{listed}");
+    server.stop();
+}
+
+/// The same command behind a filter that answers a system call with this errno.
+fn filtered(call: i64, errno: Errno, command: &Command) -> Command {
+    const ALLOW: u32 = 0x7fff_0000;
+    const ERRNO: u32 = 0x0005_0000;
+    // Load the number of the call, compare it, and return: bpf(4), seccomp(2).
+    let program =
+        [(0x20, 0, 0), (0x15, 1, call as u32), (6, 0, ERRNO | errno as u32), (6, 0, ALLOW)];
+    let filter = program.map(|(code, otherwise, value): (u16, u8, u32)| {
+        let [low, high] = code.to_ne_bytes();
+        let [a, b, c, d] = value.to_ne_bytes();
+        [low, high, 0, otherwise, a, b, c, d]
+    });
+    let escaped: String = filter.concat().iter().map(|byte| format!("\\{byte:03o}")).collect();
+    let mut shell = Command::new("bash");
+    let script = r#"exec bwrap --dev-bind / / --seccomp 9 -- "$@" 9< <(printf "$0")"#;
+    shell.args(["-c", script, &escaped]).arg(command.get_program()).args(command.get_args());
+    shell.env_remove("MQFS_KEY").stdin(Stdio::null());
+    shell
+}
+
+#[as_root_in_own_namespace]
+fn an_old_filter_of_system_calls_hinders_no_client_and_stops_a_server_with_the_reason() {
+    if !has("bwrap") {
+        return;
+    }
+    let (folder, copies) = (public_folder(), public_folder());
+    fs::write(folder.path().join("file"), "text").unwrap();
+    let server = Server::start(&["--root", folder.path().to_str().unwrap()]);
+    for errno in [Errno::EPERM, Errno::ENOSYS] {
+        let mut client = server.client();
+        client.args(["-r", "/", "-C"]).arg(copies.path().join(errno.to_string()));
+        fs::create_dir(copies.path().join(errno.to_string())).unwrap();
+        run(&mut filtered(libc::SYS_openat2, errno, &client)).success();
+
+        let mut second = program("mqfs-server");
+        second.args(["-k", &unique_key().to_string()]);
+        for (call, told) in [
+            (libc::SYS_openat2, "the system call openat2 is not available here: "),
+            (libc::SYS_semget, "semget: key "),
+        ] {
+            let refused = run(&mut filtered(call, errno, &second));
+            assert_eq!(refused.code(), Some(2), "{}", refused.stderr);
+            assert!(refused.stderr.contains(told), "{}", refused.stderr);
+            assert!(refused.stderr.contains("ilter"), "{}", refused.stderr);
+        }
+    }
+    server.stop();
+}
