@@ -140,37 +140,3 @@ pub(super) fn is_entry_name(name: &[u8]) -> bool {
     let has_bad_byte = || name.iter().any(|&byte| byte == 0 || byte == b'/');
     !matches!(name, b"" | b"." | b"..") && name.len() <= 255 && !has_bad_byte()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn entries_come_sorted_whatever_fits_into_memory() {
-        let names: Vec<_> = (0..500).map(|n| format!("{}-{n}", n * 7919 % 500)).collect();
-        let mut sorted = names.clone();
-        sorted.sort();
-        for most in [1, 500, 10_000, 1 << 20] {
-            for forgets in [false, true] {
-                let (mut listing, mut found) = (Listing::new(), Vec::new());
-                loop {
-                    listing.is_cut = false;
-                    for name in &names {
-                        listing.add(name.as_bytes(), (), 0, most);
-                        assert!(listing.size() <= most.max(64), "{most}");
-                    }
-                    while let Some((name, ())) = listing.take() {
-                        found.push(String::from_utf8(name.into()).unwrap());
-                        if forgets && found.len() % 7 == 0 {
-                            listing.forget();
-                        }
-                    }
-                    if !listing.is_incomplete() {
-                        break;
-                    }
-                }
-                assert_eq!(found, sorted, "{most} {forgets}");
-            }
-        }
-    }
-}

@@ -350,7 +350,7 @@ impl Pipeline {
     }
 
     pub(super) fn consume(&mut self, count: usize) {
-        if let Some(session) = &mut self.session {
+        if let Some(session) = self.readable() {
             session.consume(count);
         }
     }

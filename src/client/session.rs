@@ -252,19 +252,21 @@ impl Session {
         Entry::decode(self.inbox.text()).ok().filter(|_| self.is_extended)
     }
 
+    // What follows is for an answer that has begun.
+
     /// Whether there are bytes of the answer.
     pub(super) fn has_bytes(&self) -> bool {
-        self.has_begun && self.inbox.has_bytes()
+        self.inbox.has_bytes()
     }
 
     /// The bytes of the answer that are there, or the first of them.
     pub(super) fn bytes(&mut self) -> &[u8] {
-        if self.has_begun { self.inbox.bytes() } else { &[] }
+        self.inbox.bytes()
     }
 
     /// Takes bytes that are there.
     pub(super) fn consume(&mut self, count: usize) {
-        let bytes = if self.has_begun { self.inbox.bytes() } else { &[] };
+        let bytes = self.inbox.bytes();
         let count = count.min(bytes.len());
         self.tally.add(&bytes[..count]);
         self.inbox.consume(count);
@@ -272,9 +274,6 @@ impl Session {
 
     /// Takes bytes and writes them to a file. Returns how many: not all that are there, perhaps.
     pub(super) fn write_to(&mut self, file: BorrowedFd<'_>) -> io::Result<usize> {
-        if !self.has_begun {
-            return Ok(0);
-        }
         loop {
             match self.inbox.write_to(file, |bytes| self.tally.add(bytes)) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

@@ -92,41 +92,27 @@ fn known_or_gone<T>(answer: io::Result<T>) -> Option<Option<T>> {
 mod tests {
     use super::*;
 
-    const OWNER: OwnerId =
-        OwnerId { pid: 7, start_time: 100, pid_namespace: 4_026_532_000, time_namespace: 1 };
-
-    fn resident() -> Resident {
-        Resident {
-            pid_namespace: Some(OWNER.pid_namespace),
-            inner_pid: Some(OWNER.pid),
-            start_time: Some(OWNER.start_time),
-        }
-    }
-
     #[test]
-    fn census_holds_an_owner_only_if_one_resident_matches_in_everything() {
-        let others = [
-            Resident { pid_namespace: Some(4_026_532_001), ..resident() },
-            Resident { inner_pid: Some(8), ..resident() },
-            Resident { start_time: Some(101), ..resident() },
-        ];
-        let census = Census::from_iter(others);
-        assert!(!census.may_hold(&OWNER, true));
-        assert!(census.may_hold(&OWNER, false), "start times that cannot be compared are ignored");
-        assert!(Census::from_iter([resident()]).may_hold(&OWNER, true));
-        assert!(!Census::default().may_hold(&OWNER, false));
-    }
-
-    #[test]
-    fn a_field_that_cannot_be_read_may_match_the_owner() {
-        for unread in [
-            Resident { pid_namespace: None, ..resident() },
-            Resident { inner_pid: None, ..resident() },
-            Resident { start_time: None, ..resident() },
-            Resident { pid_namespace: None, inner_pid: None, start_time: None },
+    fn census_holds_an_owner_unless_a_known_field_of_each_resident_differs() {
+        let (home, pid, start) = (4_026_532_000, 7, 100);
+        let owner = OwnerId { pid, start_time: start, pid_namespace: home, time_namespace: 1 };
+        for (pid_namespace, inner_pid, start_time, holds) in [
+            (Some(home), Some(pid), Some(start), true),
+            (Some(home + 1), Some(pid), Some(start), false),
+            (Some(home), Some(pid + 1), Some(start), false),
+            (Some(home), Some(pid), Some(start + 1), false),
+            (None, Some(pid), Some(start), true),
+            (Some(home), None, Some(start), true),
+            (Some(home), Some(pid), None, true),
+            (None, None, None, true),
         ] {
-            assert!(Census::from_iter([unread]).may_hold(&OWNER, true));
+            let census = Census::from_iter([Resident { pid_namespace, inner_pid, start_time }]);
+            assert_eq!(census.may_hold(&owner, true), holds, "{census:?}");
+            // Start times that cannot be compared are ignored.
+            let started_later = start_time == Some(start + 1);
+            assert_eq!(census.may_hold(&owner, false), holds || started_later, "{census:?}");
         }
+        assert!(!Census::default().may_hold(&owner, false));
     }
 
     #[test]

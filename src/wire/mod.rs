@@ -5,7 +5,7 @@
 //! both sides share one kernel. Decoding never panics: any bytes give a value or a [`Malformed`].
 //!
 //! A new field also changes docs/protocol.md, `tests/golden-wire.py` with `fixtures/wire/`,
-//! `tests/it/wire.rs` and `tests/it/fuzz/reference.rs`.
+//! `tests/it/wire.rs` and `tests/it/fuzz.rs`.
 
 mod bytes;
 mod entry;

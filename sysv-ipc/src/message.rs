@@ -45,8 +45,9 @@ impl MessageType {
 ///
 /// let mut message = MessageBuffer::with_capacity(8192);
 /// let data = MessageType::new(2).unwrap();
-/// let read = message.fill(data, |room| std::io::Read::read(&mut &b"from a file"[..], room))?;
-/// assert_eq!((read, message.text()), (11, &b"from a file"[..]));
+/// message.set(data, b"from ");
+/// message.append_with(|room| std::io::Read::read(&mut &b"a file"[..], room))?;
+/// assert_eq!((message.mtype(), message.text()), (data, &b"from a file"[..]));
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
@@ -131,23 +132,6 @@ impl MessageBuffer {
         self.block[0] = mtype.get();
         self.room_mut()[..text.len()].copy_from_slice(text);
         self.len = text.len();
-    }
-
-    /// Lets `source` write into all of `mtext`'s capacity and return the length of the message.
-    ///
-    /// # Errors
-    /// Those of `source`; the message is then empty.
-    ///
-    /// # Panics
-    /// If `source` returns more than the capacity.
-    pub fn fill<E>(
-        &mut self,
-        mtype: MessageType,
-        source: impl FnOnce(&mut [u8]) -> Result<usize, E>,
-    ) -> Result<usize, E> {
-        self.block[0] = mtype.get();
-        self.len = 0;
-        self.append_with(source)
     }
 
     /// Appends bytes to the text.

@@ -53,24 +53,24 @@ fn site() -> Site {
     })
 }
 
-/// Becomes the victim with these groups. The saved ids are kept, to be changed later.
+/// Becomes the victim with these groups. The saved uid is kept, to change them later.
 fn become_victim(gid: u32, groups: &[u32]) {
-    let groups: Vec<_> = groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
-    let (gid, uid) = (Gid::from_raw(gid), Uid::from_raw(VICTIM));
-    setgroups(&groups).unwrap();
-    setresgid(gid, gid, gid).unwrap();
-    setresuid(uid, uid, Uid::from_raw(0)).unwrap();
+    victim_with([gid; 2], groups, 0);
 }
 
 /// Becomes the victim with these real, effective and supplementary groups, for good.
-fn stay_victim([real, effective]: [u32; 2], groups: &[u32]) {
+fn stay_victim(gids: [u32; 2], groups: &[u32]) {
+    victim_with(gids, groups, VICTIM);
+}
+
+fn victim_with(gids: [u32; 2], groups: &[u32], saved: u32) {
     seteuid(Uid::from_raw(0)).unwrap();
     let groups: Vec<_> = groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
-    let (real, effective) = (Gid::from_raw(real), Gid::from_raw(effective));
+    let [real, effective] = gids.map(Gid::from_raw);
     setgroups(&groups).unwrap();
     setresgid(real, effective, effective).unwrap();
     let uid = Uid::from_raw(VICTIM);
-    setresuid(uid, uid, uid).unwrap();
+    setresuid(uid, uid, Uid::from_raw(saved)).unwrap();
 }
 
 /// Stops this process.

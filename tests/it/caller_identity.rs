@@ -19,21 +19,6 @@ const UNKNOWN_GID: &str = "the caller's gid is unknown in this user namespace";
 const UNKNOWN_CALLER: &str = "your user or group has no number in the server's user namespace";
 const DENIED: &str = "Permission denied";
 
-#[as_root_in_own_namespace]
-fn a_user_cannot_fetch_a_file_that_only_root_may_read() {
-    let server = Server::start(&["--mode", "0622", "--root", "/"]);
-    let programs = ForEverybody::new();
-    for path in ["/etc/shadow", "/proc/1/environ", "/proc/kcore", "/proc/kmsg"] {
-        if Path::new(path).exists() {
-            let denied = run(programs.client(server.key, VICTIM).arg(path));
-            assert_eq!(denied.code(), Some(1), "{path}");
-            assert_eq!(denied.stdout, b"");
-            assert_eq!(denied.stderr, format!("mqfs-client: {path}: {DENIED}\n"));
-        }
-    }
-    server.stop();
-}
-
 /// Keys of a session keyring give all its processes access to encrypted and network files:
 /// keyrings(7).
 #[as_root_in_own_namespace]

@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use sysv_ipc::{MessageBuffer, MessageType, Mode, OwnedQueue, Queue, QueueSettings, Select};
 
 use crate::support::{
-    ATTACKER, Attack, OPERATOR, Site, VICTIM, all_queues, as_root_in_own_namespace, noise, request,
-    run, sent, set,
+    ATTACKER, Attack, OPERATOR, Site, VICTIM, all_queues, as_root_in_own_namespace, errno_of,
+    noise, request, run, sent, set,
 };
 
 const DATA: MessageType = MessageType::new(2).unwrap();
@@ -81,7 +81,7 @@ fn trick_around(requests: Queue, operator: u32, rounds: usize) -> Result<(), Err
         let mut cookie = *lease.cookie.as_bytes();
         cookie[..8].copy_from_slice(&round.to_ne_bytes());
         lease.cookie = Cookie::new(cookie);
-        let own = OwnedQueue::private(REPLY_QUEUE_MODE).map_err(crate::support::errno_of)?;
+        let own = OwnedQueue::private(REPLY_QUEUE_MODE).map_err(errno_of)?;
         put(*own, &lease);
         if operator != 0 {
             change(*own, |to| to.uid = sysv_ipc::Uid::from_raw(operator));

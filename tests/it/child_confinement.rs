@@ -78,20 +78,6 @@ fn callers_do_not_get_the_capabilities_of_an_unprivileged_server() {
 }
 
 #[as_root_in_own_namespace]
-fn a_server_does_not_serve_its_own_memory() {
-    let (key, programs) = (unique_key(), ForEverybody::new());
-    let server =
-        Server::start_as(key, programs.server(key, 64_151).args(["--mode", "0622", "--root", "/"]));
-    for file in ["mem", "maps", "environ", "auxv"] {
-        let path = format!("/proc/{}/{file}", server.pid());
-        let mut client = programs.client(key, SOMEBODY);
-        let denied = run(client.args(["--server-uid", "64151", &path]));
-        assert_eq!(denied.stderr, format!("mqfs-client: {path}: Permission denied\n"));
-    }
-    server.stop();
-}
-
-#[as_root_in_own_namespace]
 fn an_unprivileged_server_warns_what_other_users_may_fetch() {
     let (key, programs) = (unique_key(), ForEverybody::new());
     for mode in ["0620", "0602", "0622"] {

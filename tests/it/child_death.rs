@@ -1,7 +1,9 @@
 //! Clients whose child dies, stalls or is slow.
 
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
+use mqfs::counters::{FailureReason, Lookup, read};
 use mqfs::sys::exit_now;
 use mqfs::wire::{Failure, LEASE_TYPE, MAX_REPLY, REPLY_QUEUE_MODE};
 use nix::errno::Errno;
@@ -30,6 +32,16 @@ impl ByHand {
         };
         requests.send(&request).unwrap();
         Self { queue, is_plain }
+    }
+
+    /// Waits until the child sends, and changes the queue at another time than it was made.
+    fn change_its_queue(&self) {
+        wait_until("it sends", || self.queue.status().unwrap().messages > 2);
+        let made = self.queue.status().unwrap().changed_at;
+        wait_until("the kernel's clock shows it", || {
+            self.queue.set(&self.queue.status().unwrap().settings()).unwrap();
+            self.queue.status().unwrap().changed_at != made
+        });
     }
 
     /// Waits for the next message; its type and text.
@@ -69,6 +81,9 @@ fn a_client_is_told_of_its_childs_death_once_its_queue_has_room() {
     let (server, _folder, _) = serve_quietly(1 << 20, &[]);
     for is_plain in [false, true] {
         let client = ByHand::ask(&server, is_plain);
+        if is_plain {
+            client.change_its_queue(); // which it may at any time
+        }
         kill_the_child(&server, *client.queue);
         client.assert_told();
     }
@@ -100,21 +115,9 @@ fn a_client_that_stalled_learns_that_its_child_gave_up() {
         client.assert_told();
     }
     assert!(server.log().contains("client stalled"), "{}", server.log());
-    server.stop();
-}
-
-#[in_own_namespace]
-fn a_plain_client_may_change_its_queue_during_a_transfer() {
-    let (server, _folder, _) = serve_quietly(1 << 20, &[]);
-    let client = ByHand::ask(&server, true);
-    wait_until("it sends", || client.queue.status().unwrap().messages > 2);
-    let made = client.queue.status().unwrap().changed_at;
-    wait_until("the kernel's clock shows it", || {
-        client.queue.set(&client.queue.status().unwrap().settings()).unwrap();
-        client.queue.status().unwrap().changed_at != made
-    });
-    kill_the_child(&server, *client.queue);
-    client.assert_told();
+    let Ok(Lookup::Found(counted)) = read(server.key, None) else { panic!("no counters") };
+    let failed: Vec<_> = counted.failures().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(failed, [(FailureReason::Stalled, 2)], "not as children that died as well");
     server.stop();
 }
 
@@ -127,17 +130,23 @@ fn a_stop_does_not_wait_for_clients_of_dead_children() {
 }
 
 #[in_own_namespace]
-fn a_forked_copy_of_a_client_waits_no_longer_than_its_timeout() {
+fn every_transfer_has_its_timeout_and_so_have_those_of_a_forked_copy() {
     let (server, _folder, _) = serve_quietly(1 << 20, &[]);
-    let client = mqfs::Client::builder().key(server.key).timeout(Duration::from_secs(1));
+    let client = mqfs::Client::builder().key(server.key).timeout(Duration::from_millis(300));
     let client = client.retries(0).build();
     server.freeze();
-    // A thread of the parent, which the child does not have.
-    assert_eq!(client.open("/file").unwrap_err().kind(), mqfs::ErrorKind::TimedOut);
+    let times_out = || {
+        let start = Instant::now();
+        let failed = client.open("/file").unwrap_err();
+        failed.kind() == mqfs::ErrorKind::TimedOut && start.elapsed() < Duration::from_secs(10)
+    };
+    assert!(times_out(), "a thread watches, which the child does not have");
     let child = fork_child(|| {
-        let in_time =
-            client.open("/file").is_err_and(|error| error.kind() == mqfs::ErrorKind::TimedOut);
-        exit_now(if in_time { 0 } else { 1 })
+        let all_time_out = (0..3).all(|_| {
+            sleep(Duration::from_millis(300)); // a pause between two checks of the watch
+            times_out()
+        });
+        exit_now(i32::from(!all_time_out))
     });
     let pid = child.unwrap();
     let mut ended = WaitStatus::StillAlive;

@@ -2,7 +2,6 @@
 //!
 //! To write them again: `MQFS_WRITE_DIST=1 cargo test --test it dist::`
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,8 +16,8 @@ fn dist(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("dist").join(name)
 }
 
-/// The manual page of a program. The sections that clap does not know, such as examples, are in
-/// `dist/man/text`.
+/// The manual page of a program. The sections that clap does not know, from the environment to the
+/// examples, are in `dist/man/text`.
 fn manual_page(program: &clap::Command, section: u8) -> String {
     let name = program.get_name();
     let man = Man::new(program.clone()).section(section.to_string()).manual("mqfs");
@@ -30,13 +29,7 @@ fn manual_page(program: &clap::Command, section: u8) -> String {
     man.render_options_section(&mut page).unwrap();
     let mut page = String::from_utf8(page).unwrap();
     page += &exit_status(program);
-    page += &environment(program);
-    let text = dist(&format!("man/text/{name}.roff"));
-    page += &fs::read_to_string(&text).unwrap_or_else(|error| {
-        panic!("{}: {error}: the page wants examples", text.display());
-    });
-    page += &see_also(name);
-    page
+    page + &fs::read_to_string(dist(&format!("man/text/{name}.roff"))).unwrap()
 }
 
 /// The usage, as `--help` has it.
@@ -65,44 +58,6 @@ fn exit_status(program: &clap::Command) -> String {
         roff.control("PP", []).text([roman(more)]);
     }
     roff.to_roff()
-}
-
-/// The options that an environment variable sets.
-fn environment(program: &clap::Command) -> String {
-    let has = |option: &str| program.get_arguments().any(|argument| argument.get_id() == option);
-    let mut roff = Roff::new();
-    let variables = [
-        ("key", "MQFS_KEY", "Stands in for --key, where neither that nor --key-file is given."),
-        ("progress", "NO_COLOR", "Set, and not empty: no colours. See https://no-color.org."),
-        (
-            "progress",
-            "TERM",
-            "dumb, or not set: shows no progress, since it could not be taken back.",
-        ),
-    ];
-    let variables = variables.into_iter().filter(|(option, ..)| has(option));
-    for (index, (_, variable, meaning)) in variables.enumerate() {
-        if index == 0 {
-            roff.control("SH", ["ENVIRONMENT"]);
-        }
-        roff.control("TP", []).text([bold(variable)]).text([roman(meaning)]);
-    }
-    roff.to_roff()
-}
-
-fn see_also(name: &str) -> String {
-    let mut pages: Vec<_> = mqfs::cli::programs()
-        .iter()
-        .map(|(program, section)| (program.get_name().to_owned(), *section))
-        .filter(|(other, _)| other != name)
-        .collect();
-    pages.extend([("ipcs", 1), ("ipcrm", 1), ("sysvipc", 7)].map(|(p, s)| (p.to_owned(), s)));
-    let mut text = ".SH \"SEE ALSO\"\n".to_owned();
-    for (index, (page, section)) in pages.iter().enumerate() {
-        let comma = if index + 1 < pages.len() { " ," } else { "" };
-        writeln!(text, ".BR {} ({section}){comma}", page.replace('-', "\\-")).unwrap();
-    }
-    text
 }
 
 /// Every generated file with its content.
@@ -168,26 +123,4 @@ fn manual_pages_have_no_errors() {
             assert!(text.contains(heading), "{}: {heading}", page.display());
         }
     }
-}
-
-#[test]
-fn bash_completes_options_and_their_values() {
-    if !has("bash") {
-        return;
-    }
-    let complete = |program: &str, words: &str| {
-        let script = format!(
-            r#"source {}; COMP_WORDS=({program} {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
-            read -r _ _ function _ < <(complete -p {program} | sed 's/.* -F/complete -F/')
-            $function {program} "${{COMP_WORDS[COMP_CWORD]}}" "${{COMP_WORDS[COMP_CWORD - 1]}}"
-            echo "${{COMPREPLY[@]}}""#,
-            dist("completions/bash").join(program).display()
-        );
-        let told = run(Command::new("bash").args(["--norc", "-c", &script]));
-        String::from_utf8(told.success()).unwrap()
-    };
-    assert_eq!(complete("mqfs-client", "--prog"), "--progress\n");
-    assert_eq!(complete("mqfs-client", "--progress a"), "auto always\n");
-    assert_eq!(complete("mqfs-server", "--plain o"), "owner\n");
-    assert_eq!(complete("mqfs-reap", "--dry"), "--dry-run\n");
 }

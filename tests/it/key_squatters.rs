@@ -4,13 +4,12 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use mqfs::wire::NORMAL_PRIORITY;
 use nix::errno::Errno;
 use sysv_ipc::{Key, Lock, MessageBuffer, Mode, OwnedQueue, Queue, QueueSettings, Select};
 
 use crate::support::{
     ATTACKER, Attack, Finished, ForEverybody, OPERATOR, Site, VICTIM, as_root_in_own_namespace,
-    as_user, clear, exists, queue_of, received, run, sent, set, unique_key, wait_until,
+    as_user, clear, errno_of, exists, queue_of, received, run, set, unique_key, wait_until,
 };
 
 /// A queue that the attacker made under a key, and the attacker's process.
@@ -26,7 +25,7 @@ impl Squatter {
     #[track_caller]
     fn start(key: Key, mode: u16, then: impl FnOnce(Queue) -> Result<(), Errno>) -> Self {
         let process = Attack::start(ATTACKER, || {
-            then(Queue::create(key, Mode::new(mode)).map_err(crate::support::errno_of)?)?;
+            then(Queue::create(key, Mode::new(mode)).map_err(errno_of)?)?;
             loop {
                 thread::sleep(Duration::from_secs(1));
             }
@@ -81,8 +80,7 @@ fn a_client_sends_no_request_to_a_squatters_queue() {
         // The creator can still read it after giving it away.
         for owner in [0, VICTIM] {
             let given = as_user(ATTACKER, || {
-                let settings =
-                    squatter.queue.status().map_err(crate::support::errno_of)?.settings();
+                let settings = squatter.queue.status().map_err(errno_of)?.settings();
                 set(
                     squatter.queue,
                     &QueueSettings { uid: sysv_ipc::Uid::from_raw(owner), ..settings },
@@ -118,34 +116,6 @@ fn roots_server_replaces_a_squatters_marked_queue_and_semaphore() {
 }
 
 #[as_root_in_own_namespace]
-fn roots_server_replaces_a_squatters_unmarked_queue_only_once_its_reader_is_dead() {
-    let (key, programs) = (unique_key(), ForEverybody::new());
-    let mut squatter = Squatter::start(key, 0o622, |queue| {
-        received(queue.receive(&mut MessageBuffer::with_capacity(8192), Select::Any))
-    });
-    let start = || refused(programs.server(key, 0).args(["--root", "/proc"]));
-    let named = format!("key {key} is in use: queue {} is another", squatter.queue.id());
-    let unread = start();
-    assert!(unread.contains(&named), "{unread}");
-    assert!(unread.contains("nothing says who receives from it"), "{unread}");
-    assert!(unread.contains(&format!("ipcrm -Q {key}")), "{unread}");
-
-    let message = MessageBuffer::with_text(NORMAL_PRIORITY, b"");
-    assert_eq!(as_user(ATTACKER, || sent(squatter.queue.try_send(&message))), Ok(()));
-    wait_until("it has read", || squatter.queue.status().unwrap().last_receiver.is_some());
-    let reader = squatter.queue.status().unwrap().last_receiver.unwrap();
-    let read = start();
-    assert!(read.contains(&named) && read.contains(&format!("pid {reader} received")), "{read}");
-    assert!(exists(squatter.queue));
-    assert!(Lock::open(key).is_err(), "a server that gives up leaves no lock");
-
-    squatter.process.stop();
-    let site = Site::start_on(key, 0, &[]);
-    assert!(!exists(squatter.queue));
-    site.stop();
-}
-
-#[as_root_in_own_namespace]
 fn another_users_server_names_the_squatter_and_leaves_it_alone() {
     let (key, programs) = (unique_key(), ForEverybody::new());
     let squatter = Squatter::start(key, 0o733, |_| Ok(()));
@@ -155,7 +125,7 @@ fn another_users_server_names_the_squatter_and_leaves_it_alone() {
     assert!(exists(squatter.queue));
     for mode in [0o666, 0o600] {
         let squat = || Lock::open_or_create(key, Mode::new(mode)).map(drop);
-        assert_eq!(as_user(ATTACKER, || squat().map_err(crate::support::errno_of)), Ok(()));
+        assert_eq!(as_user(ATTACKER, || squat().map_err(errno_of)), Ok(()));
         let said = start();
         let expected = format!("its semaphore belongs to uid {ATTACKER} (as root: ipcrm -S");
         assert!(said.contains(&expected), "{said}");

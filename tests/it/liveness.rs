@@ -3,9 +3,9 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::support::fork_child;
 use mqfs::sys::exit_now;
 use mqfs::wire::OwnerId;
 use nix::sys::signal::{Signal, kill};
@@ -14,8 +14,8 @@ use nix::unistd::{Pid, getpid};
 
 use crate::support::{
     ForEverybody, QuietServer, Running, SOMEBODY, Stuck, Verdicts, as_root_in_own_namespace,
-    as_root_in_own_pid_namespace, children_of, exists, leased, owner_of, program, reply_queues,
-    sleeper, state_of, unshared, wait_until,
+    as_root_in_own_pid_namespace, children_of, exists, fork_child, leased, owner_of, program,
+    reply_queues, sleeper, state_of, unshared, wait_until,
 };
 
 const RUNNING: [&str; 3] = ["alive", "owner is running", "kept"];
@@ -123,26 +123,6 @@ fn owner_of_zombie_leader(pid: i32) -> OwnerId {
 }
 
 #[as_root_in_own_namespace]
-fn client_in_another_pid_namespace_is_kept_while_it_lives_and_removed_when_it_is_dead() {
-    let quiet = QuietServer::start();
-    let mut stuck = Stuck::start(&mut unshared(&PID_NAMESPACE, &quiet.client()));
-    let stopped = quiet.stop_children();
-
-    assert_eq!(Verdicts::now().on(stuck.queue), if_seen(RUNNING));
-    let inside = Verdicts::of(&mut unshared(&PID_NAMESPACE, &reap_json()));
-    assert_eq!(inside.on(stuck.queue), ELSEWHERE, "from another namespace");
-
-    let inner = Pid::from_raw(children_of(stuck.client.pid())[0]);
-    kill(inner, Signal::SIGKILL).unwrap();
-    stuck.client.wait();
-    assert_eq!(Verdicts::now().on(stuck.queue), if_seen(NOT_THERE));
-    let _ = stuck.queue.remove();
-    drop(stopped);
-    quiet.server.wait_until_idle();
-    quiet.stop();
-}
-
-#[as_root_in_own_namespace]
 fn owner_missing_from_a_living_pid_namespace_is_dead_only_if_seen_from_the_initial_one() {
     let mut sleep = Command::new("sleep");
     let outer = Running::start(&mut unshared(&PID_NAMESPACE, sleep.arg("1000")));
@@ -174,16 +154,6 @@ fn owner_missing_from_a_living_pid_namespace_is_dead_only_if_seen_from_the_initi
 }
 
 #[as_root_in_own_namespace]
-fn owner_in_the_initial_pid_namespace_is_kept_from_within_another() {
-    let living = leased(owner_of(getpid().as_raw()));
-    // No process has its pid in that namespace.
-    for options in [&PID_NAMESPACE[..], &["--pid"]] {
-        let inside = Verdicts::of(&mut unshared(options, &reap_json()));
-        assert_eq!(inside.on(*living), ELSEWHERE, "{options:?}");
-    }
-}
-
-#[as_root_in_own_namespace]
 fn with_another_namespaces_proc_no_living_owner_is_judged_dead() {
     let quiet = QuietServer::start();
     let before = reply_queues();
@@ -199,16 +169,13 @@ fn with_another_namespaces_proc_no_living_owner_is_judged_dead() {
     let stopped = quiet.stop_children();
     writeln!(running.child().stdin.take().unwrap(), "go").unwrap();
 
-    let text = String::from_utf8(running.finish().success()).unwrap();
-    let rows = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(Verdicts(rows).on(queue), UNPROVEN);
+    assert_eq!(Verdicts::in_text(running.finish().success()).on(queue), UNPROVEN);
 
     // It ended with its namespace.
     assert!(exists(queue));
     assert_eq!(Verdicts::now().on(queue), if_seen(NOT_THERE));
     let _ = queue.remove();
     drop(stopped);
-    quiet.server.wait_until_idle();
     quiet.stop();
 }
 
@@ -240,46 +207,38 @@ fn start_times_are_not_compared_across_time_namespaces() {
     assert_eq!(Verdicts::now().on(stuck.queue), ["orphan", "owner is gone", "removed"]);
     drop(stopped);
     assert!(other.finish() == quiet.file);
-    quiet.server.wait_until_idle();
     quiet.stop();
 }
 
-#[as_root_in_own_namespace]
-fn without_proc_no_living_owner_is_judged_dead() {
-    let living = leased(owner_of(getpid().as_raw()));
+/// `mqfs-reap --json` behind a shell command that changes /proc for it alone.
+fn reap_with_proc(script: &str, reaper: &Path) -> Verdicts {
     let mut shell = Command::new("sh");
-    shell.args(["-c", r#"mount -t tmpfs none /proc && exec "$0" --json"#]);
-    shell.arg(program("mqfs-reap").get_program());
-    let verdicts = Verdicts::of(&mut unshared(&["--mount"], &shell));
-    assert_eq!(verdicts.on(*living), ELSEWHERE);
+    shell.arg("-c").arg(format!("{script} \"$0\" --json")).arg(reaper);
+    Verdicts::of(&mut unshared(&["--mount"], &shell))
 }
 
 #[as_root_in_own_namespace]
-fn with_hidepid_no_living_owner_is_judged_dead() {
-    let living = leased(owner_of(getpid().as_raw()));
+fn what_a_reaper_cannot_see_it_does_not_judge_dead() {
+    let here = owner_of(getpid().as_raw());
+    // No process has the first one's pid in another namespace. The second is from a namespace
+    // without any process.
+    let (living, gone) = (leased(here), leased(OwnerId { pid_namespace: 1, ..here }));
+    for options in [&PID_NAMESPACE[..], &["--pid"]] {
+        let inside = Verdicts::of(&mut unshared(options, &reap_json()));
+        assert_eq!([inside.on(*living), inside.on(*gone)], [ELSEWHERE; 2], "{options:?}");
+    }
+    let programs = ForEverybody::new();
+    let reaper = programs.path("mqfs-reap");
+    let blind = reap_with_proc("mount -t tmpfs none /proc && exec", &reaper);
+    assert_eq!(blind.on(*living), ELSEWHERE);
+    let hidepid = "mount -t proc -o hidepid=2 proc /proc && test -e /proc/1 && exec";
+    assert_eq!(reap_with_proc(hidepid, &reaper).on(*gone), ELSEWHERE);
     let mut settings = living.status().unwrap().settings();
     settings.uid = sysv_ipc::Uid::from_raw(SOMEBODY);
     living.set(&settings).unwrap();
-    let programs = ForEverybody::new();
-    let hide = r#"mount -t proc -o hidepid=2 proc /proc && test -e /proc/1 &&
-                      exec setpriv --reuid "$1" --regid "$1" --clear-groups "$0" --json"#;
-    let mut shell = Command::new("sh");
-    shell.arg("-c").arg(hide).arg(programs.path("mqfs-reap")).arg(SOMEBODY.to_string());
-    let verdicts = Verdicts::of(&mut unshared(&["--mount"], &shell));
-    assert_eq!(verdicts.on(*living), UNPROVEN);
-}
-
-#[as_root_in_own_namespace]
-fn with_hidepid_no_other_pid_namespace_is_judged() {
-    let here = owner_of(getpid().as_raw());
-    // From a namespace without any process.
-    let gone = leased(OwnerId { pid_namespace: 1, ..here });
-    let mut shell = Command::new("sh");
-    shell.args(["-c", r#"mount -t proc -o hidepid=2 proc /proc && exec "$0" --json"#]);
-    shell.arg(program("mqfs-reap").get_program());
-    assert_eq!(Verdicts::of(&mut unshared(&["--mount"], &shell)).on(*gone), ELSEWHERE);
-    let inside = Verdicts::of(&mut unshared(&PID_NAMESPACE, &reap_json()));
-    assert_eq!(inside.on(*gone), ELSEWHERE);
+    let as_somebody = format!("setpriv --reuid {SOMEBODY} --regid {SOMEBODY} --clear-groups");
+    let seen = reap_with_proc(&format!("{hidepid} {as_somebody}"), &reaper);
+    assert_eq!(seen.on(*living), UNPROVEN);
     assert_eq!(Verdicts::now().on(*gone), if_seen(NOT_THERE));
 }
 
@@ -296,6 +255,5 @@ fn owner_that_made_its_lease_without_proc_is_never_proven_dead() {
     assert_eq!(Verdicts::now().on(stuck.queue), UNPROVEN);
     stuck.queue.remove().unwrap();
     drop(stopped);
-    quiet.server.wait_until_idle();
     quiet.stop();
 }

@@ -1,7 +1,5 @@
 //! The limits per user.
 
-use std::fs;
-
 use crate::support::{
     ForEverybody, Running, SOMEBODY, Server, Stuck, as_root_in_own_namespace, in_own_namespace,
     reply_queues, run, serve_file, wait_until,
@@ -52,27 +50,5 @@ fn a_signal_ends_a_client_that_waits_to_retry() {
     assert_eq!(ended.stderr, "mqfs-client: interrupted\n");
     assert_eq!(reply_queues(), [first.queue]);
     assert!(first.finish() == file);
-    server.stop();
-}
-
-#[in_own_namespace]
-fn many_clients_of_one_user_all_get_their_file() {
-    let (server, folder, file) = serve_file(4 << 20, &["--max-per-user", "2"]);
-    fs::write(folder.path().join("again"), &file).unwrap();
-    // Every second one asks in a session.
-    let copies: Vec<_> = (0..24).map(|n| folder.path().join(format!("copy-{n}"))).collect();
-    let ask = |(n, copy): (usize, _)| {
-        fs::create_dir(copy).unwrap();
-        let paths = &["/file", "/again"][..1 + n % 2];
-        Running::start(server.client().arg("-C").arg(copy).args(paths))
-    };
-    let clients: Vec<_> = copies.iter().enumerate().map(ask).collect();
-    for client in clients {
-        client.finish().success();
-    }
-    for (n, copy) in copies.iter().enumerate() {
-        assert!(fs::read(copy.join("file")).unwrap() == file);
-        assert!(n % 2 == 0 || fs::read(copy.join("again")).unwrap() == file);
-    }
     server.stop();
 }

@@ -48,21 +48,6 @@ fn a_range_resumes_where_it_broke_off() {
     site.server.stop();
 }
 
-#[in_own_namespace]
-fn the_library_opens_ranges() {
-    use std::io::Read;
-    let (site, file) = site();
-    let client = mqfs::Client::new(site.server.key);
-    let read = |mut transfer: mqfs::Transfer| {
-        let mut bytes = Vec::new();
-        transfer.read_to_end(&mut bytes).map(|_| bytes)
-    };
-    assert!(read(client.open_range("/file", ..).unwrap()).unwrap() == file);
-    assert!(read(client.open_range("/file", 5..9).unwrap()).unwrap() == file[5..9]);
-    assert!(read(client.open_range("/file", ..=9).unwrap()).unwrap() == file[..=9]);
-    site.server.stop();
-}
-
 #[as_root_in_own_namespace]
 fn links_of_others_in_a_shared_folder_are_not_followed() {
     let (site, file) = site();

@@ -3,21 +3,20 @@
 //! These tests need a namespace of their own: elsewhere they would remove orphans of other tests
 //! and users.
 
-use std::fs;
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use mqfs::ownership::lease;
 use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, Uid, getpid, setuid};
+use nix::sys::signal::Signal;
+use nix::unistd::{Uid, getpid, setuid};
 use sysv_ipc::{Key, MessageBuffer, Queue, QueueId};
 
 use crate::support::{
     ForEverybody, QuietServer, Running, SOMEBODY, Server, Stuck, Verdicts, all_queues,
     as_root_in_own_namespace, dead_owner, exists, in_dead_process, leased, owner_of, program,
-    queue_of, reap, reply_queues, state_of, unique_key, wait_until,
+    queue_of, reap, state_of, unique_key, wait_until,
 };
 
 #[as_root_in_own_namespace]
@@ -36,7 +35,6 @@ fn only_the_queue_of_a_killed_client_is_removed() {
     assert!(!exists(dying.queue));
     drop(stopped);
     assert!(living.finish() == quiet.file, "the living client's transfer is whole");
-    quiet.server.wait_until_idle();
     quiet.stop();
 }
 
@@ -56,28 +54,6 @@ fn child_of_a_killed_client_removes_its_queue_and_ends() {
 }
 
 #[as_root_in_own_namespace]
-fn clients_killed_at_any_point_leave_no_queue_that_the_reaper_misses() {
-    let quiet = QuietServer::start();
-    for step in 0..60_u64 {
-        let mut client = Running::start(quiet.client().stdout(Stdio::null()).stderr(Stdio::null()));
-        // Delays from before its main to after its end, in small steps at first.
-        thread::sleep(Duration::from_micros(step * step * 4));
-        // It may have ended by itself.
-        let _ = kill(Pid::from_raw(client.pid()), Signal::SIGKILL);
-        client.wait();
-    }
-    // A queue without a lease, from a client that died before it sent it, is no orphan for 10
-    // s.
-    wait_until("no reply queue is left", || {
-        Verdicts::now();
-        reply_queues().is_empty()
-    });
-    quiet.server.wait_until_idle();
-    assert_eq!(quiet.server.fetch("/small"), b"small");
-    quiet.stop();
-}
-
-#[as_root_in_own_namespace]
 fn servers_killed_at_any_point_leave_no_queue_and_no_held_lock() {
     let key = unique_key();
     for step in 0..40_u64 {
@@ -92,20 +68,6 @@ fn servers_killed_at_any_point_leave_no_queue_and_no_held_lock() {
     let next = Server::start_on::<&str>(key, &[]);
     assert_eq!(next.fetch("/proc/sys/kernel/ostype"), b"Linux\n");
     next.stop();
-}
-
-#[as_root_in_own_namespace]
-fn request_queue_of_a_zombie_server_is_removed() {
-    let quiet = QuietServer::start();
-    let queue = queue_of(quiet.server.key).unwrap();
-    assert_eq!(Verdicts::now().on(queue), ["alive", "its server is running", "kept"]);
-    quiet.server.signal(Signal::SIGKILL);
-    let pid = quiet.server.pid();
-    // Its other thread may end a moment after its main thread.
-    let is_alone = || fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|t| t.count() == 1);
-    wait_until("it is a zombie", || state_of(pid) == Some('Z') && is_alone());
-    let verdicts = Verdicts::now();
-    assert_eq!(verdicts.on(queue), ["orphan", "no server holds the key's lock", "removed"]);
 }
 
 #[as_root_in_own_namespace]
@@ -167,17 +129,6 @@ fn an_unprivileged_user_removes_only_own_queues() {
     assert_eq!(verdicts.on(theirs), ["orphan", "owner is gone", "removed"]);
     assert_eq!(verdicts.on(*given), ["orphan", "owner is gone", "removed"]);
     assert_eq!(Verdicts::now().removed(), [roots.id()]);
-}
-
-#[as_root_in_own_namespace]
-fn dry_run_removes_nothing() {
-    let orphan = leased(dead_owner());
-    let table = String::from_utf8(reap(&["--dry-run"]).success()).unwrap();
-    assert!(table.contains("orphan: owner is gone") && table.contains("would remove"), "{table}");
-    let verdicts = Verdicts::of(program("mqfs-reap").args(["-n", "--json"]));
-    assert_eq!(verdicts.on(*orphan), ["orphan", "owner is gone", "would remove"]);
-    assert!(exists(*orphan));
-    assert_eq!(Verdicts::now().removed(), [orphan.id()]);
 }
 
 #[as_root_in_own_namespace]

@@ -5,7 +5,6 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::fork_child;
 use mqfs::reaper::{Action, Policy, remove};
 use mqfs::sys::exit_now;
 use nix::sched::{CloneFlags, unshare};
@@ -16,7 +15,7 @@ use sysv_ipc::{MessageBuffer, MessageType, Mode, OwnedQueue, Queue, ReceiveError
 
 use crate::support::{
     Verdicts, as_root_in_own_namespace, as_root_in_own_pid_namespace, children_of, exists,
-    in_dead_process, let_next_queue_have, program, unique_key, unshared, wait_until,
+    fork_child, in_dead_process, let_next_queue_have, program, unique_key, unshared, wait_until,
 };
 
 const MESSAGE: MessageType = MessageType::new(1).unwrap();
@@ -25,7 +24,7 @@ const GONE: &str = "not made by mqfs, its last sender and receiver are gone";
 const AT_ONCE: [&str; 4] = ["--json", "--foreign", "--older-than", "1ms"];
 
 /// A typical queue of other software.
-fn foreign() -> OwnedQueue {
+pub fn foreign() -> OwnedQueue {
     OwnedQueue::private(Mode::new(0o600)).unwrap()
 }
 

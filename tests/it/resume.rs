@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::sys::wait::waitpid;
@@ -11,7 +10,7 @@ use nix::unistd::Pid;
 use crate::recovery::Place;
 use crate::support::{
     Running, Server, Stuck, as_root_in_own_pid_namespace, in_own_namespace, noise, owner_of,
-    queue_of, reply_queues, sleeper, wait_until,
+    reply_queues, sleeper, wait_until,
 };
 
 /// Kills a server and all its children.
@@ -34,27 +33,6 @@ fn a_transfer_whose_child_is_killed_resumes_where_it_was() {
     let expected = format!("{length} bytes, {how} (CRC-32 {checksum:08x})");
     assert!(finished.stderr.contains(&expected), "{}", finished.stderr);
     server.stop();
-}
-
-#[in_own_namespace]
-fn a_request_that_was_lost_with_its_server_is_sent_to_the_next_one() {
-    let place = Place::new();
-    let mut server = place.serve(&[]);
-    server.freeze();
-    let client = Running::start(&mut place.client());
-    let without_retries = Running::start(place.client().args(["--retries", "0"]));
-    wait_until("they have asked", || queue_of(place.key).unwrap().status().unwrap().messages == 2);
-    server.running().kill();
-    server.make_way();
-    // Before the client has any doubt.
-    let next = Server::start_as(place.key, &mut place.command(&[]));
-    let start = Instant::now();
-    assert!(client.finish().success() == place.file);
-    let failed = without_retries.finish();
-    assert_eq!(failed.code(), Some(1));
-    assert_eq!(failed.stderr, "mqfs-client: /file: the server died before it answered\n");
-    assert!(start.elapsed() < Duration::from_secs(10), "long before --timeout");
-    next.stop();
 }
 
 #[in_own_namespace]

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::support::session::{Part, RawSession, fetch};
 use crate::support::{
     Running, Server, in_own_namespace, is_full, noise, program, queue_of, reply_queues, run,
-    serve_quietly, state_of, stuck_client, stuck_client_without_retries, unique_key, wait_until,
+    serve_quietly, stuck_client, stuck_client_without_retries, unique_key, wait_until,
 };
 
 /// A server of a file of 4 MiB, in a process group of its own.
@@ -123,23 +123,6 @@ fn a_client_leaves_no_queue_if_the_same_ctrl_c_ends_its_reader() {
 }
 
 #[in_own_namespace]
-fn a_client_that_waits_for_an_answer_leaves_no_queue_after_a_signal() {
-    let (server, _folder, _) = serve_quietly(4 << 20, &[]);
-    server.freeze(); // takes no request, answers none
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        let client = Running::start(server.client().arg("/file").stderr(Stdio::piped()));
-        wait_until("it waits in msgrcv", || {
-            !reply_queues().is_empty() && state_of(client.pid()) == Some('S')
-        });
-        client.signal(signal);
-        assert_eq!(client.finish().code(), Some(130), "{signal}");
-        assert_eq!(reply_queues(), [], "{signal}");
-    }
-    server.signal(Signal::SIGCONT);
-    server.stop();
-}
-
-#[in_own_namespace]
 fn a_client_under_nohup_survives_sighup() {
     let (server, _folder, content) = serve_quietly(4 << 20, &[]);
     let mut command = std::process::Command::new("nohup");
@@ -153,7 +136,7 @@ fn a_client_under_nohup_survives_sighup() {
 
 #[in_own_namespace]
 fn at_max_children_requests_wait() {
-    let (mut server, _folder, content) = serve_quietly(4 << 20, &["--max-children", "2"]);
+    let (server, _folder, content) = serve_quietly(4 << 20, &["--max-children", "2"]);
     let requests = queue_of(server.key).unwrap();
     let first = stuck_client(&server, "/file");
     let second = stuck_client(&server, "/file");
@@ -173,21 +156,8 @@ fn at_max_children_requests_wait() {
     assert!(first.finish().success() == content);
     assert!(third.finish().success() == content, "now there is room");
     assert!(fourth.finish().success() == content);
-
-    // A stopping server answers neither.
-    let third = stuck_client(&server, "/file");
-    let waiting = [start(), start()];
-    wait_until("both have asked", || reply_queues().len() == 4);
-    server.signal(Signal::SIGTERM);
-    for client in waiting {
-        let client = client.finish();
-        // Some look for the next server, and do not find it.
-        assert!(matches!(client.code(), Some(1 | 2)), "{}", client.stderr);
-        assert_eq!(client.stdout, b"");
-    }
     assert!(second.finish().success() == content);
-    assert!(third.finish().success() == content);
-    assert!(server.running().wait().success());
+    server.stop();
 }
 
 #[in_own_namespace]
@@ -203,23 +173,6 @@ fn a_server_that_stops_ends_its_sessions_after_the_answer_in_hand() {
     assert!(working.answer().unwrap().bytes == content);
     assert!(matches!(working.next_part(), Part::Farewell(1) | Part::Gone));
     assert!(server.running().wait().success());
-}
-
-#[in_own_namespace]
-fn a_client_whose_child_was_killed_fails_soon() {
-    let (server, _folder, _) = serve_quietly(4 << 20, &[]);
-    let client = stuck_client_without_retries(&server, "/file");
-    client.freeze();
-    server.kill_children();
-    server.wait_until_idle();
-    client.signal(Signal::SIGCONT);
-    let start = Instant::now();
-    let client = client.finish();
-    assert_eq!(client.code(), Some(1), "{}", client.stderr);
-    assert!(client.stderr.contains("the server's child died on the way"), "{}", client.stderr);
-    assert!(start.elapsed() < Duration::from_secs(10), "long before --timeout");
-    wait_until("told", || server.log().contains("a child was killed"));
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -249,26 +202,4 @@ fn a_client_that_waits_to_send_its_request_notices_the_servers_death() {
     assert_eq!(client.code(), Some(2), "{}", client.stderr);
     assert!(client.stderr.contains("is dead"), "{}", client.stderr);
     assert!(start.elapsed() < Duration::from_secs(10), "long before --timeout");
-}
-
-#[in_own_namespace]
-fn every_transfer_of_a_client_has_its_timeout() {
-    let (server, _folder, _) = serve_quietly(4 << 20, &[]);
-    server.freeze();
-    let timeout = Duration::from_millis(300);
-    let client = mqfs::Client::builder().key(server.key).timeout(timeout).build();
-    let (sender, results) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        for _ in 0..3 {
-            // Long enough for a pause between two checks of the watch.
-            std::thread::sleep(Duration::from_millis(300));
-            let timed_out = client.open("/f").unwrap_err().kind() == mqfs::ErrorKind::TimedOut;
-            let _ = sender.send(timed_out);
-        }
-    });
-    for _ in 0..3 {
-        assert_eq!(results.recv_timeout(Duration::from_secs(10)), Ok(true));
-    }
-    server.signal(Signal::SIGCONT);
-    server.stop();
 }

@@ -4,9 +4,6 @@ mod prometheus;
 mod segment;
 mod watch;
 
-use std::process::Command;
-
-use crate::support::fork_child;
 use mqfs::sys::exit_now;
 use mqfs::wire::NORMAL_PRIORITY;
 use nix::sys::prctl;
@@ -19,19 +16,14 @@ use tempfile::TempDir;
 
 use crate::support::session::{RawSession, fetch, list, lstat};
 use crate::support::{
-    Finished, Server, as_root_in_own_namespace, dead_owner, in_own_namespace, leased, owner_of,
-    program, queue_of, reply_queues, run, serve_file, stat_of, stuck_client_without_retries,
+    Finished, Server, as_root_in_own_namespace, dead_owner, fork_child, in_own_namespace, leased,
+    owner_of, program, queue_of, run, serve_file, stat_of, stuck_client_without_retries,
     unique_key, wait_until,
 };
 
 /// A server of a small file and one of 4 MiB, which removes orphans once.
 fn server() -> (Server, TempDir) {
-    server_with(&[])
-}
-
-fn server_with(arguments: &[&str]) -> (Server, TempDir) {
-    let (server, folder, _) =
-        serve_file(4 << 20, &[&["--reap-interval", "1h"], arguments].concat());
+    let (server, folder, _) = serve_file(4 << 20, &["--reap-interval", "1h"]);
     (server, folder)
 }
 
@@ -156,19 +148,6 @@ fn active_children_lost_clients_and_dead_children_are_counted() {
     server.stop();
 }
 
-#[in_own_namespace]
-fn a_stalled_client_is_counted_only_as_stalled() {
-    let (server, _folder) = server_with(&["--stall-timeout", "1s"]);
-    server.wait_until_idle();
-    let client = stuck_client_without_retries(&server, "/file");
-    wait_for(server.key, "failed/stalled", 1);
-    wait_for(server.key, "children", 0);
-    let failed = &look(server.key)["counters"]["failed"];
-    assert_eq!(failed["child_died"], 0, "{failed}");
-    drop(client);
-    server.stop();
-}
-
 #[as_root_in_own_namespace]
 fn reply_queues_are_shown_with_their_owner_and_whether_it_lives() {
     let (server, _folder) = server();
@@ -277,31 +256,4 @@ fn process_names_are_escaped_on_a_terminal() {
     waitpid(evil, None).unwrap();
     assert!(table.contains(r"(\u{1b}[31m\nevil)"), "{table}");
     assert!(!table.contains('\x1b'), "{table}");
-}
-
-#[in_own_namespace]
-fn without_a_queue_stat_ends_with_status_2() {
-    let key = unique_key();
-    for json in [&[][..], &["--json"]] {
-        let finished = run(stat_of(key).args(json));
-        assert_eq!(finished.code(), Some(2));
-        assert_eq!(finished.stderr, format!("mqfs-stat: no queue under key {key}\n"));
-        assert!(finished.stdout.is_empty());
-    }
-}
-
-#[as_root_in_own_namespace]
-fn a_user_sees_counters_of_roots_server_but_not_the_owners_of_queues() {
-    let (server, _folder) = server();
-    server.fetch("/small");
-    wait_for(server.key, "complete", 1);
-    server.wait_until_idle();
-    let _alive = leased(owner_of(getpid().as_raw()));
-    assert_eq!(reply_queues().len(), 1);
-    let programs = crate::support::ForEverybody::new();
-    let mut command: Command = programs.program("mqfs-stat", crate::support::SOMEBODY);
-    let seen = object(&run(command.args(["--json", &server.key.to_string()])));
-    assert_eq!(seen["counters"]["complete"], 1);
-    assert_eq!(seen["reply_queues"][0]["reason"], "another user's, and not readable");
-    server.stop();
 }

@@ -7,8 +7,8 @@ use nix::errno::Errno;
 use sysv_ipc::{Key, MessageBuffer, Mode, OwnedQueue, Queue, QueueSettings, Select};
 
 use crate::support::{
-    ATTACKER, Attack, Running, Site, VICTIM, as_root_in_own_namespace, clear, queue_of, received,
-    request, run, sent, set, unique_key, wait_until,
+    ATTACKER, Attack, Running, Site, VICTIM, as_root_in_own_namespace, clear, errno_of, queue_of,
+    received, request, run, sent, set, unique_key, wait_until,
 };
 
 /// A queue under a key of its own, and the request that a client sent to it.
@@ -19,14 +19,8 @@ struct Rogue {
 
 impl Rogue {
     fn listen(key: Key) -> Result<Self, Errno> {
-        let own = OwnedQueue::create(key, Mode::new(0o733)).map_err(crate::support::errno_of)?;
+        let own = OwnedQueue::create(key, Mode::new(0o733)).map_err(errno_of)?;
         Ok(Self { own, message: MessageBuffer::with_capacity(65_536) })
-    }
-
-    /// Waits for a request and turns it into one for the client's secret. Also returns the client's
-    /// queue.
-    fn rewrite(&mut self) -> Result<(Queue, MessageBuffer), Errno> {
-        rewrite(*self.own, &mut self.message, "/secret")
     }
 
     /// Reads from the client's queue until the secret is there.
@@ -38,7 +32,7 @@ impl Rogue {
     }
 }
 
-/// Receives a request, and changes its path.
+/// Waits for a request, and changes its path. Also returns the client's queue.
 fn rewrite(
     from: Queue,
     message: &mut MessageBuffer,
@@ -75,7 +69,7 @@ fn ask_rogue(
 #[as_root_in_own_namespace]
 fn a_trusted_server_cannot_use_a_clients_queue_to_ask_roots_server() {
     let pass_on = |rogue: &mut Rogue, requests: Queue| {
-        let (reply, request) = rogue.rewrite()?;
+        let (reply, request) = rewrite(*rogue.own, &mut rogue.message, "/secret")?;
         sent(requests.send(&request))?;
         rogue.read_secret(reply)
     };
@@ -93,8 +87,8 @@ fn a_trusted_server_cannot_use_a_clients_queue_to_ask_roots_server() {
 #[as_root_in_own_namespace]
 fn a_server_cannot_make_a_client_take_its_own_files_for_the_servers() {
     let give_back = |rogue: &mut Rogue, requests: Queue| {
-        let (reply, request) = rogue.rewrite()?;
-        let status = reply.status().map_err(crate::support::errno_of)?;
+        let (reply, request) = rewrite(*rogue.own, &mut rogue.message, "/secret")?;
+        let status = reply.status().map_err(errno_of)?;
         let client = status.permissions.cuid;
         set(reply, &QueueSettings { uid: client, ..status.settings() })?;
         sent(requests.send(&request))

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::os::unix::fs::{chown, symlink};
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -11,8 +10,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
+use crate::root_confinement::make_special;
 use crate::support::session::{RawSession, fetch};
 use crate::support::{
     ATTACKER, Attack, Running, Site, VICTIM, as_root_in_own_namespace, public_folder, run,
@@ -90,35 +89,6 @@ fn swapping_a_folder_with_a_link_does_not_lead_out_of_the_root() {
     site.stop();
 }
 
-#[as_root_in_own_namespace]
-fn moving_a_folder_out_does_not_let_dots_lead_out_of_the_root() {
-    let (site, outside) = (site(), public_folder());
-    fs::write(outside.path().join("file"), SECRET).unwrap();
-    chown(outside.path(), Some(ATTACKER), Some(ATTACKER)).unwrap();
-    let (here, there) = (site.at("moving/b"), outside.path().join("b"));
-    fs::create_dir_all(here.join("c/d")).unwrap();
-    chown(&here, Some(ATTACKER), Some(ATTACKER)).unwrap(); // else its ".." may not change
-    let mut moving = over_and_over(|| {
-        nix::fcntl::renameat(AT_FDCWD, &here, AT_FDCWD, &there)?;
-        nix::fcntl::renameat(AT_FDCWD, &there, AT_FDCWD, &here)
-    });
-    fetch_meanwhile(&site, &mut moving, "/moving/b/c/d/../../../file", NOT_FOUND);
-    site.stop();
-}
-
-/// A file of another kind in a file's place, with permissions for everybody.
-fn stand_in(path: &Path, kind: &str) {
-    let all = Mode::from_bits_truncate(0o666);
-    match kind {
-        "FIFO" => mknod(path, SFlag::S_IFIFO, all, 0).unwrap(),
-        "socket" => drop(UnixListener::bind(path).unwrap()),
-        "character device" => mknod(path, SFlag::S_IFCHR, all, makedev(1, 5)).unwrap(), // zero
-        "block device" => mknod(path, SFlag::S_IFBLK, all, makedev(7, 0)).unwrap(),     // loop0
-        _ => fs::create_dir(path).unwrap(),
-    }
-    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-}
-
 /// A process that waits for a reader of a FIFO.
 fn writer(fifo: &PathBuf) -> Running {
     Running::start(Command::new("sh").args(["-c", r#"echo content > "$1""#, "sh"]).arg(fifo))
@@ -130,7 +100,7 @@ fn a_special_file_swapped_in_is_not_opened_and_blocks_nobody() {
     for kind in ["FIFO", "socket", "character device", "block device", "folder"] {
         let (file, other, itself) =
             (site.at("moving/file"), site.at("moving/other"), site.at("itself"));
-        stand_in(&other, kind);
+        make_special(&other, kind);
         let waiting = (kind == "FIFO").then(|| {
             fs::hard_link(&other, &itself).unwrap();
             writer(&itself)

@@ -72,19 +72,3 @@ fn frame(text: &str, (lines, columns): (u16, u16), clear: bool) -> String {
     frame.push_str(REST_OF_SCREEN);
     frame
 }
-
-#[cfg(test)]
-mod tests {
-    use super::frame;
-
-    #[test]
-    fn a_frame_is_no_larger_than_the_terminal() {
-        let plain =
-            |text, size| frame(text, size, false).replace("\x1b[H", "").replace("\x1b[K", "");
-        assert_eq!(plain("one\ntwo\n", (3, 80)), "one\ntwo\n\x1b[J");
-        assert_eq!(plain("one\ntwo\nthree\n", (3, 80)), "one\n... and 2 lines more\n\x1b[J");
-        assert_eq!(plain("one\ntwo\nthree\n", (4, 4)), "one\ntwo\nthre\n\x1b[J");
-        assert_eq!(plain("日本語\n", (24, 5)), "日本\n\x1b[J");
-        assert_eq!(plain("one\ntwo\n", (1, 1)), ".\n\x1b[J");
-    }
-}

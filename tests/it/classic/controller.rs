@@ -1,11 +1,10 @@
 use std::fs;
 
 use nix::sys::signal::Signal;
-use sysv_ipc::{MessageBuffer, MessageType};
 use tempfile::TempDir;
 
 use super::{Service, on};
-use crate::support::{in_own_namespace, queue_of, run, wait_until};
+use crate::support::{in_own_namespace, run, wait_until};
 
 /// An LED as the kernel shows one, as far as a file can.
 fn led() -> (TempDir, String) {
@@ -41,21 +40,4 @@ fn commands_switch_the_led_and_exit_or_a_signal_leaves_it_as_it_was() {
         assert_eq!(controller.ended(), "");
         wait_for(&led, "17");
     }
-}
-
-#[in_own_namespace]
-fn commands_are_messages_of_two_types_carried_out_in_order() {
-    let (_folder, led) = led();
-    let controller = Service::start("controller", &["--led", &led]);
-    let queue = queue_of(controller.key).unwrap();
-    for (mtype, text) in [(1, "on"), (1, "\x1b[2Jon"), (3, "on"), (1, "off\0"), (2, "exit")] {
-        let mtype = MessageType::new(mtype).unwrap();
-        queue.send(&MessageBuffer::with_text(mtype, text.as_bytes())).unwrap();
-    }
-    assert_eq!(
-        controller.ended(),
-        "controller: no command: type 1, \"\\u{1b}[2Jon\"\n\
-             controller: no command: type 3, \"on\"\n"
-    );
-    wait_for(&led, "17");
 }

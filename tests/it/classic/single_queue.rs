@@ -5,7 +5,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select};
 
-use super::{Service, assert_nothing_left, on};
+use super::{Service, on};
 use crate::support::{Running, in_own_namespace, queue_of, run, unique_key, wait_until};
 
 const REQUEST: MessageType = MessageType::new(1).unwrap();
@@ -83,27 +83,6 @@ fn ten_thousand_requests_from_eight_clients_are_answered_without_a_loss() {
             client.finish().success(); // it has checked every answer
         }
         assert_eq!(server.stop(), "", "{design}: nothing is dropped");
-    }
-}
-
-#[in_own_namespace]
-fn a_signal_ends_a_waiting_client_and_removes_its_queue() {
-    for design in DESIGNS {
-        let (reply_key, signal) = (unique_key(), Signal::SIGINT);
-        let options = arguments(design, reply_key);
-        let server = server(&options.iter().map(String::as_str).collect::<Vec<_>>());
-        server.freeze();
-        let mut command = client(server.key);
-        command.args(["--msg", "hello"]).args(&options);
-        let client = Running::piped(&mut command);
-        let queue = queue_of(server.key).unwrap();
-        wait_until("it has asked", || queue.status().unwrap().messages == 1);
-        client.signal(signal);
-        let ended = client.finish();
-        assert_eq!(ended.code(), Some(130));
-        server.signal(Signal::SIGCONT);
-        server.stop();
-        assert_nothing_left(reply_key);
     }
 }
 

@@ -53,6 +53,8 @@ fn calls_one_after_the_other_share_a_session() {
     assert_eq!(client.clone().metadata("/file").unwrap().len(), 50_000);
     assert_eq!(client.open("/none").unwrap_err().kind(), mqfs::ErrorKind::NotFound);
     assert_eq!(read(client.open_range("/file", 7..9).unwrap()), noise(50_000)[7..9]);
+    assert_eq!(read(client.open_range("/file", ..=9).unwrap()), noise(50_000)[..=9]);
+    assert_eq!(read(client.open_range("/file", ..).unwrap()), noise(50_000));
     assert_eq!(client.read_dir("/").unwrap().count(), 2);
     let mut walk = client.walk("/").unwrap();
     let mut entries = 0;

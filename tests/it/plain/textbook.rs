@@ -1,6 +1,5 @@
 //! The textbook pair as processes, and the plain protocol by hand.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -69,25 +68,6 @@ pub fn textbook_clients(key: Key) -> [Command; 2] {
         command.args(["--buffer", buffer, "--request", request]);
         command
     })
-}
-
-/// A textbook client that gets no answer. Only the test can end it.
-pub struct Unanswered(Running);
-
-impl Unanswered {
-    #[track_caller]
-    pub fn start(key: Key, path: impl AsRef<OsStr>) -> Self {
-        let mut command = textbook_client(key);
-        Self(Running::start(command.arg(path).stdout(Stdio::null())))
-    }
-
-    /// Ends it as a user would. Fails the test if it had ended before.
-    #[track_caller]
-    pub fn interrupt(mut self) {
-        assert!(!self.0.has_ended(), "it was answered");
-        self.0.signal(Signal::SIGINT);
-        assert_eq!(self.0.wait().signal(), Some(Signal::SIGINT as i32));
-    }
 }
 
 /// Writes `size` bytes of noise to a file. Returns the file and the bytes.

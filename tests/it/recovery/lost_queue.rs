@@ -16,26 +16,6 @@ fn ipcrm(arguments: &[&str]) {
 }
 
 #[in_own_namespace]
-fn a_request_queue_removed_at_max_children_is_recreated_at_once() {
-    let place = Place::new();
-    let server = place.serve(&["--max-children", "2"]);
-    let busy = [Stuck::start(&mut place.client()), Stuck::start(&mut place.client())];
-    let crowd = place.crowd(8, &[]);
-    wait_until("they wait", || place.waiting() == 7); // the server has taken one
-    let lost = place.requests();
-    ipcrm(&["-q", &lost.id().to_string()]);
-    wait_until("there is a new one", || queue_of(place.key).is_some_and(|new| new != lost));
-    assert!(server.log().contains("the request queue was removed; made a new one"));
-    // The client of the request that it has taken may ask again too.
-    wait_until("they have asked again", || place.waiting() >= 7);
-    for stuck in busy {
-        assert!(stuck.finish() == place.file);
-    }
-    crowd.all_get(&place.file);
-    server.stop();
-}
-
-#[in_own_namespace]
 fn a_repeatedly_removed_request_queue_loses_no_file() {
     let place = Place::new();
     let server = place.serve(&[]);

@@ -1,16 +1,14 @@
 //! A server that runs out of descriptors, memory or disk space for its log.
 
-use std::fs::{self, File};
-use std::path::Path;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 
 use super::{Place, signal};
 use crate::support::{
-    Running, Server, Stuck, as_root_in_own_namespace, children_of, in_own_namespace, queue_of, run,
-    wait_until,
+    Running, Server, Stuck, children_of, in_own_namespace, queue_of, run, wait_until,
 };
 
 /// Sets a limit of a running server with `prlimit`.
@@ -66,25 +64,32 @@ fn a_server_without_memory_survives_and_recovers() {
     server.stop();
 }
 
-/// A server that logs to another place.
-#[track_caller]
-fn start_with_log(place: &Place, command: &mut Command, log: impl Into<Stdio>) -> Running {
-    let server = Running::start(command.stdout(Stdio::null()).stderr(log));
-    wait_until("it can be asked", || queue_of(place.key).is_some());
-    server
-}
-
 #[in_own_namespace]
-fn a_log_that_cannot_be_written_delays_nobody() {
+fn a_log_that_cannot_be_written_delays_nobody_and_goes_on_when_it_can() {
     let place = Place::new();
-    let (_, closed) = std::io::pipe().unwrap();
+    let full_pipe = || {
+        let (unread, mut pipe) = std::io::pipe().unwrap();
+        pipe.write_all(&[b'\n'; 60_000]).unwrap(); // nearly its capacity: pipe(7)
+        (Stdio::from(pipe), Some(unread))
+    };
     let full = File::options().write(true).open("/dev/full").unwrap();
     let short = File::create(place.folder.path().join("log")).unwrap();
-    for log in [Stdio::from(closed), full.into(), short.into()] {
-        let server = place.command(&["--max-children", "2"]);
+    for ((log, mut unread), format) in [
+        (full_pipe(), "text"),
+        (full_pipe(), "json"),
+        ((Stdio::from(std::io::pipe().unwrap().1), None), "text"),
+        ((full.into(), None), "text"),
+        ((short.into(), None), "text"),
+    ] {
+        let server = place.command(&["--max-children", "2", "--log-format", format]);
         let mut command = Command::new("prlimit");
         command.arg("--fsize=100:100").arg(server.get_program()).args(server.get_args());
-        let mut server = start_with_log(&place, &mut command, log);
+        let mut server = Running::start(command.stdout(Stdio::null()).stderr(log));
+        drop(command); // it has the log open too
+        wait_until("it can be asked", || queue_of(place.key).is_some());
+        // A line for which the pipe has not enough room.
+        let unknown = "\u{7f}".repeat(3000);
+        assert_eq!(run(crate::support::client(place.key).arg(unknown)).code(), Some(1));
         place.crowd(4, &["/file"; 4]).all_get(&place.file.repeat(5));
         let _stuck = Stuck::start(&mut place.client());
         let stuck = Stuck::start(&mut place.client());
@@ -92,67 +97,13 @@ fn a_log_that_cannot_be_written_delays_nobody() {
             signal(child, Signal::SIGKILL); // which is logged by the parent
         }
         assert!(stuck.finish() == place.file);
+        if let Some(pipe) = &mut unread {
+            pipe.read_exact(&mut [0; 60_000]).unwrap();
+        }
+        place.fetch();
         server.signal(Signal::SIGTERM);
         assert!(server.wait().success());
+        let told = unread.map(|pipe| std::io::read_to_string(pipe).unwrap());
+        assert!(told.is_none_or(|log| log.contains("/file")));
     }
-}
-
-/// Mounts a tmpfs only for this thread and what it starts; false if it may not.
-fn mount_tmpfs(folder: &Path, size: &str) -> bool {
-    let mount = |arguments: &[&str]| {
-        run(Command::new("mount").args(arguments).arg(folder)).code() == Some(0)
-    };
-    unshare(CloneFlags::CLONE_NEWNS).is_ok()
-        && run(Command::new("mount").args(["--make-rprivate", "/"])).code() == Some(0)
-        && mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "none"])
-}
-
-#[as_root_in_own_namespace]
-fn a_full_log_disk_delays_nobody_and_logging_resumes_later() {
-    let place = Place::new();
-    let disk = tempfile::tempdir().unwrap();
-    if !mount_tmpfs(disk.path(), "16k") {
-        return eprintln!("skipped: cannot mount");
-    }
-    let path = disk.path().join("log");
-    let log = File::options().create(true).append(true).open(&path).unwrap();
-    let mut server = start_with_log(&place, &mut place.command(&[]), log);
-    let unknown = format!("/{}", "no/such/file/".repeat(200));
-    let fill = || {
-        let before = fs::metadata(&path).unwrap().len();
-        assert_eq!(run(crate::support::client(place.key).arg(&unknown)).code(), Some(1));
-        wait_until("it is logged", || children_of(server.pid()).is_empty());
-        fs::metadata(&path).unwrap().len() > before
-    };
-    wait_until("the disk is full", || !fill());
-    assert!((0..10).all(|_| !fill()));
-    place.fetch();
-    File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
-    place.fetch();
-    wait_until("it is told", || fs::read_to_string(&path).unwrap().contains(r#"path="/file""#));
-    server.signal(Signal::SIGTERM);
-    assert!(server.wait().success());
-}
-
-/// Injects failing kernel allocations.
-#[in_own_namespace]
-fn clients_retry_if_the_server_cannot_fork() {
-    let place = Place::new();
-    let server = place.command(&[]);
-    let mut command = Command::new("strace");
-    // strace -D is no parent of the server. The first five forks fail, also that of the reaper.
-    command.args(["-D", "-qq", "-o", "/dev/null", "-e", "trace=clone"]);
-    command.args(["-e", "inject=clone:error=ENOMEM:when=1..5"]);
-    let mut check = Command::new("strace");
-    check.args(["-D", "-qq", "-o", "/dev/null", "true"]);
-    if !check.status().is_ok_and(|status| status.success()) {
-        return eprintln!("skipped: cannot trace");
-    }
-    command.arg(server.get_program()).args(server.get_args());
-    let server = Server::start_as(place.key, &mut command);
-    place.fetch();
-    let log = server.log();
-    assert!(log.contains("housekeeping put off: fork failed errno=ENOMEM"), "{log}");
-    assert!(log.contains(r#"reason="fork failed" detail="ENOMEM"#), "{log}");
-    server.stop();
 }

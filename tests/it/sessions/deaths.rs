@@ -11,7 +11,7 @@ use super::{serve, wait_until_long_idle};
 use crate::support::session::{Part, RawSession, fill, unfill};
 use crate::support::{
     Process, Running, Server, as_root_in_own_namespace, field, is_full, queue_of, reap,
-    reply_queues, run, wait_until,
+    reply_queues, run, wait_until, windows,
 };
 
 /// Where a session is when something is killed.
@@ -110,6 +110,7 @@ impl Stage {
             Point::InAnAnswer => {
                 wait_until("the queue is full", || is_full(queue));
                 waits(child, libc::SYS_msgsnd);
+                assert_eq!(windows().len(), 1, "the file goes through shared memory");
             }
             Point::BetweenTwo | Point::AtTheFarewell | Point::MakingWay => {
                 waits(Process::with_pid(client.pid()).unwrap(), libc::SYS_write);
@@ -180,6 +181,7 @@ fn nothing_is_left_of_a_killed_client() {
         if let Some(newcomer) = scene.newcomer {
             assert_eq!(newcomer.finish().success(), b"small");
         }
+        wait_until("no window is left", || windows().is_empty()); // without a reaper
         // An answer that nobody has read may be in a queue that the child has left.
         reap(&[]).success();
         assert_eq!(reply_queues(), [], "{:?}", scene.point);
@@ -205,6 +207,8 @@ fn a_client_whose_server_is_killed_asks_the_next() {
             stage.server.key,
             &[&ARGUMENTS[..], &root, &["--reap-interval", "1h"]].concat(),
         );
+        let told = "removed what dead servers left under the key";
+        assert!(stage.server.log().contains(told), "{}", stage.server.log());
         scene.finish();
     });
 }

@@ -1,16 +1,16 @@
 //! Clients that misuse their session, and users who misuse that of another.
 
-use mqfs::wire::{LEASE_TYPE, MAX_PATH, QUESTION_TYPE, Question};
+use mqfs::wire::{MAX_PATH, QUESTION_TYPE, Question};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pause};
-use sysv_ipc::{MessageBuffer, OwnedQueue, Select, SendError};
+use sysv_ipc::{MessageBuffer, SendError};
 
-use super::{idle_sessions, serve};
+use super::serve;
 use crate::support::session::{Part, RawSession, fetch, question_message};
 use crate::support::{
-    ATTACKER, Attack, Site, VICTIM, as_root_in_own_namespace, as_user, errno_of, exists,
-    in_own_namespace, put_lease, reap, reply_queues, run, sent, wait_until,
+    ATTACKER, Attack, Site, VICTIM, as_root_in_own_namespace, errno_of, in_own_namespace, reap,
+    reply_queues, run, sent, wait_until,
 };
 
 #[in_own_namespace]
@@ -68,32 +68,6 @@ fn questions_without_end_and_no_reading_disturb_nobody() {
     site.stop();
 }
 
-/// Takes the lease out of a queue.
-fn take_lease(queue: &OwnedQueue) {
-    let mut lease = MessageBuffer::with_capacity(1024);
-    queue.try_receive(&mut lease, Select::Type(LEASE_TYPE)).unwrap();
-}
-
-#[in_own_namespace]
-fn a_client_that_changes_the_lease_harms_only_itself() {
-    let (server, _folder, requests) = serve(&[]);
-    for puts_another in [false, true] {
-        let mut session = RawSession::idle(requests);
-        put_lease(*session.queue, requests);
-        let answer = session.answer_to(&fetch("/small"));
-        assert_eq!(answer.unwrap().bytes, b"small", "the first counts");
-        let child = server.only_child();
-        take_lease(&session.queue);
-        if !puts_another {
-            take_lease(&session.queue);
-        }
-        wait_until("its child ends", || !child.lives());
-        assert!(exists(*session.queue), "a queue without its lease is nobody's");
-        assert!(server.log().contains("client gone"), "{}", server.log());
-    }
-    server.stop();
-}
-
 #[in_own_namespace]
 fn questions_before_the_first_answer_are_answered_after_it() {
     let (server, _folder, requests) = serve(&[]);
@@ -128,19 +102,6 @@ fn questions_before_the_first_answer_are_refused_by_roots_server() {
     });
     site.server.signal(Signal::SIGCONT);
     assert_eq!(asking.finish(), Err(Errno::EACCES));
-    site.stop();
-}
-
-#[as_root_in_own_namespace]
-fn nobody_else_can_ask_in_a_session() {
-    let site = Site::start(&[]);
-    let (mut victim, queues) = idle_sessions(VICTIM, 1, site.requests());
-    let (queue, before) = (queues[0], queues[0].status().unwrap());
-    let question = question_message(&fetch("/file"));
-    assert_eq!(as_user(ATTACKER, || sent(queue.try_send(&question))), Err(Errno::EACCES));
-    assert_eq!(as_user(ATTACKER, || queue.remove().map_err(errno_of)), Err(Errno::EPERM));
-    assert_eq!(queue.status().unwrap(), before);
-    victim.stop();
     site.stop();
 }
 

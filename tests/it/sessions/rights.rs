@@ -67,14 +67,14 @@ fn a_directory_that_is_moved_out_of_the_root_leads_nowhere() {
 }
 
 #[as_root_in_own_namespace]
-fn a_session_does_not_serve_its_own_process() {
+fn a_session_serves_neither_its_own_process_nor_the_server() {
     for operator in [0, OPERATOR] {
         let (key, programs) = (unique_key(), ForEverybody::new());
         let server = Server::start_as(
             key,
             programs.server(key, operator).args(["--mode", "0622", "--root", "/"]),
         );
-        let requests = queue_of(key).unwrap();
+        let (requests, server_pid) = (queue_of(key).unwrap(), server.pid());
         let caller = if operator == 0 { ATTACKER } else { operator };
         let asked = as_user(caller, || {
             let mut session = RawSession::start(requests, &stat("/"));
@@ -97,6 +97,10 @@ fn a_session_does_not_serve_its_own_process() {
                     let listed = session.answer_to(&below(list(below_it)));
                     assert!(listed.is_err(), "{folder}/{below_it}");
                 }
+            }
+            for file in ["mem", "maps", "environ", "auxv"] {
+                let path = format!("/proc/{server_pid}/{file}");
+                assert_eq!(session.answer_to(&fetch(&path)), Err(Errno::EACCES), "{file}");
             }
             Ok(())
         });

@@ -9,8 +9,8 @@ use sysv_ipc::{Key, Mode, OwnedQueue, SharedMemory};
 
 use super::{look, server, text, wait_for};
 use crate::support::{
-    ATTACKER, ForEverybody, OPERATOR, Server, as_root_in_own_namespace, as_user, in_own_namespace,
-    queue_of, run, stat_of, unique_key, wait_until,
+    ATTACKER, ForEverybody, OPERATOR, Server, as_root_in_own_namespace, as_user, errno_of,
+    in_own_namespace, queue_of, run, stat_of, unique_key, wait_until,
 };
 
 /// A segment of this process. Removed with its handle.
@@ -24,9 +24,7 @@ impl Segment {
     /// A segment that another user made.
     fn of(uid: u32, key: Key, mode: u16) -> Self {
         let made = as_user(uid, || {
-            SharedMemory::create(key, 4096, Mode::new(mode))
-                .map(drop)
-                .map_err(crate::support::errno_of)
+            SharedMemory::create(key, 4096, Mode::new(mode)).map(drop).map_err(errno_of)
         });
         assert_eq!(made, Ok(()));
         Self(SharedMemory::open(key).unwrap())
@@ -57,8 +55,7 @@ fn the_segment_lives_as_long_as_the_server_and_all_may_read_it() {
     let status = segment.status().unwrap();
     assert_eq!((status.permissions.mode, status.size), (Mode::new(0o755), 4096));
     if nix::unistd::geteuid().is_root() {
-        let errno =
-            |outcome: Result<(), sysv_ipc::Error>| outcome.map_err(crate::support::errno_of);
+        let errno = |outcome: Result<(), sysv_ipc::Error>| outcome.map_err(errno_of);
         let write = as_user(ATTACKER, || errno(segment.attach().map(drop)));
         assert_eq!(write, Err(Errno::EACCES));
         let read = as_user(ATTACKER, || errno(segment.attach_read_only().map(drop)));
@@ -97,29 +94,22 @@ fn counters_of_a_killed_server_stay_until_the_next_server() {
     assert_eq!(seen["counters_are_current"], true);
     assert!(!next.log().contains("WARN"), "{}", next.log());
     first.make_way();
-    next.stop();
-}
 
-#[in_own_namespace]
-fn stat_names_the_queue_of_counters_that_are_not_the_present_servers() {
-    let (mut server, _folder) = server();
-    // The server forks its reaper before it takes a request. The reaper of a killed server
-    // would remove the queue.
-    server.fetch("/small");
-    server.wait_until_idle();
-    server.running().kill();
-    queue_of(server.key).unwrap().remove().unwrap();
-    let finished = run(&mut stat_of(server.key));
-    assert_eq!(finished.code(), Some(2));
-    assert_eq!(finished.stderr, format!("mqfs-stat: no queue under key {}\n", server.key));
-    let table = String::from_utf8(finished.stdout).unwrap();
-    assert!(table.contains("a dead server (there is no queue under the key)"), "{table}");
-
-    let _other = OwnedQueue::create(server.key, Mode::new(0o711)).unwrap();
-    let finished = run(&mut stat_of(server.key));
-    assert_eq!(finished.code(), Some(1));
-    let table = String::from_utf8(finished.stdout).unwrap();
-    assert!(table.contains("a dead server (another queue stands under the key)"), "{table}");
+    // Without a queue under the key, or with another.
+    let mut next = next;
+    next.fetch("/small"); // its reaper would remove the queue
+    next.wait_until_idle();
+    next.running().kill();
+    queue_of(next.key).unwrap().remove().unwrap();
+    let why = "a dead server (there is no queue under the key)";
+    let told = run(&mut stat_of(next.key));
+    assert_eq!(told.code(), Some(2));
+    assert!(String::from_utf8(told.stdout).unwrap().contains(why));
+    let _other = OwnedQueue::create(next.key, Mode::new(0o711)).unwrap();
+    let why = "a dead server (another queue stands under the key)";
+    let told = run(&mut stat_of(next.key));
+    assert_eq!(told.code(), Some(1));
+    assert!(String::from_utf8(told.stdout).unwrap().contains(why));
 }
 
 #[in_own_namespace]

@@ -94,27 +94,6 @@ fn a_replaced_file_is_fetched_again_and_a_removed_one_is_named() {
 }
 
 #[in_own_namespace]
-fn an_interrupted_client_leaves_whole_files_alone() {
-    let site = site();
-    fs::File::create(site.at("dir/n-sparse")).unwrap().set_len(1 << 36).unwrap();
-    let client = Running::start(&mut site.command(&["-r", "/dir", "-C", "."]));
-    let names = || -> Vec<String> {
-        let entries = fs::read_dir(site.here("dir")).into_iter().flatten();
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-    };
-    let has_part = || names().iter().any(|name| name.starts_with(".mqfs-"));
-    let is_writing = || client.incomplete_file().is_some();
-    wait_until("it is in the large file", || site.here("dir/m19").exists() && is_writing());
-    client.signal(Signal::SIGINT);
-    let finished = client.finish();
-    assert_eq!(finished.code(), Some(130), "{}", finished.stderr);
-    assert!(!has_part(), "{:?}", names());
-    assert_eq!(reply_queues(), []);
-    assert!(fs::read(site.here("dir/a")).unwrap() == noise(20 << 20));
-    site.server.stop();
-}
-
-#[in_own_namespace]
 fn an_archive_reports_changed_and_grown_files_and_holds_a_refetched_one() {
     let mut site = site();
     let stuck = |site: &Site| {

@@ -6,62 +6,7 @@ use sysv_ipc::{Key, Mode, SharedMemory};
 
 use super::{first_window, wait_until_gone};
 use crate::support::session::{RawSession, fetch};
-use crate::support::{
-    Running, Server, exists, in_dead_process, in_own_namespace, is_full, queue_of, reap,
-    reply_queues, serve_quietly, wait_until, windows,
-};
-
-/// Waits until client and child have a window attached, and the client takes no more from it.
-fn wait_until_stuck() {
-    wait_until("both have it attached, and the queue is full", || {
-        let is_attached = matches!(&windows()[..], [(_, status)] if status.attached == 2);
-        is_attached && reply_queues().into_iter().all(is_full)
-    });
-}
-
-#[in_own_namespace]
-fn whoever_is_killed_leaves_no_window() {
-    let (mut server, folder, file) = serve_quietly(8 << 20, &[]);
-    let restart = ["--reap-interval", "1h", "--root", folder.path().to_str().unwrap()];
-    let killed = ["client", "child", "client and child", "server", "server and child"];
-    let at = [false, true].map(|is_new| killed.map(|killed| (is_new, killed))).concat();
-    for (round, (is_new, killed)) in at.repeat(2).into_iter().enumerate() {
-        let paths = vec!["/file"; 1 + round / at.len()]; // two make a session
-        let mut client = Running::piped(server.client().args(&paths));
-        match is_new {
-            true => wait_until("a window is made", || !windows().is_empty()),
-            false => wait_until_stuck(),
-        }
-        let child = server.only_child();
-        if killed.contains("child") {
-            assert!(child.signal(Signal::SIGKILL));
-        }
-        if killed.contains("server") {
-            server.running().kill();
-            server.leave_key();
-            let lost = queue_of(server.key).expect("the dead server's queue stays");
-            server = Server::start_on(server.key, &restart);
-            assert!(!exists(lost) && queue_of(server.key).is_some());
-            assert!(server.log().contains("removed what dead servers left under the key"));
-        }
-        if killed.contains("client") {
-            client.kill();
-        } else {
-            let client = client.finish();
-            assert_eq!((client.code(), &*client.stderr), (Some(0), ""), "{killed}");
-            assert!(client.stdout == file.repeat(paths.len()), "{killed}");
-        }
-        wait_until("its child has ended", || !child.lives());
-        server.wait_until_idle();
-        if !is_new {
-            wait_until_gone(); // without a reaper
-        }
-        reap(&[]).success();
-        wait_until_gone();
-        assert_eq!(reply_queues(), [], "{killed}");
-    }
-    server.stop();
-}
+use crate::support::{in_dead_process, in_own_namespace, queue_of, reap, serve_quietly, windows};
 
 #[in_own_namespace]
 fn a_client_that_attaches_and_reads_no_more_is_given_up() {

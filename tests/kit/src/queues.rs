@@ -30,7 +30,12 @@ impl Verdicts {
     /// The verdicts of any command that ends up as `mqfs-reap --json`.
     #[track_caller]
     pub fn of(command: &mut Command) -> Self {
-        let text = String::from_utf8(run(command).success()).unwrap();
+        Self::in_text(run(command).success())
+    }
+
+    #[track_caller]
+    pub fn in_text(json: Vec<u8>) -> Self {
+        let text = String::from_utf8(json).unwrap();
         Self(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
     }
 

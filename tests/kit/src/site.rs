@@ -80,8 +80,10 @@ impl QuietServer {
         StoppedChildren(children)
     }
 
+    /// Waits until no request is under way, and stops the server.
     #[track_caller]
     pub fn stop(self) {
+        self.server.wait_until_idle();
         self.server.stop();
     }
 }

@@ -11,10 +11,8 @@
 
 #![allow(unreachable_pub, missing_docs)]
 
-mod crowd;
 mod endurance;
 mod faults;
-mod library;
 mod namespace;
 mod report;
 mod site;
@@ -37,18 +35,14 @@ struct Opts {
 #[derive(Debug, Subcommand)]
 enum SoakTest {
     Faults(faults::Opts),
-    Crowd(crowd::Opts),
     Endurance(endurance::Opts),
-    Library(library::Opts),
 }
 
 fn main() -> ExitCode {
     let opts = Opts::parse();
     let report = match &opts.test {
         SoakTest::Faults(opts) => faults::run(opts),
-        SoakTest::Crowd(opts) => crowd::run(opts),
         SoakTest::Endurance(opts) => endurance::run(opts),
-        SoakTest::Library(opts) => return library::run(opts),
     };
     site::park_if_interrupted();
     report

@@ -84,15 +84,6 @@ impl Site {
         Ok(command)
     }
 
-    /// The same for [`library`](crate::library).
-    pub fn library(&self, errors: &Path) -> Result<Command> {
-        let client = self.client(errors)?;
-        let mut command = program("mqfs-soak");
-        command.arg("library").args(client.get_args());
-        command.stderr(File::options().append(true).open(errors)?);
-        Ok(command)
-    }
-
     /// A pass of `mqfs-reap`.
     pub fn start_reaper(&self) -> Running {
         park_if_interrupted();

@@ -41,8 +41,6 @@ pub enum Way {
     Output,
     Folder,
     Tree,
-    /// By the library, in several threads.
-    Library,
 }
 
 /// The clients that run, and the outcomes of those that ended.
@@ -70,7 +68,7 @@ pub struct Tally {
 
 impl Way {
     pub fn is_into_folder(self) -> bool {
-        matches!(self, Self::Folder | Self::Tree | Self::Library)
+        matches!(self, Self::Folder | Self::Tree)
     }
 }
 
@@ -82,13 +80,12 @@ impl Client {
 
     /// Whether it asks several questions in one reply queue.
     pub fn has_sessions(&self) -> bool {
-        self.files.len() > 1 || self.way == Way::Library
+        self.files.len() > 1
     }
 
     pub fn fetches(&self) -> &'static str {
         match self.way {
             Way::Tree => "a tree",
-            Way::Library => "several files by the library",
             _ if self.has_sessions() => "several files",
             _ => "one file",
         }
@@ -117,11 +114,10 @@ impl<'a> Clients<'a> {
         let (all, random) = (self.files.len(), &mut self.random);
         let single = self.files.iter().filter(|file| !file.is_in_tree()).count();
         let way = match random.below(20) {
-            0..5 => Way::Stdout,
-            5..11 => Way::Output,
-            11..14 => Way::Folder,
-            14..17 => return (Way::Tree, (single..all).collect()),
-            _ => Way::Library,
+            0..6 => Way::Stdout,
+            6..12 => Way::Output,
+            12..16 => Way::Folder,
+            _ => return (Way::Tree, (single..all).collect()),
         };
         let is_alone = !way.is_into_folder() && random.below(3) > 0;
         let count = if is_alone { 1 } else { 2 + random.below(9) as usize };
@@ -134,10 +130,7 @@ impl<'a> Clients<'a> {
         let retries = self.random.below(8) > 0;
         let copy = self.site.folder("copies").join(format!("copy-{number}"));
         let errors = self.site.folder("errors").join(number.to_string());
-        let mut command = match way {
-            Way::Library => self.site.library(&errors)?,
-            _ => self.site.client(&errors)?,
-        };
+        let mut command = self.site.client(&errors)?;
         command.args(["--retries", if retries { "100" } else { "0" }]);
         command.args(["--timeout", &format!("{}ms", self.timeout.as_millis())]);
         if way.is_into_folder() {
@@ -149,7 +142,6 @@ impl<'a> Clients<'a> {
             Way::Output => command.arg("--verbose").arg("--output").arg(&copy),
             Way::Folder => command.arg("--verbose"),
             Way::Tree => command.arg("--recursive"),
-            Way::Library => command.args(["--seed", &number.to_string()]),
         };
         match way {
             Way::Tree => command.arg("/tree"),

@@ -12,7 +12,7 @@ use super::files::{Served, are, check_folder};
 /// The fault that explains a complaint of a client.
 fn excuse(client: &Client, line: &str, has_begun: bool) -> Option<&'static str> {
     let begins = |beginning: &str| line.starts_with(beginning);
-    if begins("no server: ") && (!has_begun || !client.retries || client.way == Way::Library) {
+    if begins("no server: ") && (!has_begun || !client.retries) {
         return Some("it began while there was none");
     }
     if begins("incomplete: the file changed") && client.file_replaced && client.way == Way::Stdout {

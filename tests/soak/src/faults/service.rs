@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mqfs_kit::{Process, Running, Server, children_of, descriptors, wait_until};
+use mqfs_kit::{Process, Running, Server, children_of, wait_until};
 use nix::sys::signal::Signal;
 use sysv_ipc::Lock;
 
@@ -17,8 +17,6 @@ pub struct Service<'a> {
     leaving: Vec<(Server, Instant)>,
     reapers: Vec<Running>,
     pub started: usize,
-    /// The descriptors of the first server before any request; None where we may not look.
-    pub descriptors: Option<usize>,
     pub wrong: Vec<String>,
 }
 
@@ -28,9 +26,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 impl<'a> Service<'a> {
     pub fn start(site: &'a Site) -> Self {
         let server = start(site);
-        let descriptors = descriptors(server.pid());
         let (leaving, reapers, wrong) = (Vec::new(), Vec::new(), Vec::new());
-        Self { site, server: Ok(server), leaving, reapers, started: 1, descriptors, wrong }
+        Self { site, server: Ok(server), leaving, reapers, started: 1, wrong }
     }
 
     pub fn server(&self) -> Option<&Server> {
