@@ -25,7 +25,6 @@ mod resolve;
 mod send;
 mod session;
 mod takeover;
-mod waiting_child;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -34,7 +33,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use sysv_ipc::{MessageBuffer, MessageType, ReceiveError, Select};
 
@@ -56,7 +54,6 @@ use request_handler::RequestHandler;
 use resolve::Export;
 use send::WriterMemory;
 use takeover::{RequestQueue, ServerLock, publish_counters};
-use waiting_child::WaitingChild;
 
 /// A server that holds its lock, has its request queue, and is ready to run.
 ///
@@ -102,9 +99,6 @@ pub struct Server {
     stop: Arc<StopRequest>,
     policy: Policy,
     children: Children,
-    /// Forked ahead for the next request.
-    waiting_child: Option<WaitingChild>,
-    last_request: Option<Instant>,
     refusals: RefusalLog,
     last_reaping: Option<Instant>,
     /// Whether the timer is set for the children, or for the next reaping. None: not set yet.
@@ -179,8 +173,6 @@ impl Server {
             counters,
             policy,
             children,
-            waiting_child: None,
-            last_request: None,
             refusals: RefusalLog::default(),
             config,
             stop,
@@ -220,7 +212,6 @@ impl Server {
         let outcome = self.serve(&mut message);
         self.stop.remove_queue();
         self.counters.withdraw();
-        self.waiting_child = None;
         drop(self.lock); // the next server need not wait for our children
         stopping();
         self.children.drain(self.config.drain_timeout, || self.stop.is_urgent());
@@ -234,7 +225,6 @@ impl Server {
                 child_exits::collect_now();
             }
             self.children.reap_ended();
-            self.waiting_child.take_if(|waiting| waiting.is_idle());
             self.remove_orphans_if_due();
             self.set_alarm()?;
             if self.stop.is_stopping() {
@@ -280,7 +270,7 @@ impl Server {
             self.last_attention = Some(Instant::now());
         }
         let recent = |last: Instant| last.elapsed() < Children::ROUND;
-        let for_children = self.waiting_child.is_some() || self.last_attention.is_some_and(recent);
+        let for_children = self.last_attention.is_some_and(recent);
         if self.alarm_for_children.replace(for_children) == Some(for_children) {
             return Ok(());
         }
@@ -299,7 +289,6 @@ impl Server {
     /// meanwhile. If the namespace has no queue left, waits until one is free.
     fn recreate_queue(&mut self) -> Result<(), Error> {
         let mut logged = false;
-        self.waiting_child = None; // it serves the old queue
         while !self.stop.is_stopping() {
             self.lock.retake_if_lost()?;
             match self.queue.recreate() {
@@ -367,60 +356,27 @@ impl Server {
             }
             outcome = admit(&self.policy); // its client may have left meanwhile
         }
-        let answered = outcome.and_then(|admitted| self.answer(text, admitted, received));
-        if let Err(refusal) = answered {
+        if let Err(refusal) = outcome.and_then(|admitted| self.fork(admitted, received)) {
             refusal.tell_caller();
             self.counters.refused(refusal.reason);
             self.refusals.log(&refusal, request.as_ref().ok());
         }
-        let before = self.last_request.replace(received);
-        if self.is_alone && before.is_some_and(|last| received - last < WaitingChild::SOON) {
-            self.fork_ahead();
-        }
         Ok(())
     }
 
-    /// Lets the child that waits answer the request, or forks one.
-    fn answer(
-        &mut self,
-        text: &[u8],
-        admitted: Admitted<'_>,
-        received: Instant,
-    ) -> Result<(), Refusal> {
+    fn fork(&mut self, admitted: Admitted<'_>, received: Instant) -> Result<(), Refusal> {
         let caller = admitted.caller.uid;
         self.children.reap_ended(); // a child that ended frees its place
         if self.children.answering(caller) >= self.config.max_per_user() {
             self.children.make_way(Some(caller));
             return Err(admitted.refuse(RefusalReason::UserBusy, Some(format!("uid {caller}"))));
         }
-        let pid = match self.waiting_child.take().and_then(|waiting| waiting.answer(text)) {
-            Some(pid) => pid,
-            None => {
-                let run = || self.handler.run(&admitted, received);
-                let forked =
-                    if self.is_alone { sys::fork_quickly(run) } else { sys::fork_child(run) };
-                let failed = |errno: Errno| {
-                    admitted.refuse(RefusalReason::ForkFailed, Some(errno.to_string()))
-                };
-                forked.map_err(failed)?
-            }
-        };
+        let run = || self.handler.run(&admitted, received);
+        let forked = if self.is_alone { sys::fork_quickly(run) } else { sys::fork_child(run) };
+        let pid = forked
+            .map_err(|errno| admitted.refuse(RefusalReason::ForkFailed, Some(errno.to_string())))?;
         self.children.started(pid, &admitted);
         Ok(())
-    }
-
-    /// Forks a child that waits for the next request, which it admits once more: nothing but the
-    /// bytes of a request passes between parent and child.
-    fn fork_ahead(&mut self) {
-        let answer = |text: &[u8]| {
-            let received = Instant::now();
-            let request = Request::decode(text).map_err(Refusal::from);
-            match request.and_then(|request| self.policy.admit(&request, self.queue.id())) {
-                Ok(admitted) => self.handler.run(&admitted, received),
-                Err(_) => sys::exit_now(0), // the client has left since the parent looked
-            }
-        };
-        self.waiting_child = WaitingChild::fork(answer).ok();
     }
 
     /// Forks a child that removes orphaned queues, if the interval has passed.
@@ -431,7 +387,6 @@ impl Server {
             return;
         }
         self.last_reaping = Some(Instant::now());
-        self.waiting_child = None; // this child must not keep its pipe open
         let reap = || {
             reaper::sweep();
             sys::exit_now(0)

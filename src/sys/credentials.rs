@@ -1,5 +1,7 @@
 //! Becoming another user for good, with no rights left of the old one.
 
+use std::sync::OnceLock;
+
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::unistd::{setgroups, setresgid, setresuid};
@@ -119,8 +121,12 @@ fn maps_all(kind: &str) -> bool {
     map.lines().filter_map(length).sum::<u64>() == u64::from(u32::MAX)
 }
 
-/// Source: /proc/sys/kernel/overflowuid and overflowgid, user_namespaces(7).
+/// Source: /proc/sys/kernel/overflowuid and overflowgid, user_namespaces(7). They are read once:
+/// clients ask for each request, and nobody changes them while programs run.
 fn overflow_id(kind: &str) -> u32 {
-    let file = format!("/proc/sys/kernel/overflow{kind}");
-    std::fs::read_to_string(file).unwrap_or_default().trim().parse().unwrap_or(65534)
+    static IDS: [OnceLock<u32>; 2] = [const { OnceLock::new() }; 2];
+    *IDS[usize::from(kind == "gid")].get_or_init(|| {
+        let file = format!("/proc/sys/kernel/overflow{kind}");
+        std::fs::read_to_string(file).unwrap_or_default().trim().parse().unwrap_or(65534)
+    })
 }

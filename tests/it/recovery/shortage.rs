@@ -35,7 +35,6 @@ fn a_server_without_descriptors_tells_its_clients_and_recovers() {
     let place = Place::new();
     let server = place.serve(&[]);
     let under_way = Stuck::start(&mut place.client());
-    server.only_child(); // none that was forked before waits for a request
     limit(&server, "--nofile=3:");
     for client in place.crowd(8, &[]).finish() {
         assert_eq!(client.code(), Some(1));

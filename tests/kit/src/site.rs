@@ -11,8 +11,8 @@ use sysv_ipc::{Key, Queue};
 use tempfile::TempDir;
 
 use crate::{
-    ForEverybody, Process, Server, Stuck, VICTIM, exists, noise, queue_of, reply_queues, run,
-    unique_key, wait_until,
+    ForEverybody, Process, Server, Stuck, VICTIM, exists, noise, queue_of, run, unique_key,
+    wait_until,
 };
 
 /// A server of an empty folder that every user may look into, and the folder.
@@ -70,12 +70,10 @@ impl QuietServer {
         self.root.path().join(name)
     }
 
-    /// Stops every child with SIGSTOP, except one that waits for a request.
+    /// Stops every child with SIGSTOP.
     #[track_caller]
     pub fn stop_children(&self) -> StoppedChildren {
-        let children = || self.server.children();
-        wait_until("no child waits", || children().len() <= reply_queues().len());
-        let children = children();
+        let children = self.server.children();
         for &child in &children {
             assert!(Process::with_pid(child).is_some_and(Process::freeze), "the child ended");
         }
