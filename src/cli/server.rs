@@ -139,7 +139,6 @@ pub fn main() -> ExitCode {
 }
 
 fn run(opts: &Opts) -> Result<u8> {
-    sys::share_one_arena();
     sys::keep_heap_at_hand();
     logging::init(opts.log_format, opts.level());
     let signals = EndingSignals::block(Some(Signal::SIGALRM))?;
@@ -148,6 +147,7 @@ fn run(opts: &Opts) -> Result<u8> {
     // Ignore errors: nobody has to read the line.
     let _ = writeln!(io::stdout(), "mqfs-server: {server}");
     notify_manager(&[NotifyState::Ready, NotifyState::Status(&server.to_string())]);
+    sys::leave_less_to_fork();
     let stopping = || notify_manager(&stopping(opts.drain_timeout));
     server.run_and_say(stopping).map_err(|error| anyhow!(explain_server(&error)))?;
     Ok(0)
