@@ -2,8 +2,8 @@
 //!
 //! A wait in msgrcv(2) ends when a message arrives or the queue is removed (`EIDRM`). So deadlines,
 //! dead servers and cancellation share one mechanism: note the reason, then remove the queue. This
-//! needs no signal and no timer, which would belong to the whole process. The first wait that lasts
-//! starts the thread, so quick transfers do not pay for it.
+//! needs no signal and no timer, which would belong to the whole process. The first wait starts the
+//! thread, which ends when nobody has waited for a while.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};

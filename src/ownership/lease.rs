@@ -44,7 +44,7 @@ pub fn peek(queue: Queue) -> Head {
         static ROOM: RefCell<MessageBuffer> =
             RefCell::new(MessageBuffer::with_capacity(2 * Lease::SIZE));
     }
-    ROOM.with_borrow_mut(|message| match queue.peek(message, 0) {
+    let look = |message: &mut MessageBuffer| match queue.peek(message, 0) {
         Ok(()) => match Lease::decode(message.mtype(), message.text()) {
             Ok(lease) => Head::Lease(lease),
             Err(Malformed::Version(version)) => Head::UnknownLease(version),
@@ -54,5 +54,8 @@ pub fn peek(queue: Queue) -> Head {
         Err(ReceiveError::Gone) => Head::Gone,
         Err(ReceiveError::Os(error)) => Head::Unreadable(errno_of_ipc(error)),
         Err(_) => Head::Other,
-    })
+    };
+    // A client that another thread-local holds may outlive this one.
+    ROOM.try_with(|room| look(&mut room.borrow_mut()))
+        .unwrap_or_else(|_| look(&mut MessageBuffer::with_capacity(2 * Lease::SIZE)))
 }

@@ -38,7 +38,6 @@ use sysv_ipc::{MessageBuffer, MessageType, ReceiveError, Select};
 
 use crate::counters::{RefusalReason, Writer};
 use crate::escape::escape;
-use crate::ownership::procfs;
 use crate::reaper;
 use crate::sys::signals::{self, Blocked};
 use crate::sys::{self, StopRequest, child_exits, getpid};
@@ -105,8 +104,6 @@ pub struct Server {
     alarm_for_children: Option<bool>,
     /// When children last needed attention.
     last_attention: Option<Instant>,
-    /// Whether this process has no other thread.
-    is_alone: bool,
     /// Keeps the server on its first thread (`!Send`): the restrictions hold for no other thread.
     not_send: PhantomData<*const ()>,
 }
@@ -143,6 +140,7 @@ impl Server {
         policy.warn();
         let export = Export::open_root(config.root())?;
         let lock = ServerLock::take(config.key)?;
+        signals::tick(Duration::ZERO).map_err(Error::os("setitimer"))?; // an early alarm kills nothing
         let stop = Arc::new(StopRequest::new(config.key));
         let queue = RequestQueue::create(config.key, config.mode, Arc::clone(&stop))?;
         // The first checksum detects the CPU's features, which takes half as long as a fork in a
@@ -179,7 +177,6 @@ impl Server {
             last_reaping: None,
             alarm_for_children: None,
             last_attention: None,
-            is_alone: false,
             not_send: PhantomData,
         })
     }
@@ -206,7 +203,6 @@ impl Server {
     /// As [`run`](Self::run). Calls `stopping` before it waits for its children.
     pub(crate) fn run_and_say(mut self, stopping: impl FnOnce()) -> Result<(), Error> {
         self.stop.will_wake_this_thread();
-        self.is_alone = procfs::Stat::read("self").is_ok_and(|stat| stat.threads == 1);
         // One byte more than the longest valid request, so that longer ones are noticed.
         let mut message = MessageBuffer::with_capacity(MAX_REQUEST + 1);
         let outcome = self.serve(&mut message);
@@ -372,8 +368,7 @@ impl Server {
             return Err(admitted.refuse(RefusalReason::UserBusy, Some(format!("uid {caller}"))));
         }
         let run = || self.handler.run(&admitted, received);
-        let forked = if self.is_alone { sys::fork_quickly(run) } else { sys::fork_child(run) };
-        let pid = forked
+        let pid = sys::fork_child(run)
             .map_err(|errno| admitted.refuse(RefusalReason::ForkFailed, Some(errno.to_string())))?;
         self.children.started(pid, &admitted);
         Ok(())

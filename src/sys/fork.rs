@@ -3,7 +3,9 @@
 use std::convert::Infallible;
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 
+use libc::c_long;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use sysv_ipc::Pid;
@@ -22,37 +24,10 @@ const PANICKED: i32 = 70;
 /// # Errors
 /// `EAGAIN`, `ENOMEM`: fork(2).
 pub fn fork_child(body: impl FnOnce() -> Infallible) -> Result<Pid, Errno> {
-    // SAFETY: a lock that another thread holds stays locked in the child, which can hang, but sees
-    // no half-changed memory, and libc keeps malloc usable in the child; fork(2), malloc(3).
-    fork_by(|| unsafe { libc::fork() }.into(), body)
-}
-
-/// As [`fork_child`], but in two thirds of the page faults, in a process that has only one thread.
-///
-/// It makes the system call itself. libc's fork prepares for other threads and for handlers of
-/// pthread_atfork(3), and writes to a page for each, which the kernel copies every time.
-pub fn fork_quickly(body: impl FnOnce() -> Infallible) -> Result<Pid, Errno> {
-    // musl's raise(3) would signal the parent, because only its own fork notes the new thread id.
-    // The arguments of clone stand in another order on s390x.
-    #[cfg(all(target_env = "gnu", not(target_arch = "s390x")))]
-    // SAFETY: without CLONE_VM and a stack, it is fork(2). No other thread can hold a lock, and
-    // glibc's copy of the thread id, which is the parent's, serves only robust and error-checking
-    // mutexes, which std does not use; clone(2).
-    let clone = || unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
-    #[cfg(not(all(target_env = "gnu", not(target_arch = "s390x"))))]
-    // SAFETY: as in fork_child.
-    let clone = || unsafe { libc::fork() }.into();
-    fork_by(clone, body)
-}
-
-fn fork_by(
-    fork: impl FnOnce() -> libc::c_long,
-    body: impl FnOnce() -> Infallible,
-) -> Result<Pid, Errno> {
     let mut all_but_one = SigSet::all();
     all_but_one.remove(Signal::SIGALRM);
     let _blocked = Blocked::new(all_but_one);
-    let forked = Errno::result(fork())?;
+    let forked = Errno::result(if is_single_threaded() { fork_alone() } else { fork() })?;
     if forked > 0 {
         return Ok(Pid::from_raw(forked as libc::pid_t));
     }
@@ -60,6 +35,42 @@ fn fork_by(
         Ok(never) => match never {},
         Err(_) => exit_now(PANICKED),
     }
+}
+
+fn fork() -> c_long {
+    // SAFETY: a lock that another thread holds stays locked in the child, which can hang, but sees
+    // no half-changed memory, and libc keeps malloc usable in the child; fork(2), malloc(3).
+    unsafe { libc::fork() }.into()
+}
+
+/// Forks by the system call itself, in a process with one thread. libc's fork prepares for other
+/// threads and for handlers of pthread_atfork(3). It writes to a page for each, and the kernel
+/// copies these pages for every child.
+fn fork_alone() -> c_long {
+    let none: c_long = 0;
+    // SAFETY: without CLONE_VM and a stack, it is fork(2). No other thread can hold a lock. The
+    // child keeps its parent's thread id in glibc's memory, which only robust and error-checking
+    // mutexes use, and std has none; clone(2).
+    unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD as c_long, none, none, none, none) }
+}
+
+/// Whether this process has one thread, as far as [`fork_alone`] may know: since version 2.32 glibc
+/// tells, and then caches no pid either. With musl, raise(3) in the child would signal the parent.
+/// On the other processors, clone has other arguments or results.
+///
+/// Source: `__libc_single_threaded`, sys/single_threaded.h.
+fn is_single_threaded() -> bool {
+    const IS_PLAIN: bool =
+        cfg!(all(target_env = "gnu", not(any(target_arch = "s390x", target_arch = "sparc64"))));
+    static FLAG: OnceLock<usize> = OnceLock::new();
+    let flag = *FLAG.get_or_init(|| {
+        // SAFETY: the name ends in NUL; dlsym(3).
+        unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr()) }
+            .expose_provenance()
+    });
+    let flag = std::ptr::with_exposed_provenance::<libc::c_char>(flag);
+    // SAFETY: null, or a char of libc, which only this thread changes, when it starts another.
+    IS_PLAIN && !flag.is_null() && unsafe { flag.read_volatile() } != 0
 }
 
 /// Makes all threads allocate from one arena. Every other arena would take four system calls, and

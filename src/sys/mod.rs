@@ -17,9 +17,7 @@ use nix::sys::signal::Signal;
 use sysv_ipc::{Pid, Uid};
 
 pub use adaptive_spin::AdaptiveSpin;
-pub use fork::{
-    exit_now, fork_child, fork_quickly, keep_heap_at_hand, leave_less_to_fork, share_one_arena,
-};
+pub use fork::{exit_now, fork_child, keep_heap_at_hand, leave_less_to_fork, share_one_arena};
 pub use local_time::local_time;
 pub(crate) use stop_request::StopRequest;
 

@@ -196,7 +196,7 @@ impl<'a> AnswerWriter<'a> {
             return Ok(());
         };
         let size = policy.size_for(bytes);
-        if self.window.as_ref().is_some_and(|window| window.memory.len() >= size) {
+        if self.window.as_ref().is_some_and(|window| window.size >= size) {
             return Ok(());
         }
         self.flush()?; // looks whether the queue is still the client's

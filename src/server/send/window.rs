@@ -22,6 +22,8 @@ use crate::wire::{FrameHeader, MAX_WINDOW, WINDOW_MODE, WindowPart};
 pub(super) struct Window {
     pub(super) memory: Attached,
     segment: SharedMemoryId,
+    /// The size that was asked for: its slots are whole pages, and may be less together.
+    pub(super) size: usize,
     /// The size of a slot in bytes, how many there are, and which is filled next.
     slot_size: usize,
     slots: usize,
@@ -89,7 +91,7 @@ impl Window {
         memory.remove()?;
         handed_over?;
         let (memory, segment) = (attached?, memory.id());
-        Ok(Some(Self { memory, segment, slot_size, slots, next: 0, message_length }))
+        Ok(Some(Self { memory, segment, size, slot_size, slots, next: 0, message_length }))
     }
 
     /// What to fill next, if this many bytes are left: a part of them so small that the client

@@ -1,8 +1,10 @@
 //! The sessions that a library's user never sees: they are shared, replaced and removed.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::Read;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use mqfs::counters::{Lookup, Snapshot};
 use mqfs::sys::exit_now;
@@ -150,6 +152,27 @@ fn a_forked_child_leaves_its_parents_sessions_alone() {
     assert_eq!(counters(server.key).requests, asked + 1);
     assert!(own.is_some_and(|(_, transfer)| read(transfer) == noise(50_000)));
     drop((client, under_way));
+    server.stop();
+}
+
+#[in_own_namespace]
+fn a_client_may_be_dropped_when_its_thread_has_ended() {
+    thread_local! {
+        static KEPT: RefCell<Option<Client>> = const { RefCell::new(None) };
+    }
+    let (server, _folder, client) = site(&[]);
+    let thread = thread::spawn(|| {
+        KEPT.with_borrow_mut(|kept| {
+            let client = kept.insert(client);
+            assert!(fetch(client));
+            let start = Instant::now();
+            let pause = Duration::from_millis(1100); // then it looks at the lease
+            wait_until("the pause is over", || start.elapsed() > pause);
+            assert!(fetch(client));
+        });
+    });
+    thread.join().unwrap();
+    assert_eq!(reply_queues(), []);
     server.stop();
 }
 

@@ -37,7 +37,7 @@ fn a_window_is_made_when_half_a_mebibyte_or_more_is_left_of_a_file() {
 #[in_own_namespace]
 fn files_of_any_size_arrive_whole() {
     // The last is too small for slots worth their messages.
-    for window in ["2M", "0", "64M", "100K"] {
+    for window in ["2M", "0", "64M", "1000000"] {
         let (server, folder) = serve_folder(&["--window", window]);
         let target = folder.path().join("target");
         for size in [0, 1, 8136, 8137, (1 << 19) - 1, 1 << 19, (3 << 20) + 1, 20 << 20] {
