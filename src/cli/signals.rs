@@ -41,7 +41,7 @@ impl EndingSignals {
 
     /// Lets the signals stop this server, without a thread.
     pub(super) fn stop(&self, server: &Server) -> Result<()> {
-        Ok(server.stop_on(&self.0)?)
+        Ok(server.stop_on_signals(self.0.iter().map(|signal| signal as i32))?)
     }
 
     /// Runs `handler` once for each signal that comes, on a thread of its own. Signals are blocked

@@ -2,13 +2,8 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::str::FromStr;
-
-use nix::fcntl::{OFlag, open, openat};
-use nix::sys::stat::Mode;
-use sysv_ipc::Pid;
 
 /// The fields of /proc/PID/stat that mqfs uses. Source: proc_pid_stat(5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +22,7 @@ impl Stat {
         Self::read_from(File::open(format!("/proc/{pid}/stat"))?)
     }
 
-    fn read_from(mut file: File) -> io::Result<Self> {
+    pub(crate) fn read_from(mut file: File) -> io::Result<Self> {
         // One read, for a consistent state: the kernel writes the line anew for each read.
         let mut line = [0; 2048];
         let length = file.read(&mut line)?;
@@ -50,33 +45,6 @@ impl Stat {
     /// threads may still run.
     pub(crate) fn is_zombie(&self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x') && self.threads <= 1
-    }
-}
-
-/// The folder of a process. Once the process has ended, nothing in it can be read, even if another
-/// process has its pid by then.
-#[derive(Debug)]
-pub(crate) struct Folder(OwnedFd);
-
-impl Folder {
-    pub(crate) fn open(pid: Pid) -> io::Result<Self> {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        Ok(Self(open(&*format!("/proc/{pid}"), flags, Mode::empty())?))
-    }
-
-    pub(crate) fn stat(&self) -> io::Result<Stat> {
-        Stat::read_from(self.file("stat")?)
-    }
-
-    /// All of its `status`, which is longer for a process with many groups: proc_pid_status(5).
-    pub(crate) fn status(&self) -> io::Result<Vec<u8>> {
-        let mut status = Vec::with_capacity(4096);
-        self.file("status")?.take(1 << 20).read_to_end(&mut status)?;
-        Ok(status)
-    }
-
-    fn file(&self, name: &str) -> io::Result<File> {
-        Ok(openat(&self.0, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?.into())
     }
 }
 

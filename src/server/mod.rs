@@ -186,9 +186,13 @@ impl Server {
         Stopper(Arc::clone(&self.stop))
     }
 
-    /// Lets these signals, which the caller has blocked, stop this server: a second one ends its
-    /// children at once. No other server of this process can be stopped so.
-    pub(crate) fn stop_on(&self, signals: &SigSet) -> Result<(), Error> {
+    /// Lets these signals stop this server, and unblocks them in this thread: block them before the
+    /// start, so that none of them kills the owner of a queue. A second one ends the children at
+    /// once. No other server of this process can be stopped so.
+    ///
+    /// # Errors
+    /// `EINVAL`: a number is no signal, or one that cannot be caught.
+    pub fn stop_on_signals(&self, signals: impl IntoIterator<Item = i32>) -> Result<(), Error> {
         self.stop.stop_on(signals).map_err(Error::os("sigaction"))
     }
 

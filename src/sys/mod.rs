@@ -8,6 +8,7 @@ mod fork;
 mod local_time;
 pub mod nonblocking_write;
 pub mod signals;
+#[cfg(feature = "server")]
 mod stop_request;
 
 use std::io;
@@ -19,6 +20,7 @@ use sysv_ipc::{Pid, Uid};
 pub use adaptive_spin::AdaptiveSpin;
 pub use fork::{exit_now, fork_child, keep_heap_at_hand, leave_less_to_fork, share_one_arena};
 pub use local_time::local_time;
+#[cfg(feature = "server")]
 pub(crate) use stop_request::StopRequest;
 
 /// The effective uid of this process.

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
-use nix::sys::signal::{SaFlags, SigSet, Signal};
+use nix::sys::signal::{SaFlags, Signal};
 use sysv_ipc::{Key, ProcessMark, Queue, QueueId};
 
 use super::{geteuid, signals};
@@ -44,9 +44,12 @@ impl StopRequest {
         }
     }
 
-    /// Lets these signals, which the caller has blocked, stop the server. No thread waits for them:
-    /// with a second thread, every fork would take a tenth longer.
-    pub(crate) fn stop_on(self: &Arc<Self>, signals: &SigSet) -> Result<(), Errno> {
+    /// Lets these signals stop the server, and unblocks them in this thread. No thread waits for them:
+    /// each fork would have to prepare for it.
+    pub(crate) fn stop_on(
+        self: &Arc<Self>,
+        signals: impl IntoIterator<Item = i32>,
+    ) -> Result<(), Errno> {
         static SERVER: OnceLock<Arc<StopRequest>> = OnceLock::new();
         extern "C" fn stop(_: libc::c_int) {
             let errno = Errno::last();
@@ -59,7 +62,7 @@ impl StopRequest {
         for signal in signals {
             // SAFETY: the handler uses atomics, msgctl and pthread_kill, which take no lock and no
             // memory, and it preserves errno: signal-safety(7).
-            unsafe { signals::on(signal, SaFlags::SA_RESTART, stop) }?;
+            unsafe { signals::on(signal.try_into()?, SaFlags::SA_RESTART, stop) }?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use nix::time::{ClockId, clock_gettime};
 use sysv_ipc::Gid;
 
+use super::process_folder::ProcessFolder;
 use crate::ownership::procfs::{self, Stat, numbers};
 use crate::server::admission::{Admitted, Caller, Dialect, ReplyTo};
 use crate::sys::{credentials, geteuid};
@@ -107,7 +108,7 @@ impl GroupFinder {
         if !self.proc_is_ours {
             return Err(UnknownGroups::ForeignProc);
         }
-        let process = procfs::Folder::open(sender)?;
+        let process = ProcessFolder::open(sender)?;
         if started(&process.stat()?) > latest_boot_time(sent_at)? {
             return Err(UnknownGroups::SenderGone); // its pid was reused
         }
