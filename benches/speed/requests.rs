@@ -74,7 +74,7 @@ fn target(clients: usize, [one, eight, many]: [f64; 3]) -> Option<Target> {
 
 fn rate(stage: &Stage, options: &Options, user: Owner, clients: usize, source: &str) -> f64 {
     let mut worker = stage.worker("clients");
-    user.take(&mut worker);
+    user.set(&mut worker);
     worker.args([clients.to_string(), options.window.as_millis().to_string()]);
     let answered = stage.output_of(worker.arg(source));
     let answered: f64 = answered.trim().parse().expect("a number");

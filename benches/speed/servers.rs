@@ -20,8 +20,8 @@ pub(crate) enum Owner {
 }
 
 impl Owner {
-    /// Makes root the user of a program, which has another user before.
-    pub(crate) fn take(self, program: &mut Command) {
+    /// Lets the program run as root, if this is root. It has another user before.
+    pub(crate) fn set(self, program: &mut Command) {
         if self == Self::Root {
             program.uid(0).gid(0);
         }
@@ -61,7 +61,7 @@ impl Server {
         command.args(["--quiet", "--key", &key, "--root"]).arg(data).args(arguments);
         if owner == Owner::Root {
             // It logs that it refuses a user who has --max-per-user children: the clients retry.
-            owner.take(&mut command);
+            owner.set(&mut command);
             command.stderr(Stdio::null());
             if !arguments.contains(&"--mode") {
                 command.args(["--mode", "0622"]);
@@ -73,7 +73,7 @@ impl Server {
     pub(crate) fn textbook(stage: &Stage, owner: Owner) -> Self {
         let key = stage.key().to_string();
         let mut command = stage.command("textbook_server");
-        owner.take(&mut command);
+        owner.set(&mut command);
         command.args(["--key", &key]); // blocking, 8,192 bytes, requests of 4,100
         Self::ready_by_line(&mut command, key)
     }

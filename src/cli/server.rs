@@ -149,7 +149,7 @@ fn run(opts: &Opts) -> Result<u8> {
     notify_manager(&[NotifyState::Ready, NotifyState::Status(&server.to_string())]);
     sys::leave_less_to_fork();
     let stopping = || notify_manager(&stopping(opts.drain_timeout));
-    server.run_and_say(stopping).map_err(|error| anyhow!(explain_server(&error)))?;
+    server.run_with_notice(stopping).map_err(|error| anyhow!(explain_server(&error)))?;
     Ok(0)
 }
 

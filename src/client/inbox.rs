@@ -278,7 +278,7 @@ impl Inbox {
         self.buffer.truncate(at);
         self.pending = Some(match part {
             Ok(FrameType::Failure) => match self.failure() {
-                // No frame: the request has failed, or the child.
+                // A message, not a frame: the request or the child has failed.
                 error if self.queue.is_framed() || error.is_retryable() => Err(error),
                 _ => Ok(FrameType::Failure),
             },

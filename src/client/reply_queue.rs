@@ -35,11 +35,12 @@ pub(super) fn create(
         Some(_) if server.marked => Select::UpTo(FrameType::Meta.mtype()),
         Some(_) => Select::Except(LEASE_TYPE),
     };
-    let select = (select, in_session && matches!(select, Select::UpTo(_)));
+    let session = in_session && matches!(select, Select::UpTo(_));
     let cookie = lease.map(|lease| lease.cookie);
     let mut tries = 1;
     loop {
-        let created = watch.open(mode, server, select, cookie, timeout).map_err(count_queues)?;
+        let created =
+            watch.open(mode, server, select, session, cookie, timeout).map_err(count_queues)?;
         match prepare(created.queue(), lease.as_ref(), server) {
             Err(Error(Cause::QueueRemoved)) if tries < TRIES => tries += 1,
             outcome => return outcome.map(|()| created),

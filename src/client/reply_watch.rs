@@ -119,7 +119,8 @@ impl Watch {
         &self,
         mode: Mode,
         server: &TrustedServer,
-        (select, session): (Select, bool),
+        select: Select,
+        session: bool,
         cookie: Option<Cookie>,
         timeout: Duration,
     ) -> Result<WatchedQueue, Error> {
@@ -147,7 +148,8 @@ impl Watch {
 }
 
 impl WatchedQueue {
-    /// The user whose shared memory the server uses, besides this one's if it is root.
+    /// The server's user, whose windows the client accepts. If it is root, those of the client's own
+    /// user count too.
     pub(super) fn window_owner(&self) -> Uid {
         // Only root and this user can answer for an unknown server.
         if self.entry.server.is_known { self.entry.server.owner } else { Uid::ROOT }

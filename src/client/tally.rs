@@ -16,8 +16,8 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// The checksum of so few bytes is computed bit by bit. crc32fast first asks the CPU what it can
-    /// do, which takes 50 us in a virtual machine: longer than all else that a client does.
+    /// The checksum of so few bytes is computed bit by bit. crc32fast first asks the CPU what it
+    /// can do, which takes 50 us in a virtual machine.
     const FEW: u64 = 512;
 
     pub(super) fn add(&mut self, bytes: &[u8]) {

@@ -53,7 +53,8 @@ impl TrustedServer {
         Ok(server)
     }
 
-    /// The user that must own the reply queue, or else could not answer.
+    /// The user to whom the client must hand its reply queue over. None: the server can answer
+    /// without, or nobody must get the queue.
     pub(super) fn needs_reply_queue(&self) -> Option<Uid> {
         let is_other = !self.owner.is_root() && self.owner != geteuid();
         (is_other && self.is_known).then_some(self.owner)

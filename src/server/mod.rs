@@ -140,7 +140,8 @@ impl Server {
         policy.warn();
         let export = Export::open_root(config.root())?;
         let lock = ServerLock::take(config.key)?;
-        signals::tick(Duration::ZERO).map_err(Error::os("setitimer"))?; // an early alarm kills nothing
+        // From here on, an alarm does not kill the owner of a queue.
+        signals::tick(Duration::ZERO).map_err(Error::os("setitimer"))?;
         let stop = Arc::new(StopRequest::new(config.key));
         let queue = RequestQueue::create(config.key, config.mode, Arc::clone(&stop))?;
         // The first checksum detects the CPU's features, which takes half as long as a fork in a
@@ -201,11 +202,11 @@ impl Server {
     /// # Errors
     /// Somebody removed the request queue, and it cannot be made again; or a system call failed.
     pub fn run(self) -> Result<(), Error> {
-        self.run_and_say(|| ())
+        self.run_with_notice(|| ())
     }
 
     /// As [`run`](Self::run). Calls `stopping` before it waits for its children.
-    pub(crate) fn run_and_say(mut self, stopping: impl FnOnce()) -> Result<(), Error> {
+    pub(crate) fn run_with_notice(mut self, stopping: impl FnOnce()) -> Result<(), Error> {
         self.stop.will_wake_this_thread();
         // One byte more than the longest valid request, so that longer ones are noticed.
         let mut message = MessageBuffer::with_capacity(MAX_REQUEST + 1);
@@ -241,8 +242,8 @@ impl Server {
         }
     }
 
-    /// Receives a request. While requests wait, `held` keeps back `SIGCHLD`: a handler for each child
-    /// that ends would take as long as a tenth of its fork.
+    /// Receives a request. While requests wait, `held` blocks `SIGCHLD`, so that no handler runs for
+    /// each child that ends: [`serve`](Self::serve) collects them.
     fn receive(
         &self,
         message: &mut MessageBuffer,

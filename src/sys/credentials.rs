@@ -58,7 +58,7 @@ pub fn drop_capabilities() -> Result<(), Errno> {
     // capget(2).
     let known = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, &raw mut before) };
     if known == 0 && before == NONE {
-        return Ok(()); // to ask takes a tenth of the time
+        return Ok(()); // asking is cheaper than setting
     }
     // SAFETY: as above; capset(2).
     Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, &raw const NONE) })

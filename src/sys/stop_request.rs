@@ -44,8 +44,8 @@ impl StopRequest {
         }
     }
 
-    /// Lets these signals stop the server, and unblocks them in this thread. No thread waits for them:
-    /// each fork would have to prepare for it.
+    /// Lets these signals stop the server, and unblocks them in this thread. They are handled in a
+    /// signal handler, because a thread that waits for them would make each fork slower.
     pub(crate) fn stop_on(
         self: &Arc<Self>,
         signals: impl IntoIterator<Item = i32>,

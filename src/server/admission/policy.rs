@@ -111,8 +111,8 @@ impl Policy {
         Ok(admitted)
     }
 
-    /// Why the queue does not say who made it: the kernel shows one number for all users, or groups,
-    /// without a number in this user namespace.
+    /// Why the queue does not say who made it: the kernel shows one number for all users and groups
+    /// that have none in this user namespace.
     fn unknown_id(&self, permissions: &Permissions) -> Option<RefusalReason> {
         if Some(permissions.cuid) == self.unknown_uid {
             Some(RefusalReason::UnknownUid)

@@ -64,7 +64,8 @@ impl Sandbox {
     /// # Errors
     /// `EMFILE`, `ENFILE`, `ENOMEM`: a resource is short at the moment.
     pub(crate) fn seal(&self) -> Result<(), Errno> {
-        let enter = |sealed: RulesetCreated| sealed.no_new_privs(false).restrict_self(); // set before
+        // `enter` has set no_new_privs for all children.
+        let enter = |sealed: RulesetCreated| sealed.no_new_privs(false).restrict_self();
         match self.sealed.take().map(enter) {
             Some(Err(error)) => do_without("a child is not sealed", error),
             _ => Ok(()),

@@ -90,19 +90,19 @@ impl Answer {
         let send = |part: FrameType, text: &[u8]| {
             let _ = to.send(&MessageBuffer::with_text(part.mtype(), text));
         };
-        let mut session = Vec::new();
+        let mut stream = Vec::new();
         for (frame_type, text) in &self.frames {
             let question = self.question.unwrap_or(question);
             let (frame_type, length) = (*frame_type, text.len() as u32);
-            session.extend(FrameHeader { frame_type, length, question }.encode());
-            session.extend(text);
+            stream.extend(FrameHeader { frame_type, length, question }.encode());
+            stream.extend(text);
             if is_plain {
                 send(frame_type, text);
             }
         }
-        session.extend(&self.garbage);
+        stream.extend(&self.garbage);
         if !is_plain {
-            session.chunks(4000).for_each(|part| send(FrameType::Data, part));
+            stream.chunks(4000).for_each(|part| send(FrameType::Data, part));
         }
         if let Some((part, text)) = &self.message {
             send(*part, text);
