@@ -35,9 +35,9 @@ def end(checksum, count, flags=0):
     return struct.pack("<8sHHIQ", b"mqfs-end", 1, flags, checksum, count)
 
 
-def failure(text, errno):
-    """Text, NUL, to the next multiple of 8, then magic, version, reserved, errno."""
-    return text.ljust((len(text) + 8) // 8 * 8, b"\0") + struct.pack("<8sHHi", b"mqfs-err", 1, 0, errno)
+def failure(text, errno, cookie=b""):
+    """Text, NUL, to the next multiple of 8, then magic, version, reserved, errno, cookie."""
+    return text.ljust((len(text) + 8) // 8 * 8, b"\0") + struct.pack("<8sHHi", b"mqfs-err", 1, 0, errno) + cookie
 
 
 def window(segment, offset, length, padding):
@@ -73,6 +73,7 @@ golden = {
     "end": end(0xCBF43926, 9),
     "end-changed": end(0, 0, flags=1),
     "failure": failure(b"Permission denied", 13),
+    "failure-request": failure(b"Permission denied", 13, COOKIE),
     "failure-plain": b"Permission denied\0\0\0\0\0\0\0",
     "window": window(32769, 0x26000, 155648, 3000),
     # the answers to a fetch, to one that failed, to a stat; a fetch in shared memory; a farewell

@@ -265,7 +265,7 @@ impl From<Malformed> for Error {
 
 /// The server's FAILURE.
 impl From<Failure> for Error {
-    fn from(Failure { text, errno }: Failure) -> Self {
+    fn from(Failure { text, errno, .. }: Failure) -> Self {
         if errno == Some(Errno::EOWNERDEAD) {
             return Cause::ChildDied.into();
         }

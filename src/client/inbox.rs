@@ -11,7 +11,7 @@ use super::error::{Cause, Error};
 use super::reply_watch::WatchedQueue;
 use super::window::Window;
 use crate::sys::AdaptiveSpin;
-use crate::wire::{Failure, FrameHeader, FrameType, MAX_REPLY, Malformed};
+use crate::wire::{Cookie, Failure, FrameHeader, FrameType, MAX_REPLY, Malformed};
 
 /// Receives the messages of one reply queue. The DATA of an mqfs server are together a stream of
 /// frames. Of a plain server, each part of the answer is a message.
@@ -22,6 +22,8 @@ pub(super) struct Inbox {
     buffer: MessageBuffer,
     /// How many of its bytes were taken.
     taken: usize,
+    /// How many bytes of our cookie have yet to arrive: the stream opens with it.
+    unopened: usize,
     /// What comes after those bytes.
     pending: Option<Result<FrameType, Error>>,
     /// How many bytes are left of the current DATA frame.
@@ -58,8 +60,10 @@ impl Inbox {
     /// Waits for the first message. A request that was refused fails here.
     pub(super) fn begin(queue: WatchedQueue, windows: bool) -> Result<Self, Error> {
         let window = Window::new(windows.then(|| queue.window_owner()));
+        let unopened = if queue.is_framed() { size_of::<Cookie>() } else { 0 };
         let mut inbox = Self {
             queue,
+            unopened,
             buffer: MessageBuffer::with_capacity(Self::SMALL),
             taken: 0,
             pending: None,
@@ -71,7 +75,9 @@ impl Inbox {
             received_at: Instant::now(),
             received: 0,
         };
-        inbox.receive()?;
+        while inbox.is_empty() {
+            inbox.receive()?;
+        }
         match &inbox.pending {
             Some(Ok(FrameType::Failure)) => Err(inbox.failure()),
             Some(Err(error)) => Err(error.clone()),
@@ -219,6 +225,7 @@ impl Inbox {
         self.take(0);
         // The bytes of a WINDOW stand in the segment until the next message is received.
         while self.pending.is_none()
+            && self.unopened == 0
             && !self.saw_window
             && self.buffer.has_room_for(Self::WORTHWHILE_ROOM)
         {
@@ -263,10 +270,34 @@ impl Inbox {
         Ok(true)
     }
 
+    /// Whether the message whose text begins at `at` answers our request. The queue's id was another
+    /// queue's before, and the child of an earlier request for that one may still send: then it
+    /// does not know our cookie. Takes the cookie that opens the stream.
+    fn is_ours(&mut self, part: Result<FrameType, Malformed>, at: usize) -> bool {
+        let text = &self.buffer.text()[at..];
+        let Some(cookie) = self.queue.cookie().filter(|_| self.queue.is_framed()) else {
+            return true;
+        };
+        if part == Ok(FrameType::Failure) {
+            return Failure::decode(text).cookie == Some(cookie);
+        }
+        let expected = &cookie.as_bytes()[size_of::<Cookie>() - self.unopened..];
+        let count = expected.len().min(text.len());
+        if part != Ok(FrameType::Data) && count > 0 || text[..count] != expected[..count] {
+            return false;
+        }
+        self.unopened -= count;
+        self.taken += count;
+        true
+    }
+
     /// Interprets the message whose text begins at `at`. Only DATA stays in the buffer.
     fn take(&mut self, at: usize) {
         let number = self.buffer.mtype().get();
         let part = FrameType::of(number);
+        if !self.is_ours(part, at) {
+            return self.buffer.truncate(at);
+        }
         if part == Ok(FrameType::Data) {
             // Bytes of a file may look like one: then the next message is received a little later.
             let header = FrameHeader::decode(&self.buffer.text()[at..]);

@@ -37,6 +37,13 @@ fn nix_gid(gid: Gid) -> nix::unistd::Gid {
     nix::unistd::Gid::from_raw(gid.as_raw())
 }
 
+/// Lets other processes have the CPU first: nice(2). Nothing depends on it, so it may fail.
+pub fn step_back() {
+    const STEPS: libc::c_int = 5;
+    // SAFETY: takes an integer.
+    let _ = unsafe { libc::nice(STEPS) };
+}
+
 /// Gives up every capability; the ambient ones go with the inheritable ones. A change of uid drops
 /// them too, unless securebits forbid it: capabilities(7).
 ///

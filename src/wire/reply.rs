@@ -3,6 +3,7 @@
 use nix::errno::Errno;
 
 use super::bytes::{Malformed, Reader, extension_after, pad_to_extension};
+use super::lease::Cookie;
 
 /// The most bytes of `mtext` in a message to a plain client, whose buffer may be no larger.
 pub const MAX_PLAIN_REPLY: usize = 4096;
@@ -61,6 +62,8 @@ pub struct Failure {
     pub text: Vec<u8>,
     /// The reason as an errno. A plain server sends none.
     pub errno: Option<Errno>,
+    /// That of the request which failed, in a message of its own, and not in a frame.
+    pub cookie: Option<Cookie>,
 }
 
 impl Failure {
@@ -77,6 +80,7 @@ impl Failure {
             bytes.extend_from_slice(&Self::VERSION.to_ne_bytes());
             bytes.extend_from_slice(&[0; 2]);
             bytes.extend_from_slice(&(errno as i32).to_ne_bytes());
+            bytes.extend_from_slice(self.cookie.as_ref().map_or(&[], |cookie| cookie.as_bytes()));
         }
         bytes
     }
@@ -84,12 +88,14 @@ impl Failure {
     /// Decodes any bytes: the text ends at the first NUL, or with the message.
     pub fn decode(text: &[u8]) -> Self {
         let nul = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
-        let errno = extension_after(text, nul).and_then(|bytes| {
+        let extension = extension_after(text, nul).and_then(|bytes| {
             let mut reader = Reader::new(bytes);
             reader.opening(Self::MAGIC, Self::VERSION).ok()?;
             reader.u16().ok()?; // reserved
-            Some(Errno::from_raw(reader.i32().ok()?)).filter(|&errno| errno != Errno::UnknownErrno)
+            Some((Errno::from_raw(reader.i32().ok()?), reader.array().ok().map(Cookie::new)))
         });
-        Self { text: text[..nul].to_vec(), errno }
+        let (errno, cookie) = extension.unzip();
+        let errno = errno.filter(|&errno| errno != Errno::UnknownErrno);
+        Self { text: text[..nul].to_vec(), errno, cookie: cookie.flatten() }
     }
 }

@@ -292,7 +292,7 @@ fn check_admitted(request: &Request<'_>, admitted: &Admitted<'_>) {
     assert_eq!(admitted.session, request.extension.is_some_and(|it| it.session));
     match (request.extension, admitted.reply.dialect) {
         (None, Dialect::Plain) => {}
-        (Some(extension), Dialect::Extended(Some(cookie))) => {
+        (Some(extension), Dialect::Extended { cookie, is_proven: true }) => {
             assert_eq!(cookie.as_bytes(), extension.cookie.as_bytes());
         }
         (asked, answer) => panic!("{answer:?} to {asked:?}"),

@@ -119,7 +119,8 @@ impl Sender {
         let failure = match answer.mtype() == FrameType::Failure.mtype() {
             true => answer.text(), // the request failed
             false => {
-                let (header, text) = answer.text().split_at(FrameHeader::SIZE);
+                let frames = answer.text().strip_prefix(cookie.as_bytes()).unwrap();
+                let (header, text) = frames.split_at(FrameHeader::SIZE);
                 match FrameHeader::decode(header).unwrap().frame_type {
                     FrameType::Failure => text,
                     _ => return Ok(()),

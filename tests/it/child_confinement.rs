@@ -117,7 +117,7 @@ fn a_stopped_child_sends_nothing_to_a_later_queue_with_its_clients_id() {
     let id = queue.id();
     drop(queue);
     let other = private_queue_with(id, REPLY_QUEUE_MODE);
-    thread::sleep(Duration::from_secs(1)); // what the child takes for a pause
+    thread::sleep(Duration::from_millis(30)); // what the child takes for a pause
     child.signal(Signal::SIGCONT);
     wait_until("it gives up", || !child.lives());
     // One, if it was stopped between the check and the call: no system call does both.

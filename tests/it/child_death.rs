@@ -12,8 +12,8 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use sysv_ipc::{MessageBuffer, Mode, OwnedQueue, Queue, Select};
 
 use crate::support::{
-    Server, fork_child, in_own_namespace, is_full, leased_request, plain_request, queue_of,
-    serve_quietly, wait_until,
+    Server, fork_child, in_own_namespace, is_full, lease_of, leased_request, plain_request,
+    queue_of, serve_quietly, wait_until,
 };
 
 /// A client that has asked for `/file`, and watches only its reply queue.
@@ -60,8 +60,12 @@ impl ByHand {
             match self.receive() {
                 (1, text) => {
                     let why = b"the server's child died on the way".to_vec();
-                    let errno = if self.is_plain { None } else { Some(Errno::EOWNERDEAD) };
-                    return assert_eq!(Failure::decode(&text), Failure { text: why, errno });
+                    let cookie = (!self.is_plain).then(|| lease_of(*self.queue).cookie);
+                    let errno = cookie.map(|_| Errno::EOWNERDEAD);
+                    return assert_eq!(
+                        Failure::decode(&text),
+                        Failure { text: why, errno, cookie }
+                    );
                 }
                 (mtype, _) => assert_ne!(mtype, 3, "an END"),
             }

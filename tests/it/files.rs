@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::support::{
@@ -44,6 +45,14 @@ fn a_shrinking_file_is_a_failure_and_a_changing_file_a_warning() {
         assert!(grown.stderr.starts_with(expected), "{}", grown.stderr);
         assert!(grown.stdout == file, "as much as there was");
     }
+    // What changes no byte is no change.
+    fs::write(&path, &file).unwrap();
+    let stuck = Stuck::start(server.client().arg("/file"));
+    fs::hard_link(&path, folder.path().join("link")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    fs::rename(&path, folder.path().join("renamed")).unwrap();
+    let same = stuck.client.finish();
+    assert_eq!((same.code(), &*same.stderr), (Some(0), ""));
     server.stop();
 }
 

@@ -5,12 +5,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Command;
 
+use mqfs::wire::{Operation, Question};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::Value;
 
+use crate::support::session::RawSession;
 use crate::support::{
-    Server, VICTIM, as_root_in_own_namespace, in_own_namespace, public_folder, run,
+    Server, VICTIM, as_root_in_own_namespace, in_own_namespace, public_folder, queue_of, run,
 };
 
 /// A server of a folder with a file of each kind, and the folder.
@@ -49,6 +52,52 @@ fn a_listing_matches_ls() {
     let both = String::from_utf8(both.stdout).unwrap();
     assert!(both.starts_with("/dir:\n-") && both.contains("\n\n/to-dir:\n-"), "{both}");
     server.stop();
+}
+
+#[in_own_namespace]
+fn a_directory_that_was_removed_is_no_empty_one() {
+    let folder = public_folder();
+    let root = folder.path().join("release");
+    fs::create_dir(&root).unwrap();
+    let server = Server::start(&["--root".as_ref(), root.as_path()]);
+    assert_eq!(run(server.client().args(["-l", "/"])).success(), b"");
+    fs::remove_dir(&root).unwrap();
+    for arguments in [&["-l", "/"][..], &["-r", "-C", ".", "/"], &["/file"]] {
+        let refused = run(server.client().current_dir(folder.path()).args(arguments));
+        let why = "the directory that the server serves was removed";
+        assert_eq!(refused.code(), Some(1), "{arguments:?}");
+        assert!(refused.stderr.contains(why), "{}", refused.stderr);
+    }
+    assert!(server.log().contains("WARN"), "{}", server.log());
+    server.stop();
+}
+
+/// The kernel mounts debugfs/tracing when somebody looks into it, as with autofs.
+#[as_root_in_own_namespace]
+fn what_is_mounted_on_demand_is_seen() {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let folder = public_folder();
+    let at = folder.path().join("debug");
+    fs::create_dir(&at).unwrap();
+    let sh = |script: &str| run(Command::new("sh").args(["-c", script]).arg(&at)).code() == Some(0);
+    if !sh("mount --make-rprivate / && mount -t debugfs none \"$0\"") {
+        return eprintln!("skipped: cannot mount debugfs");
+    }
+    let server = Server::start(&["--root".as_ref(), folder.path()]);
+    let tracing = at.join("tracing");
+    let mounted = || fs::read_dir(&tracing).unwrap().count();
+    let listed = run(server.client().args(["-l", "/debug/tracing"])).success();
+    assert_eq!(listed.iter().filter(|&&byte| byte == b'\n').count(), mounted());
+    assert!(sh("umount \"$0/tracing\""));
+    // As in a tree.
+    let enter = Question::new("/debug/tracing".as_ref(), Operation::Enter);
+    let mut session = RawSession::start(queue_of(server.key).unwrap(), &enter);
+    assert!(session.answer().is_ok());
+    let below = Question { below: true, ..Question::new(".".as_ref(), Operation::List) };
+    assert!(!session.answer_to(&below).unwrap().bytes.is_empty());
+    drop(session);
+    server.stop();
+    assert!(sh("umount --lazy \"$0\""));
 }
 
 #[in_own_namespace]

@@ -139,7 +139,7 @@ const WINDOW: WindowPart =
     WindowPart { segment: SharedMemoryId::new(32_769), offset: 0x26_000, length: 155_648 };
 
 fn denied() -> Failure {
-    Failure { text: b"Permission denied".to_vec(), errno: Some(Errno::EACCES) }
+    Failure { text: b"Permission denied".to_vec(), errno: Some(Errno::EACCES), cookie: None }
 }
 
 #[test]
@@ -174,7 +174,10 @@ fn ends_and_failures_are_the_golden_bytes() {
         assert_eq!(Trailer::decode(&golden(name)), Ok(Some(end)), "{name}");
     }
     let plain = Failure { errno: None, ..denied() };
-    for (name, failure) in [("failure-plain", plain), ("failure", denied())] {
+    let request = Failure { cookie: Some(COOKIE), ..denied() };
+    for (name, failure) in
+        [("failure-plain", plain), ("failure", denied()), ("failure-request", request)]
+    {
         assert_eq!(failure.encode(), golden(name), "{name}");
         assert_eq!(Failure::decode(&golden(name)), failure, "{name}");
     }

@@ -87,10 +87,7 @@ impl Policy {
         }
         let dialect = match &request.extension {
             None => self.admit_plain(queue, &status),
-            Some(extension) => {
-                let cookie = self.prove(queue, &status, extension.cookie, request_queue);
-                cookie.map(Dialect::Extended)
-            }
+            Some(extension) => self.prove(queue, &status, extension.cookie, request_queue),
         };
         let dialect = dialect.map_err(|reason| unknown.unwrap_or(reason))?;
         let admitted = Admitted {
@@ -140,7 +137,7 @@ impl Policy {
     }
 
     /// Checks that the caller owns the queue: that it knows the cookie in the lease at the head of
-    /// the queue, which only the queue's creator and this server can read. Returns the cookie.
+    /// the queue, which only the queue's creator and this server can read.
     ///
     /// A server that the client asked before knows the cookie too, and could pass the request on.
     /// The lease names the server that it is for; and if nobody has received from the queue, the
@@ -151,7 +148,8 @@ impl Policy {
         status: &QueueStatus,
         cookie: Cookie,
         request_queue: QueueId,
-    ) -> Result<Option<Cookie>, RefusalReason> {
+    ) -> Result<Dialect, RefusalReason> {
+        let extended = |is_proven| Dialect::Extended { cookie, is_proven };
         if status.permissions.mode != REPLY_QUEUE_MODE {
             return Err(RefusalReason::NoLease);
         }
@@ -161,11 +159,13 @@ impl Policy {
                 Err(RefusalReason::ForAnotherServer)
             }
             Head::Lease(_) if status.received_at.is_some() => Err(RefusalReason::Used),
-            Head::Lease(_) => Ok(Some(cookie)),
+            Head::Lease(_) => Ok(extended(true)),
             Head::UnknownLease(_) => Err(RefusalReason::UnknownLease),
             Head::Other | Head::Nothing => Err(RefusalReason::NoLease),
             Head::Gone => Err(RefusalReason::NoReplyQueue),
-            Head::Unreadable(Errno::ENOSYS) if status.permissions.cuid == self.server => Ok(None),
+            Head::Unreadable(Errno::ENOSYS) if status.permissions.cuid == self.server => {
+                Ok(extended(false))
+            }
             Head::Unreadable(Errno::ENOSYS) => Err(RefusalReason::NoPeek),
             Head::Unreadable(_) => Err(RefusalReason::Unreadable),
         }

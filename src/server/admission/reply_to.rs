@@ -25,8 +25,12 @@ pub(crate) struct ReplyTo {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Dialect {
     Plain,
-    /// With the lease's cookie; None if the kernel has no `MSG_COPY` to read it with.
-    Extended(Option<Cookie>),
+    /// With the request's cookie.
+    Extended {
+        cookie: Cookie,
+        /// Whether the lease was seen to have it: a kernel without `MSG_COPY` shows no lease.
+        is_proven: bool,
+    },
 }
 
 impl ReplyTo {
@@ -41,7 +45,7 @@ impl ReplyTo {
     /// another queue; a queue that we can no longer read does not count as the client's.
     pub(crate) fn is_clients(&self) -> bool {
         match self.dialect {
-            Dialect::Extended(Some(_)) => self.lease().is_some(),
+            Dialect::Extended { is_proven: true, .. } => self.lease().is_some(),
             // If the queue was changed since and nobody has sent to it, it is a later queue with
             // this id: the kernel notes times in whole seconds, and takes longer to reuse an id.
             _ => self.queue.status().is_ok_and(|now| {
@@ -54,20 +58,25 @@ impl ReplyTo {
 
     /// The lease at the head of the queue, if it has the cookie of the admission.
     pub(crate) fn lease(&self) -> Option<Lease> {
-        let Dialect::Extended(Some(cookie)) = self.dialect else { return None };
-        match lease::peek(self.queue) {
-            Head::Lease(lease) if lease.cookie == cookie => Some(lease),
+        match (lease::peek(self.queue), self.cookie()) {
+            (Head::Lease(lease), cookie) if Some(lease.cookie) == cookie => Some(lease),
             _ => None,
         }
     }
 
-    /// A FAILURE in the form of the protocol that the client speaks.
-    pub(crate) fn failure(&self, text: &str, errno: Errno) -> MessageBuffer {
-        let errno = match self.dialect {
+    /// The request's cookie. None in a plain request.
+    pub(crate) fn cookie(&self) -> Option<Cookie> {
+        match self.dialect {
             Dialect::Plain => None,
-            Dialect::Extended(_) => Some(errno),
-        };
-        let failure = Failure { text: text.as_bytes().to_vec(), errno };
+            Dialect::Extended { cookie, .. } => Some(cookie),
+        }
+    }
+
+    /// A FAILURE of the whole request, in the form of the protocol that the client speaks.
+    pub(crate) fn failure(&self, text: &str, errno: Errno) -> MessageBuffer {
+        let cookie = self.cookie();
+        let errno = cookie.map(|_| errno);
+        let failure = Failure { text: text.as_bytes().to_vec(), errno, cookie };
         MessageBuffer::with_text(FrameType::Failure.mtype(), &failure.encode())
     }
 

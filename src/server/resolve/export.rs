@@ -8,7 +8,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat};
 
 use super::path_fd::PathFd;
 use crate::server::confine::Confined;
@@ -21,6 +21,8 @@ const OWN_DESCRIPTORS: &str = "/proc/self/fd";
 #[derive(Debug)]
 pub(crate) struct Export {
     root: OwnedFd,
+    /// Whether it had links at first: those of some file systems never have any.
+    had_links: bool,
     /// /proc/self/fd of the child of a session.
     own_descriptors: OnceCell<OwnedFd>,
 }
@@ -42,9 +44,17 @@ impl Export {
         };
         let root = openat2(AT_FDCWD, root, OpenHow::new().flags(flags)).map_err(failed)?;
         match std::fs::symlink_metadata(format!("{OWN_DESCRIPTORS}/{}", root.as_raw_fd())) {
-            Ok(_) => Ok(Self { root, own_descriptors: OnceCell::new() }),
+            Ok(_) => {
+                let had_links = fstat(&root).is_ok_and(|stat| stat.st_nlink > 0);
+                Ok(Self { root, had_links, own_descriptors: OnceCell::new() })
+            }
             Err(_) => Err(Error::NoProc),
         }
+    }
+
+    /// Whether the root was removed since it was opened.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.had_links && fstat(&self.root).is_ok_and(|stat| stat.st_nlink == 0)
     }
 
     /// Makes opening files cheaper, in a child that will open many: it resolves /proc/self/fd once.
@@ -114,10 +124,18 @@ impl Export {
         if !may_wait {
             resolve |= ResolveFlag::from_bits_retain(libc::RESOLVE_CACHED);
         }
-        let how = OpenHow::new().flags(flags).resolve(resolve);
+        // The kernel mounts what is mounted on demand (autofs) if a directory is asked for.
+        if matches!(question.operation, Operation::List | Operation::Enter) {
+            flags |= OFlag::O_DIRECTORY;
+        }
+        let how = |flags| OpenHow::new().flags(flags).resolve(resolve);
         let mut tries = 1..if may_wait { Self::TRIES } else { 1 };
         loop {
-            match openat2(directory, question.path, how) {
+            match openat2(directory, question.path, how(flags)) {
+                // What else it is, the client learns from the answer.
+                Err(Errno::ENOTDIR) if flags.contains(OFlag::O_DIRECTORY) => {
+                    flags.remove(OFlag::O_DIRECTORY);
+                }
                 // A concurrent rename: the kernel could not be sure about ".."; openat2(2).
                 Err(Errno::EAGAIN) if tries.next().is_some() => {}
                 // Linux before 5.12 cannot tell whether a path is in its cache.

@@ -10,7 +10,7 @@ use super::outbox::{Outbox, Undelivered};
 use super::source::{Source, at_most};
 use super::window::{Window, WindowPolicy};
 use crate::server::admission::Dialect;
-use crate::wire::{Entry, FrameHeader, FrameType, Trailer, encode_farewell};
+use crate::wire::{Cookie, Entry, Failure, FrameHeader, FrameType, Trailer, encode_farewell};
 
 const DATA: MessageType = FrameType::Data.mtype();
 
@@ -21,6 +21,8 @@ const DATA: MessageType = FrameType::Data.mtype();
 #[derive(Debug)]
 pub(crate) struct AnswerWriter<'a> {
     pub(crate) outbox: Outbox<'a>,
+    /// What the stream opens with. None once it has.
+    opening: Option<Cookie>,
     /// The number of the question that is answered.
     question: u16,
     /// The stream; for a plain client, bytes of the file.
@@ -57,7 +59,7 @@ impl<'a> AnswerWriter<'a> {
     const MAX_BATCH: usize = 128 << 10;
 
     /// No frame but DATA is longer.
-    const LONGEST: usize = FrameHeader::SIZE + FrameHeader::LONGEST;
+    const LONGEST: usize = size_of::<Cookie>() + FrameHeader::SIZE + FrameHeader::LONGEST;
 
     /// The least room in the stream to read a part of a file into.
     const WORTHWHILE: usize = 4096;
@@ -79,6 +81,7 @@ impl<'a> AnswerWriter<'a> {
             buffer = MessageBuffer::with_capacity(least);
         }
         Self {
+            opening: outbox.reply.cookie(),
             outbox,
             question: 0,
             buffer,
@@ -117,8 +120,9 @@ impl<'a> AnswerWriter<'a> {
 
     /// Sends the FAILURE of a question.
     pub(crate) fn failure(&mut self, why: &Unanswerable) -> Result<(), Undelivered> {
-        let message = self.outbox.reply.failure(&why.text, why.errno);
-        self.part(FrameType::Failure, message.text())
+        let errno = Some(why.errno).filter(|_| !self.is_plain());
+        let failure = Failure { text: why.text.as_bytes().to_vec(), errno, cookie: None };
+        self.part(FrameType::Failure, &failure.encode())
     }
 
     /// Ends a session, of which this many questions were answered.
@@ -141,7 +145,10 @@ impl<'a> AnswerWriter<'a> {
 
     /// Appends a frame to the stream.
     fn frame(&mut self, frame_type: FrameType, text: &[u8]) -> Result<(), Undelivered> {
-        self.make_room(FrameHeader::SIZE + text.len());
+        self.make_room(size_of::<Cookie>() + FrameHeader::SIZE + text.len());
+        if let Some(cookie) = self.opening.take() {
+            self.buffer.append(cookie.as_bytes());
+        }
         let length = text.len() as u32;
         let question = self.question;
         self.buffer.append(&FrameHeader { frame_type, length, question }.encode());

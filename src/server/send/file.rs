@@ -99,11 +99,9 @@ impl Source for OpenedFile {
     }
 }
 
-/// Whether the content of a file changed between two looks.
+/// Whether the content of a file changed between two looks. Not by its ctime, which a rename, a link
+/// or a chmod changes too.
 fn differ(before: &FileStat, now: &FileStat) -> bool {
-    let state = |stat: &FileStat| {
-        let mtime = (stat.st_mtime, stat.st_mtime_nsec);
-        (stat.st_size, mtime, (stat.st_ctime, stat.st_ctime_nsec))
-    };
+    let state = |stat: &FileStat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
     state(before) != state(now)
 }

@@ -55,6 +55,15 @@ impl Opened {
         if question.operation == Operation::Enter {
             *entered = Err(found.as_ref().err().copied().unwrap_or(Errno::ENOTDIR));
         }
+        let may_be_removed = match &found {
+            Ok(found) => found.stat.st_nlink == 0,
+            Err(errno) => *errno == Errno::ENOENT,
+        };
+        if may_be_removed && export.is_removed() {
+            let text = "the directory that the server serves was removed";
+            tracing::warn!("{text}: start the server again");
+            return Err(Unanswerable::new(text, Errno::ENOENT).into());
+        }
         let mut found = found?;
         let mut meta = entry(&found.stat);
         let (mut target, mut content) = (Vec::new(), Content::Nothing);
@@ -123,5 +132,6 @@ fn open_file(
             outcome => return Ok(outcome?),
         }
     }
-    Err(Errno::EAGAIN.into())
+    // Not EAGAIN, for which the client would ask again.
+    Err(Unanswerable::new("another process holds a lease on the file", Errno::EBUSY).into())
 }

@@ -20,8 +20,8 @@ pub(crate) struct Outbox<'a> {
     pub(super) chunk: usize,
     spin: AdaptiveSpin,
     ticking: bool,
-    /// When the last message was sent, or the request received.
-    last_sent: Instant,
+    /// When the last message was sent.
+    last_sent: Option<Instant>,
     /// How many bytes of files were sent, and how many of them the counters do not include yet.
     pub(crate) sent: u64,
     uncounted: u64,
@@ -51,6 +51,9 @@ impl<'a> Outbox<'a> {
     /// How often a child that waits checks whether its client is alive.
     pub(crate) const TICK: Duration = Duration::from_secs(1);
 
+    /// After a pause of this long, the queue's id may be another queue's.
+    const PAUSE: Duration = Duration::from_millis(20);
+
     /// The counters are updated after this many bytes or this much time. So they show a transfer
     /// while it runs, and counting costs almost nothing.
     const COUNT_BYTES: u64 = 1 << 20;
@@ -71,7 +74,7 @@ impl<'a> Outbox<'a> {
             chunk: aligned(chunk),
             spin: AdaptiveSpin::default(),
             ticking: false,
-            last_sent: received,
+            last_sent: None,
             sent: 0,
             uncounted: 0,
             last_counted: received,
@@ -115,14 +118,15 @@ impl<'a> Outbox<'a> {
     /// Sends a message: tries for a short time, then waits, and checks on the client every second.
     ///
     /// Reading a file may take so long that the kernel gives the queue's id to another queue, which
-    /// takes seconds at least. So after a pause it checks the queue first. Between two quick
-    /// messages, the queue can be removed, which msgsnd reports, but its id is not reused.
+    /// takes a second at least. So before the first message, and after a pause, it checks the queue.
+    /// Between two quick messages, the queue can be removed, which msgsnd reports, but its id is not
+    /// reused.
     pub(crate) fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<(), Undelivered> {
         let now = Instant::now();
-        if now.duration_since(self.last_sent) >= Self::TICK {
+        if self.last_sent.is_none_or(|last| now.duration_since(last) >= Self::PAUSE) {
             self.check_queue()?;
         }
-        self.last_sent = now;
+        self.last_sent = Some(now);
         if self.uncounted >= Self::COUNT_BYTES
             || now.duration_since(self.last_counted) >= Self::COUNT_INTERVAL
         {
@@ -210,7 +214,7 @@ fn chunk_for(reply: &ReplyTo) -> usize {
     let (queue, msgmax) = (reply.max_bytes, reply.msgmax);
     match reply.dialect {
         Dialect::Plain => chunk(queue, msgmax.min(MAX_PLAIN_REPLY)),
-        Dialect::Extended(_) => chunk(queue.saturating_sub(Lease::SIZE), msgmax.min(MAX_REPLY)),
+        Dialect::Extended { .. } => chunk(queue.saturating_sub(Lease::SIZE), msgmax.min(MAX_REPLY)),
     }
 }
 

@@ -5,15 +5,20 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use mqfs::wire::{Entry, Failure, FrameType, Kind, Operation, Question, Stat, Trailer};
+use mqfs::wire::{
+    Cookie, Entry, Failure, FrameType, Kind, MAX_REQUEST, Operation, Question, Request, Stat,
+    Trailer,
+};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
-use sysv_ipc::Queue;
+use sysv_ipc::{MessageBuffer, Mode, OwnedQueue, Queue, Select};
 
 use crate::support::fake_server::{Answer, ask, encoded, entry};
-use crate::support::{Finished, in_own_namespace, number, public_folder};
+use crate::support::{
+    Finished, Running, client, in_own_namespace, number, public_folder, unique_key,
+};
 
 /// A server of these directories, by the path of the question; the first is the top. Everything
 /// else is a file.
@@ -144,7 +149,7 @@ fn more_fewer_and_lost_answers_neither_hang_nor_mix() {
 #[in_own_namespace]
 fn repeated_bytes_do_not_earn_more_retries() {
     let (asked, here) = (AtomicU32::new(0), public_folder());
-    let died = Failure { text: Vec::new(), errno: Some(Errno::EOWNERDEAD) }.encode();
+    let died = Failure { text: Vec::new(), errno: Some(Errno::EOWNERDEAD), cookie: None }.encode();
     let dies = |_: &Question<'_>| {
         asked.fetch_add(1, Ordering::Relaxed);
         let directory = Answer::default().meta(&entry(Kind::Directory, "", ""));
@@ -262,7 +267,7 @@ fn flood(reply: Queue) {
         // Each is the first of all so far.
         let name = format!("{:0200}", u32::MAX - number);
         let bytes = encoded(&[entry(Kind::Directory, &name, "")]);
-        Answer::default().data(&bytes).send(reply, 1, false);
+        Answer::default().data(&bytes).send(reply, 1, Some(Cookie::new([0; 16])));
     }
     let client = reply.status().unwrap().last_receiver.unwrap().as_raw();
     let memory = number(client, "status", "RssAnon").unwrap();
@@ -309,4 +314,26 @@ fn a_false_size_does_not_make_a_file_larger() {
                         missing, so the archive ends here\n";
     assert_eq!((broken.code(), &*broken.stderr), (Some(1), expected));
     assert!(broken.stdout.len() < 100_000, "{}", broken.stdout.len());
+}
+
+/// A child of an earlier request, for a queue that had this id, may be caught before it sends.
+#[in_own_namespace]
+fn an_answer_to_another_request_is_not_taken() {
+    let (key, other) = (unique_key(), Cookie::new([1; 16]));
+    let text = Failure { text: vec![], errno: Some(Errno::EOWNERDEAD), cookie: None }.encode();
+    let died = Answer { message: Some((FrameType::Failure, text)), ..Answer::default() };
+    let requests = OwnedQueue::create(key, Mode::new(0o711)).unwrap();
+    let client = Running::piped(client(key).arg("/file"));
+    let mut message = MessageBuffer::with_capacity(MAX_REQUEST);
+    requests.receive(&mut message, Select::Any).unwrap();
+    let request = Request::decode(message.text()).unwrap();
+    let reply = Queue::from_id(request.reply_queue);
+    let answer = |cookie| Answer::default().file().send(reply, 0, Some(cookie));
+    died.send(reply, 1, Some(other));
+    answer(other);
+    died.send(reply, 1, Some(other));
+    let cookie = request.extension.unwrap().cookie;
+    let right = Answer::default().meta(&entry(Kind::Regular, "", "")).data(b"right").end(b"right");
+    right.send(reply, 0, Some(cookie));
+    assert_eq!(client.finish().success(), b"right");
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::thread;
 
 use mqfs::wire::{
-    Entry, Failure, FrameHeader, FrameType, Kind, QUESTION_TYPE, Question, Request, Stat, Trailer,
-    encode_farewell,
+    Cookie, Entry, Failure, FrameHeader, FrameType, Kind, QUESTION_TYPE, Question, Request, Stat,
+    Trailer, encode_farewell,
 };
 use nix::errno::Errno;
 use sysv_ipc::{MessageBuffer, Mode, OwnedQueue, Queue, Select};
@@ -55,7 +55,7 @@ impl Answer {
     }
 
     pub fn failure(self, errno: Errno) -> Self {
-        let failure = Failure { text: b"not now".to_vec(), errno: Some(errno) };
+        let failure = Failure { text: b"not now".to_vec(), errno: Some(errno), cookie: None };
         self.frame(FrameType::Failure, &failure.encode())
     }
 
@@ -84,13 +84,16 @@ impl Answer {
         self.meta(&entry(Kind::Directory, "", "")).data(&bytes).end(&bytes)
     }
 
-    /// Sends it, and returns whether another one may follow. To a plain client, each frame is a
-    /// message.
-    pub fn send(&self, to: Queue, question: u16, is_plain: bool) -> bool {
+    /// Sends it, and returns whether another one may follow. To a plain client,
+    /// whose request has no cookie, each frame is a message.
+    pub fn send(&self, to: Queue, question: u16, cookie: Option<Cookie>) -> bool {
+        let is_plain = cookie.is_none();
         let send = |part: FrameType, text: &[u8]| {
             let _ = to.send(&MessageBuffer::with_text(part.mtype(), text));
         };
-        let mut stream = Vec::new();
+        // The stream opens with the cookie.
+        let opening = cookie.filter(|_| question == 0);
+        let mut stream = opening.map_or(Vec::new(), |cookie| cookie.as_bytes().to_vec());
         for (frame_type, text) in &self.frames {
             let question = self.question.unwrap_or(question);
             let (frame_type, length) = (*frame_type, text.len() as u32);
@@ -105,7 +108,11 @@ impl Answer {
             stream.chunks(4000).for_each(|part| send(FrameType::Data, part));
         }
         if let Some((part, text)) = &self.message {
-            send(*part, text);
+            let text = match part {
+                FrameType::Failure => Failure { cookie, ..Failure::decode(text) }.encode(),
+                _ => text.clone(),
+            };
+            send(*part, &text);
         }
         if let Some(then) = self.then {
             then(to);
@@ -132,15 +139,15 @@ pub fn serve(requests: Queue, answer: &dyn Fn(&Question<'_>) -> Answer) {
     while requests.receive(&mut message, Select::Any).is_ok() {
         let request = Request::decode(message.text()).unwrap();
         let reply = Queue::from_id(request.reply_queue);
-        let is_plain = request.extension.is_none();
+        let cookie = request.extension.map(|extension| extension.cookie);
         let in_session = request.extension.is_some_and(|extension| extension.session);
-        let mut goes_on = answer(&request.question).send(reply, 0, is_plain) && in_session;
+        let mut goes_on = answer(&request.question).send(reply, 0, cookie) && in_session;
         while goes_on && reply.receive(&mut message, Select::Type(QUESTION_TYPE)).is_ok() {
             let mut rest = message.text();
             while goes_on && !rest.is_empty() {
                 let question;
                 (question, rest) = Question::decode(rest).unwrap();
-                goes_on = answer(&question).send(reply, question.number, false);
+                goes_on = answer(&question).send(reply, question.number, cookie);
             }
         }
     }

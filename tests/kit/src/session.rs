@@ -1,14 +1,14 @@
 //! A session by hand: its reply queue, its questions, and the frames of its answers.
 
 use mqfs::wire::{
-    Entry, Extension, Failure, FrameHeader, FrameType, Kind, MAX_REPLY, NORMAL_PRIORITY, Operation,
-    QUESTION_TYPE, Question, REPLY_QUEUE_MODE, Range, Request, Stat, Trailer, WindowPart,
-    decode_farewell,
+    Cookie, Entry, Extension, Failure, FrameHeader, FrameType, Kind, MAX_REPLY, NORMAL_PRIORITY,
+    Operation, QUESTION_TYPE, Question, REPLY_QUEUE_MODE, Range, Request, Stat, Trailer,
+    WindowPart, decode_farewell,
 };
 use nix::errno::Errno;
 use sysv_ipc::{MessageBuffer, MessageType, OwnedQueue, Queue, ReceiveError, Select, SharedMemory};
 
-use crate::{put_lease, wait_until};
+use crate::{lease_of, put_lease, wait_until};
 
 /// A client that asks what a test wants, and watches nothing but its queue.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub struct RawSession {
     /// How many messages have arrived.
     pub messages: usize,
     unread: Vec<u8>,
+    /// Whether the stream has begun, with the cookie.
+    opened: bool,
     /// How many questions were asked, and how many of them have answers.
     asked: u16,
     answered: u16,
@@ -67,8 +69,10 @@ impl RawSession {
 
     #[track_caller]
     fn on(queue: OwnedQueue, windows: bool, requests: Queue, first: &Question<'_>) -> Self {
-        let (unread, asked) = (Vec::new(), 1);
-        let session = Self { queue, windows, messages: 0, unread, asked, answered: 0, number: 0 };
+        let unread = Vec::new();
+        let (opened, asked) = (false, 1);
+        let session =
+            Self { queue, windows, messages: 0, unread, opened, asked, answered: 0, number: 0 };
         session.request(requests, first);
         session
     }
@@ -168,6 +172,11 @@ impl RawSession {
             assert_eq!(message.mtype(), FrameType::Data.mtype(), "a session has no other messages");
             self.messages += 1;
             self.unread.extend_from_slice(message.text());
+            if !self.opened {
+                self.opened = true;
+                let opening: Vec<_> = self.unread.drain(..size_of::<Cookie>()).collect();
+                assert_eq!(&opening, lease_of(*self.queue).cookie.as_bytes());
+            }
         }
     }
 
