@@ -15,6 +15,7 @@ mod child_death;
 mod classic;
 mod client;
 mod dist;
+mod documentation;
 mod endings;
 mod files;
 mod floods;
