@@ -75,11 +75,12 @@ impl Failure {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = self.text.clone();
         pad_to_extension(&mut bytes);
-        if let Some(errno) = self.errno {
+        if self.errno.is_some() || self.cookie.is_some() {
+            let errno = self.errno.map_or(0, |errno| errno as i32); // 0: none, or an unknown one
             bytes.extend_from_slice(Self::MAGIC);
             bytes.extend_from_slice(&Self::VERSION.to_ne_bytes());
             bytes.extend_from_slice(&[0; 2]);
-            bytes.extend_from_slice(&(errno as i32).to_ne_bytes());
+            bytes.extend_from_slice(&errno.to_ne_bytes());
             bytes.extend_from_slice(self.cookie.as_ref().map_or(&[], |cookie| cookie.as_bytes()));
         }
         bytes
