@@ -270,9 +270,9 @@ impl Inbox {
         Ok(true)
     }
 
-    /// Whether the message whose text begins at `at` answers our request. The queue's id was another
-    /// queue's before, and the child of an earlier request for that one may still send: then it
-    /// does not know our cookie. Takes the cookie that opens the stream.
+    /// Whether the message whose text begins at `at` answers our request. Another queue had this id
+    /// before, and a child that answers there may still send. It does not know our cookie, so
+    /// nothing counts before that; then frames and their checksum tell. Takes the cookie.
     fn is_ours(&mut self, part: Result<FrameType, Malformed>, at: usize) -> bool {
         let text = &self.buffer.text()[at..];
         let Some(cookie) = self.queue.cookie().filter(|_| self.queue.is_framed()) else {
@@ -281,14 +281,17 @@ impl Inbox {
         if part == Ok(FrameType::Failure) {
             return Failure::decode(text).cookie == Some(cookie);
         }
+        if self.unopened == 0 {
+            return true;
+        }
         let expected = &cookie.as_bytes()[size_of::<Cookie>() - self.unopened..];
         let count = expected.len().min(text.len());
-        if part != Ok(FrameType::Data) && count > 0 || text[..count] != expected[..count] {
-            return false;
+        let is_ours = part == Ok(FrameType::Data) && text[..count] == expected[..count];
+        if is_ours {
+            self.unopened -= count;
+            self.taken += count;
         }
-        self.unopened -= count;
-        self.taken += count;
-        true
+        is_ours
     }
 
     /// Interprets the message whose text begins at `at`. Only DATA stays in the buffer.

@@ -62,7 +62,7 @@ pub struct Failure {
     pub text: Vec<u8>,
     /// The reason as an errno. A plain server sends none.
     pub errno: Option<Errno>,
-    /// That of the request which failed, in a message of its own, and not in a frame.
+    /// The request's. Only a FAILURE that is a message has it, and not one that is a frame.
     pub cookie: Option<Cookie>,
 }
 
@@ -76,7 +76,7 @@ impl Failure {
         let mut bytes = self.text.clone();
         pad_to_extension(&mut bytes);
         if self.errno.is_some() || self.cookie.is_some() {
-            let errno = self.errno.map_or(0, |errno| errno as i32); // 0: none, or an unknown one
+            let errno = self.errno.map_or(0, |errno| errno as i32); // 0: unknown
             bytes.extend_from_slice(Self::MAGIC);
             bytes.extend_from_slice(&Self::VERSION.to_ne_bytes());
             bytes.extend_from_slice(&[0; 2]);

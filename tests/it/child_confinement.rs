@@ -41,6 +41,12 @@ fn a_child_of_roots_server_has_only_the_callers_identity() {
         assert_eq!(status(child, "Gid"), ids);
         assert_eq!(status(child, "Groups"), "", "root's own are gone");
         assert_powerless(child);
+        let nice = |pid: i32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            let fields = stat.rsplit(") ").next().unwrap().split(' ');
+            fields.skip(16).map(|field| field.parse::<i32>().unwrap()).next().unwrap()
+        };
+        assert!(nice(child) > nice(server.pid()) || nice(child) == 19);
         let memory = format!("/proc/{child}/maps");
         let mut look = Command::new("setpriv");
         let uid = SOMEBODY.to_string();

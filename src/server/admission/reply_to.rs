@@ -28,7 +28,7 @@ pub(crate) enum Dialect {
     /// With the request's cookie.
     Extended {
         cookie: Cookie,
-        /// Whether the lease was seen to have it: a kernel without `MSG_COPY` shows no lease.
+        /// Whether the lease has it, too. False: this kernel has no `MSG_COPY` to look with.
         is_proven: bool,
     },
 }
@@ -58,8 +58,9 @@ impl ReplyTo {
 
     /// The lease at the head of the queue, if it has the cookie of the admission.
     pub(crate) fn lease(&self) -> Option<Lease> {
-        match (lease::peek(self.queue), self.cookie()) {
-            (Head::Lease(lease), cookie) if Some(lease.cookie) == cookie => Some(lease),
+        let cookie = self.cookie()?;
+        match lease::peek(self.queue) {
+            Head::Lease(lease) if lease.cookie == cookie => Some(lease),
             _ => None,
         }
     }

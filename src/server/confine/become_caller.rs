@@ -19,7 +19,7 @@ pub(crate) fn become_caller(
     match (geteuid().is_root(), caller.uid.is_root()) {
         (true, true) => {}
         (true, false) => {
-            // What a user asks for counts as the server's CPU time, not as the user's.
+            // The kernel counts this CPU time as the server's: let other processes go first.
             credentials::step_back();
             let CallerGroups { gid, supplementary, .. } = groups.ok_or(Errno::EPERM)?;
             credentials::become_user(caller.uid, *gid, supplementary)?;

@@ -21,7 +21,7 @@ const OWN_DESCRIPTORS: &str = "/proc/self/fd";
 #[derive(Debug)]
 pub(crate) struct Export {
     root: OwnedFd,
-    /// Whether it had links at first: those of some file systems never have any.
+    /// Whether it had links (`st_nlink`) at first: on some file systems no directory has any.
     had_links: bool,
     /// /proc/self/fd of the child of a session.
     own_descriptors: OnceCell<OwnedFd>,
@@ -132,7 +132,7 @@ impl Export {
         let mut tries = 1..if may_wait { Self::TRIES } else { 1 };
         loop {
             match openat2(directory, question.path, how(flags)) {
-                // What else it is, the client learns from the answer.
+                // It is no directory. The answer says what it is.
                 Err(Errno::ENOTDIR) if flags.contains(OFlag::O_DIRECTORY) => {
                     flags.remove(OFlag::O_DIRECTORY);
                 }

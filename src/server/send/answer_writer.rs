@@ -58,7 +58,7 @@ impl<'a> AnswerWriter<'a> {
     /// before they are sent.
     const MAX_BATCH: usize = 128 << 10;
 
-    /// No frame but DATA is longer.
+    /// The most bytes that a frame other than DATA adds. The first one comes behind the cookie.
     const LONGEST: usize = size_of::<Cookie>() + FrameHeader::SIZE + FrameHeader::LONGEST;
 
     /// The least room in the stream to read a part of a file into.

@@ -19,7 +19,8 @@ use crate::wire::{Entry, Kind};
 pub(super) struct Listing {
     directory: OwnedFd,
     names: OwningIter,
-    is_empty: bool,
+    /// Whether a name was read; "." is one.
+    has_names: bool,
     /// What was not sent yet of an entry.
     pending: Vec<u8>,
 }
@@ -28,17 +29,17 @@ impl Listing {
     pub(super) fn new(directory: OwnedFd) -> Result<Self, Errno> {
         let copy = directory.try_clone().map_err(|error| errno_of(&error))?;
         let names = Dir::from_fd(copy)?.into_iter();
-        Ok(Self { directory, names, is_empty: true, pending: Vec::new() })
+        Ok(Self { directory, names, has_names: false, pending: Vec::new() })
     }
 
     /// Reads the next entry. False: there are no more.
     fn next_entry(&mut self) -> Result<bool, Errno> {
         let Some(name) = self.names.next().transpose()? else {
-            // readdir(3) shows a directory that was removed as one without even "." in it.
-            let is_removed = self.is_empty && fstat(&self.directory)?.st_nlink == 0;
+            // To readdir(3), a directory that was removed is one without even "." in it.
+            let is_removed = !self.has_names && fstat(&self.directory)?.st_nlink == 0;
             return if is_removed { Err(Errno::ENOENT) } else { Ok(false) };
         };
-        self.is_empty = false;
+        self.has_names = true;
         if !matches!(name.file_name().to_bytes(), b"." | b"..") {
             append_entry(&self.directory, name.file_name(), &mut self.pending);
         }

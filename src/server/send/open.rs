@@ -55,6 +55,7 @@ impl Opened {
         if question.operation == Operation::Enter {
             *entered = Err(found.as_ref().err().copied().unwrap_or(Errno::ENOTDIR));
         }
+        // A root that was removed is found, but nothing below it.
         let may_be_removed = match &found {
             Ok(found) => found.stat.st_nlink == 0,
             Err(errno) => *errno == Errno::ENOENT,

@@ -118,7 +118,7 @@ impl<'a> Outbox<'a> {
     /// Sends a message: tries for a short time, then waits, and checks on the client every second.
     ///
     /// Reading a file may take so long that the kernel gives the queue's id to another queue, which
-    /// takes a second at least. So before the first message, and after a pause, it checks the queue.
+    /// takes two seconds or more. So before the first message, and after a pause, it checks the queue.
     /// Between two quick messages, the queue can be removed, which msgsnd reports, but its id is not
     /// reused.
     pub(crate) fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<(), Undelivered> {

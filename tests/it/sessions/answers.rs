@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 use super::serve;
 use crate::support::session::{RawSession, below, enter, fetch, list, lstat, names, range, stat};
 use crate::support::{
-    Server, as_root_in_own_namespace, in_own_namespace, public_folder, queue_of, wait_until,
+    Server, as_root_in_own_namespace, in_own_namespace, public_folder, queue_of, run, wait_until,
 };
 
 #[in_own_namespace]
@@ -207,6 +207,19 @@ fn a_leased_file_is_sent_when_its_holder_gives_it_up() {
     drop(file);
     assert_eq!(session.answer().unwrap().bytes, b"flushed");
     drop(session);
+    server.stop();
+}
+
+#[in_own_namespace]
+fn a_lease_that_its_holder_keeps_is_an_error_of_the_file() {
+    let (server, folder, _) = serve(&[]);
+    let file = File::create(folder.path().join("leased")).unwrap();
+    assert_eq!(lease(&file, F_SETSIG, Signal::SIGURG as libc::c_int), 0);
+    assert_eq!(lease(&file, libc::F_SETLEASE, libc::F_WRLCK), 0);
+    let refused = run(server.client().args(["/leased", "/small"]));
+    let expected = "mqfs-client: /leased: another process holds a lease on the file\n";
+    assert_eq!((refused.code(), &*refused.stderr), (Some(1), expected));
+    assert_eq!(refused.stdout, b"small");
     server.stop();
 }
 

@@ -17,7 +17,7 @@ use sysv_ipc::{MessageBuffer, Mode, OwnedQueue, Queue, Select};
 
 use crate::support::fake_server::{Answer, ask, encoded, entry};
 use crate::support::{
-    Finished, Running, client, in_own_namespace, number, public_folder, unique_key,
+    Finished, Running, client, in_own_namespace, number, public_folder, unique_key, wait_until,
 };
 
 /// A server of these directories, by the path of the question; the first is the top. Everything
@@ -329,6 +329,9 @@ fn an_answer_to_another_request_is_not_taken() {
     let request = Request::decode(message.text()).unwrap();
     let reply = Queue::from_id(request.reply_queue);
     let answer = |cookie| Answer::default().file().send(reply, 0, Some(cookie));
+    // A plain one. Of several messages, the client would take that of the lowest type first.
+    reply.send(&MessageBuffer::with_text(FrameType::End.mtype(), b"")).unwrap();
+    wait_until("the client has it", || reply.status().map_or(0, |status| status.messages) < 2);
     died.send(reply, 1, Some(other));
     answer(other);
     died.send(reply, 1, Some(other));

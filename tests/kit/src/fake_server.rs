@@ -84,8 +84,8 @@ impl Answer {
         self.meta(&entry(Kind::Directory, "", "")).data(&bytes).end(&bytes)
     }
 
-    /// Sends it, and returns whether another one may follow. To a plain client,
-    /// whose request has no cookie, each frame is a message.
+    /// Sends it, and returns whether another one may follow. To a plain client, whose
+    /// request has no cookie, each frame is a message.
     pub fn send(&self, to: Queue, question: u16, cookie: Option<Cookie>) -> bool {
         let is_plain = cookie.is_none();
         let send = |part: FrameType, text: &[u8]| {

@@ -69,8 +69,7 @@ impl RawSession {
 
     #[track_caller]
     fn on(queue: OwnedQueue, windows: bool, requests: Queue, first: &Question<'_>) -> Self {
-        let unread = Vec::new();
-        let (opened, asked) = (false, 1);
+        let (unread, opened, asked) = (Vec::new(), false, 1);
         let session =
             Self { queue, windows, messages: 0, unread, opened, asked, answered: 0, number: 0 };
         session.request(requests, first);
