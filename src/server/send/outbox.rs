@@ -20,8 +20,8 @@ pub(crate) struct Outbox<'a> {
     pub(super) chunk: usize,
     spin: AdaptiveSpin,
     ticking: bool,
-    /// When the last message was sent.
-    last_sent: Option<Instant>,
+    /// When the last message was sent, or the request received.
+    last_sent: Instant,
     /// How many bytes of files were sent, and how many of them the counters do not include yet.
     pub(crate) sent: u64,
     uncounted: u64,
@@ -74,7 +74,7 @@ impl<'a> Outbox<'a> {
             chunk: aligned(chunk),
             spin: AdaptiveSpin::default(),
             ticking: false,
-            last_sent: None,
+            last_sent: received,
             sent: 0,
             uncounted: 0,
             last_counted: received,
@@ -118,15 +118,14 @@ impl<'a> Outbox<'a> {
     /// Sends a message: tries for a short time, then waits, and checks on the client every second.
     ///
     /// Reading a file may take so long that the kernel gives the queue's id to another queue, which
-    /// takes two seconds or more. So before the first message, and after a pause, it checks the queue.
-    /// Between two quick messages, the queue can be removed, which msgsnd reports, but its id is not
-    /// reused.
+    /// takes two seconds or more. So after a pause it checks the queue first. Between two quick
+    /// messages, the queue can be removed, which msgsnd reports, but its id is not reused.
     pub(crate) fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<(), Undelivered> {
         let now = Instant::now();
-        if self.last_sent.is_none_or(|last| now.duration_since(last) >= Self::PAUSE) {
+        if now.duration_since(self.last_sent) >= Self::PAUSE {
             self.check_queue()?;
         }
-        self.last_sent = Some(now);
+        self.last_sent = now;
         if self.uncounted >= Self::COUNT_BYTES
             || now.duration_since(self.last_counted) >= Self::COUNT_INTERVAL
         {
