@@ -66,6 +66,7 @@ macro_rules! snapshot {
             }
 
             /// The counters that are one number.
+            #[cfg(feature = "programs")]
             pub(crate) fn numbers(&self) -> impl Iterator<Item = Number> {
                 [$(Number {
                     name: stringify!($field),
@@ -80,6 +81,7 @@ macro_rules! snapshot {
 with_numbers!(snapshot);
 
 /// A counter that is one number, with its names in JSON and in Prometheus.
+#[cfg(feature = "programs")]
 pub(crate) struct Number {
     pub(crate) name: &'static str,
     pub(crate) metric: &'static str,
