@@ -112,7 +112,7 @@ impl Progress {
     /// One line, whatever the terminal takes a character's width for: it does not wrap what is too
     /// long, and the spaces at the end leave indicatif nothing to add.
     fn style(&self) -> ProgressStyle {
-        // Source: console_codes(4). What is below is the rest of a line that a narrower window broke.
+        // Source: console_codes(4). Below is the rest of a line that a narrower window broke.
         const ERASE_BELOW: &str = "\x1b[J";
         const NO_WRAP: &str = "\x1b[?7l";
         const WRAP: &str = "\x1b[?7h";

@@ -11,9 +11,9 @@ pub(super) const SIZE: usize = 4096;
 /// No queue has this id.
 pub(super) const NO_QUEUE: u64 = u64::MAX;
 
-/// Hands a macro every counter that is one number: its word, its field in the snapshot, which is its
-/// name in JSON, and its name and help in Prometheus. Words that only the parent writes share no
-/// cache line with words that children write, from 40 on.
+/// Hands a macro every counter that is one number: its word, its field in the snapshot, which is
+/// its name in JSON, and its name and help in Prometheus. Words that only the parent writes share
+/// no cache line with words that children write, from 40 on.
 macro_rules! with_numbers {
     ($macro:ident) => {
         $macro! {

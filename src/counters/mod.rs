@@ -22,8 +22,8 @@
 //! # Ok::<(), sysv_ipc::Error>(())
 //! ```
 //!
-//! To add a counter: its line in `layout`, a method of `Writer`, and `src/cli/stat/rates.rs` for the
-//! table; then docs/operations.md. To add a reason: one line in `reason`, and one in
+//! To add a counter: its line in `layout`, a method of `Writer`, and `src/cli/stat/rates.rs` for
+//! the table; then docs/operations.md. To add a reason: one line in `reason`, and one in
 //! docs/security.md.
 //!
 //! # Layout
