@@ -1,20 +1,31 @@
-//! Text from elsewhere, made safe to show on a terminal.
+//! Text from elsewhere, made safe to show on a terminal and in a log.
 
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
-/// Shows a path or other text with control characters and invalid UTF-8 escaped, so that it stays
-/// on one line and cannot command a terminal.
+/// Shows a path or other text as `ls` does in a UTF-8 locale, but for invalid UTF-8 and characters
+/// that are not [harmless](is_harmless): those are escaped. The text stays on one line and cannot
+/// command a terminal.
 ///
 /// ```
 /// use mqfs::escape::escape;
 ///
-/// assert_eq!(escape("naïve file").to_string(), "naïve file");
+/// assert_eq!(escape("naïve हिन्दी 👩‍🚒").to_string(), "naïve हिन्दी 👩‍🚒");
 /// assert_eq!(escape("a\nb\u{1b}[31m").to_string(), r"a\nb\u{1b}[31m");
 /// ```
 pub fn escape<T: AsRef<OsStr> + ?Sized>(text: &T) -> Escaped<'_> {
     Escaped(text.as_ref().as_bytes())
+}
+
+/// Whether a character can be shown as it is. Control characters command a terminal, line and
+/// paragraph separators begin a line of a log, and direction marks reorder what stands beside the
+/// text. Characters that only take no space are harmless: scripts and emoji need them.
+pub fn is_harmless(char: char) -> bool {
+    let is_separator = matches!(char, '\u{2028}' | '\u{2029}');
+    let is_direction_mark = matches!(char,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{206f}');
+    !(char.is_control() || is_separator || is_direction_mark)
 }
 
 /// Displays text escaped; made by [`escape`].
@@ -26,10 +37,9 @@ impl fmt::Display for Escaped<'_> {
         use fmt::Write;
         for chunk in self.0.utf8_chunks() {
             for char in chunk.valid().chars() {
-                match char {
-                    '"' | '\'' | '\\' => f.write_char(char)?,
-                    // escape_debug escapes every unprintable character, direction marks included.
-                    _ => write!(f, "{}", char.escape_debug())?,
+                match is_harmless(char) {
+                    true => f.write_char(char)?,
+                    false => write!(f, "{}", char.escape_default())?,
                 }
             }
             for byte in chunk.invalid() {

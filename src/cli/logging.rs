@@ -1,12 +1,18 @@
 //! Log lines on stderr, each in one write.
 
+use std::fmt::{self, Debug};
 use std::io::{self, Write};
 
 use clap::ValueEnum;
 use nix::errno::Errno;
 use tracing::Level;
+use tracing::field::{Field, Visit};
+use tracing_subscriber::field::{RecordFields, VisitOutput};
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::{DefaultVisitor, Writer};
 
 use super::json::escape_json;
+use crate::escape::escape;
 use crate::sys::nonblocking_write;
 
 /// The form of log lines.
@@ -27,8 +33,33 @@ pub(super) fn init(format: LogFormat, level: Level) {
         .with_ansi(false)
         .log_internal_errors(false);
     match format {
-        LogFormat::Text => builder.init(),
+        LogFormat::Text => builder.fmt_fields(TextFields).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}
+
+/// Fields as `name=value`. It escapes text like every other message, while `Debug` of a `str` also
+/// escapes combining characters.
+struct TextFields;
+
+impl<'w> FormatFields<'w> for TextFields {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
+        let mut visitor = TextVisitor(DefaultVisitor::new(writer, true));
+        fields.record(&mut visitor);
+        visitor.0.finish()
+    }
+}
+
+struct TextVisitor<'w>(DefaultVisitor<'w>);
+
+impl Visit for TextVisitor<'_> {
+    fn record_str(&mut self, field: &Field, text: &str) {
+        let text = text.replace('\\', r"\\").replace('"', r#"\""#);
+        self.0.record_debug(field, &format_args!("\"{}\"", escape(&text)));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0.record_debug(field, value);
     }
 }
 

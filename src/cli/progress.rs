@@ -6,14 +6,15 @@ use std::fmt::Write;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{panic, thread};
 
 use clap::ValueEnum;
-use console::{Term, truncate_str};
+use console::{Alignment, Term, is_dumb, measure_text_width, pad_str, truncate_str};
 use indicatif::{
-    HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+    HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState,
+    ProgressStyle,
 };
 use nix::unistd::{getpgrp, tcgetpgrp};
 
@@ -36,6 +37,9 @@ const DELAY: Duration = Duration::from_millis(500);
 /// How often the bar is drawn while nothing arrives.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How often it is drawn at most.
+const PER_SECOND: u8 = 20;
+
 /// The bar of this process. It is global because every message on stderr must step aside for it.
 static BAR: OnceLock<ProgressBar> = OnceLock::new();
 
@@ -45,6 +49,8 @@ pub(super) struct Progress {
     started: Instant,
     /// None: nothing is ever shown.
     bar: Option<ProgressBar>,
+    /// What is on its way now.
+    name: Arc<Mutex<String>>,
     /// Complete files.
     files: Arc<AtomicU64>,
     /// Bytes that arrived.
@@ -58,90 +64,71 @@ impl Progress {
         let mut this = Self {
             started: Instant::now(),
             bar: None,
+            name: Arc::default(),
             files: Arc::default(),
             bytes: Cell::default(),
         };
-        let stderr = match when {
-            When::Never => return this,
-            When::Auto if into_terminal || !io::stderr().is_terminal() => return this,
-            _ => ProgressDrawTarget::stderr(),
-        };
-        let (target, delay) = match when {
-            When::Always if stderr.is_hidden() => (anywhere(), None),
-            When::Always => (stderr, None),
-            _ if stderr.is_hidden() => return this,
-            _ => (stderr, Some(DELAY)),
-        };
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        bar.set_style(this.style(false));
-        let _ = BAR.set(bar.clone());
-        let report = panic::take_hook();
-        panic::set_hook(Box::new(move |panic| {
-            clear(); // or the bar and the message would overlap
-            report(panic);
-        }));
-        this.bar = Some(bar.clone());
-        match delay {
-            None => show(&bar, target),
-            Some(delay) => {
-                let later = move || {
-                    thread::sleep(delay);
-                    if !bar.is_finished() && is_in_foreground() {
-                        show(&bar, target);
-                    }
-                };
-                // Without the thread there is no bar, which is no reason to fail.
-                let _ = thread::Builder::new().name("progress".to_owned()).spawn(later);
-            }
+        let is_free = || !into_terminal && io::stderr().is_terminal() && !is_dumb();
+        if when == When::Never || when == When::Auto && !is_free() {
+            return this;
         }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        bar.set_style(this.style());
+        let _ = BAR.set(bar.clone());
+        this.bar = Some(bar.clone());
+        let show = move || {
+            let now = when == When::Always;
+            thread::sleep(if now { Duration::ZERO } else { DELAY });
+            if !bar.is_finished() && (now || is_in_foreground()) {
+                // Not by ProgressDrawTarget::stderr, which draws only on a terminal.
+                let stderr = Box::new(Term::buffered_stderr());
+                bar.set_draw_target(ProgressDrawTarget::term_like_with_hz(stderr, PER_SECOND));
+                bar.enable_steady_tick(TICK);
+            }
+        };
+        // Without the thread there is no bar, which is no reason to fail.
+        let _ = thread::Builder::new().name("progress".to_owned()).spawn(show);
         this
     }
 
     /// A file or a tree begins, or begins again. `size`: how many bytes are to come, if known.
     pub(super) fn begin(&self, path: impl AsRef<OsStr>, size: Option<u64>) {
-        const LONGEST: usize = 20;
         let Some(bar) = &self.bar else { return };
         let path = path.as_ref();
         let name = escape(Path::new(path).file_name().unwrap_or(path)).to_string();
+        *self.name.lock().unwrap_or_else(PoisonError::into_inner) = name;
         match size.filter(|&size| size > 0) {
             Some(size) => {
                 bar.reset();
                 bar.set_length(size);
-                bar.set_style(self.style(true));
             }
             None => {
                 bar.set_position(self.bytes.get());
-                bar.set_style(self.style(false));
+                bar.unset_length();
             }
         }
-        bar.set_prefix(truncate_str(&name, LONGEST, "...").into_owned());
-        bar.set_message(name);
     }
 
-    /// A bar for a file of known size, a line of counts for a tree.
-    fn style(&self, is_size_known: bool) -> ProgressStyle {
-        const COLUMNS_FOR_A_BAR: u16 = 80;
-        let template = if !is_size_known {
-            "{files}{bytes}, {bytes_per_sec}: {wide_msg}"
-        } else if Term::stderr().size().1 >= COLUMNS_FOR_A_BAR {
-            "{files}{prefix} {percent:>3}% [{wide_bar:.cyan}] \
-             {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left"
-        } else {
-            "{bytes} of {total_bytes}, {eta} left: {wide_msg}"
-        };
-        // The cursor returns to the start of the line: console_codes(4). At the end of the line, an
-        // echoed ^C would begin a new line and leave the bar behind.
+    /// One line, whatever the terminal takes a character's width for: it does not wrap what is too
+    /// long, and the spaces at the end leave indicatif nothing to add.
+    fn style(&self) -> ProgressStyle {
+        // Source: console_codes(4). Below is the rest of a line that a narrower window broke.
+        const ERASE_BELOW: &str = "\x1b[J";
+        const NO_WRAP: &str = "\x1b[?7l";
+        const WRAP: &str = "\x1b[?7h";
+        // At the end of the line, an echoed ^C would begin a new line and leave the bar behind.
         const CURSOR_TO_START: &str = "\x1b[G";
-        let style = ProgressStyle::with_template(&format!("{template}{CURSOR_TO_START}"));
-        let files = Arc::clone(&self.files);
-        style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ").with_key(
-            "files",
-            move |_: &ProgressState, text: &mut dyn Write| {
-                let _ = match files.load(Ordering::Relaxed) {
-                    0 => Ok(()),
-                    1 => write!(text, "1 file done, "),
-                    files => write!(text, "{} files done, ", HumanCount(files)),
-                };
+        let (files, name) = (Arc::clone(&self.files), Arc::clone(&self.name));
+        let style = ProgressStyle::with_template("{line}");
+        style.unwrap_or_else(|_| ProgressStyle::default_bar()).with_key(
+            "line",
+            move |state: &ProgressState, text: &mut dyn Write| {
+                let columns = Term::stderr().size().1.into();
+                let name = name.lock().unwrap_or_else(PoisonError::into_inner);
+                let line = line(state, files.load(Ordering::Relaxed), &name, columns);
+                let line = truncate_str(&line, columns, "…");
+                let line = pad_str(&line, columns, Alignment::Left, None);
+                let _ = write!(text, "{ERASE_BELOW}{NO_WRAP}{line}{WRAP}{CURSOR_TO_START}");
             },
         )
     }
@@ -177,16 +164,29 @@ impl Drop for Progress {
     }
 }
 
-fn show(bar: &ProgressBar, target: ProgressDrawTarget) {
-    bar.set_draw_target(target);
-    bar.set_style(bar.style()); // which now asks whether stderr, not stdout, has colours
-    bar.enable_steady_tick(TICK);
-}
-
-/// Draws on stderr, although it is no terminal.
-fn anywhere() -> ProgressDrawTarget {
-    const PER_SECOND: u8 = 20;
-    ProgressDrawTarget::term_like_with_hz(Box::new(Term::buffered_stderr()), PER_SECOND)
+/// A bar for a file of known size, counts for a tree or where a bar does not fit.
+fn line(state: &ProgressState, files: u64, name: &str, columns: usize) -> String {
+    const LONGEST_NAME: usize = 20;
+    const SHORTEST_BAR: usize = 5;
+    let files = match files {
+        0 => String::new(),
+        1 => "1 file done, ".to_owned(),
+        files => format!("{} files done, ", HumanCount(files)),
+    };
+    let (bytes, rate) = (HumanBytes(state.pos()), HumanBytes(state.per_sec() as u64));
+    let Some(size) = state.len().map(HumanBytes) else {
+        return format!("{files}{bytes}, {rate}/s: {name}");
+    };
+    let (done, time) = (f64::from(state.fraction()), HumanDuration(state.eta()));
+    let short_name = truncate_str(name, LONGEST_NAME, "…");
+    let start = format!("{files}{short_name} {:>3.0}% [", done * 100.0);
+    let end = format!("] {bytes} of {size}, {rate}/s, {time:#} left");
+    let width = columns.saturating_sub(measure_text_width(&start) + measure_text_width(&end));
+    if width < SHORTEST_BAR {
+        return format!("{files}{:.0}% of {size}, {time:#} left, {rate}/s: {name}", done * 100.0);
+    }
+    let bar = "=".repeat((done * (width - 1) as f64) as usize) + ">";
+    format!("{start}{bar:<width$}{end}")
 }
 
 /// Whether stderr is free for a bar: not the terminal of another job.

@@ -1,6 +1,7 @@
 //! `mqfs-stat`.
 
 mod json;
+mod prometheus;
 mod rates;
 mod state;
 mod tables;
@@ -12,9 +13,9 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Parser;
 
-use self::state::KeyState;
+use self::state::{KeyState, Target};
 use super::{FAILED, KeyArgs, UNAVAILABLE, complain, interval, stdout};
-use sysv_ipc::Key;
+use sysv_ipc::{Key, QueueId};
 
 const PROGRAM: &str = "mqfs-stat";
 
@@ -36,6 +37,10 @@ pub(super) struct Opts {
     #[arg(value_name = "KEY", id = "queue", value_parser = super::key)]
     #[arg(conflicts_with_all = ["key", "key_file"])]
     queue: Option<Key>,
+    /// The queue with this id, as ipcs prints it: any program's, also one without a key
+    #[arg(long, value_name = "MSQID", value_parser = clap::value_parser!(i32).range(0..))]
+    #[arg(conflicts_with_all = ["key", "key_file", "queue", "prometheus"])]
+    id: Option<i32>,
     /// Print JSON, one object to a line, instead of tables
     #[arg(long)]
     json: bool,
@@ -53,21 +58,25 @@ pub fn main() -> ExitCode {
 }
 
 fn run(opts: &Opts) -> Result<u8> {
-    let key = opts.queue.map_or_else(|| opts.key.key(), Ok)?;
+    let target = match (opts.id, opts.queue) {
+        (Some(id), _) => Target::Id(QueueId::new(id)),
+        (None, Some(key)) => Target::Key(key),
+        (None, None) => Target::Key(opts.key.key()?),
+    };
     if let Some(every) = opts.watch {
-        return watch::watch(key, every, opts.json);
+        return watch::watch(target, every, opts.json);
     }
-    let state = KeyState::read(key, !opts.prometheus)?;
+    let state = KeyState::read(target, !opts.prometheus)?;
     // Prometheus wants `mqfs_up 0` where nothing exists.
-    if opts.prometheus || state.queue.is_some() || state.counters.snapshot().is_some() {
+    if opts.prometheus || state.queue.is_some() || state.counters.is_some() {
         stdout::print(&match opts {
-            Opts { prometheus: true, .. } => state.metrics(),
+            Opts { prometheus: true, .. } => prometheus::page(&state),
             Opts { json: true, .. } => json::line(&state, None),
             _ => tables::tables(&state, None),
         })?;
     }
     Ok(if state.queue.is_none() {
-        complain(PROGRAM, format!("no queue under key {key}"));
+        complain(PROGRAM, format!("no queue {target}"));
         UNAVAILABLE
     } else if state.is_of_dead_server() {
         FAILED

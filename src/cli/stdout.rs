@@ -5,9 +5,15 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use console::Term;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{complain, is_closed_pipe};
+
+/// How many columns a table may take: those of the terminal, or any number in a pipe or a file.
+pub(super) fn columns() -> usize {
+    Term::stdout().size_checked().map_or(usize::MAX, |(_, columns)| columns.into())
+}
 
 /// Writes text, in one write if the reader takes all of it.
 pub(super) fn print(text: &str) -> Result<()> {

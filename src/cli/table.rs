@@ -4,17 +4,22 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
-use console::{Alignment, measure_text_width, pad_str};
+use console::{Alignment, measure_text_width, pad_str, truncate_str};
 use nix::unistd::{Group, User};
 use sysv_ipc::{Gid, Uid};
 
 use crate::escape::escape;
 
 /// Lines of cells as a table, each column as wide as its widest cell, with `gap` between columns.
+///
+/// If they do not fit into `width`, the columns in `shorten` give way, the first one first: each
+/// down to the width that stands beside it, and one with 0 is left out.
 pub(super) fn columns<const N: usize>(
     lines: &[[String; N]],
     gap: &str,
     is_numeric: impl Fn(usize) -> bool,
+    width: usize,
+    shorten: &[(usize, usize)],
 ) -> String {
     let mut widths = [0; N];
     for line in lines {
@@ -22,19 +27,30 @@ pub(super) fn columns<const N: usize>(
             *width = measure_text_width(cell).max(*width);
         }
     }
+    for &(column, least) in shorten {
+        let shown = widths.iter().filter(|width| **width > 0);
+        let all: usize = shown.map(|width| width + gap.len()).sum();
+        let excess = all.saturating_sub(gap.len()).saturating_sub(width);
+        let spare = widths[column].saturating_sub(least);
+        widths[column] -= if least == 0 && excess > 0 { spare } else { excess.min(spare) };
+    }
     let mut text = String::new();
     for line in lines {
-        for (column, (cell, width)) in line.iter().zip(widths).enumerate() {
-            text += if column > 0 { gap } else { "" };
+        let mut shown = String::new();
+        let cells = line.iter().zip(widths).enumerate().filter(|(_, (_, width))| *width > 0);
+        for (column, (cell, width)) in cells {
+            shown += if column > 0 { gap } else { "" };
+            let cell = truncate_str(cell, width, "…");
             match is_numeric(column) {
-                true => text += &pad_str(cell, width, Alignment::Right, None),
-                false if column == N - 1 => text += cell,
-                false => text += &pad_str(cell, width, Alignment::Left, None),
+                true => shown += &pad_str(&cell, width, Alignment::Right, None),
+                false if column == N - 1 => shown += &cell,
+                false => shown += &pad_str(&cell, width, Alignment::Left, None),
             }
         }
         if line.last().is_some_and(String::is_empty) {
-            text.truncate(text.trim_end_matches(' ').len());
+            shown.truncate(shown.trim_end_matches(' ').len());
         }
+        text += &truncate_str(&shown, width, "…");
         text.push('\n');
     }
     text

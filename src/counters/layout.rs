@@ -11,27 +11,49 @@ pub(super) const SIZE: usize = 4096;
 /// No queue has this id.
 pub(super) const NO_QUEUE: u64 = u64::MAX;
 
-/// The index of each word. Words that only the parent writes share no cache line with words that
-/// children write.
+/// Hands a macro every counter that is one number: its word, its field in the snapshot, which is
+/// its name in JSON, and its name and help in Prometheus. Words that only the parent writes share
+/// no cache line with words that children write, from 40 on.
+macro_rules! with_numbers {
+    ($macro:ident) => {
+        $macro! {
+            CHILDREN_LIMIT = 5, children_limit, "mqfs_children_limit",
+                "Most children allowed at once (--max-children).";
+            REQUESTS = 8, requests, "mqfs_requests_total", "Requests received.";
+            CHILDREN = 9, children, "mqfs_children", "Children that serve requests.";
+            CHILDREN_PEAK = 10, children_peak, "mqfs_children_peak",
+                "Most children that served requests at once.";
+            SESSIONS = 11, sessions, "mqfs_sessions", "Children that serve sessions.";
+            IDLE_SESSIONS = 12, sessions_idle, "mqfs_sessions_idle",
+                "Sessions that wait for a question, at most a second ago.";
+            BYTES_SENT = 56, bytes_sent, "mqfs_bytes_sent_total", "Bytes of files sent.";
+            CLIENTS_GONE = 57, clients_gone, "mqfs_clients_gone_total",
+                "Clients that left before they had everything.";
+            QUESTIONS = 59, questions, "mqfs_questions_total", "Questions answered or failed.";
+            NO_WINDOW = 60, windows_failed, "mqfs_windows_failed_total",
+                "Windows (shared memory for large files) that could not be made.";
+        }
+    };
+}
+pub(super) use with_numbers;
+
+/// The index of each word.
 pub(super) mod word {
+    macro_rules! words {
+        ($($word:ident = $index:literal, $field:ident, $metric:literal, $help:literal;)+) => {
+            $(pub(crate) const $word: usize = $index;)+
+        };
+    }
+    super::with_numbers!(words);
+
     pub(crate) const MAGIC: usize = 0;
     pub(crate) const VERSION: usize = 1;
     pub(crate) const QUEUE: usize = 2;
     pub(crate) const SERVER: usize = 3;
     pub(crate) const STARTED: usize = 4;
-    pub(crate) const CHILDREN_LIMIT: usize = 5;
-    pub(crate) const REQUESTS: usize = 8;
-    pub(crate) const CHILDREN: usize = 9;
-    pub(crate) const CHILDREN_PEAK: usize = 10;
-    pub(crate) const SESSIONS: usize = 11;
-    pub(crate) const IDLE_SESSIONS: usize = 12;
     pub(crate) const REFUSED: usize = 16;
     pub(crate) const FAILURES: usize = 40;
-    pub(crate) const BYTES_SENT: usize = 56;
-    pub(crate) const CLIENTS_GONE: usize = 57;
     pub(crate) const TRANSFER_NANOSECONDS: usize = 58;
-    pub(crate) const QUESTIONS: usize = 59;
-    pub(crate) const NO_WINDOW: usize = 60;
     pub(crate) const TRANSFERS: usize = 64;
     pub(crate) const END: usize = TRANSFERS + super::BOUNDS.len() + 1;
 }

@@ -22,9 +22,9 @@
 //! # Ok::<(), sysv_ipc::Error>(())
 //! ```
 //!
-//! To add a counter: its word in `layout`, a method of `Writer`, a field in `snapshot`, a line in
-//! `prometheus`, and `src/cli/stat` for the table and JSON; then the table below and the one in
-//! docs/operations.md. To add a reason: one line in `reason`, and one in docs/security.md.
+//! To add a counter: its line in `layout`, a method of `Writer`, and `src/cli/stat/rates.rs` for
+//! the table; then docs/operations.md. To add a reason: one line in `reason`, and one in
+//! docs/security.md.
 //!
 //! # Layout
 //!
@@ -38,19 +38,10 @@
 //! | 2 | id of the request queue; all ones while there is none |
 //! | 3 | pid of the server, in its own pid namespace |
 //! | 4 | start of the server, in seconds since 1970 |
-//! | 5 | most children allowed at once |
-//! | 8 | requests received |
-//! | 9 | children that serve requests now |
-//! | 10 | most children that served requests at once |
-//! | 11 | children that serve sessions now |
-//! | 12 | sessions that wait for a question now |
+//! | 5 to 12, 56 to 60 | one number each: the fields of [`Snapshot`] name their words |
 //! | 16 to 39 | requests refused, one word for each [`RefusalReason`] in its order |
 //! | 40 to 55 | questions failed, one word for each [`FailureReason`] in its order |
-//! | 56 | bytes of files sent |
-//! | 57 | clients that left before they had everything |
 //! | 58 | nanoseconds that all complete answers took together |
-//! | 59 | questions answered or failed |
-//! | 60 | windows that could not be made |
 //! | 64 to 84 | complete answers by duration, a histogram |
 //!
 //! Each word of the histogram belongs to one of [`BOUNDS`], and counts the answers that took at
@@ -58,14 +49,12 @@
 //! than every bound.
 
 mod layout;
-mod prometheus;
 mod reason;
 mod snapshot;
 #[cfg(any(feature = "server", test))]
 mod writer;
 
 pub use layout::BOUNDS;
-pub use prometheus::Metrics;
 pub use reason::{FailureReason, RefusalReason};
 pub use snapshot::{Lookup, Snapshot, read};
 #[cfg(feature = "server")]

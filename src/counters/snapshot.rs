@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use sysv_ipc::{Error, Key, Pid, QueueId, SharedMemory, Uid};
 
-use super::layout::{BOUNDS, MAGIC, NO_QUEUE, VERSION, word};
+use super::layout::{BOUNDS, MAGIC, NO_QUEUE, VERSION, with_numbers, word};
 use super::reason::{FailureReason, RefusalReason};
 use crate::ownership::server_state::untrusted_user;
 use crate::sys::geteuid;
@@ -24,43 +24,69 @@ pub enum Lookup {
     Found(Box<Snapshot>),
 }
 
-/// The counters at one moment. They are read one after the other, so a later one may be slightly
-/// newer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Snapshot {
-    /// The server's request queue.
-    pub queue: Option<QueueId>,
-    /// The server, in its own pid namespace.
-    pub server: Option<Pid>,
-    /// When the server started.
-    pub started: SystemTime,
-    /// Most children allowed at once.
-    pub children_limit: u64,
-    /// Requests received.
-    pub requests: u64,
-    /// Children that serve requests now.
-    pub children: u64,
-    /// Most children that served requests at once.
-    pub children_peak: u64,
-    /// Children that serve sessions now.
-    pub sessions: u64,
-    /// Sessions that wait for a question. It may be a second old.
-    pub idle_sessions: u64,
-    /// Questions answered or failed: of sessions, and those of other requests.
-    pub questions: u64,
-    /// Bytes of files sent.
-    pub bytes_sent: u64,
-    /// Clients that left before they had everything.
-    pub clients_gone: u64,
-    /// Windows that could not be made: memory or segments were used up.
-    pub windows_failed: u64,
-    /// Complete answers by duration: one bucket for each of [`BOUNDS`], and one for longer ones.
-    pub transfers: [u64; BOUNDS.len() + 1],
-    /// How long all complete answers took together.
-    pub transfer_time: Duration,
-    failures: [u64; FailureReason::ALL.len()],
-    refusals: [u64; RefusalReason::ALL.len()],
+macro_rules! snapshot {
+    ($($word:ident = $index:literal, $field:ident, $metric:literal, $help:literal;)+) => {
+        /// The counters at one moment. They are read one after the other, so a later one may be
+        /// slightly newer.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Snapshot {
+            /// The server's request queue.
+            pub queue: Option<QueueId>,
+            /// The server, in its own pid namespace.
+            pub server: Option<Pid>,
+            /// When the server started.
+            pub started: SystemTime,
+            $(#[doc = concat!($help, " Word ", $index, ".")] pub $field: u64,)+
+            /// Complete answers by duration: one bucket for each of [`BOUNDS`], and one for longer
+            /// ones.
+            pub transfers: [u64; BOUNDS.len() + 1],
+            /// How long all complete answers took together.
+            pub transfer_time: Duration,
+            failures: [u64; FailureReason::ALL.len()],
+            refusals: [u64; RefusalReason::ALL.len()],
+        }
+
+        impl Snapshot {
+            fn of_valid(load: impl Fn(usize) -> u64) -> Self {
+                let small = |index| i32::try_from(load(index)).ok();
+                let queue = if load(word::QUEUE) == NO_QUEUE { None } else { small(word::QUEUE) };
+                let since = Duration::from_secs(load(word::STARTED));
+                let started = SystemTime::UNIX_EPOCH.checked_add(since);
+                Self {
+                    queue: queue.map(QueueId::new),
+                    server: small(word::SERVER).filter(|pid| *pid > 0).map(Pid::from_raw),
+                    started: started.unwrap_or(SystemTime::UNIX_EPOCH),
+                    $($field: load(word::$word),)+
+                    transfers: array::from_fn(|bucket| load(word::TRANSFERS + bucket)),
+                    transfer_time: Duration::from_nanos(load(word::TRANSFER_NANOSECONDS)),
+                    failures: array::from_fn(|reason| load(word::FAILURES + reason)),
+                    refusals: array::from_fn(|reason| load(word::REFUSED + reason)),
+                }
+            }
+
+            /// The counters that are one number.
+            #[cfg(feature = "programs")]
+            pub(crate) fn numbers(&self) -> impl Iterator<Item = Number> {
+                [$(Number {
+                    name: stringify!($field),
+                    metric: $metric,
+                    help: $help,
+                    value: self.$field,
+                },)+].into_iter()
+            }
+        }
+    };
+}
+with_numbers!(snapshot);
+
+/// A counter that is one number, with its names in JSON and in Prometheus.
+#[cfg(feature = "programs")]
+pub(crate) struct Number {
+    pub(crate) name: &'static str,
+    pub(crate) metric: &'static str,
+    pub(crate) help: &'static str,
+    pub(crate) value: u64,
 }
 
 /// Takes a snapshot of the counters under a key. Counters of root and of `owner`, the owner of the
@@ -93,29 +119,7 @@ impl Snapshot {
         }
         // The last word exists, and so do all before it.
         load(word::END - 1)?;
-        let load = |index| load(index).unwrap_or(0);
-        let small = |index| i32::try_from(load(index)).ok();
-        let queue = if load(word::QUEUE) == NO_QUEUE { None } else { small(word::QUEUE) };
-        let since = Duration::from_secs(load(word::STARTED));
-        Some(Self {
-            queue: queue.map(QueueId::new),
-            server: small(word::SERVER).filter(|pid| *pid > 0).map(Pid::from_raw),
-            started: SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH),
-            children_limit: load(word::CHILDREN_LIMIT),
-            requests: load(word::REQUESTS),
-            children: load(word::CHILDREN),
-            children_peak: load(word::CHILDREN_PEAK),
-            sessions: load(word::SESSIONS),
-            idle_sessions: load(word::IDLE_SESSIONS),
-            questions: load(word::QUESTIONS),
-            bytes_sent: load(word::BYTES_SENT),
-            clients_gone: load(word::CLIENTS_GONE),
-            windows_failed: load(word::NO_WINDOW),
-            transfers: array::from_fn(|bucket| load(word::TRANSFERS + bucket)),
-            transfer_time: Duration::from_nanos(load(word::TRANSFER_NANOSECONDS)),
-            failures: array::from_fn(|reason| load(word::FAILURES + reason)),
-            refusals: array::from_fn(|reason| load(word::REFUSED + reason)),
-        })
+        Some(Self::of_valid(|index| load(index).unwrap_or(0)))
     }
 
     /// Failed questions by reason.
@@ -143,15 +147,20 @@ impl Snapshot {
         sum(&self.transfers)
     }
 
+    /// How many answers took at most each of [`BOUNDS`], and last all of them: Prometheus' `le`.
+    pub fn cumulative_transfers(&self) -> impl Iterator<Item = u64> {
+        self.transfers.into_iter().scan(0_u64, |so_far, count| {
+            *so_far = so_far.wrapping_add(count);
+            Some(*so_far)
+        })
+    }
+
     /// The smallest of [`BOUNDS`] that at least this part (0 to 1) of the complete answers did not
     /// exceed. None: there were none, or even the largest bound is too small.
     pub fn within(&self, part: f64) -> Option<Duration> {
         let wanted = (self.completed() as f64 * part).ceil().max(1.0) as u64;
-        let mut so_far = 0_u64;
-        BOUNDS.into_iter().zip(self.transfers).find_map(|(bound, count)| {
-            so_far = so_far.wrapping_add(count);
-            (so_far >= wanted).then_some(bound)
-        })
+        let mut buckets = BOUNDS.into_iter().zip(self.cumulative_transfers());
+        buckets.find(|(_, count)| *count >= wanted).map(|(bound, _)| bound)
     }
 }
 
@@ -179,23 +188,5 @@ mod tests {
         assert_eq!(seen.transfer_time, Duration::from_nanos(1_000_000_200_001));
         assert_eq!(seen.within(0.5), Some(Duration::from_micros(250)));
         assert_eq!((seen.within(0.8), seen.within(0.99)), (Some(Duration::from_secs(1)), None));
-    }
-
-    #[test]
-    fn a_segment_may_hold_anything() {
-        for value in [0, u64::MAX, 1 << 63] {
-            let words = |count| {
-                move |index| match index {
-                    word::MAGIC => Some(MAGIC),
-                    word::VERSION => Some(VERSION),
-                    _ => (index < count).then_some(value),
-                }
-            };
-            assert_eq!(Snapshot::of(words(word::END - 1)), None, "too small");
-            let seen = Snapshot::of(words(word::END)).unwrap();
-            let _ = (seen.completed(), seen.all_failures(), seen.within(0.5));
-        }
-        assert_eq!(Snapshot::of(|_| Some(0)), None, "no counters");
-        assert_eq!(Snapshot::of(|_| None), None, "too small");
     }
 }

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::support::session::RawSession;
 use crate::support::{
     Server, VICTIM, as_root_in_own_namespace, in_own_namespace, public_folder, queue_of, run,
+    wait_until,
 };
 
 /// A server of a folder with a file of each kind, and the folder.
@@ -98,6 +99,30 @@ fn what_is_mounted_on_demand_is_seen() {
     drop(session);
     server.stop();
     assert!(sh("umount --lazy \"$0\""));
+}
+
+#[in_own_namespace]
+fn names_are_shown_as_written_and_only_what_harms_is_escaped() {
+    let (server, folder) = server();
+    for (name, shown) in [
+        ("cafe\u{301} हिन्दी ที่อยู่ می\u{200c}خواهم", None),
+        ("👩\u{200d}🚒 ❤\u{fe0f} so\u{ad}ft a\u{a0}b 10\u{202f}AM \u{3000}", None),
+        ("evil\u{202e}gpj \u{2066} \u{200f}", Some(r"evil\u{202e}gpj \u{2066} \u{200f}")),
+        ("\u{9b}2J\u{7f}\u{2028}\n\"\\", Some(r#"\u{9b}2J\u{7f}\u{2028}\n"\"#)),
+    ] {
+        let shown = shown.unwrap_or(name);
+        fs::create_dir(folder.path().join(name)).unwrap();
+        let list = run(server.client().args(["-l", "/"])).success();
+        assert!(String::from_utf8(list).unwrap().contains(&format!(" {shown}\n")), "{name}");
+        let refused = run(server.client().arg(format!("/{name}/none")));
+        let told = format!("mqfs-client: /{shown}/none: No such file or directory\n");
+        assert_eq!(refused.stderr, told);
+        let logged = shown.replace("\"\\", r#"\"\\"#);
+        let logged = format!("path=\"/{logged}/none\" ");
+        wait_until("it is logged", || server.log().contains(&logged));
+        fs::remove_dir(folder.path().join(name)).unwrap();
+    }
+    server.stop();
 }
 
 #[in_own_namespace]

@@ -15,7 +15,7 @@ fn screen(written: &str) -> Vec<String> {
     for line in written.split('\n') {
         // Each state of the bar begins with one of these.
         let states = line.split("\x1b[2K").flat_map(|part| part.split(['\r', '\x1b']));
-        let fits = |state: &str| state.chars().count() <= 80 + "[36m".len();
+        let fits = |state: &str| state.chars().count() <= 80 + "[?7l".len();
         assert!(states.clone().all(fits), "a line that does not fit:\n{written}");
         let shown = line.rsplit("\x1b[2K").next().unwrap_or_default().trim();
         lines.extend((!shown.is_empty()).then(|| shown.to_owned()));
@@ -135,23 +135,6 @@ fn no_bar_is_drawn_unless_wanted_and_possible() {
 }
 
 #[in_own_namespace]
-fn colours_follow_no_color() {
-    let server = QuietServer::start();
-    for (value, coloured) in [(None, true), (Some("1"), false)] {
-        let terminal = Terminal::new(24, 80);
-        let mut command = server.client();
-        command.env_remove("NO_COLOR").envs(value.map(|value| ("NO_COLOR", value)));
-        command.env("TERM", "xterm").stdout(Stdio::piped());
-        let client = terminal.start_in_its_own_environment(&mut command);
-        terminal.wait_for("B of 4.00 MiB");
-        client.finish().success();
-        let written = terminal.close();
-        assert_eq!(written.contains("\x1b[36m"), coloured, "NO_COLOR={value:?}: {written:?}");
-    }
-    server.stop();
-}
-
-#[in_own_namespace]
 fn a_terminal_that_was_stopped_delays_a_transfer_and_keeps_no_signal_from_ending_it() {
     let (server, terminal) = (QuietServer::start(), Terminal::new(24, 80));
     let client = start(&terminal, &mut server.client());
@@ -166,16 +149,27 @@ fn a_terminal_that_was_stopped_delays_a_transfer_and_keeps_no_signal_from_ending
 }
 
 #[in_own_namespace]
-fn names_from_a_server_are_escaped_on_a_terminal() {
-    let (server, terminal) = (QuietServer::start(), Terminal::new(24, 80));
-    let name = "\u{1b}[31m\u{7}".to_owned() + &"x".repeat(100);
-    fs::write(server.path(&name), &server.file).unwrap();
-    let client = start(&terminal, server.server.client().arg(format!("/{name}")));
-    terminal.wait_for("B of 4.00 MiB");
-    assert!(client.finish().success() == server.file);
-    let written = terminal.close();
-    assert!(!written.contains("\x1b[31m"), "{written:?}");
-    assert!(written.contains(r"\u{1b}[31m\u{7}xx..."), "{written:?}");
-    assert_eq!(screen(&written), [""; 0]);
+fn a_bar_is_one_line_whatever_the_name_and_the_width() {
+    let server = QuietServer::start();
+    let hostile = "\u{1b}[31m\u{7}".to_owned() + &"x".repeat(100);
+    for (columns, name) in [
+        (20, "日本語のとても長いファイル名テスト日本語のとても長いファイル名テスト"),
+        (48, "👩\u{200d}🚒👩\u{200d}🚒👩\u{200d}🚒❤\u{fe0f}👨\u{200d}👩\u{200d}👧\u{200d}👦xxxxx"),
+        (64, "a\u{200b}b\u{ad}\u{ad}cafe\u{301}\u{301} ที่อยู่"),
+        (80, &hostile),
+    ] {
+        let terminal = Terminal::new(24, columns);
+        fs::write(server.path(name), &server.file).unwrap();
+        let client = start(&terminal, server.server.client().arg(format!("/{name}")));
+        terminal.wait_for(" of 4.00 MiB");
+        assert!(client.finish().success() == server.file);
+        let written = terminal.close();
+        assert!(!written.contains("\x1b[31m"), "{written:?}");
+        assert!(!written.contains("\x1b[1A"), "it was taken for two lines: {written:?}");
+        // The terminal may take a character for wider. It never wraps then.
+        let wraps = written.replace("\x1b[?7l", "\n").replace("\x1b[?7h", "\n");
+        assert!(wraps.lines().step_by(2).all(|outside| !outside.contains("MiB")), "{written:?}");
+        assert_eq!(screen(&written), [""; 0]);
+    }
     server.stop();
 }

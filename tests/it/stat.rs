@@ -4,6 +4,8 @@ mod prometheus;
 mod segment;
 mod watch;
 
+use std::process::Command;
+
 use mqfs::sys::exit_now;
 use mqfs::wire::NORMAL_PRIORITY;
 use nix::sys::prctl;
@@ -16,9 +18,9 @@ use tempfile::TempDir;
 
 use crate::support::session::{RawSession, fetch, list, lstat};
 use crate::support::{
-    Finished, Server, as_root_in_own_namespace, dead_owner, fork_child, in_own_namespace, leased,
-    owner_of, program, queue_of, run, serve_file, stat_of, stuck_client_without_retries,
-    unique_key, wait_until,
+    Finished, Running, Server, Terminal, as_root_in_own_namespace, dead_owner, fork_child,
+    in_own_namespace, leased, listed, owner_of, program, queue_of, run, serve_file, stat_of,
+    stuck_client_without_retries, unique_key, wait_until,
 };
 
 /// A server of a small file and one of 4 MiB, which removes orphans once.
@@ -83,8 +85,6 @@ fn every_request_is_counted_by_its_outcome() {
     assert_eq!(counters["children_limit"], 64);
     assert_eq!(counters["queue"], queue.id().get());
     assert_eq!(counters["server_pid"], server.pid());
-    let times = counters["transfer_seconds"].as_array().unwrap();
-    assert_eq!(times.iter().map(|time| time["count"].as_u64().unwrap()).sum::<u64>(), 4);
     assert!(counters["transfer_seconds_sum"].as_f64().unwrap() > 0.0);
     assert_eq!(seen["counters_are_current"], true);
     assert_eq!(seen["server"], "running");
@@ -93,7 +93,7 @@ fn every_request_is_counted_by_its_outcome() {
 }
 
 #[in_own_namespace]
-fn each_question_of_a_session_is_counted_and_the_session_is_logged_once() {
+fn each_question_of_a_session_is_counted() {
     let (server, _folder) = server();
     let requests = queue_of(server.key).unwrap();
     let mut session = RawSession::start(requests, &fetch("/small"));
@@ -110,21 +110,10 @@ fn each_question_of_a_session_is_counted_and_the_session_is_logged_once() {
     }
     assert_eq!(counters["failed"]["not_found"], 1);
     assert!(counters["bytes_sent"].as_u64().unwrap() > 5 + (4 << 20), "{counters}");
-    let table = text(run(&mut stat_of(server.key)));
-    let words: Vec<_> = table.split_whitespace().collect();
-    assert!(words.windows(2).any(|pair| pair == ["questions", "5"]), "{table}");
-    let row = ["sessions", "1", "now,", "1", "idle"];
-    assert!(words.windows(5).any(|words| words == row), "{table}");
     drop(session);
     wait_for(server.key, "sessions", 0);
     wait_for(server.key, "sessions_idle", 0);
     assert_eq!(look(server.key)["counters"]["clients_gone"], 0, "it had everything");
-    let log = server.log();
-    let lines: Vec<_> = log.lines().filter(|line| line.contains("outcome=")).collect();
-    assert_eq!(lines.len(), 1, "{log}");
-    for part in ["questions=5 failures=1 bytes=", r#"outcome="session: the client ended it""#] {
-        assert!(lines[0].contains(part), "{log}");
-    }
     server.stop();
 }
 
@@ -151,6 +140,7 @@ fn active_children_lost_clients_and_dead_children_are_counted() {
 #[as_root_in_own_namespace]
 fn reply_queues_are_shown_with_their_owner_and_whether_it_lives() {
     let (server, _folder) = server();
+    server.fetch("/small");
     server.wait_until_idle();
     let alive = leased(owner_of(getpid().as_raw()));
     let owner = dead_owner();
@@ -169,40 +159,31 @@ fn reply_queues_are_shown_with_their_owner_and_whether_it_lives() {
     let row = table.lines().find(|line| line.contains("orphan")).unwrap();
     assert!(row.ends_with("orphan: owner is gone") && row.contains("root"), "{table}");
     assert!(table.contains("REPLY QUEUES: 2\n"), "{table}");
+    let pid = server.pid();
+    assert!(table.contains(&format!("server running, pid {pid}\n")), "{table}");
+    assert!(table.contains(&format!("{pid} (mqfs-server), ")), "{table}");
+    fits_any_terminal(&mut stat_of(server.key), &table);
+    let mut reap = program("mqfs-reap");
+    let table = text(run(reap.arg("--dry-run")));
+    fits_any_terminal(&mut reap, &table);
     server.stop();
 }
 
-#[in_own_namespace]
-fn the_table_shows_queue_server_namespace_and_counters() {
-    let (server, _folder) = server();
-    server.fetch("/small");
-    let _ = run(server.client().arg("/none"));
-    wait_for(server.key, "failed/not_found", 1);
-    wait_for(server.key, "complete", 1);
-    let table = text(run(&mut stat_of(server.key)));
-    let words: Vec<String> =
-        table.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
-    for expected in [
-        &format!("QUEUE {}", server.key),
-        "mode 0711",
-        "messages 0",
-        "bytes 0 of 16384 (0 %)",
-        &format!("server running, pid {}", server.pid()),
-        "NAMESPACE",
-        "COUNTERS",
-        "requests 2",
-        "complete 1",
-        "bytes sent 5",
-        "failed 1",
-        "not_found 1",
-        "refused 0",
-        "REPLY QUEUES: 0",
-    ] {
-        assert!(words.iter().any(|line| line == expected), "{expected}:\n{table}");
+/// A table is cut to the width of a terminal, never in a pipe, and needs no escape sequence.
+#[track_caller]
+fn fits_any_terminal(command: &mut Command, in_a_pipe: &str) {
+    assert!(!in_a_pipe.contains('…'), "{in_a_pipe}");
+    for columns in [20, 48, 80] {
+        let terminal = Terminal::new(24, columns);
+        command.stdout(terminal.inside.try_clone().unwrap());
+        let mut running = Running::start(command.env("TERM", "dumb"));
+        assert!(running.wait().success());
+        let shown = terminal.close();
+        let is_whole = |line: &str| line.chars().count() <= columns.into();
+        assert!(shown.lines().all(is_whole) && !shown.contains('\x1b'), "{columns}:\n{shown}");
+        assert_eq!(shown.lines().count(), in_a_pipe.lines().count(), "{columns}:\n{shown}");
+        assert!(columns < 80 || shown.contains("orphan: owner is gone"), "{columns}:\n{shown}");
     }
-    let receiver = format!("last receiver {} (mqfs-server), ", server.pid());
-    assert!(words.iter().any(|line| line.starts_with(&receiver)), "{table}");
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -218,6 +199,7 @@ fn any_programs_queue_is_shown_by_key_or_id() {
         stat().arg("--json").args(["--key", &key.to_string()]),
         stat().arg("--json").arg("--key-file").arg(file.path()),
         stat().arg("--json").env("MQFS_KEY", key.to_string()),
+        stat().arg("--json").args(["--id", &queue.id().to_string()]),
     ] {
         let finished = run(command);
         assert_eq!((finished.code(), &*finished.stderr), (Some(0), ""));
@@ -233,6 +215,16 @@ fn any_programs_queue_is_shown_by_key_or_id() {
     }
     let table = text(run(stat().arg(key.to_string())));
     assert!(table.contains("nobody yet") && !table.contains("COUNTERS"), "{table}");
+
+    let private = others_queue(Key::PRIVATE);
+    let by_id = || run(stat().arg("--json").args(["--id", &private.id().to_string()]));
+    let seen = object(&by_id());
+    assert_eq!((&seen["queue"]["messages"], &seen["counters"]), (&1.into(), &Value::Null));
+    assert_eq!(listed("msg"), 2, "it looks and makes nothing");
+    private.remove().unwrap();
+    let gone = by_id();
+    let told = format!("mqfs-stat: no queue with id {}\n", private.id());
+    assert_eq!((gone.code(), gone.stderr), (Some(2), told));
 }
 
 #[in_own_namespace]

@@ -84,7 +84,7 @@ impl Opts {
         if self.paths.len() > 1 {
             let _ = writeln!(text, "{}{}:", if is_first { "" } else { "\n" }, escape(path));
         }
-        text + &columns(rows, " ", |column| matches!(column, 1 | 4 | 5))
+        text + &columns(rows, " ", |column| matches!(column, 1 | 4 | 5), usize::MAX, &[])
     }
 }
 

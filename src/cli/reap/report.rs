@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::cli::findings::{self, cells};
+use crate::cli::stdout;
 use crate::cli::table::{Names, columns, now};
 use crate::reaper::{self, Action, Finding};
 
@@ -63,5 +64,7 @@ pub(super) fn table(rows: &[Row<'_>]) -> String {
             cells(row.finding, &mut names);
         [id, key, user, pid, age, idle, messages, bytes, verdict, row.action()]
     }));
-    columns(&lines, "  ", |column| matches!(column, 0 | 3..=7))
+    // On a narrow terminal, age, key, bytes, messages and pid give way to verdict and action.
+    let shorten = [(4, 0), (1, 0), (7, 0), (6, 0), (8, 24), (2, 8), (3, 0), (8, 8), (5, 0)];
+    columns(&lines, "  ", |column| matches!(column, 0 | 3..=7), stdout::columns(), &shorten)
 }

@@ -3,33 +3,24 @@
 use serde_json::{Map, Value, json};
 use sysv_ipc::{Pid, Queue, QueueStatus};
 
-use super::rates::Rates;
-use super::state::{KeyState, ServerCounters, process_name};
+use super::rates::{Rates, growing};
+use super::state::{KeyState, process_name};
 use crate::cli::findings;
 use crate::cli::table::utc;
 use crate::counters::{BOUNDS, Snapshot};
 use crate::ownership::server_state::ServerState;
 
+/// Of the shape in docs/operations.md. New fields do not change it; any other change does.
+const VERSION: u64 = 1;
+
 /// One object, on a line of its own.
 pub(super) fn line(state: &KeyState, rates: Option<Rates<'_>>) -> String {
-    let note = match &state.counters {
-        ServerCounters::Current(_) => None,
-        ServerCounters::Dead(_, why) => Some((*why).to_owned()),
-        ServerCounters::Unavailable(why) => Some(why.clone()),
-    };
-    let snapshot = state.counters.snapshot();
-    let rates = rates.zip(snapshot).map(|(rates, now)| {
-        json!({
-            "requests": rates.of(now, |counters| counters.requests),
-            "questions": rates.of(now, |counters| counters.questions),
-            "complete": rates.of(now, Snapshot::completed),
-            "bytes_sent": rates.of(now, |counters| counters.bytes_sent),
-            "clients_gone": rates.of(now, |counters| counters.clients_gone),
-            "failed": rates.of(now, Snapshot::all_failures),
-            "refused": rates.of(now, Snapshot::all_refusals),
-        })
+    let rates = rates.zip(state.counters.as_deref()).map(|(rates, now)| {
+        let named = growing(now).into_iter().zip(rates.of(now));
+        named.map(|((name, _), rate)| (name.to_owned(), rate.into())).collect::<Map<_, _>>()
     });
     let object = json!({
+        "version": VERSION,
         "time": utc(state.time),
         "key": state.key.to_string(),
         "queue": state.queue.map(|(queue, status)| request_queue(queue, &status)),
@@ -44,9 +35,9 @@ pub(super) fn line(state: &KeyState, rates: Option<Rates<'_>>) -> String {
             "messages": state.usage.messages,
             "bytes": state.usage.bytes,
         },
-        "counters": snapshot.map(counters),
-        "counters_are_current": matches!(state.counters, ServerCounters::Current(_)),
-        "counters_note": note,
+        "counters": state.counters.as_deref().map(counters),
+        "counters_are_current": state.counters_note.is_none(),
+        "counters_note": state.counters_note,
         "rates": rates,
         "reply_queues": state.reply_queues.as_ref().map(|all| {
             all.iter().map(findings::json).collect::<Vec<_>>()
@@ -70,26 +61,20 @@ fn counters(snapshot: &Snapshot) -> Value {
         counts.map(|(name, count)| (name.to_owned(), count.into())).collect::<Map<_, _>>()
     };
     let bounds = BOUNDS.into_iter().map(|bound| Some(bound.as_secs_f64())).chain([None]);
-    let buckets =
-        bounds.zip(snapshot.transfers).map(|(bound, count)| json!({ "le": bound, "count": count }));
-    json!({
+    let buckets = bounds.zip(snapshot.cumulative_transfers());
+    let buckets = buckets.map(|(bound, count)| json!({ "le": bound, "count": count }));
+    let mut object = json!({
         "queue": snapshot.queue.map(|queue| queue.get()),
         "server_pid": snapshot.server.map(Pid::as_raw),
         "since": utc(snapshot.started),
-        "requests": snapshot.requests,
-        "questions": snapshot.questions,
         "complete": snapshot.completed(),
-        "bytes_sent": snapshot.bytes_sent,
-        "clients_gone": snapshot.clients_gone,
-        "windows_failed": snapshot.windows_failed,
         "failed": named(&mut snapshot.failures().map(|(reason, count)| (reason.name(), count))),
         "refused": named(&mut snapshot.refusals().map(|(reason, count)| (reason.name(), count))),
-        "children": snapshot.children,
-        "children_peak": snapshot.children_peak,
-        "sessions": snapshot.sessions,
-        "sessions_idle": snapshot.idle_sessions,
-        "children_limit": snapshot.children_limit,
         "transfer_seconds_sum": snapshot.transfer_time.as_secs_f64(),
         "transfer_seconds": buckets.collect::<Vec<_>>(),
-    })
+    });
+    for number in snapshot.numbers() {
+        object[number.name] = number.value.into();
+    }
+    object
 }

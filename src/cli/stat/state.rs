@@ -1,20 +1,40 @@
 //! Everything that `mqfs-stat` shows of a key, at one moment.
 
+use std::cmp::Reverse;
+use std::fmt::{self, Display};
 use std::fs;
 use std::time::SystemTime;
 
 use anyhow::Result;
-use sysv_ipc::{Key, Pid, Queue, QueueLimits, QueueStatus, QueueUsage};
+use sysv_ipc::{Key, Pid, Queue, QueueId, QueueLimits, QueueStatus, QueueUsage};
 
-use crate::counters::{self, Lookup, Metrics, Snapshot};
+use crate::counters::{self, Lookup, Snapshot};
 use crate::escape::escape;
 use crate::ownership::liveness;
 use crate::ownership::server_state::ServerState;
 use crate::reaper::{self, Finding};
 use crate::wire::{REPLY_QUEUE_MODE, is_request_queue_mode};
 
-/// The state of a key and of its IPC namespace.
+/// Which queue to look at.
+#[derive(Clone, Copy)]
+pub(super) enum Target {
+    Key(Key),
+    Id(QueueId),
+}
+
+impl Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(key) => write!(f, "under key {key}"),
+            Self::Id(id) => write!(f, "with id {id}"),
+        }
+    }
+}
+
+/// The state of a queue, of what stands under its key, and of its IPC namespace.
 pub(super) struct KeyState {
+    pub(super) target: Target,
+    /// The queue's. [`Key::PRIVATE`]: it has none, or no queue has the id.
     pub(super) key: Key,
     pub(super) time: SystemTime,
     pub(super) queue: Option<(Queue, QueueStatus)>,
@@ -24,41 +44,36 @@ pub(super) struct KeyState {
     pub(super) reply_queues: Option<Vec<Finding>>,
     pub(super) usage: QueueUsage,
     pub(super) limits: QueueLimits,
-    pub(super) counters: ServerCounters,
-}
-
-/// The counters under a key, and whether they are those of a server that runs.
-pub(super) enum ServerCounters {
-    /// Those of the server of the queue.
-    Current(Box<Snapshot>),
-    /// Those of a server that is dead, and how that is known.
-    Dead(Box<Snapshot>, &'static str),
-    /// Why there are none.
-    Unavailable(String),
-}
-
-impl ServerCounters {
-    pub(super) fn snapshot(&self) -> Option<&Snapshot> {
-        match self {
-            Self::Current(snapshot) | Self::Dead(snapshot, _) => Some(snapshot),
-            Self::Unavailable(_) => None,
-        }
-    }
+    /// Those under the key.
+    pub(super) counters: Option<Box<Snapshot>>,
+    /// Why there are no counters, or how it is known that they are a dead server's. None: they are
+    /// those of the server of the queue.
+    pub(super) counters_note: Option<String>,
 }
 
 impl KeyState {
     /// Reads the state; the reply queues only if wanted, since they take longest.
-    pub(super) fn read(key: Key, with_reply_queues: bool) -> Result<Self> {
-        let queue = match Queue::open(key).and_then(|queue| Ok((queue, queue.status()?))) {
+    pub(super) fn read(target: Target, with_reply_queues: bool) -> Result<Self> {
+        let queue = match target {
+            Target::Key(key) => Queue::open(key),
+            Target::Id(id) => Ok(Queue::from_id(id)),
+        };
+        let queue = match queue.and_then(|queue| Ok((queue, queue.status()?))) {
             Err(error) if error.is_gone() => None,
             found => Some(found?),
         };
+        let key = match (target, queue) {
+            (Target::Key(key), _) => key,
+            (Target::Id(_), queue) => queue.map_or(Key::PRIVATE, |(_, seen)| seen.permissions.key),
+        };
         let server = queue
-            .filter(|(_, status)| is_request_queue_mode(status.permissions.mode))
-            .map(|(_, status)| ServerState::of(key, status.permissions.uid));
-        let is_another_programs = queue.is_some() && server.is_none();
+            .filter(|(_, seen)| !key.is_private() && is_request_queue_mode(seen.permissions.mode))
+            .map(|(_, seen)| ServerState::of(key, seen.permissions.uid));
+        let is_another_programs = key.is_private() || queue.is_some() && server.is_none();
         let wanted = with_reply_queues && !is_another_programs;
+        let (counters, counters_note) = read_counters(key, queue, server);
         Ok(Self {
+            target,
             key,
             time: SystemTime::now(),
             queue,
@@ -66,48 +81,40 @@ impl KeyState {
             reply_queues: wanted.then(reply_queues).transpose()?,
             usage: QueueUsage::current()?,
             limits: QueueLimits::current()?,
-            counters: server_counters(key, queue, server),
+            counters,
+            counters_note,
         })
-    }
-
-    /// Metrics for Prometheus.
-    pub(super) fn metrics(&self) -> String {
-        let queue = self.queue.as_ref().filter(|_| self.server.is_some());
-        Metrics {
-            key: self.key,
-            is_up: self.server == Some(ServerState::Running),
-            counters: self.counters.snapshot(),
-            request_queue: queue.map(|(_, status)| status),
-            usage: self.usage,
-            limits: self.limits,
-        }
-        .to_string()
     }
 
     /// Whether a dead server left the objects under the key.
     pub(super) fn is_of_dead_server(&self) -> bool {
-        self.server == Some(ServerState::Dead) || matches!(self.counters, ServerCounters::Dead(..))
+        let is_a_dead_servers = self.counters.is_some() && self.counters_note.is_some();
+        self.server == Some(ServerState::Dead) || is_a_dead_servers
     }
 }
 
+/// The reply queues, those that were used last first.
 fn reply_queues() -> Result<Vec<Finding>> {
     let mut findings = reaper::survey()?;
     findings.retain(|finding| {
         finding.status.permissions.key.is_private()
             && finding.status.permissions.mode == REPLY_QUEUE_MODE
     });
+    findings.sort_by_key(|finding| Reverse(finding.last_used()));
     Ok(findings)
 }
 
-/// A queue and a segment outlive their server, and the lock does not. So the counters are current
-/// only if the queue is the one that they name, and nothing says that its server is dead.
-fn server_counters(
+/// The counters and the note on them. A queue and a segment outlive their server, and the lock does
+/// not. So the counters are current only if the queue is the one that they name, and nothing says
+/// that its server is dead.
+fn read_counters(
     key: Key,
     queue: Option<(Queue, QueueStatus)>,
     server: Option<ServerState>,
-) -> ServerCounters {
-    let unavailable = |why: &str| ServerCounters::Unavailable(why.to_owned());
-    let counters = match counters::read(key, queue.map(|(_, status)| status.permissions.uid)) {
+) -> (Option<Box<Snapshot>>, Option<String>) {
+    let owner = queue.map(|(_, status)| status.permissions.uid);
+    let unavailable = |why: &str| (None, Some(why.to_owned()));
+    let counters = match counters::read(key, owner) {
         Ok(Lookup::Found(counters)) => counters,
         Ok(Lookup::Absent) => return unavailable("no server has counters under this key"),
         Ok(Lookup::NotTrusted(uid)) => {
@@ -118,16 +125,15 @@ fn server_counters(
         }
         Err(error) => return unavailable(&error.to_string()),
     };
-    match queue {
-        None => ServerCounters::Dead(counters, "there is no queue under the key"),
+    let why_dead = match queue {
+        None => Some("there is no queue under the key"),
         Some((queue, _)) if counters.queue != Some(queue.id()) => {
-            ServerCounters::Dead(counters, "another queue stands under the key")
+            Some("another queue stands under the key")
         }
-        Some(_) if server == Some(ServerState::Dead) => {
-            ServerCounters::Dead(counters, "nobody holds the server lock")
-        }
-        Some(_) => ServerCounters::Current(counters),
-    }
+        Some(_) if server == Some(ServerState::Dead) => Some("nobody holds the server lock"),
+        Some(_) => None,
+    };
+    (Some(counters), why_dead.map(str::to_owned))
 }
 
 /// The name of a process that is alive, made safe to print: processes choose their names freely.

@@ -2,72 +2,77 @@
 
 use std::time::SystemTime;
 
+use console::truncate_str;
 use indicatif::HumanBytes;
 use sysv_ipc::{Permissions, Pid, Queue, QueueStatus};
 
-use super::rates::Rates;
-use super::state::{KeyState, ServerCounters, process_name};
+use super::rates::{Rates, growing};
+use super::state::{KeyState, process_name};
 use crate::cli::findings::cells;
+use crate::cli::stdout;
 use crate::cli::table::{Names, age_text, columns, seconds_since, utc};
 use crate::counters::Snapshot;
 use crate::ownership::server_state::ServerState;
 use crate::reaper::Finding;
 
-/// All tables, with a blank line between them.
+/// All tables, with a blank line between them. What moves stands at the top, for small screens.
 pub(super) fn tables(state: &KeyState, rates: Option<Rates<'_>>) -> String {
     let mut names = Names::default();
-    let mut tables = vec![request_queue(state, &mut names), namespace(state)];
+    let mut tables = vec![title(state)];
     if let Some(findings) = &state.reply_queues {
-        tables.push(counters(&state.counters, rates));
+        tables.push(counters(state, rates));
         tables.push(reply_queues(findings, &mut names));
     }
+    tables.extend(state.queue.map(|(queue, status)| details(queue, &status, &mut names)));
+    tables.push(namespace(state));
     tables.join("\n")
 }
 
 fn rows(rows: &[[String; 2]]) -> String {
     let rows: Vec<_> =
         rows.iter().map(|[label, value]| [format!("  {label}"), value.clone()]).collect();
-    columns(&rows, "  ", |_| false)
+    columns(&rows, "  ", |_| false, stdout::columns(), &[])
 }
 
 fn row(label: &str, value: impl ToString) -> [String; 2] {
     [label.to_owned(), value.to_string()]
 }
 
-fn request_queue(state: &KeyState, names: &mut Names) -> String {
-    let Some((queue, status)) = state.queue else {
-        return format!("QUEUE {}: none\n", state.key);
+fn title(state: &KeyState) -> String {
+    let Some((_, status)) = state.queue else {
+        return format!("QUEUE: none {}\n", state.target);
     };
-    let mut all = status_rows(queue, &status, names);
-    if let Some(server) = state.server {
-        let pid = status.last_receiver.map_or_else(String::new, |pid| format!(", pid {pid}"));
-        let server = match server {
-            ServerState::Running => format!("running{pid}"),
-            ServerState::Dead => "dead: nobody holds the server lock".to_owned(),
-            ServerState::NoLock => "unknown: there is no server lock".to_owned(),
-        };
-        all.push(row("server", server));
-    }
-    format!("QUEUE {}\n{}", state.key, rows(&all))
+    let QueueStatus { messages, bytes, max_bytes, .. } = status;
+    let full = percent(bytes, max_bytes);
+    let server = match (state.server, status.last_receiver) {
+        (None, _) => String::new(),
+        (Some(ServerState::Running), Some(pid)) => format!(", server running, pid {pid}"),
+        (Some(ServerState::Running), None) => ", server running".to_owned(),
+        (Some(ServerState::Dead), _) => ", server dead: nobody holds the server lock".to_owned(),
+        (Some(ServerState::NoLock), _) => ", server unknown: there is no server lock".to_owned(),
+    };
+    let key = state.key;
+    let title = format!(
+        "QUEUE {key}: {messages} messages, {bytes} of {max_bytes} bytes ({full} %){server}"
+    );
+    format!("{}\n", truncate_str(&title, stdout::columns(), "…"))
 }
 
-fn status_rows(queue: Queue, status: &QueueStatus, names: &mut Names) -> Vec<[String; 2]> {
-    let full = percent(status.bytes, status.max_bytes);
-    let Permissions { uid, cuid, .. } = status.permissions;
+fn details(queue: Queue, status: &QueueStatus, names: &mut Names) -> String {
+    let Permissions { uid, cuid, mode, .. } = status.permissions;
     let mut owner = names.of(uid).to_owned();
     if uid != cuid {
         owner = format!("{owner}, made by {}", names.of(cuid));
     }
-    vec![
+    let details = rows(&[
         row("id", queue.id()),
         row("owner", owner),
-        row("mode", status.permissions.mode),
-        row("messages", status.messages),
-        row("bytes", format!("{} of {} ({full} %)", status.bytes, status.max_bytes)),
+        row("mode", mode),
         row("last sender", last(status.last_sender, status.sent_at)),
         row("last receiver", last(status.last_receiver, status.received_at)),
         row("changed", format!("{} ago", age_text(seconds_since(status.changed_at)))),
-    ]
+    ]);
+    format!("THE QUEUE\n{details}")
 }
 
 /// Who used the queue last, and when. A process in a foreign pid namespace has no pid here.
@@ -98,49 +103,39 @@ fn namespace(state: &KeyState) -> String {
     format!("NAMESPACE\n{}", rows(&all))
 }
 
-fn counters(counters: &ServerCounters, rates: Option<Rates<'_>>) -> String {
-    match counters {
-        ServerCounters::Unavailable(why) => format!("COUNTERS: {why}\n"),
-        ServerCounters::Dead(snapshot, why) => {
+fn counters(state: &KeyState, rates: Option<Rates<'_>>) -> String {
+    match (&state.counters, &state.counters_note) {
+        (None, why) => format!("COUNTERS: {}\n", why.as_deref().unwrap_or_default()),
+        (Some(snapshot), Some(why)) => {
             format!("COUNTERS of a dead server ({why})\n{}", counts(snapshot, None))
         }
-        ServerCounters::Current(snapshot) => format!("COUNTERS\n{}", counts(snapshot, rates)),
+        (Some(snapshot), None) => format!("COUNTERS\n{}", counts(snapshot, rates)),
     }
 }
 
 fn counts(snapshot: &Snapshot, rates: Option<Rates<'_>>) -> String {
+    let rates = rates.map_or(vec![], |rates| rates.of(snapshot));
     let mut lines = vec![];
-    let mut line = |label: &str, counter: &dyn Fn(&Snapshot) -> u64| {
-        let rate = rates.map_or_else(String::new, |rates| match rates.of(snapshot, counter) {
-            rate if label == "bytes sent" => format!("{}/s", HumanBytes(rate as u64)),
-            rate => format!("{rate:.1}/s"),
+    for (index, (name, count)) in growing(snapshot).into_iter().enumerate() {
+        let rate = rates.get(index).map_or(String::new(), |rate| match name {
+            "bytes_sent" => format!("{}/s", HumanBytes(*rate as u64)),
+            _ => format!("{rate:.1}/s"),
         });
-        lines.push([format!("  {label}"), counter(snapshot).to_string(), rate]);
-    };
-    line("requests", &|counters| counters.requests);
-    line("questions", &|counters| counters.questions);
-    line("complete", &Snapshot::completed);
-    line("bytes sent", &|counters| counters.bytes_sent);
-    line("clients gone", &|counters| counters.clients_gone);
-    if snapshot.windows_failed > 0 {
-        line("windows failed", &|counters| counters.windows_failed);
-    }
-    line("failed", &Snapshot::all_failures);
-    for (index, (reason, _)) in snapshot.failures().enumerate().filter(|(_, (_, n))| *n > 0) {
-        let count = |counters: &Snapshot| counters.failures().nth(index).map_or(0, |(_, n)| n);
-        line(&format!("  {}", reason.name()), &count);
-    }
-    line("refused", &Snapshot::all_refusals);
-    for (index, (reason, _)) in snapshot.refusals().enumerate().filter(|(_, (_, n))| *n > 0) {
-        let count = |counters: &Snapshot| counters.refusals().nth(index).map_or(0, |(_, n)| n);
-        line(&format!("  {}", reason.name()), &count);
+        lines.push([format!("  {}", name.replace('_', " ")), count.to_string(), rate]);
+        let reasons: Vec<_> = match name {
+            "failed" => snapshot.failures().map(|(why, count)| (why.name(), count)).collect(),
+            "refused" => snapshot.refusals().map(|(why, count)| (why.name(), count)).collect(),
+            _ => vec![],
+        };
+        let reasons = reasons.into_iter().filter(|(_, count)| *count > 0);
+        lines.extend(reasons.map(|(why, n)| [format!("    {why}"), n.to_string(), String::new()]));
     }
     let Snapshot { children, children_peak, children_limit, .. } = snapshot;
     let children = format!("{children} now, {children_peak} at most, {children_limit} allowed");
     let pid = snapshot.server.map_or_else(String::new, |pid| format!(", by pid {pid}"));
     let mut rest = vec![
         row("children", children),
-        row("sessions", format!("{} now, {} idle", snapshot.sessions, snapshot.idle_sessions)),
+        row("sessions", format!("{} now, {} idle", snapshot.sessions, snapshot.sessions_idle)),
         row("counted since", format!("{}{pid}", utc(snapshot.started))),
     ];
     let within =
@@ -149,7 +144,7 @@ fn counts(snapshot: &Snapshot, rates: Option<Rates<'_>>) -> String {
         let times = format!("half within {}, 99 % within {}", within(0.5), within(0.99));
         rest.push(row("answer time", times));
     }
-    columns(&lines, "  ", |column| column > 0) + &rows(&rest)
+    columns(&lines, "  ", |column| column > 0, stdout::columns(), &[]) + &rows(&rest)
 }
 
 fn reply_queues(findings: &[Finding], names: &mut Names) -> String {
@@ -165,5 +160,8 @@ fn reply_queues(findings: &[Finding], names: &mut Names) -> String {
         let capacity = finding.status.max_bytes.to_string();
         [format!("  {id}"), user, pid, age, idle, messages, bytes, capacity, verdict]
     }));
-    title + &columns(&lines, "  ", |column| matches!(column, 0 | 2..=7))
+    // On a narrow terminal, capacity, age, bytes and messages give way to the verdict.
+    let shorten = [(7, 0), (3, 0), (8, 24), (6, 0), (1, 8), (5, 0), (8, 8), (2, 0)];
+    title
+        + &columns(&lines, "  ", |column| matches!(column, 0 | 2..=7), stdout::columns(), &shorten)
 }

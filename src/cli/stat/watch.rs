@@ -8,17 +8,16 @@ use anyhow::Result;
 use console::{Term, is_dumb, truncate_str};
 
 use super::rates::Rates;
-use super::state::KeyState;
+use super::state::{KeyState, Target};
 use super::{PROGRAM, json, tables};
 use crate::cli::signals::EndingSignals;
 use crate::cli::table::utc;
 use crate::cli::{INTERRUPTED, stdout};
 use crate::sys::{self, nonblocking_write};
-use sysv_ipc::Key;
 
 /// Shows the state every so often, until a signal: in place on a terminal, else one after the
 /// other.
-pub(super) fn watch(key: Key, every: Duration, json: bool) -> Result<u8> {
+pub(super) fn watch(target: Target, every: Duration, json: bool) -> Result<u8> {
     let in_place = !json && io::stdout().is_terminal() && !is_dumb();
     EndingSignals::block(None)?.handle(move || {
         if in_place {
@@ -29,7 +28,7 @@ pub(super) fn watch(key: Key, every: Duration, json: bool) -> Result<u8> {
     })?;
     let mut before: Option<KeyState> = None;
     loop {
-        let state = KeyState::read(key, true)?;
+        let state = KeyState::read(target, true)?;
         let rates = before.as_ref().and_then(|before| Rates::between(before, &state));
         let text = if json {
             json::line(&state, rates)
@@ -37,9 +36,8 @@ pub(super) fn watch(key: Key, every: Duration, json: bool) -> Result<u8> {
             let (time, tables) = (utc(state.time), tables::tables(&state, rates));
             if in_place {
                 let every = humantime::format_duration(every);
-                let (clear, size) = (before.is_none(), Term::stdout().size());
-                let text = format!("{time}, every {every}; Ctrl-C ends it\n\n{tables}");
-                frame(&text, size, clear)
+                let text = format!("{time}, every {every}; Ctrl-C ends it\n{tables}");
+                frame(&text, Term::stdout().size())
             } else {
                 format!("{time}\n\n{tables}\n")
             }
@@ -53,7 +51,7 @@ pub(super) fn watch(key: Key, every: Duration, json: bool) -> Result<u8> {
 /// Text that replaces what a terminal shows, cut to its size. The cursor ends below it.
 ///
 /// Source: console_codes(4).
-fn frame(text: &str, (lines, columns): (u16, u16), clear: bool) -> String {
+fn frame(text: &str, (lines, columns): (u16, u16)) -> String {
     const HOME: &str = "\x1b[H";
     const REST_OF_LINE: &str = "\x1b[K";
     const REST_OF_SCREEN: &str = "\x1b[J";
@@ -61,12 +59,9 @@ fn frame(text: &str, (lines, columns): (u16, u16), clear: bool) -> String {
     let (all, room) = (text.lines().count(), usize::from(lines).saturating_sub(1).max(1));
     let shown = if all > room { room - 1 } else { all };
     let mut frame = String::from(HOME);
-    if clear {
-        frame.push_str(REST_OF_SCREEN);
-    }
     let more = (shown < all).then(|| format!("... and {} lines more", all - shown));
     for line in text.lines().take(shown).chain(more.as_deref()) {
-        let line = truncate_str(line, columns.into(), "");
+        let line = truncate_str(line, columns.into(), "…");
         let _ = writeln!(frame, "{line}{REST_OF_LINE}");
     }
     frame.push_str(REST_OF_SCREEN);

@@ -187,7 +187,7 @@ fn a_process_killed_with_idle_sessions_leaves_nothing() {
         }
     });
     let child = child.unwrap();
-    wait_until("three sessions are idle", || counters(server.key).idle_sessions == 3);
+    wait_until("three sessions are idle", || counters(server.key).sessions_idle == 3);
     kill(child, Signal::SIGKILL).unwrap();
     waitpid(child, None).unwrap();
     wait_until("its queues are gone", || reply_queues().is_empty());

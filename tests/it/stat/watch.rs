@@ -1,45 +1,45 @@
 //! `mqfs-stat --watch`: on a terminal, in a pipe, and how it ends.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use mqfs::wire::NORMAL_PRIORITY;
 use nix::sys::signal::Signal;
+use nix::unistd::getpid;
 use serde_json::Value;
-use sysv_ipc::{Key, MessageBuffer, Queue};
+use sysv_ipc::{Key, MessageBuffer};
 
-use super::{others_queue, server, wait_for};
-use crate::support::{self, Running, in_own_namespace, program, stat_of, unique_key, wait_until};
+use super::{others_queue, server};
+use crate::support::{
+    Running, Terminal, in_own_namespace, leased, owner_of, program, stat_of, unique_key, wait_until,
+};
 
 /// `mqfs-stat --watch` on a terminal that controls it: Ctrl-C sends SIGINT.
-struct Terminal {
-    running: Running,
-    terminal: support::Terminal,
+#[track_caller]
+fn start(terminal: &Terminal, kind: &str, key: Key) -> Running {
+    let mut command = Command::new("setsid");
+    command.arg("--ctty").arg(program("mqfs-stat").get_program());
+    command.args(["--watch", "100ms", &key.to_string()]).env_remove("MQFS_KEY").env("TERM", kind);
+    let side = || Stdio::from(terminal.inside.try_clone().unwrap());
+    Running::start(command.stdin(side()).stdout(side()).stderr(side()))
 }
 
-impl Terminal {
-    #[track_caller]
-    fn start(key: Key, lines: u16, columns: u16) -> Self {
-        let terminal = support::Terminal::new(lines, columns);
-        let mut command = Command::new("setsid");
-        command.arg("--ctty").arg(program("mqfs-stat").get_program());
-        command.args(["--watch", "100ms", &key.to_string()]);
-        command.env_remove("MQFS_KEY").env("TERM", "xterm");
-        let side = || Stdio::from(terminal.inside.try_clone().unwrap());
-        let running = Running::start(command.stdin(side()).stdout(side()).stderr(side()));
-        Self { running, terminal }
-    }
+/// The frames that were drawn until the third.
+#[track_caller]
+fn three_frames(terminal: &Terminal) -> Vec<String> {
+    let frames =
+        || -> Vec<_> { terminal.written().split("\x1b[H").skip(1).map(str::to_owned).collect() };
+    wait_until("it is drawn again", || frames().len() >= 3);
+    frames()
+}
 
-    /// The frames that were written.
-    fn frames(&self) -> Vec<String> {
-        let all = self.terminal.written();
-        all.split("\x1b[H").skip(1).map(str::to_owned).collect()
-    }
-
-    #[track_caller]
-    fn wait_for_frames(&self, count: usize) {
-        wait_until("it is drawn again", || self.frames().len() >= count);
-    }
+/// What `mqfs-stat --json --watch` prints.
+fn objects(key: Key, every: &str) -> (Running, impl Iterator<Item = Value>) {
+    let mut command = stat_of(key);
+    command.args(["--json", "--watch", every]).stdout(Stdio::piped());
+    let mut running = Running::start(&mut command);
+    let output = BufReader::new(running.child().stdout.take().unwrap());
+    (running, output.lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()))
 }
 
 #[in_own_namespace]
@@ -47,14 +47,14 @@ fn watch_redraws_in_place_until_a_signal_and_ends_with_status_130() {
     let key = unique_key();
     let _queue = others_queue(key);
     for signal in [None, Some(Signal::SIGTERM), Some(Signal::SIGHUP), Some(Signal::SIGQUIT)] {
-        let mut terminal = Terminal::start(key, 24, 80);
-        terminal.wait_for_frames(3);
+        let mut terminal = Terminal::new(24, 80);
+        let mut running = start(&terminal, "xterm", key);
+        let frames = three_frames(&terminal);
         match signal {
-            None => terminal.terminal.keyboard.write_all(&[3]).unwrap(),
-            Some(signal) => terminal.running.signal(signal),
+            None => terminal.keyboard.write_all(&[3]).unwrap(),
+            Some(signal) => running.signal(signal),
         }
-        assert_eq!(terminal.running.wait().code(), Some(130), "{signal:?}");
-        let frames = terminal.frames();
+        assert_eq!(running.wait().code(), Some(130), "{signal:?}");
         assert!(frames.iter().all(|frame| frame.contains("QUEUE ")), "{frames:?}");
         let first = &frames[0];
         assert!(first.contains("every 100ms; Ctrl-C ends it"), "{first:?}");
@@ -64,58 +64,54 @@ fn watch_redraws_in_place_until_a_signal_and_ends_with_status_130() {
 }
 
 #[in_own_namespace]
-fn watch_shows_only_what_fits_the_terminal() {
-    let key = unique_key();
-    let _queue = others_queue(key);
-    let mut terminal = Terminal::start(key, 6, 12);
-    terminal.wait_for_frames(3);
-    terminal.running.signal(Signal::SIGTERM);
-    terminal.running.wait();
-    let frame = &terminal.frames()[1];
-    let lines: Vec<_> = frame.split("\r\n").map(|line| line.replace("\x1b[K", "")).collect();
-    assert_eq!(lines.len(), 6, "{frame:?}");
-    assert!(lines[4].starts_with("... and "), "{frame:?}");
-    assert_eq!(lines[5], "\x1b[J", "the cursor's line");
-    assert!(lines[..5].iter().all(|line| line.chars().count() <= 12), "{frame:?}");
+fn watch_shows_first_what_moves() {
+    let (server, _folder) = server();
+    let idle: Vec<_> = (0..30).map(|_| leased(owner_of(getpid().as_raw()))).collect();
+    let last_use = || idle[0].status().unwrap().sent_at;
+    let moving = leased(owner_of(getpid().as_raw()));
+    wait_until("a second has passed", || {
+        moving.try_send(&MessageBuffer::with_text(NORMAL_PRIORITY, b"")).unwrap();
+        moving.status().unwrap().sent_at > last_use()
+    });
+    let frame_of = |lines: u16, columns: u16| {
+        let terminal = Terminal::new(lines, columns);
+        let mut running = start(&terminal, "xterm", server.key);
+        let frame = three_frames(&terminal).swap_remove(1);
+        running.signal(Signal::SIGTERM);
+        running.wait();
+        let shown: Vec<_> = frame.split("\r\n").map(|line| line.replace("\x1b[K", "")).collect();
+        assert!(shown.len() == usize::from(lines) && frame.ends_with("\x1b[J"), "{frame:?}");
+        let fits = |line: &String| line.chars().count() <= columns.into();
+        assert!(shown.iter().all(fits), "{frame:?}");
+        frame
+    };
+    assert!(frame_of(6, 16).contains("\n... and "));
+    let frame = frame_of(24, 80);
+    let at = |text: &str| frame.find(text).unwrap_or_else(|| panic!("{text}: {frame}"));
+    let first = format!("\n {:>3} ", moving.id());
+    assert!(at("server running") < at("requests") && at("requests") < at("REPLY QUEUES: 31"));
+    assert!(at("REPLY QUEUES: 31") < at(&first) && at(&first) < at("lines more"), "{frame}");
+    server.stop();
 }
 
 #[in_own_namespace]
-fn watch_in_a_pipe_prints_consecutive_tables_with_rates() {
+fn watch_on_a_dumb_terminal_prints_consecutive_tables_with_rates() {
     let (server, _folder) = server();
-    server.fetch("/small");
-    wait_for(server.key, "complete", 1);
-    let mut running =
-        Running::start(stat_of(server.key).args(["--watch", "100ms"]).stdout(Stdio::piped()));
-    let mut output = BufReader::new(running.child().stdout.take().unwrap());
-    let (mut tables, mut rates) = (0, 0);
-    for line in output.by_ref().lines() {
-        let line = line.unwrap();
-        assert!(!line.contains('\x1b'), "{line:?}");
-        tables += usize::from(line.starts_with("QUEUE "));
-        rates += usize::from(line.trim_start().starts_with("requests") && line.ends_with("/s"));
-        if rates == 2 {
-            running.signal(Signal::SIGTERM);
-            break;
-        }
-    }
-    assert!(tables >= 3, "no rates in the first");
+    let terminal = Terminal::new(24, 80);
+    let mut running = start(&terminal, "dumb", server.key);
+    let is_rate = |line: &&str| line.trim_start().starts_with("requests") && line.ends_with("/s");
+    wait_until("it is printed", || terminal.written().lines().filter(is_rate).count() >= 2);
+    running.signal(Signal::SIGTERM);
     assert_eq!(running.wait().code(), Some(130));
+    assert!(!terminal.close().contains('\x1b'));
     server.stop();
 }
 
 #[in_own_namespace]
 fn rates_are_differences_of_counters() {
     let (server, _folder) = server();
-    let mut command = stat_of(server.key);
-    command.args(["--json", "--watch", "1s"]).stdout(Stdio::piped());
-    let mut running = Running::start(&mut command);
-    let output = BufReader::new(running.child().stdout.take().unwrap());
-    let mut objects = output.lines().map(|line| {
-        let object: Value = serde_json::from_str(&line.unwrap()).unwrap();
-        object
-    });
-    let first = objects.next().unwrap();
-    assert_eq!(first["rates"], Value::Null);
+    let (mut running, mut objects) = objects(server.key, "1s");
+    assert_eq!(objects.next().unwrap()["rates"], Value::Null);
     for _ in 0..5 {
         server.fetch("/small");
     }
@@ -134,24 +130,13 @@ fn rates_are_differences_of_counters() {
 #[in_own_namespace]
 fn watch_shows_a_queue_that_appears_and_goes() {
     let key = unique_key();
-    let mut command = stat_of(key);
-    command.args(["--json", "--watch", "100ms"]).stdout(Stdio::piped());
-    let mut running = Running::start(&mut command);
-    let output = BufReader::new(running.child().stdout.take().unwrap());
-    let mut lines = output.lines().map(|line| line.unwrap());
-    let mut wait_for = |messages: Value| loop {
-        let object: Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
-        if object["queue"]["messages"] == messages {
-            break;
-        }
-    };
+    let (_running, mut objects) = objects(key, "100ms");
+    let mut wait_for = |count: Value| objects.find(|seen| seen["queue"]["messages"] == count);
     wait_for(Value::Null);
     let queue = others_queue(key);
     wait_for(1.into());
-    Queue::open(key).unwrap().try_send(&MessageBuffer::with_text(NORMAL_PRIORITY, b"")).unwrap();
+    queue.try_send(&MessageBuffer::with_text(NORMAL_PRIORITY, b"")).unwrap();
     wait_for(2.into());
     drop(queue);
     wait_for(Value::Null);
-    running.signal(Signal::SIGTERM);
-    assert_eq!(running.wait().code(), Some(130));
 }

@@ -40,7 +40,7 @@ impl Terminal {
     /// Starts a program with this terminal as its standard error.
     #[track_caller]
     pub fn start(&self, command: &mut Command) -> Running {
-        command.env_remove("NO_COLOR").env("TERM", "xterm");
+        command.env("TERM", "xterm");
         self.start_in_its_own_environment(command)
     }
 
