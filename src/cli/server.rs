@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use clap::{Parser, ValueEnum, value_parser};
 use nix::sys::signal::Signal;
 use sd_notify::NotifyState;
@@ -36,6 +36,9 @@ use.";
 pub(super) struct Opts {
     #[command(flatten)]
     key: KeyArgs,
+    /// As root: remove a queue that another user made under the key, whatever program uses it
+    #[arg(long)]
+    claim_key: bool,
     /// Serve the files below this directory [default: /, but none if others may send requests and
     /// the server is not root's]
     #[arg(long, value_name = "DIR")]
@@ -105,8 +108,10 @@ fn window(text: &str) -> Result<usize, String> {
 
 impl Opts {
     fn config(&self) -> Result<Config> {
+        ensure!(!self.claim_key || sys::geteuid().is_root(), "--claim-key is for root");
         Ok(Config {
             key: self.key.key()?,
+            claim_key: self.claim_key,
             mode: self.mode,
             root: self.root.clone(),
             max_children: self.max_children,

@@ -143,7 +143,7 @@ impl Server {
         // From here on, an alarm does not kill the owner of a queue.
         signals::tick(Duration::ZERO).map_err(Error::os("setitimer"))?;
         let stop = Arc::new(StopRequest::new(config.key));
-        let queue = RequestQueue::create(config.key, config.mode, Arc::clone(&stop))?;
+        let queue = RequestQueue::create(&config, Arc::clone(&stop))?;
         // The first checksum detects the CPU's features, which takes half as long as a fork in a
         // virtual machine. Children inherit the result.
         let _ = crc32fast::Hasher::new();
