@@ -147,8 +147,8 @@ impl Server {
         // The first checksum detects the CPU's features, which takes half as long as a fork in a
         // virtual machine. Children inherit the result.
         let _ = crc32fast::Hasher::new();
-        let counters = publish_counters(config.key, queue.id(), config.max_children());
-        let counters = Rc::new(counters);
+        let counters = Rc::<Writer>::default();
+        publish_counters(&counters, &config, queue.id(), false);
         let sandbox = Sandbox::enter(&export).map_err(Error::os("landlock_create_ruleset"))?;
         // What is written to for every request lies side by side, on few pages: after each fork,
         // the first write to a page copies it.
@@ -386,7 +386,9 @@ impl Server {
         if !due || self.children.are_reaping() {
             return;
         }
-        self.last_reaping = Some(Instant::now());
+        if self.last_reaping.replace(Instant::now()).is_some() {
+            publish_counters(&self.counters, &self.config, self.queue.id(), true);
+        }
         let reap = || {
             reaper::sweep();
             sys::exit_now(0)

@@ -4,14 +4,15 @@ use sysv_ipc::{Error, Key, QueueId, SharedMemory, Uid};
 
 use super::{Attempt, removed, take_over, unless_gone};
 use crate::counters::{self, Writer};
+use crate::server::config::Config;
 use crate::sys::geteuid;
 
 /// Why there can be no segment under the key.
 #[derive(Debug, thiserror::Error)]
 enum Obstacle {
-    #[error("the segment under the key belongs to uid {0} (as root: ipcrm -M KEY)")]
+    #[error("the segment under the key belongs to uid {0}")]
     Foreign(Uid),
-    #[error("the segment under the key is another program's (if nothing needs it: ipcrm -M KEY)")]
+    #[error("the segment under the key is another program's")]
     AnotherPrograms,
     #[error("somebody makes a segment under the key again and again")]
     Contended,
@@ -19,13 +20,17 @@ enum Obstacle {
     Os(#[from] Error),
 }
 
-/// Makes the counters of a server that holds the lock of this key. If a segment is in the way that
-/// the server must not remove, it logs a warning and counts nothing.
-pub(crate) fn publish_counters(key: Key, queue: QueueId, most_allowed: usize) -> Writer {
+/// Publishes the counters of a server that holds the lock of its key, unless they are published. If
+/// a segment is in the way that the server must not remove, nothing is counted until a later call
+/// finds none.
+pub(crate) fn publish_counters(counters: &Writer, config: &Config, queue: QueueId, again: bool) {
     const TRIES: u32 = 100;
-    let mut tries = 0;
-    let published = take_over(|| match Writer::create(key, queue, most_allowed) {
-        Ok(writer) => Ok(Attempt::Done(writer)),
+    let (key, mut tries) = (config.key, 0);
+    if counters.is_published() {
+        return;
+    }
+    let published = take_over(|| match counters.publish(key, queue, config.max_children()) {
+        Ok(()) => Ok(Attempt::Done(())),
         Err(error) if error.already_exists() && tries < TRIES => {
             tries += 1;
             remove_predecessor(key)
@@ -34,22 +39,22 @@ pub(crate) fn publish_counters(key: Key, queue: QueueId, most_allowed: usize) ->
         Err(error) => Err(error.into()),
     });
     match published {
-        Ok((writer, removed)) => {
-            if removed > 0 {
-                tracing::warn!(%key, removed, "removed foreign segments of shared memory");
-            }
-            writer
+        Ok(((), removed)) if removed > 0 => {
+            tracing::warn!(%key, removed, "removed foreign segments of shared memory");
         }
-        Err(obstacle) => {
-            tracing::warn!(%key, reason = obstacle.to_string(), "nothing is counted");
-            Writer::disabled()
+        Ok(_) if again => tracing::info!(%key, "the counters are published after all"),
+        Ok(_) => {}
+        Err(why) if !again => {
+            let reason = why.to_string();
+            tracing::warn!(%key, reason, "nothing is counted; later it is tried again");
         }
+        Err(_) => {} // it was logged
     }
 }
 
 /// Removes a marked segment of our own: we hold the server lock, so a dead predecessor left it.
 /// Root also removes segments of other users. An unmarked segment is another program's.
-fn remove_predecessor(key: Key) -> Result<Attempt<Writer>, Obstacle> {
+fn remove_predecessor(key: Key) -> Result<Attempt<()>, Obstacle> {
     let found = SharedMemory::open(key).and_then(|segment| Ok((segment.status()?, segment)));
     let Some((status, segment)) = unless_gone(found)? else { return Ok(Attempt::Retry) };
     let foreign =
