@@ -1,6 +1,5 @@
 //! The children that are running: how many, for whom, and until when.
 
-use std::os::unix::process::ExitStatusExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,8 @@ use sysv_ipc::{Pid, Uid};
 use super::admission::{Admitted, ReplyTo};
 use super::child_death_notices::ChildDeathNotices;
 use super::config::Config;
-use super::request_handler::GAVE_UP;
+use super::request_handler::{GAVE_UP, UNLOGGED};
+use super::request_log::{LogLimit, LoggedRequest};
 use super::session::MAKE_WAY;
 use crate::counters::Writer;
 use crate::sys::child_exits::{Ended, is_stopped, take_ended, wait_unless};
@@ -23,6 +23,7 @@ struct Child {
     pid: Pid,
     /// The request that it answers. None: it removes orphaned queues.
     request: Option<Served>,
+    logged: Option<LoggedRequest>,
     started: Instant,
     /// Whether it was asked to make way for another request.
     makes_way: bool,
@@ -37,8 +38,8 @@ struct Served {
 }
 
 impl Child {
-    fn new(pid: Pid, request: Option<Served>) -> Self {
-        Self { pid, request, started: Instant::now(), makes_way: false }
+    fn new(pid: Pid, request: Option<Served>, logged: Option<LoggedRequest>) -> Self {
+        Self { pid, request, logged, started: Instant::now(), makes_way: false }
     }
 
     /// The state of a session.
@@ -76,6 +77,7 @@ pub(super) struct Children {
     stall_timeout: Duration,
     counters: Rc<Writer>,
     last_idle_count: Option<Instant>,
+    log_limit: LogLimit,
 }
 
 impl Children {
@@ -95,20 +97,27 @@ impl Children {
             stall_timeout: config.stall_timeout,
             counters,
             last_idle_count: None,
+            log_limit: LogLimit::new(),
         }
+    }
+
+    /// Whether the child that is about to answer a request may log it.
+    pub(super) fn may_log(&mut self, request: &Admitted<'_>) -> bool {
+        tracing::enabled!(tracing::Level::INFO)
+            && self.log_limit.admits(request.caller.uid, request.question.path)
     }
 
     /// Adds a child that answers a request.
     pub(super) fn started(&mut self, pid: Pid, request: &Admitted<'_>) {
         let Admitted { caller, reply, session, .. } = *request;
-        let request = Served { caller: caller.uid, reply, session };
-        self.running.push(Child::new(pid, Some(request)));
+        let served = Served { caller: caller.uid, reply, session };
+        self.running.push(Child::new(pid, Some(served), Some(LoggedRequest::new(request))));
         self.count();
     }
 
     /// Adds the child that removes orphaned queues.
     pub(super) fn started_reaping(&mut self, pid: Pid) {
-        self.running.push(Child::new(pid, None));
+        self.running.push(Child::new(pid, None, None));
     }
 
     /// How many children answer requests of this user.
@@ -129,7 +138,7 @@ impl Children {
 
     /// Whether something may happen to a child that no signal announces in time.
     pub(super) fn need_attention(&self) -> bool {
-        !(self.running.is_empty() && self.death_notices.is_empty())
+        !self.running.is_empty() || !self.death_notices.is_empty() || self.log_limit.has_left_out()
     }
 
     /// Forgets the children that ended, and tells the clients of those that failed.
@@ -139,8 +148,8 @@ impl Children {
             any = true;
             // None: not our child. Process 1 of a pid namespace adopts the children of others.
             if let Some(at) = self.running.iter().position(|running| running.pid == child.pid) {
-                let Child { request, .. } = self.running.swap_remove(at);
-                self.note_end(child, request);
+                let Child { request, logged, .. } = self.running.swap_remove(at);
+                self.note_end(child, request, logged);
             }
         });
         if any {
@@ -148,22 +157,26 @@ impl Children {
         }
         self.count_idle();
         self.death_notices.retry();
+        self.log_limit.renew();
     }
 
-    fn note_end(&mut self, child: Ended, request: Option<Served>) {
-        let pid = child.pid.as_raw();
-        let died = match (child.status.code(), child.status.signal()) {
-            (Some(0), _) => return,
-            (Some(GAVE_UP), _) => false, // the child has logged and counted it
-            (Some(code), _) => {
-                tracing::error!(pid, code, "a child failed");
-                true
-            }
-            (_, signal) => {
-                tracing::warn!(pid, signal, "a child was killed");
-                true
-            }
+    fn note_end(&mut self, child: Ended, request: Option<Served>, logged: Option<LoggedRequest>) {
+        let (died, what) = match child.status.code() {
+            Some(0) => return,
+            Some(GAVE_UP) => (false, None), // the child has logged and counted it
+            Some(UNLOGGED) => (false, Some("a child could not log: its file size is limited")),
+            Some(_) => (true, Some("a child failed")),
+            None => (true, Some("a child was killed")),
         };
+        match (what, logged) {
+            (Some(what), Some(request)) if self.log_limit.admits(request.uid, &request.path) => {
+                request.log_end(child, what);
+            }
+            (Some(what), None) => {
+                tracing::warn!(pid = child.pid.as_raw(), "{what}, which removed orphans");
+            }
+            _ => {}
+        }
         if let Some(Served { caller, reply, .. }) = request {
             self.died += u64::from(died);
             self.death_notices.send(caller, reply);
@@ -258,7 +271,7 @@ impl Children {
     pub(super) fn drain(&mut self, timeout: Duration, is_urgent: impl Fn() -> bool) {
         self.wait_for_all(timeout, &is_urgent);
         if self.running.is_empty() {
-            return;
+            return self.log_limit.report();
         }
         let children = self.running.len();
         tracing::warn!(children, "killing children: their time to finish is over");
@@ -267,6 +280,7 @@ impl Children {
         }
         // A child that waits for a disk does not react to SIGKILL.
         self.wait_for_all(Self::ROUND, &|| false);
+        self.log_limit.report();
     }
 
     fn wait_for_all(&mut self, timeout: Duration, give_up: &impl Fn() -> bool) {

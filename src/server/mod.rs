@@ -21,6 +21,7 @@ mod confine;
 mod error;
 mod loggable;
 mod request_handler;
+mod request_log;
 mod resolve;
 mod send;
 mod session;
@@ -372,7 +373,8 @@ impl Server {
             self.children.make_way(Some(caller));
             return Err(admitted.refuse(RefusalReason::UserBusy, Some(format!("uid {caller}"))));
         }
-        let run = || self.handler.run(&admitted, received);
+        let may_log = self.children.may_log(&admitted);
+        let run = || self.handler.run(&admitted, received, may_log);
         let pid = sys::fork_child(run)
             .map_err(|errno| admitted.refuse(RefusalReason::ForkFailed, Some(errno.to_string())))?;
         self.children.started(pid, &admitted);

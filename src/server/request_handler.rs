@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use sysv_ipc::Pid;
-use tracing::Level;
 
 use super::admission::Admitted;
 use super::confine::{CallerGroups, Confined, GroupFinder, Sandbox, UnknownGroups, become_caller};
@@ -22,7 +21,7 @@ use super::send::{
 };
 use super::session::{MAKE_WAY, Session, SessionEnd};
 use crate::counters::Writer;
-use crate::sys::{exit_now, signals};
+use crate::sys::{exit_now, nonblocking_write, signals};
 use crate::wire::Trailer;
 
 /// Answers requests, each in a child. Every child inherits this.
@@ -47,18 +46,28 @@ pub(super) struct RequestHandler {
 /// the client.
 pub(super) const GAVE_UP: i32 = 75; // EX_TEMPFAIL, sysexits(3head)
 
+/// The exit status of a child that could not write to the log, because its caller lowered its file
+/// size limit: prlimit(2). The parent logs the request.
+pub(super) const UNLOGGED: i32 = 74; // EX_IOERR
+
 /// A request, in the child that answers it.
 struct Answering<'a> {
     handler: &'a RequestHandler,
     request: &'a Admitted<'a>,
     received: Instant,
+    may_log: bool,
     unknown_groups: Option<UnknownGroups>,
     writer: AnswerWriter<'a>,
 }
 
 impl RequestHandler {
     /// Answers one request. Runs in a child, and ends it.
-    pub(super) fn run(&self, request: &Admitted<'_>, received: Instant) -> Infallible {
+    pub(super) fn run(
+        &self,
+        request: &Admitted<'_>,
+        received: Instant,
+        may_log: bool,
+    ) -> Infallible {
         let outbox = Outbox::new(request, self.stall_timeout, &self.counters, received);
         let client = request.caller.uid;
         let policy = WindowPolicy { size: self.window, client, count: self.most_windows };
@@ -67,7 +76,8 @@ impl RequestHandler {
         let writer = AnswerWriter::new(outbox, windows, memory);
         let groups = self.groups.find(request);
         let unknown_groups = groups.as_ref().and_then(|groups| groups.unknown);
-        let mut answering = Answering { handler: self, request, received, unknown_groups, writer };
+        let mut answering =
+            Answering { handler: self, request, received, may_log, unknown_groups, writer };
         let undelivered = match answering.become_caller(groups.as_ref()) {
             Ok(caller) if request.session => answering.answer_session(caller),
             Ok(caller) => {
@@ -85,6 +95,7 @@ impl RequestHandler {
             Err(failure) => answering.refuse(failure),
         };
         exit_now(match undelivered {
+            _ if nonblocking_write::is_limited() => UNLOGGED,
             None | Some(Undelivered::Gone | Undelivered::Dead(_)) => 0,
             Some(_) => GAVE_UP,
         })
@@ -189,17 +200,31 @@ impl Answering<'_> {
     /// Logs the line: with the path of the only question, or with the numbers of a session's
     /// questions and failures.
     fn log(&self, path: Option<&Path>, session: Option<(u64, u64)>, outcome: impl fmt::Display) {
-        if !tracing::enabled!(Level::INFO) {
+        if !self.may_log {
             return; // even what the line would say costs page faults
         }
         let uid = self.request.caller.uid.as_raw();
+        let client_pid = self.request.client.map(Pid::as_raw);
         let unknown_groups = self.unknown_groups.map(|why| why.to_string());
         let queue = self.request.reply.queue.id().get();
+        let operation = path.map_or("session", |_| self.request.question.operation.name());
         let path = path.map(loggable);
         let (questions, failures) = session.unzip();
         let bytes = self.writer.outbox.sent;
         let ms = (self.received.elapsed().as_secs_f64() * 1e6).round() / 1e3;
         let outcome = outcome.to_string();
-        tracing::info!(uid, unknown_groups, queue, path, questions, failures, bytes, ms, outcome);
+        tracing::info!(
+            uid,
+            client_pid,
+            unknown_groups,
+            queue,
+            operation,
+            path,
+            questions,
+            failures,
+            bytes,
+            ms,
+            outcome
+        );
     }
 }

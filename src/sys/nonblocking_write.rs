@@ -1,10 +1,19 @@
 //! Writing without waiting for a reader.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{SFlag, fstat};
+
+static LIMITED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a file could not take what was [written](write): it or this process has reached a limit
+/// of its size (`RLIMIT_FSIZE`).
+pub fn is_limited() -> bool {
+    LIMITED.load(Ordering::Relaxed)
+}
 
 /// Writes what a descriptor takes without blocking.
 ///
@@ -22,7 +31,11 @@ pub fn write(descriptor: impl AsFd, bytes: &[u8]) -> Result<usize, Errno> {
         return write_if_ready(descriptor, bytes);
     }
     if kind != SFlag::S_IFIFO && kind != SFlag::S_IFSOCK {
-        return nix::unistd::write(descriptor, bytes);
+        let written = nix::unistd::write(descriptor, bytes);
+        if written == Err(Errno::EFBIG) {
+            LIMITED.store(true, Ordering::Relaxed);
+        }
+        return written;
     }
     let part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     // SAFETY: the one part is bytes that outlive the call and are only read; pwritev2(2).

@@ -37,6 +37,7 @@ mod reaper_keeps;
 mod reaper_options;
 mod reaper_watch;
 mod recovery;
+mod request_log;
 mod resume;
 mod root_confinement;
 mod sandboxes;

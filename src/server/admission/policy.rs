@@ -1,7 +1,7 @@
 //! Decides which requests the server answers, and for whom.
 
 use nix::errno::Errno;
-use sysv_ipc::{Gid, Permissions, Queue, QueueId, QueueStatus, Uid};
+use sysv_ipc::{Gid, Permissions, Pid, Queue, QueueId, QueueStatus, Uid};
 
 use super::refusal::Refusal;
 use super::reply_to::{Dialect, ReplyTo};
@@ -23,6 +23,8 @@ pub(crate) struct Caller {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Admitted<'a> {
     pub(crate) caller: Caller,
+    /// The process that sent the lease, for the log; None if this pid namespace cannot see it.
+    pub(crate) client: Option<Pid>,
     pub(crate) question: Question<'a>,
     /// Whether more questions will follow in the reply queue.
     pub(crate) session: bool,
@@ -92,6 +94,7 @@ impl Policy {
         let dialect = dialect.map_err(|reason| unknown.unwrap_or(reason))?;
         let admitted = Admitted {
             caller: Caller { uid: status.permissions.cuid, gid: status.permissions.cgid },
+            client: status.last_sender,
             question: request.question,
             session: request.extension.is_some_and(|extension| extension.session),
             windows: request.extension.is_some_and(|extension| extension.windows),
