@@ -24,6 +24,8 @@ struct Child {
     /// The request that it answers. None: it removes orphaned queues.
     request: Option<Served>,
     logged: Option<LoggedRequest>,
+    /// Whether the log says that it is stopped.
+    noted_stopped: bool,
     started: Instant,
     /// Whether it was asked to make way for another request.
     makes_way: bool,
@@ -39,7 +41,14 @@ struct Served {
 
 impl Child {
     fn new(pid: Pid, request: Option<Served>, logged: Option<LoggedRequest>) -> Self {
-        Self { pid, request, logged, started: Instant::now(), makes_way: false }
+        Self {
+            pid,
+            request,
+            logged,
+            noted_stopped: false,
+            started: Instant::now(),
+            makes_way: false,
+        }
     }
 
     /// The state of a session.
@@ -170,7 +179,7 @@ impl Children {
         };
         match (what, logged) {
             (Some(what), Some(request)) if self.log_limit.admits(request.uid, &request.path) => {
-                request.log_end(child, what);
+                request.log(child.pid, Some(child.status), what);
             }
             (Some(what), None) => {
                 tracing::warn!(pid = child.pid.as_raw(), "{what}, which removed orphans");
@@ -191,7 +200,24 @@ impl Children {
         }
     }
 
-    /// Counts the idle sessions, at most once a round.
+    /// Logs the requests whose child has been stopped for the stall timeout: its caller may have
+    /// what it wanted by then, and never let the child write its line.
+    fn note_stopped(&mut self) {
+        for child in &mut self.running {
+            if let Some(request) = &child.logged
+                && !child.noted_stopped
+                && child.started.elapsed() > self.stall_timeout
+                && is_stopped(child.pid)
+            {
+                child.noted_stopped = true;
+                if self.log_limit.admits(request.uid, &request.path) {
+                    request.log(child.pid, None, "a child is stopped");
+                }
+            }
+        }
+    }
+
+    /// Counts the idle sessions, and looks for stopped children, at most once a round.
     fn count_idle(&mut self) {
         if self.last_idle_count.is_some_and(|last| last.elapsed() < Self::ROUND) {
             return;
@@ -200,6 +226,7 @@ impl Children {
         let states = self.sessions().map(|(child, session)| child.state(&session.reply));
         let idle = states.filter(|state| matches!(state, SessionState::Idle(_))).count();
         self.counters.set_idle_sessions(idle);
+        self.note_stopped();
     }
 
     fn answering_requests(&self) -> usize {

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use sysv_ipc::{Pid, QueueId, Uid};
 
 use super::admission::Admitted;
 use super::loggable::loggable;
-use crate::sys::child_exits::Ended;
 use crate::wire::Operation;
 
 /// A request, as far as a line of the log needs it; of a session, its first question.
@@ -39,9 +39,10 @@ impl LoggedRequest {
         }
     }
 
-    /// Logs a child that ended before it could write the line of its request.
-    pub(super) fn log_end(&self, child: Ended, what: &str) {
-        let (pid, code, signal) = (child.pid.as_raw(), child.status.code(), child.status.signal());
+    /// Logs what happened to the child of this request, which did not write its line, or not yet.
+    pub(super) fn log(&self, child: Pid, end: Option<ExitStatus>, what: &str) {
+        let pid = child.as_raw();
+        let (code, signal) = (end.and_then(|end| end.code()), end.and_then(|end| end.signal()));
         let (uid, client_pid) = (self.uid.as_raw(), self.client.map(Pid::as_raw));
         let (queue, operation) = (self.queue.get(), self.operation.name());
         let (path, session) = (loggable(&self.path), self.session);

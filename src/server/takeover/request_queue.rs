@@ -106,7 +106,8 @@ fn remove_predecessor(
         Error::ForeignQueue { key, queue, uid, why, is_unused }
     };
     let is_anothers = untrusted_user(&status.permissions, geteuid()).is_some();
-    if !is_request_queue_mode(status.permissions.mode) && !(claim && is_anothers) {
+    let is_to_go = is_request_queue_mode(status.permissions.mode) || (claim && is_anothers);
+    if !is_to_go {
         match (user, status.last_receiver) {
             (Some(pid), _) => return Err(in_use(format!("pid {pid} received from it"))),
             (None, None) => return Err(in_use("nothing says who receives from it".to_owned())),
