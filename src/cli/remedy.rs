@@ -30,13 +30,7 @@ pub(super) fn explain_server(error: &server::Error) -> String {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
     let cause = cause.map_or_else(String::new, |cause| format!(": {}", errno_of(cause)));
     let remedy = match error {
-        // Never the advice to remove what somebody alive may use.
-        Error::ForeignLock { key, is_unused: true, .. } => {
-            format!(" (choose another --key; or, if nothing needs it, as root: ipcrm -S {key})")
-        }
-        Error::ForeignQueue { key, is_unused: true, .. } => {
-            format!("; choose another --key, or, if nothing needs it, remove it: ipcrm -Q {key}")
-        }
+        // No advice to remove what is under the key: somebody alive may use it.
         Error::AlreadyRunning { .. } | Error::ForeignLock { .. } | Error::ForeignQueue { .. } => {
             " (choose another --key)".to_owned()
         }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
-use clap::{Parser, ValueEnum, value_parser};
+use clap::{Parser, value_parser};
 use nix::sys::signal::Signal;
 use sd_notify::NotifyState;
 use sysv_ipc::Mode;
@@ -71,7 +71,7 @@ pub(super) struct Opts {
     window: usize,
     /// Which plain requests to answer: those of other programs, which do not prove who sent them
     #[arg(long, value_name = "WHICH", default_value = "owner")]
-    plain: Plain,
+    plain: PlainPolicy,
     /// Log more
     #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
@@ -81,17 +81,6 @@ pub(super) struct Opts {
     /// The form of log lines
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
-}
-
-/// Which plain requests to answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Plain {
-    /// None
-    Never,
-    /// All, if --mode lets only the owner send requests
-    Owner,
-    /// All, although a sender can then name another user's queue
-    Any,
 }
 
 fn mode(text: &str) -> Result<Mode, String> {
@@ -120,11 +109,7 @@ impl Opts {
             idle_timeout: self.idle_timeout,
             drain_timeout: self.drain_timeout,
             window: self.window,
-            plain: match self.plain {
-                Plain::Never => PlainPolicy::Never,
-                Plain::Owner => PlainPolicy::Owner,
-                Plain::Any => PlainPolicy::Any,
-            },
+            plain: self.plain,
             reap_interval: Some(self.reap_interval),
         })
     }

@@ -28,9 +28,7 @@ const ENDING: [Signal; 12] = {
 pub(super) fn let_through() {
     // Errors: a sandbox denies the calls. Whoever needs them says so later.
     let _ = SigSet::all().thread_unblock();
-    if signals::is_ignored(Signal::SIGTERM) {
-        let _ = signals::reset(Signal::SIGTERM);
-    }
+    let _ = signals::reset(Signal::SIGTERM);
 }
 
 /// The signals that end this program, blocked for good.

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{SigSet, Signal};
 use sysv_ipc::{Pid, Uid};
 
-use super::admission::{Admitted, ReplyTo};
+use super::admission::ReplyTo;
 use super::child_death_notices::ChildDeathNotices;
 use super::config::Config;
 use super::request_handler::{GAVE_UP, UNLOGGED};
-use super::request_log::{LogLimit, LoggedRequest};
+use super::request_log::{LogLimit, Served};
 use super::session::MAKE_WAY;
 use crate::counters::Writer;
 use crate::sys::child_exits::{Ended, is_stopped, take_ended, wait_unless};
@@ -23,32 +23,16 @@ struct Child {
     pid: Pid,
     /// The request that it answers. None: it removes orphaned queues.
     request: Option<Served>,
-    logged: Option<LoggedRequest>,
-    /// Whether the log says that it is stopped.
-    noted_stopped: bool,
     started: Instant,
     /// Whether it was asked to make way for another request.
     makes_way: bool,
-}
-
-/// Whose request a child answers, and where.
-#[derive(Debug, Clone, Copy)]
-struct Served {
-    caller: Uid,
-    reply: ReplyTo,
-    session: bool,
+    /// Whether the log says that it is stopped.
+    noted_stopped: bool,
 }
 
 impl Child {
-    fn new(pid: Pid, request: Option<Served>, logged: Option<LoggedRequest>) -> Self {
-        Self {
-            pid,
-            request,
-            logged,
-            noted_stopped: false,
-            started: Instant::now(),
-            makes_way: false,
-        }
+    fn new(pid: Pid, request: Option<Served>) -> Self {
+        Self { pid, request, started: Instant::now(), makes_way: false, noted_stopped: false }
     }
 
     /// The state of a session.
@@ -86,7 +70,7 @@ pub(super) struct Children {
     stall_timeout: Duration,
     counters: Rc<Writer>,
     last_idle_count: Option<Instant>,
-    log_limit: LogLimit,
+    pub(super) log_limit: LogLimit,
 }
 
 impl Children {
@@ -110,28 +94,20 @@ impl Children {
         }
     }
 
-    /// Whether the child that is about to answer a request may log it.
-    pub(super) fn may_log(&mut self, request: &Admitted<'_>) -> bool {
-        tracing::enabled!(tracing::Level::INFO)
-            && self.log_limit.admits(request.caller.uid, request.question.path)
-    }
-
     /// Adds a child that answers a request.
-    pub(super) fn started(&mut self, pid: Pid, request: &Admitted<'_>) {
-        let Admitted { caller, reply, session, .. } = *request;
-        let served = Served { caller: caller.uid, reply, session };
-        self.running.push(Child::new(pid, Some(served), Some(LoggedRequest::new(request))));
+    pub(super) fn started(&mut self, pid: Pid, request: Served) {
+        self.running.push(Child::new(pid, Some(request)));
         self.count();
     }
 
     /// Adds the child that removes orphaned queues.
     pub(super) fn started_reaping(&mut self, pid: Pid) {
-        self.running.push(Child::new(pid, None, None));
+        self.running.push(Child::new(pid, None));
     }
 
     /// How many children answer requests of this user.
     pub(super) fn answering(&self, caller: Uid) -> usize {
-        let requests = self.running.iter().filter_map(|child| child.request);
+        let requests = self.running.iter().filter_map(|child| child.request.as_ref());
         requests.filter(|request| request.caller == caller).count()
     }
 
@@ -147,7 +123,7 @@ impl Children {
 
     /// Whether something may happen to a child that no signal announces in time.
     pub(super) fn need_attention(&self) -> bool {
-        !self.running.is_empty() || !self.death_notices.is_empty() || self.log_limit.has_left_out()
+        !(self.running.is_empty() && self.death_notices.is_empty())
     }
 
     /// Forgets the children that ended, and tells the clients of those that failed.
@@ -157,8 +133,8 @@ impl Children {
             any = true;
             // None: not our child. Process 1 of a pid namespace adopts the children of others.
             if let Some(at) = self.running.iter().position(|running| running.pid == child.pid) {
-                let Child { request, logged, .. } = self.running.swap_remove(at);
-                self.note_end(child, request, logged);
+                let Child { request, .. } = self.running.swap_remove(at);
+                self.note_end(child, request);
             }
         });
         if any {
@@ -169,7 +145,7 @@ impl Children {
         self.log_limit.renew();
     }
 
-    fn note_end(&mut self, child: Ended, request: Option<Served>, logged: Option<LoggedRequest>) {
+    fn note_end(&mut self, child: Ended, request: Option<Served>) {
         let (died, what) = match child.status.code() {
             Some(0) => return,
             Some(GAVE_UP) => (false, None), // the child has logged and counted it
@@ -177,19 +153,14 @@ impl Children {
             Some(_) => (true, Some("a child failed")),
             None => (true, Some("a child was killed")),
         };
-        match (what, logged) {
-            (Some(what), Some(request)) if self.log_limit.admits(request.uid, &request.path) => {
-                request.log(child.pid, Some(child.status), what);
-            }
-            (Some(what), None) => {
-                tracing::warn!(pid = child.pid.as_raw(), "{what}, which removed orphans");
-            }
-            _ => {}
+        let Some(request) = request else {
+            return tracing::warn!(pid = child.pid.as_raw(), what, "housekeeping broke off");
+        };
+        if let Some(what) = what {
+            self.log_limit.log(&request, child.pid, what, child.status.to_string());
         }
-        if let Some(Served { caller, reply, .. }) = request {
-            self.died += u64::from(died);
-            self.death_notices.send(caller, reply);
-        }
+        self.died += u64::from(died);
+        self.death_notices.send(request.caller, request.reply);
     }
 
     fn count(&self) {
@@ -197,23 +168,6 @@ impl Children {
         self.counters.set_children(children, sessions, self.died);
         if sessions == 0 {
             self.counters.set_idle_sessions(0); // the server may sleep from now on
-        }
-    }
-
-    /// Logs the requests whose child has been stopped for the stall timeout: its caller may have
-    /// what it wanted by then, and never let the child write its line.
-    fn note_stopped(&mut self) {
-        for child in &mut self.running {
-            if let Some(request) = &child.logged
-                && !child.noted_stopped
-                && child.started.elapsed() > self.stall_timeout
-                && is_stopped(child.pid)
-            {
-                child.noted_stopped = true;
-                if self.log_limit.admits(request.uid, &request.path) {
-                    request.log(child.pid, None, "a child is stopped");
-                }
-            }
         }
     }
 
@@ -226,16 +180,16 @@ impl Children {
         let states = self.sessions().map(|(child, session)| child.state(&session.reply));
         let idle = states.filter(|state| matches!(state, SessionState::Idle(_))).count();
         self.counters.set_idle_sessions(idle);
-        self.note_stopped();
+        self.note_stopped(false);
     }
 
     fn answering_requests(&self) -> usize {
         self.running.len() - usize::from(self.are_reaping())
     }
 
-    fn sessions(&self) -> impl Iterator<Item = (&Child, Served)> {
+    fn sessions(&self) -> impl Iterator<Item = (&Child, &Served)> {
         self.running.iter().filter_map(|child| {
-            child.request.filter(|request| request.session).map(|session| (child, session))
+            child.request.as_ref().filter(|request| request.session).map(|session| (child, session))
         })
     }
 
@@ -271,7 +225,7 @@ impl Children {
     /// Waits until the number of children is below the limit, but at most one round. Asks a session
     /// to make way.
     pub(super) fn wait_for_place(&mut self, is_stopping: impl Fn() -> bool) {
-        self.kill_stopped();
+        self.note_stopped(true);
         let round = if self.make_way(None) { Self::MAKE_WAY_ROUND } else { Self::ROUND };
         wait_unless(
             || {
@@ -282,13 +236,21 @@ impl Children {
         );
     }
 
-    /// Kills children that have been stopped for the stall timeout. They run as their callers, who
-    /// may send them SIGSTOP: kill(2).
-    fn kill_stopped(&self) {
-        for &Child { pid, started, .. } in &self.running {
-            if started.elapsed() > self.stall_timeout && is_stopped(pid) {
-                tracing::warn!(pid = pid.as_raw(), "ending a child that somebody stopped");
-                let _ = kill(pid, Some(Signal::SIGKILL));
+    /// Logs the requests whose child has been stopped for the stall timeout, and kills these
+    /// children if their places are needed. They run as their callers, who may send them SIGSTOP:
+    /// kill(2), and may have what they wanted by then.
+    fn note_stopped(&mut self, are_in_the_way: bool) {
+        for child in &mut self.running {
+            if child.started.elapsed() <= self.stall_timeout || !is_stopped(child.pid) {
+                continue;
+            }
+            if let Some(request) = &child.request
+                && !std::mem::replace(&mut child.noted_stopped, true)
+            {
+                self.log_limit.log(request, child.pid, "a child is stopped", "stopped".to_owned());
+            }
+            if are_in_the_way {
+                let _ = kill(child.pid, Some(Signal::SIGKILL));
             }
         }
     }
@@ -298,7 +260,7 @@ impl Children {
     pub(super) fn drain(&mut self, timeout: Duration, is_urgent: impl Fn() -> bool) {
         self.wait_for_all(timeout, &is_urgent);
         if self.running.is_empty() {
-            return self.log_limit.report();
+            return;
         }
         let children = self.running.len();
         tracing::warn!(children, "killing children: their time to finish is over");
@@ -307,7 +269,6 @@ impl Children {
         }
         // A child that waits for a disk does not react to SIGKILL.
         self.wait_for_all(Self::ROUND, &|| false);
-        self.log_limit.report();
     }
 
     fn wait_for_all(&mut self, timeout: Duration, give_up: &impl Fn() -> bool) {

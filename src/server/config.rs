@@ -61,13 +61,14 @@ pub struct Config {
 /// Which plain requests a server answers. Plain requests prove nothing: anyone who can write to the
 /// request queue can name another user's reply queue in one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "programs", derive(clap::ValueEnum))] // its help shows these comments
 #[non_exhaustive]
 pub enum PlainPolicy {
-    /// None.
+    /// None
     Never,
-    /// All, if the mode lets no other user ask; otherwise none.
+    /// All, if --mode lets only the owner send requests
     Owner,
-    /// All.
+    /// All, although a sender can then name another user's queue
     Any,
 }
 

@@ -17,14 +17,12 @@ pub enum Error {
     /// see it.
     #[error("key {key} is in use: a server of uid {uid} runs there already{}", with_pid(*pid))]
     AlreadyRunning { key: Key, uid: Uid, pid: Option<Pid> },
-    /// Another user made the semaphore that is the lock of the key. It is unused if every process
-    /// that is known to have used it has ended.
+    /// Another user made the semaphore that is the lock of the key, and it is not known to be held.
     #[error("key {key} is in use: its semaphore belongs to uid {uid}")]
-    ForeignLock { key: Key, uid: Uid, is_unused: bool },
-    /// The queue under the key may belong to another program. It is unused if the process that
-    /// received from it last has ended, and nobody is seen to wait on it.
+    ForeignLock { key: Key, uid: Uid },
+    /// The queue under the key may belong to another program.
     #[error("key {key} is in use: queue {queue} of uid {uid} is another program's ({why})")]
-    ForeignQueue { key: Key, queue: QueueId, uid: Uid, why: String, is_unused: bool },
+    ForeignQueue { key: Key, queue: QueueId, uid: Uid, why: String },
     /// The mode lets other users read requests, or keeps the server from reading them.
     #[error("mode {mode}: it must be 0600, 0620, 0602 or 0622: only the server may read requests")]
     Mode { mode: Mode },

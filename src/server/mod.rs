@@ -51,6 +51,7 @@ use admission::{Admitted, Policy, Refusal, RefusalLog};
 use children::Children;
 use confine::{GroupFinder, Sandbox};
 use request_handler::RequestHandler;
+use request_log::Served;
 use resolve::Export;
 use send::WriterMemory;
 use takeover::{RequestQueue, ServerLock, publish_counters};
@@ -300,13 +301,12 @@ impl Server {
                     tracing::warn!(queue, "the request queue was removed; made a new one");
                     break;
                 }
-                Err(error @ Error::NoQueueLeft(_)) if !logged => {
+                Err(error @ Error::NoQueueLeft(_)) if !std::mem::replace(&mut logged, true) => {
                     tracing::error!(
                         %error,
                         "the request queue was removed; no room for a new one: mqfs-reap removes \
                          orphaned queues, raising kernel.msgmni makes room"
                     );
-                    logged = true;
                 }
                 Err(Error::NoQueueLeft(_)) => {}
                 Err(error) => return Err(error),
@@ -373,11 +373,14 @@ impl Server {
             self.children.make_way(Some(caller));
             return Err(admitted.refuse(RefusalReason::UserBusy, Some(format!("uid {caller}"))));
         }
-        let may_log = self.children.may_log(&admitted);
-        let run = || self.handler.run(&admitted, received, may_log);
+        let served = Served::new(&admitted);
+        let may_log =
+            tracing::enabled!(tracing::Level::INFO) && self.children.log_limit.admits(&served);
+        let admitted = Admitted { may_log, ..admitted };
+        let run = || self.handler.run(&admitted, received);
         let pid = sys::fork_child(run)
             .map_err(|errno| admitted.refuse(RefusalReason::ForkFailed, Some(errno.to_string())))?;
-        self.children.started(pid, &admitted);
+        self.children.started(pid, served);
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -21,7 +22,8 @@ use super::send::{
 };
 use super::session::{MAKE_WAY, Session, SessionEnd};
 use crate::counters::Writer;
-use crate::sys::{exit_now, nonblocking_write, signals};
+use crate::sys::nonblocking_write::IS_LIMITED;
+use crate::sys::{exit_now, signals};
 use crate::wire::Trailer;
 
 /// Answers requests, each in a child. Every child inherits this.
@@ -55,19 +57,13 @@ struct Answering<'a> {
     handler: &'a RequestHandler,
     request: &'a Admitted<'a>,
     received: Instant,
-    may_log: bool,
     unknown_groups: Option<UnknownGroups>,
     writer: AnswerWriter<'a>,
 }
 
 impl RequestHandler {
     /// Answers one request. Runs in a child, and ends it.
-    pub(super) fn run(
-        &self,
-        request: &Admitted<'_>,
-        received: Instant,
-        may_log: bool,
-    ) -> Infallible {
+    pub(super) fn run(&self, request: &Admitted<'_>, received: Instant) -> Infallible {
         let outbox = Outbox::new(request, self.stall_timeout, &self.counters, received);
         let client = request.caller.uid;
         let policy = WindowPolicy { size: self.window, client, count: self.most_windows };
@@ -76,8 +72,7 @@ impl RequestHandler {
         let writer = AnswerWriter::new(outbox, windows, memory);
         let groups = self.groups.find(request);
         let unknown_groups = groups.as_ref().and_then(|groups| groups.unknown);
-        let mut answering =
-            Answering { handler: self, request, received, may_log, unknown_groups, writer };
+        let mut answering = Answering { handler: self, request, received, unknown_groups, writer };
         let undelivered = match answering.become_caller(groups.as_ref()) {
             Ok(caller) if request.session => answering.answer_session(caller),
             Ok(caller) => {
@@ -95,7 +90,7 @@ impl RequestHandler {
             Err(failure) => answering.refuse(failure),
         };
         exit_now(match undelivered {
-            _ if nonblocking_write::is_limited() => UNLOGGED,
+            _ if IS_LIMITED.load(Relaxed) => UNLOGGED,
             None | Some(Undelivered::Gone | Undelivered::Dead(_)) => 0,
             Some(_) => GAVE_UP,
         })
@@ -200,7 +195,7 @@ impl Answering<'_> {
     /// Logs the line: with the path of the only question, or with the numbers of a session's
     /// questions and failures.
     fn log(&self, path: Option<&Path>, session: Option<(u64, u64)>, outcome: impl fmt::Display) {
-        if !self.may_log {
+        if !self.request.may_log {
             return; // even what the line would say costs page faults
         }
         let uid = self.request.caller.uid.as_raw();

@@ -4,116 +4,92 @@
 //! remembers the request, and writes a line if the child did not.
 
 use std::collections::BTreeMap;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use sysv_ipc::{Pid, QueueId, Uid};
+use sysv_ipc::{Pid, Uid};
 
-use super::admission::Admitted;
+use super::admission::{Admitted, ReplyTo};
 use super::loggable::loggable;
 use crate::wire::Operation;
 
-/// A request, as far as a line of the log needs it; of a session, its first question.
+/// A request that a child answers; of a session, with its first question.
 #[derive(Debug)]
-pub(super) struct LoggedRequest {
-    pub(super) uid: Uid,
+pub(super) struct Served {
+    pub(super) caller: Uid,
+    pub(super) reply: ReplyTo,
+    pub(super) session: bool,
     client: Option<Pid>,
-    queue: QueueId,
     operation: Operation,
-    pub(super) path: PathBuf,
-    session: bool,
+    path: PathBuf,
 }
 
-impl LoggedRequest {
+impl Served {
     pub(super) fn new(request: &Admitted<'_>) -> Self {
-        Self {
-            uid: request.caller.uid,
-            client: request.client,
-            queue: request.reply.queue.id(),
-            operation: request.question.operation,
-            path: request.question.path.to_owned(),
-            session: request.session,
-        }
-    }
-
-    /// Logs what happened to the child of this request, which did not write its line, or not yet.
-    pub(super) fn log(&self, child: Pid, end: Option<ExitStatus>, what: &str) {
-        let pid = child.as_raw();
-        let (code, signal) = (end.and_then(|end| end.code()), end.and_then(|end| end.signal()));
-        let (uid, client_pid) = (self.uid.as_raw(), self.client.map(Pid::as_raw));
-        let (queue, operation) = (self.queue.get(), self.operation.name());
-        let (path, session) = (loggable(&self.path), self.session);
-        tracing::warn!(
-            uid, client_pid, queue, operation, path, session, pid, code, signal, "{what}"
-        );
+        let Admitted { caller, reply, session, client, question, .. } = *request;
+        let (operation, path) = (question.operation, question.path.to_owned());
+        Self { caller: caller.uid, reply, session, client, operation, path }
     }
 }
 
-/// How much each user has added to the log since the last minute began. Without a limit, a user
-/// could fill the disk, and push the lines of others out of a log that is rotated.
+/// How many bytes each user has added to the log since the last minute began, and how many lines
+/// were left out. Without a limit, a user could fill the disk, and push the lines of others out of
+/// a log that is rotated.
 #[derive(Debug)]
 pub(super) struct LogLimit {
     since: Instant,
-    users: BTreeMap<u32, Usage>,
-}
-
-#[derive(Debug, Default)]
-struct Usage {
-    bytes: usize,
-    left_out: u64,
+    users: BTreeMap<u32, (usize, u64)>,
 }
 
 impl LogLimit {
     const WINDOW: Duration = Duration::from_secs(60);
 
-    /// The most bytes of lines about one user's requests in that time: those of 14,000 requests
-    /// with paths of usual length.
+    /// The most bytes of one user in that time: 7,000 lines with paths of usual length.
     const BYTES: usize = 4 << 20;
 
     pub(super) fn new() -> Self {
         Self { since: Instant::now(), users: BTreeMap::new() }
     }
 
-    /// Whether a line about a request of this user may be logged. Counts the line.
-    pub(super) fn admits(&mut self, uid: Uid, path: &Path) -> bool {
-        /// Bytes of a line without its path, and the most that a path is cut to.
+    /// Whether a line about this request may be logged. Counts the line.
+    pub(super) fn admits(&mut self, request: &Served) -> bool {
+        /// The most bytes of a line without its path.
         const LINE: usize = 250;
-        const LONGEST_PATH: usize = 3000;
-        // A control character takes six bytes when it is escaped.
-        let bytes = path.as_os_str().as_bytes().iter();
-        let path: usize = bytes.map(|byte| if byte.is_ascii_graphic() { 1 } else { 6 }).sum();
-        let usage = self.users.entry(uid.as_raw()).or_default();
-        let line = LINE + path.min(LONGEST_PATH);
-        let fits = usage.bytes + line <= Self::BYTES;
+        // A byte of the path takes at most six when it is escaped.
+        let line = LINE + 6 * request.path.as_os_str().len();
+        let (bytes, left_out) = self.users.entry(request.caller.as_raw()).or_default();
+        let fits = *bytes + line <= Self::BYTES;
         match fits {
-            true => usage.bytes += line,
-            false => usage.left_out += 1,
+            true => *bytes += line,
+            false => *left_out += 1,
         }
         fits
     }
 
-    /// Whether lines were left out, and the log does not say so yet.
-    pub(super) fn has_left_out(&self) -> bool {
-        self.users.values().any(|usage| usage.left_out > 0)
+    /// Logs what happened to the child of a request, which did not write its line, or not yet.
+    pub(super) fn log(&mut self, request: &Served, child: Pid, what: &str, outcome: String) {
+        if !self.admits(request) {
+            return;
+        }
+        let (uid, client_pid) = (request.caller.as_raw(), request.client.map(Pid::as_raw));
+        let (queue, operation) = (request.reply.queue.id().get(), request.operation.name());
+        let (path, session, pid) = (loggable(&request.path), request.session, child.as_raw());
+        tracing::warn!(uid, client_pid, queue, operation, path, session, pid, outcome, "{what}");
     }
 
-    /// Begins a new minute if it is time to. Says what was left out in the last one.
+    /// Begins a new minute if it is time to.
     pub(super) fn renew(&mut self) {
         if self.since.elapsed() >= Self::WINDOW {
-            self.report();
+            *self = Self::new();
         }
     }
+}
 
-    /// Says what was left out since the last minute began, and begins a new one.
-    pub(super) fn report(&mut self) {
-        self.since = Instant::now();
-        for (uid, Usage { left_out: lines, .. }) in std::mem::take(&mut self.users) {
-            if lines > 0 {
-                tracing::warn!(uid, lines, "left out lines of a user who fills the log");
-            }
+/// Says what was left out.
+impl Drop for LogLimit {
+    fn drop(&mut self) {
+        for (uid, (_, lines)) in self.users.iter().filter(|(_, (_, lines))| *lines > 0) {
+            tracing::warn!(uid, lines, "left out lines of a user who fills the log");
         }
     }
 }

@@ -7,13 +7,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{SFlag, fstat};
 
-static LIMITED: AtomicBool = AtomicBool::new(false);
-
-/// Whether a file could not take what was [written](write): it or this process has reached a limit
-/// of its size (`RLIMIT_FSIZE`).
-pub fn is_limited() -> bool {
-    LIMITED.load(Ordering::Relaxed)
-}
+/// Whether this process could not [write] because of a limit on file sizes: `RLIMIT_FSIZE`.
+pub static IS_LIMITED: AtomicBool = AtomicBool::new(false);
 
 /// Writes what a descriptor takes without blocking.
 ///
@@ -32,9 +27,7 @@ pub fn write(descriptor: impl AsFd, bytes: &[u8]) -> Result<usize, Errno> {
     }
     if kind != SFlag::S_IFIFO && kind != SFlag::S_IFSOCK {
         let written = nix::unistd::write(descriptor, bytes);
-        if written == Err(Errno::EFBIG) {
-            LIMITED.store(true, Ordering::Relaxed);
-        }
+        IS_LIMITED.fetch_or(written == Err(Errno::EFBIG), Ordering::Relaxed);
         return written;
     }
     let part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };

@@ -3,54 +3,43 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::support::{
-    Site, Stuck, VICTIM, as_root_in_own_namespace, as_user, in_own_namespace, run, serve_quietly,
-    wait_until,
+    Site, Stuck, VICTIM, as_root_in_own_namespace, in_own_namespace, run, serve_quietly, wait_until,
 };
 
 #[as_root_in_own_namespace]
 fn a_caller_cannot_keep_its_request_out_of_the_log() {
-    fn kill_it(child: i32) {
-        let killed = as_user(VICTIM, || kill(Pid::from_raw(child), Signal::SIGKILL));
-        assert_eq!(killed, Ok(()));
-    }
-    fn stop_it(child: i32) {
-        assert_eq!(as_user(VICTIM, || kill(Pid::from_raw(child), Signal::SIGSTOP)), Ok(()));
-    }
-    fn limit_its_files(child: i32) {
-        let mut prlimit = Command::new("prlimit");
-        prlimit.args(["--fsize=0", "--pid", &child.to_string()]).uid(VICTIM).gid(VICTIM);
-        run(&mut prlimit).success();
-    }
-    for level in ["--log-format=text", "--quiet"] {
+    for (prevent, what, more) in [
+        (&["kill", "-KILL"][..], "a child was killed", &[][..]),
+        (&["kill", "-KILL"], "a child was killed", &["/file"]),
+        (&["kill", "-STOP"], "a child is stopped", &[]),
+        (
+            &["prlimit", "--fsize=0", "--pid"],
+            "a child could not log: its file size is limited",
+            &[],
+        ),
+    ] {
+        let level = if what.contains("log") { "--log-format=text" } else { "--quiet" };
         let site = Site::start(&["--reap-interval", "1h", "--stall-timeout", "2s", level]);
-        for (prevent, what, more) in [
-            (kill_it as fn(i32), "a child was killed", &[][..]),
-            (kill_it, "a child was killed", &["/file"]),
-            (stop_it, "a child is stopped", &[]),
-            (limit_its_files, "a child could not log: its file size is limited", &[]),
-        ] {
-            site.server.wait_until_idle();
-            let client = Stuck::start(site.victim().args(more));
-            let (child, pid) = (site.server.only_child().pid, client.client.pid());
-            prevent(child);
-            let line = format!(
-                "{what} uid={VICTIM} client_pid={pid} queue={} operation=\"fetch\" path=\"/file\" \
-                 session={} pid={child}",
-                client.queue.id(),
-                !more.is_empty(),
-            );
-            if !what.contains("stopped") {
-                drop(client);
-            }
-            if level != "--quiet" || !what.contains("could not log") {
-                wait_until("the log has it", || site.server.log().contains(&line));
-            }
-            let _ = kill(Pid::from_raw(child), Signal::SIGCONT);
-        }
+        site.server.wait_until_idle();
+        let client = Stuck::start(site.victim().args(more));
+        let (child, pid) = (site.server.only_child(), client.client.pid());
+        let mut attack = Command::new(prevent[0]);
+        attack.args(&prevent[1..]).arg(child.pid.to_string()).uid(VICTIM).gid(VICTIM);
+        run(&mut attack).success();
+        let line = format!(
+            "{what} uid={VICTIM} client_pid={pid} queue={} operation=\"fetch\" path=\"/file\" \
+             session={} pid={}",
+            client.queue.id(),
+            !more.is_empty(),
+            child.pid,
+        );
+        let client = (!what.contains("stopped")).then_some(client); // the others end with it
+        drop(client);
+        wait_until("the log has it", || site.server.log().contains(&line));
+        child.signal(Signal::SIGCONT);
         site.stop();
     }
 }

@@ -31,6 +31,8 @@ pub(crate) struct Admitted<'a> {
     /// Whether the client can receive bytes in shared memory.
     pub(crate) windows: bool,
     pub(crate) reply: ReplyTo,
+    /// Whether its child may log it.
+    pub(crate) may_log: bool,
 }
 
 impl Admitted<'_> {
@@ -99,6 +101,7 @@ impl Policy {
             session: request.extension.is_some_and(|extension| extension.session),
             windows: request.extension.is_some_and(|extension| extension.windows),
             reply: ReplyTo::new(queue, &status, dialect),
+            may_log: true,
         };
         if let Some(reason) = unknown {
             return Err(admitted.refuse(reason, None)); // it has proven itself, so it is told

@@ -14,8 +14,6 @@ enum Obstacle {
     Foreign(Uid),
     #[error("the segment under the key is another program's")]
     AnotherPrograms,
-    #[error("somebody makes a segment under the key again and again")]
-    Contended,
     #[error(transparent)]
     Os(#[from] Error),
 }
@@ -24,31 +22,19 @@ enum Obstacle {
 /// a segment is in the way that the server must not remove, nothing is counted until a later call
 /// finds none.
 pub(crate) fn publish_counters(counters: &Writer, config: &Config, queue: QueueId, again: bool) {
-    const TRIES: u32 = 100;
-    let (key, mut tries) = (config.key, 0);
     if counters.is_published() {
         return;
     }
-    let published = take_over(|| match counters.publish(key, queue, config.max_children()) {
-        Ok(()) => Ok(Attempt::Done(())),
-        Err(error) if error.already_exists() && tries < TRIES => {
-            tries += 1;
-            remove_predecessor(key)
+    let key = config.key;
+    let published = take_over("shared memory", key, || {
+        match counters.publish(key, queue, config.max_children()) {
+            Ok(()) => Ok(Attempt::Done(())),
+            Err(error) if error.already_exists() => remove_predecessor(key),
+            Err(error) => Err(error.into()),
         }
-        Err(error) if error.already_exists() => Err(Obstacle::Contended),
-        Err(error) => Err(error.into()),
     });
-    match published {
-        Ok(((), removed)) if removed > 0 => {
-            tracing::warn!(%key, removed, "removed foreign segments of shared memory");
-        }
-        Ok(_) if again => tracing::info!(%key, "the counters are published after all"),
-        Ok(_) => {}
-        Err(why) if !again => {
-            let reason = why.to_string();
-            tracing::warn!(%key, reason, "nothing is counted; later it is tried again");
-        }
-        Err(_) => {} // it was logged
+    if let (Err(why), false) = (published, again) {
+        tracing::warn!(%key, reason = why.to_string(), "nothing is counted; later it is tried again");
     }
 }
 
@@ -57,15 +43,11 @@ pub(crate) fn publish_counters(counters: &Writer, config: &Config, queue: QueueI
 fn remove_predecessor(key: Key) -> Result<Attempt<()>, Obstacle> {
     let found = SharedMemory::open(key).and_then(|segment| Ok((segment.status()?, segment)));
     let Some((status, segment)) = unless_gone(found)? else { return Ok(Attempt::Retry) };
-    let foreign =
-        [status.permissions.uid, status.permissions.cuid].into_iter().find(|uid| *uid != geteuid());
-    match foreign {
+    let permissions = &status.permissions;
+    match [permissions.uid, permissions.cuid].into_iter().find(|&uid| uid != geteuid()) {
         Some(uid) if !geteuid().is_root() => return Err(Obstacle::Foreign(uid)),
-        None if status.permissions.mode != counters::MODE => return Err(Obstacle::AnotherPrograms),
+        None if permissions.mode != counters::MODE => return Err(Obstacle::AnotherPrograms),
         _ => {}
     }
-    match removed(segment.remove())? {
-        Attempt::Removed if foreign.is_none() => Ok(Attempt::Retry), // not worth a warning
-        attempt => Ok(attempt),
-    }
+    Ok(removed(segment.remove(), permissions, None)?)
 }

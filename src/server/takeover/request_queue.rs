@@ -4,12 +4,12 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use sysv_ipc::{Key, Mode, Permissions, Pid, Queue, QueueStatus};
+use sysv_ipc::{Key, Mode, Queue};
 
 use super::{Attempt, removed, take_over, unless_gone};
 use crate::counters::RefusalReason;
 use crate::ownership::lease::{self, Head};
-use crate::ownership::liveness::{self, Observer};
+use crate::ownership::liveness;
 use crate::ownership::server_state::untrusted_user;
 use crate::server::config::Config;
 use crate::server::error::Error;
@@ -65,64 +65,35 @@ impl Drop for RequestQueue {
 }
 
 fn replace_predecessor(key: Key, mode: Mode, claim: bool) -> Result<Queue, Error> {
-    let mut displaced = None;
-    let (queue, removed) = take_over(|| match Queue::create(key, mode) {
+    take_over("queue", key, || match Queue::create(key, mode) {
         Ok(queue) => Ok(Attempt::Done(queue)),
-        Err(error) if error.already_exists() => remove_predecessor(key, claim, &mut displaced),
+        Err(error) if error.already_exists() => remove_predecessor(key, claim),
         Err(error) if error.is_out_of_space() => Err(Error::NoQueueLeft(error)),
         Err(error) => Err(error.into()),
-    })?;
-    match displaced {
-        Some(QueueStatus {
-            permissions: Permissions { cuid, mode, .. }, last_receiver, ..
-        }) => {
-            let (uid, mode, pid) = (cuid.as_raw(), mode, last_receiver.map(Pid::as_raw));
-            tracing::warn!(%key, uid, pid, %mode, removed, "removed another user's queue");
-        }
-        None if removed > 0 => {
-            tracing::info!(%key, removed, "removed what dead servers left under the key");
-        }
-        None => {}
-    }
-    Ok(queue)
+    })
 }
 
 /// Removes the queue under the key. We hold the server lock, so a marked queue is a dead server's,
 /// or that of a server whose lock root has taken. An unmarked queue is another program's, and stays
 /// unless its last receiver is dead, or root claims the key from other users.
-///
-/// `displaced`: another user's queue that was removed last.
-fn remove_predecessor(
-    key: Key,
-    claim: bool,
-    displaced: &mut Option<QueueStatus>,
-) -> Result<Attempt<Queue>, Error> {
+fn remove_predecessor(key: Key, claim: bool) -> Result<Attempt<Queue>, Error> {
     let found = Queue::open(key).and_then(|queue| Ok((queue, queue.status()?)));
     let Some((queue, status)) = unless_gone(found)? else { return Ok(Attempt::Retry) };
+    let permissions = &status.permissions;
     let user = status.last_receiver.filter(|&pid| !liveness::no_such_process(pid));
-    let in_use = |why| {
-        let (queue, uid) = (queue.id(), status.permissions.uid);
-        let is_unused = user.is_none() && !Observer::here().may_be_waited_on(queue);
-        Error::ForeignQueue { key, queue, uid, why, is_unused }
-    };
-    let is_anothers = untrusted_user(&status.permissions, geteuid()).is_some();
-    let is_to_go = is_request_queue_mode(status.permissions.mode) || (claim && is_anothers);
-    if !is_to_go {
-        match (user, status.last_receiver) {
-            (Some(pid), _) => return Err(in_use(format!("pid {pid} received from it"))),
-            (None, None) => return Err(in_use("nothing says who receives from it".to_owned())),
-            (None, Some(_)) => {} // it is dead
+    let in_use = |why| Error::ForeignQueue { key, queue: queue.id(), uid: permissions.uid, why };
+    let is_claimed = claim && untrusted_user(permissions, geteuid()).is_some();
+    if !is_request_queue_mode(permissions.mode) && !is_claimed {
+        if let Some(pid) = user {
+            return Err(in_use(format!("pid {pid} received from it")));
+        } else if status.last_receiver.is_none() {
+            return Err(in_use("nothing says who receives from it".to_owned()));
         }
     }
-    match removed(queue.remove()) {
+    match removed(queue.remove(), permissions, user) {
         Err(error) if error.is_denied() => {
             Err(in_use("only its owner and root may remove it".to_owned()))
         }
-        attempt => {
-            if is_anothers {
-                *displaced = Some(status);
-            }
-            Ok(attempt?)
-        }
+        attempt => Ok(attempt?),
     }
 }

@@ -1,9 +1,9 @@
 //! Takes the server lock, and keeps it.
 
-use sysv_ipc::{Acquire, Key, Lock, Mode, Pid, ProcessMark, Uid};
+use sysv_ipc::{Acquire, Key, Lock, Mode, ProcessMark};
 
 use super::{Attempt, removed, take_over};
-use crate::ownership::liveness;
+use crate::ownership::liveness::no_such_process;
 use crate::ownership::server_state::untrusted_user;
 use crate::server::error::Error;
 use crate::sys::{geteuid, getpid};
@@ -24,25 +24,14 @@ impl ServerLock {
     /// Takes the lock of a key. Root first removes a semaphore that another user made, also from
     /// under that user's server.
     pub(crate) fn take(key: Key) -> Result<Self, Error> {
-        let mut displaced = None;
-        let (lock, removed) = take_over(|| match Self::try_take(key, &mut displaced) {
+        take_over("server lock", key, || match Self::try_take(key) {
             // A server that is stopping removed it: the next attempt makes a new one.
             Err(Error::Ipc(error)) if error.is_gone() => Ok(Attempt::Retry),
             attempt => attempt,
-        })?;
-        if let Some((uid, pid)) = displaced.filter(|_| removed > 0) {
-            let (uid, pid) = (uid.as_raw(), pid.map(Pid::as_raw));
-            tracing::warn!(%key, uid, pid, removed, "took the server lock from another user");
-        }
-        Ok(lock)
+        })
     }
 
-    /// `displaced`: whose semaphore was removed, and which process was the last to use it, if it
-    /// lives.
-    fn try_take(
-        key: Key,
-        displaced: &mut Option<(Uid, Option<Pid>)>,
-    ) -> Result<Attempt<Self>, Error> {
+    fn try_take(key: Key) -> Result<Attempt<Self>, Error> {
         // Open it without a mode first: semget refuses a semaphore that grants less than the mode.
         let semaphore = match Lock::open(key) {
             Err(error) if error.is_gone() => Lock::open_or_create(key, MODE)?,
@@ -50,13 +39,16 @@ impl ServerLock {
         };
         let status = semaphore.status()?;
         let uid = status.permissions.cuid;
+        let user = semaphore.last_pid().ok().flatten().filter(|&pid| !no_such_process(pid));
+        let in_use = || match (semaphore.is_held(), user) {
+            (Ok(true), Some(_)) => Error::AlreadyRunning { key, uid, pid: user },
+            _ => Error::ForeignLock { key, uid },
+        };
         if untrusted_user(&status.permissions, geteuid()).is_some() {
             if !geteuid().is_root() {
-                return Err(foreign(key, uid, semaphore));
+                return Err(in_use());
             }
-            let user = semaphore.last_pid().ok().flatten();
-            *displaced = Some((uid, user.filter(|&pid| !liveness::no_such_process(pid))));
-            return Ok(removed(semaphore.remove())?);
+            return Ok(removed(semaphore.remove(), &status.permissions, user)?);
         }
         match semaphore.try_acquire() {
             Ok(Acquire::Acquired) => {
@@ -65,7 +57,7 @@ impl ServerLock {
             Ok(Acquire::Held) => {
                 Err(Error::AlreadyRunning { key, uid, pid: semaphore.last_pid()? })
             }
-            Err(error) if error.is_denied() => Err(foreign(key, uid, semaphore)),
+            Err(error) if error.is_denied() => Err(in_use()),
             Err(error) => Err(error.into()),
         }
     }
@@ -85,21 +77,6 @@ impl ServerLock {
             && Lock::open(self.key).is_ok_and(|found| found == self.semaphore)
             && self.semaphore.is_held() == Ok(true)
             && self.semaphore.last_pid() == Ok(Some(getpid()))
-    }
-}
-
-/// Why the server cannot have a lock that another user made.
-fn foreign(key: Key, uid: Uid, semaphore: Lock) -> Error {
-    let (held, pid) = (semaphore.is_held(), semaphore.last_pid());
-    let is_dead = |pid: Option<Pid>| pid.is_some_and(liveness::no_such_process);
-    match (held, pid) {
-        (Ok(true), Ok(pid)) if !is_dead(pid) => Error::AlreadyRunning { key, uid, pid },
-        // Nobody has used it, or only a process that has ended.
-        (Ok(held), Ok(pid)) => {
-            let is_unused = is_dead(pid) || (pid.is_none() && !held);
-            Error::ForeignLock { key, uid, is_unused }
-        }
-        _ => Error::ForeignLock { key, uid, is_unused: false }, // it cannot be read
     }
 }
 

@@ -152,7 +152,7 @@ fn roots_server_removes_a_segment_that_another_user_made() {
         let squat = Segment::of(ATTACKER, key, mode);
         let server = Server::start_on(key, &["--root", "/proc"]);
         assert!(!squat.exists());
-        assert!(server.log().contains("removed foreign segments"), "{}", server.log());
+        assert!(server.log().contains("removed another user's shared memory"), "{}", server.log());
         assert_eq!(look(key)["counters"]["requests"], 0);
         std::mem::forget(squat); // its id may be the server's by now
         server.stop();
