@@ -121,9 +121,10 @@ fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| "too large".to_owned())
 }
 
-/// Parses the arguments, or ends the program: with the help or the version, or with one line on
-/// stderr.
+/// Begins a program. Parses the arguments, or ends the program: with the help or the version, or
+/// with one line on stderr.
 fn parse<T: Parser>(program: &str) -> T {
+    signals::let_through();
     T::try_parse().unwrap_or_else(|error| {
         if !error.use_stderr() {
             error.exit();

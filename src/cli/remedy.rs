@@ -30,9 +30,9 @@ pub(super) fn explain_server(error: &server::Error) -> String {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
     let cause = cause.map_or_else(String::new, |cause| format!(": {}", errno_of(cause)));
     let remedy = match error {
-        Error::ForeignLock { key, .. } => format!(" (as root: ipcrm -S {key})"),
-        Error::ForeignQueue { key, .. } => {
-            format!("; if nothing needs it, remove it: ipcrm -Q {key}")
+        // No advice to remove what is under the key: somebody alive may use it.
+        Error::AlreadyRunning { .. } | Error::ForeignLock { .. } | Error::ForeignQueue { .. } => {
+            " (choose another --key)".to_owned()
         }
         Error::RootNotGiven { .. } => {
             ": say with --root what that is (--root / for everything)".to_owned()
@@ -43,6 +43,11 @@ pub(super) fn explain_server(error: &server::Error) -> String {
         }
         Error::Ipc(error) if is_filtered(error) => {
             " (a filter of system calls denies System V IPC, or the kernel has none)".to_owned()
+        }
+        Error::Ipc(error) if error.call() == "semget" && error.is_out_of_space() => {
+            " (no semaphore is left: ipcs -s shows them; raising the last number of kernel.sem \
+             makes room)"
+                .to_owned()
         }
         Error::NoProc => ": mount -t proc proc /proc".to_owned(),
         Error::NoQueueLeft(_) => {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
-use clap::{Parser, ValueEnum, value_parser};
+use anyhow::{Result, anyhow, ensure};
+use clap::{Parser, value_parser};
 use nix::sys::signal::Signal;
 use sd_notify::NotifyState;
 use sysv_ipc::Mode;
@@ -36,6 +36,9 @@ use.";
 pub(super) struct Opts {
     #[command(flatten)]
     key: KeyArgs,
+    /// As root: remove a queue that another user made under the key, whatever program uses it
+    #[arg(long)]
+    claim_key: bool,
     /// Serve the files below this directory [default: /, but none if others may send requests and
     /// the server is not root's]
     #[arg(long, value_name = "DIR")]
@@ -68,7 +71,7 @@ pub(super) struct Opts {
     window: usize,
     /// Which plain requests to answer: those of other programs, which do not prove who sent them
     #[arg(long, value_name = "WHICH", default_value = "owner")]
-    plain: Plain,
+    plain: PlainPolicy,
     /// Log more
     #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
@@ -78,17 +81,6 @@ pub(super) struct Opts {
     /// The form of log lines
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
-}
-
-/// Which plain requests to answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Plain {
-    /// None
-    Never,
-    /// All, if --mode lets only the owner send requests
-    Owner,
-    /// All, although a sender can then name another user's queue
-    Any,
 }
 
 fn mode(text: &str) -> Result<Mode, String> {
@@ -105,8 +97,10 @@ fn window(text: &str) -> Result<usize, String> {
 
 impl Opts {
     fn config(&self) -> Result<Config> {
+        ensure!(!self.claim_key || sys::geteuid().is_root(), "--claim-key is for root");
         Ok(Config {
             key: self.key.key()?,
+            claim_key: self.claim_key,
             mode: self.mode,
             root: self.root.clone(),
             max_children: self.max_children,
@@ -115,11 +109,7 @@ impl Opts {
             idle_timeout: self.idle_timeout,
             drain_timeout: self.drain_timeout,
             window: self.window,
-            plain: match self.plain {
-                Plain::Never => PlainPolicy::Never,
-                Plain::Owner => PlainPolicy::Owner,
-                Plain::Any => PlainPolicy::Any,
-            },
+            plain: self.plain,
             reap_interval: Some(self.reap_interval),
         })
     }

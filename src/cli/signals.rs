@@ -20,6 +20,17 @@ const ENDING: [Signal; 12] = {
     ]
 };
 
+/// Lets signals through that the starter of this program held back. Blocked signals stay blocked
+/// across execve(2), and then nothing but SIGKILL might end the program, which leaves a queue.
+///
+/// A signal that is ignored stays ignored: SIGHUP under nohup(1), SIGINT in a background job of a
+/// script. Only SIGTERM ends a program in any case.
+pub(super) fn let_through() {
+    // Errors: a sandbox denies the calls. Whoever needs them says so later.
+    let _ = SigSet::all().thread_unblock();
+    let _ = signals::reset(Signal::SIGTERM);
+}
+
 /// The signals that end this program, blocked for good.
 #[derive(Debug)]
 pub(super) struct EndingSignals(SigSet);
@@ -28,8 +39,7 @@ impl EndingSignals {
     /// Blocks the signals, in this thread and in those that it starts. They stay pending until
     /// [`handle`](Self::handle), so from here on none of them kills the owner of a queue.
     ///
-    /// A signal that is ignored stays ignored: SIGHUP under nohup(1), SIGINT in a background job of
-    /// a script. `used`: a signal that the program uses itself.
+    /// A signal that is ignored stays ignored. `used`: a signal that the program uses itself.
     pub(super) fn block(used: Option<Signal>) -> Result<Self> {
         // Then a file that grows too large is an error of write(2), and not a signal.
         signals::ignore(Signal::SIGXFSZ).context("sigaction")?;

@@ -177,7 +177,8 @@ mod tests {
     #[test]
     fn a_bound_is_included_in_its_bucket() {
         let key = Key::new(0x5d00_0000 | crate::sys::getpid().as_raw() & 0xff_ffff);
-        let writer = Writer::create(key, QueueId::new(0), 64).unwrap();
+        let writer = Writer::default();
+        writer.publish(key, QueueId::new(0), 64).unwrap();
         for took in [0, 100_000, 100_001, 1_000_000_000, 999_000_000_000] {
             writer.completed(Duration::from_nanos(took));
         }

@@ -1,5 +1,6 @@
 //! The server's side of the counters.
 
+use std::cell::OnceCell;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::{Duration, SystemTime};
@@ -16,36 +17,41 @@ pub(crate) const MODE: Mode = Mode::new(0o644).with(MARK);
 
 /// Adds to the counters of a server, in shared memory that its forked children inherit.
 ///
-/// Dropping it removes the segment, in the process that made it and no other.
-#[derive(Debug)]
+/// Until it is published it counts nothing. Dropping it removes the segment, in the process that
+/// made it and no other.
+#[derive(Debug, Default)]
 pub(crate) struct Writer {
-    /// None: nothing is counted. The segment is removed before it is detached, while its id cannot
-    /// be given to another segment.
-    segment: Option<(Owned<SharedMemory>, Attached)>,
+    /// The segment is removed before it is detached, while its id cannot be given to another
+    /// segment.
+    segment: OnceCell<(Owned<SharedMemory>, Attached)>,
 }
 
 impl Writer {
     /// Makes the counters of the server that holds the lock of this key and has this request queue.
     /// It is an error if a segment exists under the key.
-    pub(crate) fn create(key: Key, queue: QueueId, children_limit: usize) -> Result<Self, Error> {
+    pub(crate) fn publish(
+        &self,
+        key: Key,
+        queue: QueueId,
+        children_limit: usize,
+    ) -> Result<(), Error> {
         let owned = Owned::new(SharedMemory::create(key, SIZE, MODE)?);
         let memory = owned.attach()?;
-        let writer = Self { segment: Some((owned, memory)) };
+        let _ = self.segment.set((owned, memory));
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        writer.set(word::VERSION, VERSION);
-        writer.name_queue(queue);
-        writer.set(word::SERVER, getpid().as_raw().unsigned_abs().into());
-        writer.set(word::STARTED, now.as_secs());
-        writer.set(word::CHILDREN_LIMIT, children_limit as u64);
-        if let Some(magic) = writer.word(word::MAGIC) {
+        self.set(word::VERSION, VERSION);
+        self.name_queue(queue);
+        self.set(word::SERVER, getpid().as_raw().unsigned_abs().into());
+        self.set(word::STARTED, now.as_secs());
+        self.set(word::CHILDREN_LIMIT, children_limit as u64);
+        if let Some(magic) = self.word(word::MAGIC) {
             magic.store(MAGIC, Release);
         }
-        Ok(writer)
+        Ok(())
     }
 
-    /// A writer that counts nothing, for a server that can make no segment.
-    pub(crate) fn disabled() -> Self {
-        Self { segment: None }
+    pub(crate) fn is_published(&self) -> bool {
+        self.segment.get().is_some()
     }
 
     /// Names the request queue: a new one replaces a queue that somebody removed.
@@ -110,7 +116,7 @@ impl Writer {
 
     /// Removes the segment, so that no key finds it. Children that have it attached keep counting.
     pub(crate) fn withdraw(&self) {
-        if let Some((segment, _)) = &self.segment {
+        if let Some((segment, _)) = self.segment.get() {
             let _ = segment.remove();
         }
     }
@@ -130,6 +136,6 @@ impl Writer {
     }
 
     fn word(&self, index: usize) -> Option<&AtomicU64> {
-        self.segment.as_ref().map(|(_, memory)| &memory.words()[index])
+        self.segment.get().map(|(_, memory)| &memory.words()[index])
     }
 }

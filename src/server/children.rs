@@ -1,16 +1,16 @@
 //! The children that are running: how many, for whom, and until when.
 
-use std::os::unix::process::ExitStatusExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 use sysv_ipc::{Pid, Uid};
 
-use super::admission::{Admitted, ReplyTo};
+use super::admission::ReplyTo;
 use super::child_death_notices::ChildDeathNotices;
 use super::config::Config;
-use super::request_handler::GAVE_UP;
+use super::request_handler::{GAVE_UP, UNLOGGED};
+use super::request_log::{LogLimit, Served};
 use super::session::MAKE_WAY;
 use crate::counters::Writer;
 use crate::sys::child_exits::{Ended, is_stopped, take_ended, wait_unless};
@@ -26,19 +26,13 @@ struct Child {
     started: Instant,
     /// Whether it was asked to make way for another request.
     makes_way: bool,
-}
-
-/// Whose request a child answers, and where.
-#[derive(Debug, Clone, Copy)]
-struct Served {
-    caller: Uid,
-    reply: ReplyTo,
-    session: bool,
+    /// Whether the log says that it is stopped.
+    noted_stopped: bool,
 }
 
 impl Child {
     fn new(pid: Pid, request: Option<Served>) -> Self {
-        Self { pid, request, started: Instant::now(), makes_way: false }
+        Self { pid, request, started: Instant::now(), makes_way: false, noted_stopped: false }
     }
 
     /// The state of a session.
@@ -76,6 +70,7 @@ pub(super) struct Children {
     stall_timeout: Duration,
     counters: Rc<Writer>,
     last_idle_count: Option<Instant>,
+    pub(super) log_limit: LogLimit,
 }
 
 impl Children {
@@ -95,13 +90,12 @@ impl Children {
             stall_timeout: config.stall_timeout,
             counters,
             last_idle_count: None,
+            log_limit: LogLimit::new(),
         }
     }
 
     /// Adds a child that answers a request.
-    pub(super) fn started(&mut self, pid: Pid, request: &Admitted<'_>) {
-        let Admitted { caller, reply, session, .. } = *request;
-        let request = Served { caller: caller.uid, reply, session };
+    pub(super) fn started(&mut self, pid: Pid, request: Served) {
         self.running.push(Child::new(pid, Some(request)));
         self.count();
     }
@@ -113,7 +107,7 @@ impl Children {
 
     /// How many children answer requests of this user.
     pub(super) fn answering(&self, caller: Uid) -> usize {
-        let requests = self.running.iter().filter_map(|child| child.request);
+        let requests = self.running.iter().filter_map(|child| child.request.as_ref());
         requests.filter(|request| request.caller == caller).count()
     }
 
@@ -148,26 +142,25 @@ impl Children {
         }
         self.count_idle();
         self.death_notices.retry();
+        self.log_limit.renew();
     }
 
     fn note_end(&mut self, child: Ended, request: Option<Served>) {
-        let pid = child.pid.as_raw();
-        let died = match (child.status.code(), child.status.signal()) {
-            (Some(0), _) => return,
-            (Some(GAVE_UP), _) => false, // the child has logged and counted it
-            (Some(code), _) => {
-                tracing::error!(pid, code, "a child failed");
-                true
-            }
-            (_, signal) => {
-                tracing::warn!(pid, signal, "a child was killed");
-                true
-            }
+        let (died, what) = match child.status.code() {
+            Some(0) => return,
+            Some(GAVE_UP) => (false, None), // the child has logged and counted it
+            Some(UNLOGGED) => (false, Some("a child could not log: its file size is limited")),
+            Some(_) => (true, Some("a child failed")),
+            None => (true, Some("a child was killed")),
         };
-        if let Some(Served { caller, reply, .. }) = request {
-            self.died += u64::from(died);
-            self.death_notices.send(caller, reply);
+        let Some(request) = request else {
+            return tracing::warn!(pid = child.pid.as_raw(), what, "housekeeping broke off");
+        };
+        if let Some(what) = what {
+            self.log_limit.log(&request, child.pid, what, child.status.to_string());
         }
+        self.died += u64::from(died);
+        self.death_notices.send(request.caller, request.reply);
     }
 
     fn count(&self) {
@@ -178,7 +171,7 @@ impl Children {
         }
     }
 
-    /// Counts the idle sessions, at most once a round.
+    /// Counts the idle sessions, and looks for stopped children, at most once a round.
     fn count_idle(&mut self) {
         if self.last_idle_count.is_some_and(|last| last.elapsed() < Self::ROUND) {
             return;
@@ -187,15 +180,16 @@ impl Children {
         let states = self.sessions().map(|(child, session)| child.state(&session.reply));
         let idle = states.filter(|state| matches!(state, SessionState::Idle(_))).count();
         self.counters.set_idle_sessions(idle);
+        self.note_stopped(false);
     }
 
     fn answering_requests(&self) -> usize {
         self.running.len() - usize::from(self.are_reaping())
     }
 
-    fn sessions(&self) -> impl Iterator<Item = (&Child, Served)> {
+    fn sessions(&self) -> impl Iterator<Item = (&Child, &Served)> {
         self.running.iter().filter_map(|child| {
-            child.request.filter(|request| request.session).map(|session| (child, session))
+            child.request.as_ref().filter(|request| request.session).map(|session| (child, session))
         })
     }
 
@@ -231,7 +225,7 @@ impl Children {
     /// Waits until the number of children is below the limit, but at most one round. Asks a session
     /// to make way.
     pub(super) fn wait_for_place(&mut self, is_stopping: impl Fn() -> bool) {
-        self.kill_stopped();
+        self.note_stopped(true);
         let round = if self.make_way(None) { Self::MAKE_WAY_ROUND } else { Self::ROUND };
         wait_unless(
             || {
@@ -242,13 +236,21 @@ impl Children {
         );
     }
 
-    /// Kills children that have been stopped for the stall timeout. They run as their callers, who
-    /// may send them SIGSTOP: kill(2).
-    fn kill_stopped(&self) {
-        for &Child { pid, started, .. } in &self.running {
-            if started.elapsed() > self.stall_timeout && is_stopped(pid) {
-                tracing::warn!(pid = pid.as_raw(), "ending a child that somebody stopped");
-                let _ = kill(pid, Some(Signal::SIGKILL));
+    /// Logs the requests whose child has been stopped for the stall timeout, and kills these
+    /// children if their places are needed. They run as their callers, who may send them SIGSTOP:
+    /// kill(2), and may have what they wanted by then.
+    fn note_stopped(&mut self, are_in_the_way: bool) {
+        for child in &mut self.running {
+            if child.started.elapsed() <= self.stall_timeout || !is_stopped(child.pid) {
+                continue;
+            }
+            if let Some(request) = &child.request
+                && !std::mem::replace(&mut child.noted_stopped, true)
+            {
+                self.log_limit.log(request, child.pid, "a child is stopped", "stopped".to_owned());
+            }
+            if are_in_the_way {
+                let _ = kill(child.pid, Some(Signal::SIGKILL));
             }
         }
     }

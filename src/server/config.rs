@@ -23,6 +23,10 @@ use crate::wire::{DEFAULT_KEY, MARK, is_request_queue_mode};
 pub struct Config {
     /// The key of the request queue. Default: [`DEFAULT_KEY`].
     pub key: Key,
+    /// Whether root's server removes a queue that another user made under the key, whatever program
+    /// uses it. Otherwise such a queue keeps the server from starting, unless it is marked as mqfs's
+    /// or its last receiver has ended. Default: false.
+    pub claim_key: bool,
     /// Which users may send requests: 0600 (the server's own and root, the default), and any of the
     /// write bits of group (020) and others (002). Nobody else may read requests, because they
     /// contain cookies.
@@ -57,13 +61,14 @@ pub struct Config {
 /// Which plain requests a server answers. Plain requests prove nothing: anyone who can write to the
 /// request queue can name another user's reply queue in one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "programs", derive(clap::ValueEnum))] // its help shows these comments
 #[non_exhaustive]
 pub enum PlainPolicy {
-    /// None.
+    /// None
     Never,
-    /// All, if the mode lets no other user ask; otherwise none.
+    /// All, if --mode lets only the owner send requests
     Owner,
-    /// All.
+    /// All, although a sender can then name another user's queue
     Any,
 }
 
@@ -71,6 +76,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             key: DEFAULT_KEY,
+            claim_key: false,
             mode: Mode::new(0o600),
             root: None,
             max_children: 64,

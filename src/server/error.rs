@@ -13,15 +13,16 @@ use crate::escape::escape;
 #[non_exhaustive]
 #[allow(missing_docs)] // of the fields: their names say what they are
 pub enum Error {
-    /// A server holds the lock of the key. Its pid is None if this pid namespace cannot see it.
-    #[error("key {key} is in use: a server runs there already{}", with_pid(*pid))]
-    AlreadyRunning { key: Key, pid: Option<Pid> },
-    /// Another user made the semaphore that is the lock of the key.
+    /// A server of this user holds the lock of the key. Its pid is None if this pid namespace cannot
+    /// see it.
+    #[error("key {key} is in use: a server of uid {uid} runs there already{}", with_pid(*pid))]
+    AlreadyRunning { key: Key, uid: Uid, pid: Option<Pid> },
+    /// Another user made the semaphore that is the lock of the key, and it is not known to be held.
     #[error("key {key} is in use: its semaphore belongs to uid {uid}")]
     ForeignLock { key: Key, uid: Uid },
     /// The queue under the key may belong to another program.
-    #[error("key {key} is in use: queue {queue} is another program's ({why})")]
-    ForeignQueue { key: Key, queue: QueueId, why: String },
+    #[error("key {key} is in use: queue {queue} of uid {uid} is another program's ({why})")]
+    ForeignQueue { key: Key, queue: QueueId, uid: Uid, why: String },
     /// The mode lets other users read requests, or keeps the server from reading them.
     #[error("mode {mode}: it must be 0600, 0620, 0602 or 0622: only the server may read requests")]
     Mode { mode: Mode },

@@ -21,6 +21,7 @@ mod confine;
 mod error;
 mod loggable;
 mod request_handler;
+mod request_log;
 mod resolve;
 mod send;
 mod session;
@@ -50,6 +51,7 @@ use admission::{Admitted, Policy, Refusal, RefusalLog};
 use children::Children;
 use confine::{GroupFinder, Sandbox};
 use request_handler::RequestHandler;
+use request_log::Served;
 use resolve::Export;
 use send::WriterMemory;
 use takeover::{RequestQueue, ServerLock, publish_counters};
@@ -143,12 +145,12 @@ impl Server {
         // From here on, an alarm does not kill the owner of a queue.
         signals::tick(Duration::ZERO).map_err(Error::os("setitimer"))?;
         let stop = Arc::new(StopRequest::new(config.key));
-        let queue = RequestQueue::create(config.key, config.mode, Arc::clone(&stop))?;
+        let queue = RequestQueue::create(&config, Arc::clone(&stop))?;
         // The first checksum detects the CPU's features, which takes half as long as a fork in a
         // virtual machine. Children inherit the result.
         let _ = crc32fast::Hasher::new();
-        let counters = publish_counters(config.key, queue.id(), config.max_children());
-        let counters = Rc::new(counters);
+        let counters = Rc::<Writer>::default();
+        publish_counters(&counters, &config, queue.id(), false);
         let sandbox = Sandbox::enter(&export).map_err(Error::os("landlock_create_ruleset"))?;
         // What is written to for every request lies side by side, on few pages: after each fork,
         // the first write to a page copies it.
@@ -299,13 +301,12 @@ impl Server {
                     tracing::warn!(queue, "the request queue was removed; made a new one");
                     break;
                 }
-                Err(error @ Error::NoQueueLeft(_)) if !logged => {
+                Err(error @ Error::NoQueueLeft(_)) if !std::mem::replace(&mut logged, true) => {
                     tracing::error!(
                         %error,
                         "the request queue was removed; no room for a new one: mqfs-reap removes \
                          orphaned queues, raising kernel.msgmni makes room"
                     );
-                    logged = true;
                 }
                 Err(Error::NoQueueLeft(_)) => {}
                 Err(error) => return Err(error),
@@ -372,10 +373,14 @@ impl Server {
             self.children.make_way(Some(caller));
             return Err(admitted.refuse(RefusalReason::UserBusy, Some(format!("uid {caller}"))));
         }
+        let served = Served::new(&admitted);
+        let may_log =
+            tracing::enabled!(tracing::Level::INFO) && self.children.log_limit.admits(&served);
+        let admitted = Admitted { may_log, ..admitted };
         let run = || self.handler.run(&admitted, received);
         let pid = sys::fork_child(run)
             .map_err(|errno| admitted.refuse(RefusalReason::ForkFailed, Some(errno.to_string())))?;
-        self.children.started(pid, &admitted);
+        self.children.started(pid, served);
         Ok(())
     }
 
@@ -386,7 +391,9 @@ impl Server {
         if !due || self.children.are_reaping() {
             return;
         }
-        self.last_reaping = Some(Instant::now());
+        if self.last_reaping.replace(Instant::now()).is_some() {
+            publish_counters(&self.counters, &self.config, self.queue.id(), true);
+        }
         let reap = || {
             reaper::sweep();
             sys::exit_now(0)

@@ -6,11 +6,11 @@ use std::convert::Infallible;
 use std::fmt;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use sysv_ipc::Pid;
-use tracing::Level;
 
 use super::admission::Admitted;
 use super::confine::{CallerGroups, Confined, GroupFinder, Sandbox, UnknownGroups, become_caller};
@@ -22,6 +22,7 @@ use super::send::{
 };
 use super::session::{MAKE_WAY, Session, SessionEnd};
 use crate::counters::Writer;
+use crate::sys::nonblocking_write::IS_LIMITED;
 use crate::sys::{exit_now, signals};
 use crate::wire::Trailer;
 
@@ -46,6 +47,10 @@ pub(super) struct RequestHandler {
 /// The exit status of a child that gave up on a client that may still be alive. The parent tells
 /// the client.
 pub(super) const GAVE_UP: i32 = 75; // EX_TEMPFAIL, sysexits(3head)
+
+/// The exit status of a child that could not write to the log, because its caller lowered its file
+/// size limit: prlimit(2). The parent logs the request.
+pub(super) const UNLOGGED: i32 = 74; // EX_IOERR
 
 /// A request, in the child that answers it.
 struct Answering<'a> {
@@ -85,6 +90,7 @@ impl RequestHandler {
             Err(failure) => answering.refuse(failure),
         };
         exit_now(match undelivered {
+            _ if IS_LIMITED.load(Relaxed) => UNLOGGED,
             None | Some(Undelivered::Gone | Undelivered::Dead(_)) => 0,
             Some(_) => GAVE_UP,
         })
@@ -189,17 +195,31 @@ impl Answering<'_> {
     /// Logs the line: with the path of the only question, or with the numbers of a session's
     /// questions and failures.
     fn log(&self, path: Option<&Path>, session: Option<(u64, u64)>, outcome: impl fmt::Display) {
-        if !tracing::enabled!(Level::INFO) {
+        if !self.request.may_log {
             return; // even what the line would say costs page faults
         }
         let uid = self.request.caller.uid.as_raw();
+        let client_pid = self.request.client.map(Pid::as_raw);
         let unknown_groups = self.unknown_groups.map(|why| why.to_string());
         let queue = self.request.reply.queue.id().get();
+        let operation = path.map_or("session", |_| self.request.question.operation.name());
         let path = path.map(loggable);
         let (questions, failures) = session.unzip();
         let bytes = self.writer.outbox.sent;
         let ms = (self.received.elapsed().as_secs_f64() * 1e6).round() / 1e3;
         let outcome = outcome.to_string();
-        tracing::info!(uid, unknown_groups, queue, path, questions, failures, bytes, ms, outcome);
+        tracing::info!(
+            uid,
+            client_pid,
+            unknown_groups,
+            queue,
+            operation,
+            path,
+            questions,
+            failures,
+            bytes,
+            ms,
+            outcome
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use sysv_ipc::{MessageBuffer, QueueStatus, ReceiveError, Select};
+use sysv_ipc::{MessageBuffer, Queue, QueueStatus, ReceiveError, Select};
 
 use super::confine::Confined;
 use super::loggable::loggable;
@@ -133,7 +133,7 @@ impl<'a, 'w> Session<'a, 'w> {
         self.writer.begin(question.number, received)?;
         let (caller, entered) = (&self.caller, &mut self.entered);
         let outcome = answer(self.export, caller, question, entered, None, self.writer);
-        log(question, &outcome);
+        log(self.writer.outbox.reply.queue, question, &outcome);
         self.conclude(outcome, received)
     }
 
@@ -218,12 +218,13 @@ fn map_receive_error(outcome: Result<(), ReceiveError>) -> Result<(), SessionEnd
     })
 }
 
-fn log(question: &Question<'_>, outcome: &Result<Trailer, SendFailure>) {
+fn log(queue: Queue, question: &Question<'_>, outcome: &Result<Trailer, SendFailure>) {
     if tracing::enabled!(tracing::Level::DEBUG) {
+        let (queue, operation) = (queue.id().get(), question.operation.name());
         let path = loggable(question.path);
         match outcome {
-            Ok(Trailer { bytes, .. }) => tracing::debug!(path, bytes, "answered"),
-            Err(failure) => tracing::debug!(path, %failure, "not answered"),
+            Ok(Trailer { bytes, .. }) => tracing::debug!(queue, operation, path, bytes, "answered"),
+            Err(failure) => tracing::debug!(queue, operation, path, %failure, "not answered"),
         }
     }
 }

@@ -1,10 +1,14 @@
 //! Writing without waiting for a reader.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{SFlag, fstat};
+
+/// Whether this process could not [write] because of a limit on file sizes: `RLIMIT_FSIZE`.
+pub static IS_LIMITED: AtomicBool = AtomicBool::new(false);
 
 /// Writes what a descriptor takes without blocking.
 ///
@@ -22,7 +26,9 @@ pub fn write(descriptor: impl AsFd, bytes: &[u8]) -> Result<usize, Errno> {
         return write_if_ready(descriptor, bytes);
     }
     if kind != SFlag::S_IFIFO && kind != SFlag::S_IFSOCK {
-        return nix::unistd::write(descriptor, bytes);
+        let written = nix::unistd::write(descriptor, bytes);
+        IS_LIMITED.fetch_or(written == Err(Errno::EFBIG), Ordering::Relaxed);
+        return written;
     }
     let part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     // SAFETY: the one part is bytes that outlive the call and are only read; pwritev2(2).

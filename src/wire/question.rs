@@ -56,6 +56,19 @@ pub enum Operation {
     },
 }
 
+impl Operation {
+    /// The operation's name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fetch(_) => "fetch",
+            Self::Stat { .. } => "stat",
+            Self::List => "list",
+            Self::Enter => "enter",
+            Self::Unknown { .. } => "unknown",
+        }
+    }
+}
+
 /// A part of a file, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {

@@ -8,8 +8,9 @@ use nix::errno::Errno;
 use sysv_ipc::{Key, Lock, MessageBuffer, Mode, OwnedQueue, Queue, QueueSettings, Select};
 
 use crate::support::{
-    ATTACKER, Attack, Finished, ForEverybody, OPERATOR, Site, VICTIM, as_root_in_own_namespace,
-    as_user, clear, errno_of, exists, queue_of, received, run, set, unique_key, wait_until,
+    ATTACKER, Attack, Finished, ForEverybody, OPERATOR, Server, Site, VICTIM,
+    as_root_in_own_namespace, as_user, clear, errno_of, exists, queue_of, received, run, set,
+    unique_key, wait_until,
 };
 
 /// A queue that the attacker made under a key, and the attacker's process.
@@ -109,46 +110,62 @@ fn roots_server_replaces_a_squatters_marked_queue_and_semaphore() {
         });
         let site = Site::start_on(key, 0, &[]);
         assert!(!exists(squatter.queue));
-        assert!(site.server.log().contains("removed foreign semaphores"));
+        let log = site.server.log();
+        let pid = if taken { format!(" pid={}", squatter.process.pid()) } else { String::new() };
+        for what in
+            [format!("server lock key={key} uid={ATTACKER}{pid} "), format!("queue key={key} uid=")]
+        {
+            assert!(log.contains(&format!("removed another user's {what}")), "{what}: {log}");
+        }
         wait_until("the squatter has lost its queue", || !squatter.process.goes_on());
         site.stop();
     }
 }
 
 #[as_root_in_own_namespace]
-fn another_users_server_names_the_squatter_and_leaves_it_alone() {
+fn another_users_server_names_who_is_in_the_way_and_advises_no_harm() {
     let (key, programs) = (unique_key(), ForEverybody::new());
+    let start = |who: &str| {
+        let said = refused(programs.server(key, OPERATOR).args(["--root", "/proc"]));
+        assert!(said.contains(who) && said.ends_with(" (choose another --key)\n"), "{said}");
+    };
     let squatter = Squatter::start(key, 0o733, |_| Ok(()));
-    let start = || refused(programs.server(key, OPERATOR).args(["--root", "/proc"]));
-    let said = start();
-    assert!(said.contains(&format!("it belongs to uid {ATTACKER}")), "{said}");
+    start(&format!("queue {} of uid {ATTACKER}", squatter.queue.id()));
     assert!(exists(squatter.queue));
+    drop(squatter);
+    let server = Server::start_as(key, programs.server(key, ATTACKER).args(["--root", "/proc"]));
+    start(&format!("a server of uid {ATTACKER} runs there already, pid {}", server.pid()));
+    server.stop();
     for mode in [0o666, 0o600] {
         let squat = || Lock::open_or_create(key, Mode::new(mode)).map(drop);
         assert_eq!(as_user(ATTACKER, || squat().map_err(errno_of)), Ok(()));
-        let said = start();
-        let expected = format!("its semaphore belongs to uid {ATTACKER} (as root: ipcrm -S");
-        assert!(said.contains(&expected), "{said}");
+        start(&format!("its semaphore belongs to uid {ATTACKER}"));
         Lock::open(key).unwrap().remove().unwrap();
     }
 }
 
 #[as_root_in_own_namespace]
 fn a_persistent_squatter_does_not_keep_roots_server_from_starting() {
-    let key = unique_key();
-    let mut squatter = Attack::start(ATTACKER, || {
-        loop {
-            let _ = OwnedQueue::create(key, Mode::new(0o733)).map(OwnedQueue::release);
-            let _ = Lock::open_or_create(key, Mode::new(0o644));
+    for (mode, arguments) in [(0o733, &[][..]), (0o666, &["--claim-key"])] {
+        let key = unique_key();
+        let mut squatter = Attack::start(ATTACKER, || {
+            loop {
+                let _ = OwnedQueue::create(key, Mode::new(mode)).map(OwnedQueue::release);
+                let _ = Lock::open_or_create(key, Mode::new(0o644));
+            }
+        });
+        wait_until("it squats", || queue_of(key).is_some());
+        for _ in 0..5 {
+            let site = Site::start_on(key, 0, arguments);
+            let owner = site.requests().status().unwrap().permissions.cuid;
+            assert_eq!(owner, sysv_ipc::Uid::ROOT);
+            site.stop();
         }
-    });
-    wait_until("it squats", || queue_of(key).is_some());
-    for _ in 0..5 {
-        let site = Site::start_on(key, 0, &[]);
-        assert_eq!(site.requests().status().unwrap().permissions.cuid, sysv_ipc::Uid::ROOT);
-        site.stop();
+        assert!(squatter.goes_on());
+        squatter.stop();
+        clear(key);
     }
-    assert!(squatter.goes_on());
-    squatter.stop();
-    clear(key);
+    let programs = ForEverybody::new();
+    let said = refused(programs.server(unique_key(), OPERATOR).arg("--claim-key"));
+    assert_eq!(said, "mqfs-server: --claim-key is for root\n");
 }

@@ -25,8 +25,10 @@ fn refused(key: Key) -> String {
 fn a_second_server_on_a_key_is_refused_naming_the_first() {
     let server = Server::start::<&str>(&[]);
     let expected = format!(
-        "mqfs-server: key {} is in use: a server runs there already, pid {}\n",
+        "mqfs-server: key {} is in use: a server of uid {} runs there already, pid {} (choose \
+         another --key)\n",
         server.key,
+        nix::unistd::geteuid(),
         server.pid()
     );
     assert_eq!(refused(server.key), expected);
@@ -44,8 +46,7 @@ fn a_second_server_is_refused_in_another_pid_namespace_too() {
     elsewhere.args(["--pid", "--fork", "--mount-proc"]).arg(program("mqfs-server").get_program());
     let second = run(elsewhere.args(["-k", &server.key.to_string()]));
     assert_eq!(second.code(), Some(2), "{}", second.stderr);
-    let expected = format!("key {} is in use: a server runs there already\n", server.key);
-    assert!(second.stderr.ends_with(&expected), "{}", second.stderr);
+    assert!(second.stderr.contains("runs there already (choose"), "{}", second.stderr);
     server.stop();
 }
 
@@ -80,7 +81,7 @@ fn another_programs_queue_is_replaced_only_once_the_program_is_dead() {
     let queue = queue_of(key).unwrap();
     let unread = refused(key);
     assert!(unread.contains("nothing says who receives from it"), "{unread}");
-    assert!(unread.contains(&format!("ipcrm -Q {key}")), "{unread}");
+    assert!(unread.ends_with(" (choose another --key)\n"), "{unread}");
     queue.send(&MessageBuffer::with_text(NORMAL_PRIORITY, b"no request")).unwrap();
     wait_until("it has received", || queue.status().unwrap().last_receiver.is_some());
     let live = refused(key);
@@ -104,11 +105,16 @@ fn a_queue_that_everybody_may_write_is_not_taken_for_a_servers() {
 }
 
 #[as_root_in_own_namespace]
-fn a_server_without_a_free_queue_names_the_remedy() {
-    fs::write("/proc/sys/kernel/msgmni", "0").unwrap();
-    let refused = refused(unique_key());
-    assert!(refused.contains("ENOSPC"), "{refused}");
-    assert!(refused.contains("raising kernel.msgmni makes room"), "{refused}");
+fn a_server_without_a_free_queue_or_semaphore_names_the_remedy() {
+    for (limit, none, remedy) in [
+        ("msgmni", "0", "raising kernel.msgmni makes room"),
+        ("sem", "250 32000 32 0", "raising the last number of kernel.sem makes room"),
+    ] {
+        fs::write(format!("/proc/sys/kernel/{limit}"), none).unwrap();
+        let refused = refused(unique_key());
+        assert!(refused.contains("ENOSPC"), "{refused}");
+        assert!(refused.contains(remedy), "{refused}");
+    }
 }
 
 #[as_root_in_own_namespace]

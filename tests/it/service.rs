@@ -65,20 +65,6 @@ fn a_service_manager_is_told_when_the_server_is_ready_and_when_it_stops() {
 }
 
 #[in_own_namespace]
-fn a_server_notices_the_end_of_children_also_if_its_starter_blocked_signals() {
-    let (key, root) = (unique_key(), tempfile::tempdir().unwrap());
-    fs::write(root.path().join("file"), "text").unwrap();
-    let mut command = Command::new("env");
-    command.args(["--block-signal=CHLD", "--block-signal=ALRM"]);
-    command.arg(program("mqfs-server").get_program());
-    command.args(["-k", &key.to_string(), "--root"]).arg(root.path());
-    let server = Server::start_as(key, &mut command);
-    assert_eq!(server.fetch("/file"), b"text");
-    server.wait_until_idle();
-    server.stop();
-}
-
-#[in_own_namespace]
 fn a_server_serves_even_if_its_service_manager_does_not_listen() {
     let Manager { socket, folder } = Manager::new();
     drop(socket);

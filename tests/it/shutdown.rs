@@ -123,18 +123,6 @@ fn a_client_leaves_no_queue_if_the_same_ctrl_c_ends_its_reader() {
 }
 
 #[in_own_namespace]
-fn a_client_under_nohup_survives_sighup() {
-    let (server, _folder, content) = serve_quietly(4 << 20, &[]);
-    let mut command = std::process::Command::new("nohup");
-    command.arg(server.client().get_program()).args(server.client().get_args()).arg("/file");
-    let client = Running::piped(command.stdin(Stdio::null()));
-    wait_until("a child is at work", || !reply_queues().is_empty());
-    client.signal(Signal::SIGHUP);
-    assert!(client.finish().success() == content);
-    server.stop();
-}
-
-#[in_own_namespace]
 fn at_max_children_requests_wait() {
     let (server, _folder, content) = serve_quietly(4 << 20, &["--max-children", "2"]);
     let requests = queue_of(server.key).unwrap();

@@ -14,6 +14,7 @@ owner\t'All, if --mode lets only the owner send requests'
 any\t'All, although a sender can then name another user\'s queue'"
 complete -c mqfs-server -l log-format -d 'The form of log lines' -r -f -a "text\t'Time, level, message and fields as name=value'
 json\t'One JSON object to a line'"
+complete -c mqfs-server -l claim-key -d 'As root: remove a queue that another user made under the key, whatever program uses it'
 complete -c mqfs-server -s v -l verbose -d 'Log more'
 complete -c mqfs-server -s q -l quiet -d 'Log only warnings and errors'
 complete -c mqfs-server -s h -l help -d 'Print help (see more with \'--help\')'

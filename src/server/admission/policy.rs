@@ -1,7 +1,7 @@
 //! Decides which requests the server answers, and for whom.
 
 use nix::errno::Errno;
-use sysv_ipc::{Gid, Permissions, Queue, QueueId, QueueStatus, Uid};
+use sysv_ipc::{Gid, Permissions, Pid, Queue, QueueId, QueueStatus, Uid};
 
 use super::refusal::Refusal;
 use super::reply_to::{Dialect, ReplyTo};
@@ -23,12 +23,16 @@ pub(crate) struct Caller {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Admitted<'a> {
     pub(crate) caller: Caller,
+    /// The process that sent the lease, for the log; None if this pid namespace cannot see it.
+    pub(crate) client: Option<Pid>,
     pub(crate) question: Question<'a>,
     /// Whether more questions will follow in the reply queue.
     pub(crate) session: bool,
     /// Whether the client can receive bytes in shared memory.
     pub(crate) windows: bool,
     pub(crate) reply: ReplyTo,
+    /// Whether its child may log it.
+    pub(crate) may_log: bool,
 }
 
 impl Admitted<'_> {
@@ -92,10 +96,12 @@ impl Policy {
         let dialect = dialect.map_err(|reason| unknown.unwrap_or(reason))?;
         let admitted = Admitted {
             caller: Caller { uid: status.permissions.cuid, gid: status.permissions.cgid },
+            client: status.last_sender,
             question: request.question,
             session: request.extension.is_some_and(|extension| extension.session),
             windows: request.extension.is_some_and(|extension| extension.windows),
             reply: ReplyTo::new(queue, &status, dialect),
+            may_log: true,
         };
         if let Some(reason) = unknown {
             return Err(admitted.refuse(reason, None)); // it has proven itself, so it is told

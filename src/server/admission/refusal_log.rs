@@ -35,9 +35,10 @@ impl RefusalLog {
         let requests = std::mem::take(&mut tally.unlogged);
         let total = tally.total;
         let queue = request.map(|request| request.reply_queue.get());
+        let operation = request.map(|request| request.question.operation.name());
         let path = request.map(|request| loggable(request.question.path));
         let detail = refusal.detail.as_deref();
         let reason = refusal.reason.to_string();
-        tracing::warn!(reason, detail, queue, path, requests, total, "refused");
+        tracing::warn!(reason, detail, queue, operation, path, requests, total, "refused");
     }
 }

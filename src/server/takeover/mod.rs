@@ -8,7 +8,10 @@ mod publish_counters;
 mod request_queue;
 mod server_lock;
 
-use sysv_ipc::Error;
+use sysv_ipc::{Error, Key, Permissions, Pid, Uid};
+
+use crate::ownership::server_state::untrusted_user;
+use crate::sys::geteuid;
 
 pub(super) use publish_counters::publish_counters;
 pub(super) use request_queue::RequestQueue;
@@ -18,20 +21,32 @@ pub(super) use server_lock::ServerLock;
 enum Attempt<T> {
     /// The object is ours.
     Done(T),
-    /// We removed an object that was in the way.
-    Removed,
+    /// Root removed an object that this user made, and this process was the last to use.
+    Displaced(Uid, Option<Pid>),
     /// Nothing is in the way any more.
     Retry,
 }
 
-/// Makes the object under a key. Removes what is in the way, again if somebody makes it again.
-/// Returns how many objects it removed, so that one log line can report them all.
-fn take_over<T, E>(mut attempt: impl FnMut() -> Result<Attempt<T>, E>) -> Result<(T, u32), E> {
-    let mut removed = 0;
+/// Makes the object under a key. Removes what is in the way, again if somebody makes it again, and
+/// warns in one line of all that was another user's.
+fn take_over<T, E>(
+    what: &str,
+    key: Key,
+    mut attempt: impl FnMut() -> Result<Attempt<T>, E>,
+) -> Result<T, E> {
+    let (mut removed, mut displaced) = (0, None);
     loop {
         match attempt()? {
-            Attempt::Done(object) => return Ok((object, removed)),
-            Attempt::Removed => removed += 1,
+            Attempt::Done(object) => {
+                if let Some((uid, pid)) = displaced {
+                    tracing::warn!(%key, uid, pid, removed, "removed another user's {what}");
+                }
+                return Ok(object);
+            }
+            Attempt::Displaced(uid, pid) => {
+                displaced = Some((uid.as_raw(), pid.map(Pid::as_raw)));
+                removed += 1;
+            }
             Attempt::Retry => {}
         }
     }
@@ -45,7 +60,13 @@ fn unless_gone<T>(outcome: Result<T, Error>) -> Result<Option<T>, Error> {
     }
 }
 
-/// Removes an object that is in the way.
-fn removed<T>(outcome: Result<(), Error>) -> Result<Attempt<T>, Error> {
-    Ok(unless_gone(outcome)?.map_or(Attempt::Retry, |()| Attempt::Removed))
+/// The outcome of the removal of an object that is in the way.
+fn removed<T>(
+    outcome: Result<(), Error>,
+    permissions: &Permissions,
+    user: Option<Pid>,
+) -> Result<Attempt<T>, Error> {
+    let is_removed = unless_gone(outcome)?.is_some();
+    let foreign = untrusted_user(permissions, geteuid()).filter(|_| is_removed);
+    Ok(foreign.map_or(Attempt::Retry, |uid| Attempt::Displaced(uid, user)))
 }

@@ -4,63 +4,50 @@ use sysv_ipc::{Error, Key, QueueId, SharedMemory, Uid};
 
 use super::{Attempt, removed, take_over, unless_gone};
 use crate::counters::{self, Writer};
+use crate::server::config::Config;
 use crate::sys::geteuid;
 
 /// Why there can be no segment under the key.
 #[derive(Debug, thiserror::Error)]
 enum Obstacle {
-    #[error("the segment under the key belongs to uid {0} (as root: ipcrm -M KEY)")]
+    #[error("the segment under the key belongs to uid {0}")]
     Foreign(Uid),
-    #[error("the segment under the key is another program's (if nothing needs it: ipcrm -M KEY)")]
+    #[error("the segment under the key is another program's")]
     AnotherPrograms,
-    #[error("somebody makes a segment under the key again and again")]
-    Contended,
     #[error(transparent)]
     Os(#[from] Error),
 }
 
-/// Makes the counters of a server that holds the lock of this key. If a segment is in the way that
-/// the server must not remove, it logs a warning and counts nothing.
-pub(crate) fn publish_counters(key: Key, queue: QueueId, most_allowed: usize) -> Writer {
-    const TRIES: u32 = 100;
-    let mut tries = 0;
-    let published = take_over(|| match Writer::create(key, queue, most_allowed) {
-        Ok(writer) => Ok(Attempt::Done(writer)),
-        Err(error) if error.already_exists() && tries < TRIES => {
-            tries += 1;
-            remove_predecessor(key)
+/// Publishes the counters of a server that holds the lock of its key, unless they are published. If
+/// a segment is in the way that the server must not remove, nothing is counted until a later call
+/// finds none.
+pub(crate) fn publish_counters(counters: &Writer, config: &Config, queue: QueueId, again: bool) {
+    if counters.is_published() {
+        return;
+    }
+    let key = config.key;
+    let published = take_over("shared memory", key, || {
+        match counters.publish(key, queue, config.max_children()) {
+            Ok(()) => Ok(Attempt::Done(())),
+            Err(error) if error.already_exists() => remove_predecessor(key),
+            Err(error) => Err(error.into()),
         }
-        Err(error) if error.already_exists() => Err(Obstacle::Contended),
-        Err(error) => Err(error.into()),
     });
-    match published {
-        Ok((writer, removed)) => {
-            if removed > 0 {
-                tracing::warn!(%key, removed, "removed foreign segments of shared memory");
-            }
-            writer
-        }
-        Err(obstacle) => {
-            tracing::warn!(%key, reason = obstacle.to_string(), "nothing is counted");
-            Writer::disabled()
-        }
+    if let (Err(why), false) = (published, again) {
+        tracing::warn!(%key, reason = why.to_string(), "nothing is counted; later it is tried again");
     }
 }
 
 /// Removes a marked segment of our own: we hold the server lock, so a dead predecessor left it.
 /// Root also removes segments of other users. An unmarked segment is another program's.
-fn remove_predecessor(key: Key) -> Result<Attempt<Writer>, Obstacle> {
+fn remove_predecessor(key: Key) -> Result<Attempt<()>, Obstacle> {
     let found = SharedMemory::open(key).and_then(|segment| Ok((segment.status()?, segment)));
     let Some((status, segment)) = unless_gone(found)? else { return Ok(Attempt::Retry) };
-    let foreign =
-        [status.permissions.uid, status.permissions.cuid].into_iter().find(|uid| *uid != geteuid());
-    match foreign {
+    let permissions = &status.permissions;
+    match [permissions.uid, permissions.cuid].into_iter().find(|&uid| uid != geteuid()) {
         Some(uid) if !geteuid().is_root() => return Err(Obstacle::Foreign(uid)),
-        None if status.permissions.mode != counters::MODE => return Err(Obstacle::AnotherPrograms),
+        None if permissions.mode != counters::MODE => return Err(Obstacle::AnotherPrograms),
         _ => {}
     }
-    match removed(segment.remove())? {
-        Attempt::Removed if foreign.is_none() => Ok(Attempt::Retry), // not worth a warning
-        attempt => Ok(attempt),
-    }
+    Ok(removed(segment.remove(), permissions, None)?)
 }

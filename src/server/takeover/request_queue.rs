@@ -10,8 +10,10 @@ use super::{Attempt, removed, take_over, unless_gone};
 use crate::counters::RefusalReason;
 use crate::ownership::lease::{self, Head};
 use crate::ownership::liveness;
+use crate::ownership::server_state::untrusted_user;
+use crate::server::config::Config;
 use crate::server::error::Error;
-use crate::sys::StopRequest;
+use crate::sys::{StopRequest, geteuid};
 use crate::wire::{MARK, is_request_queue_mode};
 
 /// The request queue of a server that holds the server lock. Dropping it removes the queue.
@@ -20,23 +22,24 @@ pub(crate) struct RequestQueue {
     queue: Queue,
     key: Key,
     mode: Mode,
+    claim: bool,
     stop: Arc<StopRequest>,
 }
 
 impl RequestQueue {
-    pub(crate) fn create(key: Key, mode: Mode, stop: Arc<StopRequest>) -> Result<Self, Error> {
-        let mode = mode.with(MARK);
-        let queue = replace_predecessor(key, mode)?;
+    pub(crate) fn create(config: &Config, stop: Arc<StopRequest>) -> Result<Self, Error> {
+        let (key, mode, claim) = (config.key, config.mode.with(MARK), config.claim_key);
+        let queue = replace_predecessor(key, mode, claim)?;
         stop.will_remove(queue);
         if lease::peek(queue) == Head::Unreadable(Errno::ENOSYS) {
             tracing::warn!("{}", RefusalReason::NoPeek);
         }
-        Ok(Self { queue, key, mode, stop })
+        Ok(Self { queue, key, mode, claim, stop })
     }
 
     /// Makes the queue again after somebody removed it. The server must hold its lock.
     pub(crate) fn recreate(&mut self) -> Result<(), Error> {
-        self.queue = replace_predecessor(self.key, self.mode)?;
+        self.queue = replace_predecessor(self.key, self.mode, self.claim)?;
         self.stop.will_remove(self.queue);
         Ok(())
     }
@@ -61,36 +64,35 @@ impl Drop for RequestQueue {
     }
 }
 
-fn replace_predecessor(key: Key, mode: Mode) -> Result<Queue, Error> {
-    let (queue, removed) = take_over(|| match Queue::create(key, mode) {
+fn replace_predecessor(key: Key, mode: Mode, claim: bool) -> Result<Queue, Error> {
+    take_over("queue", key, || match Queue::create(key, mode) {
         Ok(queue) => Ok(Attempt::Done(queue)),
-        Err(error) if error.already_exists() => remove_predecessor(key),
+        Err(error) if error.already_exists() => remove_predecessor(key, claim),
         Err(error) if error.is_out_of_space() => Err(Error::NoQueueLeft(error)),
         Err(error) => Err(error.into()),
-    })?;
-    if removed > 0 {
-        tracing::info!(%key, removed, "removed what dead servers left under the key");
-    }
-    Ok(queue)
+    })
 }
 
-/// Removes the queue under the key. We hold the server lock, so a marked queue is a dead server's.
-/// An unmarked queue is another program's, and stays unless its last receiver is dead.
-fn remove_predecessor(key: Key) -> Result<Attempt<Queue>, Error> {
+/// Removes the queue under the key. We hold the server lock, so a marked queue is a dead server's,
+/// or that of a server whose lock root has taken. An unmarked queue is another program's, and stays
+/// unless its last receiver is dead, or root claims the key from other users.
+fn remove_predecessor(key: Key, claim: bool) -> Result<Attempt<Queue>, Error> {
     let found = Queue::open(key).and_then(|queue| Ok((queue, queue.status()?)));
     let Some((queue, status)) = unless_gone(found)? else { return Ok(Attempt::Retry) };
-    let in_use = |why| Error::ForeignQueue { key, queue: queue.id(), why };
-    if !is_request_queue_mode(status.permissions.mode) {
-        let Some(pid) = status.last_receiver else {
-            return Err(in_use("nothing says who receives from it".to_owned()));
-        };
-        if !liveness::no_such_process(pid) {
+    let permissions = &status.permissions;
+    let user = status.last_receiver.filter(|&pid| !liveness::no_such_process(pid));
+    let in_use = |why| Error::ForeignQueue { key, queue: queue.id(), uid: permissions.uid, why };
+    let is_claimed = claim && untrusted_user(permissions, geteuid()).is_some();
+    if !is_request_queue_mode(permissions.mode) && !is_claimed {
+        if let Some(pid) = user {
             return Err(in_use(format!("pid {pid} received from it")));
+        } else if status.last_receiver.is_none() {
+            return Err(in_use("nothing says who receives from it".to_owned()));
         }
     }
-    match removed(queue.remove()) {
+    match removed(queue.remove(), permissions, user) {
         Err(error) if error.is_denied() => {
-            Err(in_use(format!("it belongs to uid {}", status.permissions.uid)))
+            Err(in_use("only its owner and root may remove it".to_owned()))
         }
         attempt => Ok(attempt?),
     }

@@ -3,6 +3,7 @@
 use sysv_ipc::{Acquire, Key, Lock, Mode, ProcessMark};
 
 use super::{Attempt, removed, take_over};
+use crate::ownership::liveness::no_such_process;
 use crate::ownership::server_state::untrusted_user;
 use crate::server::error::Error;
 use crate::sys::{geteuid, getpid};
@@ -20,17 +21,14 @@ pub(crate) struct ServerLock {
 }
 
 impl ServerLock {
-    /// Takes the lock of a key. Root first removes a semaphore that another user made.
+    /// Takes the lock of a key. Root first removes a semaphore that another user made, also from
+    /// under that user's server.
     pub(crate) fn take(key: Key) -> Result<Self, Error> {
-        let (lock, removed) = take_over(|| match Self::try_take(key) {
+        take_over("server lock", key, || match Self::try_take(key) {
             // A server that is stopping removed it: the next attempt makes a new one.
             Err(Error::Ipc(error)) if error.is_gone() => Ok(Attempt::Retry),
             attempt => attempt,
-        })?;
-        if removed > 0 {
-            tracing::warn!(%key, removed, "removed foreign semaphores");
-        }
-        Ok(lock)
+        })
     }
 
     fn try_take(key: Key) -> Result<Attempt<Self>, Error> {
@@ -40,20 +38,26 @@ impl ServerLock {
             found => found?,
         };
         let status = semaphore.status()?;
+        let uid = status.permissions.cuid;
+        let user = semaphore.last_pid().ok().flatten().filter(|&pid| !no_such_process(pid));
+        let in_use = || match (semaphore.is_held(), user) {
+            (Ok(true), Some(_)) => Error::AlreadyRunning { key, uid, pid: user },
+            _ => Error::ForeignLock { key, uid },
+        };
         if untrusted_user(&status.permissions, geteuid()).is_some() {
-            return match geteuid().is_root() {
-                true => Ok(removed(semaphore.remove())?),
-                false => Err(Error::ForeignLock { key, uid: status.permissions.cuid }),
-            };
+            if !geteuid().is_root() {
+                return Err(in_use());
+            }
+            return Ok(removed(semaphore.remove(), &status.permissions, user)?);
         }
         match semaphore.try_acquire() {
             Ok(Acquire::Acquired) => {
                 Ok(Attempt::Done(Self { key, semaphore, owner: ProcessMark::current() }))
             }
-            Ok(Acquire::Held) => Err(Error::AlreadyRunning { key, pid: semaphore.last_pid()? }),
-            Err(error) if error.is_denied() => {
-                Err(Error::ForeignLock { key, uid: status.permissions.cuid })
+            Ok(Acquire::Held) => {
+                Err(Error::AlreadyRunning { key, uid, pid: semaphore.last_pid()? })
             }
+            Err(error) if error.is_denied() => Err(in_use()),
             Err(error) => Err(error.into()),
         }
     }

@@ -207,8 +207,6 @@ fn a_client_whose_server_is_killed_asks_the_next() {
             stage.server.key,
             &[&ARGUMENTS[..], &root, &["--reap-interval", "1h"]].concat(),
         );
-        let told = "removed what dead servers left under the key";
-        assert!(stage.server.log().contains(told), "{}", stage.server.log());
         scene.finish();
     });
 }

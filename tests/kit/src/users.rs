@@ -41,6 +41,10 @@ impl Attack {
         Self { pid: child.unwrap(), outcome: None }
     }
 
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
     /// Its outcome, if it has ended.
     #[track_caller]
     fn poll(&mut self) -> Option<Result<(), Errno>> {

@@ -1,0 +1,95 @@
+//! What the parent logs about requests, and how much of the log each user may fill.
+//!
+//! A child writes the line of its request. A caller can kill its child before that, so the parent
+//! remembers the request, and writes a line if the child did not.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use sysv_ipc::{Pid, Uid};
+
+use super::admission::{Admitted, ReplyTo};
+use super::loggable::loggable;
+use crate::wire::Operation;
+
+/// A request that a child answers; of a session, with its first question.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) caller: Uid,
+    pub(super) reply: ReplyTo,
+    pub(super) session: bool,
+    client: Option<Pid>,
+    operation: Operation,
+    path: PathBuf,
+}
+
+impl Served {
+    pub(super) fn new(request: &Admitted<'_>) -> Self {
+        let Admitted { caller, reply, session, client, question, .. } = *request;
+        let (operation, path) = (question.operation, question.path.to_owned());
+        Self { caller: caller.uid, reply, session, client, operation, path }
+    }
+}
+
+/// How many bytes each user has added to the log since the last minute began, and how many lines
+/// were left out. Without a limit, a user could fill the disk, and push the lines of others out of
+/// a log that is rotated.
+#[derive(Debug)]
+pub(super) struct LogLimit {
+    since: Instant,
+    users: BTreeMap<u32, (usize, u64)>,
+}
+
+impl LogLimit {
+    const WINDOW: Duration = Duration::from_secs(60);
+
+    /// The most bytes of one user in that time: 7,000 lines with paths of usual length.
+    const BYTES: usize = 4 << 20;
+
+    pub(super) fn new() -> Self {
+        Self { since: Instant::now(), users: BTreeMap::new() }
+    }
+
+    /// Whether a line about this request may be logged. Counts the line.
+    pub(super) fn admits(&mut self, request: &Served) -> bool {
+        /// The most bytes of a line without its path.
+        const LINE: usize = 250;
+        // A byte of the path takes at most six when it is escaped.
+        let line = LINE + 6 * request.path.as_os_str().len();
+        let (bytes, left_out) = self.users.entry(request.caller.as_raw()).or_default();
+        let fits = *bytes + line <= Self::BYTES;
+        match fits {
+            true => *bytes += line,
+            false => *left_out += 1,
+        }
+        fits
+    }
+
+    /// Logs what happened to the child of a request, which did not write its line, or not yet.
+    pub(super) fn log(&mut self, request: &Served, child: Pid, what: &str, outcome: String) {
+        if !self.admits(request) {
+            return;
+        }
+        let (uid, client_pid) = (request.caller.as_raw(), request.client.map(Pid::as_raw));
+        let (queue, operation) = (request.reply.queue.id().get(), request.operation.name());
+        let (path, session, pid) = (loggable(&request.path), request.session, child.as_raw());
+        tracing::warn!(uid, client_pid, queue, operation, path, session, pid, outcome, "{what}");
+    }
+
+    /// Begins a new minute if it is time to.
+    pub(super) fn renew(&mut self) {
+        if self.since.elapsed() >= Self::WINDOW {
+            *self = Self::new();
+        }
+    }
+}
+
+/// Says what was left out.
+impl Drop for LogLimit {
+    fn drop(&mut self) {
+        for (uid, (_, lines)) in self.users.iter().filter(|(_, (_, lines))| *lines > 0) {
+            tracing::warn!(uid, lines, "left out lines of a user who fills the log");
+        }
+    }
+}
