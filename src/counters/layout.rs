@@ -25,6 +25,7 @@ pub(super) mod word {
     pub(crate) const CHILDREN_PEAK: usize = 10;
     pub(crate) const SESSIONS: usize = 11;
     pub(crate) const IDLE_SESSIONS: usize = 12;
+    pub(crate) const HUNG_CHILDREN: usize = 13;
     pub(crate) const REFUSED: usize = 16;
     pub(crate) const FAILURES: usize = 40;
     pub(crate) const BYTES_SENT: usize = 56;

@@ -44,6 +44,7 @@
 //! | 10 | most children that served requests at once |
 //! | 11 | children that serve sessions now |
 //! | 12 | sessions that wait for a question now |
+//! | 13 | children that wait for a file system that does not answer |
 //! | 16 to 39 | requests refused, one word for each [`RefusalReason`] in its order |
 //! | 40 to 55 | questions failed, one word for each [`FailureReason`] in its order |
 //! | 56 | bytes of files sent |

@@ -64,7 +64,7 @@ impl Display for Metrics<'_> {
 }
 
 /// Name, help and value of the metrics that are one number.
-fn of_server(counters: &Snapshot) -> [(&'static str, &'static str, u64); 11] {
+fn of_server(counters: &Snapshot) -> [(&'static str, &'static str, u64); 12] {
     let started = counters.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let start = "When the server started, in seconds since 1970.";
     let questions = "Questions answered or failed.";
@@ -72,6 +72,7 @@ fn of_server(counters: &Snapshot) -> [(&'static str, &'static str, u64); 11] {
     let failed = "Windows (shared memory for large files) that could not be made.";
     let peak = "Most children that served requests at once.";
     let limit = "Most children allowed at once (--max-children).";
+    let hung = "Children that wait for a file system that does not answer.";
     [
         ("mqfs_start_time_seconds", start, started.as_secs()),
         ("mqfs_requests_total", "Requests received.", counters.requests),
@@ -80,6 +81,7 @@ fn of_server(counters: &Snapshot) -> [(&'static str, &'static str, u64); 11] {
         ("mqfs_clients_gone_total", gone, counters.clients_gone),
         ("mqfs_windows_failed_total", failed, counters.windows_failed),
         ("mqfs_children", "Children that serve requests.", counters.children),
+        ("mqfs_children_hung", hung, counters.hung_children),
         ("mqfs_children_peak", peak, counters.children_peak),
         ("mqfs_sessions", "Children that serve sessions.", counters.sessions),
         ("mqfs_sessions_idle", "Sessions that wait for a question.", counters.idle_sessions),

@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub children: u64,
     /// Most children that served requests at once.
     pub children_peak: u64,
+    /// Children that wait for a file system that does not answer. It may be a second old.
+    pub hung_children: u64,
     /// Children that serve sessions now.
     pub sessions: u64,
     /// Sessions that wait for a question. It may be a second old.
@@ -105,6 +107,7 @@ impl Snapshot {
             requests: load(word::REQUESTS),
             children: load(word::CHILDREN),
             children_peak: load(word::CHILDREN_PEAK),
+            hung_children: load(word::HUNG_CHILDREN),
             sessions: load(word::SESSIONS),
             idle_sessions: load(word::IDLE_SESSIONS),
             questions: load(word::QUESTIONS),

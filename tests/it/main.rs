@@ -21,6 +21,7 @@ mod floods;
 mod forged_requests;
 mod fuzz;
 mod hostile_environment;
+mod hung;
 mod key_squatters;
 mod listing;
 mod liveness;

@@ -86,6 +86,7 @@ fn counters(snapshot: &Snapshot) -> Value {
         "refused": named(&mut snapshot.refusals().map(|(reason, count)| (reason.name(), count))),
         "children": snapshot.children,
         "children_peak": snapshot.children_peak,
+        "children_hung": snapshot.hung_children,
         "sessions": snapshot.sessions,
         "sessions_idle": snapshot.idle_sessions,
         "children_limit": snapshot.children_limit,

@@ -136,7 +136,12 @@ fn counts(snapshot: &Snapshot, rates: Option<Rates<'_>>) -> String {
         line(&format!("  {}", reason.name()), &count);
     }
     let Snapshot { children, children_peak, children_limit, .. } = snapshot;
-    let children = format!("{children} now, {children_peak} at most, {children_limit} allowed");
+    let hung = match snapshot.hung_children {
+        0 => String::new(),
+        hung => format!(" ({hung} hung)"),
+    };
+    let children =
+        format!("{children} now{hung}, {children_peak} at most, {children_limit} allowed");
     let pid = snapshot.server.map_or_else(String::new, |pid| format!(", by pid {pid}"));
     let mut rest = vec![
         row("children", children),
