@@ -172,8 +172,8 @@ impl Children {
         !child.is_given_up && child.silence >= most + Self::ROUND / 2
     }
 
-    /// Tells the clients of the children that hang for too long, and kills these. Many remain, until
-    /// the file system answers or goes.
+    /// Tells the clients of the children that hang for too long, and kills these. Many remain,
+    /// until the file system answers or goes.
     fn give_up_overdue(&mut self) {
         // Until the signals are sent, no child is reaped, so that no pid is another process's.
         let _held = Blocked::new(SigSet::from(Signal::SIGCHLD));

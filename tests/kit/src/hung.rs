@@ -50,8 +50,8 @@ const WITHOUT_ANSWER: [u32; 4] = [2, 36, 38, 42]; // FORGET, INTERRUPT, DESTROY,
 const TOP: u64 = 1;
 const NAMES: [&str; 2] = ["file", "good"]; // the nodes 2 and 3
 
-/// Lets this thread, and what it starts, mount file systems of its own. False, and says so, where it
-/// may not.
+/// Lets this thread, and what it starts, mount file systems of its own. False, and says so, where
+/// it may not.
 pub fn can_mount() -> bool {
     let can = unshare(CloneFlags::CLONE_NEWNS).is_ok()
         && Path::new("/dev/fuse").exists()
