@@ -54,7 +54,7 @@ pub(super) struct Opts {
     /// [default: 16 if others may send requests]
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..))]
     max_per_user: Option<u16>,
-    /// How long a child waits for a client that does not read its reply queue
+    /// How long a child waits for a client that does not read, or for a hung file system
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     stall_timeout: Duration,
     /// How long a session waits for its client's next question

@@ -51,7 +51,8 @@ pub enum ErrorKind {
     Failed,
     /// The server speaks only the plain protocol, which can only fetch whole files.
     Unsupported,
-    /// Nothing arrived within the [timeout](super::ClientBuilder::timeout).
+    /// Nothing arrived within the [timeout](super::ClientBuilder::timeout), or the server says that
+    /// the file system does not answer (`ETIMEDOUT`).
     TimedOut,
     /// The server or its child died, or somebody removed the reply queue, on every
     /// [retry](super::ClientBuilder::retries).
@@ -101,6 +102,8 @@ pub(super) enum Cause {
     /// With a reason why the server may never answer.
     #[error("timed out: nothing came for {0:?} ({1})")]
     Unanswered(Duration, &'static str),
+    #[error("left out: three others of its directory did not answer")]
+    NotAsked,
     #[error("the server died before it answered")]
     ServerDied,
     #[error("incomplete: the server's child died on the way")]
@@ -160,8 +163,11 @@ impl Error {
             Cause::Failed { errno: Some(Errno::EACCES | Errno::EPERM), .. } => {
                 ErrorKind::PermissionDenied
             }
+            Cause::TimedOut(_)
+            | Cause::Unanswered(..)
+            | Cause::NotAsked
+            | Cause::Failed { errno: Some(Errno::ETIMEDOUT), .. } => ErrorKind::TimedOut,
             Cause::Failed { .. } | Cause::Receive(_) => ErrorKind::Failed,
-            Cause::TimedOut(_) | Cause::Unanswered(..) => ErrorKind::TimedOut,
             Cause::ServerDied | Cause::ChildDied | Cause::QueueRemoved | Cause::SentAway => {
                 ErrorKind::Interrupted
             }

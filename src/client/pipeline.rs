@@ -3,15 +3,21 @@
 //! If a server or its child dies, the unanswered questions are asked again. A file that had arrived
 //! in part comes again from its beginning: the bytes that the reader already has are compared with
 //! it by their checksum, and left out.
+//!
+//! If no answer comes in time, the file system of a question hangs. It may be that of a later
+//! question, since a child holds small answers back for a moment. So the questions are asked again,
+//! from then on one by one: the one that gets no answer again has failed, and the next is asked in
+//! another session.
 
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::dir_entry::DirEntry;
-use super::error::{Cause, Error};
+use super::error::{Cause, Error, ErrorKind};
 use super::planned::{Base, PlannedQuestion};
 use super::requester::{Ending, Requester};
 use super::session::{Answer, Session, Step};
@@ -32,6 +38,11 @@ pub(super) struct Pipeline {
     questions: VecDeque<PlannedQuestion>,
     /// How many of them were asked.
     asked: usize,
+    /// Whether to ask one by one.
+    one_by_one: bool,
+    /// The directory of the last question that got no answer, and how many in it got none, since
+    /// the last that got one.
+    silent: (PathBuf, u32),
     /// Whether the reader knows that the first of their answers has begun.
     has_begun: bool,
     /// What the reader has of that answer, while it comes again.
@@ -53,6 +64,10 @@ enum SessionState {
 }
 
 impl Pipeline {
+    /// After so many questions in a row got no answer, no others in their directory are asked: a
+    /// file system with many files would take a timeout for each.
+    const MOST_SILENT: u32 = 3;
+
     /// Questions that are asked in a session if the client's options say so.
     pub(super) fn new(requester: Requester) -> Self {
         Self {
@@ -63,6 +78,8 @@ impl Pipeline {
             ending: Ending::None,
             questions: VecDeque::new(),
             asked: 0,
+            one_by_one: false,
+            silent: Default::default(),
             has_begun: false,
             partial: None,
             last: Tally::default(),
@@ -107,6 +124,13 @@ impl Pipeline {
     /// [`check`](Self::check) fails as well, since it could not be asked for, or not to its end.
     pub(super) fn next(&mut self) -> Answer {
         self.failed = None;
+        if !self.has_begun
+            && self.silent.1 >= Self::MOST_SILENT
+            && self.directory() == self.silent.0
+        {
+            self.end_answer();
+            return Err(Cause::NotAsked.into());
+        }
         let error = loop {
             if self.session.is_none()
                 && let Err(error) = self.connect()
@@ -123,8 +147,21 @@ impl Pipeline {
                 }
             }
         };
+        let directory = self.directory();
         self.end_answer();
-        Err(self.fail(error))
+        if error.kind() != ErrorKind::TimedOut {
+            return Err(self.fail(error));
+        }
+        self.requester.restore_retries();
+        let before = if directory == self.silent.0 { self.silent.1 } else { 0 };
+        self.silent = (directory, before + 1);
+        Err(error)
+    }
+
+    /// The directory of the first question.
+    fn directory(&self) -> PathBuf {
+        let path = self.questions.front().map(|planned| planned.path.as_path());
+        path.and_then(Path::parent).unwrap_or("".as_ref()).to_owned()
     }
 
     /// Waits for an answer that has no bytes.
@@ -173,7 +210,7 @@ impl Pipeline {
 
     /// Notes that the session was lost. An error that another one cannot mend is returned.
     fn lose(&mut self, error: Error) -> Result<(), Error> {
-        let is_between_answers = !self.has_begun;
+        let (is_between_answers, were_many) = (!self.has_begun, self.asked > 1);
         let tally = self.session.take().map(|session| session.tally.clone()).unwrap_or_default();
         self.asked = 0;
         if !self.has_begun || !self.is_fetch() || tally.bytes == 0 && self.partial.is_none() {
@@ -184,6 +221,10 @@ impl Pipeline {
         if let Cause::NoWindow = error.0 {
             self.requester.pool.give_up_windows();
             self.ending = Ending::SentAway; // the server may have died with its child
+            return Ok(());
+        }
+        if error.kind() == ErrorKind::TimedOut && were_many {
+            self.one_by_one = true;
             return Ok(());
         }
         if !error.is_retryable() {
@@ -212,6 +253,9 @@ impl Pipeline {
     fn ask_ahead(&mut self) -> Result<(), Error> {
         let Some(session) = &mut self.session else { return Ok(()) };
         while let Some(planned) = self.questions.get(self.asked) {
+            if self.one_by_one && self.asked > 0 {
+                break;
+            }
             match session.ask(planned) {
                 Ok(true) => self.asked += 1,
                 Ok(false) => break,
@@ -248,6 +292,7 @@ impl Pipeline {
             }
             Ok(Step::Ended(_)) if self.partial.is_some() => Ok(Some(self.end_changed())),
             Ok(Step::Ended(_)) | Err(_) => {
+                self.silent.1 = 0;
                 self.requester.restore_retries();
                 self.end_answer();
                 Ok(Some(answer))

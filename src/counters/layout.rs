@@ -26,6 +26,8 @@ macro_rules! with_numbers {
             SESSIONS = 11, sessions, "mqfs_sessions", "Children that serve sessions.";
             IDLE_SESSIONS = 12, sessions_idle, "mqfs_sessions_idle",
                 "Sessions that wait for a question, at most a second ago.";
+            HUNG_CHILDREN = 13, children_hung, "mqfs_children_hung",
+                "Children that wait for a file system that does not answer, at most a second ago.";
             BYTES_SENT = 56, bytes_sent, "mqfs_bytes_sent_total", "Bytes of files sent.";
             CLIENTS_GONE = 57, clients_gone, "mqfs_clients_gone_total",
                 "Clients that left before they had everything.";

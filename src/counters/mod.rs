@@ -38,7 +38,7 @@
 //! | 2 | id of the request queue; all ones while there is none |
 //! | 3 | pid of the server, in its own pid namespace |
 //! | 4 | start of the server, in seconds since 1970 |
-//! | 5 to 12, 56 to 60 | one number each: the fields of [`Snapshot`] name their words |
+//! | 5 to 13, 56 to 60 | one number each: the fields of [`Snapshot`] name their words |
 //! | 16 to 39 | requests refused, one word for each [`RefusalReason`] in its order |
 //! | 40 to 55 | questions failed, one word for each [`FailureReason`] in its order |
 //! | 58 | nanoseconds that all complete answers took together |

@@ -37,6 +37,7 @@ counted_reasons! {
     Stalled, "stalled", "the client did not read for the stall timeout";
     ChildDied, "child_died", "the child was killed, or failed";
     Other, "other", "another reason";
+    Hung, "hung", "the file system did not answer for the stall timeout";
 }
 
 counted_reasons! {
@@ -63,4 +64,6 @@ counted_reasons! {
         "this kernel has no MSG_COPY: only callers with the server's own uid are served";
     UserBusy, "user_busy", "the user has as many children as one may have";
     ForkFailed, "fork_failed", "fork failed";
+    UserHung, "user_hung",
+        "the user has as many children as one may have, and a file system does not answer some";
 }

@@ -67,20 +67,21 @@ impl Writer {
         self.add(word::REFUSED + reason as usize, 1);
     }
 
-    /// Sets how many children answer requests now, how many of them sessions, and how many died
-    /// while they answered.
-    pub(crate) fn set_children(&self, now: usize, sessions: usize, died: u64) {
+    /// Sets how many children answer requests now, how many of them hang, and how many died while
+    /// they answered.
+    pub(crate) fn set_children(&self, now: usize, hung: usize, died: u64) {
         self.set(word::CHILDREN, now as u64);
-        self.set(word::SESSIONS, sessions as u64);
+        self.set(word::HUNG_CHILDREN, hung as u64);
         if let Some(peak) = self.word(word::CHILDREN_PEAK) {
             peak.fetch_max(now as u64, Relaxed);
         }
         self.set(word::FAILURES + FailureReason::ChildDied as usize, died);
     }
 
-    /// Sets how many sessions wait for a question now.
-    pub(crate) fn set_idle_sessions(&self, now: usize) {
-        self.set(word::IDLE_SESSIONS, now as u64);
+    /// Sets how many children serve sessions now, and how many of these wait for a question.
+    pub(crate) fn set_sessions(&self, now: usize, idle: usize) {
+        self.set(word::SESSIONS, now as u64);
+        self.set(word::IDLE_SESSIONS, idle as u64);
     }
 
     /// Counts a question that was answered or failed.

@@ -1,4 +1,4 @@
-//! Tells clients that their child died, or gave up, before it was done.
+//! Tells clients that their child died, gave up or hung before it was done.
 //!
 //! The parent tells them, because not every client can notice: a plain client does not know about
 //! children, and a client in another pid namespace cannot see whether its child is alive.
@@ -9,6 +9,14 @@ use nix::errno::Errno;
 use sysv_ipc::{SendError, Uid};
 
 use super::admission::ReplyTo;
+
+/// The text and errno of a FAILURE.
+type Reason = (&'static str, Errno);
+
+/// No other failure has this errno. It tells the client that it can ask for the rest.
+pub(super) const DIED: Reason = ("the server's child died on the way", Errno::EOWNERDEAD);
+
+pub(super) const HUNG: Reason = ("the file system does not answer", Errno::ETIMEDOUT);
 
 /// The notices that do not fit into a client's queue yet.
 #[derive(Debug, Default)]
@@ -21,15 +29,11 @@ pub(super) struct ChildDeathNotices {
 struct Notice {
     caller: Uid,
     reply: ReplyTo,
+    reason: Reason,
     since: Instant,
 }
 
 impl ChildDeathNotices {
-    const TEXT: &str = "the server's child died on the way";
-
-    /// No other failure has this errno. It tells the client that it can ask for the rest.
-    const ERRNO: Errno = Errno::EOWNERDEAD;
-
     /// How many notices may wait in all, and how many of one user: a user can kill its own children
     /// and leave its queues full.
     const LIMIT: usize = 1024;
@@ -42,13 +46,13 @@ impl ChildDeathNotices {
     const LIFETIME: Duration = Duration::from_secs(3600);
 
     /// Tells a client now, or later if its queue is full.
-    pub(super) fn send(&mut self, caller: Uid, reply: ReplyTo) {
+    pub(super) fn send(&mut self, caller: Uid, reply: ReplyTo, reason: Reason) {
         let of_caller = |notice: &&Notice| notice.caller == caller;
-        if !is_done(&reply)
+        if !is_done(&reply, reason)
             && self.waiting.len() < Self::LIMIT
             && self.waiting.iter().filter(of_caller).count() < Self::LIMIT_PER_USER
         {
-            self.waiting.push(Notice { caller, reply, since: Instant::now() });
+            self.waiting.push(Notice { caller, reply, reason, since: Instant::now() });
         }
     }
 
@@ -59,8 +63,9 @@ impl ChildDeathNotices {
             return;
         }
         self.last_try = Some(Instant::now());
-        self.waiting
-            .retain(|notice| !is_done(&notice.reply) && notice.since.elapsed() < Self::LIFETIME);
+        self.waiting.retain(|Notice { reply, reason, since, .. }| {
+            !is_done(reply, *reason) && since.elapsed() < Self::LIFETIME
+        });
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -69,7 +74,6 @@ impl ChildDeathNotices {
 }
 
 /// Tries to tell a client. False: its queue is full, so try again later.
-fn is_done(reply: &ReplyTo) -> bool {
-    !reply.is_clients()
-        || reply.try_fail(ChildDeathNotices::TEXT, ChildDeathNotices::ERRNO) != Err(SendError::Full)
+fn is_done(reply: &ReplyTo, (text, errno): Reason) -> bool {
+    !reply.is_clients() || reply.try_fail(text, errno) != Err(SendError::Full)
 }

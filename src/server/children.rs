@@ -6,57 +6,16 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{SigSet, Signal};
 use sysv_ipc::{Pid, Uid};
 
-use super::admission::ReplyTo;
-use super::child_death_notices::ChildDeathNotices;
+use super::child::{Child, WaitsFor};
+use super::child_death_notices::{self, ChildDeathNotices};
 use super::config::Config;
 use super::request_handler::{GAVE_UP, UNLOGGED};
 use super::request_log::{LogLimit, Served};
 use super::session::MAKE_WAY;
-use crate::counters::Writer;
+use crate::counters::{FailureReason, Writer};
 use crate::sys::child_exits::{Ended, is_stopped, take_ended, wait_unless};
 use crate::sys::kill;
 use crate::sys::signals::Blocked;
-
-/// A child that runs.
-#[derive(Debug)]
-struct Child {
-    pid: Pid,
-    /// The request that it answers. None: it removes orphaned queues.
-    request: Option<Served>,
-    started: Instant,
-    /// Whether it was asked to make way for another request.
-    makes_way: bool,
-    /// Whether the log says that it is stopped.
-    noted_stopped: bool,
-}
-
-impl Child {
-    fn new(pid: Pid, request: Option<Served>) -> Self {
-        Self { pid, request, started: Instant::now(), makes_way: false, noted_stopped: false }
-    }
-
-    /// The state of a session.
-    ///
-    /// The kernel's record tells, since a caller may have taken its child over: if only the lease
-    /// is in the queue, and the last who received was not the child, the client has received all.
-    fn state(&self, reply: &ReplyTo) -> SessionState {
-        let Ok(status) = reply.queue.status() else { return SessionState::Ending };
-        let is_idle = status.messages == 1 && status.last_receiver != Some(self.pid);
-        match status.received_at.filter(|_| is_idle) {
-            Some(since) => SessionState::Idle(since.elapsed().unwrap_or_default()),
-            None => SessionState::Working(self.started.elapsed()),
-        }
-    }
-}
-
-/// What a session does, and for how long. The last is the first to make way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum SessionState {
-    Working(Duration),
-    Idle(Duration),
-    /// The client has removed the queue.
-    Ending,
-}
 
 /// The children that run, as far as the server knows. Keeps their counters up to date.
 #[derive(Debug)]
@@ -68,8 +27,9 @@ pub(super) struct Children {
     died: u64,
     limit: usize,
     stall_timeout: Duration,
+    idle_timeout: Duration,
     counters: Rc<Writer>,
-    last_idle_count: Option<Instant>,
+    last_look: Option<Instant>,
     pub(super) log_limit: LogLimit,
 }
 
@@ -88,8 +48,9 @@ impl Children {
             died: 0,
             limit,
             stall_timeout: config.stall_timeout,
+            idle_timeout: config.idle_timeout,
             counters,
-            last_idle_count: None,
+            last_look: None,
             log_limit: LogLimit::new(),
         }
     }
@@ -105,10 +66,10 @@ impl Children {
         self.running.push(Child::new(pid, None));
     }
 
-    /// How many children answer requests of this user.
-    pub(super) fn answering(&self, caller: Uid) -> usize {
-        let requests = self.running.iter().filter_map(|child| child.request.as_ref());
-        requests.filter(|request| request.caller == caller).count()
+    /// The children that answer requests of this user.
+    pub(super) fn of(&self, caller: Uid) -> impl Iterator<Item = &Child> {
+        let is_of = move |request: &Served| request.caller == caller;
+        self.running.iter().filter(move |child| child.request.as_ref().is_some_and(is_of))
     }
 
     /// Whether a child removes orphaned queues.
@@ -118,7 +79,7 @@ impl Children {
 
     /// Whether the limit of children that answer requests is reached.
     pub(super) fn are_at_limit(&self) -> bool {
-        self.answering_requests() >= self.limit
+        self.requests().filter(|child| !child.is_hung()).count() >= self.limit
     }
 
     /// Whether something may happen to a child that no signal announces in time.
@@ -128,21 +89,27 @@ impl Children {
 
     /// Forgets the children that ended, and tells the clients of those that failed.
     pub(super) fn reap_ended(&mut self) {
+        self.forget_ended();
+        self.look_at_all();
+        self.death_notices.retry();
+        self.log_limit.renew();
+    }
+
+    fn forget_ended(&mut self) {
         let mut any = false;
-        take_ended(|child| {
+        take_ended(|ended| {
             any = true;
             // None: not our child. Process 1 of a pid namespace adopts the children of others.
-            if let Some(at) = self.running.iter().position(|running| running.pid == child.pid) {
-                let Child { request, .. } = self.running.swap_remove(at);
-                self.note_end(child, request);
+            if let Some(at) = self.running.iter().position(|running| running.pid == ended.pid) {
+                let child = self.running.swap_remove(at);
+                if !child.is_given_up {
+                    self.note_end(ended, child.request);
+                }
             }
         });
         if any {
             self.count();
         }
-        self.count_idle();
-        self.death_notices.retry();
-        self.log_limit.renew();
     }
 
     fn note_end(&mut self, child: Ended, request: Option<Served>) {
@@ -160,37 +127,90 @@ impl Children {
             self.log_limit.log(&request, child.pid, what, child.status.to_string());
         }
         self.died += u64::from(died);
-        self.death_notices.send(request.caller, request.reply);
+        self.death_notices.send(request.caller, request.reply, child_death_notices::DIED);
     }
 
     fn count(&self) {
-        let (children, sessions) = (self.answering_requests(), self.sessions().count());
-        self.counters.set_children(children, sessions, self.died);
-        if sessions == 0 {
-            self.counters.set_idle_sessions(0); // the server may sleep from now on
+        let number = |is: fn(&Child) -> bool| self.requests().filter(|child| is(child)).count();
+        let sessions = self.sessions().count();
+        let idle = self.sessions().filter(|child| child.waits_for == WaitsFor::Question).count();
+        self.counters.set_children(number(|_| true), number(Child::is_hung), self.died);
+        self.counters.set_sessions(sessions, idle);
+    }
+
+    /// Looks at every child that is not new, about once a round, and gives up those that hang.
+    fn look_at_all(&mut self) {
+        let now = Instant::now();
+        let since_last = self.last_look.map_or(Self::ROUND, |last| now - last);
+        if since_last < Self::ROUND / 2 {
+            return; // the timer comes at every full round, or a little earlier
+        }
+        self.last_look = Some(now);
+        // If the server was stopped meanwhile, its children may have been stopped, too.
+        let since_last = if since_last < 2 * Self::ROUND { since_last } else { Duration::ZERO };
+        for child in &mut self.running {
+            if now - child.started >= Self::ROUND / 2 {
+                child.look(since_last);
+            }
+            // Callers may send SIGSTOP to their children, which run as them: kill(2). They may have
+            // what they wanted by then, so the log names the request.
+            child.is_stopped = now - child.started > self.stall_timeout && is_stopped(child.pid);
+            if child.is_stopped
+                && let Some(request) = &child.request
+                && !std::mem::replace(&mut child.noted_stopped, true)
+            {
+                self.log_limit.log(request, child.pid, "a child is stopped", "stopped".to_owned());
+            }
+        }
+        if self.running.iter().any(|child| self.is_overdue(child)) {
+            self.give_up_overdue();
+        }
+        self.count();
+    }
+
+    /// Whether a child does nothing for so long that it cannot be waiting for its client or for a
+    /// question: it would have ended by itself.
+    fn is_overdue(&self, child: &Child) -> bool {
+        let own_end = 2 * Self::ROUND;
+        let most = match child.waits_for {
+            WaitsFor::FileSystem => self.stall_timeout,
+            WaitsFor::Nothing => Self::ROUND,
+            WaitsFor::Client => self.stall_timeout + own_end,
+            WaitsFor::Question => self.stall_timeout.max(self.idle_timeout) + own_end,
+        };
+        !child.is_given_up && !child.is_stopped && child.silence >= most + Self::ROUND / 2
+    }
+
+    /// Tells the clients of the children that hang for too long, and kills these. Many remain,
+    /// until the file system answers or goes.
+    fn give_up_overdue(&mut self) {
+        // Until the signals are sent, no child is reaped, so that no pid is another process's.
+        let _held = Blocked::new(SigSet::from(Signal::SIGCHLD));
+        self.forget_ended();
+        for at in 0..self.running.len() {
+            if !self.is_overdue(&self.running[at]) {
+                continue;
+            }
+            let child = &mut self.running[at];
+            child.is_given_up = true;
+            if let Some(request) = &child.request {
+                let (what, outcome) = (child_death_notices::HUNG.0, "killed".to_owned());
+                self.log_limit.log(request, child.pid, what, outcome);
+                self.counters.failed(FailureReason::Hung);
+                let (caller, reply) = (request.caller, request.reply);
+                self.death_notices.send(caller, reply, child_death_notices::HUNG);
+            }
+            let _ = kill(child.pid, Some(Signal::SIGKILL));
         }
     }
 
-    /// Counts the idle sessions, and looks for stopped children, at most once a round.
-    fn count_idle(&mut self) {
-        if self.last_idle_count.is_some_and(|last| last.elapsed() < Self::ROUND) {
-            return;
-        }
-        self.last_idle_count = Some(Instant::now());
-        let states = self.sessions().map(|(child, session)| child.state(&session.reply));
-        let idle = states.filter(|state| matches!(state, SessionState::Idle(_))).count();
-        self.counters.set_idle_sessions(idle);
-        self.note_stopped(false);
+    /// The children that answer requests.
+    fn requests(&self) -> impl Iterator<Item = &Child> {
+        self.running.iter().filter(|child| child.request.is_some())
     }
 
-    fn answering_requests(&self) -> usize {
-        self.running.len() - usize::from(self.are_reaping())
-    }
-
-    fn sessions(&self) -> impl Iterator<Item = (&Child, &Served)> {
-        self.running.iter().filter_map(|child| {
-            child.request.as_ref().filter(|request| request.session).map(|session| (child, session))
-        })
+    fn sessions(&self) -> impl Iterator<Item = &Child> {
+        self.running.iter().filter(|child| child.is_session())
     }
 
     /// Asks one more session to make way, of this user or of any: the one that is idle for longest,
@@ -198,13 +218,15 @@ impl Children {
     /// all again that did not end: a signal that arrives just before a child waits does not wake
     /// it. False: there is none.
     pub(super) fn make_way(&mut self, user: Option<Uid>) -> bool {
-        let next = self
-            .sessions()
-            .filter(|(child, _)| !child.makes_way)
-            .filter(|(_, session)| user.is_none_or(|user| user == session.caller))
-            .max_by_key(|(child, session)| child.state(&session.reply))
-            .map(|(child, _)| child.pid);
-        for child in self.running.iter_mut().filter(|child| Some(child.pid) == next) {
+        self.running.iter_mut().for_each(|child| child.look(Duration::ZERO));
+        let may_be_asked = |child: &&mut Child| match &child.request {
+            Some(request) if request.session && !child.makes_way => {
+                user.is_none_or(|user| user == request.caller)
+            }
+            _ => false,
+        };
+        let first = |child: &&mut Child| (child.waits_for, child.silence, child.started.elapsed());
+        if let Some(child) = self.running.iter_mut().filter(may_be_asked).max_by_key(first) {
             child.makes_way = true;
         }
         self.tell(|child| child.makes_way)
@@ -212,11 +234,11 @@ impl Children {
 
     /// Tells these sessions to end after the current answer. False: there are none.
     fn tell(&mut self, which: impl Fn(&Child) -> bool) -> bool {
-        // Until the signals are sent, no child is reaped, so that no pid is another process's.
+        // As in give_up_overdue.
         let _held = Blocked::new(SigSet::from(Signal::SIGCHLD));
         self.reap_ended();
         let mut told = false;
-        for (child, _) in self.sessions().filter(|(child, _)| which(child)) {
+        for child in self.sessions().filter(|child| which(child) && !child.is_given_up) {
             told |= kill(child.pid, Some(MAKE_WAY)).is_ok();
         }
         told
@@ -225,7 +247,6 @@ impl Children {
     /// Waits until the number of children is below the limit, but at most one round. Asks a session
     /// to make way.
     pub(super) fn wait_for_place(&mut self, is_stopping: impl Fn() -> bool) {
-        self.note_stopped(true);
         let round = if self.make_way(None) { Self::MAKE_WAY_ROUND } else { Self::ROUND };
         wait_unless(
             || {
@@ -236,39 +257,24 @@ impl Children {
         );
     }
 
-    /// Logs the requests whose child has been stopped for the stall timeout, and kills these
-    /// children if their places are needed. They run as their callers, who may send them SIGSTOP:
-    /// kill(2), and may have what they wanted by then.
-    fn note_stopped(&mut self, are_in_the_way: bool) {
-        for child in &mut self.running {
-            if child.started.elapsed() <= self.stall_timeout || !is_stopped(child.pid) {
-                continue;
-            }
-            if let Some(request) = &child.request
-                && !std::mem::replace(&mut child.noted_stopped, true)
-            {
-                self.log_limit.log(request, child.pid, "a child is stopped", "stopped".to_owned());
-            }
-            if are_in_the_way {
-                let _ = kill(child.pid, Some(Signal::SIGKILL));
-            }
-        }
-    }
-
-    /// Tells sessions to end, and waits until no child is left. Kills them after the timeout, or
-    /// at once if it is urgent.
+    /// Tells sessions to end, and waits until no child is left but those that were given up. Kills
+    /// them after the timeout, or at once if it is urgent.
     pub(super) fn drain(&mut self, timeout: Duration, is_urgent: impl Fn() -> bool) {
         self.wait_for_all(timeout, &is_urgent);
-        if self.running.is_empty() {
+        let children = self.left();
+        if children == 0 {
             return;
         }
-        let children = self.running.len();
         tracing::warn!(children, "killing children: their time to finish is over");
         for &Child { pid, .. } in &self.running {
             let _ = kill(pid, Some(Signal::SIGKILL));
         }
         // A child that waits for a disk does not react to SIGKILL.
         self.wait_for_all(Self::ROUND, &|| false);
+    }
+
+    fn left(&self) -> usize {
+        self.running.iter().filter(|child| !child.is_given_up).count()
     }
 
     fn wait_for_all(&mut self, timeout: Duration, give_up: &impl Fn() -> bool) {
@@ -279,7 +285,7 @@ impl Children {
             let left = timeout.saturating_sub(start.elapsed());
             let is_finished = || {
                 self.reap_ended();
-                finished = self.running.is_empty() || left.is_zero() || give_up();
+                finished = self.left() == 0 || left.is_zero() || give_up();
                 finished
             };
             wait_unless(is_finished, Some(left));

@@ -34,14 +34,15 @@ pub struct Config {
     /// The directory to serve. None (the default) serves everything, which is allowed to root's
     /// server and to one whose mode lets no other user ask.
     pub root: Option<PathBuf>,
-    /// The most children at once, at least 1. At the limit, requests wait in the queue. Default:
-    /// 64.
+    /// The most children at once, at least 1; those that wait for a file system that does not answer
+    /// do not count. At the limit, requests wait in the queue. Default: 64.
     pub max_children: u16,
     /// The most children at once for one user, at least 1. At the limit, the server refuses that
     /// user's requests with `EAGAIN`. None (the default): 16 if other users may ask, otherwise
     /// `max_children`.
     pub max_per_user: Option<u16>,
-    /// How long a child waits for a client that does not read. Default: 30 s.
+    /// How long a child waits for a client that does not read, or for a file system that does not
+    /// answer. Default: 30 s.
     pub stall_timeout: Duration,
     /// How long a session waits for the next question. Default: 10 s.
     pub idle_timeout: Duration,

@@ -14,6 +14,7 @@
 //! starts a server whose predecessor died.
 
 mod admission;
+mod child;
 mod child_death_notices;
 mod children;
 mod config;
@@ -48,6 +49,7 @@ pub use config::{Config, PlainPolicy};
 pub use error::Error;
 
 use admission::{Admitted, Policy, Refusal, RefusalLog};
+use child::Child;
 use children::Children;
 use confine::{GroupFinder, Sandbox};
 use request_handler::RequestHandler;
@@ -350,7 +352,7 @@ impl Server {
         if let Ok(admitted) = &outcome
             && self.children.are_at_limit()
             && (per_user >= self.config.max_children()
-                || self.children.answering(admitted.caller.uid) < per_user)
+                || self.children.of(admitted.caller.uid).count() < per_user)
         {
             self.wait_for_place()?;
             if self.stop.is_stopping() {
@@ -369,9 +371,13 @@ impl Server {
     fn fork(&mut self, admitted: Admitted<'_>, received: Instant) -> Result<(), Refusal> {
         let caller = admitted.caller.uid;
         self.children.reap_ended(); // a child that ended frees its place
-        if self.children.answering(caller) >= self.config.max_per_user() {
+        if self.children.of(caller).count() >= self.config.max_per_user() {
             self.children.make_way(Some(caller));
-            return Err(admitted.refuse(RefusalReason::UserBusy, Some(format!("uid {caller}"))));
+            let reason = match self.children.of(caller).any(Child::is_hung) {
+                true => RefusalReason::UserHung,
+                false => RefusalReason::UserBusy,
+            };
+            return Err(admitted.refuse(reason, Some(format!("uid {caller}"))));
         }
         let served = Served::new(&admitted);
         let may_log =

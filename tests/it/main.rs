@@ -22,6 +22,7 @@ mod floods;
 mod forged_requests;
 mod fuzz;
 mod hostile_environment;
+mod hung;
 mod inherited_signals;
 mod key_squatters;
 mod listing;

@@ -4,7 +4,7 @@ complete -c mqfs-server -l root -d 'Serve the files below this directory [defaul
 complete -c mqfs-server -l mode -d 'Who may send requests: 0600 (owner), 0620 (group), 0602 or 0622 (everybody)' -r
 complete -c mqfs-server -l max-children -d 'Most children at once; more requests wait in the queue' -r
 complete -c mqfs-server -l max-per-user -d 'Most children at once for one user, whose further requests are told to try again later [default: 16 if others may send requests]' -r
-complete -c mqfs-server -l stall-timeout -d 'How long a child waits for a client that does not read its reply queue' -r
+complete -c mqfs-server -l stall-timeout -d 'How long a child waits for a client that does not read, or for a hung file system' -r
 complete -c mqfs-server -l idle-timeout -d 'How long a session waits for its client\'s next question' -r
 complete -c mqfs-server -l drain-timeout -d 'How long children may continue after the server stops' -r
 complete -c mqfs-server -l reap-interval -d 'How often to remove the queues of dead clients' -r

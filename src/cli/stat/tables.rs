@@ -131,7 +131,12 @@ fn counts(snapshot: &Snapshot, rates: Option<Rates<'_>>) -> String {
         lines.extend(reasons.map(|(why, n)| [format!("    {why}"), n.to_string(), String::new()]));
     }
     let Snapshot { children, children_peak, children_limit, .. } = snapshot;
-    let children = format!("{children} now, {children_peak} at most, {children_limit} allowed");
+    let hung = match snapshot.children_hung {
+        0 => String::new(),
+        hung => format!(" ({hung} hung)"),
+    };
+    let children =
+        format!("{children} now{hung}, {children_peak} at most, {children_limit} allowed");
     let pid = snapshot.server.map_or_else(String::new, |pid| format!(", by pid {pid}"));
     let mut rest = vec![
         row("children", children),

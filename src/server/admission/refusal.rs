@@ -39,6 +39,11 @@ fn answer(reason: RefusalReason) -> Option<(&'static str, Errno)> {
         RefusalReason::UserBusy => {
             Some(("busy: as many transfers as one user may have are under way", Errno::EAGAIN))
         }
+        RefusalReason::UserHung => Some((
+            "busy: as many transfers as one user may have are under way, \
+             and a file system does not answer some of them",
+            Errno::EAGAIN,
+        )),
         RefusalReason::ForkFailed => Some(("busy: the server cannot fork", Errno::EAGAIN)),
         _ => None,
     }

@@ -45,7 +45,8 @@ impl Export {
         let root = openat2(AT_FDCWD, root, OpenHow::new().flags(flags)).map_err(failed)?;
         match std::fs::symlink_metadata(format!("{OWN_DESCRIPTORS}/{}", root.as_raw_fd())) {
             Ok(_) => {
-                let had_links = fstat(&root).is_ok_and(|stat| stat.st_nlink > 0);
+                // A file system that does not answer holds the server here, before it has a queue.
+                let had_links = fstat(&root).map_err(failed)?.st_nlink > 0;
                 Ok(Self { root, had_links, own_descriptors: OnceCell::new() })
             }
             Err(_) => Err(Error::NoProc),
@@ -91,7 +92,12 @@ impl Export {
             None => (AT_FDCWD, &path[..]),
         };
         let path = CStr::from_bytes_until_nul(path).map_err(|_| Errno::EINVAL)?;
-        openat(directory, path, flags | OFlag::O_CLOEXEC, Mode::empty())
+        loop {
+            match openat(directory, path, flags | OFlag::O_CLOEXEC, Mode::empty()) {
+                Err(Errno::EINTR) => {} // as in find
+                opened => return opened,
+            }
+        }
     }
 
     /// Finds the file that a question names, with the rights of the caller. A question below the
@@ -131,7 +137,9 @@ impl Export {
         let how = |flags| OpenHow::new().flags(flags).resolve(resolve);
         let mut tries = 1..if may_wait { Self::TRIES } else { 1 };
         loop {
-            match openat2(directory, question.path, how(flags)) {
+            match openat2(directory, question.path, how(flags)).and_then(PathFd::new) {
+                // The timer's signal: some file systems answer so.
+                Err(Errno::EINTR) => {}
                 // It is no directory. The answer says what it is.
                 Err(Errno::ENOTDIR) if flags.contains(OFlag::O_DIRECTORY) => {
                     flags.remove(OFlag::O_DIRECTORY);
@@ -140,7 +148,7 @@ impl Export {
                 Err(Errno::EAGAIN) if tries.next().is_some() => {}
                 // Linux before 5.12 cannot tell whether a path is in its cache.
                 Err(Errno::EINVAL) if !may_wait => return Err(Errno::EAGAIN),
-                found => return PathFd::new(found?),
+                found => return found,
             }
         }
     }

@@ -3,10 +3,11 @@
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 
-use nix::dir::{Dir, OwningIter};
+use libc::dev_t;
+use nix::dir::{Dir, OwningIter, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, readlinkat};
-use nix::sys::stat::{fstat, fstatat};
+use nix::sys::stat::{FileStat, fstat, fstatat};
 
 use super::failure::Unanswerable;
 use super::source::Source;
@@ -18,6 +19,7 @@ use crate::wire::{Entry, Kind};
 #[derive(Debug)]
 pub(super) struct Listing {
     directory: OwnedFd,
+    device: dev_t,
     names: OwningIter,
     /// Whether a name was read; "." is one.
     has_names: bool,
@@ -26,10 +28,11 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    pub(super) fn new(directory: OwnedFd) -> Result<Self, Errno> {
+    /// Lists a directory, which is on this device.
+    pub(super) fn new(directory: OwnedFd, device: dev_t) -> Result<Self, Errno> {
         let copy = directory.try_clone().map_err(|error| errno_of(&error))?;
         let names = Dir::from_fd(copy)?.into_iter();
-        Ok(Self { directory, names, has_names: false, pending: Vec::new() })
+        Ok(Self { directory, device, names, has_names: false, pending: Vec::new() })
     }
 
     /// Reads the next entry. False: there are no more.
@@ -41,9 +44,25 @@ impl Listing {
         };
         self.has_names = true;
         if !matches!(name.file_name().to_bytes(), b"." | b"..") {
-            append_entry(&self.directory, name.file_name(), &mut self.pending);
+            let (name, mounted) = (name.file_name(), self.mounted_on(&name));
+            match mounted {
+                Some(stat) => {
+                    Entry { name: name.to_bytes(), ..entry(&stat) }.append(&mut self.pending);
+                }
+                None => append_entry(&self.directory, name, &mut self.pending),
+            }
         }
         Ok(true)
+    }
+
+    /// What the kernel last knew of a file system that is mounted on an entry. It is not asked: if it
+    /// does not answer, the other entries are listed all the same.
+    fn mounted_on(&self, entry: &nix::dir::Entry) -> Option<FileStat> {
+        let known = AtFlags::from_bits_retain(libc::AT_STATX_DONT_SYNC);
+        let flags = known | AtFlags::AT_SYMLINK_NOFOLLOW;
+        let may_be_one = entry.file_type().is_none_or(|kind| kind == Type::Directory);
+        let look = || fstatat(&self.directory, entry.file_name(), flags).ok();
+        may_be_one.then(look)?.filter(|found| found.st_dev != self.device)
     }
 }
 

@@ -78,7 +78,10 @@ impl Opened {
                 content = Content::File(file);
             }
             Operation::List => {
-                content = Content::Directory(Listing::new(export.open_directory(&found)?)?);
+                content = Content::Directory(Listing::new(
+                    export.open_directory(&found)?,
+                    found.stat.st_dev,
+                )?);
                 meta.length = None;
             }
             Operation::Enter if found.kind() == Kind::Directory => *entered = Ok(Some(found)),

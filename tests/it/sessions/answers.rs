@@ -1,23 +1,20 @@
 //! What a session answers, and in which order.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use mqfs::wire::{Entry, Kind, Operation, Question};
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 
 use super::serve;
 use crate::support::session::{RawSession, below, enter, fetch, list, lstat, names, range, stat};
 use crate::support::{
-    Server, as_root_in_own_namespace, in_own_namespace, public_folder, queue_of, run, wait_until,
+    HungMount, Unanswered, as_root_in_own_namespace, can_mount, in_own_namespace, run, wait_until,
 };
 
 #[in_own_namespace]
@@ -136,30 +133,14 @@ fn a_question_below_a_directory_stays_there() {
     server.stop();
 }
 
-/// Mounts a file system that answers nothing until its daemon, the result, reads the end of its
-/// input; only for this thread and what it starts. None if it may not.
-fn mount_hung(folder: &Path) -> Option<Child> {
-    const DAEMON: &str = "mount --make-rprivate / && exec 3<>/dev/fuse && mount -i -t fuse \
-        -o fd=3,rootmode=40000,user_id=0,group_id=0 hung \"$0\" && echo mounted && exec cat";
-    unshare(CloneFlags::CLONE_NEWNS).ok()?;
-    let mut daemon = Command::new("sh");
-    daemon.args(["-c", DAEMON]).arg(folder).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut daemon = daemon.spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(daemon.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    if line.is_empty() { daemon.wait().map(|_| None).unwrap() } else { Some(daemon) }
-}
-
 #[as_root_in_own_namespace]
 fn answers_that_are_ready_do_not_wait_for_a_file_system_that_hangs() {
-    let folder = public_folder();
-    fs::write(folder.path().join("small"), "small").unwrap();
-    fs::create_dir(folder.path().join("hung")).unwrap();
-    let Some(mut daemon) = mount_hung(&folder.path().join("hung")) else {
-        return eprintln!("skipped: cannot mount");
-    };
-    let server = Server::start(&["--root", folder.path().to_str().unwrap()]);
-    let mut session = RawSession::idle(queue_of(server.key).unwrap());
+    if !can_mount() {
+        return;
+    }
+    let (server, folder, requests) = serve(&[]);
+    let mount = HungMount::on(&folder.path().join("hung"), Unanswered::Lookup);
+    let mut session = RawSession::idle(requests);
     let child = server.only_child();
     assert!(child.freeze());
     session.ask(&fetch("/small"));
@@ -168,9 +149,8 @@ fn answers_that_are_ready_do_not_wait_for_a_file_system_that_hangs() {
     child.signal(Signal::SIGCONT);
     assert_eq!(session.answer().unwrap().bytes, b"small");
     assert_eq!(session.answer(), Err(Errno::ENOENT));
-    drop(daemon.stdin.take());
+    drop(mount);
     assert!(session.answer().is_err());
-    daemon.wait().unwrap();
     drop(session);
     server.stop();
 }

@@ -62,6 +62,7 @@ fn prometheus_and_json_show_the_same_values() {
         ("mqfs_clients_gone_total", "/counters/clients_gone"),
         ("mqfs_windows_failed_total", "/counters/windows_failed"),
         ("mqfs_children", "/counters/children"),
+        ("mqfs_children_hung", "/counters/children_hung"),
         ("mqfs_children_peak", "/counters/children_peak"),
         ("mqfs_children_limit", "/counters/children_limit"),
         ("mqfs_transfer_seconds_sum", "/counters/transfer_seconds_sum"),

@@ -7,6 +7,7 @@
 
 pub mod fake_server;
 pub mod fuzz;
+mod hung;
 mod namespace;
 mod process;
 mod programs;
@@ -21,6 +22,7 @@ mod users;
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use hung::*;
 pub use mqfs_kit_macros::*;
 pub use namespace::*;
 pub use process::*;

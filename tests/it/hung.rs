@@ -1,0 +1,176 @@
+//! File systems that do not answer.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::support::{
+    ATTACKER, DEADLINE, HungMount, Process, Running, SOMEBODY, Server, Site, Unanswered, VICTIM,
+    as_root_in_own_namespace, can_mount, program, public_folder, run, serve_file, serve_folder,
+    stat_of, unique_key, wait_until,
+};
+
+/// What holds a child for good, but for a signal.
+const HOLDS_A_FILE: [Unanswered; 6] = [
+    Unanswered::Lookup,
+    Unanswered::Stat,
+    Unanswered::Open,
+    Unanswered::Read,
+    Unanswered::Close,
+    Unanswered::All,
+];
+
+fn children_hung(server: &Server) -> u64 {
+    let shown = run(stat_of(server.key).arg("--json")).success();
+    let shown: serde_json::Value = serde_json::from_slice(&shown).unwrap();
+    shown["counters"]["children_hung"].as_u64().unwrap()
+}
+
+#[as_root_in_own_namespace]
+fn nobody_waits_for_others_files_that_hang() {
+    if !can_mount() {
+        return;
+    }
+    let limits = ["--max-children", "12", "--max-per-user", "6"];
+    let times = ["--stall-timeout", "4s", "--drain-timeout", "1s"];
+    let site = Site::start(&[limits, times].concat());
+    let mounts: Vec<_> =
+        HOLDS_A_FILE.map(|way| HungMount::on(&site.at(&format!("{way:?}")), way)).into();
+    let fetch = |uid, way| {
+        let mut client = site.client(uid);
+        Running::piped(client.arg(format!("/{way:?}/file")))
+    };
+    let ways = HOLDS_A_FILE.into_iter();
+    let clients: Vec<_> =
+        ways.flat_map(|way| [ATTACKER, VICTIM].map(|uid| (way, fetch(uid, way)))).collect();
+    wait_until("all are held", || site.server.children().len() == 12);
+
+    let start = Instant::now();
+    let served = run(site.client(SOMEBODY).arg("/file"));
+    assert!(served.success() == site.file);
+    assert!(start.elapsed() < Duration::from_millis(2900), "{:?}", start.elapsed());
+    let busy = run(site.client(VICTIM).args(["--timeout", "200ms", "/file"]));
+    assert!(busy.stderr.contains("a file system does not answer some of them"), "{}", busy.stderr);
+    wait_until("all count as hung", || children_hung(&site.server) == 12);
+
+    for (way, client) in clients {
+        let told = client.finish();
+        if way == Unanswered::Close {
+            assert_eq!(told.success(), b"file");
+            continue;
+        }
+        assert_eq!(told.code(), Some(1));
+        let why = "the file system does not answer";
+        assert_eq!(told.stderr, format!("mqfs-client: /{way:?}/file: {why}\n"));
+        let line = format!(r#"path="/{way:?}/file""#);
+        let log = site.server.log();
+        assert!(log.lines().any(|log| log.contains(why) && log.contains(&line)), "{log}");
+    }
+    assert!(start.elapsed() < DEADLINE / 4);
+    assert!(!site.server.children().is_empty(), "no child is beyond SIGKILL");
+
+    let (key, start) = (site.server.key, Instant::now());
+    site.server.stop();
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    Server::start_on(key, &["--root", "/etc"]).stop();
+    drop(mounts);
+}
+
+#[as_root_in_own_namespace]
+fn a_tree_goes_on_behind_what_hangs() {
+    use Unanswered::{Close, List, Lookup, Open, Read, Stat, StatOfTop};
+    if !can_mount() {
+        return;
+    }
+    let told = "the file system does not answer";
+    for (stall, timeout, why) in
+        [("1s", "1m", told), ("1h", "1s", "timed out: nothing came for 1s")]
+    {
+        let times = ["--stall-timeout", stall, "--idle-timeout", "1s"];
+        let (server, folder) = serve_folder(&times);
+        let at = |name: String| folder.path().join(name);
+        let mut trees = vec![];
+        for way in [Lookup, Stat, Open, Read, Close, List, StatOfTop] {
+            fs::create_dir(at(format!("{way:?}"))).unwrap();
+            for name in ["a", "z"] {
+                fs::write(at(format!("{way:?}/{name}")), name).unwrap();
+            }
+            let mount = HungMount::on(&at(format!("{way:?}/m")), way);
+            let into = tempfile::tempdir().unwrap();
+            let mut client = server.client();
+            client.args(["--timeout", timeout, "-r", &format!("/{way:?}"), "-C"]).arg(into.path());
+            trees.push((way, Running::piped(&mut client), into, mount));
+        }
+        for (way, client, into, _mount) in trees {
+            let finished = client.finish();
+            assert_eq!(finished.code(), Some(1), "{way:?}: {}", finished.stderr);
+            let hung = if matches!(way, Open | Read | Close) { "m/file" } else { "m" };
+            let lines = [
+                format!("mqfs-client: /{way:?}/{hung}: {why}\n"),
+                format!("mqfs-client: /{way:?}: incomplete: 1 entry is missing\n"),
+            ];
+            assert_eq!(finished.stderr, lines.concat());
+            let has = |name| fs::read_to_string(into.path().join(format!("{way:?}/{name}"))).ok();
+            assert_eq!([has("a").as_deref(), has("z").as_deref()], [Some("a"), Some("z")]);
+            assert!(hung == "m" || has("m/good").as_deref() == Some("good"), "{way:?}");
+        }
+        server.wait_until_idle();
+        server.stop();
+    }
+}
+
+#[as_root_in_own_namespace]
+fn many_files_that_hang_do_not_take_a_timeout_each() {
+    if !can_mount() {
+        return;
+    }
+    let (server, folder, _) = serve_file(1, &[]);
+    let mount = HungMount::on(&folder.path().join("m"), Unanswered::Read);
+    let mut client = server.client();
+    client.args(["--timeout", "500ms"]).args(["/m/file"; 9]).arg("/small");
+    let finished = run(&mut client);
+    assert_eq!((finished.code(), &finished.stdout[..]), (Some(1), &b"small"[..]));
+    assert_eq!(finished.stderr.matches("timed out").count(), 3, "{}", finished.stderr);
+    assert_eq!(finished.stderr.matches("left out").count(), 6, "{}", finished.stderr);
+    drop(mount);
+    server.wait_until_idle();
+    server.stop();
+}
+
+#[as_root_in_own_namespace]
+fn a_server_stops_in_time_though_a_child_is_beyond_sigkill() {
+    if !can_mount() {
+        return;
+    }
+    let folder = public_folder();
+    let root = folder.path().join("root");
+    let mount = HungMount::on(&root, Unanswered::Read);
+    let server = Server::start(&["--drain-timeout", "500ms", "--root", root.to_str().unwrap()]);
+    let mut client = server.client();
+    let client = Running::piped(client.args(["--retries", "0", "/file"]));
+    let child = server.only_child();
+    wait_until("it reads", || child.waits_in(libc::SYS_read));
+    let start = Instant::now();
+    server.stop();
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert!(child.lives());
+    assert!(client.finish().stderr.contains("the server died"));
+    drop(mount);
+}
+
+#[as_root_in_own_namespace]
+fn a_server_whose_root_hangs_keeps_no_other_from_its_key() {
+    if !can_mount() {
+        return;
+    }
+    let (folder, key) = (public_folder(), unique_key());
+    let root = folder.path().join("root");
+    let mount = HungMount::on(&root, Unanswered::All);
+    let mut command = program("mqfs-server");
+    let hung = Running::piped(command.args(["-k", &key.to_string(), "--root"]).arg(&root));
+    let process = Process::with_pid(hung.pid()).unwrap();
+    wait_until("it looks at its root", || process.waits_in(libc::SYS_newfstatat));
+    Server::start_on(key, &["--root", "/etc"]).stop();
+    drop(mount);
+    let ended = hung.finish();
+    assert_eq!(ended.stdout, b"", "{}", ended.stderr);
+}
