@@ -28,6 +28,8 @@ pub(crate) struct Admitted<'a> {
     pub(crate) session: bool,
     /// Whether the client can receive bytes in shared memory.
     pub(crate) windows: bool,
+    /// Whether the client wants EXTENTS in place of the zeros in holes.
+    pub(crate) extents: bool,
     pub(crate) reply: ReplyTo,
 }
 
@@ -95,6 +97,7 @@ impl Policy {
             question: request.question,
             session: request.extension.is_some_and(|extension| extension.session),
             windows: request.extension.is_some_and(|extension| extension.windows),
+            extents: request.extension.is_some_and(|extension| extension.extents),
             reply: ReplyTo::new(queue, &status, dialect),
         };
         if let Some(reason) = unknown {
