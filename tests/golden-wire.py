@@ -7,6 +7,7 @@ WIRE = pathlib.Path(__file__).parent.parent / "fixtures" / "wire"
 COOKIE = bytes(range(0xA0, 0xB0))
 ALL = 2**64 - 1  # to the end of the file; unknown
 SESSION, WINDOWS = 1, 2  # the flags of an extension
+EXTENTS = 1  # what it accepts
 NO_FOLLOW, BELOW = 1, 2  # those of a question
 
 
@@ -15,9 +16,9 @@ def question(operation, flags, offset=0, length=ALL, number=0, path=b""):
     return struct.pack("<HHHHQQ", operation, flags, number, len(path), offset, length) + path
 
 
-def request(asked, version=1, flags=0):
-    """Reply queue, path, NUL; at the next multiple of 8: magic, version, flags, reserved, cookie, question."""
-    return struct.pack("<i4s8sHHI16s", 7, b"abc", b"mqfs-req", version, flags, 0, COOKIE) + asked
+def request(asked, version=1, flags=0, accepts=0):
+    """Reply queue, path, NUL; at the next multiple of 8: magic, version, flags, accepts, cookie, question."""
+    return struct.pack("<i4s8sHHI16s", 7, b"abc", b"mqfs-req", version, flags, accepts, COOKIE) + asked
 
 
 def entry(kind, mode, size, mtime, errno, device, inode, offset, length, owner, special=0, name=b"", target=b""):
@@ -60,6 +61,7 @@ golden = {
     "request-plain-short": struct.pack("<i", 7) + b"/etc/hostname\0",
     "request-version-9": request(question(3, 0), version=9),
     "request-windows": request(question(1, 0), flags=SESSION | WINDOWS),
+    "request-extents": request(question(1, 0), accepts=EXTENTS),
     "request-below": request(question(2, BELOW)),
     # magic, version, reserved, pid, start time, pid and time namespace, cookie, request queue, reserved
     "lease": struct.pack(
@@ -76,6 +78,8 @@ golden = {
     "failure-request": failure(b"Permission denied", 13, COOKIE),
     "failure-plain": b"Permission denied\0\0\0\0\0\0\0",
     "window": window(32769, 0x26000, 155648, 3000),
+    # hole and data of one extent, and a hole at the end
+    "extents": struct.pack("<QQQQ", 2**40, 5000, 2**62, 0),
     # the answers to a fetch, to one that failed, to a stat; a fetch in shared memory; a farewell
     "frames": frame(4, 0, file) + frame(2, 0, b"1234") + frame(2, 0, b"56789")
     + frame(3, 0, end(0xCBF43926, 9)) + frame(1, 1, failure(b"Permission denied", 13))

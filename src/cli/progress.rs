@@ -135,7 +135,7 @@ impl Progress {
 
     /// Counts bytes that arrived.
     pub(super) fn advance(&self, bytes: usize) {
-        self.bytes.update(|all| all + bytes as u64);
+        self.bytes.update(|all| all.saturating_add(bytes as u64)); // a hole may be of any length
         if let Some(bar) = &self.bar {
             bar.inc(bytes as u64);
         }

@@ -316,10 +316,8 @@ impl Inbox {
                 error if self.queue.is_framed() || error.is_retryable() => Err(error),
                 _ => Ok(FrameType::Failure),
             },
-            Ok(FrameType::Meta | FrameType::Farewell | FrameType::Window) => {
-                Err(Malformed::Type(number).into())
-            }
-            part => part.map_err(Error::from),
+            Ok(FrameType::End) => Ok(FrameType::End),
+            _ => Err(Malformed::Type(number).into()),
         });
     }
 }

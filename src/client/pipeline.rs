@@ -22,7 +22,7 @@ use super::planned::{Base, PlannedQuestion};
 use super::requester::{Ending, Requester};
 use super::session::{Answer, Session, Step};
 use super::tally::Tally;
-use crate::wire::{Entry, Kind, Operation, Range};
+use crate::wire::{Entry, Extent, Kind, Operation, Range};
 
 /// Questions and their answers.
 #[derive(Debug)]
@@ -319,7 +319,6 @@ impl Pipeline {
     fn leave_out(&mut self) -> Option<Answer> {
         let (session, partial) = (self.session.as_mut()?, self.partial.as_ref()?);
         let left = usize::try_from(partial.bytes - session.tally.bytes).unwrap_or(usize::MAX);
-        let left = left.min(session.bytes().len());
         session.consume(left);
         if session.tally.bytes < partial.bytes {
             return None;
@@ -389,9 +388,16 @@ impl Pipeline {
         self.readable().map_or(&[], Session::bytes)
     }
 
-    /// Takes bytes and writes them to a file. Returns how many: not all that are there, perhaps.
-    pub(super) fn write_to(&mut self, file: BorrowedFd<'_>) -> io::Result<usize> {
-        self.readable().map_or(Ok(0), |session| session.write_to(file))
+    /// Takes bytes and writes them to a file, which may be sparse. Returns how many: not all that
+    /// are there, perhaps.
+    pub(super) fn write_to(&mut self, file: BorrowedFd<'_>, sparse: bool) -> io::Result<usize> {
+        self.readable().map_or(Ok(0), |session| session.write_to(file, sparse))
+    }
+
+    /// The holes that come next, as far as the server has named them, and the data behind them.
+    pub(super) fn extents(&self) -> impl Iterator<Item = Extent> {
+        let session = self.session.as_ref().filter(|_| self.has_begun && self.partial.is_none());
+        session.into_iter().flat_map(|session| session.extents.iter().copied())
     }
 
     pub(super) fn consume(&mut self, count: usize) {

@@ -187,8 +187,13 @@ fn encode(
     windows: bool,
 ) -> Vec<u8> {
     let (session, unknown_version) = (reply.is_session(), None);
-    let extension =
-        reply.cookie().map(|cookie| Extension { cookie, session, windows, unknown_version });
+    let extension = reply.cookie().map(|cookie| Extension {
+        cookie,
+        session,
+        windows,
+        extents: true,
+        unknown_version,
+    });
     let request = Request { reply_queue: reply.queue().id(), question, extension };
     let encoded = request.encode();
     if server.marked || encoded.len() <= MAX_PLAIN_REQUEST {

@@ -6,6 +6,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::unistd::{Whence, ftruncate, lseek, write};
 use sysv_ipc::{MessageBuffer, SendError};
 
 use super::error::{Cause, Error};
@@ -14,7 +16,7 @@ use super::planned::{Base, Entered, PlannedQuestion, check_path};
 use super::reply_watch::WatchedQueue;
 use super::tally::Tally;
 use crate::wire::{
-    Entry, FrameType, Lease, MAX_PATH, MAX_UNANSWERED, QUESTION_TYPE, Question, Trailer,
+    Entry, Extent, FrameType, Lease, MAX_PATH, MAX_UNANSWERED, QUESTION_TYPE, Question, Trailer,
     decode_farewell,
 };
 
@@ -37,6 +39,8 @@ pub(super) struct Session {
     has_begun: bool,
     /// Whether the answer has a META, so that its END must have a trailer.
     is_extended: bool,
+    /// The holes of the file whose zeros were not taken yet, and the data behind them.
+    pub(super) extents: VecDeque<Extent>,
     /// What was taken of the current answer, or of the last one.
     pub(super) tally: Tally,
     message: MessageBuffer,
@@ -90,6 +94,7 @@ impl Session {
             entered: entering,
             has_begun: false,
             is_extended: false,
+            extents: VecDeque::new(),
             tally: Tally::default(),
             message: MessageBuffer::with_capacity(room),
         })
@@ -166,6 +171,9 @@ impl Session {
     /// Waits for the next step of the answers. None: it was about a directory that is only entered;
     /// there may be room for more questions now. An error means that nothing more comes here.
     pub(super) fn next(&mut self) -> Result<Option<Answer>, Error> {
+        if self.hole() > 0 {
+            return Ok(Some(Ok(Step::Bytes)));
+        }
         let part = self.inbox.next(self.answered as u16)?;
         if part == FrameType::Farewell {
             return Err(self.take_farewell());
@@ -201,6 +209,10 @@ impl Session {
                 Ok(Step::Begun)
             }
             FrameType::Data if self.has_begun && is_for_reader => Ok(Step::Bytes),
+            FrameType::Extents if self.has_begun && is_for_reader && self.extents.is_empty() => {
+                self.extents = Extent::decode_all(self.inbox.text(), self.tally.bytes)?.into();
+                Ok(Step::Bytes)
+            }
             FrameType::End if self.has_begun => {
                 let trailer = self.verify()?;
                 self.end_answer();
@@ -224,6 +236,7 @@ impl Session {
 
     fn begin_answer(&mut self, is_extended: bool) {
         (self.has_begun, self.is_extended) = (true, is_extended);
+        self.extents.clear();
         self.tally = Tally::default();
     }
 
@@ -254,32 +267,68 @@ impl Session {
 
     // What follows is for an answer that has begun.
 
+    /// How many zeros come next, which are in no message.
+    pub(super) fn hole(&self) -> u64 {
+        self.extents.front().map_or(0, |extent| extent.hole)
+    }
+
     /// Whether there are bytes of the answer.
     pub(super) fn has_bytes(&self) -> bool {
-        self.inbox.has_bytes()
+        self.hole() > 0 || self.inbox.has_bytes()
     }
 
     /// The bytes of the answer that are there, or the first of them.
     pub(super) fn bytes(&mut self) -> &[u8] {
-        self.inbox.bytes()
+        match self.hole() {
+            0 => self.inbox.bytes(),
+            hole => zeros(hole),
+        }
     }
 
-    /// Takes bytes that are there.
+    /// Takes bytes that are there. They may be more of a hole than [`bytes`](Self::bytes) shows.
     pub(super) fn consume(&mut self, count: usize) {
+        let hole = self.hole();
+        if hole > 0 {
+            return self.note_taken(hole.min(count as u64));
+        }
         let bytes = self.inbox.bytes();
         let count = count.min(bytes.len());
         self.tally.add(&bytes[..count]);
         self.inbox.consume(count);
+        self.note_taken(count as u64);
     }
 
-    /// Takes bytes and writes them to a file. Returns how many: not all that are there, perhaps.
-    pub(super) fn write_to(&mut self, file: BorrowedFd<'_>) -> io::Result<usize> {
-        loop {
-            match self.inbox.write_to(file, |bytes| self.tally.add(bytes)) {
+    /// Takes bytes and writes them to a file. Returns how many: not all that are there, perhaps. A
+    /// file that may be sparse gets longer by a whole hole, and nothing is written.
+    pub(super) fn write_to(&mut self, file: BorrowedFd<'_>, sparse: bool) -> io::Result<usize> {
+        let hole = self.hole();
+        let count = loop {
+            let written = match hole {
+                0 => self.inbox.write_to(file, |bytes| self.tally.add(bytes)),
+                _ if sparse => extend(file, hole),
+                _ => write(file, zeros(hole)).map_err(io::Error::from),
+            };
+            match written {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                outcome => return outcome,
+                outcome => break outcome?,
             }
+        };
+        self.note_taken(count as u64);
+        Ok(count)
+    }
+
+    /// Notes that bytes were taken: those of a hole, if one comes next.
+    fn note_taken(&mut self, count: u64) {
+        let Some(extent) = self.extents.front_mut() else { return };
+        if extent.hole > 0 {
+            extent.hole -= count;
+            self.tally.add_zeros(count);
+        } else {
+            extent.data = extent.data.saturating_sub(count);
+        }
+        if *extent == Extent::default() {
+            self.extents.pop_front();
         }
     }
 
@@ -301,4 +350,18 @@ impl Session {
     pub(super) fn is_fresh(&self, longest: Duration) -> bool {
         self.inbox.received_at.elapsed() < longest && self.inbox.queue.is_usable()
     }
+}
+
+/// The zeros of a hole, or the first of them.
+fn zeros(hole: u64) -> &'static [u8] {
+    static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
+    &ZEROS[..usize::try_from(hole).map_or(ZEROS.len(), |hole| hole.min(ZEROS.len()))]
+}
+
+/// Makes a file longer by a hole, and goes to its new end.
+fn extend(file: BorrowedFd<'_>, hole: u64) -> io::Result<usize> {
+    let end = lseek(file, 0, Whence::SeekCur)?.checked_add_unsigned(hole).ok_or(Errno::EFBIG)?;
+    ftruncate(file, end)?;
+    lseek(file, end, Whence::SeekSet)?;
+    Ok(hole as usize)
 }

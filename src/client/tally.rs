@@ -3,7 +3,7 @@
 use crc32fast::Hasher;
 
 use super::error::Error;
-use crate::wire::Trailer;
+use crate::wire::{Trailer, append_zeros};
 
 /// A number of bytes and their CRC-32, that of zlib and gzip.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +31,13 @@ impl Tally {
             let hasher = || Hasher::new_with_initial_len(few, before);
             self.hasher.get_or_insert_with(hasher).update(bytes);
         }
+    }
+
+    /// Adds the zeros of a hole.
+    pub(super) fn add_zeros(&mut self, count: u64) {
+        self.few = append_zeros(self.checksum(), count);
+        self.hasher = self.hasher.take().map(|_| Hasher::new_with_initial(self.few));
+        self.bytes += count;
     }
 
     pub(super) fn checksum(&self) -> u32 {

@@ -10,7 +10,7 @@ use super::pipeline::Pipeline;
 use super::planned::PlannedQuestion;
 use super::requester::Requester;
 use super::session::Step;
-use crate::wire::{Operation, Range, Trailer};
+use crate::wire::{Extent, Operation, Range, Trailer};
 
 /// A file, or a part of one, that is being received. Reading yields its bytes, and then the end of
 /// file once all bytes have arrived and were verified.
@@ -132,11 +132,15 @@ pub(crate) trait WriteTo: BufRead {
     /// Waits until there are bytes. False: the file has ended.
     fn wait(&mut self) -> Result<bool, Error>;
 
-    /// Takes bytes that are there and writes them to a file. Returns how many; 0: there are none.
+    /// The holes that come next, as far as the server has named them, and the data behind them.
+    fn extents(&self) -> impl Iterator<Item = Extent>;
+
+    /// Takes bytes that are there and writes them to a file. Returns how many; 0: there are none. A
+    /// file that may be sparse only gets longer by a hole.
     ///
     /// # Errors
-    /// Those of write(2).
-    fn write_to(&mut self, file: BorrowedFd<'_>) -> io::Result<usize>;
+    /// Those of write(2) and ftruncate(2).
+    fn write_to(&mut self, file: BorrowedFd<'_>, sparse: bool) -> io::Result<usize>;
 }
 
 impl WriteTo for Transfer {
@@ -152,8 +156,12 @@ impl WriteTo for Transfer {
         Ok(self.is_in_file())
     }
 
-    fn write_to(&mut self, file: BorrowedFd<'_>) -> io::Result<usize> {
-        self.pipeline.write_to(file)
+    fn extents(&self) -> impl Iterator<Item = Extent> {
+        self.pipeline.extents()
+    }
+
+    fn write_to(&mut self, file: BorrowedFd<'_>, sparse: bool) -> io::Result<usize> {
+        self.pipeline.write_to(file, sparse)
     }
 }
 

@@ -17,7 +17,7 @@ use super::pipeline::Pipeline;
 use super::planned::{Base, PlannedQuestion};
 use super::requester::Requester;
 use super::transfer::{Transfer, WriteTo};
-use crate::wire::{Entry, Kind, Operation, Range};
+use crate::wire::{Entry, Extent, Kind, Operation, Range};
 
 /// A directory with everything below it.
 ///
@@ -403,8 +403,12 @@ impl WriteTo for WalkEntry<'_> {
         Ok(self.walk.transfer.is_in_file())
     }
 
-    fn write_to(&mut self, file: BorrowedFd<'_>) -> io::Result<usize> {
-        self.walk.transfer.write_to(file)
+    fn extents(&self) -> impl Iterator<Item = Extent> {
+        self.walk.transfer.extents()
+    }
+
+    fn write_to(&mut self, file: BorrowedFd<'_>, sparse: bool) -> io::Result<usize> {
+        self.walk.transfer.write_to(file, sparse)
     }
 }
 

@@ -69,7 +69,7 @@ impl RequestHandler {
         let policy = WindowPolicy { size: self.window, client, count: self.most_windows };
         let windows = request.windows.then_some(policy);
         let memory = self.memory.take().unwrap_or_else(WriterMemory::new);
-        let writer = AnswerWriter::new(outbox, windows, memory);
+        let writer = AnswerWriter::new(outbox, windows, request.extents, memory);
         let groups = self.groups.find(request);
         let unknown_groups = groups.as_ref().and_then(|groups| groups.unknown);
         let mut answering = Answering { handler: self, request, received, unknown_groups, writer };

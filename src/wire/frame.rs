@@ -4,6 +4,7 @@ use libc::c_long;
 use sysv_ipc::MessageType;
 
 use super::bytes::{Malformed, Reader};
+use super::extent::Extent;
 use super::reply::MAX_REPLY;
 
 /// What a frame holds. Of a plain server, what a message holds: then it is the message's type.
@@ -24,6 +25,8 @@ pub enum FrameType {
     /// Bytes of the file, in shared memory: [`WindowPart`](super::WindowPart). It is a message of
     /// its own.
     Window = 6,
+    /// Where the file has holes, before the data behind them: [`Extent`](super::Extent).
+    Extents = 7,
 }
 
 impl FrameType {
@@ -33,8 +36,8 @@ impl FrameType {
     }
 
     pub fn of(number: c_long) -> Result<Self, Malformed> {
-        use FrameType::{Data, End, Failure, Farewell, Meta, Window};
-        let all = [Failure, Data, End, Meta, Farewell, Window];
+        use FrameType::{Data, End, Extents, Failure, Farewell, Meta, Window};
+        let all = [Failure, Data, End, Meta, Farewell, Window, Extents];
         all.into_iter().find(|&found| found as c_long == number).ok_or(Malformed::Type(number))
     }
 }
@@ -53,7 +56,7 @@ impl FrameHeader {
     /// The size of the header in bytes.
     pub const SIZE: usize = 8;
 
-    /// The most bytes of text in a frame that is neither DATA nor WINDOW.
+    /// The most bytes of text in a frame that is neither DATA nor WINDOW nor EXTENTS.
     pub const LONGEST: usize = 16_384;
 
     pub fn encode(&self) -> [u8; Self::SIZE] {
@@ -71,6 +74,7 @@ impl FrameHeader {
         let most = match frame_type {
             FrameType::Data => usize::MAX,
             FrameType::Window => MAX_REPLY,
+            FrameType::Extents => Extent::MOST * Extent::SIZE,
             _ => Self::LONGEST,
         };
         if length as usize > most {

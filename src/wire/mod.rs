@@ -9,6 +9,7 @@
 
 mod bytes;
 mod entry;
+mod extent;
 mod frame;
 mod lease;
 mod question;
@@ -19,6 +20,7 @@ mod window;
 
 pub use bytes::Malformed;
 pub use entry::{Entry, Kind, Stat};
+pub use extent::{Extent, append_zeros};
 pub use frame::{FrameHeader, FrameType, decode_farewell, encode_farewell};
 pub use lease::{Cookie, LEASE_TYPE, Lease, OwnerId};
 pub use question::{MAX_PATH, MAX_UNANSWERED, Operation, QUESTION_TYPE, Question, Range};

@@ -39,6 +39,9 @@ pub struct Extension {
     pub session: bool,
     /// Whether the client can receive bytes in shared memory.
     pub windows: bool,
+    /// Whether the client wants EXTENTS in place of the zeros in holes. A server that does not know
+    /// this sends zeros.
+    pub extents: bool,
     /// The version, if this build does not know it or its flags. Then the server must refuse.
     pub unknown_version: Option<u16>,
 }
@@ -48,6 +51,7 @@ impl Extension {
     const VERSION: u16 = 1;
     const SESSION: u16 = 1;
     const WINDOWS: u16 = 2;
+    const EXTENTS: u32 = 1;
     const SIZE: usize = 56;
 
     /// Decodes what follows the magic. Version and cookie keep their places in every future
@@ -55,14 +59,14 @@ impl Extension {
     fn decode<'a>(bytes: &[u8], path: &'a Path) -> Result<(Question<'a>, Self), Malformed> {
         let mut reader = Reader::new(bytes);
         let (version, flags) = (reader.u16()?, reader.u16()?);
-        reader.u32()?; // reserved
+        let extents = reader.u32()? & Self::EXTENTS != 0;
         let cookie = Cookie::new(reader.array()?);
         let question = Question::decode_header(reader.bytes(Question::HEADER)?, path)?;
         let known = Self::SESSION | Self::WINDOWS;
         let is_known = version == Self::VERSION && flags & !known == 0;
         let unknown_version = (!is_known).then_some(version);
         let [session, windows] = [Self::SESSION, Self::WINDOWS].map(|flag| flags & flag != 0);
-        Ok((question, Self { cookie, session, windows, unknown_version }))
+        Ok((question, Self { cookie, session, windows, extents, unknown_version }))
     }
 
     fn encode(&self, question: &Question<'_>, out: &mut Vec<u8>) {
@@ -72,7 +76,8 @@ impl Extension {
         let session = if self.session { Self::SESSION } else { 0 };
         let windows = if self.windows { Self::WINDOWS } else { 0 };
         out.extend_from_slice(&(session | windows).to_ne_bytes());
-        out.extend_from_slice(&[0; 4]); // reserved
+        let extents = if self.extents { Self::EXTENTS } else { 0 };
+        out.extend_from_slice(&extents.to_ne_bytes());
         out.extend_from_slice(self.cookie.as_bytes());
         question.append_header(0, out); // the path stands before
     }

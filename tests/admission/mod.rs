@@ -215,7 +215,8 @@ fn requests(queue: Queue, cookie: Cookie) -> Vec<Request<'static>> {
         Request { reply_queue: queue.id(), question, extension }
     };
     let fetch = Operation::Fetch(Range { offset: 5, length: None });
-    let extension = Extension { cookie, session: false, windows: false, unknown_version: None };
+    let (windows, extents, unknown_version) = (false, false, None);
+    let extension = Extension { cookie, session: false, windows, extents, unknown_version };
     let operations = [
         fetch,
         Operation::Stat { follow: false },

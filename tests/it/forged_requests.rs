@@ -26,8 +26,9 @@ fn guesses(queue: Queue) -> Vec<MessageBuffer> {
     let long = [guess([0; 16]).text(), &[0; 48]].concat();
     all.push(MessageBuffer::with_text(NORMAL_PRIORITY, &long));
     let question = Question::new("/file".as_ref(), Operation::Unknown { operation: 7, flags: 1 });
-    let (cookie, unknown_version) = (Cookie::new([0; 16]), Some(2));
-    let extension = Some(Extension { cookie, session: true, windows: false, unknown_version });
+    let (cookie, windows, extents) = (Cookie::new([0; 16]), false, false);
+    let unknown_version = Some(2);
+    let extension = Some(Extension { cookie, session: true, windows, extents, unknown_version });
     let unknown = Request { reply_queue: queue.id(), question, extension };
     all.push(MessageBuffer::with_text(NORMAL_PRIORITY, &unknown.encode()));
     all

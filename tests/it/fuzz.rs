@@ -13,8 +13,8 @@ mod messages;
 use std::os::unix::ffi::OsStrExt;
 
 use mqfs::wire::{
-    Entry, Failure, FrameHeader, FrameType, LEASE_TYPE, Lease, MAX_PATH, Malformed, Operation,
-    Question, Request, Trailer, WindowPart, decode_farewell,
+    Entry, Extent, Failure, FrameHeader, FrameType, LEASE_TYPE, Lease, MAX_PATH, Malformed,
+    Operation, Question, Request, Trailer, WindowPart, decode_farewell,
 };
 use nix::errno::Errno;
 use proptest::prelude::*;
@@ -95,6 +95,7 @@ fn any_bytes_decode_to_the_text_of_a_frame_or_fail() {
         ("entry", FrameType::Meta),
         ("meta", FrameType::Meta),
         ("window", FrameType::Window),
+        ("extents", FrameType::Extents),
     ] {
         fuzz_decoder("any_bytes_decode_to_the_text", kind, |text| check_text(frame_type, text));
     }
@@ -131,6 +132,12 @@ fn check_text(frame_type: FrameType, text: &[u8]) -> Checked {
         FrameType::Window => {
             if let Ok(part) = WindowPart::decode(text) {
                 prop_assert_eq!(&part.encode()[..12], &text[..12]);
+            }
+        }
+        FrameType::Extents => {
+            if let Ok(extents) = Extent::decode_all(text, 1) {
+                prop_assert_eq!(&Extent::encode_all(&extents), text);
+                prop_assert!(extents.iter().all(|it| it.hole + it.data < 1 << 63));
             }
         }
         FrameType::Farewell => {

@@ -21,6 +21,7 @@ mod files;
 mod floods;
 mod forged_requests;
 mod fuzz;
+mod holes;
 mod hostile_environment;
 mod hung;
 mod inherited_signals;

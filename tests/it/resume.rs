@@ -9,8 +9,8 @@ use nix::unistd::Pid;
 
 use crate::recovery::Place;
 use crate::support::{
-    Running, Server, Stuck, as_root_in_own_pid_namespace, in_own_namespace, noise, owner_of,
-    reply_queues, sleeper, wait_until,
+    Running, Server, Stuck, allocate, as_root_in_own_pid_namespace, in_own_namespace, noise,
+    owner_of, reply_queues, sleeper, wait_until,
 };
 
 /// Kills a server and all its children.
@@ -42,9 +42,9 @@ fn a_replaced_file_is_fetched_again_or_is_an_error() {
     let copy = place.folder.path().join("copy");
     let to_stdout = Stuck::start(&mut place.client());
     // Large enough to be stopped in the middle.
-    fs::File::create(place.folder.path().join("sparse")).unwrap().set_len(1 << 32).unwrap();
+    allocate(place.folder.path().join("large"), 1 << 32);
     let mut command = crate::support::client(place.key);
-    command.arg("-o").arg(&copy).arg("/sparse");
+    command.arg("-o").arg(&copy).arg("/large");
     let to_file = Running::piped(&mut command);
     wait_until("it writes", || to_file.incomplete_file().is_some_and(|file| file.len() > 0));
     to_file.freeze();
@@ -58,7 +58,7 @@ fn a_replaced_file_is_fetched_again_or_is_an_error() {
     let other = noise((4 << 20) + 1);
     let new = place.folder.path().join("new");
     fs::write(&new, &other).unwrap();
-    fs::rename(&new, place.folder.path().join("sparse")).unwrap();
+    fs::rename(&new, place.folder.path().join("large")).unwrap();
     server.kill_children();
     let broken = to_stdout.client.finish();
     assert_eq!(broken.code(), Some(1));

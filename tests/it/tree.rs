@@ -18,7 +18,7 @@ use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
 use crate::support::{
-    Finished, Running, Server, in_own_namespace, noise, public_folder, run, serve_folder,
+    Finished, Running, Server, allocate, in_own_namespace, noise, public_folder, run, serve_folder,
     wait_until,
 };
 
@@ -260,10 +260,10 @@ fn a_tree_is_a_tar_archive_too() {
 #[in_own_namespace]
 fn a_private_file_is_private_while_it_is_written() {
     let site = Site::start();
-    site.put("dir/private", "");
+    fs::create_dir(site.at("dir")).unwrap();
     let private = site.at("dir/private");
     // Large enough to be seen during the transfer.
-    fs::File::options().write(true).open(&private).unwrap().set_len(1 << 36).unwrap();
+    allocate(&private, 1 << 32);
     fs::set_permissions(&private, Permissions::from_mode(0o600)).unwrap();
     for arguments in [["-r", "/dir", "-C", "."], ["-v", "/dir/private", "-C", "."]] {
         let client = Running::start(&mut site.command(&arguments));
@@ -302,7 +302,7 @@ fn a_tree_can_be_written_again_over_read_only_folders() {
     allow(site.at("dir"), 0o555);
     site.run(&["-r", "/dir", "-C", "."]).success();
     // More than the client can write before the signal.
-    fs::File::options().write(true).open(site.at("dir/z")).unwrap().set_len(1 << 30).unwrap();
+    allocate(site.at("dir/z"), 1 << 30);
     let client = Running::start(&mut site.command(&["-r", "/dir", "-C", "."]));
     let top = || fs::metadata(site.here("dir")).unwrap().mode() & 0o7777;
     wait_until("it writes", || top() == 0o755);

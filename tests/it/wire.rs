@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use mqfs::wire::{
-    Cookie, Entry, Extension, Failure, FrameHeader, FrameType, Kind, LEASE_TYPE, Lease, MAX_PATH,
-    Malformed, Operation, OwnerId, Question, Range, Request, Stat, Trailer, WindowPart,
+    Cookie, Entry, Extension, Extent, Failure, FrameHeader, FrameType, Kind, LEASE_TYPE, Lease,
+    MAX_PATH, Malformed, Operation, OwnerId, Question, Range, Request, Stat, Trailer, WindowPart,
     decode_farewell, encode_farewell,
 };
 use nix::errno::Errno;
@@ -43,6 +43,7 @@ fn request(path: &[u8], operation: Operation, session: Option<bool>) -> Request<
         cookie: COOKIE,
         session,
         windows: false,
+        extents: false,
         unknown_version: None,
     });
     Request { reply_queue: QueueId::new(7), question, extension }
@@ -57,6 +58,9 @@ fn requests_and_questions_are_the_golden_bytes() {
         ("plain-short".to_owned(), request(b"/etc/hostname", OPERATIONS[0].1, None)),
         ("windows".to_owned(), request(b"abc", OPERATIONS[0].1, Some(true))),
     ];
+    let mut with_extents = request(b"abc", OPERATIONS[0].1, Some(false));
+    with_extents.extension.as_mut().unwrap().extents = true;
+    requests.push(("extents".to_owned(), with_extents));
     requests[3].1.extension.as_mut().unwrap().windows = true;
     requests[0].1.extension.as_mut().unwrap().unknown_version = Some(9);
     requests[1].1.question.below = true;
@@ -205,6 +209,11 @@ fn frames_are_the_golden_bytes() {
         (FrameType::Farewell, 0, encode_farewell(4).to_vec()),
     ];
     assert_eq!(WindowPart::decode(&golden("window")), Ok(WINDOW));
+    let extents = [Extent { hole: 1 << 40, data: 5000 }, Extent { hole: 1 << 62, data: 0 }];
+    assert_eq!(Extent::encode_all(&extents), golden("extents"));
+    for (before, expected) in [(0, Ok(extents.to_vec())), (1 << 62, Err(Malformed::Field))] {
+        assert_eq!(Extent::decode_all(&golden("extents"), before), expected);
+    }
     let golden = golden("frames");
     let mut rest = &golden[..];
     for (frame_type, question, text) in &frames {

@@ -6,14 +6,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use tar::{Builder, EntryType, Header};
+use tar::{Builder, EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
 
 use super::copy::raise_descriptor_limit;
 use super::{Failure, Opts, joined};
 use crate::cli::progress::Progress;
 use crate::client::save::OutputFile;
-use crate::client::{Client, Error, ErrorKind, Metadata, WalkEntry};
+use crate::client::{Client, Error, ErrorKind, Metadata, WalkEntry, WriteTo};
 use crate::escape::escape;
+use crate::wire::Extent;
 
 /// Up to this size in bytes, a file is received whole before it is written: then its size is
 /// certain.
@@ -89,10 +90,8 @@ impl Archive<'_> {
         if name.as_os_str().is_empty() {
             return Ok(Outcome::Archived); // the server's root itself has no name
         }
-        if metadata.is_file() && metadata.len() > SMALL {
-            return self.append_large_file(&mut header, entry, metadata.len(), name);
-        } else if metadata.is_file() {
-            return self.append_small_file(&mut header, entry, name);
+        if metadata.is_file() {
+            return self.append_file(&mut header, entry, metadata.len(), name);
         } else if metadata.is_dir() {
             header.set_entry_type(EntryType::Directory);
         } else if let Some(target) = entry.link_target() {
@@ -121,12 +120,20 @@ impl Archive<'_> {
         self.builder.append(&long, target.chain(&b"\0"[..]))
     }
 
-    fn append_small_file(
+    fn append_file(
         &mut self,
         header: &mut Header,
         entry: &mut WalkEntry<'_>,
+        size: u64,
         name: &Path,
     ) -> io::Result<Outcome> {
+        // Promise nothing before the first bytes are here: the caller may not read the file at all.
+        if let Err(error) = entry.fill_buf() {
+            return Ok(outcome_of(&Error::from_read(error)));
+        }
+        if size > SMALL || entry.extents().next().is_some() {
+            return self.append_large_file(header, entry, size, name);
+        }
         let mut content = Vec::new();
         if let Err(error) = entry.take(LARGEST_UNKNOWN + 1).read_to_end(&mut content) {
             return Ok(outcome_of(&Error::from_read(error)));
@@ -150,30 +157,77 @@ impl Archive<'_> {
         size: u64,
         name: &Path,
     ) -> io::Result<Outcome> {
-        // Promise nothing before the first bytes are here: the caller may not read the file at all.
-        if let Err(error) = entry.fill_buf() {
-            return Ok(outcome_of(&Error::from_read(error)));
+        let mut extents: Vec<_> = entry.extents().collect();
+        let mut map = Vec::new();
+        // Of very many holes, only the first are known yet.
+        if extents.iter().map(|extent| extent.hole + extent.data).sum::<u64>() == size {
+            map = set_extents(header, &extents, size);
+        } else {
+            extents = vec![Extent { hole: 0, data: size }];
         }
-        header.set_size(size);
-        let progress = self.progress;
-        let mut padded = Padded { entry, name, progress, left: size, failed: None };
-        self.builder.append_data(header, name, &mut padded)?;
-        if let Some(failed) = padded.failed {
-            return Ok(match outcome_of(&failed) {
+        let mut left = extents.iter().map(|extent| extent.data).sum();
+        header.set_size(left);
+        let padding = left.wrapping_neg() % 512;
+        self.builder.append_data(header, name, &map[..])?;
+        let outcome = match self.append_extents(entry, &extents, &mut left) {
+            Err(Failure::Sink(error)) => return Err(error),
+            Err(Failure::Source(error)) if left > MOST_ZEROS => {
+                let name = escape(name);
+                let end = "bytes are missing, so the archive ends here";
+                return Err(io::Error::other(format!("{name}: {error}: {left} {end}")));
+            }
+            Err(Failure::Source(error)) => match outcome_of(&error) {
                 Outcome::Missing(why) => {
                     Outcome::Missing(format!("{why} (the archive has zeros in place of the rest)"))
                 }
                 outcome => outcome,
-            });
-        }
-        // The server says how the transfer ended only after the last byte.
-        let is_over = match entry.fill_buf() {
-            Ok(rest) => rest.is_empty(),
-            Err(error) => return Ok(outcome_of(&Error::from_read(error))),
+            },
+            // The server says how the transfer ended only after the last byte. The next server
+            // sends the file as it is then, which may be longer.
+            Ok(()) => match entry.fill_buf().map(<[u8]>::is_empty) {
+                Ok(true) => Outcome::Archived,
+                Ok(false) => Outcome::Changed,
+                Err(error) => outcome_of(&Error::from_read(error)),
+            },
         };
-        self.progress.count_file();
-        // The next server sends the file as it is then, which may be longer.
-        Ok(if is_over { Outcome::Archived } else { Outcome::Changed })
+        io::copy(&mut io::repeat(0).take(left + padding), self.builder.get_mut())?;
+        if matches!(outcome, Outcome::Archived | Outcome::Changed) {
+            self.progress.count_file();
+        }
+        Ok(outcome)
+    }
+
+    /// Appends the data between the holes, of which `left` bytes are missing yet.
+    fn append_extents(
+        &mut self,
+        entry: &mut WalkEntry<'_>,
+        extents: &[Extent],
+        left: &mut u64,
+    ) -> Result<(), Failure> {
+        let parts = extents.iter().flat_map(|extent| [(extent.hole, true), (extent.data, false)]);
+        for (mut part, is_hole) in parts {
+            while part > 0 {
+                let zeros = entry.extents().next().map_or(0, |extent| extent.hole);
+                let bytes = entry.fill_buf().map_err(Error::from_read)?;
+                let mut count = part.min(bytes.len() as u64);
+                if bytes.is_empty() {
+                    return Err(Error::corrupt("the file is shorter than announced").into());
+                } else if !is_hole {
+                    let written = self.builder.get_mut().write_all(&bytes[..count as usize]);
+                    written.map_err(Failure::Sink)?;
+                    *left -= count;
+                } else if bytes[..count as usize].iter().any(|&byte| byte != 0) {
+                    // The next server may know of other holes.
+                    return Err(Error::corrupt("data in place of a hole").into());
+                } else {
+                    count = part.min(zeros.max(count));
+                }
+                entry.consume(count as usize);
+                self.progress.advance(count as usize);
+                part -= count;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -202,41 +256,37 @@ fn header(metadata: &Metadata, no_preserve: bool) -> Header {
     header
 }
 
-/// A file of exactly the size that the archive promises, with zeros for what is missing.
-struct Padded<'a, 'b> {
-    entry: &'a mut WalkEntry<'b>,
-    name: &'a Path,
-    progress: &'a Progress,
-    left: u64,
-    /// Why the rest is zeros.
-    failed: Option<Error>,
-}
-
 /// Most zeros that replace missing bytes. If more are missing, the archive ends.
 const MOST_ZEROS: u64 = 1 << 30;
 
-impl Read for Padded<'_, '_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let room = &mut buffer[..most];
-        if self.failed.is_none() && most > 0 {
-            match self.entry.read(room) {
-                Ok(0) => self.failed = Some(Error::corrupt("the file is shorter than announced")),
-                Ok(read) => {
-                    self.progress.advance(read);
-                    self.left -= read as u64;
-                    return Ok(read);
-                }
-                Err(error) => self.failed = Some(Error::from_read(error)),
-            }
+/// Makes an entry one with holes: tar(5), GNU format. Returns the blocks between the header and the
+/// data: they name the extents for which the header has no room.
+fn set_extents(header: &mut Header, extents: &[Extent], size: u64) -> Vec<u8> {
+    header.set_entry_type(EntryType::GNUSparse);
+    let gnu = header.as_gnu_mut().expect("made as one of GNU's");
+    gnu.set_real_size(size);
+    let (mut end, mut blocks) = (0, Vec::new());
+    let place = |&Extent { hole, data }: &Extent| {
+        end += hole + data;
+        (end - data, data)
+    };
+    let places = extents.iter().map(place).filter(|&(_, data)| data > 0);
+    // As GNU tar does it: empty data at the end stands for the size.
+    let mut places = places.chain([(size, 0)]).peekable();
+    let mut fill = |fields: &mut [GnuSparseHeader]| {
+        for (field, (start, length)) in fields.iter_mut().zip(&mut places) {
+            field.set_offset(start);
+            field.set_length(length);
         }
-        if let Some(why) = self.failed.as_ref().filter(|_| self.left > MOST_ZEROS) {
-            let (name, left) = (escape(self.name), self.left);
-            let end = format!("{name}: {why}: {left} bytes are missing, so the archive ends here");
-            return Err(io::Error::other(end));
-        }
-        room.fill(0);
-        self.left -= most as u64;
-        Ok(most)
+        places.peek().is_some()
+    };
+    let mut is_extended = fill(&mut gnu.sparse);
+    gnu.set_is_extended(is_extended);
+    while is_extended {
+        let mut block = GnuExtSparseHeader::new();
+        is_extended = fill(block.sparse_mut());
+        block.set_is_extended(is_extended);
+        blocks.extend_from_slice(block.as_bytes());
     }
+    blocks
 }

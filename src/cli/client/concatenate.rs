@@ -48,7 +48,7 @@ impl Concatenation<'_> {
         let start = self.sink.position();
         let mut tries = self.opts.retries;
         loop {
-            match (self.fetch(path), start) {
+            match (self.fetch(path, start.is_some()), start) {
                 (Err(Failure::Source(error)), Some(start))
                     if error.kind() == ErrorKind::FileChanged && tries > 0 =>
                 {
@@ -61,12 +61,12 @@ impl Concatenation<'_> {
         }
     }
 
-    fn fetch(&mut self, path: &OsStr) -> Result<(), Failure> {
+    fn fetch(&mut self, path: &OsStr, sparse: bool) -> Result<(), Failure> {
         let Some(transfer) = self.files.next_file() else { return Ok(()) };
         let transfer = transfer?;
         self.progress.begin(path, transfer.expected());
         while transfer.wait()? {
-            let written = transfer.write_to(self.sink.as_fd()).map_err(Failure::Sink)?;
+            let written = transfer.write_to(self.sink.as_fd(), sparse).map_err(Failure::Sink)?;
             self.progress.advance(written);
         }
         self.progress.count_file();

@@ -136,7 +136,8 @@ pub fn write_file(
     Ok(Report { files: 1, bytes: transfer.received(), ..Report::default() })
 }
 
-/// A file of at most this many bytes is created only after it arrived and was verified.
+/// A file of at most this many bytes, and without holes, is created only after it arrived and was
+/// verified.
 const SMALL: usize = 256 << 10;
 
 /// Writes a file, and returns its size. The buffer is for the content of a small one.
@@ -151,7 +152,8 @@ fn copy_file(
 ) -> Result<u64, Error> {
     buffer.clear();
     let is_large = source.expected() > Some(SMALL as u64);
-    while !is_large && buffer.len() <= SMALL && source.wait()? {
+    while !is_large && buffer.len() <= SMALL && source.wait()? && source.extents().next().is_none()
+    {
         let bytes = source.fill_buf().map_err(Error::from_read)?;
         buffer.extend_from_slice(bytes);
         let count = bytes.len();
@@ -162,7 +164,7 @@ fn copy_file(
     file.write_all(buffer).map_err(Cause::Output)?;
     let mut total = buffer.len() as u64;
     while source.wait()? {
-        let written = source.write_to(file.file.as_fd());
+        let written = source.write_to(file.file.as_fd(), true);
         let count = written.map_err(|error| Cause::Output(errno_of(&error)))?;
         total += count as u64;
         on_event(Event::Bytes(count));
@@ -263,7 +265,7 @@ impl Writer<'_> {
             let (buffer, on_event) = (&mut self.buffer, &mut *self.on_event);
             let bytes = copy_file(entry, parent, &name, attrs, cleanup, buffer, on_event)?;
             self.report.files += 1;
-            self.report.bytes += bytes;
+            self.report.bytes = self.report.bytes.saturating_add(bytes); // holes may be long
             if entry.has_changed() {
                 (self.on_event)(Event::Changed { path: entry.path() });
             }

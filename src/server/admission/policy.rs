@@ -30,6 +30,8 @@ pub(crate) struct Admitted<'a> {
     pub(crate) session: bool,
     /// Whether the client can receive bytes in shared memory.
     pub(crate) windows: bool,
+    /// Whether the client wants EXTENTS in place of the zeros in holes.
+    pub(crate) extents: bool,
     pub(crate) reply: ReplyTo,
     /// Whether its child may log it.
     pub(crate) may_log: bool,
@@ -100,6 +102,7 @@ impl Policy {
             question: request.question,
             session: request.extension.is_some_and(|extension| extension.session),
             windows: request.extension.is_some_and(|extension| extension.windows),
+            extents: request.extension.is_some_and(|extension| extension.extents),
             reply: ReplyTo::new(queue, &status, dialect),
             may_log: true,
         };

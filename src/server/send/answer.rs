@@ -1,5 +1,6 @@
 //! Answers a question: opens what it names, and sends META, DATA, DATA, …, END.
 
+use crc32fast::Hasher;
 use nix::errno::Errno;
 
 use super::answer_writer::AnswerWriter;
@@ -7,7 +8,7 @@ use super::failure::{SendFailure, Unanswerable};
 use super::open::Opened;
 use crate::server::confine::{Confined, Sandbox};
 use crate::server::resolve::{Entered, Export};
-use crate::wire::{Question, Trailer};
+use crate::wire::{Question, Trailer, append_zeros};
 
 /// Answers a question, but does not send its failure. Outside a session, it gives up opening files,
 /// by this sandbox, once the question's file is open.
@@ -39,8 +40,13 @@ pub(crate) fn answer(
     writer.meta(&opened.meta())?;
     let mut trailer = Trailer { bytes: 0, checksum: 0, changed: false };
     if let Some(source) = opened.source() {
-        let mut checksum = crc32fast::Hasher::new();
+        let mut checksum = Hasher::new();
         loop {
+            let hole = source.skip_hole(writer)?;
+            if hole > 0 {
+                checksum = Hasher::new_with_initial(append_zeros(checksum.finalize(), hole));
+                trailer.bytes += hole;
+            }
             match writer.data(source, &mut checksum)? {
                 0 => break,
                 count => trailer.bytes += count as u64,

@@ -10,7 +10,9 @@ use super::outbox::{Outbox, Undelivered};
 use super::source::{Source, at_most};
 use super::window::{Window, WindowPolicy};
 use crate::server::admission::Dialect;
-use crate::wire::{Cookie, Entry, Failure, FrameHeader, FrameType, Trailer, encode_farewell};
+use crate::wire::{
+    Cookie, Entry, Extent, Failure, FrameHeader, FrameType, Trailer, encode_farewell,
+};
 
 const DATA: MessageType = FrameType::Data.mtype();
 
@@ -36,6 +38,8 @@ pub(crate) struct AnswerWriter<'a> {
     /// None: the client cannot use one, or none can be made.
     window_policy: Option<WindowPolicy>,
     window: Option<Window>,
+    /// Whether the client wants no zeros of holes.
+    pub(super) wants_extents: bool,
 }
 
 /// Memory that a child writes to. The parent makes it and touches none of it, so it costs a child
@@ -58,7 +62,8 @@ impl<'a> AnswerWriter<'a> {
     /// before they are sent.
     const MAX_BATCH: usize = 128 << 10;
 
-    /// The most bytes that a frame other than DATA adds. The first one comes behind the cookie.
+    /// The most bytes that a frame other than DATA and EXTENTS adds. The first one comes behind the
+    /// cookie.
     const LONGEST: usize = size_of::<Cookie>() + FrameHeader::SIZE + FrameHeader::LONGEST;
 
     /// The least room in the stream to read a part of a file into.
@@ -73,6 +78,7 @@ impl<'a> AnswerWriter<'a> {
     pub(crate) fn new(
         outbox: Outbox<'a>,
         window_policy: Option<WindowPolicy>,
+        wants_extents: bool,
         memory: WriterMemory,
     ) -> Self {
         let WriterMemory { text, mut buffer } = memory;
@@ -90,6 +96,7 @@ impl<'a> AnswerWriter<'a> {
             text,
             window_policy,
             window: None,
+            wants_extents,
         }
     }
 
@@ -110,6 +117,17 @@ impl<'a> AnswerWriter<'a> {
         let outcome = self.part(FrameType::Meta, &text);
         self.text = text;
         outcome
+    }
+
+    /// Says where the next holes are.
+    pub(super) fn extents(&mut self, extents: &[Extent]) -> Result<(), Undelivered> {
+        let text = Extent::encode_all(extents);
+        if text.len() > FrameHeader::LONGEST {
+            self.flush()?;
+            let most = self.outbox.chunk + Self::LONGEST + text.len();
+            self.buffer = MessageBuffer::with_capacity(most);
+        }
+        self.frame(FrameType::Extents, &text)
     }
 
     /// Sends an END. Plain clients get no trailer.

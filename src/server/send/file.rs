@@ -1,17 +1,20 @@
 //! Sends a regular file, or a part of it.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::ops;
 
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, fstat};
+use nix::unistd::{Whence, lseek};
 use sysv_ipc::Attached;
 
-use super::failure::Unanswerable;
+use super::answer_writer::AnswerWriter;
+use super::failure::{SendFailure, Unanswerable};
 use super::source::{Source, at_most};
 use crate::sys::errno_of;
-use crate::wire::Range;
+use crate::wire::{Extent, Range};
 
 /// A regular file, opened with the caller's rights, and the part of it to send.
 #[derive(Debug)]
@@ -19,8 +22,14 @@ pub(super) struct OpenedFile {
     file: File,
     /// What the file was before it was opened.
     stat: FileStat,
-    /// How many bytes are left to send. None: the size is unknown, so it is read to its end.
+    /// How many bytes are left to send before the next hole. None: the size is unknown, so it is
+    /// read to its end.
     left: Option<u64>,
+    /// The extents behind those bytes, and how many bytes behind them were not searched for holes.
+    extents: VecDeque<Extent>,
+    unsearched: u64,
+    /// Where the extents begin; 0 if holes are not left out.
+    position: u64,
 }
 
 impl OpenedFile {
@@ -31,8 +40,10 @@ impl OpenedFile {
         mut file: File,
         stat: FileStat,
         Range { offset, length }: Range,
+        leaves_out_holes: bool,
     ) -> Result<Self, Errno> {
-        let left = match u64::try_from(stat.st_size).unwrap_or(0) {
+        let (size, blocks) = (stat.st_size.cast_unsigned(), stat.st_blocks.cast_unsigned());
+        let left = match size {
             // Empty, or a file of /proc, whose size is not known before it is read.
             0 => length,
             size => {
@@ -40,10 +51,41 @@ impl OpenedFile {
                 Some(length.map_or(rest, |length| length.min(rest)))
             }
         };
+        // Any other file has no hole, or not one that is worth further system calls.
+        let (left, unsearched, position) = match left {
+            Some(left) if leaves_out_holes && blocks.saturating_mul(512) < size => {
+                (Some(0), left, offset)
+            }
+            left => (left, 0, 0),
+        };
         if offset > 0 && left != Some(0) {
             file.seek(SeekFrom::Start(offset)).map_err(|error| errno_of(&error))?;
         }
-        Ok(Self { file, stat, left })
+        Ok(Self { file, stat, left, extents: VecDeque::new(), unsearched, position })
+    }
+
+    /// How many bytes will be sent, with holes. None: the size is unknown.
+    pub(super) fn announced(&self) -> Option<u64> {
+        self.left.map(|left| left + self.unsearched)
+    }
+
+    /// Searches for holes. A file system that knows of none says so, or that all is data.
+    fn search(&mut self) {
+        let end = self.position + self.unsearched;
+        let seek = |from: u64, whence| match lseek(&self.file, from.cast_signed(), whence) {
+            Ok(found) => Some(found.cast_unsigned().clamp(from, end)),
+            Err(Errno::ENXIO) => Some(end), // nothing but a hole is left: lseek(2)
+            Err(_) => None,
+        };
+        let mut at = self.position;
+        while at < end && self.extents.len() < Extent::MOST {
+            let data = seek(at, Whence::SeekData).unwrap_or(at);
+            // Data that has become a hole meanwhile is read as zeros.
+            let next = seek(data, Whence::SeekHole).filter(|&next| next > data).unwrap_or(end);
+            self.extents.push_back(Extent { hole: data - at, data: next - data });
+            at = next;
+        }
+        self.unsearched = end - at;
     }
 
     /// Reads some bytes, at most as many as this; 0 is the end of the file.
@@ -69,6 +111,24 @@ impl Source for OpenedFile {
         self.left
     }
 
+    fn skip_hole(&mut self, writer: &mut AnswerWriter<'_>) -> Result<u64, SendFailure> {
+        if self.left != Some(0) {
+            return Ok(0);
+        }
+        if self.extents.is_empty() {
+            self.search();
+            if self.extents.iter().any(|extent| extent.hole > 0) {
+                writer.extents(self.extents.make_contiguous())?;
+            }
+        }
+        let Some(Extent { hole, data }) = self.extents.pop_front() else { return Ok(0) };
+        let seek = self.file.seek(SeekFrom::Start(self.position + hole));
+        seek.map_err(|error| Unanswerable::read(errno_of(&error)))?;
+        self.position += hole + data;
+        self.left = Some(data);
+        Ok(hole)
+    }
+
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Unanswerable> {
         let most = at_most(self.left, buffer.len());
         self.read(most, |mut file| file.read(&mut buffer[..most]))
@@ -92,7 +152,9 @@ impl Source for OpenedFile {
         let now = fstat(&self.file).map_err(Unanswerable::read)?;
         let changed = differ(&self.stat, &now);
         // A file that ends early and did not change had no true size before, as in /sys.
-        if self.left.is_some_and(|left| left > 0) && changed {
+        let is_short =
+            self.left.is_some_and(|left| left > 0) || now.st_size.cast_unsigned() < self.position;
+        if is_short && changed {
             return Err(Unanswerable::new("the file shrank while it was read", Errno::EIO));
         }
         Ok(changed)

@@ -72,9 +72,9 @@ impl Opened {
             Operation::Fetch(range) => {
                 let file = open_file(export, &mut found, writer)?;
                 meta = entry(&found.stat);
-                let file = OpenedFile::new(file, found.stat, range)?;
+                let file = OpenedFile::new(file, found.stat, range, writer.wants_extents)?;
                 meta.offset = range.offset;
-                meta.length = if meta.stat.size == 0 { None } else { file.left() };
+                meta.length = if meta.stat.size == 0 { None } else { file.announced() };
                 content = Content::File(file);
             }
             Operation::List => {

@@ -4,13 +4,20 @@ use std::ops::Range;
 
 use sysv_ipc::Attached;
 
-use super::failure::Unanswerable;
+use super::answer_writer::AnswerWriter;
+use super::failure::{SendFailure, Unanswerable};
 
 /// Where the bytes of an answer come from, opened with the caller's rights.
 pub(crate) trait Source {
     /// How many bytes are left. Only files tell; they are read about as fast as they are copied.
     fn left(&self) -> Option<u64> {
         None
+    }
+
+    /// Skips a hole that is left out, if one is next, and returns its length. Announces it before,
+    /// with those that follow.
+    fn skip_hole(&mut self, _: &mut AnswerWriter<'_>) -> Result<u64, SendFailure> {
+        Ok(0)
     }
 
     /// Writes the next bytes into the buffer, and returns how many. 0: there are no more.

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{OFlag, open, openat, posix_fallocate};
 use nix::sys::stat::{Mode, mkdirat};
 
 use super::Site;
@@ -31,7 +31,7 @@ fn trees_deeper_than_path_max_arrive_despite_interruptions() {
         let bottom = deep(folder(site.at("dir")), &name, levels, true).unwrap();
         let flags = OFlag::O_CREAT | OFlag::O_WRONLY;
         let file = openat(&bottom, "file", flags, Mode::S_IRWXU).unwrap();
-        File::from(file).set_len(16 << 20).unwrap();
+        posix_fallocate(file, 0, 16 << 20).unwrap();
         let arguments = ["--retries", "100", "-r", "/dir", "-C", "."];
         let mut client = Running::start(&mut site.command(&arguments));
         let mut kills = 0;

@@ -12,7 +12,9 @@ use mqfs::counters::{Lookup, read};
 use nix::sys::signal::Signal;
 
 use super::Site;
-use crate::support::{Running, Server, Stuck, in_own_namespace, noise, reply_queues, wait_until};
+use crate::support::{
+    Running, Server, Stuck, allocate, in_own_namespace, noise, reply_queues, wait_until,
+};
 
 /// Two large files, and many small ones between them, in folders.
 fn site() -> Site {
@@ -140,8 +142,7 @@ fn folders_of_an_interrupted_tree_have_their_final_modes() {
     let site = site();
     fs::set_permissions(site.at("dir"), Permissions::from_mode(0o751)).unwrap();
     // More than the client can write before it is stopped.
-    let last = fs::File::options().write(true).open(site.at("dir/z/z")).unwrap();
-    last.set_len(1 << 30).unwrap();
+    allocate(site.at("dir/z/z"), 1 << 30);
     let client = Running::start(&mut site.command(&["--retries", "0", "-r", "/dir", "-C", "."]));
     wait_until("it is in the last file", || {
         let counters = read(site.server.key, None).unwrap();

@@ -6,8 +6,8 @@ use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use mqfs::wire::{
-    Cookie, Entry, Failure, FrameType, Kind, MAX_REQUEST, Operation, Question, Request, Stat,
-    Trailer,
+    Cookie, Entry, Extent, Failure, FrameType, Kind, MAX_REQUEST, Operation, Question, Request,
+    Stat, Trailer,
 };
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -62,6 +62,7 @@ fn a_wrong_answer_is_an_error_of_its_file_alone() {
     let file = || new().meta(&entry(Kind::Regular, "", ""));
     let offset = Entry { offset: 1, ..entry(Kind::Regular, "", "") };
     let trailer = |bytes, checksum| Trailer { bytes, checksum, changed: false }.encode();
+    let data = Extent::encode_all(&[Extent { hole: 0, data: 4 }]);
     let long = [(16_385_u32).to_ne_bytes(), [3, 0, 0, 0]].concat();
     for (answer, why) in [
         (new().data(b"data"), "incomplete: bytes that belong to no file"),
@@ -86,6 +87,14 @@ fn a_wrong_answer_is_an_error_of_its_file_alone() {
         (
             Answer { message: Some((FrameType::End, vec![])), ..new().last() },
             "a message that is no part of the stream",
+        ),
+        (new().frame(FrameType::Extents, &[0; 16]), "incomplete: bytes that belong to no file"),
+        (file().frame(FrameType::Extents, &[0; 16]), "protocol error: a field out of range"),
+        (file().frame(FrameType::Extents, &[1; 15]), "protocol error: too short"),
+        (file().frame(FrameType::Extents, &[255; 16]), "protocol error: a field out of range"),
+        (
+            file().frame(FrameType::Extents, &data).frame(FrameType::Extents, &data),
+            "incomplete: bytes that belong to no file",
         ),
         (new().failure(Errno::EINTR), "not now"),
         (file().data(b"part").failure(Errno::EIO), "not now"),

@@ -8,8 +8,8 @@ use mqfs::Client;
 
 use crate::support::session::{RawSession, fetch, range};
 use crate::support::{
-    Server, as_root_in_own_namespace, in_own_namespace, noise, queue_of, run, serve_folder,
-    serve_quietly, stat_of, windows,
+    Server, allocate, as_root_in_own_namespace, in_own_namespace, noise, queue_of, run,
+    serve_folder, serve_quietly, stat_of, windows,
 };
 
 #[in_own_namespace]
@@ -115,7 +115,7 @@ fn without_shared_memory_files_go_through_the_queue() {
 fn a_client_that_cannot_attach_asks_again_and_once_only() {
     let (server, folder) = serve_folder(&["--window", "32M"]);
     let file = vec![0; 128 << 20];
-    fs::File::create(folder.path().join("file")).unwrap().set_len(128 << 20).unwrap();
+    allocate(folder.path().join("file"), 128 << 20);
     let fetch = |paths: &[&str]| {
         let before = server.log().matches("outcome=").count();
         let client = server.client();

@@ -89,7 +89,8 @@ impl RawSession {
     pub fn request(&self, requests: Queue, first: &Question<'_>) {
         let cookie = put_lease(*self.queue, requests);
         let windows = self.windows;
-        let extension = Some(Extension { cookie, session: true, windows, unknown_version: None });
+        let (session, extents, unknown_version) = (true, false, None);
+        let extension = Some(Extension { cookie, session, windows, extents, unknown_version });
         let request = Request { reply_queue: self.queue.id(), question: *first, extension };
         let request = MessageBuffer::with_text(NORMAL_PRIORITY, &request.encode());
         requests.send(&request).unwrap();
@@ -195,6 +196,7 @@ impl RawSession {
             FrameType::End => Part::End(Trailer::decode(text).unwrap().unwrap()),
             FrameType::Failure => Part::Failure(Failure::decode(text)),
             FrameType::Farewell => Part::Farewell(decode_farewell(text).unwrap()),
+            FrameType::Extents => panic!("the request does not allow it"),
         };
         let taken = FrameHeader::SIZE + text.len();
         self.unread.drain(..taken);

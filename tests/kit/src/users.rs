@@ -160,7 +160,13 @@ pub fn request(reply: Queue, path: &str, cookie: Cookie) -> MessageBuffer {
     whole_file(
         reply,
         path,
-        Some(Extension { cookie, session: false, windows: false, unknown_version: None }),
+        Some(Extension {
+            cookie,
+            session: false,
+            windows: false,
+            extents: false,
+            unknown_version: None,
+        }),
     )
 }
 

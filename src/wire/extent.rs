@@ -1,0 +1,55 @@
+//! Where a file has holes, and the checksum of their zeros.
+
+use crc32fast::Hasher;
+
+use super::bytes::{Malformed, Reader};
+
+/// A hole of a file, and the data that follows it up to the next one. Lengths are in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Extent {
+    pub hole: u64,
+    pub data: u64,
+}
+
+impl Extent {
+    /// The most extents of one EXTENTS.
+    pub const MOST: usize = 65_536;
+
+    /// The size of an extent in bytes.
+    pub(super) const SIZE: usize = 16;
+
+    /// Encodes the text of an EXTENTS.
+    pub fn encode_all(extents: &[Self]) -> Vec<u8> {
+        extents.iter().flat_map(|it| [it.hole, it.data]).flat_map(u64::to_ne_bytes).collect()
+    }
+
+    /// Decodes the text of an EXTENTS that follows this many bytes of a file. No file is longer
+    /// than `i64::MAX`.
+    pub fn decode_all(text: &[u8], before: u64) -> Result<Vec<Self>, Malformed> {
+        let mut end = before;
+        let decode = |bytes| {
+            let mut reader = Reader::new(bytes);
+            let extent = Self { hole: reader.u64()?, data: reader.u64()? };
+            let all = end.checked_add(extent.hole).and_then(|all| all.checked_add(extent.data));
+            let is_valid = |&all: &u64| all > end && i64::try_from(all).is_ok();
+            end = all.filter(is_valid).ok_or(Malformed::Field)?;
+            Ok(extent)
+        };
+        text.chunks(Self::SIZE).map(decode).collect()
+    }
+}
+
+/// The CRC-32 of bytes and this many zeros behind them, given that of the bytes. Any number takes
+/// a few microseconds: the checksum of n zeros gives that of 2n.
+pub fn append_zeros(checksum: u32, mut count: u64) -> u32 {
+    let mut all = Hasher::new_with_initial(checksum);
+    let mut zeros = Hasher::new_with_initial_len(crc32fast::hash(&[0]), 1);
+    while count > 0 {
+        if count & 1 == 1 {
+            all.combine(&zeros);
+        }
+        zeros.combine(&zeros.clone());
+        count >>= 1;
+    }
+    all.finalize()
+}
