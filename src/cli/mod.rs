@@ -19,16 +19,15 @@ mod table;
 use std::env::VarError;
 use std::io;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow};
 use clap::{Args, CommandFactory, Parser};
-use nix::errno::Errno;
+use nix::unistd::User;
 
 use crate::escape::escape;
 use crate::wire::DEFAULT_KEY;
-use sysv_ipc::Key;
+use sysv_ipc::{Key, Uid};
 
 /// A request failed, or a file is incomplete.
 const FAILED: u8 = 1;
@@ -53,8 +52,8 @@ pub fn programs() -> Vec<(clap::Command, u8)> {
 /// The key of the server.
 #[derive(Debug, Args)]
 struct KeyArgs {
-    /// Key of the request queue: 0x and hexadecimal digits, or a decimal number [env: MQFS_KEY]
-    /// [default: 0x1aaaaaa1]
+    /// Key of the request queue: 0x and hexadecimal digits, 0 and octal ones, or a decimal number
+    /// [env: MQFS_KEY] [default: 0x1aaaaaa1]
     #[arg(short, long, value_name = "KEY", value_parser = key)]
     key: Option<Key>,
     /// Derive the key from an existing file: ftok(PATH, 'm')
@@ -85,16 +84,34 @@ fn key(text: &str) -> Result<Key, String> {
     }
 }
 
+/// A name or a number.
+fn user(text: &str) -> Result<Uid, String> {
+    // System calls take the last number for "no user": chown(2).
+    match text.parse() {
+        Ok(u32::MAX) => Err("not a user".to_owned()),
+        Ok(number) => Ok(Uid::from_raw(number)),
+        Err(_) => match User::from_name(text) {
+            Ok(Some(user)) => Ok(Uid::from_raw(user.uid.as_raw())),
+            Ok(None) => Err("no such user".to_owned()),
+            Err(errno) => Err(errno.desc().to_owned()),
+        },
+    }
+}
+
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// `30s`, `5m`, `1h 30m`; more than zero.
+/// `30s`, `5m`, `1h 30m`, or a number of seconds; more than zero.
 fn duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("must be more than zero".to_owned()),
+    const FORM: &str = "durations are written 30s, 5m, 1h, or as a number of seconds";
+    let duration = match text.parse() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| FORM)?,
+        Err(_) => humantime::parse_duration(text).map_err(|error| format!("{error}; {FORM}"))?,
+    };
+    match duration {
+        Duration::ZERO => Err("must be more than zero".to_owned()),
         // A longer time could overflow a clock.
-        Ok(duration) if duration > LONGEST => Err("must be at most 100 years".to_owned()),
-        Ok(duration) => Ok(duration),
-        Err(error) => Err(format!("{error}; durations are written 30s, 5m, 1h")),
+        _ if duration > LONGEST => Err("must be at most 100 years".to_owned()),
+        _ => Ok(duration),
     }
 }
 
@@ -109,12 +126,12 @@ fn interval(text: &str) -> Result<Duration, String> {
 /// `4096`, `64K`, `1M`: bytes, with units of powers of 1,024.
 fn size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|char: char| char.is_ascii_alphabetic());
-    let shift = match &text[digits.len()..] {
+    let shift = match &*text[digits.len()..].to_ascii_lowercase() {
         "" => 0,
-        "K" | "k" | "KiB" => 10,
-        "M" | "MiB" => 20,
-        "G" | "GiB" => 30,
-        "T" | "TiB" => 40,
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        "t" | "tib" => 40,
         _ => return Err("sizes are written 4096, 64K, 1M, 2G".to_owned()),
     };
     let number: u64 = digits.parse().map_err(|_| "sizes are written 4096, 64K, 1M, 2G")?;
@@ -125,17 +142,27 @@ fn size(text: &str) -> Result<u64, String> {
 /// stderr.
 fn parse<T: Parser>(program: &str) -> T {
     T::try_parse().unwrap_or_else(|error| {
-        if !error.use_stderr() {
-            error.exit();
-        }
-        // clap says what is wrong first; below an empty line it adds tips and the usage.
-        let text = error.to_string();
-        let wrong = text.split("\n\n").next().unwrap_or_default();
-        let wrong = wrong.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>();
-        let wrong = wrong.join(" ");
-        complain(program, format!("{} (see {program} --help)", escape(&wrong)));
-        std::process::exit(UNAVAILABLE.into())
+        let outcome = match error.use_stderr() {
+            true => Err(anyhow!("{} (see {program} --help)", escape(&what_is_wrong(&error)))),
+            false => stdout::print(&error.to_string()).map(|()| 0),
+        };
+        std::process::exit(exit_status(program, false, outcome).into())
     })
+}
+
+/// What clap says is wrong, on one line: first that, then tips, and without the usage.
+fn what_is_wrong(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let (wrong, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let words = wrong.trim_start_matches("error: ").split_whitespace();
+    let mut line = words.collect::<Vec<_>>().join(" ");
+    for tip in rest.lines().filter_map(|line| line.strip_prefix("  tip: ")) {
+        let is_of_dash = tip.starts_with("to pass ");
+        let tip =
+            if is_of_dash { "a name may begin with a dash as ./-NAME, or after --" } else { tip };
+        line += &format!("; {tip}");
+    }
+    line
 }
 
 /// Prints a message to stderr, in one write, so that lines of several programs do not mix. It does
@@ -148,34 +175,41 @@ fn complain(program: &str, message: impl std::fmt::Display) {
 
 /// The text of a failed system call's errno, without the number that std adds.
 fn reason(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(errno) => Errno::from_raw(errno).desc().to_owned(),
-        None => error.to_string(),
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+/// Output could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{output}: {}", reason(.error))]
+struct OutputFailed {
+    /// Its name, safe to print.
+    output: String,
+    error: io::Error,
+}
+
+impl OutputFailed {
+    fn stdout(error: io::Error) -> Self {
+        Self { output: "standard output".to_owned(), error }
+    }
+
+    /// Whether the reader of the output has left. That is no failure: the exit status is that of a
+    /// filter killed by SIGPIPE.
+    fn is_closed_pipe(error: &Error) -> bool {
+        let failed = error.downcast_ref::<Self>();
+        failed.is_some_and(|failed| failed.error.kind() == io::ErrorKind::BrokenPipe)
     }
 }
 
-/// Ends a program at once, with this exit status and without a further message.
-#[derive(Debug, thiserror::Error)]
-#[error("exit status {0}")]
-struct Exit(u8);
-
-/// The exit status of a program. If it failed before its work began, prints why.
-fn exit(program: &str, quiet: bool, outcome: Result<u8>) -> ExitCode {
-    ExitCode::from(outcome.unwrap_or_else(|error| match error.downcast_ref() {
-        Some(Exit(status)) => *status,
-        None if is_closed_pipe(&error) => NOBODY_READS,
-        None => {
-            if !quiet {
-                complain(program, format!("{error:#}"));
-            }
-            UNAVAILABLE
+/// The exit status of a program. If it failed, prints why.
+fn exit_status(program: &str, quiet: bool, outcome: Result<u8>) -> u8 {
+    outcome.unwrap_or_else(|error| {
+        if OutputFailed::is_closed_pipe(&error) {
+            return NOBODY_READS;
         }
-    }))
-}
-
-/// Whether the reader of the output has left. That is no failure: the exit status is that of a
-/// filter killed by SIGPIPE.
-fn is_closed_pipe(error: &Error) -> bool {
-    let error = error.downcast_ref::<io::Error>();
-    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+        if !quiet {
+            complain(program, format!("{error:#}"));
+        }
+        if error.is::<OutputFailed>() { FAILED } else { UNAVAILABLE }
+    })
 }

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 use std::{panic, thread};
@@ -35,6 +35,9 @@ const DELAY: Duration = Duration::from_millis(500);
 
 /// How often the bar is drawn while nothing arrives.
 const TICK: Duration = Duration::from_millis(100);
+
+/// Whether the client waits for its server to come back.
+static IS_WAITING: AtomicBool = AtomicBool::new(false);
 
 /// The bar of this process. It is global because every message on stderr must step aside for it.
 static BAR: OnceLock<ProgressBar> = OnceLock::new();
@@ -118,7 +121,8 @@ impl Progress {
         bar.set_message(name);
     }
 
-    /// A bar for a file of known size, a line of counts for a tree.
+    /// A bar for a file of known size, a line of counts for a tree; before it, whether the client
+    /// waits.
     fn style(&self, is_size_known: bool) -> ProgressStyle {
         const COLUMNS_FOR_A_BAR: u16 = 80;
         let template = if !is_size_known {
@@ -137,6 +141,9 @@ impl Progress {
         style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ").with_key(
             "files",
             move |_: &ProgressState, text: &mut dyn Write| {
+                if IS_WAITING.load(Ordering::Relaxed) {
+                    let _ = text.write_str("waiting for the server, ");
+                }
                 let _ = match files.load(Ordering::Relaxed) {
                     0 => Ok(()),
                     1 => write!(text, "1 file done, "),
@@ -149,6 +156,7 @@ impl Progress {
     /// Counts bytes that arrived.
     pub(super) fn advance(&self, bytes: usize) {
         self.bytes.update(|all| all + bytes as u64);
+        IS_WAITING.store(false, Ordering::Relaxed);
         if let Some(bar) = &self.bar {
             bar.inc(bytes as u64);
         }
@@ -175,6 +183,11 @@ impl Drop for Progress {
             bar.finish_and_clear();
         }
     }
+}
+
+/// Shows that the client waits for its server, until something arrives.
+pub(super) fn wait() {
+    IS_WAITING.store(true, Ordering::Relaxed);
 }
 
 fn show(bar: &ProgressBar, target: ProgressDrawTarget) {

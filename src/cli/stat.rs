@@ -28,7 +28,7 @@ queue under the key; 130 interrupted (--watch); 141 nobody reads the output any 
 /// made the queue, also shows the server's counters, and every reply queue with its owner and
 /// whether the owner is alive.
 #[derive(Debug, Parser)]
-#[command(name = "mqfs-stat", version, after_help = EXIT_STATUS)]
+#[command(name = "mqfs-stat", version, after_help = EXIT_STATUS, args_override_self = true)]
 pub(super) struct Opts {
     #[command(flatten)]
     key: KeyArgs,
@@ -49,7 +49,7 @@ pub(super) struct Opts {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    super::exit(PROGRAM, false, run(&super::parse(PROGRAM)))
+    super::exit_status(PROGRAM, false, run(&super::parse(PROGRAM))).into()
 }
 
 fn run(opts: &Opts) -> Result<u8> {

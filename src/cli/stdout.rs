@@ -4,21 +4,31 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{complain, is_closed_pipe};
+use super::{OutputFailed, complain};
+use crate::client::save::OutputFile;
 
 /// Writes text, in one write if the reader takes all of it.
 pub(super) fn print(text: &str) -> Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("standard output")
+    // Not io::stdout(), which takes a closed descriptor for success.
+    let written = OutputFile::stdout().and_then(|mut stdout| {
+        stdout.write_all(text.as_bytes())?;
+        stdout.commit()
+    });
+    Ok(written.map_err(OutputFailed::stdout)?)
+}
+
+/// Fails if nothing can be written: for a program that writes later.
+pub(super) fn check() -> Result<()> {
+    Ok(OutputFile::stdout().map(drop).map_err(OutputFailed::stdout)?)
 }
 
 /// Writes text and carries on after errors: somebody may free space on a full disk.
 pub(super) fn print_or_complain(program: &str, text: &str) -> Result<()> {
     match print(text) {
-        Err(error) if !is_closed_pipe(&error) => complain(program, format!("{error:#}")),
+        Err(error) if !OutputFailed::is_closed_pipe(&error) => complain(program, error),
         printed => printed?,
     }
     Ok(())
@@ -40,7 +50,7 @@ pub(super) fn sleep(time: Duration) -> Result<()> {
         let stdout = io::stdout();
         let events = poll(&mut [PollFd::new(stdout.as_fd(), PollFlags::empty())], left);
         if events.is_ok_and(|events| events > 0) {
-            return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
+            return Err(OutputFailed::stdout(io::ErrorKind::BrokenPipe.into()).into());
         }
     }
 }

@@ -5,13 +5,15 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use nix::fcntl::OFlag;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat};
+use nix::unistd::close;
 
 use super::atomic_file::AtomicFile;
 use super::cleanup_guard::CleanupGuard;
 use super::output_target::{OutputTarget, is_type, resolve};
-use crate::sys::geteuid;
+use crate::sys::{geteuid, was_closed};
 
 /// A file that takes its name when it is complete. Until [`commit`](Self::commit) an older file of
 /// that name stays as it is, and dropping this leaves nothing behind.
@@ -67,6 +69,9 @@ impl OutputFile {
     }
 
     /// The standard output.
+    ///
+    /// # Errors
+    /// `EBADF`: it was closed when the program began, or is not open for writing.
     #[cfg(feature = "programs")]
     pub(crate) fn stdout() -> io::Result<Self> {
         Ok(Self(Output::InPlace(open_descriptor(1)?)))
@@ -94,10 +99,11 @@ impl OutputFile {
     /// Gives the file its name, in place of an older file.
     ///
     /// # Errors
-    /// Those of linkat(2) and rename(2).
+    /// Those of linkat(2) and rename(2), and a write that a network file system reports only now:
+    /// close(2).
     pub fn commit(self) -> io::Result<()> {
         match self.0 {
-            Output::InPlace(_) => Ok(()),
+            Output::InPlace(file) => Ok(close(file)?),
             Output::Atomic(new) => Ok(new.commit()?),
         }
     }
@@ -135,9 +141,15 @@ fn replacement_mode(existing: &FileStat, new: &FileStat) -> Mode {
 }
 
 fn open_descriptor(number: i32) -> io::Result<File> {
-    match number {
-        1 => Ok(io::stdout().as_fd().try_clone_to_owned()?.into()),
-        2 => Ok(io::stderr().as_fd().try_clone_to_owned()?.into()),
-        _ => OpenOptions::new().append(true).open(format!("/proc/self/fd/{number}")),
+    let file: File = match number {
+        _ if was_closed(number) => return Err(Errno::EBADF.into()),
+        1 => io::stdout().as_fd().try_clone_to_owned()?.into(),
+        2 => io::stderr().as_fd().try_clone_to_owned()?.into(),
+        _ => OpenOptions::new().append(true).open(format!("/proc/self/fd/{number}"))?,
+    };
+    let flags = OFlag::from_bits_truncate(fcntl(&file, FcntlArg::F_GETFL)?);
+    match flags & OFlag::O_ACCMODE {
+        OFlag::O_RDONLY => Err(Errno::EBADF.into()),
+        _ => Ok(file),
     }
 }
