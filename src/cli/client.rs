@@ -31,8 +31,8 @@ use crate::wire::MAX_PATH;
 const PROGRAM: &str = "mqfs-client";
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 done; 1 a request failed, or a file is incomplete; 2 invalid input or an
-unavailable IPC resource; 130 interrupted; 141 nobody reads the output any more.";
+Exit status: 0 done; 1 a request or the output failed, or a file is incomplete; 2 invalid input or
+an unavailable IPC resource; 130 interrupted; 141 nobody reads the output any more.";
 
 /// Fetch files from mqfs-server
 ///

@@ -17,9 +17,9 @@ use crate::reaper::{Action, Policy};
 const PROGRAM: &str = "mqfs-reap";
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 done, or stopped by a signal (--watch); 1 a queue could not be removed, or there are
-orphans (--check); 2 invalid input or an unavailable IPC resource; 141 nobody reads the output any
-more. An orphan that is not yours to remove is no failure.";
+Exit status: 0 done, or stopped by a signal (--watch); 1 a queue could not be removed, there are
+orphans (--check), or the output failed; 2 invalid input or an unavailable IPC resource; 141 nobody
+reads the output any more. An orphan that is not yours to remove is no failure.";
 
 /// Remove the message queues of dead processes
 ///

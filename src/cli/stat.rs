@@ -19,8 +19,9 @@ use sysv_ipc::Key;
 const PROGRAM: &str = "mqfs-stat";
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 done; 1 the server of the queue or of the counters is dead; 2 invalid input, or no
-queue under the key; 130 interrupted (--watch); 141 nobody reads the output any more.";
+Exit status: 0 done; 1 the server of the queue or of the counters is dead, or the output failed; 2
+invalid input, or no queue under the key; 130 interrupted (--watch); 141 nobody reads the output any
+more.";
 
 /// Show the state of mqfs-server, or of any message queue
 ///
