@@ -8,7 +8,7 @@ mod list;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -21,12 +21,11 @@ use super::logging::Stderr;
 use super::progress::{self, Progress, When};
 use super::remedy::explain_client;
 use super::signals::EndingSignals;
-use super::{FAILED, INTERRUPTED, KeyArgs, OutputFailed, complain, duration, size, user};
+use super::{FAILED, INTERRUPTED, KeyArgs, complain, duration, size, user};
 use crate::client::save::CleanupGuard;
 use crate::client::{Canceller, Client, Error, ErrorKind};
 use crate::escape::escape;
 use crate::sys;
-use crate::wire::MAX_PATH;
 
 const PROGRAM: &str = "mqfs-client";
 
@@ -122,7 +121,7 @@ fn run(opts: &Opts) -> Result<u8> {
         .plain(opts.plain)
         .sessions(opts.paths.len() > 1 || opts.list)
         .server_uid(opts.server_uid)
-        .on_wait(if opts.verbose { say_that_it_waits } else { |_| progress::wait() })
+        .on_wait(if opts.verbose { say_that_it_waits } else { |_| progress::wait(true) })
         .build();
     let cleanup = CleanupGuard::default();
     clean_up_on_signals(client.canceller(), cleanup.clone(), opts.quiet)?;
@@ -135,7 +134,7 @@ fn run(opts: &Opts) -> Result<u8> {
 }
 
 fn say_that_it_waits(why: &Error) {
-    progress::wait();
+    progress::wait(true);
     complain(PROGRAM, format!("waiting for the server: {why}"));
 }
 
@@ -171,11 +170,6 @@ impl From<Error> for Failure {
 impl Opts {
     /// Checks what clap cannot.
     fn check(&self) -> Result<()> {
-        for path in &self.paths {
-            let length = path.len();
-            ensure!(length > 0, "invalid path: a path must not be empty");
-            ensure!(length <= MAX_PATH, "invalid path: {length} bytes are more than {MAX_PATH}");
-        }
         let (copies, shows) = (self.directory.is_some() || self.tar, self.list || self.stat);
         ensure!(copies || !self.recursive, "--recursive needs --directory DIR or --tar");
         ensure!(copies || !self.no_preserve, "--no-preserve needs --directory DIR or --tar");
@@ -243,7 +237,7 @@ impl Opts {
     /// The error of a failed write.
     fn sink_failed(&self, error: io::Error) -> anyhow::Error {
         let output = self.output.as_deref().unwrap_or("standard output".as_ref());
-        OutputFailed { output: escape(output).to_string(), error }.into()
+        anyhow::Error::new(error).context(escape(output).to_string())
     }
 
     fn progress(&self) -> When {
@@ -259,12 +253,8 @@ impl Opts {
 
 /// The path of an entry below `top`.
 fn joined(top: &OsStr, below: &OsStr) -> OsString {
-    let mut path = top.to_owned();
-    if !below.is_empty() {
-        if !path.as_encoded_bytes().ends_with(b"/") {
-            path.push("/");
-        }
-        path.push(below);
+    match below.is_empty() {
+        true => top.to_owned(), // join would append a slash
+        false => Path::new(top).join(below).into(),
     }
-    path
 }

@@ -16,12 +16,12 @@ pub mod stat;
 mod stdout;
 mod table;
 
-use std::env::VarError;
+use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result, anyhow};
+use anyhow::{Error, Result, anyhow};
 use clap::{Args, CommandFactory, Parser};
 use nix::unistd::User;
 
@@ -68,11 +68,9 @@ impl KeyArgs {
                 .map_err(|error| anyhow!("--key-file {}: {}", escape(path), reason(&error))),
             (None, Some(key)) => Ok(key),
             // Not by clap's `env`: the variable would then conflict with --key-file.
-            (None, None) => match std::env::var("MQFS_KEY") {
-                Ok(text) => key(&text).map_err(|why| anyhow!("MQFS_KEY: {why}")),
-                Err(VarError::NotPresent) => Ok(DEFAULT_KEY),
-                Err(error) => Err(error).context("MQFS_KEY"),
-            },
+            (None, None) => std::env::var_os("MQFS_KEY").map_or(Ok(DEFAULT_KEY), |text| {
+                key(&text.to_string_lossy()).map_err(|why| anyhow!("MQFS_KEY: {why}"))
+            }),
         }
     }
 }
@@ -92,8 +90,7 @@ fn user(text: &str) -> Result<Uid, String> {
         Ok(number) => Ok(Uid::from_raw(number)),
         Err(_) => match User::from_name(text) {
             Ok(Some(user)) => Ok(Uid::from_raw(user.uid.as_raw())),
-            Ok(None) => Err("no such user".to_owned()),
-            Err(errno) => Err(errno.desc().to_owned()),
+            _ => Err("no such user".to_owned()),
         },
     }
 }
@@ -102,16 +99,16 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// `30s`, `5m`, `1h 30m`, or a number of seconds; more than zero.
 fn duration(text: &str) -> Result<Duration, String> {
-    const FORM: &str = "durations are written 30s, 5m, 1h, or as a number of seconds";
     let duration = match text.parse() {
-        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| FORM)?,
-        Err(_) => humantime::parse_duration(text).map_err(|error| format!("{error}; {FORM}"))?,
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+        Err(_) => humantime::parse_duration(text).ok(),
     };
     match duration {
-        Duration::ZERO => Err("must be more than zero".to_owned()),
+        None => Err("durations are written 30s, 5m, 1h, or as a number of seconds".to_owned()),
+        Some(Duration::ZERO) => Err("must be more than zero".to_owned()),
         // A longer time could overflow a clock.
-        _ if duration > LONGEST => Err("must be at most 100 years".to_owned()),
-        _ => Ok(duration),
+        Some(duration) if duration > LONGEST => Err("must be at most 100 years".to_owned()),
+        Some(duration) => Ok(duration),
     }
 }
 
@@ -142,74 +139,49 @@ fn size(text: &str) -> Result<u64, String> {
 /// stderr.
 fn parse<T: Parser>(program: &str) -> T {
     T::try_parse().unwrap_or_else(|error| {
+        // clap says what is wrong first, then gives tips, and then the usage.
+        let text = error.to_string();
+        let wrong = text.split("\n\nUsage:").flat_map(|text| text.split("\n\nFor more")).next();
+        let wrong = wrong.unwrap_or_default().trim_start_matches("error: ").split_whitespace();
+        let wrong = wrong.collect::<Vec<_>>().join(" ").replace(" tip: ", "; ");
         let outcome = match error.use_stderr() {
-            true => Err(anyhow!("{} (see {program} --help)", escape(&what_is_wrong(&error)))),
-            false => stdout::print(&error.to_string()).map(|()| 0),
+            true => Err(anyhow!("{} (see {program} --help)", escape(&wrong))),
+            false => stdout::print(&text).map(|()| 0),
         };
         std::process::exit(exit_status(program, false, outcome).into())
     })
 }
 
-/// What clap says is wrong, on one line: first that, then tips, and without the usage.
-fn what_is_wrong(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let (wrong, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
-    let words = wrong.trim_start_matches("error: ").split_whitespace();
-    let mut line = words.collect::<Vec<_>>().join(" ");
-    for tip in rest.lines().filter_map(|line| line.strip_prefix("  tip: ")) {
-        let is_of_dash = tip.starts_with("to pass ");
-        let tip =
-            if is_of_dash { "a name may begin with a dash as ./-NAME, or after --" } else { tip };
-        line += &format!("; {tip}");
-    }
-    line
-}
-
 /// Prints a message to stderr, in one write, so that lines of several programs do not mix. It does
 /// not matter whether anybody reads it.
-fn complain(program: &str, message: impl std::fmt::Display) {
+fn complain(program: &str, message: impl Display) {
     use std::io::Write;
     let line = format!("{program}: {message}\n");
     progress::aside(|| _ = std::io::stderr().write_all(line.as_bytes()));
 }
 
-/// The text of a failed system call's errno, without the number that std adds.
-fn reason(error: &io::Error) -> String {
+/// An error in the words of the system, without the number that std adds.
+fn reason(error: impl Display) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
-/// Output could not be written.
-#[derive(Debug, thiserror::Error)]
-#[error("{output}: {}", reason(.error))]
-struct OutputFailed {
-    /// Its name, safe to print.
-    output: String,
-    error: io::Error,
-}
-
-impl OutputFailed {
-    fn stdout(error: io::Error) -> Self {
-        Self { output: "standard output".to_owned(), error }
-    }
-
-    /// Whether the reader of the output has left. That is no failure: the exit status is that of a
-    /// filter killed by SIGPIPE.
-    fn is_closed_pipe(error: &Error) -> bool {
-        let failed = error.downcast_ref::<Self>();
-        failed.is_some_and(|failed| failed.error.kind() == io::ErrorKind::BrokenPipe)
-    }
-}
-
-/// The exit status of a program. If it failed, prints why.
+/// The exit status of a program. If it failed, prints why. An [`io::Error`] is one of its output.
 fn exit_status(program: &str, quiet: bool, outcome: Result<u8>) -> u8 {
     outcome.unwrap_or_else(|error| {
-        if OutputFailed::is_closed_pipe(&error) {
+        if is_closed_pipe(&error) {
             return NOBODY_READS;
         }
         if !quiet {
-            complain(program, format!("{error:#}"));
+            complain(program, reason(format!("{error:#}")));
         }
-        if error.is::<OutputFailed>() { FAILED } else { UNAVAILABLE }
+        if error.is::<io::Error>() { FAILED } else { UNAVAILABLE }
     })
+}
+
+/// Whether the reader of the output has left. That is no failure: the exit status is that of a
+/// filter killed by SIGPIPE.
+fn is_closed_pipe(error: &Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

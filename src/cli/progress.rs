@@ -36,7 +36,6 @@ const DELAY: Duration = Duration::from_millis(500);
 /// How often the bar is drawn while nothing arrives.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Whether the client waits for its server to come back.
 static IS_WAITING: AtomicBool = AtomicBool::new(false);
 
 /// The bar of this process. It is global because every message on stderr must step aside for it.
@@ -121,8 +120,7 @@ impl Progress {
         bar.set_message(name);
     }
 
-    /// A bar for a file of known size, a line of counts for a tree; before it, whether the client
-    /// waits.
+    /// A bar for a file of known size, a line of counts for a tree.
     fn style(&self, is_size_known: bool) -> ProgressStyle {
         const COLUMNS_FOR_A_BAR: u16 = 80;
         let template = if !is_size_known {
@@ -156,7 +154,7 @@ impl Progress {
     /// Counts bytes that arrived.
     pub(super) fn advance(&self, bytes: usize) {
         self.bytes.update(|all| all + bytes as u64);
-        IS_WAITING.store(false, Ordering::Relaxed);
+        wait(false);
         if let Some(bar) = &self.bar {
             bar.inc(bytes as u64);
         }
@@ -185,9 +183,9 @@ impl Drop for Progress {
     }
 }
 
-/// Shows that the client waits for its server, until something arrives.
-pub(super) fn wait() {
-    IS_WAITING.store(true, Ordering::Relaxed);
+/// Shows whether the client waits for its server.
+pub(super) fn wait(is_waiting: bool) {
+    IS_WAITING.store(is_waiting, Ordering::Relaxed);
 }
 
 fn show(bar: &ProgressBar, target: ProgressDrawTarget) {

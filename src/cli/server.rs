@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use clap::{Parser, ValueEnum, ValueHint, value_parser};
+use clap::{Parser, ValueHint, value_parser};
 use nix::sys::signal::Signal;
 use sd_notify::NotifyState;
 use sysv_ipc::Mode;
@@ -67,7 +67,7 @@ pub(super) struct Opts {
     window: usize,
     /// Which plain requests to answer: those of other programs, which do not prove who sent them
     #[arg(long, value_name = "WHICH", default_value = "owner")]
-    plain: Plain,
+    plain: PlainPolicy,
     /// Log more
     #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
@@ -77,17 +77,6 @@ pub(super) struct Opts {
     /// The form of log lines
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
-}
-
-/// Which plain requests to answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Plain {
-    /// None
-    Never,
-    /// All, if --mode lets only the owner send requests
-    Owner,
-    /// All, although a sender can then name another user's queue
-    Any,
 }
 
 fn mode(text: &str) -> Result<Mode, String> {
@@ -114,11 +103,7 @@ impl Opts {
             idle_timeout: self.idle_timeout,
             drain_timeout: self.drain_timeout,
             window: self.window,
-            plain: match self.plain {
-                Plain::Never => PlainPolicy::Never,
-                Plain::Owner => PlainPolicy::Owner,
-                Plain::Any => PlainPolicy::Any,
-            },
+            plain: self.plain,
             reap_interval: Some(self.reap_interval),
         })
     }
@@ -147,7 +132,7 @@ fn run(opts: &Opts) -> Result<u8> {
     if let Err(error) = stdout::print(&format!("{PROGRAM}: {server}\n"))
         && !sys::was_closed(libc::STDOUT_FILENO)
     {
-        tracing::warn!(%error, "cannot say that the server is ready");
+        tracing::warn!("cannot say that the server is ready: {error:#}");
     }
     notify_manager(&[NotifyState::Ready, NotifyState::Status(&server.to_string())]);
     sys::leave_less_to_fork();

@@ -4,31 +4,27 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{OutputFailed, complain};
+use super::{complain, is_closed_pipe, reason};
 use crate::client::save::OutputFile;
 
-/// Writes text, in one write if the reader takes all of it.
+/// Writes text, in one write if the reader takes all of it. No text only checks that this is
+/// possible.
 pub(super) fn print(text: &str) -> Result<()> {
     // Not io::stdout(), which takes a closed descriptor for success.
     let written = OutputFile::stdout().and_then(|mut stdout| {
         stdout.write_all(text.as_bytes())?;
         stdout.commit()
     });
-    Ok(written.map_err(OutputFailed::stdout)?)
-}
-
-/// Fails if nothing can be written: for a program that writes later.
-pub(super) fn check() -> Result<()> {
-    Ok(OutputFile::stdout().map(drop).map_err(OutputFailed::stdout)?)
+    written.context("standard output")
 }
 
 /// Writes text and carries on after errors: somebody may free space on a full disk.
 pub(super) fn print_or_complain(program: &str, text: &str) -> Result<()> {
     match print(text) {
-        Err(error) if !OutputFailed::is_closed_pipe(&error) => complain(program, error),
+        Err(error) if !is_closed_pipe(&error) => complain(program, reason(format!("{error:#}"))),
         printed => printed?,
     }
     Ok(())
@@ -50,7 +46,7 @@ pub(super) fn sleep(time: Duration) -> Result<()> {
         let stdout = io::stdout();
         let events = poll(&mut [PollFd::new(stdout.as_fd(), PollFlags::empty())], left);
         if events.is_ok_and(|events| events > 0) {
-            return Err(OutputFailed::stdout(io::ErrorKind::BrokenPipe.into()).into());
+            return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
         }
     }
 }

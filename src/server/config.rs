@@ -57,13 +57,14 @@ pub struct Config {
 /// Which plain requests a server answers. Plain requests prove nothing: anyone who can write to the
 /// request queue can name another user's reply queue in one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "programs", derive(clap::ValueEnum))]
 #[non_exhaustive]
 pub enum PlainPolicy {
     /// None.
     Never,
-    /// All, if the mode lets no other user ask; otherwise none.
+    /// All, if the mode lets only the owner send requests; otherwise none.
     Owner,
-    /// All.
+    /// All, although a sender can then name another user's queue.
     Any,
 }
 

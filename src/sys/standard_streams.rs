@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// A bit for each of the descriptors 0, 1 and 2 that was closed.
+/// A bit for each descriptor.
 static CLOSED: AtomicU8 = AtomicU8::new(0);
 
 /// Whether this standard stream was closed when the program began. By now std has opened /dev/null

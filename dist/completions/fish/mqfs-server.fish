@@ -10,7 +10,7 @@ complete -c mqfs-server -l drain-timeout -d 'How long children may continue afte
 complete -c mqfs-server -l reap-interval -d 'How often to remove the queues of dead clients' -r
 complete -c mqfs-server -l window -d 'Most shared memory for each large file on its way, at most 64M; 0: none' -r
 complete -c mqfs-server -l plain -d 'Which plain requests to answer: those of other programs, which do not prove who sent them' -r -f -a "never\t'None'
-owner\t'All, if --mode lets only the owner send requests'
+owner\t'All, if the mode lets only the owner send requests; otherwise none'
 any\t'All, although a sender can then name another user\'s queue'"
 complete -c mqfs-server -l log-format -d 'The form of log lines' -r -f -a "text\t'Time, level, message and fields as name=value'
 json\t'One JSON object to a line'"

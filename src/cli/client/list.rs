@@ -16,7 +16,7 @@ use super::{Failure, Opts, joined};
 use crate::cli::json::escape_json;
 use crate::cli::table::{Names, columns};
 use crate::client::save::OutputFile;
-use crate::client::{Client, DirEntry, Metadata};
+use crate::client::{Client, DirEntry};
 use crate::escape::escape;
 use crate::sys::local_time;
 
@@ -35,8 +35,9 @@ pub(super) fn run(opts: &Opts, client: &Client) -> Result<u8> {
             return Ok(true);
         }
         view.show(&item, path)
-    })?;
+    });
     view.print_table().map_err(|error| opts.sink_failed(error))?;
+    let looked_at = looked_at?;
     let listed = opts.fetch_each(&directories, |path| view.show_directory(client, path))?;
     let finished = view.out.into_inner().map_err(Into::into).and_then(OutputFile::commit);
     finished.map_err(|error| opts.sink_failed(error))?;
@@ -120,7 +121,7 @@ fn row(item: &DirEntry, path: &OsStr, names: &mut Names) -> Row {
         metadata.len().to_string()
     };
     [
-        mode_letters(&metadata),
+        unix_mode::to_string(metadata.mode()),
         metadata.nlink().to_string(),
         names.of(metadata.uid()).to_owned(),
         names.of_group(metadata.gid()).to_owned(),
@@ -146,7 +147,7 @@ fn details(item: &DirEntry, path: &OsStr, names: &mut Names) -> String {
         metadata.len(),
         metadata.file_type(),
         metadata.mode() & 0o7777,
-        mode_letters(&metadata),
+        unix_mode::to_string(metadata.mode()),
         major(device),
         minor(device),
         long_time(metadata.mtime(), metadata.mtime_nsec()),
@@ -186,31 +187,6 @@ fn to_json(item: &DirEntry, path: &OsStr) -> Value {
         }
     }
     object
-}
-
-/// `drwxr-xr-x`.
-fn mode_letters(metadata: &Metadata) -> String {
-    let (mode, mut letters) = (metadata.mode(), String::with_capacity(10));
-    letters.push(match metadata.file_type() {
-        kind if kind.is_file() => '-',
-        kind if kind.is_dir() => 'd',
-        kind if kind.is_symlink() => 'l',
-        kind if kind.is_fifo() => 'p',
-        kind if kind.is_socket() => 's',
-        kind if kind.is_char_device() => 'c',
-        kind if kind.is_block_device() => 'b',
-        _ => '?',
-    });
-    for (shift, special, marks) in [(6, 0o4000, "sS"), (3, 0o2000, "sS"), (0, 0o1000, "tT")] {
-        letters.push(if mode >> shift & 4 != 0 { 'r' } else { '-' });
-        letters.push(if mode >> shift & 2 != 0 { 'w' } else { '-' });
-        letters.push(match (mode >> shift & 1 != 0, mode & special != 0) {
-            (true, false) => 'x',
-            (false, false) => '-',
-            (runs, true) => char::from(marks.as_bytes()[usize::from(!runs)]),
-        });
-    }
-    letters
 }
 
 /// `Nov 21 10:07`, or `Nov 21  2025` for the future and for more than half a year ago, like ls(1).

@@ -19,7 +19,7 @@ use sysv_ipc::Key;
 /// Shows the state every so often, until a signal: in place on a terminal, else one after the
 /// other.
 pub(super) fn watch(key: Key, every: Duration, json: bool) -> Result<u8> {
-    stdout::check()?;
+    stdout::print("")?;
     let in_place = !json && io::stdout().is_terminal() && !is_dumb();
     EndingSignals::block(None)?.handle(move || {
         if in_place {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::OFlag;
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat};
 use nix::unistd::close;
 
@@ -69,9 +69,6 @@ impl OutputFile {
     }
 
     /// The standard output.
-    ///
-    /// # Errors
-    /// `EBADF`: it was closed when the program began, or is not open for writing.
     #[cfg(feature = "programs")]
     pub(crate) fn stdout() -> io::Result<Self> {
         Ok(Self(Output::InPlace(open_descriptor(1)?)))
@@ -141,15 +138,10 @@ fn replacement_mode(existing: &FileStat, new: &FileStat) -> Mode {
 }
 
 fn open_descriptor(number: i32) -> io::Result<File> {
-    let file: File = match number {
-        _ if was_closed(number) => return Err(Errno::EBADF.into()),
-        1 => io::stdout().as_fd().try_clone_to_owned()?.into(),
-        2 => io::stderr().as_fd().try_clone_to_owned()?.into(),
-        _ => OpenOptions::new().append(true).open(format!("/proc/self/fd/{number}"))?,
-    };
-    let flags = OFlag::from_bits_truncate(fcntl(&file, FcntlArg::F_GETFL)?);
-    match flags & OFlag::O_ACCMODE {
-        OFlag::O_RDONLY => Err(Errno::EBADF.into()),
-        _ => Ok(file),
+    match number {
+        _ if was_closed(number) => Err(Errno::EBADF.into()),
+        1 => Ok(io::stdout().as_fd().try_clone_to_owned()?.into()),
+        2 => Ok(io::stderr().as_fd().try_clone_to_owned()?.into()),
+        _ => OpenOptions::new().append(true).open(format!("/proc/self/fd/{number}")),
     }
 }
