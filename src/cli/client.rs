@@ -8,38 +8,37 @@ mod list;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use clap::Parser;
+use clap::{Parser, ValueHint};
 use sysv_ipc::Uid;
 
 use super::logging::Stderr;
-use super::progress::{self, Progress};
+use super::progress::{self, Progress, When};
 use super::remedy::explain_client;
 use super::signals::EndingSignals;
-use super::{Exit, FAILED, INTERRUPTED, KeyArgs, complain, duration, reason, size};
+use super::{FAILED, INTERRUPTED, KeyArgs, complain, duration, size, user};
 use crate::client::save::CleanupGuard;
 use crate::client::{Canceller, Client, Error, ErrorKind};
 use crate::escape::escape;
 use crate::sys;
-use crate::wire::MAX_PATH;
 
 const PROGRAM: &str = "mqfs-client";
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 done; 1 a request failed, or a file is incomplete; 2 invalid input or an
-unavailable IPC resource; 130 interrupted; 141 nobody reads the output any more.";
+Exit status: 0 done; 1 a request or the output failed, or a file is incomplete; 2 invalid input or
+an unavailable IPC resource; 130 interrupted; 141 nobody reads the output any more.";
 
 /// Fetch files from mqfs-server
 ///
 /// Writes the files to standard output, byte for byte and one after the other, or to a file that
 /// appears only when it is complete.
 #[derive(Debug, Parser)]
-#[command(name = "mqfs-client", version, after_help = EXIT_STATUS)]
+#[command(name = "mqfs-client", version, after_help = EXIT_STATUS, args_override_self = true)]
 pub(super) struct Opts {
     #[command(flatten)]
     key: KeyArgs,
@@ -47,11 +46,12 @@ pub(super) struct Opts {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Write the files into the directory DIR, under their own names
-    #[arg(short = 'C', long, value_name = "DIR")]
-    #[arg(conflicts_with_all = ["output", "offset", "length"])]
+    #[arg(short = 'C', long, value_name = "DIR", alias = "target-directory")]
+    #[arg(value_hint = ValueHint::DirPath, conflicts_with_all = ["output", "offset", "length"])]
     directory: Option<PathBuf>,
     /// Fetch directories with everything below them, to -C DIR or as --tar
-    #[arg(short, long, conflicts_with_all = ["output", "offset", "length", "plain"])]
+    #[arg(short, long, short_alias = 'R')]
+    #[arg(conflicts_with_all = ["output", "offset", "length", "plain"])]
     recursive: bool,
     /// Write a tar archive to standard output
     #[arg(long, conflicts_with_all = ["directory", "output", "offset", "length", "plain"])]
@@ -59,7 +59,7 @@ pub(super) struct Opts {
     /// Do not keep the files' modes and times in -C DIR or --tar
     #[arg(long)]
     no_preserve: bool,
-    /// List the entries of directories, like ls -l
+    /// List the entries of directories, like ls -l; without a PATH, those of /
     #[arg(short, long, conflicts_with_all = ["directory", "output", "recursive", "tar"])]
     #[arg(conflicts_with_all = ["offset", "length", "plain"])]
     list: bool,
@@ -86,27 +86,29 @@ pub(super) struct Opts {
     /// Use only the plain protocol, that of other programs: no proof of identity, no checksum
     #[arg(long)]
     plain: bool,
-    /// Trust this user's server, and not only root's and your own
-    #[arg(long, value_name = "UID")]
-    server_uid: Option<u32>,
-    /// When to show a progress bar on standard error
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
-    progress: progress::When,
-    /// Say what arrived, whether it was verified, and how long it took
+    /// Trust this user's server, and not only root's and your own: a name or a uid
+    #[arg(long, value_name = "UID", value_parser = user, value_hint = ValueHint::Username)]
+    server_uid: Option<Uid>,
+    /// When to show a progress bar on standard error [default: auto, or never with --quiet]
+    #[arg(long, value_name = "WHEN")]
+    progress: Option<When>,
+    /// Say what arrived, whether it was verified, how long it took, and what is waited for
     #[arg(short, long, conflicts_with = "quiet")]
     verbose: bool,
     /// Print no messages; the exit status tells
-    #[arg(short, long)]
+    #[arg(short, long, alias = "silent")]
     quiet: bool,
-    /// Files to fetch; / is the server's --root
-    #[arg(required = true, value_name = "PATH")]
+    /// Files to fetch. A path begins at the server's --root, also without a slash: the current
+    /// directory does not count
+    #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    #[arg(required_unless_present = "list", default_value_if("list", "true", "/"))]
     paths: Vec<OsString>,
 }
 
 /// Runs the program.
 pub fn main() -> ExitCode {
     let opts: Opts = super::parse(PROGRAM);
-    super::exit(PROGRAM, opts.quiet, run(&opts))
+    super::exit_status(PROGRAM, opts.quiet, run(&opts)).into()
 }
 
 fn run(opts: &Opts) -> Result<u8> {
@@ -117,8 +119,9 @@ fn run(opts: &Opts) -> Result<u8> {
         .timeout(opts.timeout)
         .retries(opts.retries)
         .plain(opts.plain)
-        .sessions(opts.paths.len() > 1)
-        .server_uid(opts.server_uid.map(Uid::from_raw))
+        .sessions(opts.paths.len() > 1 || opts.list)
+        .server_uid(opts.server_uid)
+        .on_wait(if opts.verbose { say_that_it_waits } else { |_| progress::wait(true) })
         .build();
     let cleanup = CleanupGuard::default();
     clean_up_on_signals(client.canceller(), cleanup.clone(), opts.quiet)?;
@@ -128,6 +131,11 @@ fn run(opts: &Opts) -> Result<u8> {
         Some(directory) => copy::run(opts, &client, directory, &cleanup),
         None => concatenate::run(opts, &client, &cleanup),
     }
+}
+
+fn say_that_it_waits(why: &Error) {
+    progress::wait(true);
+    complain(PROGRAM, format!("waiting for the server: {why}"));
 }
 
 /// Removes the reply queue and the temporary file when a signal ends the program, whatever the main
@@ -162,24 +170,24 @@ impl From<Error> for Failure {
 impl Opts {
     /// Checks what clap cannot.
     fn check(&self) -> Result<()> {
-        for path in &self.paths {
-            let length = path.len();
-            ensure!(length > 0, "invalid path: a path must not be empty");
-            ensure!(length <= MAX_PATH, "invalid path: {length} bytes are more than {MAX_PATH}");
-        }
-        ensure!(
-            !self.recursive || self.directory.is_some() || self.tar,
-            "--recursive needs --directory DIR or --tar"
-        );
-        ensure!(!self.json || self.list || self.stat, "--json is for --list and --stat");
+        let (copies, shows) = (self.directory.is_some() || self.tar, self.list || self.stat);
+        ensure!(copies || !self.recursive, "--recursive needs --directory DIR or --tar");
+        ensure!(copies || !self.no_preserve, "--no-preserve needs --directory DIR or --tar");
+        ensure!(shows || !self.json, "--json needs --list or --stat");
+        let is_bar = self.progress == Some(When::Always);
+        ensure!(!shows || !is_bar, "--progress always: --list and --stat show no progress");
         Ok(())
     }
 
     /// Fetches each path with `fetch`, which tells whether everything arrived. Returns the exit
     /// status.
-    fn fetch_each(&self, mut fetch: impl FnMut(&OsStr) -> Result<bool, Failure>) -> Result<u8> {
+    fn fetch_each(
+        &self,
+        paths: &[OsString],
+        mut fetch: impl FnMut(&OsStr) -> Result<bool, Failure>,
+    ) -> Result<u8> {
         let mut status = 0;
-        for path in &self.paths {
+        for path in paths {
             match fetch(path) {
                 Ok(true) => {}
                 Ok(false) => status = FAILED,
@@ -204,7 +212,7 @@ impl Opts {
         progress: &Progress,
         mut fetch: impl FnMut(&OsStr) -> Result<u64, Failure>,
     ) -> Result<u8> {
-        self.fetch_each(|path| {
+        self.fetch_each(&self.paths, |path| {
             progress.begin(path, None);
             let missing = fetch(path)?;
             if missing > 0 {
@@ -226,18 +234,14 @@ impl Opts {
         self.complain_of(escape(path), "warning: the file changed while it was read");
     }
 
-    /// Says that output failed, unless its reader has left.
+    /// The error of a failed write.
     fn sink_failed(&self, error: io::Error) -> anyhow::Error {
-        if error.kind() == io::ErrorKind::BrokenPipe {
-            return error.into();
-        }
         let output = self.output.as_deref().unwrap_or("standard output".as_ref());
-        self.complain_of(escape(output), reason(&error));
-        Exit(FAILED).into()
+        anyhow::Error::new(error).context(escape(output).to_string())
     }
 
-    fn progress(&self) -> progress::When {
-        if self.quiet { progress::When::Never } else { self.progress }
+    fn progress(&self) -> When {
+        self.progress.unwrap_or(if self.quiet { When::Never } else { When::Auto })
     }
 
     fn print_summary(&self, progress: &Progress) {
@@ -249,12 +253,8 @@ impl Opts {
 
 /// The path of an entry below `top`.
 fn joined(top: &OsStr, below: &OsStr) -> OsString {
-    let mut path = top.to_owned();
-    if !below.is_empty() {
-        if !path.as_encoded_bytes().ends_with(b"/") {
-            path.push("/");
-        }
-        path.push(below);
+    match below.is_empty() {
+        true => top.to_owned(), // join would append a slash
+        false => Path::new(top).join(below).into(),
     }
-    path
 }

@@ -16,19 +16,18 @@ pub mod stat;
 mod stdout;
 mod table;
 
-use std::env::VarError;
+use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result, anyhow};
+use anyhow::{Error, Result, anyhow};
 use clap::{Args, CommandFactory, Parser};
-use nix::errno::Errno;
+use nix::unistd::User;
 
 use crate::escape::escape;
 use crate::wire::DEFAULT_KEY;
-use sysv_ipc::Key;
+use sysv_ipc::{Key, Uid};
 
 /// A request failed, or a file is incomplete.
 const FAILED: u8 = 1;
@@ -53,8 +52,8 @@ pub fn programs() -> Vec<(clap::Command, u8)> {
 /// The key of the server.
 #[derive(Debug, Args)]
 struct KeyArgs {
-    /// Key of the request queue: 0x and hexadecimal digits, or a decimal number [env: MQFS_KEY]
-    /// [default: 0x1aaaaaa1]
+    /// Key of the request queue: 0x and hexadecimal digits, 0 and octal ones, or a decimal number
+    /// [env: MQFS_KEY] [default: 0x1aaaaaa1]
     #[arg(short, long, value_name = "KEY", value_parser = key)]
     key: Option<Key>,
     /// Derive the key from an existing file: ftok(PATH, 'm')
@@ -69,11 +68,9 @@ impl KeyArgs {
                 .map_err(|error| anyhow!("--key-file {}: {}", escape(path), reason(&error))),
             (None, Some(key)) => Ok(key),
             // Not by clap's `env`: the variable would then conflict with --key-file.
-            (None, None) => match std::env::var("MQFS_KEY") {
-                Ok(text) => key(&text).map_err(|why| anyhow!("MQFS_KEY: {why}")),
-                Err(VarError::NotPresent) => Ok(DEFAULT_KEY),
-                Err(error) => Err(error).context("MQFS_KEY"),
-            },
+            (None, None) => std::env::var_os("MQFS_KEY").map_or(Ok(DEFAULT_KEY), |text| {
+                key(&text.to_string_lossy()).map_err(|why| anyhow!("MQFS_KEY: {why}"))
+            }),
         }
     }
 }
@@ -85,16 +82,33 @@ fn key(text: &str) -> Result<Key, String> {
     }
 }
 
+/// A name or a number.
+fn user(text: &str) -> Result<Uid, String> {
+    // System calls take the last number for "no user": chown(2).
+    match text.parse() {
+        Ok(u32::MAX) => Err("not a user".to_owned()),
+        Ok(number) => Ok(Uid::from_raw(number)),
+        Err(_) => match User::from_name(text) {
+            Ok(Some(user)) => Ok(Uid::from_raw(user.uid.as_raw())),
+            _ => Err("no such user".to_owned()),
+        },
+    }
+}
+
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// `30s`, `5m`, `1h 30m`; more than zero.
+/// `30s`, `5m`, `1h 30m`, or a number of seconds; more than zero.
 fn duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("must be more than zero".to_owned()),
+    let duration = match text.parse() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+        Err(_) => humantime::parse_duration(text).ok(),
+    };
+    match duration {
+        None => Err("durations are written 30s, 5m, 1h, or as a number of seconds".to_owned()),
+        Some(Duration::ZERO) => Err("must be more than zero".to_owned()),
         // A longer time could overflow a clock.
-        Ok(duration) if duration > LONGEST => Err("must be at most 100 years".to_owned()),
-        Ok(duration) => Ok(duration),
-        Err(error) => Err(format!("{error}; durations are written 30s, 5m, 1h")),
+        Some(duration) if duration > LONGEST => Err("must be at most 100 years".to_owned()),
+        Some(duration) => Ok(duration),
     }
 }
 
@@ -109,12 +123,12 @@ fn interval(text: &str) -> Result<Duration, String> {
 /// `4096`, `64K`, `1M`: bytes, with units of powers of 1,024.
 fn size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|char: char| char.is_ascii_alphabetic());
-    let shift = match &text[digits.len()..] {
+    let shift = match &*text[digits.len()..].to_ascii_lowercase() {
         "" => 0,
-        "K" | "k" | "KiB" => 10,
-        "M" | "MiB" => 20,
-        "G" | "GiB" => 30,
-        "T" | "TiB" => 40,
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        "t" | "tib" => 40,
         _ => return Err("sizes are written 4096, 64K, 1M, 2G".to_owned()),
     };
     let number: u64 = digits.parse().map_err(|_| "sizes are written 4096, 64K, 1M, 2G")?;
@@ -126,52 +140,44 @@ fn size(text: &str) -> Result<u64, String> {
 fn parse<T: Parser>(program: &str) -> T {
     signals::let_through();
     T::try_parse().unwrap_or_else(|error| {
-        if !error.use_stderr() {
-            error.exit();
-        }
-        // clap says what is wrong first; below an empty line it adds tips and the usage.
+        // clap says what is wrong first, then gives tips, and then the usage.
         let text = error.to_string();
-        let wrong = text.split("\n\n").next().unwrap_or_default();
-        let wrong = wrong.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>();
-        let wrong = wrong.join(" ");
-        complain(program, format!("{} (see {program} --help)", escape(&wrong)));
-        std::process::exit(UNAVAILABLE.into())
+        let wrong = text.split("\n\nUsage:").flat_map(|text| text.split("\n\nFor more")).next();
+        let wrong = wrong.unwrap_or_default().trim_start_matches("error: ").split_whitespace();
+        let wrong = wrong.collect::<Vec<_>>().join(" ").replace(" tip: ", "; ");
+        let outcome = match error.use_stderr() {
+            true => Err(anyhow!("{} (see {program} --help)", escape(&wrong))),
+            false => stdout::print(&text).map(|()| 0),
+        };
+        std::process::exit(exit_status(program, false, outcome).into())
     })
 }
 
 /// Prints a message to stderr, in one write, so that lines of several programs do not mix. It does
 /// not matter whether anybody reads it.
-fn complain(program: &str, message: impl std::fmt::Display) {
+fn complain(program: &str, message: impl Display) {
     use std::io::Write;
     let line = format!("{program}: {message}\n");
     progress::aside(|| _ = std::io::stderr().write_all(line.as_bytes()));
 }
 
-/// The text of a failed system call's errno, without the number that std adds.
-fn reason(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(errno) => Errno::from_raw(errno).desc().to_owned(),
-        None => error.to_string(),
-    }
+/// An error in the words of the system, without the number that std adds.
+fn reason(error: impl Display) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
-/// Ends a program at once, with this exit status and without a further message.
-#[derive(Debug, thiserror::Error)]
-#[error("exit status {0}")]
-struct Exit(u8);
-
-/// The exit status of a program. If it failed before its work began, prints why.
-fn exit(program: &str, quiet: bool, outcome: Result<u8>) -> ExitCode {
-    ExitCode::from(outcome.unwrap_or_else(|error| match error.downcast_ref() {
-        Some(Exit(status)) => *status,
-        None if is_closed_pipe(&error) => NOBODY_READS,
-        None => {
-            if !quiet {
-                complain(program, format!("{error:#}"));
-            }
-            UNAVAILABLE
+/// The exit status of a program. If it failed, prints why. An [`io::Error`] is one of its output.
+fn exit_status(program: &str, quiet: bool, outcome: Result<u8>) -> u8 {
+    outcome.unwrap_or_else(|error| {
+        if is_closed_pipe(&error) {
+            return NOBODY_READS;
         }
-    }))
+        if !quiet {
+            complain(program, reason(format!("{error:#}")));
+        }
+        if error.is::<io::Error>() { FAILED } else { UNAVAILABLE }
+    })
 }
 
 /// Whether the reader of the output has left. That is no failure: the exit status is that of a

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,6 +39,8 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// How often it is drawn at most.
 const PER_SECOND: u8 = 20;
+
+static IS_WAITING: AtomicBool = AtomicBool::new(false);
 
 /// The bar of this process. It is global because every message on stderr must step aside for it.
 static BAR: OnceLock<ProgressBar> = OnceLock::new();
@@ -136,6 +138,7 @@ impl Progress {
     /// Counts bytes that arrived.
     pub(super) fn advance(&self, bytes: usize) {
         self.bytes.update(|all| all.saturating_add(bytes as u64)); // a hole may be of any length
+        wait(false);
         if let Some(bar) = &self.bar {
             bar.inc(bytes as u64);
         }
@@ -164,14 +167,20 @@ impl Drop for Progress {
     }
 }
 
+/// Shows whether the client waits for its server.
+pub(super) fn wait(is_waiting: bool) {
+    IS_WAITING.store(is_waiting, Ordering::Relaxed);
+}
+
 /// A bar for a file of known size, counts for a tree or where a bar does not fit.
 fn line(state: &ProgressState, files: u64, name: &str, columns: usize) -> String {
     const LONGEST_NAME: usize = 20;
     const SHORTEST_BAR: usize = 5;
+    let waiting = if IS_WAITING.load(Ordering::Relaxed) { "waiting for the server, " } else { "" };
     let files = match files {
-        0 => String::new(),
-        1 => "1 file done, ".to_owned(),
-        files => format!("{} files done, ", HumanCount(files)),
+        0 => waiting.to_owned(),
+        1 => format!("{waiting}1 file done, "),
+        files => format!("{waiting}{} files done, ", HumanCount(files)),
     };
     let (bytes, rate) = (HumanBytes(state.pos()), HumanBytes(state.per_sec() as u64));
     let Some(size) = state.len().map(HumanBytes) else {

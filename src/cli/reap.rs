@@ -7,20 +7,19 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::Parser;
-use nix::unistd::User;
+use clap::{Parser, ValueHint};
 use sysv_ipc::Uid;
 
 use self::report::Row;
-use super::{FAILED, complain, duration, interval, stdout};
+use super::{FAILED, complain, duration, interval, stdout, user};
 use crate::reaper::{Action, Policy};
 
 const PROGRAM: &str = "mqfs-reap";
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 done, or stopped by a signal (--watch); 1 a queue could not be removed, or there are
-orphans (--check); 2 invalid input or an unavailable IPC resource; 141 nobody reads the output any
-more. An orphan that is not yours to remove is no failure.";
+Exit status: 0 done, or stopped by a signal (--watch); 1 a queue could not be removed, there are
+orphans (--check), or the output failed; 2 invalid input or an unavailable IPC resource; 141 nobody
+reads the output any more. An orphan that is not yours to remove is no failure.";
 
 /// Remove the message queues of dead processes
 ///
@@ -29,7 +28,7 @@ more. An orphan that is not yours to remove is no failure.";
 /// another program. Only root can judge the queues of all users. Shared memory that a server's
 /// child left when it was killed is removed, too.
 #[derive(Debug, Parser)]
-#[command(name = "mqfs-reap", version, after_help = EXIT_STATUS)]
+#[command(name = "mqfs-reap", version, after_help = EXIT_STATUS, args_override_self = true)]
 pub(super) struct Opts {
     /// Remove nothing, only show what would be removed
     #[arg(short = 'n', long)]
@@ -45,7 +44,7 @@ pub(super) struct Opts {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     older_than: Option<Duration>,
     /// Look only at queues that this user made: a name or a uid
-    #[arg(long, value_name = "UID", value_parser = uid)]
+    #[arg(long, value_name = "UID", value_parser = user, value_hint = ValueHint::Username)]
     uid: Option<Uid>,
     /// Include queues of other programs: those without a key whose last sender and last receiver
     /// are both dead
@@ -62,22 +61,9 @@ impl Opts {
     }
 }
 
-fn uid(text: &str) -> Result<Uid, String> {
-    // System calls take the last number for "no user": chown(2).
-    match text.parse() {
-        Ok(u32::MAX) => Err("not a user".to_owned()),
-        Ok(number) => Ok(Uid::from_raw(number)),
-        Err(_) => match User::from_name(text) {
-            Ok(Some(user)) => Ok(Uid::from_raw(user.uid.as_raw())),
-            Ok(None) => Err("no such user".to_owned()),
-            Err(errno) => Err(errno.desc().to_owned()),
-        },
-    }
-}
-
 /// Runs the program.
 pub fn main() -> ExitCode {
-    super::exit(PROGRAM, false, run(&super::parse(PROGRAM)))
+    super::exit_status(PROGRAM, false, run(&super::parse(PROGRAM))).into()
 }
 
 fn run(opts: &Opts) -> Result<u8> {

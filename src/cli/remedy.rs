@@ -13,7 +13,16 @@ use crate::{client, server};
 /// An error of the client with its causes, and with a remedy where there is one.
 pub(super) fn explain_client(error: &client::Error) -> String {
     use client::ErrorKind;
+    let errno = error.raw_os_error().map(Errno::from_raw);
     let remedy = match error.kind() {
+        ErrorKind::Failed if errno == Some(Errno::EISDIR) => {
+            " (-l lists it; -r fetches it, with -C DIR or --tar)"
+        }
+        ErrorKind::Failed if errno == Some(Errno::ELOOP) => {
+            " (a link to what a process has open, such as /dev/stdin, is not followed)"
+        }
+        ErrorKind::NotAllowed => " (mqfs-server --mode 0622 lets everybody ask)",
+        ErrorKind::UntrustedServer => " (if you trust that user, say so with --server-uid)",
         ErrorKind::NoServer => " (is mqfs-server running in this IPC namespace?)",
         ErrorKind::ServerDead => " (start mqfs-server again)",
         ErrorKind::NoQueueLeft => {

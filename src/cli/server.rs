@@ -1,12 +1,11 @@
 //! `mqfs-server`.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
-use clap::{Parser, value_parser};
+use clap::{Parser, ValueHint, value_parser};
 use nix::sys::signal::Signal;
 use sd_notify::NotifyState;
 use sysv_ipc::Mode;
@@ -15,7 +14,7 @@ use tracing::Level;
 use super::logging::{self, LogFormat};
 use super::remedy::explain_server;
 use super::signals::EndingSignals;
-use super::{KeyArgs, duration, size};
+use super::{KeyArgs, duration, size, stdout};
 use crate::server::{Config, PlainPolicy, Server};
 use crate::sys;
 use crate::wire::MAX_WINDOW;
@@ -32,7 +31,7 @@ use.";
 /// every user gets the files that they could open themselves. If another user starts it, everybody
 /// who may send requests gets what that user can open below --root.
 #[derive(Debug, Parser)]
-#[command(name = "mqfs-server", version, after_help = EXIT_STATUS)]
+#[command(name = "mqfs-server", version, after_help = EXIT_STATUS, args_override_self = true)]
 pub(super) struct Opts {
     #[command(flatten)]
     key: KeyArgs,
@@ -41,7 +40,7 @@ pub(super) struct Opts {
     claim_key: bool,
     /// Serve the files below this directory [default: /, but none if others may send requests and
     /// the server is not root's]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     root: Option<PathBuf>,
     /// Who may send requests: 0600 (owner), 0620 (group), 0602 or 0622 (everybody)
     #[arg(long, value_name = "MODE", default_value = "0600", value_parser = mode)]
@@ -125,7 +124,7 @@ impl Opts {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    super::exit(PROGRAM, false, run(&super::parse(PROGRAM)))
+    super::exit_status(PROGRAM, false, run(&super::parse(PROGRAM))).into()
 }
 
 fn run(opts: &Opts) -> Result<u8> {
@@ -134,8 +133,12 @@ fn run(opts: &Opts) -> Result<u8> {
     let signals = EndingSignals::block(Some(Signal::SIGALRM))?;
     let server = Server::start(opts.config()?).map_err(|error| anyhow!(explain_server(&error)))?;
     signals.stop(&server)?;
-    // Ignore errors: nobody has to read the line.
-    let _ = writeln!(io::stdout(), "mqfs-server: {server}");
+    // A server serves all the same. Whoever closed standard output does not wait for the line.
+    if let Err(error) = stdout::print(&format!("{PROGRAM}: {server}\n"))
+        && !sys::was_closed(libc::STDOUT_FILENO)
+    {
+        tracing::warn!("cannot say that the server is ready: {error:#}");
+    }
     notify_manager(&[NotifyState::Ready, NotifyState::Status(&server.to_string())]);
     sys::leave_less_to_fork();
     let stopping = || notify_manager(&stopping(opts.drain_timeout));

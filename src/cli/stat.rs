@@ -20,8 +20,9 @@ use sysv_ipc::{Key, QueueId};
 const PROGRAM: &str = "mqfs-stat";
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 done; 1 the server of the queue or of the counters is dead; 2 invalid input, or no
-queue under the key; 130 interrupted (--watch); 141 nobody reads the output any more.";
+Exit status: 0 done; 1 the server of the queue or of the counters is dead, or the output failed; 2
+invalid input, or no queue under the key; 130 interrupted (--watch); 141 nobody reads the output any
+more.";
 
 /// Show the state of mqfs-server, or of any message queue
 ///
@@ -29,7 +30,7 @@ queue under the key; 130 interrupted (--watch); 141 nobody reads the output any 
 /// made the queue, also shows the server's counters, and every reply queue with its owner and
 /// whether the owner is alive.
 #[derive(Debug, Parser)]
-#[command(name = "mqfs-stat", version, after_help = EXIT_STATUS)]
+#[command(name = "mqfs-stat", version, after_help = EXIT_STATUS, args_override_self = true)]
 pub(super) struct Opts {
     #[command(flatten)]
     key: KeyArgs,
@@ -54,7 +55,7 @@ pub(super) struct Opts {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    super::exit(PROGRAM, false, run(&super::parse(PROGRAM)))
+    super::exit_status(PROGRAM, false, run(&super::parse(PROGRAM))).into()
 }
 
 fn run(opts: &Opts) -> Result<u8> {

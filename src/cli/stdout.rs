@@ -8,23 +8,29 @@ use anyhow::{Context, Result};
 use console::Term;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{complain, is_closed_pipe};
+use super::{complain, is_closed_pipe, reason};
+use crate::client::save::OutputFile;
 
 /// How many columns a table may take: those of the terminal, or any number in a pipe or a file.
 pub(super) fn columns() -> usize {
     Term::stdout().size_checked().map_or(usize::MAX, |(_, columns)| columns.into())
 }
 
-/// Writes text, in one write if the reader takes all of it.
+/// Writes text, in one write if the reader takes all of it. No text only checks that this is
+/// possible.
 pub(super) fn print(text: &str) -> Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("standard output")
+    // Not io::stdout(), which takes a closed descriptor for success.
+    let written = OutputFile::stdout().and_then(|mut stdout| {
+        stdout.write_all(text.as_bytes())?;
+        stdout.commit()
+    });
+    written.context("standard output")
 }
 
 /// Writes text and carries on after errors: somebody may free space on a full disk.
 pub(super) fn print_or_complain(program: &str, text: &str) -> Result<()> {
     match print(text) {
-        Err(error) if !is_closed_pipe(&error) => complain(program, format!("{error:#}")),
+        Err(error) if !is_closed_pipe(&error) => complain(program, reason(format!("{error:#}"))),
         printed => printed?,
     }
     Ok(())

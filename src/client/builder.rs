@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sysv_ipc::{Key, Uid};
 
+use super::error::Error;
 use crate::wire::DEFAULT_KEY;
 
 /// Builds a [`Client`](super::Client) with options; made by
@@ -16,6 +17,7 @@ pub struct ClientBuilder {
     pub(super) plain: bool,
     pub(super) sessions: bool,
     pub(super) server_uid: Option<Uid>,
+    pub(super) on_wait: Option<fn(&Error)>,
 }
 
 impl Default for ClientBuilder {
@@ -27,6 +29,7 @@ impl Default for ClientBuilder {
             plain: false,
             sessions: true,
             server_uid: None,
+            on_wait: None,
         }
     }
 }
@@ -66,6 +69,13 @@ impl ClientBuilder {
     #[must_use]
     pub fn sessions(self, sessions: bool) -> Self {
         Self { sessions, ..self }
+    }
+
+    /// What to call, with the reason, before the client waits for a server that is busy or absent, to
+    /// ask it again.
+    #[must_use]
+    pub fn on_wait(self, tell: fn(&Error)) -> Self {
+        Self { on_wait: Some(tell), ..self }
     }
 
     /// A user whose server the client trusts, besides root and the client's own user.

@@ -81,6 +81,9 @@ impl Requester {
                 outcome => return outcome,
             },
         };
+        if let Some(tell) = self.options.on_wait {
+            tell(&lost);
+        }
         let mut pauses = backoff::for_server(self.options.timeout);
         loop {
             if lost.is_retryable() {
@@ -118,6 +121,11 @@ impl Requester {
             Cause::TimedOut(after) if plain && server.marked => {
                 Cause::Unanswered(after, "the server may take no plain requests").into()
             }
+            Cause::TimedOut(after) if !server.marked => Cause::Unanswered(
+                after,
+                "no mqfs-server made the queue under this key: is it the right one?",
+            )
+            .into(),
             Cause::TimedOut(after) if !server.is_known => Cause::Unanswered(
                 after,
                 "its user has no number in this user namespace: only root or you could answer",

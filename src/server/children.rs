@@ -269,8 +269,12 @@ impl Children {
         for &Child { pid, .. } in &self.running {
             let _ = kill(pid, Some(Signal::SIGKILL));
         }
-        // A child that waits for a disk does not react to SIGKILL.
         self.wait_for_all(Self::ROUND, &|| false);
+        // A child that waits for a disk or a hung file system does not react to SIGKILL.
+        let left = self.running.iter().filter(|child| !child.is_given_up);
+        for request in left.filter_map(|child| child.request.as_ref()) {
+            self.death_notices.send(request.caller, request.reply, child_death_notices::HUNG);
+        }
     }
 
     fn left(&self) -> usize {

@@ -10,7 +10,8 @@ use crate::syscalls;
 
 /// A System V IPC key, `key_t`.
 ///
-/// Displayed as `0x%08x`, like ipcs(1) does. Parsed as hexadecimal after `0x`, else as decimal.
+/// Displayed as `0x%08x`, like ipcs(1) does. Parsed like ipcrm(1) does: hexadecimal after `0x`, octal
+/// after `0`, else decimal.
 ///
 /// ```
 /// use sysv_ipc::Key;
@@ -18,6 +19,7 @@ use crate::syscalls;
 /// let key: Key = "0x1aaaaaa1".parse()?;
 /// assert_eq!(key, Key::new(0x1aaa_aaa1));
 /// assert_eq!(key.to_string(), "0x1aaaaaa1");
+/// assert_eq!("010".parse(), Ok(Key::new(8)));
 /// assert!("0x1234567890".parse::<Key>().is_err());
 /// # Ok::<(), sysv_ipc::InvalidKey>(())
 /// ```
@@ -87,6 +89,7 @@ impl FromStr for Key {
     fn from_str(text: &str) -> Result<Self, InvalidKey> {
         let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
             Some(digits) => (digits, 16),
+            None if text.starts_with('0') => (text, 8),
             None => (text, 10),
         };
         // from_str_radix takes a sign, which no key has.

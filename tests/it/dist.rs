@@ -76,7 +76,16 @@ fn made() -> Vec<(PathBuf, String)> {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut program.clone(), &name, &mut text);
             let path = dist("completions").join(path);
-            files.push((path, String::from_utf8(text).unwrap()));
+            let mut text = String::from_utf8(text).unwrap();
+            // Where no dash begins an option, a file is due: bash offers files where this does not.
+            const ALL: &str = "COMPREPLY=( $(compgen -W \"${opts}\" -- \"${cur}\") )";
+            if name == "mqfs-client"
+                && let Some((start, end)) = text.rsplit_once(ALL)
+            {
+                let start = start.replace(" || ${COMP_CWORD} -eq 1", "");
+                text = format!("{start}COMPREPLY=(){end}");
+            }
+            files.push((path, text));
         }
     }
     files

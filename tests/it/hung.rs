@@ -145,6 +145,7 @@ fn a_server_stops_in_time_though_a_child_is_beyond_sigkill() {
     let root = folder.path().join("root");
     let mount = HungMount::on(&root, Unanswered::Read);
     let server = Server::start(&["--drain-timeout", "500ms", "--root", root.to_str().unwrap()]);
+    server.wait_until_idle(); // a child cleans up at the start
     let mut client = server.client();
     let client = Running::piped(client.args(["--retries", "0", "/file"]));
     let child = server.only_child();
@@ -153,7 +154,10 @@ fn a_server_stops_in_time_though_a_child_is_beyond_sigkill() {
     server.stop();
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
     assert!(child.lives());
-    assert!(client.finish().stderr.contains("the server died"));
+    let output = client.finish();
+    // The second, if a part of the answer has arrived.
+    let reasons = ["the server died", "the file system does not answer"];
+    assert!(reasons.iter().any(|reason| output.stderr.contains(reason)), "{output:?}");
     drop(mount);
 }
 

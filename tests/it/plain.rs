@@ -194,8 +194,7 @@ fn a_dead_mqfs_servers_lock_does_not_hide_a_textbook_server() {
     // Somebody's server that takes its time: nobody answers here.
     let theirs = OwnedQueue::create(dead.key, Mode::new(0o622)).unwrap();
     let waiting = run(client(dead.key).args(["--timeout", "1s", "/version"]));
-    let expected = "mqfs-client: /version: timed out: nothing came for 1s\n";
-    assert_eq!(waiting.stderr, expected);
+    assert!(waiting.stderr.contains("no mqfs-server made the queue"), "{}", waiting.stderr);
     drop(theirs);
 }
 

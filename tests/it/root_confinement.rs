@@ -87,7 +87,7 @@ fn links_in_proc_are_not_followed() {
                 assert_eq!(refused.code(), Some(1), "{path}");
                 assert_eq!(refused.stdout, b"", "{path}");
                 let why = [NO_LINKS, DENIED, NOT_FOUND];
-                assert!(why.iter().any(|why| refused.stderr.ends_with(&format!("{why}\n"))));
+                assert!(why.iter().any(|why| refused.stderr.contains(why)));
             }
         }
     }

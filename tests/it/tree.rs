@@ -188,9 +188,9 @@ fn several_paths_keep_their_base_names() {
     assert_eq!(fs::metadata(site.here("b")).unwrap().mode() & 0o777, 0o604);
     let missing = site.run(&["/one", "/missing", "/one/a", "-C", "."]);
     assert_eq!(missing.code(), Some(1));
-    let expected = "mqfs-client: /one: Is a directory\n\
-                        mqfs-client: /missing: No such file or directory\n";
-    assert_eq!(missing.stderr, expected);
+    let (one, missing) = missing.stderr.split_once('\n').unwrap();
+    assert!(one.starts_with("mqfs-client: /one: Is a directory") && one.contains("-r"), "{one}");
+    assert_eq!(missing, "mqfs-client: /missing: No such file or directory\n");
 
     fs::create_dir(site.here("trees")).unwrap();
     site.run(&["-r", "/one", "/two/", "/two/b", "-C", "trees"]).success();
@@ -205,29 +205,22 @@ fn several_paths_keep_their_base_names() {
 }
 
 #[in_own_namespace]
-fn special_and_unreadable_files_are_named_and_counted() {
+fn special_files_are_named_and_left_out() {
     let site = Site::start();
     site.put("dir/a", "before");
     site.put("dir/z", "behind");
     mkfifo(&site.at("dir/fifo"), Mode::S_IRWXU).unwrap();
     let _listener = std::os::unix::net::UnixListener::bind(site.at("dir/socket")).unwrap();
     let outcome = site.run(&["-r", "/dir", "-C", "."]);
-    assert_eq!(outcome.code(), Some(1));
     let expected = "mqfs-client: /dir/fifo: Is a FIFO, which is not copied\n\
-                        mqfs-client: /dir/socket: Is a socket, which is not copied\n\
-                        mqfs-client: /dir: incomplete: 2 entries are missing\n";
-    assert_eq!(outcome.stderr, expected);
+                        mqfs-client: /dir/socket: Is a socket, which is not copied\n";
+    assert_eq!((outcome.code(), &*outcome.stderr), (Some(0), expected));
     let names: Vec<_> = tree_of(site.here.path()).into_keys().collect();
     assert_eq!(names, ["dir", "dir/a", "dir/z"].map(PathBuf::from), "the rest is there");
     let quiet = site.run(&["-q", "-r", "/dir", "-C", "."]);
-    assert_eq!((quiet.code(), &*quiet.stderr), (Some(1), ""));
+    assert_eq!((quiet.code(), &*quiet.stderr), (Some(0), ""));
     let missing = site.run(&["-r", "/none", "-C", "."]);
     assert_eq!(missing.stderr, "mqfs-client: /none: No such file or directory\n");
-    for arguments in [&["-r", "/dir"][..], &["-r", "/dir", "-C", "none"], &["--json", "/dir"]] {
-        let refused = site.run(arguments);
-        assert_eq!(refused.code(), Some(2), "{}", refused.stderr);
-        assert_eq!(refused.stderr.lines().count(), 1);
-    }
     site.server.stop();
 }
 
@@ -250,9 +243,10 @@ fn a_tree_is_a_tar_archive_too() {
     assert_eq!(site.run(&["-r", "--tar", "/dir"]).success(), archive, "the same each time");
 
     mkfifo(&site.at("dir/fifo"), Mode::S_IRWXU).unwrap();
-    let incomplete = site.run(&["--tar", "/dir"]);
-    assert_eq!(incomplete.code(), Some(1));
-    assert!(incomplete.stderr.contains("/dir/fifo: Is a FIFO, which is not copied\n"));
+    let without = site.run(&["--tar", "/dir"]);
+    let told = "mqfs-client: /dir/fifo: Is a FIFO, which is not copied\n";
+    assert_eq!((without.code(), &*without.stderr), (Some(0), told));
+    assert_eq!(without.stdout.len(), archive.len());
     open_again(&site);
     site.server.stop();
 }

@@ -1,5 +1,5 @@
 complete -c mqfs-reap -l older-than -d 'Keep orphans that were made, changed or used within this time [default: none; with --foreign 1h for queues of other programs]' -r
-complete -c mqfs-reap -l uid -d 'Look only at queues that this user made: a name or a uid' -r
+complete -c mqfs-reap -l uid -d 'Look only at queues that this user made: a name or a uid' -r -f -a "(__fish_complete_users)"
 complete -c mqfs-reap -l watch -d 'Repeat every TIME until a signal; print a line for each queue removed' -r
 complete -c mqfs-reap -s n -l dry-run -d 'Remove nothing, only show what would be removed'
 complete -c mqfs-reap -l check -d 'For monitoring: remove nothing, print only orphans, exit with 1 if there are any'

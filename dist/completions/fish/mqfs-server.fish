@@ -1,6 +1,6 @@
-complete -c mqfs-server -s k -l key -d 'Key of the request queue: 0x and hexadecimal digits, or a decimal number [env: MQFS_KEY] [default: 0x1aaaaaa1]' -r
+complete -c mqfs-server -s k -l key -d 'Key of the request queue: 0x and hexadecimal digits, 0 and octal ones, or a decimal number [env: MQFS_KEY] [default: 0x1aaaaaa1]' -r
 complete -c mqfs-server -l key-file -d 'Derive the key from an existing file: ftok(PATH, \'m\')' -r -F
-complete -c mqfs-server -l root -d 'Serve the files below this directory [default: /, but none if others may send requests and the server is not root\'s]' -r -F
+complete -c mqfs-server -l root -d 'Serve the files below this directory [default: /, but none if others may send requests and the server is not root\'s]' -r -f -a "(__fish_complete_directories)"
 complete -c mqfs-server -l mode -d 'Who may send requests: 0600 (owner), 0620 (group), 0602 or 0622 (everybody)' -r
 complete -c mqfs-server -l max-children -d 'Most children at once; more requests wait in the queue' -r
 complete -c mqfs-server -l max-per-user -d 'Most children at once for one user, whose further requests are told to try again later [default: 16 if others may send requests]' -r

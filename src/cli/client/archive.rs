@@ -1,11 +1,11 @@
 //! `--tar`: trees as an archive on standard output.
 
 use std::ffi::OsStr;
-use std::io::{self, BufRead, BufWriter, IsTerminal, Read, Write};
+use std::io::{self, BufRead, BufWriter, IsTerminal, Read, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use tar::{Builder, EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
 
 use super::copy::raise_descriptor_limit;
@@ -30,6 +30,8 @@ enum Outcome {
     Changed,
     /// The walk will bring the entry again.
     Later,
+    /// No file, directory or symbolic link.
+    Skipped(String),
     Missing(String),
 }
 
@@ -44,13 +46,13 @@ pub(super) fn run(opts: &Opts, client: &Client) -> Result<u8> {
     // Like tar(1): on a terminal an archive is garbage, and may hold control sequences.
     ensure!(!io::stdout().is_terminal(), "--tar does not write an archive to a terminal");
     raise_descriptor_limit();
-    let stdout = OutputFile::stdout().context("standard output")?;
+    let stdout = OutputFile::stdout().map_err(|error| opts.sink_failed(error))?;
     let progress = Progress::start(opts.progress(), false);
     let builder = Builder::new(BufWriter::with_capacity(64 << 10, stdout));
     let mut archive = Archive { opts, progress: &progress, builder };
     let status = opts.fetch_each_tree(&progress, |path| archive.append_tree(client, path))?;
-    let flushed = archive.builder.into_inner().and_then(|mut out| out.flush());
-    flushed.map_err(|error| opts.sink_failed(error))?;
+    let finished = archive.builder.into_inner().and_then(|out| out.into_inner()?.commit());
+    finished.map_err(|error| opts.sink_failed(error))?;
     opts.print_summary(&progress);
     Ok(status)
 }
@@ -72,9 +74,9 @@ impl Archive<'_> {
             if entry.has_changed() || matches!(outcome, Outcome::Changed) {
                 self.opts.warn_of_change(&path);
             }
-            if let Outcome::Missing(why) = outcome {
+            problems += u64::from(matches!(outcome, Outcome::Missing(_)));
+            if let Outcome::Missing(why) | Outcome::Skipped(why) = outcome {
                 self.opts.complain_of(escape(&path), why);
-                problems += 1;
             }
         }
         Ok(problems)
@@ -99,7 +101,7 @@ impl Archive<'_> {
             self.set_target(&mut header, target)?;
         } else {
             let kind = metadata.file_type();
-            return Ok(Outcome::Missing(format!("Is a {kind}, which is not copied")));
+            return Ok(Outcome::Skipped(format!("Is a {kind}, which is not copied")));
         }
         self.builder.append_data(&mut header, name, io::empty())?;
         Ok(Outcome::Archived)

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 
 use super::{Failure, Opts, PROGRAM};
 use crate::cli::progress::Progress;
@@ -17,7 +17,7 @@ use crate::wire::Range;
 pub(super) fn run(opts: &Opts, client: &Client, cleanup: &CleanupGuard) -> Result<u8> {
     let sink = match &opts.output {
         // Not io::stdout(), which searches for line ends.
-        None => OutputFile::stdout().context("standard output")?,
+        None => OutputFile::stdout().map_err(|error| opts.sink_failed(error))?,
         Some(path) => OutputFile::create(path, cleanup)
             .map_err(|error| anyhow!("{}: {}", escape(path), reason(&error)))?,
     };
@@ -26,7 +26,7 @@ pub(super) fn run(opts: &Opts, client: &Client, cleanup: &CleanupGuard) -> Resul
     let range = Range { offset: opts.offset, length: opts.length };
     let files = client.fetch_all(&opts.paths, range);
     let mut concatenation = Concatenation { opts, files, progress: &progress, sink };
-    let status = opts.fetch_each(|path| concatenation.append(path).map(|()| true))?;
+    let status = opts.fetch_each(&opts.paths, |path| concatenation.append(path).map(|()| true))?;
     if status == 0 {
         concatenation.sink.commit().map_err(|error| opts.sink_failed(error))?;
     }

@@ -93,7 +93,7 @@ impl Copy<'_> {
         match event {
             Event::Bytes(count) => self.progress.advance(*count),
             Event::Done { metadata, .. } if metadata.is_file() => self.progress.count_file(),
-            Event::Problem { path, why } => {
+            Event::Problem { path, why } | Event::Skipped { path, why } => {
                 self.opts.complain_of(escape(&joined(top, path.as_os_str())), why);
             }
             Event::Changed { path } if self.opts.recursive => {

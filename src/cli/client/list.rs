@@ -3,88 +3,101 @@
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write};
+use std::mem;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::SystemTime;
-use std::{iter, mem};
 
 use anyhow::Result;
-use nix::errno::Errno;
 use nix::sys::stat::{major, minor};
 use serde_json::{Value, json};
 
 use super::{Failure, Opts, joined};
 use crate::cli::json::escape_json;
 use crate::cli::table::{Names, columns};
-use crate::client::{Client, DirEntry, Error, Metadata};
+use crate::client::save::OutputFile;
+use crate::client::{Client, DirEntry};
 use crate::escape::escape;
 use crate::sys::local_time;
 
 pub(super) fn run(opts: &Opts, client: &Client) -> Result<u8> {
-    let (mut names, mut is_first) = (Names::default(), true);
-    opts.fetch_each(|path| opts.show(client, path, mem::take(&mut is_first), &mut names))
+    let out = OutputFile::stdout().map_err(|error| opts.sink_failed(error))?;
+    let (names, rows) = (Names::default(), Vec::new());
+    let mut view = View { opts, out: BufWriter::new(out), names, rows, is_empty: true };
+    let (mut paths, mut directories) = (opts.paths.clone(), Vec::new());
+    if opts.list {
+        paths.sort(); // like ls(1), which also shows directories after everything else
+    }
+    let looked_at = opts.fetch_each(&paths, |path| {
+        let item = client.stat(path.as_ref(), opts.list)?;
+        if opts.list && item.metadata()?.is_dir() {
+            directories.push(path.to_owned());
+            return Ok(true);
+        }
+        view.show(&item, path)
+    });
+    view.print_table().map_err(|error| opts.sink_failed(error))?;
+    let looked_at = looked_at?;
+    let listed = opts.fetch_each(&directories, |path| view.show_directory(client, path))?;
+    let finished = view.out.into_inner().map_err(Into::into).and_then(OutputFile::commit);
+    finished.map_err(|error| opts.sink_failed(error))?;
+    Ok(looked_at.max(listed))
 }
 
-/// What to show; that of the path that was asked for has no name.
-type Items = Box<dyn Iterator<Item = Result<DirEntry, Error>>>;
+struct View<'a> {
+    opts: &'a Opts,
+    out: BufWriter<OutputFile>,
+    names: Names,
+    /// The table that is printed next.
+    rows: Vec<Row>,
+    /// Whether no table was printed yet.
+    is_empty: bool,
+}
 
-impl Opts {
-    /// What `--stat` or `--list` shows of a path.
-    fn items(&self, client: &Client, path: &OsStr) -> Result<Items, Error> {
-        let itself = |follow| -> Result<Items, Error> {
-            Ok(Box::new(iter::once(Ok(client.stat(path.as_ref(), follow)?))))
+impl View<'_> {
+    /// Prints an item, or adds it to the table. What `path` itself names has no name. Returns
+    /// whether the server could look at it.
+    fn show(&mut self, item: &DirEntry, path: &OsStr) -> Result<bool, Failure> {
+        let metadata = item.metadata();
+        if let Err(why) = &metadata {
+            self.opts.complain_of(escape(&joined(path, item.file_name())), why);
+        }
+        let text = if self.opts.json {
+            format!("{}\n", escape_json(&to_json(item, path).to_string()))
+        } else if self.opts.stat {
+            details(item, path, &mut self.names)
+        } else {
+            self.rows.push(row(item, path, &mut self.names));
+            String::new()
         };
-        if self.stat {
-            return itself(false);
-        }
-        match client.read_dir(path) {
-            Ok(entries) => Ok(Box::new(entries)),
-            Err(error) if error.raw_os_error() == Some(Errno::ENOTDIR as i32) => itself(true),
-            Err(error) => Err(error),
-        }
+        self.out.write_all(text.as_bytes()).map_err(Failure::Sink)?;
+        Ok(metadata.is_ok())
     }
 
-    /// Shows the items of a path, even if the listing breaks off. Returns whether it is complete.
-    fn show(
-        &self,
-        client: &Client,
-        path: &OsStr,
-        is_first: bool,
-        names: &mut Names,
-    ) -> Result<bool, Failure> {
-        let mut out = BufWriter::new(io::stdout().lock());
-        let (mut rows, mut all_known) = (Vec::new(), true);
-        let mut items = self.items(client, path)?;
-        let outcome = items.try_for_each(|item| {
-            let item = item?;
-            if let Err(why) = item.metadata() {
-                self.complain_of(escape(&joined(path, item.file_name())), why);
-                all_known = false;
-            }
-            let text = if self.json {
-                format!("{}\n", escape_json(&to_json(&item, path).to_string()))
-            } else if self.stat {
-                details(&item, path, names)
-            } else {
-                rows.push(row(&item, path, names));
-                return Ok(());
-            };
-            out.write_all(text.as_bytes()).map_err(Failure::Sink)
+    /// Shows the entries of a directory, even if the listing breaks off. Returns whether the server
+    /// could look at all of them.
+    fn show_directory(&mut self, client: &Client, path: &OsStr) -> Result<bool, Failure> {
+        let mut all_known = true;
+        let outcome = client.read_dir(path)?.try_for_each(|item| {
+            all_known &= self.show(&item?, path)?;
+            Ok(())
         });
-        // The widest cell sets the width of a column, so the table waits for all rows.
-        if !self.json && !self.stat && (outcome.is_ok() || !rows.is_empty()) {
-            out.write_all(self.table(&rows, path, is_first).as_bytes()).map_err(Failure::Sink)?;
+        if self.opts.paths.len() > 1 && !self.opts.json {
+            let gap = if self.is_empty { "" } else { "\n" };
+            writeln!(self.out, "{gap}{}:", escape(path)).map_err(Failure::Sink)?;
+            self.is_empty = false;
         }
-        out.flush().map_err(Failure::Sink)?;
+        self.print_table().map_err(Failure::Sink)?;
         outcome.map(|()| all_known)
     }
 
-    fn table(&self, rows: &[Row], path: &OsStr, is_first: bool) -> String {
-        let mut text = String::new();
-        if self.paths.len() > 1 {
-            let _ = writeln!(text, "{}{}:", if is_first { "" } else { "\n" }, escape(path));
-        }
-        text + &columns(rows, " ", |column| matches!(column, 1 | 4 | 5), usize::MAX, &[])
+    /// The widest cell sets the width of a column, so a table waits for all of its rows.
+    fn print_table(&mut self) -> io::Result<()> {
+        let rows = mem::take(&mut self.rows);
+        self.is_empty &= rows.is_empty();
+        let table = columns(&rows, " ", |column| matches!(column, 1 | 4 | 5), usize::MAX, &[]);
+        self.out.write_all(table.as_bytes())?;
+        self.out.flush()
     }
 }
 
@@ -108,7 +121,7 @@ fn row(item: &DirEntry, path: &OsStr, names: &mut Names) -> Row {
         metadata.len().to_string()
     };
     [
-        mode_letters(&metadata),
+        unix_mode::to_string(metadata.mode()),
         metadata.nlink().to_string(),
         names.of(metadata.uid()).to_owned(),
         names.of_group(metadata.gid()).to_owned(),
@@ -134,7 +147,7 @@ fn details(item: &DirEntry, path: &OsStr, names: &mut Names) -> String {
         metadata.len(),
         metadata.file_type(),
         metadata.mode() & 0o7777,
-        mode_letters(&metadata),
+        unix_mode::to_string(metadata.mode()),
         major(device),
         minor(device),
         long_time(metadata.mtime(), metadata.mtime_nsec()),
@@ -174,31 +187,6 @@ fn to_json(item: &DirEntry, path: &OsStr) -> Value {
         }
     }
     object
-}
-
-/// `drwxr-xr-x`.
-fn mode_letters(metadata: &Metadata) -> String {
-    let (mode, mut letters) = (metadata.mode(), String::with_capacity(10));
-    letters.push(match metadata.file_type() {
-        kind if kind.is_file() => '-',
-        kind if kind.is_dir() => 'd',
-        kind if kind.is_symlink() => 'l',
-        kind if kind.is_fifo() => 'p',
-        kind if kind.is_socket() => 's',
-        kind if kind.is_char_device() => 'c',
-        kind if kind.is_block_device() => 'b',
-        _ => '?',
-    });
-    for (shift, special, marks) in [(6, 0o4000, "sS"), (3, 0o2000, "sS"), (0, 0o1000, "tT")] {
-        letters.push(if mode >> shift & 4 != 0 { 'r' } else { '-' });
-        letters.push(if mode >> shift & 2 != 0 { 'w' } else { '-' });
-        letters.push(match (mode >> shift & 1 != 0, mode & special != 0) {
-            (true, false) => 'x',
-            (false, false) => '-',
-            (runs, true) => char::from(marks.as_bytes()[usize::from(!runs)]),
-        });
-    }
-    letters
 }
 
 /// `Nov 21 10:07`, or `Nov 21  2025` for the future and for more than half a year ago, like ls(1).

@@ -15,6 +15,7 @@ use crate::sys;
 
 /// Removes orphans every so often, until a signal.
 pub(super) fn watch(opts: &Opts, every: Duration) -> Result<u8> {
+    stdout::print("")?;
     EndingSignals::block(None)?.handle(|| sys::exit_now(0))?;
     let mut watch = Watch {
         policy: opts.policy(),

@@ -18,6 +18,7 @@ use crate::sys::{self, nonblocking_write};
 /// Shows the state every so often, until a signal: in place on a terminal, else one after the
 /// other.
 pub(super) fn watch(target: Target, every: Duration, json: bool) -> Result<u8> {
+    stdout::print("")?;
     let in_place = !json && io::stdout().is_terminal() && !is_dumb();
     EndingSignals::block(None)?.handle(move || {
         if in_place {

@@ -5,13 +5,15 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat};
+use nix::unistd::close;
 
 use super::atomic_file::AtomicFile;
 use super::cleanup_guard::CleanupGuard;
 use super::output_target::{OutputTarget, is_type, resolve};
-use crate::sys::geteuid;
+use crate::sys::{geteuid, was_closed};
 
 /// A file that takes its name when it is complete. Until [`commit`](Self::commit) an older file of
 /// that name stays as it is, and dropping this leaves nothing behind.
@@ -94,10 +96,11 @@ impl OutputFile {
     /// Gives the file its name, in place of an older file.
     ///
     /// # Errors
-    /// Those of linkat(2) and rename(2).
+    /// Those of linkat(2) and rename(2), and a write that a network file system reports only now:
+    /// close(2).
     pub fn commit(self) -> io::Result<()> {
         match self.0 {
-            Output::InPlace(_) => Ok(()),
+            Output::InPlace(file) => Ok(close(file)?),
             Output::Atomic(new) => Ok(new.commit()?),
         }
     }
@@ -136,6 +139,7 @@ fn replacement_mode(existing: &FileStat, new: &FileStat) -> Mode {
 
 fn open_descriptor(number: i32) -> io::Result<File> {
     match number {
+        _ if was_closed(number) => Err(Errno::EBADF.into()),
         1 => Ok(io::stdout().as_fd().try_clone_to_owned()?.into()),
         2 => Ok(io::stderr().as_fd().try_clone_to_owned()?.into()),
         _ => OpenOptions::new().append(true).open(format!("/proc/self/fd/{number}")),

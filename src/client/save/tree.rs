@@ -59,6 +59,13 @@ pub enum Event<'a> {
         /// The path below the top.
         path: &'a Path,
     },
+    /// An entry is no file, directory or symbolic link, and is left out.
+    Skipped {
+        /// The path below the top.
+        path: &'a Path,
+        /// What it is.
+        why: String,
+    },
     /// An entry could not be written. The others are not affected.
     Problem {
         /// The path below the top.
@@ -90,7 +97,7 @@ pub struct Report {
 /// Nothing outside the directory is written: every name is a single component, and no symbolic link
 /// is followed. Files and links replace what has their name; directories keep what they hold. Modes
 /// and times are copied, but not owners, and so no set-user-id and set-group-id bits. Special files
-/// are not copied.
+/// are [skipped](Event::Skipped), which is no problem.
 ///
 /// # Errors
 /// The rest of the tree cannot be received or written. Failures of single entries are
@@ -274,8 +281,9 @@ impl Writer<'_> {
             made.map_err(Cause::Output)?;
             self.report.links += 1;
         } else {
-            let text = format!("Is a {}, which is not copied", metadata.file_type());
-            return Err(Cause::Failed { text, errno: None }.into());
+            let why = format!("Is a {}, which is not copied", metadata.file_type());
+            (self.on_event)(Event::Skipped { path: entry.path(), why });
+            return Ok(());
         }
         (self.on_event)(Event::Done { path: entry.path(), metadata });
         Ok(())

@@ -159,7 +159,10 @@ fn more_fewer_and_lost_answers_neither_hang_nor_mix() {
 fn repeated_bytes_do_not_earn_more_retries() {
     let (asked, here) = (AtomicU32::new(0), public_folder());
     let died = Failure { text: Vec::new(), errno: Some(Errno::EOWNERDEAD), cookie: None }.encode();
-    let dies = |_: &Question<'_>| {
+    let dies = |question: &Question<'_>| {
+        if question.operation != Operation::List {
+            return tree(&[])(question);
+        }
         asked.fetch_add(1, Ordering::Relaxed);
         let directory = Answer::default().meta(&entry(Kind::Directory, "", ""));
         Answer { message: Some((FrameType::Failure, died.clone())), ..directory.data(b"x") }
@@ -170,7 +173,9 @@ fn repeated_bytes_do_not_earn_more_retries() {
         let expected = "mqfs-client: /dir: incomplete: the server's child died on the way\n";
         let times = arguments.iter().filter(|&&path| path == "/dir").count();
         assert_eq!((outcome.code(), outcome.stderr), (Some(1), expected.repeat(times)));
-        assert_eq!(asked.load(Ordering::Relaxed), 3 * times as u32, "{arguments:?}");
+        let (asked, times) = (asked.load(Ordering::Relaxed), times as u32);
+        // What a session at hand loses is asked again in a new one: no retry.
+        assert!((3 * times..=4 * times).contains(&asked), "{arguments:?}: {asked}");
     }
 }
 

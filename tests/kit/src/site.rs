@@ -196,14 +196,16 @@ impl Site {
         assert!(run(&mut self.victim()).success() == self.file, "the file is not what it was");
     }
 
-    /// What the client of this user says of a path that is denied, after the path.
+    /// What the client of this user says of a path that is denied, after the path and before a
+    /// remedy.
     #[track_caller]
     pub fn denied(&self, uid: u32, path: &str) -> String {
         let denied = run(self.client(uid).arg(path));
         assert_eq!(denied.code(), Some(1), "{path}: {}", denied.stderr);
         assert_eq!(denied.stdout, b"", "{path}");
         let line = denied.stderr.strip_prefix(&format!("mqfs-client: {path}: "));
-        line.unwrap_or(&denied.stderr).trim_end().to_owned()
+        let line = line.unwrap_or(&denied.stderr).trim_end();
+        line.split(" (").next().unwrap_or_default().to_owned()
     }
 
     /// Fails the test unless the server lives, serves, has no child left, and ends well.
