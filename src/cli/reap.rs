@@ -25,15 +25,16 @@ reads the output any more. An orphan that is not yours to remove is no failure."
 ///
 /// Judges every queue of the IPC namespace and removes those that dead mqfs clients and servers
 /// left behind. It never touches a queue whose owner may be alive or, without --foreign, a queue of
-/// another program. Only root can judge the queues of all users. Shared memory that a server's
-/// child left when it was killed is removed, too.
+/// another program. Only root can judge the queues of all users. The locks, the counters and the
+/// shared memory that killed servers and their children left are removed, too.
 #[derive(Debug, Parser)]
 #[command(name = "mqfs-reap", version, after_help = EXIT_STATUS, args_override_self = true)]
 pub(super) struct Opts {
     /// Remove nothing, only show what would be removed
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// For monitoring: remove nothing, print only orphans, exit with 1 if there are any
+    /// For monitoring: remove nothing, print only orphans that you may remove, exit with 1 if there
+    /// are any
     #[arg(long, conflicts_with = "watch")]
     check: bool,
     /// Print JSON, one object to a line, instead of a table
@@ -46,8 +47,8 @@ pub(super) struct Opts {
     /// Look only at queues that this user made: a name or a uid
     #[arg(long, value_name = "UID", value_parser = user, value_hint = ValueHint::Username)]
     uid: Option<Uid>,
-    /// Include queues of other programs: those without a key whose last sender and last receiver
-    /// are both dead
+    /// Include queues of other programs: those without a key that no other user may use, whose last
+    /// sender and last receiver are both dead
     #[arg(long)]
     foreign: bool,
     /// Repeat every TIME until a signal; print a line for each queue removed
@@ -72,7 +73,7 @@ fn run(opts: &Opts) -> Result<u8> {
     }
     let mut findings = opts.policy().survey()?;
     if opts.check {
-        findings.retain(|finding| finding.verdict.is_orphan());
+        findings.retain(|finding| finding.verdict.is_orphan() && finding.is_removable());
     }
     let only_show = opts.dry_run || opts.check;
     let rows: Vec<_> = findings.iter().map(|found| Row::carry_out(found, only_show)).collect();
@@ -82,16 +83,16 @@ fn run(opts: &Opts) -> Result<u8> {
         stdout::print(&if opts.json { report::json_lines(&rows) } else { report::table(&rows) })?;
     }
     if !only_show {
-        remove_windows(&opts.policy())?;
+        remove_leftovers(&opts.policy())?;
     }
     let failed = rows.iter().any(|row| matches!(row.action, Some(Action::Failed(_))));
     Ok(if failed || alarm { FAILED } else { 0 })
 }
 
-fn remove_windows(policy: &Policy) -> Result<()> {
-    let windows = policy.remove_windows()?;
-    if windows > 0 {
-        complain(PROGRAM, format!("removed {windows} segments of shared memory as well"));
+fn remove_leftovers(policy: &Policy) -> Result<()> {
+    let removed = policy.remove_leftovers()?;
+    if removed > 0 {
+        complain(PROGRAM, format!("also removed {removed} semaphores and segments of memory"));
     }
     Ok(())
 }

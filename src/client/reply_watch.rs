@@ -18,9 +18,9 @@ use sysv_ipc::{
 use super::error::{Cause, Error};
 use super::trusted_server::TrustedServer;
 use crate::ownership::lease::{self, Head};
-use crate::ownership::liveness::{Observer, Seen};
+use crate::ownership::liveness::{Life, Observer};
 use crate::sys::getpid;
-use crate::wire::Cookie;
+use crate::wire::{Cookie, OwnerId};
 
 /// How often the thread checks every wait.
 const TICK: Duration = Duration::from_millis(200);
@@ -73,7 +73,7 @@ struct Entry {
     waiting_since: AtomicU64,
     has_answered: AtomicBool,
     /// The process that sends the answer, once identified.
-    child: OnceLock<Seen>,
+    child: OnceLock<OwnerId>,
     /// Why the wait was ended.
     ended: OnceLock<Error>,
 }
@@ -344,12 +344,12 @@ impl Entry {
     }
 
     /// The process that sends the answer, as first seen. Its pid may later be another process's.
-    fn child(&self, status: &QueueStatus) -> Option<&Seen> {
+    fn child(&self, status: &QueueStatus) -> Option<&OwnerId> {
         if let Some(child) = self.child.get() {
             return Some(child); // in a session, we may have sent last ourselves
         }
         let sender = status.last_sender.filter(|&pid| pid != getpid())?;
-        Some(self.child.get_or_init(|| Seen::now(sender)))
+        Some(self.child.get_or_init(|| Observer::here().identify(sender)))
     }
 
     /// Why it is useless to wait any longer.
@@ -371,7 +371,8 @@ impl Entry {
         }
         if self.has_answered.load(Ordering::Acquire) {
             let child = self.child(&status)?;
-            return Observer::here().is_over(child).then(|| Cause::ChildDied.into());
+            let is_dead = matches!(Observer::here().life_here(child), Life::Dead(_));
+            return is_dead.then(|| Cause::ChildDied.into());
         }
         let server = &self.server;
         (!server.is_current() || (server.marked && server.is_dead()))

@@ -2,7 +2,13 @@
 
 use std::time::Duration;
 
+use sysv_ipc::Mode;
+
 use super::reason::{FailureReason, RefusalReason};
+use crate::wire::MARK;
+
+/// Every user may read and the owner may write. The mark tells mqfs's segments from others.
+pub(crate) const MODE: Mode = Mode::new(0o644).with(MARK);
 
 pub(super) const MAGIC: u64 = u64::from_ne_bytes(*b"mqfsstat");
 pub(super) const VERSION: u64 = 1;

@@ -55,7 +55,8 @@ mod snapshot;
 mod writer;
 
 pub use layout::BOUNDS;
+pub(crate) use layout::MODE;
 pub use reason::{FailureReason, RefusalReason};
 pub use snapshot::{Lookup, Snapshot, read};
 #[cfg(feature = "server")]
-pub(crate) use writer::{MODE, Writer};
+pub(crate) use writer::Writer;

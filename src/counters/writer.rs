@@ -5,15 +5,11 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::{Duration, SystemTime};
 
-use sysv_ipc::{Attached, Error, Key, Mode, Owned, QueueId, SharedMemory};
+use sysv_ipc::{Attached, Error, Key, Owned, QueueId, SharedMemory};
 
-use super::layout::{BOUNDS, MAGIC, NO_QUEUE, SIZE, VERSION, word};
+use super::layout::{BOUNDS, MAGIC, MODE, NO_QUEUE, SIZE, VERSION, word};
 use super::reason::{FailureReason, RefusalReason};
 use crate::sys::getpid;
-use crate::wire::MARK;
-
-/// Every user may read and the owner may write. The mark tells mqfs's segments from others.
-pub(crate) const MODE: Mode = Mode::new(0o644).with(MARK);
 
 /// Adds to the counters of a server, in shared memory that its forked children inherit.
 ///

@@ -1,17 +1,16 @@
 //! A census of all processes of the machine, to judge owners in other pid namespaces.
 
-use std::collections::HashMap;
 use std::io;
 
 use nix::errno::Errno;
 
 use super::procfs::{self, Stat};
+use crate::sys::errno_of;
 use crate::wire::OwnerId;
 
-/// Every process of the machine, as the initial pid namespace shows it, grouped by its own pid
-/// namespace.
-#[derive(Debug, Default)]
-pub(super) struct Census(HashMap<Option<u64>, Vec<Resident>>);
+/// Every process of the machine, as the initial pid namespace shows it.
+#[derive(Debug)]
+pub(super) struct Census(Vec<Resident>);
 
 /// A process. None: the field could not be read, so it may have any value.
 #[derive(Debug)]
@@ -35,34 +34,29 @@ impl Census {
         if here != Self::INITIAL_PID_NAMESPACE || !procfs::is_ours() || !procfs::shows_everybody() {
             return None;
         }
-        let processes = procfs::processes().ok()?;
-        Some(processes.iter().filter_map(|pid| Resident::read(pid)).collect())
+        let pids = procfs::processes().ok()?;
+        Some(Self(pids.iter().filter_map(|pid| Resident::read(pid)).collect()))
     }
 
-    /// Whether a process may be this owner. Start times count only if they can be compared.
+    /// Whether a process may be this owner. Start times count only if they can be compared. An
+    /// owner whose pid namespace is unknown (0) may be in any.
     pub(super) fn may_hold(&self, owner: &OwnerId, compare_start: bool) -> bool {
-        let homes = [Some(owner.pid_namespace), None];
-        homes.iter().filter_map(|home| self.0.get(home)).flatten().any(|resident| {
-            resident.inner_pid.is_none_or(|pid| pid == owner.pid)
+        self.0.iter().any(|resident| {
+            let home = resident.pid_namespace.filter(|_| owner.pid_namespace != 0);
+            home.is_none_or(|home| home == owner.pid_namespace)
+                && resident.inner_pid.is_none_or(|pid| pid == owner.pid)
                 && (!compare_start || resident.start_time.is_none_or(|t| t == owner.start_time))
         })
-    }
-}
-
-impl FromIterator<Resident> for Census {
-    fn from_iter<T: IntoIterator<Item = Resident>>(residents: T) -> Self {
-        let mut census = Self::default();
-        for resident in residents {
-            census.0.entry(resident.pid_namespace).or_default().push(resident);
-        }
-        census
     }
 }
 
 impl Resident {
     /// Reads a process in /proc. None: it has ended.
     fn read(pid: &str) -> Option<Self> {
-        let stat = known_or_gone(Stat::read(pid))?;
+        let read = |pid: &str| {
+            Some((known_or_gone(Stat::read(pid))?, known_or_gone(procfs::namespace(pid, "pid"))?))
+        };
+        let (stat, pid_namespace) = procfs::in_time(pid, read).unwrap_or(Some((None, None)))?;
         if stat.is_some_and(|stat| stat.is_zombie()) {
             return None;
         }
@@ -71,7 +65,7 @@ impl Resident {
         // has only one pid is in this namespace and in none below it.
         let above_all = (ids.len() == 1).then_some(Census::INITIAL_PID_NAMESPACE);
         Some(Self {
-            pid_namespace: known_or_gone(procfs::namespace(pid, "pid"))?.or(above_all),
+            pid_namespace: pid_namespace.or(above_all),
             inner_pid: ids.last().copied(),
             start_time: stat.map(|stat| stat.start_time),
         })
@@ -82,8 +76,7 @@ impl Resident {
 fn known_or_gone<T>(answer: io::Result<T>) -> Option<Option<T>> {
     match answer {
         Ok(value) => Some(Some(value)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => None,
+        Err(error) if matches!(errno_of(&error), Errno::ENOENT | Errno::ESRCH) => None,
         Err(_) => Some(None),
     }
 }
@@ -106,22 +99,12 @@ mod tests {
             (Some(home), Some(pid), None, true),
             (None, None, None, true),
         ] {
-            let census = Census::from_iter([Resident { pid_namespace, inner_pid, start_time }]);
+            let census = Census(vec![Resident { pid_namespace, inner_pid, start_time }]);
             assert_eq!(census.may_hold(&owner, true), holds, "{census:?}");
             // Start times that cannot be compared are ignored.
             let started_later = start_time == Some(start + 1);
             assert_eq!(census.may_hold(&owner, false), holds || started_later, "{census:?}");
         }
-        assert!(!Census::default().may_hold(&owner, false));
-    }
-
-    #[test]
-    fn only_a_process_that_is_gone_is_left_out_of_the_census() {
-        let told = |errno: Errno| known_or_gone::<()>(Err(errno.into()));
-        assert_eq!(told(Errno::ENOENT), None);
-        assert_eq!(told(Errno::ESRCH), None);
-        for errno in [Errno::EACCES, Errno::EPERM, Errno::EMFILE, Errno::ENOMEM] {
-            assert_eq!(told(errno), Some(None), "{errno}");
-        }
+        assert!(!Census(vec![]).may_hold(&owner, false));
     }
 }

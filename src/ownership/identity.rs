@@ -8,8 +8,7 @@ use super::procfs::{self, Stat};
 use crate::sys::getpid;
 use crate::wire::OwnerId;
 
-/// The identity of this process. A field is 0 if /proc does not show it; nobody can prove such an
-/// owner dead.
+/// The identity of this process. A field is 0 if this process cannot find it out.
 ///
 /// Reading /proc takes longer than sending a request, so each thread keeps the result. A forked
 /// child inherits it, but has another mark, so it reads /proc anew.
@@ -34,7 +33,7 @@ fn read_identity() -> OwnerId {
     OwnerId {
         pid: getpid().as_raw(),
         start_time: Stat::read("self").map_or(0, |stat| stat.start_time),
-        pid_namespace: procfs::namespace("self", "pid").unwrap_or(0),
+        pid_namespace: procfs::own_pid_namespace(),
         time_namespace: procfs::namespace("self", "time").unwrap_or(0),
     }
 }

@@ -3,7 +3,8 @@
 //! A lease names its owner by pid, start time and namespaces. Within our own pid namespace, two
 //! things prove that an owner is dead: `kill` does not know its pid, or the process with that pid
 //! started at another time. Processes of other pid namespaces can be judged only from the initial
-//! one, whose /proc shows all of them.
+//! one, whose /proc shows all of them. There, an owner without a known pid namespace is dead if no
+//! process has its pid in any.
 
 use std::cell::OnceCell;
 
@@ -53,8 +54,10 @@ reasons! {
     Alive {
         /// The process exists.
         Running = "owner is running",
-        /// A process has its pid; /proc does not tell whether it is the same one.
+        /// A process has its pid; nothing tells whether it is the same one.
         Unproven = "a process has the owner's pid",
+        /// Its lease does not tell which process it is.
+        Unidentified = "owner not identified by its lease",
         /// It is in a pid namespace that cannot be seen from here.
         ElsewhereUnseen = "owner is in another pid namespace",
     }
@@ -71,22 +74,6 @@ reasons! {
         Zombie = "owner has ended",
         /// No process of its pid namespace has its pid and start time.
         NotInNamespace = "owner is gone from its pid namespace",
-    }
-}
-
-/// A process of this pid namespace that was seen once, and can be recognized later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen {
-    pid: Pid,
-    /// None where /proc does not tell.
-    start_time: Option<u64>,
-}
-
-impl Seen {
-    /// The process that has this pid now.
-    pub fn now(pid: Pid) -> Self {
-        let start_time = Stat::read(&pid.to_string()).ok().map(|stat| stat.start_time);
-        Self { pid, start_time }
     }
 }
 
@@ -107,7 +94,7 @@ impl Observer {
     /// An observer in this process's namespaces.
     pub fn here() -> Self {
         Self {
-            pid_namespace: procfs::namespace("self", "pid").unwrap_or(0),
+            pid_namespace: procfs::own_pid_namespace(),
             time_namespace: procfs::namespace("self", "time").unwrap_or(0),
             proc_is_ours: procfs::is_ours(),
             census: OnceCell::new(),
@@ -117,40 +104,38 @@ impl Observer {
 
     /// Whether this process is alive.
     pub fn life_of(&self, owner: &OwnerId) -> Life {
-        if owner.pid <= 0 || owner.pid_namespace == 0 {
-            Life::Alive(Alive::Unproven)
-        } else if owner.pid_namespace == self.pid_namespace {
-            self.life_here(owner)
-        } else {
-            self.life_elsewhere(owner)
+        match self.life_nearby(owner) {
+            Life::Alive(Alive::ElsewhereUnseen) => self.life_elsewhere(owner),
+            life => life,
         }
     }
 
     /// Like [`life_of`](Self::life_of), but never takes a census, which takes time for each process
     /// of the machine. An owner in another pid namespace counts as alive.
     pub fn life_nearby(&self, owner: &OwnerId) -> Life {
-        if owner.pid_namespace == self.pid_namespace {
-            self.life_of(owner)
-        } else {
+        if owner.pid <= 0 {
+            Life::Alive(Alive::Unidentified)
+        } else if owner.pid_namespace == 0 || owner.pid_namespace != self.pid_namespace {
             Life::Alive(Alive::ElsewhereUnseen)
+        } else {
+            self.life_here(owner)
         }
     }
 
     /// Whether no process or thread of this pid namespace has this pid, or only a zombie, which
     /// makes no more system calls.
     pub fn has_ended(&self, pid: Pid) -> bool {
-        let zombie = || Stat::read(&pid.to_string()).is_ok_and(|stat| stat.is_zombie());
-        no_such_process(pid) || (self.proc_is_ours && zombie())
+        no_such_process(pid) || self.stat(pid).is_some_and(|stat| stat.is_zombie())
     }
 
-    /// Whether a process that was seen has ended, as in [`has_ended`](Self::has_ended), or its pid
-    /// now belongs to another process.
-    pub fn is_over(&self, seen: &Seen) -> bool {
-        let other = || {
-            let now = Seen::now(seen.pid).start_time;
-            now.zip(seen.start_time).is_some_and(|(now, then)| now != then)
-        };
-        self.has_ended(seen.pid) || (self.proc_is_ours && other())
+    /// The identity of the process of this pid namespace that has this pid now.
+    pub fn identify(&self, pid: Pid) -> OwnerId {
+        OwnerId {
+            pid: pid.as_raw(),
+            start_time: self.stat(pid).map_or(0, |stat| stat.start_time),
+            pid_namespace: self.pid_namespace,
+            time_namespace: self.time_namespace,
+        }
     }
 
     /// Whether a thread may be waiting in msgsnd or msgrcv on this queue. It finds only threads
@@ -161,37 +146,39 @@ impl Observer {
         waits.iter().any(|&on| on == Waiting::Somewhere || on == Waiting::On(queue.get()))
     }
 
-    fn life_here(&self, owner: &OwnerId) -> Life {
-        if no_such_process(Pid::from_raw(owner.pid)) {
+    /// Whether this process is alive, which is in this pid namespace.
+    pub fn life_here(&self, owner: &OwnerId) -> Life {
+        let pid = Pid::from_raw(owner.pid);
+        if no_such_process(pid) {
             return Life::Dead(Dead::NoSuchProcess);
         }
-        if !self.proc_is_ours {
-            return Life::Alive(Alive::Unproven);
-        }
-        // Unreadable: it died just now, or hidepid hides it. That proves nothing.
-        let Ok(stat) = Stat::read(&owner.pid.to_string()) else {
-            return Life::Alive(Alive::Unproven);
-        };
-        if !self.can_compare_start(owner) {
-            Life::Alive(Alive::Unproven)
-        } else if stat.start_time != owner.start_time {
-            Life::Dead(Dead::PidReused)
-        } else if stat.is_zombie() {
-            Life::Dead(Dead::Zombie)
-        } else {
-            Life::Alive(Alive::Running)
+        let Some(stat) = self.stat(pid) else { return Life::Alive(Alive::Unproven) };
+        match (self.can_compare_start(owner), stat.start_time == owner.start_time) {
+            (true, false) => Life::Dead(Dead::PidReused),
+            _ if stat.is_zombie() => Life::Dead(Dead::Zombie),
+            (true, true) => Life::Alive(Alive::Running),
+            (false, _) => Life::Alive(Alive::Unproven),
         }
     }
 
     fn life_elsewhere(&self, owner: &OwnerId) -> Life {
-        let Some(census) = self.census.get_or_init(Census::take) else {
-            return Life::Alive(Alive::ElsewhereUnseen);
-        };
-        if census.may_hold(owner, self.can_compare_start(owner)) {
-            Life::Alive(Alive::Running)
-        } else {
-            Life::Dead(Dead::NotInNamespace)
+        let by_start_time = self.can_compare_start(owner);
+        match self.census.get_or_init(Census::take) {
+            None if owner.pid_namespace == 0 => Life::Alive(Alive::Unidentified),
+            None => Life::Alive(Alive::ElsewhereUnseen),
+            Some(census) => match census.may_hold(owner, by_start_time) {
+                true if by_start_time => Life::Alive(Alive::Running),
+                true => Life::Alive(Alive::Unproven),
+                false => Life::Dead(Dead::NotInNamespace),
+            },
         }
+    }
+
+    /// None: it died just now, `hidepid` hides it, or it does not let itself be read. That proves
+    /// nothing.
+    fn stat(&self, pid: Pid) -> Option<Stat> {
+        let pid = self.proc_is_ours.then(|| pid.to_string())?;
+        procfs::in_time(&pid, Stat::read)?.ok()
     }
 
     /// /proc shows start times by the clock of the reader's time namespace: time_namespaces(7).

@@ -1,9 +1,49 @@
 //! Reading /proc. Any read may fail: a chroot may have no /proc, or that of another namespace.
+//!
+//! Many files of another process, such as `stat`, `wchan` and `ns/pid`, wait while that process is
+//! in execve(2), where a file system that does not answer holds it for ever. Read them by
+//! [`in_time`]. The files `status` and `comm` and the list of threads never wait.
+//!
+//! Source: `exec_update_lock` in fs/proc/base.c.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::sys;
+
+/// What `read` returns for a process. None: the process does not let itself be read.
+///
+/// A thread reads. If it takes too long, it is left behind, and ends with that process or with this
+/// one. A process that a thread still waits for is not read again.
+pub(super) fn in_time<T: Send + 'static>(
+    pid: &str,
+    read: impl FnOnce(&str) -> T + Send + 'static,
+) -> Option<T> {
+    static LEFT_BEHIND: Mutex<Vec<(String, JoinHandle<()>)>> = Mutex::new(Vec::new());
+    let mut left = LEFT_BEHIND.lock().unwrap_or_else(PoisonError::into_inner);
+    left.retain(|(_, thread)| !thread.is_finished());
+    if left.iter().any(|(other, _)| other == pid) {
+        return None;
+    }
+    // The more processes do not answer, the shorter, or a user could make it take minutes.
+    let patience =
+        (Duration::from_secs(1) / (1 + left.len() as u32)).max(Duration::from_millis(10));
+    let (sender, receiver) = mpsc::channel();
+    let of = pid.to_owned();
+    // Sending fails once nobody waits for the answer.
+    let run = move || sender.send(read(&of)).unwrap_or(());
+    let thread = thread::Builder::new().spawn(run).ok()?;
+    let answer = receiver.recv_timeout(patience).ok();
+    if answer.is_none() {
+        left.push((pid.to_owned(), thread));
+    }
+    answer
+}
 
 /// The fields of /proc/PID/stat that mqfs uses. Source: proc_pid_stat(5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +91,11 @@ impl Stat {
 /// The inode of a process's namespace: "pid" or "time". Source: namespaces(7).
 pub(crate) fn namespace(pid: &str, kind: &str) -> io::Result<u64> {
     fs::metadata(format!("/proc/{pid}/ns/{kind}")).map(|namespace| namespace.ino())
+}
+
+/// The inode of this process's pid namespace; 0 if neither /proc nor the kernel tells.
+pub(super) fn own_pid_namespace() -> u64 {
+    namespace("self", "pid").ok().or_else(sys::own_pid_namespace).unwrap_or(0)
 }
 
 /// The process's pids: one for each pid namespace that it is in, from that of this /proc down to
@@ -105,10 +150,6 @@ mod tests {
         let line = b"42 (a) R 7 (\xff) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 9 0 8765 0 0\n";
         let stat = Stat::parse(line).unwrap();
         assert_eq!(stat, Stat { state: b'S', threads: 9, start_time: 8765 });
-    }
-
-    #[test]
-    fn garbage_is_no_stat() {
         for line in [&b""[..], b"1", b"1 (x", b"1 (x)", b"1 (x) S 1 2 3", b"1 (x) \xff"] {
             assert_eq!(Stat::parse(line), None);
         }

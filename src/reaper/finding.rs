@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use sysv_ipc::{Pid, Queue, QueueStatus};
 
 use super::verdict::Verdict;
+use crate::sys::geteuid;
 use crate::wire::{Lease, REPLY_QUEUE_MODE, is_request_queue_mode};
 
 /// One queue, its state, and the verdict on it.
@@ -19,8 +20,6 @@ pub struct Finding {
     pub verdict: Verdict,
     /// The lease at its head. Private, because it holds the owner's cookie.
     pub(super) lease: Option<Lease>,
-    /// Whether the verdict depends on how long the queue was unused.
-    pub(super) must_stay_unused: bool,
 }
 
 impl Finding {
@@ -31,6 +30,12 @@ impl Finding {
             Some(lease) => Some(Pid::from_raw(lease.owner.pid)),
             None => self.status.last_receiver.filter(|_| is_request_queue(&self.status)),
         }
+    }
+
+    /// Whether the caller may remove the queue. Its owner, its creator and root may.
+    pub fn is_removable(&self) -> bool {
+        let (caller, permissions) = (geteuid(), self.status.permissions);
+        caller.is_root() || [permissions.uid, permissions.cuid].contains(&caller)
     }
 
     /// When the queue was last made, changed, sent to or received from, in whole seconds.
@@ -44,13 +49,13 @@ pub(super) fn last_used(status: &QueueStatus) -> SystemTime {
     times.into_iter().flatten().fold(status.changed_at, SystemTime::max)
 }
 
-/// Whether nobody used the queue for longer than `age`, as seen at `now`. A time in the future says
-/// nothing.
+/// Whether nobody used the queue for longer than `age`, as seen at `now`. A time in the future
+/// proves no age but 0.
 pub(super) fn is_unused_for(age: Duration, status: &QueueStatus, now: SystemTime) -> bool {
     // The kernel drops fractions, so the queue may have been used up to a second later.
     const SECOND: Duration = Duration::from_secs(1);
     let unused = now.duration_since(last_used(status));
-    unused.is_ok_and(|unused| unused > age.saturating_add(SECOND))
+    age.is_zero() || unused.is_ok_and(|unused| unused > age.saturating_add(SECOND))
 }
 
 /// Whether nobody ever sent to the queue or received from it. A process of a foreign pid namespace

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use sysv_ipc::{Error, Pid, Queue, QueueStatus, queues};
+use sysv_ipc::{Error, Mode, Permissions, Pid, Queue, QueueStatus, queues};
 
 use super::finding::{Finding, is_reply_queue, is_request_queue, is_unused_for, was_never_used};
 use super::policy::Policy;
@@ -40,14 +40,6 @@ impl Policy {
     }
 }
 
-/// Judges every queue of the IPC namespace, by the default [`Policy`].
-///
-/// # Errors
-/// The kernel's list of queues cannot be read.
-pub fn survey() -> Result<Vec<Finding>, Error> {
-    Policy::new().survey()
-}
-
 /// How old a marked queue without any use must be. If a clock that jumps makes it look older, its
 /// owner's first send finds the queue gone and the owner starts again, so nothing is lost.
 const GRACE: Duration = Duration::from_secs(10);
@@ -70,20 +62,16 @@ impl Judge<'_> {
             None if is_request_queue(&status) => self.judge_request_queue(&status),
             None => self.judge_foreign(queue, &status),
         };
-        let (verdict, must_stay_unused) = match verdict {
-            Verdict::Orphan(proof) => {
-                let age = self.policy.age_for(proof);
-                let is_old = age.is_zero() || is_unused_for(age, &status, self.now);
-                let verdict = if is_old { verdict } else { Verdict::Recent(proof) };
-                (verdict, !age.is_zero())
-            }
-            verdict => (verdict, false),
+        let is_recent = |proof| !is_unused_for(self.policy.age_for(proof), &status, self.now);
+        let verdict = match verdict {
+            Verdict::Orphan(proof) if is_recent(proof) => Verdict::Recent(proof),
+            verdict => verdict,
         };
         let lease = match head {
             Some(Head::Lease(lease)) => Some(lease),
             _ => None,
         };
-        Finding { queue, status, verdict, lease, must_stay_unused }
+        Finding { queue, status, verdict, lease }
     }
 
     fn judge_reply_queue(&mut self, status: &QueueStatus, head: Head) -> Verdict {
@@ -124,19 +112,27 @@ impl Judge<'_> {
     /// process outside it (`pid_vnr` in kernel/pid.c). If it shows a pid that no process has, that
     /// process is dead. If it shows 0, nothing is known.
     fn judge_foreign(&mut self, queue: Queue, status: &QueueStatus) -> Verdict {
+        let Permissions { key, uid, cuid, mode, .. } = status.permissions;
         let reason = if !self.policy.foreign {
             ForeignReason::NotAsked
-        } else if !status.permissions.key.is_private() {
+        } else if !key.is_private() {
             ForeignReason::HasKey
+        } else if uid != cuid || mode.without(Mode::new(0o711)) != Mode::new(0) {
+            // Whoever else may use it can send, receive and end, and would pass for its users.
+            ForeignReason::Shared
         } else {
             match (status.last_sender, status.last_receiver) {
+                (Some(sender), Some(receiver)) => {
+                    if !self.has_ended(sender) || !self.has_ended(receiver) {
+                        ForeignReason::InUse
+                    } else if self.observer.may_be_waited_on(queue.id()) {
+                        ForeignReason::Waiter
+                    } else {
+                        return Verdict::Orphan(Proof::LastUsers);
+                    }
+                }
                 // A living client's queue looks like this until the client reads.
-                (None, _) => ForeignReason::SenderUnknown,
-                (_, None) => ForeignReason::ReceiverUnknown,
-                (Some(sender), _) if !self.has_ended(sender) => ForeignReason::Sender,
-                (_, Some(receiver)) if !self.has_ended(receiver) => ForeignReason::Receiver,
-                _ if self.observer.may_be_waited_on(queue.id()) => ForeignReason::Waiter,
-                _ => return Verdict::Orphan(Proof::LastUsers),
+                _ => ForeignReason::UsersUnknown,
             }
         };
         Verdict::Foreign(reason)

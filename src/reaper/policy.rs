@@ -51,8 +51,9 @@ impl Policy {
         self
     }
 
-    /// Includes queues that mqfs did not make. Such a queue is an orphan if it has no key, its last
-    /// sender and its last receiver are known and dead, and no process waits on it.
+    /// Includes queues that mqfs did not make. Such a queue is an orphan if it has no key, no other
+    /// user may use it, its last sender and its last receiver are known and dead, and no process
+    /// waits on it.
     ///
     /// That is evidence and no proof: a program may keep such a queue without using it, and the
     /// last receiver can be a thread that ended before its process.

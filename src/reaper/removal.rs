@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use sysv_ipc::{Pid, QueueStatus};
+use sysv_ipc::{Permissions, Pid, QueueStatus};
 
 use super::finding::{Finding, last_used, was_never_used};
-use super::judge::survey;
+use super::leftovers::remove_lock_and_counters;
 use super::policy::Policy;
 use super::verdict::{Proof, Verdict};
 use crate::ownership::lease::{self, Head};
@@ -20,10 +20,8 @@ pub enum Action {
     Kept,
     /// It removed the queue.
     Removed,
-    /// Nothing: the queue is gone, or its id is another queue's by now.
-    Vanished,
-    /// Nothing: the queue was used after the survey.
-    Used,
+    /// Nothing: after the survey the queue was removed or used, or its id is another queue's now.
+    Changed,
     /// Nothing: the queue is an orphan, but the caller may not remove it.
     NotPermitted,
     /// Nothing: the queue is an orphan, but `msgctl` failed.
@@ -35,8 +33,7 @@ impl fmt::Display for Action {
         f.write_str(match self {
             Self::Kept => "kept",
             Self::Removed => "removed",
-            Self::Vanished => "gone by itself",
-            Self::Used => "used meanwhile",
+            Self::Changed => "changed meanwhile",
             Self::NotPermitted => "not permitted",
             Self::Failed(error) => return error.fmt(f),
         })
@@ -46,68 +43,62 @@ impl fmt::Display for Action {
 /// Removes an orphan, if its id still stands for the same queue.
 pub fn remove(finding: &Finding) -> Action {
     let Verdict::Orphan(proof) = finding.verdict else { return Action::Kept };
-    let Some(now) = look_again(finding, proof) else { return Action::Vanished };
-    if !is_still_unused(finding, proof, &now) {
-        return Action::Used;
+    if !finding.queue.status().is_ok_and(|now| is_unchanged(finding, proof, &now)) {
+        return Action::Changed;
     }
     match finding.queue.remove() {
-        Ok(()) => Action::Removed,
-        Err(error) if error.is_gone() => Action::Vanished,
+        Ok(()) => {
+            if proof == Proof::NoServer {
+                let Permissions { key, uid, .. } = finding.status.permissions;
+                remove_lock_and_counters(key, uid);
+            }
+            Action::Removed
+        }
+        Err(error) if error.is_gone() => Action::Changed,
         Err(error) if error.is_denied() => Action::NotPermitted,
         Err(error) => Action::Failed(error),
     }
 }
 
-/// Looks at the queue again. None: its id belongs to another queue now (the kernel reuses ids after
-/// some millions of queues), or the proof that it is an orphan no longer holds. A dead owner stays
+/// Whether the queue is the same, unused, and still proven an orphan. Otherwise its id may belong
+/// to another queue now: the kernel reuses ids after some millions of queues. A dead owner stays
 /// dead, so the same lease is the same proof.
-fn look_again(finding: &Finding, proof: Proof) -> Option<QueueStatus> {
-    let now = finding.queue.status().ok()?;
-    let (then, permissions) = (&finding.status, now.permissions);
+fn is_unchanged(finding: &Finding, proof: Proof, now: &QueueStatus) -> bool {
+    let then = &finding.status;
+    let Permissions { key, uid, .. } = now.permissions;
     let identity = |status: &QueueStatus| {
-        (status.permissions.key, status.permissions.cuid, status.permissions.mode)
+        let Permissions { key, cuid, mode, .. } = status.permissions;
+        (key, cuid, mode, last_used(status))
     };
-    if identity(&now) != identity(then) {
-        return None;
-    }
-    let is_same = match proof {
+    let is_proven = || match proof {
         Proof::Owner(_) => {
             finding.lease.is_some_and(|lease| lease::peek(finding.queue) == Head::Lease(lease))
         }
-        Proof::NeverUsed => was_never_used(&now) && now.changed_at == then.changed_at,
+        Proof::NeverUsed => was_never_used(now),
         Proof::NoServer => {
-            ServerState::of(permissions.key, permissions.uid) == ServerState::Dead
+            ServerState::of(key, uid) == ServerState::Dead
                 && now.last_receiver == then.last_receiver
         }
-        Proof::LastUsers => {
-            (permissions.cgid, now.changed_at) == (then.permissions.cgid, then.changed_at)
-        }
-    };
-    is_same.then_some(now)
-}
-
-fn is_still_unused(finding: &Finding, proof: Proof, now: &QueueStatus) -> bool {
-    match proof {
         // No lease identifies the queue, so its whole state must be the same. And its last users
         // must still be dead: another queue that has its id now may look the same otherwise.
         Proof::LastUsers => {
             let observer = Observer::here();
             let has_ended = |pid: Option<Pid>| pid.is_some_and(|pid| observer.has_ended(pid));
-            *now == finding.status && has_ended(now.last_sender) && has_ended(now.last_receiver)
+            now == then && has_ended(now.last_sender) && has_ended(now.last_receiver)
         }
-        _ => !finding.must_stay_unused || last_used(now) == finding.last_used(),
-    }
+    };
+    identity(now) == identity(then) && is_proven()
 }
 
-/// Removes every orphan and every window that was left, and logs what it did. For a server's
+/// Removes every orphan and what was left besides, and logs what it did. For a server's
 /// housekeeping.
 pub fn sweep() {
-    match Policy::new().remove_windows() {
+    match Policy::new().remove_leftovers() {
         Ok(0) => {}
-        Ok(removed) => tracing::info!(removed, "removed shared memory that dead children left"),
+        Ok(removed) => tracing::info!(removed, "removed what dead servers and children left"),
         Err(error) => tracing::error!(%error, "cannot look for shared memory that was left"),
     }
-    let findings = match survey() {
+    let findings = match Policy::new().survey() {
         Ok(findings) => findings,
         Err(error) => return tracing::error!(%error, "cannot look for orphaned queues"),
     };
@@ -115,15 +106,11 @@ pub fn sweep() {
         let queue = finding.queue.id().get();
         let (reason, uid) = (finding.verdict, finding.status.permissions.cuid.as_raw());
         match remove(finding) {
-            Action::Removed => {
-                tracing::info!(queue, uid, reason = reason.to_string(), "removed an orphaned queue")
-            }
+            Action::Removed => tracing::info!(queue, uid, %reason, "removed an orphaned queue"),
             Action::Failed(error) => {
                 tracing::warn!(queue, uid, %error, "cannot remove an orphaned queue");
             }
-            action => {
-                tracing::debug!(queue, uid, reason = reason.to_string(), %action, "orphaned queue")
-            }
+            action => tracing::debug!(queue, uid, %reason, %action, "orphaned queue"),
         }
     }
 }

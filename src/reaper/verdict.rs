@@ -63,14 +63,12 @@ reasons! {
         NotAsked = "not made by mqfs",
         /// It has a key, so a program that is not running now can still come back to it.
         HasKey = "not made by mqfs, and under a key",
-        /// Nobody has sent to it, or this pid namespace does not show who did.
-        SenderUnknown = "not made by mqfs, its last sender unknown",
-        /// Nobody has received from it, or this pid namespace does not show who did.
-        ReceiverUnknown = "not made by mqfs, its last receiver unknown",
-        /// A process has the pid of the last sender.
-        Sender = "not made by mqfs, its last sender is running",
-        /// A process or thread has the id of the last receiver.
-        Receiver = "not made by mqfs, its last receiver is running",
+        /// Its mode lets other users in, so anybody may be its last user.
+        Shared = "not made by mqfs, and open to other users",
+        /// Nobody has sent to it or received from it, or this pid namespace does not show who did.
+        UsersUnknown = "not made by mqfs, its last sender or receiver unknown",
+        /// A process or thread has the id of the last sender or receiver.
+        InUse = "not made by mqfs, its last sender or receiver is running",
         /// A process waits in msgsnd or msgrcv, on this queue or on one that is unknown.
         Waiter = "not made by mqfs, and a process may wait on it",
     }

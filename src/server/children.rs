@@ -127,6 +127,10 @@ impl Children {
             self.log_limit.log(&request, child.pid, what, child.status.to_string());
         }
         self.died += u64::from(died);
+        // A client would take the notice before the rest of a complete answer.
+        if child.status.code() == Some(UNLOGGED) {
+            return;
+        }
         self.death_notices.send(request.caller, request.reply, child_death_notices::DIED);
     }
 

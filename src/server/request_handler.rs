@@ -48,7 +48,7 @@ pub(super) struct RequestHandler {
 /// the client.
 pub(super) const GAVE_UP: i32 = 75; // EX_TEMPFAIL, sysexits(3head)
 
-/// The exit status of a child that could not write to the log, because its caller lowered its file
+/// The exit status of a child that is done but could not write to the log, because its caller lowered its file
 /// size limit: prlimit(2). The parent logs the request.
 pub(super) const UNLOGGED: i32 = 74; // EX_IOERR
 
@@ -90,8 +90,12 @@ impl RequestHandler {
             Err(failure) => answering.refuse(failure),
         };
         exit_now(match undelivered {
-            _ if IS_LIMITED.load(Relaxed) => UNLOGGED,
-            None | Some(Undelivered::Gone | Undelivered::Dead(_)) => 0,
+            None | Some(Undelivered::Gone | Undelivered::Dead(_)) => match IS_LIMITED.load(Relaxed)
+            {
+                true => UNLOGGED,
+                false => 0,
+            },
+            Some(_) if IS_LIMITED.load(Relaxed) => 1,
             Some(_) => GAVE_UP,
         })
     }

@@ -7,6 +7,7 @@ pub mod credentials;
 mod fork;
 mod local_time;
 pub mod nonblocking_write;
+mod own_pid_namespace;
 pub mod signals;
 mod standard_streams;
 #[cfg(feature = "server")]
@@ -21,6 +22,7 @@ use sysv_ipc::{Pid, Uid};
 pub use adaptive_spin::AdaptiveSpin;
 pub use fork::{exit_now, fork_child, keep_heap_at_hand, leave_less_to_fork, share_one_arena};
 pub use local_time::local_time;
+pub use own_pid_namespace::own_pid_namespace;
 pub use standard_streams::was_closed;
 #[cfg(feature = "server")]
 pub(crate) use stop_request::StopRequest;

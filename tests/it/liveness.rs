@@ -14,8 +14,8 @@ use nix::unistd::{Pid, getpid};
 
 use crate::support::{
     ForEverybody, QuietServer, Running, SOMEBODY, Stuck, Verdicts, as_root_in_own_namespace,
-    as_root_in_own_pid_namespace, children_of, exists, fork_child, leased, owner_of, program,
-    reply_queues, sleeper, state_of, unshared, wait_until,
+    as_root_in_own_pid_namespace, children_of, dead_owner, exists, fork_child, leased, owner_of,
+    program, reply_queues, sleeper, state_of, unshared, wait_until,
 };
 
 const RUNNING: [&str; 3] = ["alive", "owner is running", "kept"];
@@ -146,7 +146,7 @@ fn owner_missing_from_a_living_pid_namespace_is_dead_only_if_seen_from_the_initi
     }
     let here = Verdicts::now();
     assert_eq!(here.on(*living), if_seen(RUNNING));
-    assert_eq!(here.on(*untold), if_seen(RUNNING));
+    assert_eq!(here.on(*untold), if_seen(UNPROVEN));
     assert_eq!(here.on(*missing), if_seen(NOT_THERE));
     assert_eq!(here.on(*reborn), if_seen(NOT_THERE));
     // As process 1 of its namespace it ignores SIGTERM, and unshare waits for it.
@@ -197,9 +197,9 @@ fn start_times_are_not_compared_across_time_namespaces() {
     // Both namespaces at once, as seen from the initial pid namespace.
     let both = ["--pid", "--mount-proc", "--time", "--boottime", "100000"];
     let other = Stuck::start(&mut unshared(&both, &quiet.client()));
-    assert_eq!(Verdicts::now().on(other.queue), if_seen(RUNNING));
+    assert_eq!(Verdicts::now().on(other.queue), if_seen(UNPROVEN));
     let there = Verdicts::of(&mut unshared(&later, &reap_json()));
-    assert_eq!(there.on(other.queue), if_seen(RUNNING));
+    assert_eq!(there.on(other.queue), if_seen(UNPROVEN));
 
     let inner = Pid::from_raw(children_of(stuck.client.pid())[0]);
     kill(inner, Signal::SIGKILL).unwrap();
@@ -230,7 +230,7 @@ fn what_a_reaper_cannot_see_it_does_not_judge_dead() {
     let programs = ForEverybody::new();
     let reaper = programs.path("mqfs-reap");
     let blind = reap_with_proc("mount -t tmpfs none /proc && exec", &reaper);
-    assert_eq!(blind.on(*living), ELSEWHERE);
+    assert_eq!(blind.on(*living), UNPROVEN);
     let hidepid = "mount -t proc -o hidepid=2 proc /proc && test -e /proc/1 && exec";
     assert_eq!(reap_with_proc(hidepid, &reaper).on(*gone), ELSEWHERE);
     let mut settings = living.status().unwrap().settings();
@@ -242,18 +242,54 @@ fn what_a_reaper_cannot_see_it_does_not_judge_dead() {
     assert_eq!(Verdicts::now().on(*gone), if_seen(NOT_THERE));
 }
 
-#[as_root_in_own_namespace]
-fn owner_that_made_its_lease_without_proc_is_never_proven_dead() {
-    let quiet = QuietServer::start();
+/// A client without /proc, under `unshare` with these options, in the middle of a transfer.
+fn client_without_proc(quiet: &QuietServer, options: &[&str]) -> Stuck {
     let mut shell = Command::new("sh");
     shell.args(["-c", r#"mount -t tmpfs none /proc && exec "$0" -k "$1" /file"#]);
     shell.arg(program("mqfs-client").get_program()).arg(quiet.server.key.to_string());
-    let mut stuck = Stuck::start(&mut unshared(&["--mount"], &shell));
-    let stopped = quiet.stop_children();
-    assert_eq!(Verdicts::now().on(stuck.queue), UNPROVEN);
+    Stuck::start(&mut unshared(&[&["--mount"], options].concat(), &shell))
+}
+
+#[as_root_in_own_namespace]
+fn owner_that_made_its_lease_without_proc_is_proven_dead() {
+    let quiet = QuietServer::start();
+    for options in [&[][..], &["--pid"]] {
+        let mut stuck = client_without_proc(&quiet, options);
+        let stopped = quiet.stop_children();
+        let can_be_judged = options.is_empty() || others_can_be_judged();
+        let alive = if can_be_judged { UNPROVEN } else { ELSEWHERE };
+        assert_eq!(Verdicts::now().on(stuck.queue), alive);
+        stuck.kill();
+        wait_until("the owner dies, too, with unshare", || {
+            !can_be_judged || Verdicts::now().on(stuck.queue)[0] == "orphan"
+        });
+        assert_eq!(exists(stuck.queue), !can_be_judged);
+        let _ = stuck.queue.remove();
+        drop(stopped);
+    }
+    let mut stuck = client_without_proc(&quiet, &[]);
     stuck.kill();
-    assert_eq!(Verdicts::now().on(stuck.queue), UNPROVEN);
-    stuck.queue.remove().unwrap();
-    drop(stopped);
+    wait_until("its child notices, too", || !exists(stuck.queue));
     quiet.stop();
+}
+
+#[as_root_in_own_namespace]
+fn owner_of_an_unknown_pid_namespace_is_dead_if_no_process_anywhere_has_its_pid() {
+    // As an old kernel leaves it to a client without /proc.
+    let unknown = |pid| OwnerId { pid, start_time: 0, pid_namespace: 0, time_namespace: 0 };
+    let unidentified = ["alive", "owner not identified by its lease", "kept"];
+    let dead = leased(unknown(dead_owner().pid));
+    let living = leased(unknown(getpid().as_raw()));
+    let mut sleep = Command::new("sleep");
+    let _first = Running::start(&mut unshared(&PID_NAMESPACE, sleep.arg("1000")));
+    let first_elsewhere = leased(unknown(1));
+    let elsewhere = Verdicts::of(&mut unshared(&PID_NAMESPACE, &reap_json()));
+    let here = Verdicts::now();
+    for queue in [*living, *first_elsewhere] {
+        assert_eq!(elsewhere.on(queue), unidentified);
+        let unproven = if others_can_be_judged() { UNPROVEN } else { unidentified };
+        assert_eq!(here.on(queue), unproven);
+    }
+    assert_eq!(elsewhere.on(*dead), unidentified);
+    assert_eq!(here.on(*dead), if others_can_be_judged() { NOT_THERE } else { unidentified });
 }

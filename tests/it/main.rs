@@ -24,6 +24,7 @@ mod fuzz;
 mod holes;
 mod hostile_environment;
 mod hung;
+mod hung_in_exec;
 mod inherited_signals;
 mod key_squatters;
 mod listing;

@@ -4,19 +4,21 @@
 //! and users.
 
 use std::process::Stdio;
+use std::sync::mpsc::{TryRecvError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use mqfs::ownership::lease;
+use mqfs::reaper::Policy;
 use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE};
 use nix::sys::signal::Signal;
 use nix::unistd::{Uid, getpid, setuid};
-use sysv_ipc::{Key, MessageBuffer, Queue, QueueId};
+use sysv_ipc::{Key, Lock, MessageBuffer, Mode, Queue, QueueId, SharedMemory};
 
 use crate::support::{
     ForEverybody, QuietServer, Running, SOMEBODY, Server, Stuck, Verdicts, all_queues,
-    as_root_in_own_namespace, dead_owner, exists, in_dead_process, leased, owner_of, program,
-    queue_of, reap, state_of, unique_key, wait_until,
+    as_root_in_own_namespace, clear, dead_owner, exists, in_dead_process, leased, listed, owner_of,
+    program, queue_of, reap, run, stat_of, state_of, unique_key, wait_until,
 };
 
 #[as_root_in_own_namespace]
@@ -71,6 +73,62 @@ fn servers_killed_at_any_point_leave_no_queue_and_no_held_lock() {
 }
 
 #[as_root_in_own_namespace]
+fn lock_and_counters_of_a_killed_server_go_with_its_queue_and_no_others() {
+    let besides_queues = || ["sem", "shm"].map(listed);
+    let living = Server::start::<&str>(&[]);
+    living.wait_until_idle();
+    let programs = ForEverybody::new();
+    for queue_is_left in [true, false] {
+        let key = unique_key();
+        let mut killed = Server::start_on::<&str>(key, &[]);
+        killed.leave_key();
+        killed.wait_until_idle();
+        killed.running().kill();
+        if !queue_is_left {
+            queue_of(key).unwrap().remove().unwrap();
+        }
+        run(&mut programs.program("mqfs-reap", SOMEBODY)).success();
+        // While there is a queue, only the lock proves that its server is dead.
+        reap(&["--older-than", "1h"]).success();
+        reap(&["-n"]).success();
+        assert_eq!(besides_queues(), [2, 2]);
+        reap(&[]).success();
+        assert_eq!((besides_queues(), queue_of(key)), ([1, 1], None));
+    }
+    assert!(!living.fetch("/proc/version").is_empty());
+    assert_eq!(run(stat_of(living.key).arg("--json")).code(), Some(0), "its counters are there");
+    living.stop();
+    // Another program's: a free semaphore, and a segment that looks like counters from outside.
+    let key = unique_key();
+    Lock::open_or_create(key, Mode::new(0o644)).unwrap();
+    SharedMemory::create(key, 4096, Mode::new(0o755)).unwrap();
+    reap(&[]).success();
+    assert_eq!(besides_queues(), [1, 1]);
+    clear(key);
+}
+
+#[as_root_in_own_namespace]
+fn server_starts_while_reapers_remove_what_its_predecessor_left() {
+    let key = unique_key();
+    let (end, ended) = channel::<()>();
+    let reaper = thread::spawn(move || {
+        while ended.try_recv() == Err(TryRecvError::Empty) {
+            Policy::new().remove_leftovers().unwrap();
+        }
+    });
+    for _ in 0..20 {
+        let mut server = Server::start_on::<&str>(key, &[]);
+        assert_eq!(Lock::open(key).unwrap().is_held(), Ok(true));
+        server.leave_key();
+        server.running().kill();
+        let _ = queue_of(key).map(Queue::remove);
+    }
+    drop(end);
+    reaper.join().unwrap();
+    reap(&[]).success();
+}
+
+#[as_root_in_own_namespace]
 fn transfer_of_a_killed_server_goes_on_while_its_request_queue_is_removed() {
     let mut quiet = QuietServer::start();
     let stuck = Stuck::start(&mut quiet.client());
@@ -95,10 +153,17 @@ fn marked_queue_that_was_never_used_is_an_orphan_after_ten_seconds() {
     let queue = all_queues()[0].0;
     assert_eq!(Verdicts::now().on(queue), ["alive", "just made", "kept"]);
     let programs = ForEverybody::new();
+    let as_somebody =
+        |option: &[&str]| run(programs.program("mqfs-reap", SOMEBODY).arg("--json").args(option));
     wait_until("another user finds it, but may not remove it", || {
-        let verdicts = Verdicts::of(programs.program("mqfs-reap", SOMEBODY).arg("--json"));
+        let verdicts = Verdicts::in_text(as_somebody(&[]).success());
         verdicts.on(queue) == ["orphan", "owner died before using it", "not permitted"]
     });
+    // The same without removing, and it is no alarm of that user's.
+    let shown = Verdicts::in_text(as_somebody(&["-n"]).success());
+    assert_eq!(shown.on(queue), ["orphan", "owner died before using it", "not permitted"]);
+    assert_eq!(as_somebody(&["--check"]).success(), b"");
+    assert_eq!(reap(&["--check"]).code(), Some(1), "root is told");
     // The kernel stores the creation time in whole seconds.
     assert!(made.elapsed() >= Duration::from_secs(9), "{:?}", made.elapsed());
     let removed = ["orphan", "owner died before using it", "removed"];

@@ -14,12 +14,15 @@ use nix::unistd::Pid;
 use sysv_ipc::{MessageBuffer, MessageType, Mode, OwnedQueue, Queue, ReceiveError, Select};
 
 use crate::support::{
-    Verdicts, as_root_in_own_namespace, as_root_in_own_pid_namespace, children_of, exists,
-    fork_child, in_dead_process, let_next_queue_have, program, unique_key, unshared, wait_until,
+    SOMEBODY, Verdicts, as_root_in_own_namespace, as_root_in_own_pid_namespace, children_of,
+    exists, fork_child, in_dead_process, let_next_queue_have, program, unique_key, unshared,
+    wait_until,
 };
 
 const MESSAGE: MessageType = MessageType::new(1).unwrap();
 const GONE: &str = "not made by mqfs, its last sender and receiver are gone";
+const IN_USE: &str = "not made by mqfs, its last sender or receiver is running";
+const UNKNOWN: &str = "not made by mqfs, its last sender or receiver unknown";
 /// After a second every queue is older than this; the kernel counts whole seconds.
 const AT_ONCE: [&str; 4] = ["--json", "--foreign", "--older-than", "1ms"];
 
@@ -44,7 +47,7 @@ fn send_and_receive(queue: Queue) {
 }
 
 /// The same in a process that has ended.
-fn used_by_the_dead(queue: OwnedQueue) -> OwnedQueue {
+pub fn used_by_the_dead(queue: OwnedQueue) -> OwnedQueue {
     in_dead_process(|| send_and_receive(*queue));
     queue
 }
@@ -92,13 +95,12 @@ fn queue_whose_last_sender_or_receiver_lives_or_is_unknown_is_kept() {
     let verdicts = judged();
 
     let kept = |why| ["foreign", why, "kept"];
-    assert_eq!(verdicts.on(*unused), kept("not made by mqfs, its last sender unknown"));
-    assert_eq!(verdicts.on(*unread), kept("not made by mqfs, its last receiver unknown"));
-    assert_eq!(verdicts.on(*sender_lives), kept("not made by mqfs, its last sender is running"));
-    assert_eq!(
-        verdicts.on(*receiver_lives),
-        kept("not made by mqfs, its last receiver is running")
-    );
+    for queue in [*unused, *unread] {
+        assert_eq!(verdicts.on(queue), kept(UNKNOWN));
+    }
+    for queue in [*sender_lives, *receiver_lives] {
+        assert_eq!(verdicts.on(queue), kept(IN_USE));
+    }
 }
 
 #[as_root_in_own_namespace]
@@ -115,6 +117,28 @@ fn queue_under_a_key_and_queue_that_mqfs_made_are_kept() {
     let no_lock = ["alive", "a request queue without a server lock", "kept"];
     assert_eq!(verdicts.on(*requests), no_lock);
     assert_eq!(verdicts.on(*marked), ["alive", "marked, but without a lease", "kept"]);
+}
+
+#[as_root_in_own_namespace]
+fn queue_that_others_may_use_is_kept_whoever_used_it_last() {
+    let with = |mode| used_by_the_dead(OwnedQueue::private(Mode::new(mode)).unwrap());
+    let mut open = Vec::from([0o660, 0o606, 0o620, 0o602, 0o640, 0o604, 0o733].map(with));
+    let given = foreign();
+    let mut settings = given.status().unwrap().settings();
+    settings.uid = sysv_ipc::Uid::from_raw(SOMEBODY);
+    given.set(&settings).unwrap();
+    open.push(used_by_the_dead(given));
+    let closed = [0o600, 0o700, 0o200].map(with);
+
+    let verdicts = judged();
+
+    for queue in &open {
+        let kept = ["foreign", "not made by mqfs, and open to other users", "kept"];
+        assert_eq!(verdicts.on(**queue), kept);
+    }
+    for queue in &closed {
+        assert_eq!(verdicts.on(**queue), ["orphan", GONE, "would remove"]);
+    }
 }
 
 #[as_root_in_own_namespace]
@@ -138,7 +162,7 @@ fn queue_whose_last_receiver_is_a_living_thread_is_kept() {
     let id = told.recv().unwrap();
     assert_eq!(queue.status().unwrap().last_receiver, Some(id));
     assert_ne!(id, sysv_ipc::Pid::current());
-    let running = ["foreign", "not made by mqfs, its last receiver is running", "kept"];
+    let running = ["foreign", IN_USE, "kept"];
     assert_eq!(judged().on(*queue), running);
     drop(end);
     thread.join().unwrap();
@@ -192,7 +216,7 @@ fn queue_used_from_outside_the_reapers_pid_namespace_is_kept() {
     for options in [&["--pid", "--mount-proc"][..], &["--pid"]] {
         let inside = Verdicts::of(&mut unshared(options, program("mqfs-reap").args(AT_ONCE)));
         for queue in [*by_the_living, *by_the_dead] {
-            let unknown = ["foreign", "not made by mqfs, its last sender unknown", "kept"];
+            let unknown = ["foreign", UNKNOWN, "kept"];
             assert_eq!(inside.on(queue), unknown, "{options:?}");
         }
     }
@@ -208,7 +232,7 @@ fn deaths_within_the_reapers_own_pid_namespace_are_proven() {
             send_and_receive(*by_the_living);
             let verdicts = judged();
             assert_eq!(verdicts.on(*by_the_dead), ["orphan", GONE, "would remove"]);
-            let running = ["foreign", "not made by mqfs, its last sender is running", "kept"];
+            let running = ["foreign", IN_USE, "kept"];
             assert_eq!(verdicts.on(*by_the_living), running);
         },
     );
@@ -236,7 +260,7 @@ fn queue_used_in_a_child_pid_namespace_is_kept_while_its_user_lives() {
     kill(Pid::from_raw(inner), Signal::SIGKILL).unwrap();
     waitpid(outer, None).unwrap();
     assert_eq!(recorded, Some(sysv_ipc::Pid::from_raw(inner)), "its number out here");
-    let running = ["foreign", "not made by mqfs, its last sender is running", "kept"];
+    let running = ["foreign", IN_USE, "kept"];
     assert_eq!(living.on(handle), running);
     assert_eq!(judged().on(handle), ["orphan", GONE, "would remove"]);
 }
@@ -253,18 +277,18 @@ fn queue_used_or_replaced_since_the_verdict_is_kept() {
     let used_again = used_by_the_dead(foreign());
     let finding = find(*used_again);
     receive(*used_again);
-    assert_eq!(remove(&finding), Action::Used);
+    assert_eq!(remove(&finding), Action::Changed);
     // By dead processes, within the same second.
     let used_by_others = used_by_the_dead(foreign());
     let finding = find(*used_by_others);
     let used_by_others = used_by_the_dead(used_by_others);
-    assert_eq!(remove(&finding), Action::Used);
+    assert_eq!(remove(&finding), Action::Changed);
     assert!(exists(*used_again) && exists(*used_by_others));
 
     let gone = used_by_the_dead(foreign());
     let finding = find(*gone);
     drop(gone);
-    assert_eq!(remove(&finding), Action::Vanished);
+    assert_eq!(remove(&finding), Action::Changed);
     for by_the_dead in [false, true] {
         let id = finding.queue.id();
         let_next_queue_have(id);
@@ -275,9 +299,7 @@ fn queue_used_or_replaced_since_the_verdict_is_kept() {
         } else {
             send_and_receive(*other);
         }
-        let action = remove(&finding);
-        // Which of both depends on whether a new second has begun.
-        assert!(matches!(action, Action::Used | Action::Vanished), "{action}");
+        assert_eq!(remove(&finding), Action::Changed);
         assert!(exists(*other));
     }
 }

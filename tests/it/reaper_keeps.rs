@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use mqfs::reaper::{Action, Policy, remove};
 use mqfs::wire::{Lease, OwnerId, REPLY_QUEUE_MODE};
 use nix::sys::signal::Signal;
 use nix::unistd::{Uid, getpid, setuid};
@@ -82,17 +83,17 @@ fn marked_queue_without_a_valid_lease_is_kept() {
 fn lease_of_an_owner_without_identity_is_kept() {
     let dead = dead_owner();
     let alive = owner_of(getpid().as_raw());
-    for owner in [
-        OwnerId { pid: 0, ..dead },
-        OwnerId { pid: -1, ..dead },
-        OwnerId { pid: i32::MIN, ..dead },
-        OwnerId { pid_namespace: 0, ..dead },
-        OwnerId { start_time: 0, ..alive },
-        OwnerId { time_namespace: 0, start_time: 1, ..alive },
+    let unidentified = "owner not identified by its lease";
+    let unproven = "a process has the owner's pid";
+    for (owner, reason) in [
+        (OwnerId { pid: 0, ..dead }, unidentified),
+        (OwnerId { pid: -1, ..dead }, unidentified),
+        (OwnerId { pid: i32::MIN, ..dead }, unidentified),
+        (OwnerId { start_time: 0, ..alive }, unproven),
+        (OwnerId { time_namespace: 0, start_time: 1, ..alive }, unproven),
     ] {
         let queue = leased(owner);
-        let reason = ["alive", "a process has the owner's pid", "kept"];
-        assert_eq!(Verdicts::now().on(*queue), reason, "{owner:?}");
+        assert_eq!(Verdicts::now().on(*queue), ["alive", reason, "kept"], "{owner:?}");
     }
 }
 
@@ -146,7 +147,7 @@ fn request_queue_is_kept_without_a_lock_of_its_owner_and_while_its_receiver_live
 fn queue_under_a_reused_id_is_kept() {
     let findings = {
         let _orphan = leased(dead_owner());
-        mqfs::reaper::survey().unwrap()
+        Policy::new().survey().unwrap()
     };
     let [finding] = &findings[..] else { panic!("{findings:?}") };
     assert!(finding.verdict.is_orphan());
@@ -155,7 +156,7 @@ fn queue_under_a_reused_id_is_kept() {
     let other = leased(owner_of(getpid().as_raw()));
     assert_eq!(other.id(), id);
 
-    assert_eq!(mqfs::reaper::remove(finding), mqfs::reaper::Action::Vanished);
+    assert_eq!(remove(finding), Action::Changed);
 
     assert!(exists(*other));
 }

@@ -16,8 +16,12 @@ pub(super) struct Row<'a> {
 impl<'a> Row<'a> {
     /// Removes the queue if it is an orphan, unless orphans are only shown.
     pub(super) fn carry_out(finding: &'a Finding, only_show: bool) -> Self {
-        let only_show = only_show && finding.verdict.is_orphan();
-        Self { finding, action: (!only_show).then(|| reaper::remove(finding)) }
+        let action = match only_show && finding.verdict.is_orphan() {
+            true if finding.is_removable() => None,
+            true => Some(Action::NotPermitted),
+            false => Some(reaper::remove(finding)),
+        };
+        Self { finding, action }
     }
 
     pub(super) fn action(&self) -> String {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 
 use super::report::Row;
-use super::{Opts, PROGRAM, remove_windows};
+use super::{Opts, PROGRAM, remove_leftovers};
 use crate::cli::signals::EndingSignals;
 use crate::cli::table::Names;
 use crate::cli::{complain, stdout};
@@ -51,7 +51,7 @@ impl Watch {
         let mut printed = HashMap::new();
         for finding in findings.iter().filter(|finding| finding.verdict.is_orphan()) {
             let row = Row::carry_out(finding, self.only_show);
-            if matches!(row.action, Some(Action::Vanished | Action::Used | Action::Kept)) {
+            if matches!(row.action, Some(Action::Changed | Action::Kept)) {
                 continue;
             }
             let id = finding.queue.id().get();
@@ -65,6 +65,6 @@ impl Watch {
             }
         }
         self.printed = printed;
-        if self.only_show { Ok(()) } else { remove_windows(&self.policy) }
+        if self.only_show { Ok(()) } else { remove_leftovers(&self.policy) }
     }
 }

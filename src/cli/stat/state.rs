@@ -12,7 +12,7 @@ use crate::counters::{self, Lookup, Snapshot};
 use crate::escape::escape;
 use crate::ownership::liveness;
 use crate::ownership::server_state::ServerState;
-use crate::reaper::{self, Finding};
+use crate::reaper::{Finding, Policy};
 use crate::wire::{REPLY_QUEUE_MODE, is_request_queue_mode};
 
 /// Which queue to look at.
@@ -95,7 +95,7 @@ impl KeyState {
 
 /// The reply queues, those that were used last first.
 fn reply_queues() -> Result<Vec<Finding>> {
-    let mut findings = reaper::survey()?;
+    let mut findings = Policy::new().survey()?;
     findings.retain(|finding| {
         finding.status.permissions.key.is_private()
             && finding.status.permissions.mode == REPLY_QUEUE_MODE

@@ -1,5 +1,8 @@
 //! Takes the server lock, and keeps it.
 
+use std::thread;
+use std::time::Duration;
+
 use sysv_ipc::{Acquire, Key, Lock, Mode, ProcessMark};
 
 use super::{Attempt, removed, take_over};
@@ -24,9 +27,16 @@ impl ServerLock {
     /// Takes the lock of a key. Root first removes a semaphore that another user made, also from
     /// under that user's server.
     pub(crate) fn take(key: Key) -> Result<Self, Error> {
+        let mut tries = 20;
         take_over("server lock", key, || match Self::try_take(key) {
             // A server that is stopping removed it: the next attempt makes a new one.
             Err(Error::Ipc(error)) if error.is_gone() => Ok(Attempt::Retry),
+            // Perhaps by a reaper, which holds a dead server's lock while it removes it.
+            Err(Error::AlreadyRunning { .. }) if tries > 0 => {
+                tries -= 1;
+                thread::sleep(Duration::from_millis(5));
+                Ok(Attempt::Retry)
+            }
             attempt => attempt,
         })
     }

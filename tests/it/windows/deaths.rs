@@ -43,7 +43,7 @@ fn windows_that_dead_children_left_are_removed() {
         assert_eq!((reap(keeps).stderr.as_str(), windows().len()), ("", 4), "{keeps:?}");
     }
     let told = reap(&[]);
-    assert_eq!(told.stderr, "mqfs-reap: removed 2 segments of shared memory as well\n");
+    assert_eq!(told.stderr, "mqfs-reap: also removed 2 semaphores and segments of memory\n");
     // One is used, and the maker of the other lives.
     assert_eq!(windows().len(), 2);
     drop(attached);

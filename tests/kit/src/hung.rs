@@ -73,7 +73,8 @@ impl HungMount {
         mount.args(["-i", "-t", "fuse", "-o", options, "hung"]).arg(folder);
         let mounted = Command::spawn(mount.stdin(fuse.try_clone().unwrap())).unwrap().wait();
         assert!(mounted.unwrap().success());
-        let daemon = fork_child(|| serve(&fuse, unanswered)).unwrap();
+        let test = mqfs::sys::getpid();
+        let daemon = fork_child(|| serve(&fuse, unanswered, test)).unwrap();
         let mount = Self { daemon, folder: folder.to_owned() };
         fs::metadata(folder.join("good")).unwrap();
         if unanswered == Unanswered::All {
@@ -92,7 +93,11 @@ impl Drop for HungMount {
     }
 }
 
-fn serve(mut fuse: &File, unanswered: Unanswered) -> Infallible {
+/// Serves until the test ends, for two minutes at most: the test may wait for what is unanswered.
+/// The end of its daemon ends the file system, and every wait for it.
+fn serve(mut fuse: &File, unanswered: Unanswered, test: sysv_ipc::Pid) -> Infallible {
+    mqfs::sys::signals::send_when_parent_dies(Signal::SIGKILL, test).unwrap();
+    nix::unistd::alarm::set(120);
     let mut request = vec![0; 1 << 18];
     loop {
         let Ok(length @ 40..) = fuse.read(&mut request) else { mqfs::sys::exit_now(0) };

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use anyhow::Result;
-use mqfs::reaper::{self, Finding};
+use mqfs::reaper::{Finding, Policy};
 use mqfs_kit::{enter_own_namespace, listed};
 use nix::unistd::geteuid;
 use sysv_ipc::{Key, Queue, QueueId, queues};
@@ -37,7 +37,7 @@ impl Namespace {
     /// Our queues that are left. In the common namespace a living process's queue may belong to
     /// others, so only orphans and the request queue count.
     pub fn queues_left(&self) -> Vec<Queue> {
-        let all = reaper::survey().unwrap_or_default().into_iter();
+        let all = Policy::new().survey().unwrap_or_default().into_iter();
         let ours = all.filter(|finding| self.is_own || self.is_ours(finding));
         ours.map(|finding| finding.queue).collect()
     }

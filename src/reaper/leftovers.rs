@@ -1,0 +1,87 @@
+//! Removing what the dead leave besides queues.
+//!
+//! * **Windows.** A child makes a segment, attaches it and removes it, in calls that follow each
+//!   other at once (`server::send`). A child that is killed between them leaves it.
+//! * **Lock and counters** under the key of a server that was killed.
+
+use sysv_ipc::{
+    Acquire, Error, Key, Lock, Permissions, Queue, SharedMemory, SharedMemoryStatus, Uid,
+    shared_memory_segments,
+};
+
+use super::policy::Policy;
+use crate::counters::{self, Lookup};
+use crate::ownership::liveness::Observer;
+use crate::wire::WINDOW_MODE;
+
+impl Policy {
+    /// Removes the windows of dead children, and the locks and counters of dead servers whose
+    /// request queue is gone. Returns how many semaphores and segments of shared memory.
+    ///
+    /// # Errors
+    /// The segments cannot be listed.
+    pub fn remove_leftovers(&self) -> Result<usize, Error> {
+        let observer = Observer::here();
+        let is_covered = |status: &SharedMemoryStatus| {
+            let age = status.changed_at.elapsed().ok();
+            self.uid.is_none_or(|uid| uid == status.permissions.cuid)
+                && self.older_than.is_none_or(|least| age >= Some(least))
+        };
+        let remove = |(segment, status): (SharedMemory, SharedMemoryStatus)| {
+            let Permissions { key, mode, uid, .. } = status.permissions;
+            if is_left_window(&status, &observer) {
+                // It may be gone by now, or not be ours.
+                usize::from(segment.remove().is_ok())
+            } else if mode == counters::MODE && counters_of(key, uid).is_some() {
+                remove_lock_and_counters(key, uid)
+            } else {
+                0
+            }
+        };
+        Ok(shared_memory_segments()?.filter(|(_, status)| is_covered(status)).map(remove).sum())
+    }
+}
+
+/// Whether a segment is a window that nobody but its maker has attached, and its maker is dead. A
+/// process in another pid namespace has no pid here: its window stays.
+fn is_left_window(status: &SharedMemoryStatus, observer: &Observer) -> bool {
+    let only_its_own = status.last_user.is_none() || status.last_user == status.creator;
+    status.permissions.key.is_private()
+        && status.permissions.mode == WINDOW_MODE
+        && status.attached == 0
+        && only_its_own
+        && status.creator.is_some_and(|creator| observer.has_ended(creator))
+}
+
+/// The counters of this user's server under a key. They tell that the semaphore there is its lock.
+fn counters_of(key: Key, server: Uid) -> Option<SharedMemory> {
+    let segment = SharedMemory::open(key).ok()?;
+    let Permissions { uid, cuid, .. } = segment.status().ok()?.permissions;
+    let found = counters::read(key, Some(server)).ok()?;
+    ((uid, cuid) == (server, server) && matches!(found, Lookup::Found(_))).then_some(segment)
+}
+
+/// Removes the lock and the counters of this user's server under a key, if that server is dead and
+/// its request queue is gone: without the lock, nobody could prove the queue an orphan. Returns how
+/// many objects it removed.
+///
+/// To hold the lock proves that no server does, and keeps a new one of this user from taking over
+/// what is about to be removed. That one tries again (`ServerLock::take`).
+pub(super) fn remove_lock_and_counters(key: Key, server: Uid) -> usize {
+    let Ok(lock) = Lock::open(key) else { return 0 };
+    let is_servers = lock.status().is_ok_and(|status| {
+        let Permissions { uid, cuid, .. } = status.permissions;
+        (uid, cuid, status.count) == (server, server, 1)
+    });
+    if !is_servers || lock.try_acquire() != Ok(Acquire::Acquired) {
+        return 0;
+    }
+    let mut removed = 0;
+    if Queue::open(key).is_err_and(|error| error.is_gone()) {
+        let counters = counters_of(key, server);
+        removed += usize::from(counters.is_some_and(|counters| counters.remove().is_ok()));
+        removed += usize::from(lock.remove().is_ok());
+    }
+    let _ = lock.release(); // if it still exists
+    removed
+}
