@@ -120,8 +120,8 @@ stop() {
 sshfs_start() {
     ssh-keygen -q -t ed25519 -N '' -f run/host && ssh-keygen -q -t ed25519 -N '' -f run/key || return
     cp run/key.pub run/authorized
-    cp /etc/passwd run/passwd && echo 'sshd:x:61022:65534::/run/sshd:/bin/false' >>run/passwd
-    grep -q ^sshd: /etc/passwd || mount --bind run/passwd /etc/passwd
+    printf '%s\n' sshd:x:61022:65534::/run/sshd:/bin/false alice:x:$alice:$alice::/:/bin/false |
+        cat /etc/passwd - >run/passwd && mount --bind run/passwd /etc/passwd
     cat >run/sshd_config <<-END
 	Port 2222
 	ListenAddress 127.0.0.1
