@@ -72,6 +72,7 @@ done
 export PATH=${MQFS_BIN:-$repository/target/release}:$PATH
 unset MQFS_KEY AWS_CA_BUNDLE
 umask 022
+trap 'exit 130' INT TERM HUP # this is process 1 in here, which no signal ends otherwise
 ip link set lo up || exit
 mount -t tmpfs -o mode=755 tmpfs /srv && mount -t tmpfs -o mode=755 tmpfs /run && cd /srv || exit
 mount -t overlay -o "lowerdir=$tools/usr:/usr" overlay /usr || exit
