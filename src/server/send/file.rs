@@ -151,10 +151,12 @@ impl Source for OpenedFile {
     fn has_changed(&self) -> Result<bool, Unanswerable> {
         let now = fstat(&self.file).map_err(Unanswerable::read)?;
         let changed = differ(&self.stat, &now);
-        // A file that ends early and did not change had no true size before, as in /sys.
         let is_short =
             self.left.is_some_and(|left| left > 0) || now.st_size.cast_unsigned() < self.position;
-        if is_short && changed {
+        // Another machine may shorten a file of a shared file system without a change that this
+        // one sees in time. A file without blocks, as in /sys, never had a true size.
+        let had_a_true_size = changed || self.stat.st_blocks > 0;
+        if is_short && had_a_true_size {
             return Err(Unanswerable::new("the file shrank while it was read", Errno::EIO));
         }
         Ok(changed)
