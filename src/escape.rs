@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 
 /// Shows a path or other text as `ls` does in a UTF-8 locale, but for invalid UTF-8 and characters
 /// that are not [harmless](is_harmless): those are escaped. The text stays on one line and cannot
-/// command a terminal.
+/// command a terminal. Text that is longer than any path has its middle left out.
 ///
 /// ```
 /// use mqfs::escape::escape;
@@ -35,6 +35,12 @@ pub struct Escaped<'a>(&'a [u8]);
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Write;
+        const END: usize = 2048;
+        if self.0.len() > 2 * END {
+            // In a very deep tree a path is far longer than PATH_MAX.
+            let (begin, end) = (&self.0[..END], &self.0[self.0.len() - END..]);
+            return write!(f, "{}…{}", Self(begin), Self(end));
+        }
         for chunk in self.0.utf8_chunks() {
             for char in chunk.valid().chars() {
                 match is_harmless(char) {

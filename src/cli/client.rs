@@ -19,7 +19,7 @@ use sysv_ipc::Uid;
 
 use super::logging::Stderr;
 use super::progress::{self, Progress, When};
-use super::remedy::explain_client;
+use super::remedy::{explain_client, explain_output};
 use super::signals::EndingSignals;
 use super::{FAILED, INTERRUPTED, KeyArgs, complain, duration, size, user};
 use crate::client::save::CleanupGuard;
@@ -42,7 +42,7 @@ an unavailable IPC resource; 130 interrupted; 141 nobody reads the output any mo
 pub(super) struct Opts {
     #[command(flatten)]
     key: KeyArgs,
-    /// Write to FILE, which appears complete or not at all
+    /// Write to FILE, which appears complete or not at all; - is standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Write the files into the directory DIR, under their own names
@@ -107,13 +107,13 @@ pub(super) struct Opts {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let opts: Opts = super::parse(PROGRAM);
-    super::exit_status(PROGRAM, opts.quiet, run(&opts)).into()
+    let mut opts: Opts = super::parse(PROGRAM);
+    let outcome = opts.check().and_then(|()| run(&opts));
+    super::exit_status(PROGRAM, opts.quiet, outcome).into()
 }
 
 fn run(opts: &Opts) -> Result<u8> {
     sys::share_one_arena();
-    opts.check()?;
     let client = Client::builder()
         .key(opts.key.key()?)
         .timeout(opts.timeout)
@@ -169,14 +169,15 @@ impl From<Error> for Failure {
 
 impl Opts {
     /// Checks what clap cannot.
-    fn check(&self) -> Result<()> {
+    fn check(&mut self) -> Result<()> {
+        self.output.take_if(|file| file.as_os_str() == "-"); // standard output
         let (copies, shows) = (self.directory.is_some() || self.tar, self.list || self.stat);
         ensure!(copies || !self.recursive, "--recursive needs --directory DIR or --tar");
         ensure!(copies || !self.no_preserve, "--no-preserve needs --directory DIR or --tar");
         ensure!(shows || !self.json, "--json needs --list or --stat");
         let is_bar = self.progress == Some(When::Always);
         ensure!(!shows || !is_bar, "--progress always: --list and --stat show no progress");
-        Ok(())
+        if copies { self.check_names() } else { Ok(()) }
     }
 
     /// Fetches each path with `fetch`, which tells whether everything arrived. Returns the exit
@@ -237,7 +238,7 @@ impl Opts {
     /// The error of a failed write.
     fn sink_failed(&self, error: io::Error) -> anyhow::Error {
         let output = self.output.as_deref().unwrap_or("standard output".as_ref());
-        anyhow::Error::new(error).context(escape(output).to_string())
+        io::Error::new(error.kind(), explain_output(output, &error)).into()
     }
 
     fn progress(&self) -> When {

@@ -4,9 +4,13 @@
 
 use std::error::Error as _;
 use std::io;
+use std::path::Path;
 
 use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
 
+use super::reason;
+use crate::escape::escape;
 use crate::sys::{errno_of, errno_of_ipc};
 use crate::{client, server};
 
@@ -31,6 +35,26 @@ pub(super) fn explain_client(error: &client::Error) -> String {
         _ => "",
     };
     format!("{:#}{remedy}", anyhow::Error::new(error.clone()))
+}
+
+/// Why a local file or directory cannot be written, with a remedy where there is one.
+pub(super) fn explain_output(path: &Path, error: &io::Error) -> String {
+    let is_directory = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+    let remedy = match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EISDIR | Errno::ENOTDIR | Errno::ENOENT) if is_directory || path.is_dir() => {
+            " (-C DIR writes files into a directory that exists, under their own names)"
+        }
+        Some(Errno::ENOENT) => " (mkdir -p makes directories)",
+        // A new file takes the name of the old one, in the directory; `> FILE` needs only the file.
+        Some(Errno::EBUSY | Errno::EACCES | Errno::EPERM | Errno::EROFS)
+            if path.is_file() && access(path, AccessFlags::W_OK).is_ok() =>
+        {
+            " (the file cannot be replaced by a new one; > FILE writes into it)"
+        }
+        _ => "",
+    };
+    let what = if error.raw_os_error().is_some() { "cannot write " } else { "" };
+    format!("{what}{}: {}{remedy}", escape(path), reason(error))
 }
 
 /// An error of the server with its cause, and with a remedy where there is one.

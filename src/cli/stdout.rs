@@ -24,7 +24,7 @@ pub(super) fn print(text: &str) -> Result<()> {
         stdout.write_all(text.as_bytes())?;
         stdout.commit()
     });
-    written.context("standard output")
+    written.context("cannot write standard output")
 }
 
 /// Writes text and carries on after errors: somebody may free space on a full disk.

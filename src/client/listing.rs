@@ -21,14 +21,20 @@ pub(super) struct Listing<T> {
     after: Box<[u8]>,
     /// Whether more entries come after those.
     is_cut: bool,
+    /// How many entries the directory had when it was listed last.
+    listed: u64,
 }
 
 impl<T> Listing<T> {
     /// About how many bytes an entry takes in addition to its name and to what is kept of it.
     const OVERHEAD: usize = 48 + size_of::<T>();
 
+    /// No real directory has more entries.
+    const MAX_ENTRIES: u64 = 100_000_000;
+
     pub(super) fn new() -> Self {
-        Self { entries: BTreeMap::new(), size: 0, after: Box::default(), is_cut: false }
+        let (entries, after) = (BTreeMap::new(), Box::default());
+        Self { entries, size: 0, after, is_cut: false, listed: 0 }
     }
 
     /// Takes the next entry.
@@ -91,7 +97,7 @@ impl<T> Listing<T> {
                 Step::Begun => {
                     directory = pipeline.entry().map(|entry| Metadata(entry.stat));
                     self.entries.clear();
-                    (self.size, self.is_cut) = (0, false);
+                    (self.size, self.is_cut, self.listed) = (0, false, 0);
                     bytes.clear();
                 }
                 Step::Bytes => {
@@ -127,6 +133,10 @@ impl<T> Listing<T> {
             };
             if !is_entry_name(entry.name) {
                 return Err(Error::corrupt("a name that no entry can have"));
+            }
+            self.listed += 1;
+            if self.listed > Self::MAX_ENTRIES {
+                return Err(Error::corrupt("more entries than any directory has"));
             }
             let (kept, more) = keep(&entry);
             self.add(entry.name, kept, more, most);

@@ -99,6 +99,9 @@ impl Walk {
     const MAX_BYTES: usize = 8 << 20;
     const MAX_BYTES_IN_ALL: usize = 16 << 20;
 
+    /// How long, in bytes, the path of a directory below the top may be. No real tree is that deep.
+    const MAX_PATH_BELOW: usize = 256 << 10;
+
     /// How many entries to ask for ahead, and about how many bytes their paths may take.
     const AHEAD: usize = 128;
     const AHEAD_BYTES: usize = 64 << 10;
@@ -131,7 +134,7 @@ impl Walk {
             walk.base = Some(base);
             walk.ask(Vec::new(), Operation::List);
             let mut listing = Listing::new();
-            walk.receive(&mut listing)?;
+            walk.entry = DirEntry::new(b"", Ok(walk.receive(&mut listing)?));
             walk.levels.push(Level { listing, path_len: 0 });
             Kept::Other(Box::new(walk.entry.clone()))
         } else if metadata.is_file() {
@@ -265,6 +268,10 @@ impl Walk {
         let outcome = self.receive(&mut listing);
         self.transfer.pipeline.check()?;
         let Some(directory) = self.soon.back_mut() else { return Ok(()) };
+        if directory.path.len() > Self::MAX_PATH_BELOW {
+            let error = Error::corrupt("its directories are nested too deeply");
+            return Err(self.transfer.pipeline.fail(error));
+        }
         match outcome {
             Err(error) if error.kind() == ErrorKind::NotFound => _ = self.soon.pop_back(),
             outcome => {

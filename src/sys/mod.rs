@@ -1,6 +1,7 @@
 //! System calls that std and nix do not make safe: forking, becoming another user, signals. All
 //! unsafe code of mqfs is here.
 
+mod acl;
 pub mod adaptive_spin;
 pub mod child_exits;
 pub mod credentials;
@@ -19,6 +20,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use sysv_ipc::{Pid, Uid};
 
+pub use acl::{common_rights, mode_without_acl};
 pub use adaptive_spin::AdaptiveSpin;
 pub use fork::{exit_now, fork_child, keep_heap_at_hand, leave_less_to_fork, share_one_arena};
 pub use local_time::local_time;

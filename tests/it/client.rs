@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -66,34 +66,24 @@ fn an_output_file_appears_complete_or_not_at_all() {
     server.stop();
 }
 
-#[in_own_namespace]
-fn output_goes_to_a_fifo_and_not_to_a_folder() {
-    let (server, folder) = serve_folder(&[]);
-    fs::write(folder.path().join("file"), "content").unwrap();
-    let here = tempfile::tempdir().unwrap();
-    let fifo = here.path().join("fifo");
-    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let client = Running::start(server.client().arg("-o").arg(&fifo).arg("/file"));
-    assert_eq!(fs::read(&fifo).unwrap(), b"content");
-    client.finish().success();
-
-    let folder = run(server.client().arg("-o").arg(here.path()).arg("/file"));
-    assert_eq!(folder.code(), Some(2));
-    assert!(folder.stderr.contains("Is a directory"), "{}", folder.stderr);
-    server.stop();
-}
-
-#[in_own_namespace]
+#[as_root_in_own_namespace]
 fn a_killed_client_leaves_no_temporary_file() {
     let (server, folder) = serve_folder(&[]);
     fs::write(folder.path().join("file"), noise(4 << 20)).unwrap();
     let here = tempfile::tempdir().unwrap();
-    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+    // Without /proc a file has a temporary name.
+    let hide_proc = "mount -t tmpfs none /proc";
+    for (signal, prepare) in
+        [(Signal::SIGTERM, "true"), (Signal::SIGKILL, "true"), (Signal::SIGTERM, hide_proc)]
+    {
         server.freeze(); // so that it is still at work
-        let mut command = server.client();
-        command.arg("-o").arg(here.path().join("target")).arg("/file").stderr(Stdio::null());
-        let mut client = Running::start(&mut command);
+        let (mut command, client) = (Command::new("unshare"), server.client());
+        let exec = format!("{prepare} && exec \"$0\" \"$@\"");
+        command.args(["--mount", "sh", "-c", &exec]).arg(client.get_program());
+        command.args(client.get_args()).arg("-o").arg(here.path().join("target")).arg("/file");
+        let mut client = Running::start(command.stderr(Stdio::null()));
         wait_until("it has asked", || !reply_queues().is_empty());
+        assert_eq!(names_in(here.path()).len(), usize::from(prepare == hide_proc));
         client.signal(signal);
         client.wait();
         server.signal(Signal::SIGCONT);

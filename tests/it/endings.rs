@@ -98,7 +98,7 @@ fn closed_or_full_output_is_an_error_of_every_program() {
         let what = format!("{command:?}");
         let ended = write_to(full(), command);
         let is_quiet = what.contains("\"-q\"");
-        let told = format!(": standard output: {why}\n");
+        let told = format!(": cannot write standard output: {why}\n");
         assert!(is_quiet || ended.stderr.ends_with(&told), "{what}: {}", ended.stderr);
         let lines = usize::from(!is_quiet);
         assert_eq!((ended.code(), ended.stderr.lines().count()), (Some(1), lines), "{what}");

@@ -85,7 +85,7 @@ fn a_hole_of_8_eib_costs_nobody_anything() {
     assert!(part.len() == 5001 && part[..7].iter().filter(|&&byte| byte == 0).count() >= 2);
     let twice = run(&mut command(&["-o", "twice", "/t/hole", "/t/hole"]));
     let told = (twice.code(), &*twice.stderr);
-    assert_eq!(told, (Some(1), "mqfs-client: twice: File too large\n"));
+    assert_eq!(told, (Some(1), "mqfs-client: cannot write twice: File too large\n"));
     // Standard output gets zeros for as long as somebody reads them; the child ends long before.
     let mut endless = Running::piped(&mut command(&["/t/hole"]));
     let mut zeros = vec![1; 1 << 20];

@@ -14,6 +14,7 @@ mod child_confinement;
 mod child_death;
 mod classic;
 mod client;
+mod copies;
 mod dist;
 mod documentation;
 mod endings;

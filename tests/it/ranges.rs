@@ -1,10 +1,8 @@
-//! Ranges of files, and where `-o` writes them.
+//! Ranges of files.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::process::Stdio;
 
-use crate::support::{SOMEBODY, as_root_in_own_namespace, in_own_namespace, noise};
+use crate::support::{in_own_namespace, noise};
 use crate::tree::Site;
 
 /// A server of `/file`, of 4 MiB, a folder to write to, and the file.
@@ -45,30 +43,5 @@ fn a_range_resumes_where_it_broke_off() {
     let stuck = crate::support::Stuck::start(command.stdout(Stdio::piped()));
     site.server.kill_children();
     assert!(stuck.finish() == file[1000..1000 + (3 << 20)]);
-    site.server.stop();
-}
-
-#[as_root_in_own_namespace]
-fn links_of_others_in_a_shared_folder_are_not_followed() {
-    let (site, file) = site();
-    let shared = site.here("shared");
-    fs::create_dir(&shared).unwrap();
-    fs::set_permissions(&shared, Permissions::from_mode(0o1777)).unwrap();
-    symlink("../victim", shared.join("link")).unwrap();
-    lchown(shared.join("link"), Some(SOMEBODY), None).unwrap();
-    let refused = site.run(&["-o", "shared/link", "/file"]);
-    let expected = "mqfs-client: shared/link: Permission denied\n";
-    assert_eq!((refused.code(), &*refused.stderr), (Some(2), expected));
-    assert!(!site.here("victim").exists());
-    // One's own links, and those of the folder's owner, are followed.
-    lchown(shared.join("link"), Some(0), None).unwrap();
-    site.run(&["-o", "shared/link", "/file"]).success();
-    assert!(fs::read(site.here("victim")).unwrap() == file);
-    // The file that is replaced belonged to another user, with a permissive mode.
-    fs::set_permissions(site.here("victim"), Permissions::from_mode(0o666)).unwrap();
-    chown(site.here("victim"), Some(SOMEBODY), None).unwrap();
-    site.run(&["-o", "victim", "/file"]).success();
-    let metadata = fs::metadata(site.here("victim")).unwrap();
-    assert_eq!((metadata.uid(), metadata.mode() & 0o7777 & 0o022), (0, 0));
     site.server.stop();
 }

@@ -114,7 +114,10 @@ fn watch_goes_on_when_its_output_cannot_be_written() {
     running.signal(Signal::SIGTERM);
     assert_eq!(running.wait().code(), Some(0));
     let stderr = running.finish().stderr;
-    assert!(stderr.contains("mqfs-reap: standard output: No space left on device"), "{stderr}");
+    assert!(
+        stderr.contains("mqfs-reap: cannot write standard output: No space left on device"),
+        "{stderr}"
+    );
 }
 
 #[as_root_in_own_namespace]

@@ -229,12 +229,15 @@ fn a_tree_is_a_tar_archive_too() {
     let site = Site::start();
     fill(&site);
     site.put("dir/large", noise((1 << 20) + 1));
+    let early = SystemTime::UNIX_EPOCH - Duration::from_secs(1_000_000_000);
+    fs::File::open(site.at("dir/large")).unwrap().set_modified(early).unwrap();
     let archive = site.run(&["--tar", "/dir"]).success();
     let archive_file = site.here("archive");
     fs::write(&archive_file, &archive).unwrap();
     let mut tar = Command::new("tar");
     run(tar.args(["xpf", "archive"]).current_dir(site.here.path())).success();
     fs::remove_file(&archive_file).unwrap();
+    assert_eq!(fs::metadata(site.here("dir/large")).unwrap().modified().unwrap(), early);
     let what = |top: &Path| -> Vec<_> {
         let tree = tree_of(top).into_iter();
         tree.map(|(path, (mode, _, content))| (path, mode, content)).collect()

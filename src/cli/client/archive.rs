@@ -66,7 +66,13 @@ impl Archive<'_> {
         while let Some(mut entry) = walk.next_entry()? {
             let below = entry.path().to_owned();
             let name = if below.as_os_str().is_empty() { top.clone() } else { top.join(&below) };
+            let archive = self.builder.get_ref().get_ref();
             let outcome = match entry.metadata() {
+                Ok(metadata) if metadata.is_file() && archive.is(&metadata) => {
+                    let path = joined(path, below.as_os_str());
+                    self.opts.complain_of(escape(&path), "is the archive, which is left out");
+                    continue;
+                }
                 Ok(metadata) => self.append(&mut entry, &metadata, &name).map_err(Failure::Sink)?,
                 Err(error) => outcome_of(&error),
             };
@@ -252,7 +258,14 @@ fn header(metadata: &Metadata, no_preserve: bool) -> Header {
         return header;
     }
     header.set_mode(metadata.mode() & 0o7777);
-    header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0));
+    match (metadata.mtime(), header.as_gnu_mut()) {
+        // Before 1970: two's complement, of 12 bytes: tar(5), GNU format.
+        (time @ ..0, Some(gnu)) => {
+            gnu.mtime[..4].fill(0xff);
+            gnu.mtime[4..].copy_from_slice(&time.to_be_bytes());
+        }
+        (time, _) => header.set_mtime(time.unsigned_abs()),
+    }
     header.set_uid(metadata.uid().as_raw().into());
     header.set_gid(metadata.gid().as_raw().into());
     header

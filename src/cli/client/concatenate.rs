@@ -7,8 +7,9 @@ use std::os::fd::AsFd;
 use anyhow::{Result, anyhow};
 
 use super::{Failure, Opts, PROGRAM};
+use crate::cli::complain;
 use crate::cli::progress::Progress;
-use crate::cli::{complain, reason};
+use crate::cli::remedy::explain_output;
 use crate::client::save::{CleanupGuard, OutputFile};
 use crate::client::{Client, ErrorKind, Files, Transfer, WriteTo};
 use crate::escape::escape;
@@ -19,7 +20,7 @@ pub(super) fn run(opts: &Opts, client: &Client, cleanup: &CleanupGuard) -> Resul
         // Not io::stdout(), which searches for line ends.
         None => OutputFile::stdout().map_err(|error| opts.sink_failed(error))?,
         Some(path) => OutputFile::create(path, cleanup)
-            .map_err(|error| anyhow!("{}: {}", escape(path), reason(&error)))?,
+            .map_err(|error| anyhow!(explain_output(path, &error)))?,
     };
     let into_terminal = opts.output.is_none() && io::stdout().is_terminal();
     let progress = Progress::start(opts.progress(), into_terminal);
@@ -64,6 +65,13 @@ impl Concatenation<'_> {
     fn fetch(&mut self, path: &OsStr, sparse: bool) -> Result<(), Failure> {
         let Some(transfer) = self.files.next_file() else { return Ok(()) };
         let transfer = transfer?;
+        if let Some(original) = transfer.metadata() {
+            if self.sink.is(&original) {
+                let why = format!("it is {} itself, which is to be read", escape(path));
+                return Err(Failure::Sink(io::Error::other(why)));
+            }
+            self.sink.limit_rights(&original).map_err(Failure::Sink)?;
+        }
         self.progress.begin(path, transfer.expected());
         while transfer.wait()? {
             let written = transfer.write_to(self.sink.as_fd(), sparse).map_err(Failure::Sink)?;

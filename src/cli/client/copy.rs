@@ -1,14 +1,17 @@
 //! Files and trees, written into a directory under their own names.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::path::Path;
+use std::mem;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{Failure, Opts, PROGRAM, joined};
+use crate::cli::complain;
 use crate::cli::progress::Progress;
-use crate::cli::{complain, reason};
+use crate::cli::remedy::explain_output;
 use crate::client::save::{CleanupGuard, Dir, Event, Report, WriteOptions, write_file, write_tree};
 use crate::client::{Client, ErrorKind, Files};
 use crate::escape::escape;
@@ -19,7 +22,7 @@ pub(super) fn run(
     directory: &Path,
     cleanup: &CleanupGuard,
 ) -> Result<u8> {
-    let failed = |error| anyhow!("{}: {}", escape(directory), reason(&error));
+    let failed = |error| anyhow!(explain_output(directory, &error));
     let directory = Dir::open(directory).map_err(failed)?;
     if opts.recursive {
         raise_descriptor_limit();
@@ -34,6 +37,32 @@ pub(super) fn run(
     })?;
     opts.print_summary(&progress);
     Ok(status)
+}
+
+impl Opts {
+    /// Refuses paths whose copies would replace each other, and leaves out a path that is given
+    /// again, like cp(1).
+    pub(super) fn check_names(&mut self) -> Result<()> {
+        let mut names: HashMap<_, PathBuf> = HashMap::new();
+        for path in mem::take(&mut self.paths) {
+            let whole = Path::new("/").join(&path); // compared by components
+            let shown = escape(&path);
+            match names.insert(whole.file_name().map(OsStr::to_owned), whole.clone()) {
+                Some(other) if other == whole => {
+                    self.complain_of(shown, "warning: given more than once");
+                }
+                Some(other) => {
+                    bail!("{shown}: will not overwrite the copy of {}", escape(&other))
+                }
+                None => self.paths.push(path),
+            }
+        }
+        ensure!(
+            names.len() < 2 || !names.contains_key(&None) || !(self.recursive || self.tar),
+            "a path that has no name of its own, such as / or .., must be the only one"
+        );
+        Ok(())
+    }
 }
 
 /// A tree takes a descriptor for each of its levels.

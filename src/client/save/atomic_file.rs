@@ -17,7 +17,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
 use super::cleanup_guard::CleanupGuard;
-use super::dir::{Dir, PreservedAttrs, check_name};
+use super::dir::{Dir, PreservedAttrs, check_name, with_temporary_name};
 use crate::sys::errno_of;
 
 /// A file that is being written. If it is dropped before [`commit`](Self::commit), it disappears,
@@ -66,35 +66,27 @@ impl AtomicFile {
         if let Some(attrs) = &self.attrs {
             attrs.apply(&self.file)?;
         }
-        if self.temporary.is_none() {
-            match link(&self.file, &self.dir, &self.name) {
-                // linkat(2) does not replace a file, but renameat(2) does.
-                Err(Errno::EEXIST) => {
-                    let ((), temporary) =
-                        self.cleanup.make_temporary(self.dir.handle(), |name| {
-                            link(&self.file, &self.dir, OsStr::new(name))
-                        })?;
-                    self.temporary = Some(temporary);
-                }
-                outcome => return outcome,
-            }
-        }
+        let mut held = self.cleanup.lock(); // until the temporary name is gone
         if let Some(temporary) = &self.temporary {
-            self.cleanup.end_temporary(&self.dir.handle(), temporary, || {
-                renameat(&self.dir, temporary.as_str(), &self.dir, &*self.name)
-            })?;
+            renameat(&self.dir, temporary.as_str(), &self.dir, &*self.name)?;
+            held.forget_temporary(&self.dir.handle(), temporary);
+            self.temporary = None;
+            return Ok(());
         }
-        self.temporary = None;
-        Ok(())
+        let link = |name: &OsStr| link(&self.file, &self.dir, name);
+        match link(&self.name) {
+            Err(Errno::EEXIST) => self.dir.replace(&self.name, link),
+            outcome => outcome,
+        }
     }
 }
 
 impl Drop for AtomicFile {
     fn drop(&mut self) {
         if let Some(temporary) = &self.temporary {
-            let _ = self.cleanup.end_temporary(&self.dir.handle(), temporary, || {
-                unlinkat(&self.dir, temporary.as_str(), UnlinkatFlags::NoRemoveDir)
-            });
+            let mut held = self.cleanup.lock();
+            let _ = unlinkat(&self.dir, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
+            held.forget_temporary(&self.dir.handle(), temporary);
         }
     }
 }
@@ -112,9 +104,10 @@ fn create_unnamed(dir: &Dir, mode: Mode) -> Result<File, Errno> {
 /// Creates a file under a temporary name.
 fn create_named(dir: &Dir, mode: Mode, cleanup: &CleanupGuard) -> Result<(File, String), Errno> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
-    cleanup.make_temporary(dir.handle(), |name| {
-        dir.open_below(OsStr::new(name), flags, mode).map(File::from)
-    })
+    let mut held = cleanup.lock();
+    let (file, name) = with_temporary_name(|name| dir.open_below(name, flags, mode))?;
+    held.temporaries.push((dir.handle(), name.clone()));
+    Ok((file.into(), name))
 }
 
 fn link(file: &File, dir: &Dir, name: &OsStr) -> Result<(), Errno> {
@@ -125,62 +118,5 @@ fn link(file: &File, dir: &Dir, name: &OsStr) -> Result<(), Errno> {
             linkat(AT_FDCWD, unnamed.as_str(), dir, name, AtFlags::AT_SYMLINK_FOLLOW)
         }
         outcome => outcome,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::thread;
-    use std::time::Duration;
-
-    use super::*;
-
-    /// A file as on a file system without `O_TMPFILE`.
-    fn named(dir: &Path, name: &str, cleanup: &CleanupGuard) -> AtomicFile {
-        let dir = Dir::open(dir).unwrap();
-        let (file, temporary) = create_named(&dir, Mode::S_IRWXU, cleanup).unwrap();
-        let (temporary, cleanup) = (Some(temporary), cleanup.clone());
-        let mut file = AtomicFile { dir, name: name.into(), file, temporary, attrs: None, cleanup };
-        file.write_all(name.as_bytes()).unwrap();
-        file
-    }
-
-    fn names(dir: &Path) -> Vec<OsString> {
-        let mut names: Vec<_> =
-            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn without_o_tmpfile_files_of_one_guard_do_not_disturb_each_other() {
-        let (dir, cleanup) = (tempfile::tempdir().unwrap(), CleanupGuard::default());
-        let given_up = named(dir.path(), "given up", &cleanup);
-        let kept = named(dir.path(), "kept", &cleanup);
-        let unfinished = named(dir.path(), "unfinished", &cleanup);
-        assert_eq!(names(dir.path()).len(), 3);
-        drop(given_up);
-        kept.commit().unwrap();
-        cleanup.discard();
-        assert_eq!(names(dir.path()), ["kept"]);
-        assert_eq!(fs::read(dir.path().join("kept")).unwrap(), b"kept");
-        std::mem::forget(unfinished); // its destructor would wait
-    }
-
-    #[test]
-    fn after_a_discard_nothing_begins() {
-        let (dir, cleanup) = (tempfile::tempdir().unwrap(), CleanupGuard::default());
-        let path = dir.path().to_owned();
-        fs::write(path.join("old"), "old").unwrap();
-        let opened = Dir::open(&path).unwrap();
-        let new = AtomicFile::create(&opened, "old".as_ref(), None, &cleanup).unwrap();
-        cleanup.discard();
-        let guard = cleanup.clone();
-        thread::spawn(move || drop(named(&path, "new", &guard)));
-        thread::spawn(move || new.commit()); // takes a temporary name
-        thread::sleep(Duration::from_millis(100));
-        assert_eq!(names(dir.path()), ["old"]);
-        assert_eq!(fs::read(dir.path().join("old")).unwrap(), b"old");
     }
 }

@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat, renameat};
-use nix::sys::stat::{Mode, UtimensatFlags, fchmod, fstat, futimens, mkdirat, utimensat};
+use nix::sys::stat::{FileStat, Mode, UtimensatFlags, fchmod, fstat, futimens, mkdirat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
-use super::cleanup_guard::{CleanupGuard, with_temporary_name};
+use super::cleanup_guard::CleanupGuard;
 use crate::client::listing::is_entry_name;
-use crate::sys::geteuid;
+use crate::sys::{common_rights, geteuid, getpid};
 
 /// A directory to write below. Clones share one descriptor.
 #[derive(Debug, Clone)]
@@ -27,15 +27,28 @@ pub struct Dir(Arc<OwnedFd>);
 /// The attributes that a copy takes over from the original file or directory.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PreservedAttrs {
-    pub(super) mode: Mode,
+    pub(super) mode: u32,
+    pub(super) gid: u32,
     pub(super) mtime: TimeSpec,
 }
 
 impl PreservedAttrs {
     pub(super) fn apply(&self, file: impl AsFd) -> Result<(), Errno> {
-        fchmod(&file, self.mode)?;
+        set_mode(&file, self.mode, self.gid)?;
         futimens(&file, &TimeSpec::UTIME_OMIT, &self.mtime)
     }
+}
+
+/// Gives a copy the mode of its original, which has this group, so that nobody gets more rights. If
+/// the copy has another group, or an ACL from its folder, group and others get what both have.
+pub(super) fn set_mode(copy: impl AsFd, mode: u32, gid: u32) -> Result<(), Errno> {
+    let (stat, group, others) = (fstat(&copy)?, mode >> 3 & 7, mode & 7);
+    let is_safe = group == others || stat.st_gid == gid && common_rights(&copy).is_none();
+    let both = group & others;
+    let mode = if is_safe { mode } else { mode & !0o077 | both << 3 | both };
+    // Set-id bits are not copied; but files made below get the group of the folder above.
+    let mode = mode & 0o1777 | stat.st_mode & Mode::S_ISGID.bits();
+    fchmod(&copy, Mode::from_bits_truncate(mode))
 }
 
 impl Dir {
@@ -65,14 +78,8 @@ impl Dir {
         openat(self, name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, mode)
     }
 
-    /// Creates a directory, or opens the one that exists. If that is ours and not writable, makes
-    /// it writable until it is [closed](Self::close).
-    pub(super) fn make_dir(
-        &self,
-        name: &OsStr,
-        mode: Mode,
-        cleanup: &CleanupGuard,
-    ) -> Result<Self, Errno> {
+    /// Creates a directory, or opens the one that exists. Returns also whether it is new.
+    pub(super) fn make_dir(&self, name: &OsStr, mode: Mode) -> Result<(Self, bool), Errno> {
         check_name(name)?;
         let is_new = match mkdirat(self, name, mode) {
             Ok(()) => true,
@@ -80,26 +87,33 @@ impl Dir {
             Err(errno) => return Err(errno),
         };
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-        let dir = Self(Arc::new(self.open_below(name, flags, Mode::empty())?));
-        let stat = fstat(&dir)?;
+        Ok((Self(Arc::new(self.open_below(name, flags, Mode::empty())?)), is_new))
+    }
+
+    /// Makes the directory writable, if it is ours and not writable, until it is
+    /// [closed](Self::close).
+    pub(super) fn make_writable(&self, stat: &FileStat, cleanup: &CleanupGuard) {
         let mode = Mode::from_bits_truncate(stat.st_mode);
-        if !is_new && stat.st_uid == geteuid().as_raw() && !mode.contains(Mode::S_IRWXU) {
-            cleanup.lock().make_writable(dir.handle(), mode);
+        let mut held = cleanup.lock();
+        if stat.st_uid == geteuid().as_raw()
+            && !mode.contains(Mode::S_IRWXU)
+            && fchmod(self, mode | Mode::S_IRWXU).is_ok()
+        {
+            held.opened.push((self.handle(), mode));
         }
-        Ok(dir)
     }
 
     /// Gives the directory itself its final attributes: those of the original, or the mode that it
     /// had before. A directory of another user stays as it is.
     pub(super) fn close(&self, attrs: Option<&PreservedAttrs>, cleanup: &CleanupGuard) {
         let mut held = cleanup.lock();
-        let original = held.take_original_mode(&self.0);
-        if let Some(mode) = attrs.map(|attrs| attrs.mode).or(original) {
-            let _ = fchmod(self, mode);
-        }
-        if let Some(attrs) = attrs {
-            let _ = futimens(self, &TimeSpec::UTIME_OMIT, &attrs.mtime);
-        }
+        let opened = held.opened.iter().rposition(|(opened, _)| Arc::ptr_eq(opened, &self.0));
+        let original = opened.map(|opened| held.opened.swap_remove(opened).1);
+        let _ = match (attrs, original) {
+            (Some(attrs), _) => attrs.apply(self),
+            (None, Some(mode)) => fchmod(self, mode),
+            (None, None) => Ok(()),
+        };
     }
 
     /// Creates a symbolic link, which replaces a file or another link.
@@ -113,7 +127,7 @@ impl Dir {
         check_name(name)?;
         let _held = cleanup.lock(); // until the temporary name is gone
         match symlinkat(target, self, name) {
-            Err(Errno::EEXIST) => self.replace_by_link(name, target)?,
+            Err(Errno::EEXIST) => self.replace(name, |name| symlinkat(target, self, name))?,
             outcome => outcome?,
         }
         let Some(attrs) = attrs else { return Ok(()) };
@@ -121,9 +135,14 @@ impl Dir {
         utimensat(self, name, &TimeSpec::UTIME_OMIT, &attrs.mtime, flags)
     }
 
-    /// symlinkat(2) does not replace a file, but renameat(2) does.
-    fn replace_by_link(&self, name: &OsStr, target: &Path) -> Result<(), Errno> {
-        let ((), temporary) = with_temporary_name(|temporary| symlinkat(target, self, temporary))?;
+    /// Makes a file or a link in place of another one: linkat(2) and symlinkat(2) replace nothing,
+    /// but renameat(2) does.
+    pub(super) fn replace(
+        &self,
+        name: &OsStr,
+        make: impl FnMut(&OsStr) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let ((), temporary) = with_temporary_name(make)?;
         renameat(self, temporary.as_str(), self, name).inspect_err(|_| {
             let _ = unlinkat(self, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
         })
@@ -143,4 +162,18 @@ impl AsFd for Dir {
 /// Checks that a name is a single component.
 pub(super) fn check_name(name: &OsStr) -> Result<(), Errno> {
     if is_entry_name(name.as_bytes()) { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+/// Calls `make` with temporary names, which contain our pid, until one is free.
+pub(super) fn with_temporary_name<T>(
+    mut make: impl FnMut(&OsStr) -> Result<T, Errno>,
+) -> Result<(T, String), Errno> {
+    for n in 0..100 {
+        let name = format!(".mqfs-{}-{n}.part", getpid());
+        match make(name.as_ref()) {
+            Err(Errno::EEXIST) => {}
+            outcome => return outcome.map(|made| (made, name)),
+        }
+    }
+    Err(Errno::EEXIST)
 }

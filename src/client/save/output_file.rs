@@ -7,13 +7,15 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat};
+use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::close;
 
 use super::atomic_file::AtomicFile;
 use super::cleanup_guard::CleanupGuard;
-use super::output_target::{OutputTarget, is_type, resolve};
-use crate::sys::{geteuid, was_closed};
+use super::dir::set_mode;
+use super::output_target::{OutputTarget, is_same_file, is_type, resolve};
+use crate::client::metadata::Metadata;
+use crate::sys::{geteuid, mode_without_acl, was_closed};
 
 /// A file that takes its name when it is complete. Until [`commit`](Self::commit) an older file of
 /// that name stays as it is, and dropping this leaves nothing behind.
@@ -40,7 +42,7 @@ pub struct OutputFile(Output);
 #[derive(Debug)]
 enum Output {
     InPlace(File),
-    Atomic(AtomicFile),
+    Atomic { new: AtomicFile, replaces: bool },
 }
 
 impl OutputFile {
@@ -48,24 +50,53 @@ impl OutputFile {
     /// permissions of the one that it replaces.
     ///
     /// # Errors
-    /// The directory is not writable, or the path leads to a directory, or through a symbolic link
-    /// that another user made in a world-writable directory.
+    /// The directory is not writable, or the path leads to a directory, or to a symbolic link or a
+    /// FIFO that another user may have put there.
     pub fn create(path: &Path, cleanup: &CleanupGuard) -> io::Result<Self> {
-        let (dir, name, existing) = match resolve(path)? {
-            OutputTarget::Name { dir, name, existing } => (dir, name, existing),
-            OutputTarget::Descriptor(number) => {
-                return Ok(Self(Output::InPlace(open_descriptor(number)?)));
-            }
-        };
-        if existing.is_some_and(|existing| !is_type(&existing, SFlag::S_IFREG)) {
+        let OutputTarget { dir, name, existing } = resolve(path)?;
+        if existing.is_some_and(|existing| is_type(&existing, SFlag::S_IFLNK)) {
+            let number = name.to_str().and_then(|name| name.parse().ok()).ok_or(Errno::ENXIO)?;
+            return Ok(Self(Output::InPlace(open_descriptor(number)?)));
+        }
+        if let Some(existing) = existing.filter(|existing| !is_type(existing, SFlag::S_IFREG)) {
             let file = dir.open_below(&name, OFlag::O_WRONLY, Mode::empty())?;
+            if !is_same_file(&existing, &fstat(&file)?) {
+                return Err(Errno::ESTALE.into()); // somebody exchanged it meanwhile
+            }
             return Ok(Self(Output::InPlace(file.into())));
         }
         let new = AtomicFile::create(&dir, &name, None, cleanup)?;
-        if let Some(existing) = existing {
-            fchmod(&new.file, replacement_mode(&existing, &fstat(&new.file)?))?;
+        if let Some(existing) = &existing {
+            // The old file's ACL can only be seen by opening it.
+            let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+            let mode = match dir.open_below(&name, flags, Mode::empty()) {
+                Ok(old) => mode_without_acl(old, existing.st_mode),
+                Err(_) => existing.st_mode & !0o077,
+            };
+            // Another user chose the mode of another user's file.
+            let is_ours = existing.st_uid == geteuid().as_raw();
+            let allowed = if is_ours { 0o777 } else { fstat(&new.file)?.st_mode };
+            set_mode(&new.file, mode & allowed & 0o777, existing.st_gid)?;
         }
-        Ok(Self(Output::Atomic(new)))
+        Ok(Self(Output::Atomic { new, replaces: existing.is_some() }))
+    }
+
+    /// Whether this file is written in place, and the original at the same time.
+    #[cfg(feature = "programs")]
+    pub(crate) fn is(&self, original: &Metadata) -> bool {
+        let Output::InPlace(file) = &self.0 else { return false };
+        fstat(file).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (original.dev(), original.ino()))
+    }
+
+    /// Takes from a new file the rights that the original, whose bytes come next, does not give. A
+    /// file that replaces another one keeps that one's permissions.
+    ///
+    /// # Errors
+    /// Those of fchmod(2).
+    pub fn limit_rights(&self, original: &Metadata) -> io::Result<()> {
+        let Output::Atomic { new, replaces: false } = &self.0 else { return Ok(()) };
+        let mode = fstat(&new.file)?.st_mode & original.mode();
+        Ok(set_mode(&new.file, mode, original.gid().as_raw())?)
     }
 
     /// The standard output.
@@ -79,7 +110,7 @@ impl OutputFile {
     pub fn position(&self) -> Option<u64> {
         match &self.0 {
             Output::InPlace(_) => None,
-            Output::Atomic(new) => (&new.file).stream_position().ok(),
+            Output::Atomic { new, .. } => (&new.file).stream_position().ok(),
         }
     }
 
@@ -101,14 +132,14 @@ impl OutputFile {
     pub fn commit(self) -> io::Result<()> {
         match self.0 {
             Output::InPlace(file) => Ok(close(file)?),
-            Output::Atomic(new) => Ok(new.commit()?),
+            Output::Atomic { new, .. } => Ok(new.commit()?),
         }
     }
 
     fn file(&self) -> &File {
         match &self.0 {
             Output::InPlace(file) => file,
-            Output::Atomic(new) => &new.file,
+            Output::Atomic { new, .. } => &new.file,
         }
     }
 }
@@ -127,14 +158,6 @@ impl Write for OutputFile {
     fn flush(&mut self) -> io::Result<()> {
         self.file().flush()
     }
-}
-
-/// The mode of a file that replaces another. Set-id bits are dropped. From another user's file only
-/// the usual rights are taken over, since that user chose the others.
-fn replacement_mode(existing: &FileStat, new: &FileStat) -> Mode {
-    let is_ours = existing.st_uid == geteuid().as_raw();
-    let allowed = if is_ours { 0o777 } else { new.st_mode & 0o777 };
-    Mode::from_bits_truncate(existing.st_mode & allowed)
 }
 
 fn open_descriptor(number: i32) -> io::Result<File> {

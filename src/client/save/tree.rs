@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat};
 use nix::sys::time::TimeSpec;
 
 use super::atomic_file::AtomicFile;
@@ -15,7 +15,7 @@ use crate::client::error::{Cause, Error};
 use crate::client::metadata::Metadata;
 use crate::client::transfer::{Transfer, WriteTo};
 use crate::client::walk::{Walk, WalkEntry};
-use crate::sys::errno_of;
+use crate::sys::{errno_of, geteuid};
 
 /// Options for [`write_tree`] and [`write_file`].
 #[derive(Debug, Clone, Default)]
@@ -66,7 +66,8 @@ pub enum Event<'a> {
         /// What it is.
         why: String,
     },
-    /// An entry could not be written. The others are not affected.
+    /// An entry could not be written, or a directory was another user's before. The others are not
+    /// affected.
     Problem {
         /// The path below the top.
         path: &'a Path,
@@ -96,8 +97,10 @@ pub struct Report {
 ///
 /// Nothing outside the directory is written: every name is a single component, and no symbolic link
 /// is followed. Files and links replace what has their name; directories keep what they hold. Modes
-/// and times are copied, but not owners, and so no set-user-id and set-group-id bits. Special files
-/// are [skipped](Event::Skipped), which is no problem.
+/// and times are copied, but not owners, and so no set-user-id and set-group-id bits. If the copy
+/// has another group than the original, group and others get only what both have. Special files are
+/// [skipped](Event::Skipped), which is no problem. The copy itself, if it is in the tree, is a
+/// problem and is left out.
 ///
 /// # Errors
 /// The rest of the tree cannot be received or written. Failures of single entries are
@@ -180,10 +183,11 @@ fn copy_file(
     Ok(total)
 }
 
-/// The attributes to copy. Without the original's owner, set-id bits would run the file as us.
+/// The attributes to copy.
 fn preserved(metadata: &Metadata, options: &WriteOptions) -> Option<PreservedAttrs> {
     (!options.no_preserve).then(|| PreservedAttrs {
-        mode: Mode::from_bits_truncate(metadata.mode() & 0o1777),
+        mode: metadata.mode(),
+        gid: metadata.gid().as_raw(),
         mtime: TimeSpec::new(metadata.mtime(), metadata.mtime_nsec().into()),
     })
 }
@@ -200,9 +204,12 @@ struct Writer<'a> {
 }
 
 /// A directory of the tree that is being written.
+#[derive(Clone, Default)]
 struct Level {
     /// None if it could not be created.
     dir: Option<Dir>,
+    /// Its device and inode.
+    identity: Option<(u64, u64)>,
     attrs: Option<PreservedAttrs>,
 }
 
@@ -219,7 +226,7 @@ impl Writer<'_> {
         let metadata = entry.metadata();
         if let Some(Level { dir: None, .. }) = self.levels.last() {
             if metadata.is_ok_and(|metadata| metadata.is_dir()) {
-                self.levels.push(Level { dir: None, attrs: None });
+                self.levels.push(Level::default());
             }
             return Ok(()); // its directory was reported
         }
@@ -229,7 +236,6 @@ impl Writer<'_> {
             _ if entry.is_fatal() => return Err(error),
             Cause::FileChanged => return Ok(()), // the server sends the file again
             Cause::Output(Errno::ENOSPC | Errno::EDQUOT | Errno::EIO) => return Err(error),
-            Cause::Output(errno) => errno.desc().to_owned(),
             _ => error.to_string(),
         };
         self.report.problems += 1;
@@ -240,7 +246,7 @@ impl Writer<'_> {
     /// Closes the directories at this depth and below. They are complete.
     fn leave(&mut self, depth: usize) {
         while self.levels.len() > depth {
-            if let Some(Level { dir: Some(dir), attrs }) = self.levels.pop() {
+            if let Some(Level { dir: Some(dir), attrs, .. }) = self.levels.pop() {
                 dir.close(attrs.as_ref(), &self.options.cleanup);
             }
         }
@@ -251,22 +257,19 @@ impl Writer<'_> {
             0 => self.name.map(OsStr::to_owned),
             _ => Some(entry.file_name().to_owned()),
         };
-        let Some(name) = name else {
-            if !metadata.is_dir() {
-                return Err(Cause::Output(Errno::EISDIR).into());
+        if metadata.is_dir() {
+            let level = self.make_level(entry.path(), name.as_deref(), metadata);
+            self.levels.push(level.as_ref().cloned().unwrap_or_default());
+            level?;
+            if name.is_none() {
+                return Ok(());
             }
-            self.levels.push(Level { dir: Some(self.dir.clone()), attrs: None });
-            return Ok(());
-        };
+        }
+        let name = name.ok_or(Cause::Output(Errno::EISDIR))?;
         let parent = self.levels.last().and_then(|level| level.dir.as_ref()).unwrap_or(&self.dir);
         let attrs = preserved(metadata, self.options);
         let cleanup = &self.options.cleanup;
         if metadata.is_dir() {
-            // Whatever its final mode is, we must write to it first.
-            let mode = Mode::from_bits_truncate(if attrs.is_some() { 0o700 } else { 0o777 });
-            let made = parent.make_dir(&name, mode, cleanup);
-            self.levels.push(Level { dir: made.as_ref().ok().cloned(), attrs });
-            made.map_err(Cause::Output)?;
             self.report.directories += 1;
         } else if metadata.is_file() {
             let (buffer, on_event) = (&mut self.buffer, &mut *self.on_event);
@@ -287,5 +290,39 @@ impl Writer<'_> {
         }
         (self.on_event)(Event::Done { path: entry.path(), metadata });
         Ok(())
+    }
+
+    /// Makes a directory; without a name, takes the one for the whole tree.
+    fn make_level(
+        &mut self,
+        path: &Path,
+        name: Option<&OsStr>,
+        original: &Metadata,
+    ) -> Result<Level, Error> {
+        let identity = Some((original.dev(), original.ino()));
+        // It would grow as long as it is copied.
+        let itself =
+            || Cause::Failed { text: "Is the copy, which is left out".into(), errno: None };
+        if self.levels.iter().any(|level| level.identity == identity) {
+            return Err(itself().into());
+        }
+        let parent = self.levels.last().and_then(|level| level.dir.as_ref()).unwrap_or(&self.dir);
+        let attrs = name.and_then(|_| preserved(original, self.options));
+        // Whatever its final mode is, we must write to it first.
+        let mode = Mode::from_bits_truncate(if attrs.is_some() { 0o700 } else { 0o777 });
+        let made = name.map_or(Ok((parent.clone(), true)), |name| parent.make_dir(name, mode));
+        let (dir, is_new) = made.map_err(Cause::Output)?;
+        let stat = fstat(&dir).map_err(Cause::Output)?;
+        if identity == Some((stat.st_dev, stat.st_ino)) {
+            return Err(itself().into());
+        }
+        if !is_new {
+            dir.make_writable(&stat, &self.options.cleanup);
+        }
+        if !is_new && stat.st_uid != geteuid().as_raw() {
+            let why = format!("uid {} made this directory, and may change it", stat.st_uid);
+            (self.on_event)(Event::Problem { path, why });
+        }
+        Ok(Level { dir: Some(dir), identity: Some((stat.st_dev, stat.st_ino)), attrs })
     }
 }

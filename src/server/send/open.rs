@@ -14,6 +14,7 @@ use super::listing::Listing;
 use super::source::Source;
 use crate::server::confine::Confined;
 use crate::server::resolve::{Entered, Export, PathFd, entry};
+use crate::sys::mode_without_acl;
 use crate::wire::{Entry, Kind, Operation, Question};
 
 /// What a question names.
@@ -72,16 +73,16 @@ impl Opened {
             Operation::Fetch(range) => {
                 let file = open_file(export, &mut found, writer)?;
                 meta = entry(&found.stat);
+                meta.stat.mode = mode_without_acl(&file, meta.stat.mode);
                 let file = OpenedFile::new(file, found.stat, range, writer.wants_extents)?;
                 meta.offset = range.offset;
                 meta.length = if meta.stat.size == 0 { None } else { file.announced() };
                 content = Content::File(file);
             }
             Operation::List => {
-                content = Content::Directory(Listing::new(
-                    export.open_directory(&found)?,
-                    found.stat.st_dev,
-                )?);
+                let directory = export.open_directory(&found)?;
+                meta.stat.mode = mode_without_acl(&directory, meta.stat.mode);
+                content = Content::Directory(Listing::new(directory, found.stat.st_dev)?);
                 meta.length = None;
             }
             Operation::Enter if found.kind() == Kind::Directory => *entered = Ok(Some(found)),

@@ -63,7 +63,11 @@ fn folders_too_deep_for_the_descriptor_limit_are_named_and_the_rest_arrives() {
     limited.args(client.get_args()).current_dir(site.here.path());
     let outcome = run(&mut limited);
     assert_eq!(outcome.code(), Some(1));
-    assert!(outcome.stderr.contains("d/d/d: Too many open files\n"), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("d/d/d: cannot write: Too many open files\n"),
+        "{}",
+        outcome.stderr
+    );
     assert!(outcome.stderr.ends_with("incomplete: 1 entry is missing\n"), "{}", outcome.stderr);
     assert_eq!(fs::read(site.here("dir/z")).unwrap(), b"behind");
     site.server.stop();

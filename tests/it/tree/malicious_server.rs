@@ -224,7 +224,7 @@ fn no_file_is_written_through_a_link() {
     let entries = [entry(Kind::Directory, "a", ""), entry(Kind::Regular, "b", "")];
     let directories = [("/dir", &entries[..]), ("a", &inside)];
     let outcome = ask(tree(&directories), &COPY, &here);
-    let expected = "mqfs-client: /dir/a: Not a directory\n\
+    let expected = "mqfs-client: /dir/a: cannot write: Not a directory\n\
                         mqfs-client: /dir: incomplete: 1 entry is missing\n";
     assert_eq!((outcome.code(), &*outcome.stderr), (Some(1), expected));
     assert_eq!(fs::read(outer.path().join("victim")).unwrap(), b"mine");
@@ -298,6 +298,32 @@ fn an_endless_listing_takes_little_memory() {
         _ => tree(&[])(question),
     });
     assert_eq!(outcome.code(), Some(130), "{}", outcome.stderr);
+}
+
+#[in_own_namespace]
+fn endless_nesting_ends_and_long_paths_are_shown_in_part() {
+    let long = "n".repeat(255);
+    let (below, files) = ([entry(Kind::Directory, &long, "")], ["a", "b", "c"]);
+    let files = files.map(|name| entry(Kind::Regular, name, ""));
+    for (levels, lines, expected) in
+        [(1000, 4, ": not now\n"), (u32::MAX, 1, ": its directories are nested too deeply\n")]
+    {
+        for how in [&COPY[..], &["--tar", "/dir"]] {
+            let (here, listed) = (public_folder(), AtomicU32::new(0));
+            let answers = |question: &Question<'_>| match question.operation {
+                Operation::List if listed.fetch_add(1, Ordering::Relaxed) < levels => {
+                    Answer::default().dir(&below)
+                }
+                Operation::List => Answer::default().dir(&files),
+                Operation::Fetch(_) => Answer::default().failure(Errno::EACCES),
+                _ => tree(&[])(question),
+            };
+            let told = ask(answers, how, here.path());
+            assert_eq!((told.code(), told.stderr.lines().count()), (Some(1), lines));
+            assert!(told.stderr.contains(expected), "{}", told.stderr);
+            assert!(told.stderr.lines().all(|line| line.len() < 4500));
+        }
+    }
 }
 
 #[in_own_namespace]

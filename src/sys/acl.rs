@@ -1,0 +1,32 @@
+//! POSIX ACLs, acl(5): a file's mode shows their mask in place of the group's rights.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use nix::errno::Errno;
+
+/// What a file's ACL lets everybody do but the owner. None: it has no ACL.
+pub fn common_rights(file: impl AsFd) -> Option<u32> {
+    const OWNER: [u8; 2] = 1_u16.to_le_bytes();
+    let (name, mut acl) = (c"system.posix_acl_access".as_ptr(), [0; 4096]);
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: the buffer outlives the call and is as long as said; getxattr(2).
+    let read = unsafe { libc::fgetxattr(fd, name, acl.as_mut_ptr().cast(), acl.len()) };
+    match Errno::result(read) {
+        Err(Errno::ENODATA | Errno::EOPNOTSUPP) => None,
+        Err(_) => Some(0), // longer than the buffer, or not to be known
+        // A version, and then for each entry a tag, its rights and a uid or gid.
+        Ok(length) => {
+            let entries = acl[4..length.unsigned_abs().max(4)].chunks_exact(8);
+            let rights = entries.filter(|entry| entry[..2] != OWNER).map(|entry| entry[2].into());
+            Some(rights.reduce(|one: u32, other| one & other).unwrap_or(0))
+        }
+    }
+}
+
+/// A file's mode; but if it has an ACL, group and others have only what the ACL lets everybody do.
+/// So nobody gets more rights by a copy of this mode, which has no ACL.
+pub fn mode_without_acl(file: impl AsFd, mode: u32) -> u32 {
+    let is_private = mode & 0o077 == 0; // and so is the ACL's mask
+    let rights = if is_private { None } else { common_rights(file) };
+    rights.map_or(mode, |rights| mode & !0o077 | rights << 3 | rights)
+}
