@@ -9,7 +9,8 @@ usage='Usage: ./run_demo.sh [--mode=golden | --mode=failure]
 
 Builds mqfs (cargo build --release) and shows it at work on a key of its own.
 
-  (no argument)    a server, a client, a killed client and its orphaned queue, the reaper
+  (no argument)    a file, a refusal, rates beside those of the textbook, a killed server, a killed
+                   client and the reaper
   --mode=golden    every file under fixtures/ and 10,000 requests, byte for byte; the same output
                    every time; exit status 0
   --mode=failure   no server, a bad key, a missing file; exit status 2
@@ -86,7 +87,7 @@ start_server() {
 
 server_is_ready() {
     is_running "$server" || fail "the server ended: $(<"$scratch/server.log")"
-    grep -q '^mqfs-server: ready: ' "$scratch/server.out"
+    grep -q '^mqfs-server: ready: ' "$scratch/server.out" 2>/dev/null
 }
 
 stop_server() {
@@ -176,8 +177,8 @@ prepare() {
     command -v cargo >/dev/null ||
         fail 'cargo is missing: install a Rust toolchain, such as that of https://rustup.rs'
     echo 'Building the programs: cargo build --release'
-    cargo build --release --message-format=json-render-diagnostics \
-        >"$scratch/built" 2>"$scratch/build.log" </dev/null || {
+    cargo build --release --bins --example textbook_server --example textbook_client \
+        --message-format=json-render-diagnostics >"$scratch/built" 2>"$scratch/build.log" </dev/null || {
         cat "$scratch/build.log" >&2
         fail 'cargo build --release'
     }
@@ -238,6 +239,23 @@ show() {
     cat "$scratch/file" "$scratch/said"
     cmp "$scratch/file" "$file" || fail "what arrived is not $file"
 
+    heading 'A refusal'
+    command_line "mqfs-client --key $key /etc/mqfs-demo"
+    expect_refusal /etc/mqfs-demo 'No such file or directory'
+    if ((EUID != 0)); then
+        command_line "mqfs-client --key $key /etc/shadow"
+        expect_refusal /etc/shadow 'Permission denied'
+    fi
+
+    heading 'Small files in one session, and a large one'
+    mkdir "$scratch/small"
+    head -c 2048000 /dev/urandom | split -b 1024 -a 4 - "$scratch/small/"
+    head -c 256M /dev/urandom >"$scratch/large"
+    show_rates
+
+    heading 'A server that is killed on the way'
+    show_killed_server
+
     heading 'A client that is killed on the way, and its orphaned queue'
     local try=1
     until show_orphan; do
@@ -259,10 +277,84 @@ show() {
     echo 'OK: no queue of this demo is left'
 }
 
+# expect_refusal PATH WHY
+expect_refusal() {
+    local status=0
+    run_client "$1" 2>"$scratch/said" || status=$?
+    cat "$scratch/said"
+    ((status == 1)) && grep -q "$2" "$scratch/said" || fail "exit status $status"
+    echo "exit status $status"
+}
+
+# microseconds COMMAND…: how long it takes.
+microseconds() {
+    local start=${EPOCHREALTIME/./}
+    "$@" >/dev/null || fail "$*"
+    echo $((${EPOCHREALTIME/./} - start))
+}
+
+# The textbook's client fetches one file.
+fetch_each_by_textbook() {
+    local file
+    for file in "$scratch"/small/*; do
+        "$bin/examples/textbook_client" --key "$book_key" "$file" || return
+    done
+}
+
+show_rates() {
+    local book_key book size=256 ours book_took
+    book_key=$(unused_key)
+    "$bin/examples/textbook_server" --key "$book_key" >"$scratch/book.out" 2>&1 &
+    book=$!
+    wait_until "the textbook's server is ready" grep -qs ready "$scratch/book.out"
+
+    command_line "mqfs-client --key $key -r -C copies small    # 2,000 files of 1 KiB"
+    mkdir "$scratch/copies"
+    ours=$(microseconds run_client -r -C "$scratch/copies" "$scratch/small")
+    diff -r "$scratch/small" "$scratch/copies/small" || fail 'the copies differ'
+    book_took=$(microseconds fetch_each_by_textbook)
+    printf '%d files/s, all of them equal; the textbook, a client for each file: %d files/s\n' \
+        $((2000000000 / ours)) $((2000000000 / book_took))
+
+    command_line "mqfs-client --key $key large >/dev/null    # $size MiB"
+    ours=$(microseconds run_client "$scratch/large")
+    book_took=$(microseconds "$bin/examples/textbook_client" --key "$book_key" "$scratch/large")
+    printf '%d MB/s; the textbook: %d MB/s\n' \
+        $((size * 1048576 / ours)) $((size * 1048576 / book_took))
+    kill -TERM "$book"
+    wait "$book" 2>/dev/null || true
+    ipcrm -Q "$book_key" 2>/dev/null || true
+}
+
+show_killed_server() {
+    local client reader child
+    mkfifo "$scratch/pipe" "$scratch/go" || fail mkfifo
+    wait_until 'the server is idle' server_has_no_child
+    (read -r <"$scratch/go" && exec cmp - "$scratch/large") <"$scratch/pipe" &
+    reader=$!
+    command_line "mqfs-client --key $key large > a slow reader &"
+    "$bin/mqfs-client" --key "$key" "$scratch/large" >"$scratch/pipe" &
+    client=$!
+    clients+=("$client")
+    wait_until 'the client is in the middle of its transfer' is_under_way "$client"
+    child=$(last_sender "$(row_of_pid "$client" | field id)")
+    [[ $(parent_of "$child") == "$server" ]] || fail "$child is no child of the server"
+    command_line "kill -9 $server $child    # the server, and the child that sends"
+    kill -KILL "$server" "$child"
+    wait "$server" 2>/dev/null || true
+    command_line "mqfs-server --key $key &"
+    start_server /
+    cat "$scratch/server.out"
+    echo >"$scratch/go"
+    wait "$client" || fail 'the client did not go on with the next server'
+    wait "$reader" || fail 'what arrived differs'
+    echo "The client went on with the next server: every byte is right, exit status 0."
+    rm -f -- "$scratch/pipe"
+}
+
 # Fails if somebody else removed the orphan.
 show_orphan() {
     local client child queue nobody
-    truncate -s 64M "$scratch/large" || fail truncate
     rm -f "$scratch/pipe"
     mkfifo "$scratch/pipe" || fail mkfifo
     # The only child of the server must be the one that serves this client.
