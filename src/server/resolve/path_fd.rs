@@ -78,7 +78,8 @@ pub(crate) fn entry(stat: &FileStat) -> Entry<'static> {
         inode: stat.st_ino,
         uid: stat.st_uid,
         gid: stat.st_gid,
-        links: stat.st_nlink as u64, // u32 on 64-bit Arm
+        #[allow(clippy::useless_conversion)] // u32 on 64-bit Arm
+        links: stat.st_nlink.into(),
         special: stat.st_rdev,
     };
     Entry { stat, length: Some(0), ..Entry::default() }
