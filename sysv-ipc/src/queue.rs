@@ -82,7 +82,7 @@ impl Queue {
     }
 
     fn send_with(self, message: Message<'_>, flags: c_int) -> Result<(), SendError> {
-        let (block, len) = (message.block(), message.len());
+        let Message { block, len } = message;
         syscalls::msgsnd(self.0.get(), block, len, flags).map_err(|errno| match errno {
             libc::EIDRM => SendError::Gone,
             // The type is positive, so EINVAL means no such queue or a message too large.
