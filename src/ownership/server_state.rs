@@ -25,7 +25,7 @@ impl ServerState {
     pub fn of(key: Key, owner: Uid) -> Self {
         let read = || {
             let semaphore = Lock::open(key)?;
-            if untrusted_user(&semaphore.status()?.permissions, owner).is_some() {
+            if untrusted_user(&semaphore.semaphores().status()?.permissions, owner).is_some() {
                 return Ok(Self::NoLock);
             }
             let held = semaphore.is_held()?;

@@ -69,7 +69,7 @@ fn counters_of(key: Key, server: Uid) -> Option<SharedMemory> {
 /// what is about to be removed. That one tries again (`ServerLock::take`).
 pub(super) fn remove_lock_and_counters(key: Key, server: Uid) -> usize {
     let Ok(lock) = Lock::open(key) else { return 0 };
-    let is_servers = lock.status().is_ok_and(|status| {
+    let is_servers = lock.semaphores().status().is_ok_and(|status| {
         let Permissions { uid, cuid, .. } = status.permissions;
         (uid, cuid, status.count) == (server, server, 1)
     });

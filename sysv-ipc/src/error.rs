@@ -32,11 +32,6 @@ impl Error {
         self.call
     }
 
-    /// The object that the call was about.
-    pub fn object(&self) -> Object {
-        self.object
-    }
-
     /// The errno, such as `ENOSPC`, as a number.
     pub fn raw_os_error(&self) -> i32 {
         self.errno
@@ -105,17 +100,13 @@ const NAMES: [(Errno, &str); 17] = names! {
 
 /// The object that a failed call was about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Object {
-    /// An object looked up or made by its key.
+pub(crate) enum Object {
+    /// Looked up or made by its key.
     Key(Key),
-    /// A message queue used by its id.
+    /// Used by its id, like the following two.
     Queue(QueueId),
-    /// A semaphore set used by its id.
     SemaphoreSet(SemaphoreId),
-    /// A segment of shared memory used by its id.
     SharedMemory(SharedMemoryId),
-    /// The IPC namespace as a whole.
     Namespace,
 }
 

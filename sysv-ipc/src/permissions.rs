@@ -5,13 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::{Gid, Key, Uid};
 
-/// The nine permission bits of an object, svipc(7).
-///
-/// | bit | queue | semaphore set | shared memory |
-/// | --- | --- | --- | --- |
-/// | r | receive, peek | values, wait for zero | attach read-only |
-/// | w | send | change values | attach, together with r |
-/// | x | no meaning | no meaning | no meaning |
+/// The nine permission bits of an object, svipc(7). The x bits have no meaning.
 ///
 /// ```
 /// use sysv_ipc::Mode;
@@ -78,9 +72,9 @@ pub struct Permissions {
     pub uid: Uid,
     /// The owner's group. `IPC_SET` changes it.
     pub gid: Gid,
-    /// The effective user of the process that made the object. Never changes.
+    /// The creator: the effective user of the process that made the object. Never changes.
     pub cuid: Uid,
-    /// The effective group of the process that made the object. Never changes.
+    /// The creator's group. Never changes.
     pub cgid: Gid,
     /// The permission bits. `IPC_SET` changes them.
     pub mode: Mode,

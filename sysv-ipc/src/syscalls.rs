@@ -21,7 +21,7 @@ pub(crate) fn last_errno() -> Errno {
     io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
-/// A kind of object, by its id: what differs between their control calls.
+/// What differs between the control calls of the three kinds of object, by the type of their ids.
 ///
 /// # Safety
 /// `control` makes the control call of the kind. `RawStatus` is the structure that its `IPC_STAT`
