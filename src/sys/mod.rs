@@ -39,10 +39,8 @@ pub fn getpid() -> Pid {
     Pid::current()
 }
 
-/// `kill(pid, signal)`: sends a signal, or with None only checks that it could be sent.
-///
-/// # Errors
-/// `ESRCH`: no process has this pid. `EPERM`: it belongs to another user.
+/// `kill(pid, signal)`: sends a signal, or with None only checks that it could be sent. `ESRCH`: no
+/// process has this pid. `EPERM`: it belongs to another user.
 pub fn kill(pid: Pid, signal: Option<Signal>) -> Result<(), Errno> {
     nix::sys::signal::kill(nix_pid(pid), signal)
 }
