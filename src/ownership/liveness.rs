@@ -1,10 +1,9 @@
 //! Alive or dead. A process counts as dead only if that is proven; a dead process stays dead.
 //!
-//! A lease names its owner by pid, start time and namespaces. Within our own pid namespace, two
-//! things prove that an owner is dead: `kill` does not know its pid, or the process with that pid
-//! started at another time. Processes of other pid namespaces can be judged only from the initial
-//! one, whose /proc shows all of them. There, an owner without a known pid namespace is dead if no
-//! process has its pid in any.
+//! A lease names its owner by pid, start time and namespaces. Within our own pid namespace, an
+//! owner is dead if `kill` does not know its pid, or if the process with that pid started at another
+//! time. Processes of other pid namespaces can be judged only from the initial one, whose /proc
+//! shows all of them.
 
 use std::cell::OnceCell;
 
@@ -17,12 +16,10 @@ use super::queue_waiters::{self, Waiting};
 use crate::sys::kill;
 use crate::wire::OwnerId;
 
-/// Whether a process is alive, and how that is known.
+/// Whether a process is alive, and how that is known. Without a proof of death it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Life {
-    /// It is alive, or nothing proves that it is dead.
     Alive(Alive),
-    /// It is proven dead.
     Dead(Dead),
 }
 
@@ -163,14 +160,13 @@ impl Observer {
 
     fn life_elsewhere(&self, owner: &OwnerId) -> Life {
         let by_start_time = self.can_compare_start(owner);
-        match self.census.get_or_init(Census::take) {
+        let holds = |census: &Census| census.may_hold(owner, by_start_time);
+        match self.census.get_or_init(Census::take).as_ref().map(holds) {
             None if owner.pid_namespace == 0 => Life::Alive(Alive::Unidentified),
             None => Life::Alive(Alive::ElsewhereUnseen),
-            Some(census) => match census.may_hold(owner, by_start_time) {
-                true if by_start_time => Life::Alive(Alive::Running),
-                true => Life::Alive(Alive::Unproven),
-                false => Life::Dead(Dead::NotInNamespace),
-            },
+            Some(true) if by_start_time => Life::Alive(Alive::Running),
+            Some(true) => Life::Alive(Alive::Unproven),
+            Some(false) => Life::Dead(Dead::NotInNamespace),
         }
     }
 

@@ -29,11 +29,10 @@ pub struct Stat {
     pub kind: Kind,
     /// Type and permissions: `st_mode`, inode(7).
     pub mode: u32,
-    /// The size in bytes. The kernel says 0 for much of /proc, whatever its size.
+    /// In bytes. The kernel says 0 for much of /proc, whatever its size.
     pub size: u64,
-    /// When the content last changed: seconds since the epoch, and nanoseconds.
+    /// Seconds since the epoch, and nanoseconds.
     pub mtime: (i64, u32),
-    /// The number of the device that holds the file.
     pub device: u64,
     pub inode: u64,
     pub uid: u32,
@@ -85,10 +84,8 @@ impl<'a> Entry<'a> {
     /// The size in bytes without name and target.
     pub const SIZE: usize = 104;
 
-    /// Appends the entry.
-    ///
-    /// # Panics
-    /// If name or target is longer than 65,535 bytes. No file system has such.
+    /// Appends the entry. Panics if name or target is longer than 65,535 bytes. No file system has
+    /// such.
     pub fn append(&self, out: &mut Vec<u8>) {
         let stat = &self.stat;
         let [name, target] = [self.name, self.target]

@@ -30,7 +30,6 @@ impl Trailer {
     /// The size of `mtext` in bytes.
     pub const SIZE: usize = 24;
 
-    /// Encodes the trailer as the text of an END.
     pub fn encode(&self) -> [u8; Self::SIZE] {
         let flags = if self.changed { Self::CHANGED } else { 0 };
         let mut bytes = [0; Self::SIZE];
@@ -70,8 +69,7 @@ impl Failure {
     const MAGIC: &'static [u8; 8] = b"mqfs-err";
     const VERSION: u16 = 1;
 
-    /// Encodes the failure as the text of a FAILURE. The errno comes after its NUL, where a plain
-    /// client does not look.
+    /// Encodes the text of a FAILURE. A plain client does not look beyond its NUL.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = self.text.clone();
         pad_to_extension(&mut bytes);
