@@ -23,7 +23,7 @@ pub enum Life {
     Dead(Dead),
 }
 
-/// Makes an enum of reasons, and its `Display` of the words of each.
+/// Makes an enum of reasons, whose `Display` and docs have the words of each.
 macro_rules! reasons {
     ($(#[$doc:meta])* $name:ident {
         $($(#[$variant_doc:meta])* $reason:ident $(($inner:ident: $type:ty))? = $words:literal,)+
@@ -32,7 +32,7 @@ macro_rules! reasons {
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[non_exhaustive]
         pub enum $name {
-            $($(#[$variant_doc])* $reason $(($type))?,)+
+            $(#[doc = concat!("“", $words, "”.")] $(#[$variant_doc])* $reason $(($type))?,)+
         }
 
         impl std::fmt::Display for $name {
@@ -49,13 +49,11 @@ pub(crate) use reasons;
 reasons! {
     /// Why a process counts as alive.
     Alive {
-        /// The process exists.
         Running = "owner is running",
-        /// A process has its pid; nothing tells whether it is the same one.
+        /// Nothing tells whether it is the same process.
         Unproven = "a process has the owner's pid",
-        /// Its lease does not tell which process it is.
         Unidentified = "owner not identified by its lease",
-        /// It is in a pid namespace that cannot be seen from here.
+        /// It cannot be seen from here.
         ElsewhereUnseen = "owner is in another pid namespace",
     }
 }
@@ -65,11 +63,9 @@ reasons! {
     Dead {
         /// No process has its pid (`ESRCH`).
         NoSuchProcess = "owner is gone",
-        /// Its pid belongs to a process that started at another time.
         PidReused = "owner is gone, its pid reused",
-        /// It has ended; its parent has not waited for it yet.
+        /// Its parent has not waited for it yet.
         Zombie = "owner has ended",
-        /// No process of its pid namespace has its pid and start time.
         NotInNamespace = "owner is gone from its pid namespace",
     }
 }

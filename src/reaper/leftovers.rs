@@ -16,10 +16,8 @@ use crate::wire::WINDOW_MODE;
 
 impl Policy {
     /// Removes the windows of dead children, and the locks and counters of dead servers whose
-    /// request queue is gone. Returns how many semaphores and segments of shared memory.
-    ///
-    /// # Errors
-    /// The segments cannot be listed.
+    /// request queue is gone. Returns how many semaphores and segments of shared memory. Fails if
+    /// the segments cannot be listed.
     pub fn remove_leftovers(&self) -> Result<usize, Error> {
         let observer = Observer::here();
         let is_covered = |status: &SharedMemoryStatus| {
