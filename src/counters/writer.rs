@@ -13,8 +13,7 @@ use crate::sys::getpid;
 
 /// Adds to the counters of a server, in shared memory that its forked children inherit.
 ///
-/// Until it is published it counts nothing. Dropping it removes the segment, in the process that
-/// made it and no other.
+/// Until it is published it counts nothing. The process that made the segment removes it on drop.
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
     /// The segment is removed before it is detached, while its id cannot be given to another
@@ -23,8 +22,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Makes the counters of the server that holds the lock of this key and has this request queue.
-    /// It is an error if a segment exists under the key.
+    /// Makes the counters of a server. It is an error if a segment exists under the key.
     pub(crate) fn publish(
         &self,
         key: Key,
@@ -74,13 +72,11 @@ impl Writer {
         self.set(word::FAILURES + FailureReason::ChildDied as usize, died);
     }
 
-    /// Sets how many children serve sessions now, and how many of these wait for a question.
     pub(crate) fn set_sessions(&self, now: usize, idle: usize) {
         self.set(word::SESSIONS, now as u64);
         self.set(word::IDLE_SESSIONS, idle as u64);
     }
 
-    /// Counts a question that was answered or failed.
     pub(crate) fn question(&self) {
         self.add(word::QUESTIONS, 1);
     }
@@ -89,7 +85,6 @@ impl Writer {
         self.add(word::BYTES_SENT, bytes);
     }
 
-    /// Counts a complete answer.
     pub(crate) fn completed(&self, took: Duration) {
         let bucket = BOUNDS.partition_point(|bound| *bound < took);
         self.add(word::TRANSFERS + bucket, 1);
@@ -106,7 +101,6 @@ impl Writer {
         self.add(word::FAILURES + reason as usize, 1);
     }
 
-    /// Counts a client that left before it had everything.
     pub(crate) fn client_gone(&self) {
         self.add(word::CLIENTS_GONE, 1);
     }

@@ -1,11 +1,7 @@
 //! Whether a server runs: while it lives, it holds the server lock, a semaphore under its key.
 //!
-//! * A new semaphore is 0, so nobody has to initialise it, and no initialisation can race.
-//! * The kernel releases it when the holder dies, however it dies (`SEM_UNDO`).
-//! * Forked children do not inherit it.
-//! * Every client can look at it, in any pid namespace.
-//!
-//! A semaphore that another user made counts for nothing, unless that user is root.
+//! Every client can look at it, in any pid namespace. A semaphore that another user made counts for
+//! nothing, unless that user is root.
 
 use sysv_ipc::{Error, Key, Lock, Permissions, Uid};
 

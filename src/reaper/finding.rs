@@ -23,8 +23,8 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// The owner of the queue. Of a reply queue: the process in its lease, by its pid in its own
-    /// pid namespace. Of a request queue: the last receiver, which is a server.
+    /// The process in a reply queue's lease, by its pid in its own pid namespace, or the last
+    /// receiver of a request queue.
     pub fn owner(&self) -> Option<Pid> {
         match self.lease {
             Some(lease) => Some(Pid::from_raw(lease.owner.pid)),

@@ -30,7 +30,7 @@ pub struct Request<'a> {
     pub extension: Option<Extension>,
 }
 
-/// The part that a plain request does not have, apart from its question.
+/// What a plain request does not have, apart from its question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extension {
     /// The server may not tell a client about an unknown version before it has checked this.

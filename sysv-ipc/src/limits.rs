@@ -29,12 +29,6 @@ macro_rules! namespace_info {
 
 namespace_info! {
     /// `msgctl(IPC_INFO)`: the limits on message queues. Source: msgctl(2), proc_sys_kernel(5).
-    ///
-    /// ```
-    /// let limits = sysv_ipc::QueueLimits::current()?;
-    /// assert!(limits.msgmax > 0 && limits.msgmnb > 0 && limits.msgmni > 0);
-    /// # Ok::<(), sysv_ipc::Error>(())
-    /// ```
     QueueLimits, QueueId, limits {
         /// The most bytes of `mtext` in one message (`kernel.msgmax`; 8192 by default).
         msgmax: msgmax,

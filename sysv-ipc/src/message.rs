@@ -9,13 +9,6 @@ use crate::memory;
 const LONG: usize = size_of::<libc::c_long>();
 
 /// The type of a message, `mtype`: a number greater than zero.
-///
-/// ```
-/// use sysv_ipc::MessageType;
-///
-/// assert_eq!(MessageType::new(2).unwrap().get(), 2);
-/// assert!(MessageType::new(0).is_none() && MessageType::new(-1).is_none());
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageType(libc::c_long);
 
@@ -52,9 +45,8 @@ impl MessageType {
 ///
 /// # Many messages in one buffer
 ///
-/// A system call needs the type right before the text. Texts that belong together can still lie
-/// next to each other, to be read from or written to a file in one call: while a call lasts, the
-/// type takes the place of the eight bytes before the text. When receiving
+/// Texts can lie next to each other, to be read from or written to a file in one call: while a
+/// system call lasts, the type takes the place of the eight bytes before the text. When receiving
 /// ([`Queue::receive_appending`](crate::Queue::receive_appending)), they are put back afterwards.
 /// When sending a [`part`](Self::part), they are lost, so send the parts in their order.
 pub struct MessageBuffer {

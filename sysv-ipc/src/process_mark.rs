@@ -17,14 +17,6 @@ use crate::memory;
 /// share memory (vfork(2), `CLONE_VM`) count as one. Where the kernel cannot empty a page (some
 /// emulators), the mark is the pid. Both methods may be called in a signal handler, if the process
 /// or an ancestor called one of them before.
-///
-/// ```
-/// use sysv_ipc::ProcessMark;
-///
-/// let here = ProcessMark::current();
-/// assert!(here.is_current());
-/// assert_eq!(here, ProcessMark::current());
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ProcessMark(u64);
 
