@@ -132,8 +132,7 @@ macro_rules! outcomes {
         #[non_exhaustive]
         pub enum $name {
             $($(#[$variant_doc])* $variant,)*
-            /// A signal handler ran while the caller waited (`EINTR`). The kernel does not restart
-            /// the call, even with `SA_RESTART`: signal(7).
+            /// A signal handler ran while the caller waited (`EINTR`), even with `SA_RESTART`.
             Interrupted,
             /// Anything else, such as a missing permission.
             Os(Error),
@@ -190,8 +189,7 @@ outcomes! {
     ReceiveError: "msgrcv" {
         /// The queue does not exist, or was removed while the receiver waited (`EINVAL`, `EIDRM`).
         Gone(NotFound): "the queue is gone",
-        /// The queue holds no message of the wanted type (`ENOMSG`). Only from calls that do not
-        /// wait.
+        /// No message of the wanted type is there (`ENOMSG`). Only from calls that do not wait.
         Empty(WouldBlock): "no such message",
         /// The queue held no message of the wanted type until the deadline.
         TimedOut(TimedOut): "still no such message",

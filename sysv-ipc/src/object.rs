@@ -48,8 +48,8 @@ macro_rules! ipc_object {
             /// created if there is none.
             ///
             /// # Errors
-            /// `EACCES`: there is one, and its mode denies the caller what `mode` grants. `EINVAL`:
-            /// there is a smaller one. Otherwise as for [`create`](Self::create).
+            /// Those of [`create`](Self::create). `EACCES`: there is one, and its mode denies the
+            /// caller what `mode` grants. `EINVAL`: there is a smaller one.
             pub fn open_or_create(key: Key, $($size: $type,)? mode: Mode) -> Result<Self, Error> {
                 Self::get(key, $($size,)? libc::IPC_CREAT | c_int::from(mode.bits()))
             }
@@ -88,17 +88,13 @@ macro_rules! ipc_object {
             }
 
             #[doc = concat!("`", stringify!($ctl), "(IPC_STAT)`: what the kernel tells about it.")]
-            ///
-            /// If the mode does not let the caller read, the same by the `_STAT_ANY` command, which
-            /// needs no permission (Linux 4.17).
+            /// Needs no permission.
             pub fn status(self) -> Result<$status, Error> {
                 $crate::object::status(self)
             }
 
-            #[doc = concat!("`", stringify!($ctl), "(IPC_RMID)`: removes the object.")]
-            ///
-            /// Processes that wait for it find it gone. Shared memory that is attached somewhere
-            /// loses its key at once, and its memory when nobody has it attached any more.
+            #[doc = concat!("`", stringify!($ctl), "(IPC_RMID)`: removes the object. Processes")]
+            /// that wait for it find it gone. Shared memory that is attached stays without a key.
             pub fn remove(self) -> Result<(), Error> {
                 $crate::object::remove(self)
             }
@@ -157,8 +153,8 @@ fn raw_status<T: Id>(object: T) -> Result<<T::Kind as Kind>::RawStatus, Error> {
         Err(libc::EACCES) => libc::EACCES,
         status => return status.map_err(|errno| object.error(T::Kind::CONTROL, errno)),
     };
-    // STAT_ANY takes an index, which is the low bits of the id: 15 of them, or 24 if the kernel
-    // was started with ipcmni_extend (ipc/util.h).
+    // STAT_ANY needs no permission, but takes an index, which is the low bits of the id: 15 of
+    // them, or 24 if the kernel was started with ipcmni_extend (ipc/util.h).
     [15, 24]
         .into_iter()
         .filter_map(|bits| syscalls::stat_any::<T::Kind>(id & ((1 << bits) - 1)).ok())

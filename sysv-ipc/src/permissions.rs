@@ -78,8 +78,7 @@ pub struct Permissions {
     pub cgid: Gid,
     /// The permission bits. `IPC_SET` changes them.
     pub mode: Mode,
-    /// A part of the id, by which the kernel tells apart objects that had the same place in its
-    /// table.
+    /// The part of the id that tells apart objects that had the same place in the kernel's table.
     pub seq: u32,
 }
 
