@@ -84,7 +84,6 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// An observer in this process's namespaces.
     pub fn here() -> Self {
         Self {
             pid_namespace: procfs::own_pid_namespace(),
@@ -95,7 +94,6 @@ impl Observer {
         }
     }
 
-    /// Whether this process is alive.
     pub fn life_of(&self, owner: &OwnerId) -> Life {
         match self.life_nearby(owner) {
             Life::Alive(Alive::ElsewhereUnseen) => self.life_elsewhere(owner),

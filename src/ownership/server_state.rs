@@ -8,9 +8,7 @@ use sysv_ipc::{Error, Key, Lock, Permissions, Uid};
 /// What the lock of a key says about its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerState {
-    /// A process holds the lock.
     Running,
-    /// The lock exists, and no process holds it.
     Dead,
     /// No trusted lock exists: no server was here, or one that takes no lock.
     NoLock,

@@ -57,7 +57,6 @@ fn slots() -> &'static [AtomicU64] {
     ENDED.get().map_or(&[], |slots| slots)
 }
 
-/// A child that ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
     pub pid: Pid,

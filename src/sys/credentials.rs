@@ -103,7 +103,6 @@ pub fn unknown_gid() -> Option<Gid> {
     Some(overflow_gid()).filter(|_| !maps_all("gid"))
 }
 
-/// The group *nogroup*.
 pub fn overflow_gid() -> Gid {
     Gid::from_raw(overflow_id("gid"))
 }

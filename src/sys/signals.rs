@@ -83,7 +83,6 @@ pub fn tick(interval: Duration) -> Result<(), Errno> {
     Errno::result(set).map(drop)
 }
 
-/// Whether the signal of [`note`] has arrived.
 static ARRIVED: AtomicBool = AtomicBool::new(false);
 
 /// Notes the arrival of a signal, for [`has_arrived`], instead of its default action. It interrupts
@@ -96,7 +95,6 @@ pub fn note(signal: Signal) -> Result<(), Errno> {
     unsafe { on(signal, SaFlags::SA_RESTART, arrived) }.map(drop)
 }
 
-/// Whether a signal that is [noted](note) has arrived.
 pub fn has_arrived() -> bool {
     ARRIVED.load(Ordering::Relaxed)
 }
@@ -120,7 +118,6 @@ pub fn is_ignored(signal: Signal) -> bool {
     read == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
 }
 
-/// Ignores a signal.
 pub fn ignore(signal: Signal) -> Result<(), Errno> {
     set(signal, SigHandler::SigIgn)
 }

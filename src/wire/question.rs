@@ -112,7 +112,6 @@ impl<'a> Question<'a> {
         out.extend_from_slice(path);
     }
 
-    /// How many bytes [`append`](Self::append) appends.
     pub fn encoded_len(&self) -> usize {
         Self::HEADER + self.path.as_os_str().len()
     }

@@ -16,7 +16,7 @@ pub const MAX_REPLY: usize = 65_536;
 pub struct Trailer {
     /// How many bytes were sent as DATA.
     pub bytes: u64,
-    /// Their CRC-32, that of zlib and gzip.
+    /// That of zlib and gzip.
     pub checksum: u32,
     /// Whether the file changed while it was read, so that the bytes may mix old and new.
     pub changed: bool,

@@ -22,9 +22,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! * **Names.** The documentation of each method names its system call. A call that does several
-//!   things is several methods: `msgctl` is [`Queue::status`], [`Queue::set`] and
-//!   [`Queue::remove`].
+//! * **Names.** The documentation of each method names its system call.
 //! * **Handles.** A [`Queue`], [`SemaphoreSet`] or [`SharedMemory`] is an id, and `Copy`. The
 //!   kernel keeps the object until somebody removes it, which [`Owned`] does when it is dropped.
 //! * **Errors.** A program must expect that an object is gone, full, empty or busy: these outcomes

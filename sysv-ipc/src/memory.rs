@@ -45,7 +45,6 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// The size of the segment, in bytes.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -76,8 +75,7 @@ impl Mapping {
         Ok(count.unsigned_abs())
     }
 
-    /// Copies the bytes from `at` on out of the segment, until `into` is full, as fast as the CPU
-    /// can. False: not on this CPU.
+    /// Copies bytes out of the segment, as fast as the CPU can. False: not on this CPU.
     #[cfg_attr(not(all(target_arch = "x86_64", target_pointer_width = "64")), expect(unused))]
     pub(crate) fn copy_to(&self, at: usize, into: &mut [u8]) -> bool {
         #[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]

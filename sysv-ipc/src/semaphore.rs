@@ -51,8 +51,7 @@ impl Operation {
         Self { index, change: amount as i16, flags: 0 }
     }
 
-    /// Subtracts from the semaphore at an index. Waits until its value is at least `amount`. Panics
-    /// as [`add`](Self::add) does.
+    /// Subtracts, once the value is at least `amount`. Panics as [`add`](Self::add) does.
     pub const fn subtract(index: u16, amount: u16) -> Self {
         let add = Self::add(index, amount);
         Self { change: -add.change, ..add }
@@ -82,9 +81,8 @@ impl SemaphoreSet {
     /// An empty slice does nothing.
     ///
     /// # Errors
-    /// Any of [`OperateError`] but [`TimedOut`](OperateError::TimedOut). `EFBIG`: an index is
-    /// beyond the set. `ERANGE`: a value would exceed 32,767. `E2BIG`: there are more operations
-    /// than [`SemaphoreLimits::semopm`](crate::SemaphoreLimits::semopm).
+    /// `EFBIG`: an index is beyond the set. `ERANGE`: a value would exceed 32,767. `E2BIG`: there
+    /// are more operations than [`SemaphoreLimits::semopm`](crate::SemaphoreLimits::semopm).
     pub fn operate(self, operations: &[Operation]) -> Result<(), OperateError> {
         self.operate_with(operations, 0, None)
     }

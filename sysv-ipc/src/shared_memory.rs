@@ -75,7 +75,7 @@ object_status! {
         permissions: Permissions = Permissions::from_raw(&raw.shm_perm),
         /// The size it was created with, in bytes.
         size: usize = raw.shm_segsz,
-        /// How often it is attached. One process may attach it more than once.
+        /// How often it is attached, also more than once by one process.
         attached: u64 = raw.shm_nattch,
         /// The process that created it. None if this pid namespace cannot see it.
         creator: Option<Pid> = Pid::known(raw.shm_cpid),
@@ -115,8 +115,7 @@ impl AttachedReadOnly {
         self.len() == 0
     }
 
-    /// The word of eight bytes at an index, as it is now. None if it is not wholly within the
-    /// segment.
+    /// The word of eight bytes at an index. None if it is not wholly within the segment.
     pub fn load(&self, index: usize) -> Option<u64> {
         // Relaxed: the only order that std::sync::atomic allows on read-only memory.
         self.whole_words().get(index).map(|word| word.load(Relaxed))
