@@ -61,8 +61,7 @@ impl Writer {
         self.add(word::REFUSED + reason as usize, 1);
     }
 
-    /// Sets how many children answer requests now, how many of them hang, and how many died while
-    /// they answered.
+    /// `died`: how many died while they answered, since the start.
     pub(crate) fn set_children(&self, now: usize, hung: usize, died: u64) {
         self.set(word::CHILDREN, now as u64);
         self.set(word::HUNG_CHILDREN, hung as u64);
@@ -91,8 +90,8 @@ impl Writer {
         self.add(word::TRANSFER_NANOSECONDS, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Counts a window that could not be made. Returns how many there were before. Without counters
-    /// it says 1: that these are missing was logged, and a child cannot know what others log.
+    /// Counts a window that could not be made. Returns how many there were before; 1 without
+    /// counters, so that no child logs it.
     pub(crate) fn no_window(&self) -> u64 {
         self.word(word::NO_WINDOW).map_or(1, |word| word.fetch_add(1, Relaxed))
     }

@@ -32,7 +32,7 @@ impl Finding {
         }
     }
 
-    /// Whether the caller may remove the queue. Its owner, its creator and root may.
+    /// Whether the caller is the queue's owner, its creator or root.
     pub fn is_removable(&self) -> bool {
         let (caller, permissions) = (geteuid(), self.status.permissions);
         caller.is_root() || [permissions.uid, permissions.cuid].contains(&caller)

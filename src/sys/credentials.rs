@@ -97,8 +97,7 @@ pub fn is_unknown_uid(uid: Uid) -> bool {
     uid.as_raw() == overflow_id("uid") && !maps_all("uid")
 }
 
-/// The gid that stands for every group without a number in this user namespace. None: all groups
-/// have numbers.
+/// As [`unknown_uid`], for groups.
 pub fn unknown_gid() -> Option<Gid> {
     Some(overflow_gid()).filter(|_| !maps_all("gid"))
 }

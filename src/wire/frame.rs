@@ -41,9 +41,8 @@ impl FrameType {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHeader {
     pub frame_type: FrameType,
-    /// How many bytes of text follow.
     pub length: u32,
-    /// The number of the question that is answered; 0 in a FAREWELL.
+    /// The number of the question; 0 in a FAREWELL.
     pub question: u16,
 }
 

@@ -68,10 +68,8 @@ impl Lease {
     const MAGIC: &'static [u8; 8] = b"mqfs-own";
     const VERSION: u16 = 1;
 
-    /// The size of `mtext` in bytes.
     pub const SIZE: usize = 64;
 
-    /// Encodes the lease as the `mtext` of a message of type [`LEASE_TYPE`].
     pub fn encode(&self) -> [u8; Self::SIZE] {
         let mut bytes = [0; Self::SIZE];
         bytes[0..8].copy_from_slice(Self::MAGIC);

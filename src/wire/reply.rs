@@ -27,7 +27,6 @@ impl Trailer {
     const VERSION: u16 = 1;
     const CHANGED: u16 = 1;
 
-    /// The size of `mtext` in bytes.
     pub const SIZE: usize = 24;
 
     pub fn encode(&self) -> [u8; Self::SIZE] {

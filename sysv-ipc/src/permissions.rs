@@ -22,11 +22,6 @@ impl Mode {
         Self(bits & 0o777)
     }
 
-    /// The bits of an `ipc_perm`, whose mode is 16 bits wide on some architectures, 32 on others.
-    pub(crate) fn from_raw(raw: impl Into<u32>) -> Self {
-        Self((raw.into() & 0o777) as u16)
-    }
-
     /// The bits, at most 0777.
     pub const fn bits(self) -> u16 {
         self.0
@@ -90,7 +85,8 @@ impl Permissions {
             gid: Gid::from_raw(raw.gid),
             cuid: Uid::from_raw(raw.cuid),
             cgid: Gid::from_raw(raw.cgid),
-            mode: Mode::from_raw(raw.mode),
+            // 16 bits wide on some architectures, 32 on others.
+            mode: Mode::new((u32::from(raw.mode) & 0o777) as u16),
             seq: u32::from(raw.__seq),
         }
     }

@@ -152,9 +152,8 @@ impl Queue {
     /// index, 0 being the head, and leaves it in the queue.
     ///
     /// # Errors
-    /// [`Empty`](ReceiveError::Empty): the queue holds no more than `index` messages.
-    /// [`TooBig`](ReceiveError::TooBig): the message is larger than the buffer.
-    /// `ENOSYS`: a kernel without `CONFIG_CHECKPOINT_RESTORE`.
+    /// [`Empty`](ReceiveError::Empty): the queue holds no more than `index` messages. `ENOSYS`: a
+    /// kernel without `CONFIG_CHECKPOINT_RESTORE`.
     pub fn peek(self, message: &mut MessageBuffer, index: usize) -> Result<(), ReceiveError> {
         let index = c_long::try_from(index).map_err(|_| ReceiveError::Empty)?;
         // No MSG_NOERROR: the kernel would answer EINVAL for a message larger than the buffer
@@ -191,10 +190,6 @@ impl Queue {
     }
 
     /// `msgctl(id, IPC_SET)`: changes owner, group, mode and capacity.
-    ///
-    /// # Errors
-    /// `EPERM`: the caller is neither owner nor creator nor privileged, or `max_bytes` exceeds
-    /// [`QueueLimits::msgmnb`] and the caller lacks `CAP_SYS_RESOURCE`.
     pub fn set(self, settings: &QueueSettings) -> Result<(), Error> {
         let QueueSettings { uid, gid, mode, max_bytes } = *settings;
         object::set(self, |raw| {
