@@ -17,9 +17,9 @@ pub(super) const SIZE: usize = 4096;
 /// No queue has this id.
 pub(super) const NO_QUEUE: u64 = u64::MAX;
 
-/// Hands a macro every counter that is one number: its word, its field in the snapshot, which is
-/// its name in JSON, and its name and help in Prometheus. Words that only the parent writes share
-/// no cache line with words that children write, from 40 on.
+/// Hands a macro every counter that is one number: its word, its field in the snapshot and in JSON,
+/// and its name and help in Prometheus. Words that only the parent writes share no cache line with
+/// words that children write, from 40 on.
 macro_rules! with_numbers {
     ($macro:ident) => {
         $macro! {
@@ -70,9 +70,7 @@ const _: () = assert!(word::REFUSED + RefusalReason::ALL.len() <= word::FAILURES
 const _: () = assert!(word::FAILURES + FailureReason::ALL.len() <= word::BYTES_SENT);
 const _: () = assert!(word::END * size_of::<u64>() <= SIZE);
 
-/// The upper bounds of the histogram of transfer durations, each included in its bucket. They are
-/// the defaults of Prometheus' client libraries (5 ms to 10 s), continued in similar steps at both
-/// ends.
+/// The upper bounds of the histogram of transfer durations, each included in its bucket.
 pub const BOUNDS: [Duration; 20] = {
     let tens_of_microseconds = [
         10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,

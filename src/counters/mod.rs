@@ -1,17 +1,12 @@
 //! A server's counters, in shared memory: the server and its children add to them without a lock,
 //! and every user can read them.
 //!
-//! [`read`] takes a [`Snapshot`] of the counters of the server under a key. The server has a
-//! `Writer`.
-//!
-//! The counters are in a segment under the server's key. Both a segment and a message queue outlive
-//! a server that is killed. So the segment names the server's request queue, and the server lock
-//! tells whether a server runs: counters that name another queue, or have no running server, are a
-//! dead server's.
+//! The counters are in a segment under the server's key, which outlives a server that is killed. So
+//! the segment names the server's request queue: counters that name another queue, or have no
+//! running server, are a dead server's.
 //!
 //! Children write to the segment with the rights of their callers, and a caller may have taken its
-//! child over. So a server never reads the segment, and nothing that it does depends on it. A child
-//! reads one word: whether it is the first that could make no window, and logs that.
+//! child over. So a server never reads the segment, and nothing that it does depends on it.
 //!
 //! ```no_run
 //! use mqfs::counters::{Lookup, read};
@@ -22,8 +17,7 @@
 //! # Ok::<(), sysv_ipc::Error>(())
 //! ```
 //!
-//! To add a counter: its line in `layout`, a method of `Writer`, and `src/cli/stat/rates.rs` for
-//! the table; then docs/operations.md. To add a reason: one line in `reason`, and one in
+//! A new counter also changes `src/cli/stat/rates.rs` and docs/operations.md, and a new reason
 //! docs/security.md.
 //!
 //! # Layout
@@ -44,9 +38,8 @@
 //! | 58 | nanoseconds that all complete answers took together |
 //! | 64 to 84 | complete answers by duration, a histogram |
 //!
-//! Each word of the histogram belongs to one of [`BOUNDS`], and counts the answers that took at
-//! most that long, but longer than the bound before. The last word counts those that took longer
-//! than every bound.
+//! Each word of the histogram counts the answers that took at most one of [`BOUNDS`], but longer
+//! than the one before. The last word counts those that took longer than every bound.
 
 mod layout;
 mod reason;

@@ -8,7 +8,7 @@ macro_rules! counted_reasons {
         reasons! {
             $(#[$doc])*
             $type {
-                $(#[doc = $words] $reason = $words,)+
+                $($reason = $words,)+
             }
         }
 

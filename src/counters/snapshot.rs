@@ -48,7 +48,7 @@ macro_rules! snapshot {
         }
 
         impl Snapshot {
-            fn of_valid(load: impl Fn(usize) -> u64) -> Self {
+            fn of(load: impl Fn(usize) -> u64) -> Self {
                 let small = |index| i32::try_from(load(index)).ok();
                 let queue = if load(word::QUEUE) == NO_QUEUE { None } else { small(word::QUEUE) };
                 let since = Duration::from_secs(load(word::STARTED));
@@ -91,9 +91,7 @@ pub(crate) struct Number {
 
 /// Takes a snapshot of the counters under a key. Counters of root and of `owner`, the owner of the
 /// request queue under the key, are trusted; without a queue, those of root and of the caller.
-///
-/// # Errors
-/// The segment cannot be opened or attached.
+/// Fails if the segment cannot be opened or attached.
 pub fn read(key: Key, owner: Option<Uid>) -> Result<Lookup, Error> {
     match read_segment(key, owner.unwrap_or(geteuid())) {
         Err(error) if error.is_gone() => Ok(Lookup::Absent),
@@ -107,21 +105,15 @@ fn read_segment(key: Key, owner: Uid) -> Result<Lookup, Error> {
         return Ok(Lookup::NotTrusted(uid));
     }
     let memory = segment.attach_read_only()?;
-    let snapshot = Snapshot::of(|index| memory.load(index));
-    Ok(snapshot.map_or(Lookup::Unknown, |snapshot| Lookup::Found(Box::new(snapshot))))
+    let load = |index| memory.load(index).unwrap_or(0);
+    let is_whole = memory.load(word::END - 1).is_some();
+    if !is_whole || (load(word::MAGIC), load(word::VERSION)) != (MAGIC, VERSION) {
+        return Ok(Lookup::Unknown);
+    }
+    Ok(Lookup::Found(Box::new(Snapshot::of(load))))
 }
 
 impl Snapshot {
-    /// None: the words are no counters, or of a version that this build does not know.
-    fn of(load: impl Fn(usize) -> Option<u64>) -> Option<Self> {
-        if load(word::MAGIC)? != MAGIC || load(word::VERSION)? != VERSION {
-            return None;
-        }
-        // The last word exists, and so do all before it.
-        load(word::END - 1)?;
-        Some(Self::of_valid(|index| load(index).unwrap_or(0)))
-    }
-
     /// Failed questions by reason.
     pub fn failures(&self) -> impl Iterator<Item = (FailureReason, u64)> {
         FailureReason::ALL.into_iter().zip(self.failures)

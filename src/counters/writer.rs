@@ -13,8 +13,7 @@ use crate::sys::getpid;
 
 /// Adds to the counters of a server, in shared memory that its forked children inherit.
 ///
-/// Until it is published it counts nothing. Dropping it removes the segment, in the process that
-/// made it and no other.
+/// Until it is published it counts nothing. The process that made the segment removes it on drop.
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
     /// The segment is removed before it is detached, while its id cannot be given to another
@@ -23,8 +22,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Makes the counters of the server that holds the lock of this key and has this request queue.
-    /// It is an error if a segment exists under the key.
+    /// Makes the counters of a server. It is an error if a segment exists under the key.
     pub(crate) fn publish(
         &self,
         key: Key,
@@ -63,8 +61,7 @@ impl Writer {
         self.add(word::REFUSED + reason as usize, 1);
     }
 
-    /// Sets how many children answer requests now, how many of them hang, and how many died while
-    /// they answered.
+    /// `died`: how many died while they answered, since the start.
     pub(crate) fn set_children(&self, now: usize, hung: usize, died: u64) {
         self.set(word::CHILDREN, now as u64);
         self.set(word::HUNG_CHILDREN, hung as u64);
@@ -74,13 +71,11 @@ impl Writer {
         self.set(word::FAILURES + FailureReason::ChildDied as usize, died);
     }
 
-    /// Sets how many children serve sessions now, and how many of these wait for a question.
     pub(crate) fn set_sessions(&self, now: usize, idle: usize) {
         self.set(word::SESSIONS, now as u64);
         self.set(word::IDLE_SESSIONS, idle as u64);
     }
 
-    /// Counts a question that was answered or failed.
     pub(crate) fn question(&self) {
         self.add(word::QUESTIONS, 1);
     }
@@ -89,15 +84,14 @@ impl Writer {
         self.add(word::BYTES_SENT, bytes);
     }
 
-    /// Counts a complete answer.
     pub(crate) fn completed(&self, took: Duration) {
         let bucket = BOUNDS.partition_point(|bound| *bound < took);
         self.add(word::TRANSFERS + bucket, 1);
         self.add(word::TRANSFER_NANOSECONDS, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Counts a window that could not be made. Returns how many there were before. Without counters
-    /// it says 1: that these are missing was logged, and a child cannot know what others log.
+    /// Counts a window that could not be made. Returns how many there were before; 1 without
+    /// counters, so that no child logs it.
     pub(crate) fn no_window(&self) -> u64 {
         self.word(word::NO_WINDOW).map_or(1, |word| word.fetch_add(1, Relaxed))
     }
@@ -106,7 +100,6 @@ impl Writer {
         self.add(word::FAILURES + reason as usize, 1);
     }
 
-    /// Counts a client that left before it had everything.
     pub(crate) fn client_gone(&self) {
         self.add(word::CLIENTS_GONE, 1);
     }

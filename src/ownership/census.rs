@@ -24,11 +24,9 @@ impl Census {
     /// `PROC_PID_INIT_INO` in linux/proc_ns.h: the same on every kernel.
     const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
-    /// Lists all processes. None if /proc does not list them all: this is not the initial pid
-    /// namespace, or /proc belongs to another one, or hides processes.
-    ///
-    /// The census finds every process that lives throughout it: a process keeps its pid, and /proc
-    /// lists pids in ascending order.
+    /// Lists all processes that live throughout the census: /proc lists pids in ascending order.
+    /// None if /proc does not list them all: this is not the initial pid namespace, or /proc
+    /// belongs to another one, or hides processes.
     pub(super) fn take() -> Option<Self> {
         let here = procfs::namespace("self", "pid").ok()?;
         if here != Self::INITIAL_PID_NAMESPACE || !procfs::is_ours() || !procfs::shows_everybody() {

@@ -45,16 +45,8 @@ mod tests {
 
     #[test]
     fn a_forked_child_has_an_identity_of_its_own() {
-        let first = current_process();
-        assert_eq!(first.pid, getpid().as_raw());
-        assert_eq!(current_process(), first);
-        assert_eq!(read_identity(), first);
-        let child = fork_child(|| {
-            let own = current_process();
-            let right = own == read_identity() && own == current_process() && own.pid != first.pid;
-            exit_now(if right { 0 } else { 1 })
-        });
+        assert_eq!(current_process(), read_identity());
+        let child = fork_child(|| exit_now(i32::from(current_process() != read_identity())));
         assert_eq!(exit_status(child.unwrap()), Some(0));
-        assert_eq!(current_process(), first);
     }
 }

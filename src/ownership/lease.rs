@@ -9,10 +9,8 @@ use crate::sys::errno_of_ipc;
 use crate::wire::{Cookie, Lease, Malformed};
 use sysv_ipc::{MessageBuffer, Queue, QueueId, ReceiveError};
 
-/// A lease that names this process, with a new cookie, for a request to this request queue.
-///
-/// # Errors
-/// The kernel has no random bytes.
+/// A lease that names this process, with a new cookie, for a request to this request queue. Fails
+/// if the kernel has no random bytes.
 pub fn new(request_queue: QueueId) -> Result<Lease, getrandom::Error> {
     let mut cookie = [0; 16];
     getrandom::fill(&mut cookie)?;
@@ -22,13 +20,12 @@ pub fn new(request_queue: QueueId) -> Result<Lease, getrandom::Error> {
 /// What is at the head of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Head {
-    /// A lease.
     Lease(Lease),
     /// A lease of a version that this build does not know.
     UnknownLease(u16),
     /// Some other message.
     Other,
-    /// Nothing: the queue is empty.
+    /// The queue is empty.
     Nothing,
     /// The queue does not exist.
     Gone,

@@ -1,10 +1,9 @@
 //! Alive or dead. A process counts as dead only if that is proven; a dead process stays dead.
 //!
-//! A lease names its owner by pid, start time and namespaces. Within our own pid namespace, two
-//! things prove that an owner is dead: `kill` does not know its pid, or the process with that pid
-//! started at another time. Processes of other pid namespaces can be judged only from the initial
-//! one, whose /proc shows all of them. There, an owner without a known pid namespace is dead if no
-//! process has its pid in any.
+//! A lease names its owner by pid, start time and namespaces. Within our own pid namespace, an
+//! owner is dead if `kill` does not know its pid, or if the process with that pid started at another
+//! time. Processes of other pid namespaces can be judged only from the initial one, whose /proc
+//! shows all of them.
 
 use std::cell::OnceCell;
 
@@ -17,16 +16,14 @@ use super::queue_waiters::{self, Waiting};
 use crate::sys::kill;
 use crate::wire::OwnerId;
 
-/// Whether a process is alive, and how that is known.
+/// Whether a process is alive, and how that is known. Without a proof of death it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Life {
-    /// It is alive, or nothing proves that it is dead.
     Alive(Alive),
-    /// It is proven dead.
     Dead(Dead),
 }
 
-/// Makes an enum of reasons, and its `Display` of the words of each.
+/// Makes an enum of reasons, whose `Display` and docs have the words of each.
 macro_rules! reasons {
     ($(#[$doc:meta])* $name:ident {
         $($(#[$variant_doc:meta])* $reason:ident $(($inner:ident: $type:ty))? = $words:literal,)+
@@ -35,7 +32,7 @@ macro_rules! reasons {
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[non_exhaustive]
         pub enum $name {
-            $($(#[$variant_doc])* $reason $(($type))?,)+
+            $(#[doc = concat!("“", $words, "”.")] $(#[$variant_doc])* $reason $(($type))?,)+
         }
 
         impl std::fmt::Display for $name {
@@ -52,13 +49,11 @@ pub(crate) use reasons;
 reasons! {
     /// Why a process counts as alive.
     Alive {
-        /// The process exists.
         Running = "owner is running",
-        /// A process has its pid; nothing tells whether it is the same one.
+        /// Nothing tells whether it is the same process.
         Unproven = "a process has the owner's pid",
-        /// Its lease does not tell which process it is.
         Unidentified = "owner not identified by its lease",
-        /// It is in a pid namespace that cannot be seen from here.
+        /// It cannot be seen from here.
         ElsewhereUnseen = "owner is in another pid namespace",
     }
 }
@@ -68,11 +63,9 @@ reasons! {
     Dead {
         /// No process has its pid (`ESRCH`).
         NoSuchProcess = "owner is gone",
-        /// Its pid belongs to a process that started at another time.
         PidReused = "owner is gone, its pid reused",
-        /// It has ended; its parent has not waited for it yet.
+        /// Its parent has not waited for it yet.
         Zombie = "owner has ended",
-        /// No process of its pid namespace has its pid and start time.
         NotInNamespace = "owner is gone from its pid namespace",
     }
 }
@@ -91,7 +84,6 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// An observer in this process's namespaces.
     pub fn here() -> Self {
         Self {
             pid_namespace: procfs::own_pid_namespace(),
@@ -102,7 +94,6 @@ impl Observer {
         }
     }
 
-    /// Whether this process is alive.
     pub fn life_of(&self, owner: &OwnerId) -> Life {
         match self.life_nearby(owner) {
             Life::Alive(Alive::ElsewhereUnseen) => self.life_elsewhere(owner),
@@ -163,14 +154,13 @@ impl Observer {
 
     fn life_elsewhere(&self, owner: &OwnerId) -> Life {
         let by_start_time = self.can_compare_start(owner);
-        match self.census.get_or_init(Census::take) {
+        let holds = |census: &Census| census.may_hold(owner, by_start_time);
+        match self.census.get_or_init(Census::take).as_ref().map(holds) {
             None if owner.pid_namespace == 0 => Life::Alive(Alive::Unidentified),
             None => Life::Alive(Alive::ElsewhereUnseen),
-            Some(census) => match census.may_hold(owner, by_start_time) {
-                true if by_start_time => Life::Alive(Alive::Running),
-                true => Life::Alive(Alive::Unproven),
-                false => Life::Dead(Dead::NotInNamespace),
-            },
+            Some(true) if by_start_time => Life::Alive(Alive::Running),
+            Some(true) => Life::Alive(Alive::Unproven),
+            Some(false) => Life::Dead(Dead::NotInNamespace),
         }
     }
 

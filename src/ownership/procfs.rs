@@ -99,8 +99,7 @@ pub(super) fn own_pid_namespace() -> u64 {
 }
 
 /// The process's pids: one for each pid namespace that it is in, from that of this /proc down to
-/// its own.
-/// Source: `NSpid` in proc_pid_status(5).
+/// its own. Source: `NSpid` in proc_pid_status(5).
 pub(crate) fn ids(pid: &str) -> io::Result<Vec<i32>> {
     Ok(numbers(&fs::read(format!("/proc/{pid}/status"))?, "NSpid:"))
 }
@@ -131,14 +130,9 @@ pub(crate) fn shows_everybody() -> bool {
 
 /// The pids of the processes listed in /proc, as text.
 pub(crate) fn processes() -> io::Result<Vec<String>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        if let Some(name) = name.to_str().filter(|name| name.bytes().all(|b| b.is_ascii_digit())) {
-            found.push(name.to_owned());
-        }
-    }
-    Ok(found)
+    let names: io::Result<Vec<_>> = fs::read_dir("/proc")?.map(|it| Ok(it?.file_name())).collect();
+    let is_pid = |name: &String| name.bytes().all(|byte| byte.is_ascii_digit());
+    Ok(names?.into_iter().filter_map(|name| name.into_string().ok()).filter(is_pid).collect())
 }
 
 #[cfg(test)]

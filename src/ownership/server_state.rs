@@ -1,20 +1,14 @@
 //! Whether a server runs: while it lives, it holds the server lock, a semaphore under its key.
 //!
-//! * A new semaphore is 0, so nobody has to initialise it, and no initialisation can race.
-//! * The kernel releases it when the holder dies, however it dies (`SEM_UNDO`).
-//! * Forked children do not inherit it.
-//! * Every client can look at it, in any pid namespace.
-//!
-//! A semaphore that another user made counts for nothing, unless that user is root.
+//! Every client can look at it, in any pid namespace. A semaphore that another user made counts for
+//! nothing, unless that user is root.
 
 use sysv_ipc::{Error, Key, Lock, Permissions, Uid};
 
 /// What the lock of a key says about its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerState {
-    /// A process holds the lock.
     Running,
-    /// The lock exists, and no process holds it.
     Dead,
     /// No trusted lock exists: no server was here, or one that takes no lock.
     NoLock,
@@ -25,7 +19,7 @@ impl ServerState {
     pub fn of(key: Key, owner: Uid) -> Self {
         let read = || {
             let semaphore = Lock::open(key)?;
-            if untrusted_user(&semaphore.status()?.permissions, owner).is_some() {
+            if untrusted_user(&semaphore.semaphores().status()?.permissions, owner).is_some() {
                 return Ok(Self::NoLock);
             }
             let held = semaphore.is_held()?;

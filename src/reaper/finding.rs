@@ -23,8 +23,8 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// The owner of the queue. Of a reply queue: the process in its lease, by its pid in its own
-    /// pid namespace. Of a request queue: the last receiver, which is a server.
+    /// The process in a reply queue's lease, by its pid in its own pid namespace, or the last
+    /// receiver of a request queue.
     pub fn owner(&self) -> Option<Pid> {
         match self.lease {
             Some(lease) => Some(Pid::from_raw(lease.owner.pid)),
@@ -32,7 +32,7 @@ impl Finding {
         }
     }
 
-    /// Whether the caller may remove the queue. Its owner, its creator and root may.
+    /// Whether the caller is the queue's owner, its creator or root.
     pub fn is_removable(&self) -> bool {
         let (caller, permissions) = (geteuid(), self.status.permissions);
         caller.is_root() || [permissions.uid, permissions.cuid].contains(&caller)

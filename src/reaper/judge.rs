@@ -14,10 +14,8 @@ use crate::ownership::server_state::ServerState;
 use crate::wire::OwnerId;
 
 impl Policy {
-    /// Judges every queue that this policy covers.
-    ///
-    /// # Errors
-    /// The kernel's list of queues cannot be read.
+    /// Judges every queue that this policy covers. Fails if the kernel's list of queues cannot be
+    /// read.
     pub fn survey(&self) -> Result<Vec<Finding>, Error> {
         let seen: Vec<_> = queues()?
             .filter(|(_, status)| self.uid.is_none_or(|uid| uid == status.permissions.cuid))
@@ -67,10 +65,7 @@ impl Judge<'_> {
             Verdict::Orphan(proof) if is_recent(proof) => Verdict::Recent(proof),
             verdict => verdict,
         };
-        let lease = match head {
-            Some(Head::Lease(lease)) => Some(lease),
-            _ => None,
-        };
+        let lease = if let Some(Head::Lease(lease)) = head { Some(lease) } else { None };
         Finding { queue, status, verdict, lease }
     }
 
@@ -78,11 +73,8 @@ impl Judge<'_> {
         if was_never_used(status) {
             // A time in the future is no age.
             let age = self.now.duration_since(status.changed_at).unwrap_or_default();
-            return if age > GRACE {
-                Verdict::Orphan(Proof::NeverUsed)
-            } else {
-                Verdict::Alive(KeepReason::JustMade)
-            };
+            let just_made = Verdict::Alive(KeepReason::JustMade);
+            return if age > GRACE { Verdict::Orphan(Proof::NeverUsed) } else { just_made };
         }
         match head {
             Head::Lease(lease) => match self.life_of(&lease.owner) {
@@ -121,18 +113,16 @@ impl Judge<'_> {
             // Whoever else may use it can send, receive and end, and would pass for its users.
             ForeignReason::Shared
         } else {
-            match (status.last_sender, status.last_receiver) {
-                (Some(sender), Some(receiver)) => {
-                    if !self.has_ended(sender) || !self.has_ended(receiver) {
-                        ForeignReason::InUse
-                    } else if self.observer.may_be_waited_on(queue.id()) {
-                        ForeignReason::Waiter
-                    } else {
-                        return Verdict::Orphan(Proof::LastUsers);
-                    }
-                }
+            match status.last_sender.zip(status.last_receiver) {
                 // A living client's queue looks like this until the client reads.
-                _ => ForeignReason::UsersUnknown,
+                None => ForeignReason::UsersUnknown,
+                Some((sender, receiver))
+                    if !self.has_ended(sender) || !self.has_ended(receiver) =>
+                {
+                    ForeignReason::InUse
+                }
+                _ if self.observer.may_be_waited_on(queue.id()) => ForeignReason::Waiter,
+                _ => return Verdict::Orphan(Proof::LastUsers),
             }
         };
         Verdict::Foreign(reason)

@@ -16,10 +16,8 @@ use crate::wire::WINDOW_MODE;
 
 impl Policy {
     /// Removes the windows of dead children, and the locks and counters of dead servers whose
-    /// request queue is gone. Returns how many semaphores and segments of shared memory.
-    ///
-    /// # Errors
-    /// The segments cannot be listed.
+    /// request queue is gone. Returns how many semaphores and segments of shared memory. Fails if
+    /// the segments cannot be listed.
     pub fn remove_leftovers(&self) -> Result<usize, Error> {
         let observer = Observer::here();
         let is_covered = |status: &SharedMemoryStatus| {
@@ -69,7 +67,7 @@ fn counters_of(key: Key, server: Uid) -> Option<SharedMemory> {
 /// what is about to be removed. That one tries again (`ServerLock::take`).
 pub(super) fn remove_lock_and_counters(key: Key, server: Uid) -> usize {
     let Ok(lock) = Lock::open(key) else { return 0 };
-    let is_servers = lock.status().is_ok_and(|status| {
+    let is_servers = lock.semaphores().status().is_ok_and(|status| {
         let Permissions { uid, cuid, .. } = status.permissions;
         (uid, cuid, status.count) == (server, server, 1)
     });

@@ -13,8 +13,7 @@
 //! # Ok::<(), sysv_ipc::Error>(())
 //! ```
 //!
-//! A new proof takes its words in `verdict`, its condition in `judge`, its age in `policy`, and the
-//! same condition again in `removal`.
+//! The condition of a proof is in `judge`, and again in `removal`.
 
 mod finding;
 mod judge;

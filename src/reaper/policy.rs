@@ -1,4 +1,4 @@
-//! Which queues to look at, and which orphans to spare.
+//! The options of a survey.
 
 use std::time::Duration;
 
@@ -6,8 +6,7 @@ use sysv_ipc::Uid;
 
 use super::verdict::Proof;
 
-/// Which queues to look at, and which orphans to spare. By default: look at every queue, and spare
-/// no orphan that mqfs made.
+/// Which queues to look at, and which orphans to spare.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,7 +30,7 @@ impl Policy {
     /// [`older_than`](Self::older_than) says otherwise.
     pub const FOREIGN_AGE: Duration = Duration::from_secs(60 * 60);
 
-    /// The default policy.
+    /// Looks at every queue, and spares no orphan that mqfs made.
     pub fn new() -> Self {
         Self::default()
     }
@@ -53,10 +52,8 @@ impl Policy {
 
     /// Includes queues that mqfs did not make. Such a queue is an orphan if it has no key, no other
     /// user may use it, its last sender and its last receiver are known and dead, and no process
-    /// waits on it.
-    ///
-    /// That is evidence and no proof: a program may keep such a queue without using it, and the
-    /// last receiver can be a thread that ended before its process.
+    /// waits on it. That is evidence and no proof: a program may keep such a queue without using
+    /// it, and the last receiver can be a thread that ended before its process.
     #[must_use]
     pub fn foreign(mut self, include: bool) -> Self {
         self.foreign = include;

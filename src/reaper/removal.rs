@@ -1,7 +1,5 @@
 //! Removing orphans.
 
-use std::fmt;
-
 use sysv_ipc::{Permissions, Pid, QueueStatus};
 
 use super::finding::{Finding, last_used, was_never_used};
@@ -9,34 +7,21 @@ use super::leftovers::remove_lock_and_counters;
 use super::policy::Policy;
 use super::verdict::{Proof, Verdict};
 use crate::ownership::lease::{self, Head};
-use crate::ownership::liveness::Observer;
+use crate::ownership::liveness::{Observer, reasons};
 use crate::ownership::server_state::ServerState;
 
-/// What [`remove`] did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Action {
-    /// Nothing: the queue is no orphan.
-    Kept,
-    /// It removed the queue.
-    Removed,
-    /// Nothing: after the survey the queue was removed or used, or its id is another queue's now.
-    Changed,
-    /// Nothing: the queue is an orphan, but the caller may not remove it.
-    NotPermitted,
-    /// Nothing: the queue is an orphan, but `msgctl` failed.
-    Failed(sysv_ipc::Error),
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Kept => "kept",
-            Self::Removed => "removed",
-            Self::Changed => "changed meanwhile",
-            Self::NotPermitted => "not permitted",
-            Self::Failed(error) => return error.fmt(f),
-        })
+reasons! {
+    /// What [`remove`] did.
+    Action {
+        /// The queue is no orphan.
+        Kept = "kept",
+        Removed = "removed",
+        /// After the survey the queue was removed or used, or its id is another queue's now.
+        Changed = "changed meanwhile",
+        /// The queue is an orphan, but the caller may not remove it.
+        NotPermitted = "not permitted",
+        /// The queue is an orphan, but `msgctl` failed.
+        Failed(error: sysv_ipc::Error) = "{error}",
     }
 }
 

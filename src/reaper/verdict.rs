@@ -10,8 +10,7 @@ use crate::ownership::liveness::{Alive, Dead, reasons};
 pub enum Verdict {
     /// The owner is proven dead.
     Orphan(Proof),
-    /// The owner is proven dead, but the queue was used too recently for the
-    /// [`Policy`](super::Policy::older_than).
+    /// Used too recently for the [`Policy`](super::Policy::older_than).
     Recent(Proof),
     /// The owner is alive, or nothing proves that it is dead.
     Alive(KeepReason),
@@ -24,11 +23,8 @@ reasons! {
     Proof {
         /// The process named by the queue's lease is dead.
         Owner(dead: Dead) = "{dead}",
-        /// A client made the queue and died before its next system call.
         NeverUsed = "owner died before using it",
-        /// It is a request queue, and nobody holds the server lock under its key.
         NoServer = "no server holds the key's lock",
-        /// It is another program's, without a key, and its last sender and last receiver are dead.
         /// Only with [`Policy::foreign`](super::Policy::foreign).
         LastUsers = "not made by mqfs, its last sender and receiver are gone",
     }
@@ -41,17 +37,12 @@ reasons! {
         Owner(alive: Alive) = "{alive}",
         /// Nobody has used it yet, and it is less than ten seconds old.
         JustMade = "just made",
-        /// It has mqfs's mark, but no lease at its head.
         NoLease = "marked, but without a lease",
-        /// Its lease has a version that this build does not know.
         UnknownLease = "a lease of an unknown version",
-        /// The caller may not read another user's lease.
         Unreadable = "another user's, and not readable",
-        /// It is a request queue, and a server holds the lock under its key.
+        /// It is a request queue, like the following two.
         Serving = "its server is running",
-        /// It is a request queue, and there is no lock that shows whether a server runs.
         NoLock = "a request queue without a server lock",
-        /// It is a request queue, and its last receiver is alive.
         Receiver = "its last receiver is running",
     }
 }
@@ -67,9 +58,7 @@ reasons! {
         Shared = "not made by mqfs, and open to other users",
         /// Nobody has sent to it or received from it, or this pid namespace does not show who did.
         UsersUnknown = "not made by mqfs, its last sender or receiver unknown",
-        /// A process or thread has the id of the last sender or receiver.
         InUse = "not made by mqfs, its last sender or receiver is running",
-        /// A process waits in msgsnd or msgrcv, on this queue or on one that is unknown.
         Waiter = "not made by mqfs, and a process may wait on it",
     }
 }

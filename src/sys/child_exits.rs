@@ -1,8 +1,7 @@
 //! Collects children that end, in the handler of `SIGCHLD`, so that no wait can miss one.
 //!
-//! This is the handler of TLPI section 26.3.1, which also keeps each pid and wait status. A handler
-//! that only sets a flag would not do: a child that ends just before msgrcv begins to wait would
-//! stay a zombie until the next request.
+//! A handler that only sets a flag would not do: a child that ends just before msgrcv begins to
+//! wait would stay a zombie until the next request. See TLPI section 26.3.1.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -58,12 +57,10 @@ fn slots() -> &'static [AtomicU64] {
     ENDED.get().map_or(&[], |slots| slots)
 }
 
-/// A child that ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
-    /// The child.
     pub pid: Pid,
-    /// How it ended. Not nix's `WaitStatus`, which lacks real-time signals.
+    /// Not nix's `WaitStatus`, which lacks real-time signals.
     pub status: ExitStatus,
 }
 

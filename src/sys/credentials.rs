@@ -11,8 +11,7 @@ use super::geteuid;
 
 /// Becomes another user, irrevocably: supplementary groups, then group, then user, because each
 /// step takes away a right that the step before needs. Then it drops all capabilities, and hides
-/// this process's memory from others of that user. From then on, the kernel checks every access as
-/// that user's.
+/// this process's memory from others of that user.
 ///
 /// # Errors
 /// `EPERM`: the process is not privileged. Some steps may be done already: end the process.
@@ -39,16 +38,12 @@ fn nix_gid(gid: Gid) -> nix::unistd::Gid {
 
 /// Lets other processes have the CPU first: nice(2). Nothing depends on it, so it may fail.
 pub fn step_back() {
-    const STEPS: libc::c_int = 5;
     // SAFETY: takes an integer.
-    let _ = unsafe { libc::nice(STEPS) };
+    let _ = unsafe { libc::nice(5) };
 }
 
 /// Gives up every capability; the ambient ones go with the inheritable ones. A change of uid drops
 /// them too, unless securebits forbid it: capabilities(7).
-///
-/// # Errors
-/// None are known: a process may always give up capabilities.
 pub fn drop_capabilities() -> Result<(), Errno> {
     /// `struct __user_cap_header_struct`, capget(2).
     #[repr(C)]
@@ -74,20 +69,14 @@ pub fn drop_capabilities() -> Result<(), Errno> {
 
 /// Hides this process's memory and descriptors from other processes of its user: nobody can trace
 /// it, its files in /proc belong to root, and it leaves no core dump. Children inherit this.
-///
 /// Source: `PR_SET_DUMPABLE`, prctl(2).
-///
-/// # Errors
-/// None are known.
 pub fn close_memory() -> Result<(), Errno> {
     prctl::set_dumpable(false)
 }
 
 /// Replaces the session keyring by an empty one: the users that children become must not get the
-/// keys of the session that started this process. Source: keyctl_join_session_keyring(3).
-///
-/// # Errors
-/// `ENOSYS`: a kernel without keys. `EDQUOT`.
+/// keys of the session that started this process. `ENOSYS`: a kernel without keys. Source:
+/// keyctl_join_session_keyring(3).
 pub fn leave_session_keyring() -> Result<(), Errno> {
     const JOIN_SESSION_KEYRING: libc::c_int = 1; // linux/keyctl.h
     // SAFETY: takes a number and, for a keyring without a name, a null pointer; keyctl(2).
@@ -108,13 +97,11 @@ pub fn is_unknown_uid(uid: Uid) -> bool {
     uid.as_raw() == overflow_id("uid") && !maps_all("uid")
 }
 
-/// The gid that stands for every group without a number in this user namespace. None: all groups
-/// have numbers.
+/// As [`unknown_uid`], for groups.
 pub fn unknown_gid() -> Option<Gid> {
     Some(overflow_gid()).filter(|_| !maps_all("gid"))
 }
 
-/// The group *nogroup*.
 pub fn overflow_gid() -> Gid {
     Gid::from_raw(overflow_id("gid"))
 }

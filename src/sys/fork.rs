@@ -19,10 +19,7 @@ const PANICKED: i32 = 70;
 ///
 /// The child blocks all signals but `SIGALRM`: terminals and service managers send `SIGINT`,
 /// `SIGQUIT`, `SIGHUP` and `SIGTERM` to all processes at once, but the parent decides when children
-/// end, with `SIGKILL`. No handler of the parent's runs in the child, except that of `SIGALRM`.
-///
-/// # Errors
-/// `EAGAIN`, `ENOMEM`: fork(2).
+/// end, with `SIGKILL`.
 pub fn fork_child(body: impl FnOnce() -> Infallible) -> Result<Pid, Errno> {
     let mut all_but_one = SigSet::all();
     all_but_one.remove(Signal::SIGALRM);
@@ -75,9 +72,7 @@ fn is_single_threaded() -> bool {
 
 /// Makes all threads allocate from one arena. Every other arena would take four system calls, and
 /// memory that each fork copies and locks. Call it before there are other threads, in a program
-/// whose other threads do little.
-///
-/// Source: `M_ARENA_MAX`, mallopt(3).
+/// whose other threads do little. Source: `M_ARENA_MAX`, mallopt(3).
 pub fn share_one_arena() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes two integers; mallopt(3).
@@ -85,9 +80,8 @@ pub fn share_one_arena() {
 }
 
 /// Grows the heap by a mebibyte now, and never lets it shrink, so that a server can go on when the
-/// machine has no memory left. Until it is used, it takes addresses and no pages.
-///
-/// Source: `M_TOP_PAD` and `M_TRIM_THRESHOLD`, mallopt(3).
+/// machine has no memory left. Until it is used, it takes addresses and no pages. Source:
+/// `M_TOP_PAD` and `M_TRIM_THRESHOLD`, mallopt(3).
 pub fn keep_heap_at_hand() {
     #[cfg(target_env = "gnu")]
     for (parameter, bytes) in [(libc::M_TRIM_THRESHOLD, 8 << 20), (libc::M_TOP_PAD, 1 << 20)] {

@@ -5,8 +5,6 @@ use std::mem::MaybeUninit;
 
 /// The local time of a moment in seconds since 1970, in a form of strftime(3) and in English. None:
 /// its year does not fit into an integer, or the text is longer than 63 bytes.
-///
-/// Source: localtime_r(3), strftime(3).
 pub fn local_time(time: i64, form: &CStr) -> Option<String> {
     let mut tm = MaybeUninit::<libc::tm>::zeroed();
     // SAFETY: time and tm outlive the call, which reads one and fills in the other; localtime_r(3).

@@ -29,20 +29,16 @@ pub use standard_streams::was_closed;
 #[cfg(feature = "server")]
 pub(crate) use stop_request::StopRequest;
 
-/// The effective uid of this process.
 pub fn geteuid() -> Uid {
     Uid::from_raw(nix::unistd::geteuid().as_raw())
 }
 
-/// The pid of this process.
 pub fn getpid() -> Pid {
     Pid::current()
 }
 
-/// `kill(pid, signal)`: sends a signal, or with None only checks that it could be sent.
-///
-/// # Errors
-/// `ESRCH`: no process has this pid. `EPERM`: it belongs to another user.
+/// `kill(pid, signal)`: sends a signal, or with None only checks that it could be sent. `ESRCH`: no
+/// process has this pid. `EPERM`: it belongs to another user.
 pub fn kill(pid: Pid, signal: Option<Signal>) -> Result<(), Errno> {
     nix::sys::signal::kill(nix_pid(pid), signal)
 }
@@ -51,7 +47,6 @@ fn nix_pid(pid: Pid) -> nix::unistd::Pid {
     nix::unistd::Pid::from_raw(pid.as_raw())
 }
 
-/// The errno of a System V IPC call.
 pub(crate) fn errno_of_ipc(error: sysv_ipc::Error) -> Errno {
     Errno::from_raw(error.raw_os_error())
 }

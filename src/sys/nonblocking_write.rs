@@ -15,10 +15,7 @@ pub static IS_LIMITED: AtomicBool = AtomicBool::new(false);
 /// Other processes may share the descriptor, so this cannot set `O_NONBLOCK`, which would affect
 /// them too. Pipes and sockets take `RWF_NOWAIT`, pwritev2(2), pipes from Linux 6.4 on. Terminals
 /// and older pipes are polled first, although another process may fill them before the write. Files
-/// never block for a reader.
-///
-/// # Errors
-/// `EAGAIN`: the descriptor has no room. Those of write(2).
+/// never block for a reader. `EAGAIN`: the descriptor has no room.
 pub fn write(descriptor: impl AsFd, bytes: &[u8]) -> Result<usize, Errno> {
     let descriptor = descriptor.as_fd();
     let kind = SFlag::from_bits_truncate(fstat(descriptor)?.st_mode & SFlag::S_IFMT.bits());

@@ -8,8 +8,6 @@ use nix::errno::Errno;
 
 /// The inode of this process's pid namespace, as /proc/self/ns/pid shows it. None before Linux
 /// 6.11, or where a filter forbids it.
-///
-/// Source: pidfd_open(2), ioctl_pidfd(2).
 pub fn own_pid_namespace() -> Option<u64> {
     const PIDFD_GET_PID_NAMESPACE: libc::c_ulong = 0xFF05; // linux/pidfd.h
     let (own, none) = (super::getpid().as_raw(), 0 as libc::c_long);

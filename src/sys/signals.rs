@@ -17,16 +17,10 @@ pub struct Blocked {
 }
 
 impl Blocked {
-    /// Blocks these signals.
     pub fn new(signals: SigSet) -> Self {
-        let mut before = SigSet::empty();
         // Fails only for a bad `how`: pthread_sigmask(3).
-        let _ = nix::sys::signal::pthread_sigmask(
-            SigmaskHow::SIG_BLOCK,
-            Some(&signals),
-            Some(&mut before),
-        );
-        Self { before }
+        let before = signals.thread_swap_mask(SigmaskHow::SIG_BLOCK);
+        Self { before: before.unwrap_or(SigSet::empty()) }
     }
 }
 
@@ -79,21 +73,16 @@ pub fn tick(interval: Duration) -> Result<(), Errno> {
     extern "C" fn nothing(_: libc::c_int) {}
     // SAFETY: the handler does nothing.
     unsafe { on(Signal::SIGALRM, SaFlags::SA_RESTART, nothing) }?;
-    let interval = timeval(interval);
+    let interval = libc::timeval {
+        tv_sec: libc::time_t::try_from(interval.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_usec: interval.subsec_micros().into(),
+    };
     let timer = libc::itimerval { it_interval: interval, it_value: interval };
     // SAFETY: timer outlives the call, and null asks for nothing back; setitimer(2).
     let set = unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) };
     Errno::result(set).map(drop)
 }
 
-fn timeval(duration: Duration) -> libc::timeval {
-    libc::timeval {
-        tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_usec: duration.subsec_micros().into(),
-    }
-}
-
-/// Whether the signal of [`note`] has arrived.
 static ARRIVED: AtomicBool = AtomicBool::new(false);
 
 /// Notes the arrival of a signal, for [`has_arrived`], instead of its default action. It interrupts
@@ -106,13 +95,11 @@ pub fn note(signal: Signal) -> Result<(), Errno> {
     unsafe { on(signal, SaFlags::SA_RESTART, arrived) }.map(drop)
 }
 
-/// Whether a signal that is [noted](note) has arrived.
 pub fn has_arrived() -> bool {
     ARRIVED.load(Ordering::Relaxed)
 }
 
 /// Lets the kernel send this process a signal when its parent dies; at once if it is dead already.
-///
 /// Source: `PR_SET_PDEATHSIG`, prctl(2).
 pub fn send_when_parent_dies(signal: Signal, parent: Pid) -> Result<(), Errno> {
     prctl::set_pdeathsig(signal)?;
@@ -131,7 +118,6 @@ pub fn is_ignored(signal: Signal) -> bool {
     read == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
 }
 
-/// Ignores a signal.
 pub fn ignore(signal: Signal) -> Result<(), Errno> {
     set(signal, SigHandler::SigIgn)
 }

@@ -76,7 +76,6 @@ impl StopRequest {
         self.times.load(SeqCst) > 1
     }
 
-    /// Makes the calling thread the one that a stop wakes.
     pub(crate) fn will_wake_this_thread(&self) {
         self.thread.get_or_init(pthread_self);
     }
@@ -89,8 +88,7 @@ impl StopRequest {
         }
     }
 
-    /// Removes the queue, which ends a wait in msgrcv with `EIDRM`. Removes it only once, because
-    /// the id may then be given to another queue.
+    /// Removes the queue, but only once, because its id may then be given to another queue.
     pub(crate) fn remove_queue(&self) {
         let id = self.queue.swap(Self::NO_QUEUE, SeqCst);
         let queue = Queue::from_id(QueueId::new(id));

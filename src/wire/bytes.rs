@@ -8,7 +8,6 @@ pub enum Malformed {
     TooShort,
     #[error("too long")]
     TooLong,
-    /// The id of the reply queue is negative. No queue has such an id.
     #[error("a reply queue id below zero")]
     QueueId,
     /// The first `PATH_MAX` bytes of the path contain no NUL.

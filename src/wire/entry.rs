@@ -6,8 +6,7 @@ use nix::errno::Errno;
 
 use super::bytes::{Malformed, Reader};
 
-/// What a file is, and which part of it follows. It opens every extended answer. The bytes of a
-/// listing are these, one after the other.
+/// What a file is, and which part of it follows. The bytes of a listing are these.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Entry<'a> {
     pub stat: Stat,
@@ -15,7 +14,7 @@ pub struct Entry<'a> {
     pub errno: Option<Errno>,
     /// Where in the file the following bytes begin.
     pub offset: u64,
-    /// How many bytes will probably follow. None if the size is unknown. END has the true number.
+    /// How many bytes will probably follow, if that is known. END has the true number.
     pub length: Option<u64>,
     /// The name in its directory; any bytes. Empty for the path that was asked for.
     pub name: &'a [u8],
@@ -29,11 +28,10 @@ pub struct Stat {
     pub kind: Kind,
     /// Type and permissions: `st_mode`, inode(7).
     pub mode: u32,
-    /// The size in bytes. The kernel says 0 for much of /proc, whatever its size.
+    /// In bytes. The kernel says 0 for much of /proc, whatever its size.
     pub size: u64,
-    /// When the content last changed: seconds since the epoch, and nanoseconds.
+    /// Seconds since the epoch, and nanoseconds.
     pub mtime: (i64, u32),
-    /// The number of the device that holds the file.
     pub device: u64,
     pub inode: u64,
     pub uid: u32,
@@ -85,10 +83,8 @@ impl<'a> Entry<'a> {
     /// The size in bytes without name and target.
     pub const SIZE: usize = 104;
 
-    /// Appends the entry.
-    ///
-    /// # Panics
-    /// If name or target is longer than 65,535 bytes. No file system has such.
+    /// Appends the entry. Panics if name or target is longer than 65,535 bytes. No file system has
+    /// such.
     pub fn append(&self, out: &mut Vec<u8>) {
         let stat = &self.stat;
         let [name, target] = [self.name, self.target]
@@ -116,8 +112,7 @@ impl<'a> Entry<'a> {
         out.extend_from_slice(self.target);
     }
 
-    /// Decodes the entry at the beginning of these bytes. [`encoded_len`](Self::encoded_len) tells
-    /// where the next one begins.
+    /// Decodes the entry at the beginning of these bytes.
     pub fn decode(text: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(text);
         reader.opening(Self::MAGIC, Self::VERSION)?;
@@ -137,7 +132,6 @@ impl<'a> Entry<'a> {
         Ok(Self { stat, errno, offset, length, name, target })
     }
 
-    /// How many bytes [`append`](Self::append) appends.
     pub fn encoded_len(&self) -> usize {
         Self::SIZE + self.name.len() + self.target.len()
     }

@@ -12,13 +12,10 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// The most extents of one EXTENTS.
     pub const MOST: usize = 65_536;
 
-    /// The size of an extent in bytes.
     pub(super) const SIZE: usize = 16;
 
-    /// Encodes the text of an EXTENTS.
     pub fn encode_all(extents: &[Self]) -> Vec<u8> {
         extents.iter().flat_map(|it| [it.hole, it.data]).flat_map(u64::to_ne_bytes).collect()
     }

@@ -10,27 +10,23 @@ use super::reply::MAX_REPLY;
 /// What a frame holds. Of a plain server, what a message holds: then it is the message's type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameType {
-    /// The question cannot be answered, or not to the end: [`Failure`](super::Failure).
+    /// A [`Failure`](super::Failure).
     Failure = 1,
     /// Bytes of the file, or of the list.
     Data = 2,
-    /// The answer has ended: [`Trailer`](super::Trailer). That of a plain server has no text.
+    /// A [`Trailer`](super::Trailer). That of a plain server has no text.
     End = 3,
-    /// What the file is, before its bytes: [`Entry`](super::Entry). This and the following are only
-    /// frames.
+    /// An [`Entry`](super::Entry), before the bytes. This and the following are only frames.
     Meta = 4,
-    /// The child will answer no more questions. The text is the number of those that it answered:
-    /// see [`encode_farewell`].
+    /// The child will answer no more questions: see [`encode_farewell`].
     Farewell = 5,
-    /// Bytes of the file, in shared memory: [`WindowPart`](super::WindowPart). It is a message of
-    /// its own.
+    /// A [`WindowPart`](super::WindowPart), in a message of its own.
     Window = 6,
-    /// Where the file has holes, before the data behind them: [`Extent`](super::Extent).
+    /// [`Extent`](super::Extent)s, before the data behind the holes.
     Extents = 7,
 }
 
 impl FrameType {
-    /// The type of a message.
     pub const fn mtype(self) -> MessageType {
         MessageType::new(self as c_long).unwrap()
     }
@@ -42,18 +38,15 @@ impl FrameType {
     }
 }
 
-/// The header of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHeader {
     pub frame_type: FrameType,
-    /// How many bytes of text follow.
     pub length: u32,
-    /// The number of the question that is answered; 0 in a FAREWELL.
+    /// The number of the question; 0 in a FAREWELL.
     pub question: u16,
 }
 
 impl FrameHeader {
-    /// The size of the header in bytes.
     pub const SIZE: usize = 8;
 
     /// The most bytes of text in a frame that is neither DATA nor WINDOW nor EXTENTS.
@@ -89,7 +82,6 @@ pub fn encode_farewell(answered: u64) -> [u8; 8] {
     answered.to_ne_bytes()
 }
 
-/// Decodes the text of a FAREWELL.
 pub fn decode_farewell(text: &[u8]) -> Result<u64, Malformed> {
     Reader::new(text).u64()
 }

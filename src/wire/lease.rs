@@ -11,7 +11,6 @@ use super::bytes::{Malformed, Reader};
 pub const LEASE_TYPE: MessageType = MessageType::new(0x6d71_6673).unwrap();
 
 /// 16 random bytes that are in a lease and in its owner's requests, and that nobody else can read.
-///
 /// Comparison takes constant time. Debug output does not show the bytes.
 #[derive(Clone, Copy)]
 pub struct Cookie([u8; 16]);
@@ -40,19 +39,16 @@ impl fmt::Debug for Cookie {
     }
 }
 
-/// A process, identified so that no later process with the same pid is mistaken for it.
-///
-/// A field is 0 if the owner has no /proc to read it from.
+/// A process, identified so that no later process with the same pid is mistaken for it. A field is
+/// 0 if the owner has no /proc to read it from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct OwnerId {
-    /// The process id in its own pid namespace.
+    /// In its own pid namespace.
     pub pid: i32,
-    /// When it started, in clock ticks since boot, by the clock of its time namespace: field 22 of
-    /// /proc/self/stat, proc_pid_stat(5).
+    /// In clock ticks since boot, by the clock of its time namespace: proc_pid_stat(5).
     pub start_time: u64,
-    /// The inode of its pid namespace, namespaces(7).
+    /// An inode, like the following: namespaces(7).
     pub pid_namespace: u64,
-    /// The inode of its time namespace, time_namespaces(7).
     pub time_namespace: u64,
 }
 
@@ -72,10 +68,8 @@ impl Lease {
     const MAGIC: &'static [u8; 8] = b"mqfs-own";
     const VERSION: u16 = 1;
 
-    /// The size of `mtext` in bytes.
     pub const SIZE: usize = 64;
 
-    /// Encodes the lease as the `mtext` of a message of type [`LEASE_TYPE`].
     pub fn encode(&self) -> [u8; Self::SIZE] {
         let mut bytes = [0; Self::SIZE];
         bytes[0..8].copy_from_slice(Self::MAGIC);

@@ -1,10 +1,7 @@
 //! Bytes ⇄ [`Request`], [`Question`], [`Entry`], frames, [`Lease`]. No I/O, no policy.
 //!
-//! The plain protocol is that of TLPI section 46.8. Our extension begins after everything that a
-//! plain peer reads. docs/protocol.md lists every offset. All integers are native-endian, since
-//! both sides share one kernel. Decoding never panics: any bytes give a value or a [`Malformed`].
-//!
-//! A new field also changes docs/protocol.md, `tests/golden-wire.py` with `fixtures/wire/`,
+//! docs/protocol.md lists every offset. Decoding never panics: any bytes give a value or a
+//! [`Malformed`]. A new field also changes docs/protocol.md, `tests/golden-wire.py` with `fixtures/wire/`,
 //! `tests/it/wire.rs` and `tests/it/fuzz.rs`.
 
 mod bytes;

@@ -38,26 +38,18 @@ pub struct Question<'a> {
 pub enum Operation {
     /// Send a part of a file.
     Fetch(Range),
-    /// Send the metadata of a file.
-    Stat {
-        /// Whether to follow a symbolic link at the end of the path.
-        follow: bool,
-    },
+    /// Send the metadata of a file, perhaps of one that a symbolic link at the end leads to.
+    Stat { follow: bool },
     /// Send the entries of a directory.
     List,
     /// Send the metadata of a file. If it is a directory, later questions may be about what is
     /// below it.
     Enter,
-    /// An operation that this build does not know. The server must answer it with a FAILURE.
-    Unknown {
-        operation: u16,
-        /// The operation's flags. A server must not ignore unknown ones.
-        flags: u16,
-    },
+    /// An operation or flags that this build does not know. The server must answer with a FAILURE.
+    Unknown { operation: u16, flags: u16 },
 }
 
 impl Operation {
-    /// The operation's name, for people.
     pub fn name(self) -> &'static str {
         match self {
             Self::Fetch(_) => "fetch",
@@ -69,11 +61,10 @@ impl Operation {
     }
 }
 
-/// A part of a file, in bytes.
+/// A part of a file, in bytes. Without a length, it extends to the end of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
     pub offset: u64,
-    /// The length; None for everything up to the end of the file.
     pub length: Option<u64>,
 }
 
@@ -113,17 +104,14 @@ impl<'a> Question<'a> {
         Ok((Self::decode_header(header, Path::new(OsStr::from_bytes(path)))?, rest))
     }
 
-    /// Appends the question to the `mtext` of a message of type [`QUESTION_TYPE`].
-    ///
-    /// # Panics
-    /// If the path is longer than 65,535 bytes.
+    /// Appends the question to the `mtext` of a message of type [`QUESTION_TYPE`]. Panics if the
+    /// path is longer than 65,535 bytes.
     pub fn append(&self, out: &mut Vec<u8>) {
         let path = self.path.as_os_str().as_bytes();
         self.append_header(u16::try_from(path.len()).expect("a path"), out);
         out.extend_from_slice(path);
     }
 
-    /// How many bytes [`append`](Self::append) appends.
     pub fn encoded_len(&self) -> usize {
         Self::HEADER + self.path.as_os_str().len()
     }

@@ -8,7 +8,7 @@ pub const DEFAULT_KEY: Key = Key::new(0x1aaa_aaa1);
 /// Our mark on a queue, from the instant of its creation: the x bits, which the kernel ignores.
 pub const MARK: Mode = Mode::new(0o111);
 
-/// The mode of a reply queue: marked, and only owner and creator can read or write.
+/// Only owner and creator can read or write.
 pub const REPLY_QUEUE_MODE: Mode = Mode::new(0o711);
 
 /// The mode of a request queue that only its owner may write to. The w bits let group and others

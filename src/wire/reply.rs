@@ -16,7 +16,7 @@ pub const MAX_REPLY: usize = 65_536;
 pub struct Trailer {
     /// How many bytes were sent as DATA.
     pub bytes: u64,
-    /// Their CRC-32, that of zlib and gzip.
+    /// That of zlib and gzip.
     pub checksum: u32,
     /// Whether the file changed while it was read, so that the bytes may mix old and new.
     pub changed: bool,
@@ -27,10 +27,8 @@ impl Trailer {
     const VERSION: u16 = 1;
     const CHANGED: u16 = 1;
 
-    /// The size of `mtext` in bytes.
     pub const SIZE: usize = 24;
 
-    /// Encodes the trailer as the text of an END.
     pub fn encode(&self) -> [u8; Self::SIZE] {
         let flags = if self.changed { Self::CHANGED } else { 0 };
         let mut bytes = [0; Self::SIZE];
@@ -70,8 +68,7 @@ impl Failure {
     const MAGIC: &'static [u8; 8] = b"mqfs-err";
     const VERSION: u16 = 1;
 
-    /// Encodes the failure as the text of a FAILURE. The errno comes after its NUL, where a plain
-    /// client does not look.
+    /// Encodes the text of a FAILURE. A plain client does not look beyond its NUL.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = self.text.clone();
         pad_to_extension(&mut bytes);

@@ -30,7 +30,7 @@ pub struct Request<'a> {
     pub extension: Option<Extension>,
 }
 
-/// The part that a plain request does not have, apart from its question.
+/// What a plain request does not have, apart from its question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extension {
     /// The server may not tell a client about an unknown version before it has checked this.
@@ -39,8 +39,7 @@ pub struct Extension {
     pub session: bool,
     /// Whether the client can receive bytes in shared memory.
     pub windows: bool,
-    /// Whether the client wants EXTENTS in place of the zeros in holes. A server that does not know
-    /// this sends zeros.
+    /// Whether the client wants EXTENTS in place of the zeros in holes.
     pub extents: bool,
     /// The version, if this build does not know it or its flags. Then the server must refuse.
     pub unknown_version: Option<u16>,
@@ -95,27 +94,20 @@ impl<'a> Request<'a> {
         if id < 0 {
             return Err(Malformed::QueueId);
         }
-        let length = rest
-            .iter()
-            .take(MAX_PATH + 1)
-            .position(|&byte| byte == 0)
-            .ok_or(Malformed::UnterminatedPath)?;
+        let nul = rest.iter().take(MAX_PATH + 1).position(|&byte| byte == 0);
+        let length = nul.ok_or(Malformed::UnterminatedPath)?;
         let path = Path::new(OsStr::from_bytes(&rest[..length]));
-        let extension = extension_after(text, size_of::<i32>() + length)
-            .and_then(|bytes| bytes.strip_prefix(Extension::MAGIC))
-            .map(|bytes| Extension::decode(bytes, path))
-            .transpose()?;
-        let (question, extension) = match extension {
-            Some((question, extension)) => (question, Some(extension)),
+        let extended = extension_after(text, size_of::<i32>() + length)
+            .and_then(|bytes| bytes.strip_prefix(Extension::MAGIC));
+        let (question, extension) = match extended {
+            Some(bytes) => Extension::decode(bytes, path).map(|(asked, own)| (asked, Some(own)))?,
             None => (Question::new(path, Operation::Fetch(Range::WHOLE)), None),
         };
         Ok(Self { reply_queue: QueueId::new(id), question, extension })
     }
 
-    /// Encodes the request as `mtext`, as short as possible.
-    ///
-    /// # Panics
-    /// The path contains a NUL or is longer than [`MAX_PATH`].
+    /// Encodes the request as `mtext`, as short as possible. Panics if the path contains a NUL or
+    /// is longer than [`MAX_PATH`].
     pub fn encode(&self) -> Vec<u8> {
         let path = self.question.path.as_os_str().as_bytes();
         assert!(path.len() <= MAX_PATH && !path.contains(&0), "not a path");

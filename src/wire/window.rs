@@ -5,11 +5,9 @@ use sysv_ipc::{Mode, SharedMemoryId};
 use super::bytes::{Malformed, Reader};
 use super::queue_mode::MARK;
 
-/// The mode of a segment: nobody but client and server may use it. The mark tells it from those of
-/// other programs.
+/// The mode of a segment. The mark tells it from those of other programs.
 pub const WINDOW_MODE: Mode = Mode::new(0o600).with(MARK);
 
-/// The most bytes of a window.
 pub const MAX_WINDOW: usize = 64 << 20;
 
 /// The text of a WINDOW: some bytes of a file, which stand in a segment until the client receives
@@ -17,9 +15,8 @@ pub const MAX_WINDOW: usize = 64 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowPart {
     pub segment: SharedMemoryId,
-    /// Where in the segment they begin, in bytes.
     pub offset: u32,
-    /// How many bytes; more than 0.
+    /// More than 0.
     pub length: u32,
 }
 

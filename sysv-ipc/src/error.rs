@@ -32,11 +32,6 @@ impl Error {
         self.call
     }
 
-    /// The object that the call was about.
-    pub fn object(&self) -> Object {
-        self.object
-    }
-
     /// The errno, such as `ENOSPC`, as a number.
     pub fn raw_os_error(&self) -> i32 {
         self.errno
@@ -105,17 +100,13 @@ const NAMES: [(Errno, &str); 17] = names! {
 
 /// The object that a failed call was about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Object {
-    /// An object looked up or made by its key.
+pub(crate) enum Object {
+    /// Looked up or made by its key.
     Key(Key),
-    /// A message queue used by its id.
+    /// Used by its id, like the following two.
     Queue(QueueId),
-    /// A semaphore set used by its id.
     SemaphoreSet(SemaphoreId),
-    /// A segment of shared memory used by its id.
     SharedMemory(SharedMemoryId),
-    /// The IPC namespace as a whole.
     Namespace,
 }
 
@@ -141,8 +132,7 @@ macro_rules! outcomes {
         #[non_exhaustive]
         pub enum $name {
             $($(#[$variant_doc])* $variant,)*
-            /// A signal handler ran while the caller waited (`EINTR`). The kernel does not restart
-            /// the call, even with `SA_RESTART`: signal(7).
+            /// A signal handler ran while the caller waited (`EINTR`), even with `SA_RESTART`.
             Interrupted,
             /// Anything else, such as a missing permission.
             Os(Error),
@@ -199,8 +189,7 @@ outcomes! {
     ReceiveError: "msgrcv" {
         /// The queue does not exist, or was removed while the receiver waited (`EINVAL`, `EIDRM`).
         Gone(NotFound): "the queue is gone",
-        /// The queue holds no message of the wanted type (`ENOMSG`). Only from calls that do not
-        /// wait.
+        /// No message of the wanted type is there (`ENOMSG`). Only from calls that do not wait.
         Empty(WouldBlock): "no such message",
         /// The queue held no message of the wanted type until the deadline.
         TimedOut(TimedOut): "still no such message",

@@ -37,12 +37,8 @@ impl Key {
 
     /// `ftok(path, project)`: a key made of the file's inode and device numbers and `project`.
     ///
-    /// Two files can have the same key, and a file that is replaced gets another key.
-    ///
-    /// # Errors
-    /// Those of stat(2); `InvalidInput` if the path contains a NUL.
-    ///
-    /// Source: ftok(3), TLPI section 45.2.
+    /// Two files can have the same key, and a file that is replaced gets another key. Fails as
+    /// stat(2) does. Source: ftok(3), TLPI section 45.2.
     pub fn from_path(path: &Path, project: u8) -> io::Result<Self> {
         let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
         syscalls::ftok(&path, project).map(Self).map_err(io::Error::from_raw_os_error)

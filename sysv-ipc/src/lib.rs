@@ -22,18 +22,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! * **Names.** The documentation of each method names its system call. A call that does several
-//!   things is several methods: `msgctl` is [`Queue::status`], [`Queue::set`] and
-//!   [`Queue::remove`].
+//! * **Names.** The documentation of each method names its system call.
 //! * **Handles.** A [`Queue`], [`SemaphoreSet`] or [`SharedMemory`] is an id, and `Copy`. The
 //!   kernel keeps the object until somebody removes it, which [`Owned`] does when it is dropped.
-//! * **Errors.** Other programs use the same objects. So a program must expect that an object is
-//!   gone, full, empty or busy: these outcomes are variants of [`SendError`], [`ReceiveError`] and
-//!   [`OperateError`]. Everything else is an [`Error`], which names the call, the object and the
-//!   errno. All of them convert to [`std::io::Error`]. Every call can fail because the
-//!   object is gone ([`Error::is_gone`]) or because the caller lacks the right
-//!   ([`Error::is_denied`]): `EACCES` if the mode withholds it, `EPERM` if the call is for the
-//!   owner, the creator and privileged processes alone. Each method lists its other errors.
+//! * **Errors.** A program must expect that an object is gone, full, empty or busy: these outcomes
+//!   are variants of [`SendError`], [`ReceiveError`] and [`OperateError`]. Everything else is an
+//!   [`Error`], which names the call, the object and the errno. All of them convert to
+//!   [`std::io::Error`]. Every call can fail because the object is gone ([`Error::is_gone`]) or
+//!   because the caller lacks the right ([`Error::is_denied`]). Each method lists its other errors.
 //! * **Forks.** [`ProcessMark`] tells a process from its forked children.
 //!
 //! The crate needs Linux 4.17 or newer, a 64-bit architecture and glibc.
@@ -63,7 +59,8 @@ mod shared_memory;
 #[allow(unsafe_code)]
 mod syscalls;
 
-pub use error::{Error, Object, OperateError, ReceiveError, SendError};
+pub(crate) use error::Object;
+pub use error::{Error, OperateError, ReceiveError, SendError};
 pub use ids::{Gid, Pid, QueueId, SemaphoreId, SharedMemoryId, Uid};
 pub use key::{InvalidKey, Key};
 pub use limits::{

@@ -1,8 +1,6 @@
 //! The limits of the IPC namespace, and how much of them is in use.
 
-use libc::c_int;
-
-use crate::syscalls::{self, Kind};
+use crate::syscalls::{self, Errno, Kind};
 use crate::{Error, Object, QueueId, SemaphoreId, SharedMemoryId};
 
 /// A structure whose fields a control call of the namespace fills in.
@@ -20,7 +18,7 @@ macro_rules! namespace_info {
         impl $name {
             /// The numbers as they are now.
             pub fn current() -> Result<Self, Error> {
-                let info = $call::<$kind>()?;
+                let (_, info) = syscalls::$call::<$kind>().map_err(namespace_error::<$kind>)?;
                 Ok(Self { $($field: count(info.$raw),)* })
             }
         }
@@ -29,12 +27,6 @@ macro_rules! namespace_info {
 
 namespace_info! {
     /// `msgctl(IPC_INFO)`: the limits on message queues. Source: msgctl(2), proc_sys_kernel(5).
-    ///
-    /// ```
-    /// let limits = sysv_ipc::QueueLimits::current()?;
-    /// assert!(limits.msgmax > 0 && limits.msgmnb > 0 && limits.msgmni > 0);
-    /// # Ok::<(), sysv_ipc::Error>(())
-    /// ```
     QueueLimits, QueueId, limits {
         /// The most bytes of `mtext` in one message (`kernel.msgmax`; 8192 by default).
         msgmax: msgmax,
@@ -112,17 +104,8 @@ namespace_info! {
     }
 }
 
-fn limits<K: Kind>() -> Result<K::RawLimits, Error> {
-    syscalls::limits::<K>().map_err(|errno| Error::new(K::CONTROL, Object::Namespace, errno))
-}
-
-fn usage<K: Kind>() -> Result<K::RawUsage, Error> {
-    last_index_and_usage::<K>().map(|(_, usage)| usage)
-}
-
-/// The highest index of the kernel's table in use, and how much of it is in use.
-pub(crate) fn last_index_and_usage<K: Kind>() -> Result<(c_int, K::RawUsage), Error> {
-    syscalls::usage::<K>().map_err(|errno| Error::new(K::CONTROL, Object::Namespace, errno))
+pub(crate) fn namespace_error<K: Kind>(errno: Errno) -> Error {
+    Error::new(K::CONTROL, Object::Namespace, errno)
 }
 
 /// A number as the kernel gives it. The kernel counts in C ints and lets them wrap, so a negative

@@ -1,6 +1,6 @@
 //! Lists of all objects of a kind.
 
-use crate::limits::last_index_and_usage;
+use crate::limits::namespace_error;
 use crate::{
     Error, IpcObject, Queue, QueueStatus, SemaphoreSet, SemaphoreStatus, SharedMemory,
     SharedMemoryStatus, syscalls,
@@ -34,7 +34,7 @@ pub fn shared_memory_segments()
 }
 
 fn objects<T: IpcObject>() -> Result<impl Iterator<Item = (T, T::Status)>, Error> {
-    let (last, _) = last_index_and_usage::<T::Kind>()?;
+    let (last, _) = syscalls::usage::<T::Kind>().map_err(namespace_error::<T::Kind>)?;
     // The call fails for an index that is not in use.
     Ok((0..=last).filter_map(|index| {
         let (id, raw) = syscalls::stat_any::<T::Kind>(index).ok()?;

@@ -1,12 +1,10 @@
 //! A lock that the kernel releases when its holder dies.
 
-use crate::{Error, Key, Mode, Object, Operation, Pid, SemaphoreSet, SemaphoreStatus};
+use crate::{Error, Key, Mode, Object, Operation, Pid, SemaphoreSet};
 
 /// A semaphore used as a lock between processes: 0 is free, 1 is held. The kernel releases it when
-/// its holder ends, however it ends (`SEM_UNDO`).
-///
-/// A new semaphore is 0, so creating the lock needs no second step that could race. A forked child
-/// does not hold what its parent holds.
+/// its holder ends, however it ends (`SEM_UNDO`). A forked child does not hold what its parent
+/// holds.
 ///
 /// ```
 /// use sysv_ipc::{Acquire, Key, Lock, Mode, Pid};
@@ -82,12 +80,7 @@ impl Lock {
         self.0
     }
 
-    /// [`SemaphoreSet::status`].
-    pub fn status(self) -> Result<SemaphoreStatus, Error> {
-        self.0.status()
-    }
-
-    /// [`SemaphoreSet::remove`]: removes the lock, whoever holds it.
+    /// Removes the lock, whoever holds it.
     pub fn remove(self) -> Result<(), Error> {
         self.0.remove()
     }

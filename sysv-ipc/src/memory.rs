@@ -1,5 +1,5 @@
 //! Special memory: attached segments, a page that forked children find empty, guarded numbers, and
-//! message blocks as bytes. All unsafe code of the crate is here and in `syscalls`.
+//! message blocks as bytes.
 
 use std::ffi::c_void;
 use std::ops::Range;
@@ -45,7 +45,6 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// The size of the segment, in bytes.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -76,8 +75,7 @@ impl Mapping {
         Ok(count.unsigned_abs())
     }
 
-    /// Copies the bytes from `at` on out of the segment, until `into` is full, as fast as the CPU
-    /// can. False: not on this CPU.
+    /// Copies bytes out of the segment, as fast as the CPU can. False: not on this CPU.
     #[cfg_attr(not(all(target_arch = "x86_64", target_pointer_width = "64")), expect(unused))]
     pub(crate) fn copy_to(&self, at: usize, into: &mut [u8]) -> bool {
         #[cfg(all(target_arch = "x86_64", target_pointer_width = "64"))]
@@ -147,52 +145,35 @@ fn map(size: usize, rights: c_int) -> Result<*mut c_void, Errno> {
     if start == libc::MAP_FAILED { Err(last_errno()) } else { Ok(start) }
 }
 
-/// The values of a semaphore set, zero at first, for `GETALL` and `SETALL`. These calls take no
-/// length. An inaccessible page follows the values, so that the kernel fails if the set is larger.
-pub(crate) struct Guarded {
-    start: *mut c_void,
-    /// The bytes from the start that can be accessed. The values are the last of them.
-    size: usize,
-    count: usize,
-}
-
-/// The size of the memory that cannot be accessed: a multiple of every architecture's page size.
-const GUARD: usize = 64 << 10;
-
-impl Guarded {
-    pub(crate) fn new(count: usize) -> Result<Self, Errno> {
-        let size = size_of::<u16>().saturating_mul(count).next_multiple_of(GUARD);
-        let start = map(size + GUARD, libc::PROT_NONE)?;
-        let guarded = Self { start, size, count };
-        // SAFETY: mapped above, and not in use yet; mprotect(2).
-        check(unsafe { libc::mprotect(start, size, libc::PROT_READ | libc::PROT_WRITE) })?;
-        Ok(guarded)
+/// `GETALL` or `SETALL`: gets or sets all values of a semaphore set. `EFAULT` if it has more
+/// semaphores than there are values.
+///
+/// These calls take no length, and the id can mean a larger set than a moment ago. So they get a
+/// copy of the values that ends where memory cannot be accessed.
+pub(crate) fn semctl_all(id: c_int, command: c_int, values: &mut [u16]) -> Result<(), Errno> {
+    /// A multiple of every architecture's page size.
+    const GUARD: usize = 64 << 10;
+    assert!([libc::GETALL, libc::SETALL].contains(&command));
+    let len = size_of_val(values);
+    let size = len.next_multiple_of(GUARD);
+    let start = map(size + GUARD, libc::PROT_NONE)?;
+    // SAFETY: mapped above, and not in use yet; mprotect(2).
+    let mut outcome =
+        check(unsafe { libc::mprotect(start, size, libc::PROT_READ | libc::PROT_WRITE) });
+    if outcome.is_ok() {
+        // SAFETY: the copy is within the first `size` bytes.
+        let first = unsafe { start.byte_add(size - len) }.cast();
+        // SAFETY: they can be accessed, are zero at first, and nothing else uses them.
+        let copy = unsafe { std::slice::from_raw_parts_mut(first, values.len()) };
+        copy.copy_from_slice(values);
+        // SAFETY: the kernel accesses as many values as the set has semaphores, but stops at the
+        // end of the copy, where memory cannot be accessed; semctl(2).
+        outcome = check(unsafe { libc::semctl(id, 0, command, copy.as_mut_ptr()) });
+        values.copy_from_slice(copy);
     }
-
-    pub(crate) fn as_mut_slice(&mut self) -> &mut [u16] {
-        // SAFETY: the values are within the first `size` bytes.
-        let first = unsafe { self.start.byte_add(self.size - size_of::<u16>() * self.count) };
-        // SAFETY: they can be accessed, are zero at first, and are lent like self is.
-        unsafe { std::slice::from_raw_parts_mut(first.cast(), self.count) }
-    }
-
-    /// `GETALL` writes a value for each semaphore of the set, `SETALL` reads one. `EFAULT` if the
-    /// set has more semaphores than there are values.
-    pub(crate) fn semctl(&mut self, id: c_int, command: c_int) -> Result<(), Errno> {
-        assert!([libc::GETALL, libc::SETALL].contains(&command));
-        let first = self.as_mut_slice().as_mut_ptr();
-        // SAFETY: the kernel accesses as many values as the set has semaphores, which may be more
-        // than these: the id can mean another set than a moment ago. But it stops at the end of
-        // these, where memory cannot be accessed; semctl(2).
-        check(unsafe { libc::semctl(id, 0, command, first) }).map(drop)
-    }
-}
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `new`, and nobody borrows from it any more; munmap(2).
-        unsafe { libc::munmap(self.start, self.size + GUARD) };
-    }
+    // SAFETY: mapped above, and nobody borrows from it any more; munmap(2).
+    unsafe { libc::munmap(start, size + GUARD) };
+    outcome.map(drop)
 }
 
 /// A block of longs as bytes.
@@ -214,10 +195,8 @@ mod tests {
     #[test]
     fn the_kernel_stops_at_the_guard() {
         let id = syscalls::semget(libc::IPC_PRIVATE, 3, 0o600).unwrap();
-        let outcomes = [2, 3, 40_000].map(|count| {
-            let mut values = Guarded::new(count)?;
-            values.semctl(id, libc::GETALL)
-        });
+        let outcomes =
+            [2, 3, 40_000].map(|count| semctl_all(id, libc::GETALL, &mut vec![0; count]));
         syscalls::remove::<crate::SemaphoreId>(id).unwrap();
         assert_eq!(outcomes, [Err(libc::EFAULT), Ok(()), Ok(())]);
     }

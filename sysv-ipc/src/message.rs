@@ -9,13 +9,6 @@ use crate::memory;
 const LONG: usize = size_of::<libc::c_long>();
 
 /// The type of a message, `mtype`: a number greater than zero.
-///
-/// ```
-/// use sysv_ipc::MessageType;
-///
-/// assert_eq!(MessageType::new(2).unwrap().get(), 2);
-/// assert!(MessageType::new(0).is_none() && MessageType::new(-1).is_none());
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageType(libc::c_long);
 
@@ -36,9 +29,8 @@ impl MessageType {
 
 /// A message, or room for one: the kernel's `struct msgbuf`, a long `mtype` and then `mtext`.
 ///
-/// Capacity and length are those of `mtext` alone, in bytes, as in msgop(2). The buffer knows its
-/// capacity, so no call can let the kernel write past its end. A large capacity costs address
-/// space, not memory, until it is used.
+/// Capacity and length are those of `mtext` alone, in bytes, as in msgop(2). A large capacity costs
+/// address space, not memory, until it is used.
 ///
 /// ```
 /// use sysv_ipc::{MessageBuffer, MessageType};
@@ -53,9 +45,8 @@ impl MessageType {
 ///
 /// # Many messages in one buffer
 ///
-/// A system call needs the type right before the text. Texts that belong together can still lie
-/// next to each other, to be read from or written to a file in one call: while a call lasts, the
-/// type takes the place of the eight bytes before the text. When receiving
+/// Texts can lie next to each other, to be read from or written to a file in one call: while a
+/// system call lasts, the type takes the place of the eight bytes before the text. When receiving
 /// ([`Queue::receive_appending`](crate::Queue::receive_appending)), they are put back afterwards.
 /// When sending a [`part`](Self::part), they are lost, so send the parts in their order.
 pub struct MessageBuffer {
@@ -69,19 +60,9 @@ pub struct MessageBuffer {
 #[derive(Debug, Clone, Copy)]
 pub struct Message<'a> {
     /// `mtype`, then at least `len` bytes.
-    block: &'a [libc::c_long],
-    len: usize,
-}
-
-impl Message<'_> {
+    pub(crate) block: &'a [libc::c_long],
     /// The length of `mtext`, in bytes.
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
-    pub(crate) fn block(&self) -> &[libc::c_long] {
-        self.block
-    }
+    pub(crate) len: usize,
 }
 
 impl<'a> From<&'a MessageBuffer> for Message<'a> {
@@ -124,20 +105,14 @@ impl MessageBuffer {
         &self.room()[..self.len]
     }
 
-    /// Makes this a message of `text`.
-    ///
-    /// # Panics
-    /// If `text` is longer than the capacity.
+    /// Makes this a message of `text`. Panics if it is longer than the capacity.
     pub fn set(&mut self, mtype: MessageType, text: &[u8]) {
         self.block[0] = mtype.get();
         self.room_mut()[..text.len()].copy_from_slice(text);
         self.len = text.len();
     }
 
-    /// Appends bytes to the text.
-    ///
-    /// # Panics
-    /// If there is no room for them.
+    /// Appends bytes to the text. Panics if there is no room for them.
     pub fn append(&mut self, bytes: &[u8]) {
         let at = self.len;
         self.room_mut()[at..at + bytes.len()].copy_from_slice(bytes);
@@ -145,12 +120,7 @@ impl MessageBuffer {
     }
 
     /// Lets `source` write into the room after the text and return how many bytes it appended.
-    ///
-    /// # Errors
-    /// Those of `source`; nothing is then appended.
-    ///
-    /// # Panics
-    /// If `source` returns more than there is room for.
+    /// Panics if that is more than there is room for. If `source` fails, nothing is appended.
     pub fn append_with<E>(
         &mut self,
         source: impl FnOnce(&mut [u8]) -> Result<usize, E>,
@@ -161,10 +131,8 @@ impl MessageBuffer {
         Ok(count)
     }
 
-    /// A message of some of the bytes. Its type overwrites the eight bytes before them.
-    ///
-    /// # Panics
-    /// If the part is not within the text, or does not begin at a multiple of
+    /// A message of some of the bytes. Its type overwrites the eight bytes before them. Panics if
+    /// the part is not within the text, or does not begin at a multiple of
     /// [`ALIGNMENT`](Self::ALIGNMENT).
     pub fn part(&mut self, mtype: MessageType, part: Range<usize>) -> Message<'_> {
         assert!(part.start <= part.end && part.end <= self.len, "not within the text");
@@ -179,10 +147,8 @@ impl MessageBuffer {
         self.len.is_multiple_of(LONG) && self.capacity - self.len >= len
     }
 
-    /// Removes the first `count` bytes of the text, and moves the others to the front.
-    ///
-    /// # Panics
-    /// If the text is shorter.
+    /// Removes the first `count` bytes of the text, and moves the others to the front. Panics if
+    /// the text is shorter.
     pub fn remove_front(&mut self, count: usize) {
         let len = self.len;
         self.room_mut().copy_within(count..len, 0);
@@ -229,10 +195,7 @@ impl MessageBuffer {
 
 impl fmt::Debug for MessageBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "MessageBuffer {{ mtype: {}, len: {} of {} }}",
-            self.block[0], self.len, self.capacity
-        )
+        let Self { block, len, capacity } = self;
+        write!(f, "MessageBuffer {{ mtype: {}, len: {len} of {capacity} }}", block[0])
     }
 }

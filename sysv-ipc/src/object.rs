@@ -7,12 +7,9 @@ use libc::c_int;
 use crate::Error;
 use crate::syscalls::{self, Errno, Kind};
 
-/// A kind of object: a [`Queue`](crate::Queue), a [`SemaphoreSet`](crate::SemaphoreSet) or
-/// [`SharedMemory`](crate::SharedMemory).
-///
-/// A value of these types is an id. It is copied freely and owns nothing;
-/// [`Owned`](crate::Owned) does, for which the trait exists: the types have methods of their own.
-/// Nobody else can implement it.
+/// A [`Queue`](crate::Queue), a [`SemaphoreSet`](crate::SemaphoreSet) or
+/// [`SharedMemory`](crate::SharedMemory): what [`Owned`](crate::Owned) can own. Nobody else can
+/// implement it.
 pub trait IpcObject: Id {
     /// What the kernel tells about an object of this kind.
     type Status: fmt::Debug;
@@ -42,8 +39,7 @@ macro_rules! ipc_object {
             pub fn open(key: Key) -> Result<Self, Error> {
                 if key.is_private() {
                     // The kernel would create an object.
-                    let object = $crate::Object::Key(key);
-                    return Err(Error::new(stringify!($get), object, libc::ENOENT));
+                    return Err(Self::get_error(key, libc::ENOENT));
                 }
                 Self::get(key, $(0 as $type,)? 0)
             }
@@ -52,13 +48,9 @@ macro_rules! ipc_object {
             /// created if there is none.
             ///
             /// # Errors
-            /// `EACCES`: there is one, and its mode denies the caller what `mode` grants. `EINVAL`:
-            /// there is a smaller one. Otherwise as for [`create`](Self::create).
-            pub fn open_or_create(
-                key: Key,
-                $($size: $type,)?
-                mode: Mode,
-            ) -> Result<Self, Error> {
+            /// Those of [`create`](Self::create). `EACCES`: there is one, and its mode denies the
+            /// caller what `mode` grants. `EINVAL`: there is a smaller one.
+            pub fn open_or_create(key: Key, $($size: $type,)? mode: Mode) -> Result<Self, Error> {
                 Self::get(key, $($size,)? libc::IPC_CREAT | c_int::from(mode.bits()))
             }
 
@@ -70,11 +62,7 @@ macro_rules! ipc_object {
             /// `EEXIST`: there is one already. `ENOSPC`: the namespace has as many objects as its
             /// limits allow. `EINVAL`: the size is zero or above the limit. `ENOMEM`: no memory is
             /// left.
-            pub fn create(
-                key: Key,
-                $($size: $type,)?
-                mode: Mode,
-            ) -> Result<Self, Error> {
+            pub fn create(key: Key, $($size: $type,)? mode: Mode) -> Result<Self, Error> {
                 let flags = libc::IPC_CREAT | libc::IPC_EXCL;
                 Self::get(key, $($size,)? flags | c_int::from(mode.bits()))
             }
@@ -82,9 +70,11 @@ macro_rules! ipc_object {
             fn get(key: Key, $($size: $type,)? flags: c_int) -> Result<Self, Error> {
                 $crate::syscalls::$get(key.as_raw(), $($size,)? flags)
                     .map($crate::object::Id::from_raw_id)
-                    .map_err(|errno| {
-                        Error::new(stringify!($get), $crate::Object::Key(key), errno)
-                    })
+                    .map_err(|errno| Self::get_error(key, errno))
+            }
+
+            fn get_error(key: Key, errno: $crate::syscalls::Errno) -> Error {
+                Error::new(stringify!($get), $crate::Object::Key(key), errno)
             }
 
             /// The object with this id, whether or not it exists.
@@ -98,17 +88,13 @@ macro_rules! ipc_object {
             }
 
             #[doc = concat!("`", stringify!($ctl), "(IPC_STAT)`: what the kernel tells about it.")]
-            ///
-            /// If the mode does not let the caller read, the same by the `_STAT_ANY` command, which
-            /// needs no permission (Linux 4.17).
+            /// Needs no permission.
             pub fn status(self) -> Result<$status, Error> {
                 $crate::object::status(self)
             }
 
-            #[doc = concat!("`", stringify!($ctl), "(IPC_RMID)`: removes the object.")]
-            ///
-            /// Processes that wait for it find it gone. Shared memory that is attached somewhere
-            /// loses its key at once, and its memory when nobody has it attached any more.
+            #[doc = concat!("`", stringify!($ctl), "(IPC_RMID)`: removes the object. Processes")]
+            /// that wait for it find it gone. Shared memory that is attached stays without a key.
             pub fn remove(self) -> Result<(), Error> {
                 $crate::object::remove(self)
             }
@@ -167,8 +153,8 @@ fn raw_status<T: Id>(object: T) -> Result<<T::Kind as Kind>::RawStatus, Error> {
         Err(libc::EACCES) => libc::EACCES,
         status => return status.map_err(|errno| object.error(T::Kind::CONTROL, errno)),
     };
-    // STAT_ANY takes an index, which is the low bits of the id: 15 of them, or 24 if the kernel
-    // was started with ipcmni_extend (ipc/util.h).
+    // STAT_ANY needs no permission, but takes an index, which is the low bits of the id: 15 of
+    // them, or 24 if the kernel was started with ipcmni_extend (ipc/util.h).
     [15, 24]
         .into_iter()
         .filter_map(|bits| syscalls::stat_any::<T::Kind>(id & ((1 << bits) - 1)).ok())

@@ -7,8 +7,6 @@ use crate::{Error, IpcObject, Key, Mode, ProcessMark, Queue, object};
 /// An object that is removed when this goes out of scope, but only in the process that made this:
 /// a forked child that drops its copy removes nothing ([`ProcessMark`]).
 ///
-/// Nothing is removed if the process dies without running destructors.
-///
 /// ```
 /// use sysv_ipc::{Key, Mode, Owned, Queue};
 ///

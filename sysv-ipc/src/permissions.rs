@@ -5,13 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::{Gid, Key, Uid};
 
-/// The nine permission bits of an object, svipc(7).
-///
-/// | bit | queue | semaphore set | shared memory |
-/// | --- | --- | --- | --- |
-/// | r | receive, peek | values, wait for zero | attach read-only |
-/// | w | send | change values | attach, together with r |
-/// | x | no meaning | no meaning | no meaning |
+/// The nine permission bits of an object, svipc(7). The x bits have no meaning.
 ///
 /// ```
 /// use sysv_ipc::Mode;
@@ -26,11 +20,6 @@ impl Mode {
     /// A mode; bits above 0777 are dropped.
     pub const fn new(bits: u16) -> Self {
         Self(bits & 0o777)
-    }
-
-    /// The bits of an `ipc_perm`, whose mode is 16 bits wide on some architectures, 32 on others.
-    pub(crate) fn from_raw(raw: impl Into<u32>) -> Self {
-        Self((raw.into() & 0o777) as u16)
     }
 
     /// The bits, at most 0777.
@@ -78,14 +67,13 @@ pub struct Permissions {
     pub uid: Uid,
     /// The owner's group. `IPC_SET` changes it.
     pub gid: Gid,
-    /// The effective user of the process that made the object. Never changes.
+    /// The creator: the effective user of the process that made the object. Never changes.
     pub cuid: Uid,
-    /// The effective group of the process that made the object. Never changes.
+    /// The creator's group. Never changes.
     pub cgid: Gid,
     /// The permission bits. `IPC_SET` changes them.
     pub mode: Mode,
-    /// A part of the id, by which the kernel tells apart objects that had the same place in its
-    /// table.
+    /// The part of the id that tells apart objects that had the same place in the kernel's table.
     pub seq: u32,
 }
 
@@ -97,7 +85,8 @@ impl Permissions {
             gid: Gid::from_raw(raw.gid),
             cuid: Uid::from_raw(raw.cuid),
             cgid: Gid::from_raw(raw.cgid),
-            mode: Mode::from_raw(raw.mode),
+            // 16 bits wide on some architectures, 32 on others.
+            mode: Mode::new((u32::from(raw.mode) & 0o777) as u16),
             seq: u32::from(raw.__seq),
         }
     }

@@ -8,27 +8,15 @@ use crate::memory;
 /// Identifies the process that took the mark: [`is_current`](Self::is_current) is true in that
 /// process, and false in every child that it forks and in their children.
 ///
-/// fork(2) copies values, and their destructors may run in the child too. If a destructor removes
-/// something that the parent still uses, keep a mark beside it and compare before removing, as
-/// [`Owned`](crate::Owned) does.
+/// Destructors may run in a forked child too. If one removes something that the parent still uses,
+/// keep a mark and compare before removing, as [`Owned`](crate::Owned) does. To compare pids would
+/// not do: a child in another pid namespace can have its parent's pid, and pids are used again.
 ///
-/// Comparing pids does not work: a child in another pid namespace can have its parent's pid, and
-/// pids are used again. The mark is a number in a page of memory that the kernel empties in every
-/// child (`MADV_WIPEONFORK`, madvise(2)), so raw clone(2) and `_Fork` count as forks too, which
-/// pthread_atfork(3) would miss. Processes that share memory (vfork(2), `CLONE_VM`) count as one.
-///
-/// Reading the mark is one load from memory. Both methods may be called in a signal handler, if
-/// the process or an ancestor called one of them before.
-///
-/// If the kernel cannot empty a page (Linux before 4.14, some emulators), the mark is the pid.
-///
-/// ```
-/// use sysv_ipc::ProcessMark;
-///
-/// let here = ProcessMark::current();
-/// assert!(here.is_current());
-/// assert_eq!(here, ProcessMark::current());
-/// ```
+/// The mark is a number in a page of memory that the kernel empties in every child
+/// (`MADV_WIPEONFORK`, madvise(2)), so raw clone(2) and `_Fork` count as forks too. Processes that
+/// share memory (vfork(2), `CLONE_VM`) count as one. Where the kernel cannot empty a page (some
+/// emulators), the mark is the pid. Both methods may be called in a signal handler, if the process
+/// or an ancestor called one of them before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ProcessMark(u64);
 
@@ -54,10 +42,5 @@ impl ProcessMark {
     /// Whether the calling process took this mark, and not one of its ancestors.
     pub fn is_current(self) -> bool {
         self == Self::current()
-    }
-
-    /// The mark as a number, which is never zero: for use in an atomic.
-    pub const fn as_raw(self) -> u64 {
-        self.0
     }
 }

@@ -45,20 +45,9 @@ impl Select {
 /// # Waiting with a deadline
 ///
 /// The kernel has no time limit for a queue: msgrcv(2) and msgsnd(2) take no timeout, and poll(2)
-/// takes no queue. [`receive_until`](Self::receive_until) and
-/// [`send_until`](Self::send_until) therefore try and pause in turn. They yield the processor for
-/// 50 µs, then sleep for an eighth of the time waited so far, at most 5 ms. They install no signal
-/// handler and start no thread.
-///
-/// | message sent after | `receive` returns | `receive_until` returns | CPU time of the latter |
-/// | --- | --- | --- | --- |
-/// | 100 µs | 4 µs later | 15 µs later | 0.05 ms |
-/// | 1 ms | 0.04 ms later | 0.1 ms later | 0.15 ms |
-/// | 10 ms | 0.13 ms later | 0.7 ms later | 0.5 ms |
-/// | 100 ms | 0.13 ms later | 2.5 ms later | 1.4 ms |
-///
-/// (Medians of `examples/deadline_cost.rs` on a virtual machine with two busy cores.) A long wait
-/// uses 0.2 to 0.3 % of a core.
+/// takes no queue. So [`receive_until`](Self::receive_until) and [`send_until`](Self::send_until)
+/// try and sleep in turn, at most 5 ms at a time. A long wait uses 0.2 to 0.3 % of a core;
+/// `examples/deadline_cost.rs` measures it. No signal handler ends the wait.
 ///
 /// The kernel gives a new message to a process that waits in msgrcv(2) before `receive_until` can
 /// see it. If that matters, or if the milliseconds do, block in [`receive`](Self::receive) on a
@@ -77,8 +66,7 @@ impl Queue {
         self.send_with(message.into(), libc::IPC_NOWAIT)
     }
 
-    /// Sends a message, waiting while the queue is full, but not beyond a deadline. A signal
-    /// handler does not end the wait. See
+    /// Sends a message, waiting while the queue is full, but not beyond a deadline. See
     /// [Waiting with a deadline](Self#waiting-with-a-deadline).
     pub fn send_until<'a>(
         self,
@@ -94,7 +82,7 @@ impl Queue {
     }
 
     fn send_with(self, message: Message<'_>, flags: c_int) -> Result<(), SendError> {
-        let (block, len) = (message.block(), message.len());
+        let Message { block, len } = message;
         syscalls::msgsnd(self.0.get(), block, len, flags).map_err(|errno| match errno {
             libc::EIDRM => SendError::Gone,
             // The type is positive, so EINVAL means no such queue or a message too large.
@@ -122,8 +110,7 @@ impl Queue {
         self.receive_at(message, 0, which.with_flags(libc::IPC_NOWAIT))
     }
 
-    /// Receives a message, waiting until there is one, but not beyond a deadline. A signal
-    /// handler does not end the wait. See
+    /// Receives a message, waiting until there is one, but not beyond a deadline. See
     /// [Waiting with a deadline](Self#waiting-with-a-deadline).
     ///
     /// ```
@@ -165,9 +152,8 @@ impl Queue {
     /// index, 0 being the head, and leaves it in the queue.
     ///
     /// # Errors
-    /// [`Empty`](ReceiveError::Empty): the queue holds no more than `index` messages.
-    /// [`TooBig`](ReceiveError::TooBig): the message is larger than the buffer.
-    /// `ENOSYS`: a kernel without `CONFIG_CHECKPOINT_RESTORE`.
+    /// [`Empty`](ReceiveError::Empty): the queue holds no more than `index` messages. `ENOSYS`: a
+    /// kernel without `CONFIG_CHECKPOINT_RESTORE`.
     pub fn peek(self, message: &mut MessageBuffer, index: usize) -> Result<(), ReceiveError> {
         let index = c_long::try_from(index).map_err(|_| ReceiveError::Empty)?;
         // No MSG_NOERROR: the kernel would answer EINVAL for a message larger than the buffer
@@ -177,10 +163,7 @@ impl Queue {
 
     /// Receives a message if there is one, as [`try_receive`](Self::try_receive) does, and appends
     /// its text to the text in the buffer. The buffer then has the type of the new message. After
-    /// an error, the buffer is unchanged.
-    ///
-    /// # Panics
-    /// If the text does not end at a multiple of [`MessageBuffer::ALIGNMENT`].
+    /// an error, the buffer is unchanged. Panics if the text does not end at a multiple of 8 bytes.
     pub fn receive_appending(
         self,
         message: &mut MessageBuffer,
@@ -207,10 +190,6 @@ impl Queue {
     }
 
     /// `msgctl(id, IPC_SET)`: changes owner, group, mode and capacity.
-    ///
-    /// # Errors
-    /// `EPERM`: the caller is neither owner nor creator nor privileged, or `max_bytes` exceeds
-    /// [`QueueLimits::msgmnb`] and the caller lacks `CAP_SYS_RESOURCE`.
     pub fn set(self, settings: &QueueSettings) -> Result<(), Error> {
         let QueueSettings { uid, gid, mode, max_bytes } = *settings;
         object::set(self, |raw| {
@@ -223,10 +202,10 @@ impl Queue {
 ipc_object!(Queue(QueueId), QueueStatus, msgget(), msgctl);
 
 object_status! {
-    /// What the kernel tells about a queue: `struct msqid_ds`, msgctl(2). The kernel reads all
-    /// fields under its lock, so they belong together.
+    /// What the kernel tells about a queue: `struct msqid_ds`, msgctl(2). Times are in whole
+    /// seconds. A process that this pid namespace cannot see reads as None.
     Queue: QueueStatus from raw: libc::msqid_ds {
-        /// Whose the queue is, and who may use it.
+        /// Owner, creator, key and mode.
         permissions: Permissions = Permissions::from_raw(&raw.msg_perm),
         /// Messages in the queue.
         messages: u64 = raw.msg_qnum,
@@ -234,16 +213,15 @@ object_status! {
         bytes: u64 = raw.__msg_cbytes,
         /// The most bytes of `mtext` that the queue can hold, `msg_qbytes`.
         max_bytes: u64 = raw.msg_qbytes,
-        /// The process that sent last. None if none did, or if this pid namespace cannot see it.
+        /// The process that sent last.
         last_sender: Option<Pid> = Pid::known(raw.msg_lspid),
-        /// The process or thread that received last. None if none did, or if this pid namespace
-        /// cannot see it.
+        /// The process or thread that received last.
         last_receiver: Option<Pid> = Pid::known(raw.msg_lrpid),
-        /// When a message was last sent, in whole seconds.
+        /// When a message was last sent.
         sent_at: Option<SystemTime> = time(raw.msg_stime),
-        /// When a message was last received, in whole seconds.
+        /// When a message was last received.
         received_at: Option<SystemTime> = time(raw.msg_rtime),
-        /// When the queue was created or last changed by `IPC_SET`, in whole seconds.
+        /// When the queue was created or last changed by `IPC_SET`.
         changed_at: SystemTime = time(raw.msg_ctime).unwrap_or(SystemTime::UNIX_EPOCH),
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use libc::c_int;
 
 use crate::limits::count;
-use crate::memory::Guarded;
+use crate::memory::semctl_all;
 use crate::object::{self, Id, ipc_object, object_status};
 use crate::permissions::time;
 use crate::syscalls::{self, Errno};
@@ -13,9 +13,8 @@ use crate::{Error, Key, Mode, OperateError, Permissions, Pid, SemaphoreId, Setti
 
 /// A set of semaphores, named by its id. Copying or dropping this does nothing to the set.
 ///
-/// A semaphore is a number from 0 to 32,767. An [`Operation`] adds to it, subtracts from it or
-/// waits until it is zero. On Linux a new semaphore is 0 (semget(2)), so a set needs no
-/// initialisation that could race.
+/// A semaphore is a number from 0 to 32,767. On Linux a new one is 0 (semget(2)), so a set needs
+/// no initialisation that could race.
 ///
 /// ```
 /// use std::time::Duration;
@@ -46,19 +45,13 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// Adds to the semaphore at an index. Never waits.
-    ///
-    /// # Panics
-    /// If `amount` is not from 1 to 32,767.
+    /// Adds to the semaphore at an index. Never waits. Panics if `amount` is not from 1 to 32,767.
     pub const fn add(index: u16, amount: u16) -> Self {
         assert!(amount >= 1 && amount <= i16::MAX as u16, "not from 1 to 32,767");
         Self { index, change: amount as i16, flags: 0 }
     }
 
-    /// Subtracts from the semaphore at an index. Waits until its value is at least `amount`.
-    ///
-    /// # Panics
-    /// If `amount` is not from 1 to 32,767.
+    /// Subtracts, once the value is at least `amount`. Panics as [`add`](Self::add) does.
     pub const fn subtract(index: u16, amount: u16) -> Self {
         let add = Self::add(index, amount);
         Self { change: -add.change, ..add }
@@ -88,9 +81,8 @@ impl SemaphoreSet {
     /// An empty slice does nothing.
     ///
     /// # Errors
-    /// Any of [`OperateError`] but [`TimedOut`](OperateError::TimedOut). `EFBIG`: an index is
-    /// beyond the set. `ERANGE`: a value would exceed 32,767. `E2BIG`: there are more operations
-    /// than [`SemaphoreLimits::semopm`](crate::SemaphoreLimits::semopm).
+    /// `EFBIG`: an index is beyond the set. `ERANGE`: a value would exceed 32,767. `E2BIG`: there
+    /// are more operations than [`SemaphoreLimits::semopm`](crate::SemaphoreLimits::semopm).
     pub fn operate(self, operations: &[Operation]) -> Result<(), OperateError> {
         self.operate_with(operations, 0, None)
     }
@@ -103,9 +95,6 @@ impl SemaphoreSet {
 
     /// `semtimedop(id, operations, n, timeout)`: performs all operations at once, waiting until
     /// that is possible, but no longer than `timeout`.
-    ///
-    /// # Errors
-    /// As for [`operate`](Self::operate), and [`TimedOut`](OperateError::TimedOut).
     pub fn operate_for(
         self,
         operations: &[Operation],
@@ -149,42 +138,34 @@ impl SemaphoreSet {
         if raw.is_empty() { Ok(()) } else { syscalls::semop(self.0.get(), &mut raw, timeout) }
     }
 
-    /// `semctl(id, index, GETVAL)`: the value of one semaphore. Needs read permission.
-    ///
-    /// # Errors
-    /// [Gone](Error::is_gone) (`EINVAL`): there is no such set, or no such semaphore in it.
+    /// `semctl(id, index, GETVAL)`: the value of one semaphore. Needs read permission. A semaphore
+    /// beyond the set is [gone](Error::is_gone) too.
     pub fn value(self, index: u16) -> Result<u16, Error> {
         self.one(index, libc::GETVAL, 0).map(|value| u16::try_from(value).unwrap_or(u16::MAX))
     }
 
     /// `semctl(id, 0, GETALL)`: the values of all semaphores at one moment. Needs read permission.
     pub fn values(self) -> Result<Vec<u16>, Error> {
-        let mut values = Guarded::new(self.status()?.count).map_err(|errno| self.failed(errno))?;
-        values.semctl(self.0.get(), libc::GETALL).map_err(|errno| self.failed(errno))?;
-        Ok(values.as_mut_slice().to_vec())
+        let mut values = vec![0; self.status()?.count];
+        semctl_all(self.0.get(), libc::GETALL, &mut values).map_err(|errno| self.failed(errno))?;
+        Ok(values)
     }
 
     /// `semctl(id, index, SETVAL)`: sets one semaphore, and forgets what all processes would have
-    /// [undone](Operation::undo). Needs write permission.
-    ///
-    /// # Errors
-    /// `ERANGE`: the value is above 32,767.
+    /// [undone](Operation::undo). Needs write permission. `ERANGE`: the value is above 32,767.
     pub fn set_value(self, index: u16, value: u16) -> Result<(), Error> {
         self.one(index, libc::SETVAL, value).map(drop)
     }
 
     /// `semctl(id, 0, SETALL)`: sets all semaphores at once, and forgets what all processes would
-    /// have [undone](Operation::undo). Needs write permission.
-    ///
-    /// # Errors
-    /// `ERANGE`: a value is above 32,767, or there are more or fewer values than semaphores.
+    /// have [undone](Operation::undo). Needs write permission. `ERANGE`: a value is above 32,767,
+    /// or there are more or fewer values than semaphores.
     pub fn set_values(self, values: &[u16]) -> Result<(), Error> {
         if values.len() != self.status()?.count {
             return Err(self.failed(libc::ERANGE));
         }
-        let mut guarded = Guarded::new(values.len()).map_err(|errno| self.failed(errno))?;
-        guarded.as_mut_slice().copy_from_slice(values);
-        guarded.semctl(self.0.get(), libc::SETALL).map_err(|errno| self.failed(errno))
+        semctl_all(self.0.get(), libc::SETALL, &mut values.to_vec())
+            .map_err(|errno| self.failed(errno))
     }
 
     /// `semctl(id, index, GETPID)`: the process that last changed the semaphore, or had a change
@@ -223,7 +204,7 @@ ipc_object!(SemaphoreSet(SemaphoreId), SemaphoreStatus, semget(count: u16), semc
 object_status! {
     /// What the kernel tells about a semaphore set: `struct semid_ds`, semctl(2).
     SemaphoreSet: SemaphoreStatus from raw: libc::semid_ds {
-        /// Whose the set is, and who may use it.
+        /// Owner, creator, key and mode.
         permissions: Permissions = Permissions::from_raw(&raw.sem_perm),
         /// How many semaphores it has.
         count: usize = count(raw.sem_nsems),

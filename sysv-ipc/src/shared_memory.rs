@@ -16,11 +16,9 @@ use crate::{Error, Key, Mode, Permissions, Pid, Settings, SharedMemoryId};
 
 /// A segment of shared memory, named by its id. Copying or dropping this does nothing to it.
 ///
-/// A segment outlives the processes that made and used it. One that was removed stays until the
-/// last process detaches it, and can still be attached by its id until then: so create, attach and
-/// [`remove`](Self::remove) at once, and nothing is left behind however the processes end.
-///
-/// Nothing in a segment tells whether its maker still lives. For that, use a [`Lock`](crate::Lock).
+/// A segment that was removed stays until the last process detaches it, and can still be attached
+/// by its id until then: so create, attach and [`remove`](Self::remove) at once, and nothing is
+/// left behind however the processes end.
 ///
 /// ```
 /// use std::sync::atomic::Ordering::Relaxed;
@@ -47,9 +45,6 @@ pub struct SharedMemory(SharedMemoryId);
 
 impl SharedMemory {
     /// `shmat(id, NULL, 0)`: attaches the segment. Needs read and write permission.
-    ///
-    /// # Errors
-    /// `ENOMEM`: no address space is left.
     pub fn attach(self) -> Result<Attached, Error> {
         self.map(0).map(Attached)
     }
@@ -76,17 +71,15 @@ ipc_object!(SharedMemory(SharedMemoryId), SharedMemoryStatus, shmget(size: usize
 object_status! {
     /// What the kernel tells about a segment: `struct shmid_ds`, shmctl(2).
     SharedMemory: SharedMemoryStatus from raw: libc::shmid_ds {
-        /// Whose the segment is, and who may use it. Once it is removed, its key is
-        /// [`Key::PRIVATE`].
+        /// Once the segment is removed, its key is [`Key::PRIVATE`].
         permissions: Permissions = Permissions::from_raw(&raw.shm_perm),
         /// The size it was created with, in bytes.
         size: usize = raw.shm_segsz,
-        /// How often it is attached. One process may attach it more than once.
+        /// How often it is attached, also more than once by one process.
         attached: u64 = raw.shm_nattch,
         /// The process that created it. None if this pid namespace cannot see it.
         creator: Option<Pid> = Pid::known(raw.shm_cpid),
-        /// The process that last attached or detached it. None if none did, or if this pid
-        /// namespace cannot see it.
+        /// The process that last attached or detached it. None too if none did.
         last_user: Option<Pid> = Pid::known(raw.shm_lpid),
         /// Whether it vanishes when the last process detaches it (`SHM_DEST`).
         is_removed: bool = u32::from(raw.shm_perm.mode) & SHM_DEST != 0,
@@ -106,9 +99,8 @@ const SHM_DEST: u32 = 0o1000;
 ///
 /// Other processes may change the memory at any time, and Rust assumes that the bytes of a `&[u8]`
 /// do not change. So this gives out no slice: you load words, and copy bytes before you look at
-/// them. If another process writes while you copy, the copy may have some of its bytes.
-///
-/// It gives out no atomics either, since writing to one would be a segmentation fault.
+/// them. If another process writes while you copy, the copy may have some of its bytes. It gives
+/// out no atomics either, since writing to one would be a segmentation fault.
 #[derive(Debug)]
 pub struct AttachedReadOnly(Mapping);
 
@@ -123,8 +115,7 @@ impl AttachedReadOnly {
         self.len() == 0
     }
 
-    /// The word of eight bytes at an index, as it is now. None if it is not wholly within the
-    /// segment.
+    /// The word of eight bytes at an index. None if it is not wholly within the segment.
     pub fn load(&self, index: usize) -> Option<u64> {
         // Relaxed: the only order that std::sync::atomic allows on read-only memory.
         self.whole_words().get(index).map(|word| word.load(Relaxed))
@@ -134,36 +125,26 @@ impl AttachedReadOnly {
         &self.0.words()[..self.len() / WORD]
     }
 
-    /// Copies the bytes from `at` on out of the segment, until `into` is full.
-    ///
-    /// # Panics
-    /// If that is beyond the segment's end.
-    pub fn copy_to(&self, at: usize, into: &mut [u8]) {
-        let (words, head) = self.words_of(at, into.len());
+    /// Copies the bytes from `at` on out of the segment, until `into` is full. Panics if that is
+    /// beyond the segment's end.
+    pub fn copy_to(&self, at: usize, mut into: &mut [u8]) {
+        let words = self.words_of(at, into.len());
         if self.0.copy_to(at, into) {
             return;
         }
         // Whole words alone, so that no two accesses of different size can race: Rust's memory
         // model does not allow that. The bytes before and after them are taken from words, too.
-        let (head, rest) = into.split_at_mut(head);
-        let (body, tail) = rest.as_chunks_mut::<WORD>();
-        let mut words = words.iter();
-        if !head.is_empty() {
-            copy_part(words.next(), at % WORD, head);
-        }
-        for (chunk, word) in body.iter_mut().zip(words.by_ref()) {
-            *chunk = word.load(Relaxed).to_ne_bytes();
-        }
-        if !tail.is_empty() {
-            copy_part(words.next(), 0, tail);
+        let mut first = at % WORD;
+        for word in words {
+            let count = into.len().min(WORD - first);
+            let part = into.split_off_mut(..count).unwrap_or_default();
+            part.copy_from_slice(&word.load(Relaxed).to_ne_bytes()[first..][..count]);
+            first = 0;
         }
     }
 
     /// Copies a range in pieces that fit in the CPU's first cache, and shows each copy, to checksum
-    /// the range for example.
-    ///
-    /// # Panics
-    /// If the range is beyond the segment's end.
+    /// the range for example. Panics if the range is beyond the segment's end.
     pub fn for_each_copy(&self, range: Range<usize>, mut show: impl FnMut(&[u8])) {
         let mut copy = [0; 8192];
         let mut at = range.start;
@@ -175,35 +156,25 @@ impl AttachedReadOnly {
         }
     }
 
-    /// The words that hold `len` bytes from `at` on, and how many of the bytes come before the
-    /// first whole word.
-    fn words_of(&self, at: usize, len: usize) -> (&[AtomicU64], usize) {
+    /// The words that hold `len` bytes from `at` on.
+    fn words_of(&self, at: usize, len: usize) -> &[AtomicU64] {
         let end = at.checked_add(len).filter(|&end| end <= self.len());
         let end = end.expect("beyond the segment's end");
-        let head = (at.next_multiple_of(WORD) - at).min(len);
-        (&self.0.words()[at / WORD..end.div_ceil(WORD)], head)
+        &self.0.words()[at / WORD..end.div_ceil(WORD)]
     }
 
     /// `write(fd, segment + range.start, range.len())`: writes a range of the segment to a file and
-    /// returns the number of bytes written, as [`io::Write::write`] does.
+    /// returns the number of bytes written. Panics if the range is beyond the segment's end.
     ///
     /// The kernel copies straight out of the segment. If another process changes the range
     /// meanwhile, you cannot tell which bytes were written.
-    ///
-    /// # Errors
-    /// Those of write(2).
-    ///
-    /// # Panics
-    /// If the range is beyond the segment's end.
     pub fn write_to(&self, file: impl AsFd, range: Range<usize>) -> io::Result<usize> {
         self.0.write(file.as_fd(), range).map_err(io::Error::from_raw_os_error)
     }
 }
 
-/// A segment attached for reading and writing; `shmdt` when it goes out of scope. A forked child
-/// has it attached too, and detaches its own.
-///
-/// It can do all that [`AttachedReadOnly`] can.
+/// A segment attached for reading and writing; it can do all that [`AttachedReadOnly`] can. A
+/// forked child has it attached too, and detaches its own.
 #[derive(Debug)]
 pub struct Attached(AttachedReadOnly);
 
@@ -213,36 +184,23 @@ impl Attached {
         self.0.whole_words()
     }
 
-    /// Copies bytes into the segment, from `at` on.
-    ///
-    /// # Panics
-    /// If they do not fit there.
-    pub fn copy_from(&self, at: usize, bytes: &[u8]) {
+    /// Copies bytes into the segment, from `at` on. Panics if they do not fit there.
+    pub fn copy_from(&self, at: usize, mut bytes: &[u8]) {
+        let mut first = at % WORD;
         // Whole words alone, as in `copy_to`.
-        let (words, head) = self.words_of(at, bytes.len());
-        let (head, rest) = bytes.split_at(head);
-        let (body, tail) = rest.as_chunks::<WORD>();
-        let mut words = words.iter();
-        if !head.is_empty() {
-            replace_part(words.next(), at % WORD, head);
-        }
-        for (chunk, word) in body.iter().zip(words.by_ref()) {
-            word.store(u64::from_ne_bytes(*chunk), Relaxed);
-        }
-        if !tail.is_empty() {
-            replace_part(words.next(), 0, tail);
+        for word in self.words_of(at, bytes.len()) {
+            let (part, rest) = bytes.split_at(bytes.len().min(WORD - first));
+            match part.try_into() {
+                Ok(whole) => word.store(u64::from_ne_bytes(whole), Relaxed),
+                Err(_) => replace_part(word, first, part),
+            }
+            (bytes, first) = (rest, 0);
         }
     }
 
     /// `read(fd, segment + range.start, range.len())`: reads from a file into a range of the
-    /// segment, with no copy in between, and returns the number of bytes read, as
-    /// [`io::Read::read`] does.
-    ///
-    /// # Errors
-    /// Those of read(2).
-    ///
-    /// # Panics
-    /// If the range is beyond the segment's end.
+    /// segment, with no copy in between, and returns the number of bytes read. Panics if the range
+    /// is beyond the segment's end.
     pub fn read_from(&self, file: impl AsFd, range: Range<usize>) -> io::Result<usize> {
         self.0.0.read(file.as_fd(), range).map_err(io::Error::from_raw_os_error)
     }
@@ -256,20 +214,12 @@ impl Deref for Attached {
     }
 }
 
-/// Copies some of a word's bytes.
-fn copy_part(word: Option<&AtomicU64>, at: usize, part: &mut [u8]) {
-    let bytes = word.map_or([0; WORD], |word| word.load(Relaxed).to_ne_bytes());
-    part.copy_from_slice(&bytes[at..][..part.len()]);
-}
-
 /// Replaces some of a word's bytes, and none of the others, whoever changes them meanwhile.
-fn replace_part(word: Option<&AtomicU64>, at: usize, part: &[u8]) {
+fn replace_part(word: &AtomicU64, at: usize, part: &[u8]) {
     let replaced = |old: u64| {
         let mut bytes = old.to_ne_bytes();
         bytes[at..][..part.len()].copy_from_slice(part);
         Some(u64::from_ne_bytes(bytes))
     };
-    if let Some(word) = word {
-        let _ = word.fetch_update(Relaxed, Relaxed, replaced);
-    }
+    let _ = word.fetch_update(Relaxed, Relaxed, replaced);
 }

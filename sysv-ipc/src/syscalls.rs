@@ -21,7 +21,7 @@ pub(crate) fn last_errno() -> Errno {
     io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
-/// A kind of object, by its id: what differs between their control calls.
+/// What differs between the control calls of the three kinds of object, by the type of their ids.
 ///
 /// # Safety
 /// `control` makes the control call of the kind. `RawStatus` is the structure that its `IPC_STAT`
@@ -152,13 +152,13 @@ pub(crate) fn remove<K: Kind>(id: c_int) -> Result<(), Errno> {
     check(unsafe { K::control(id, libc::IPC_RMID, std::ptr::null_mut()) }).map(drop)
 }
 
-/// `IPC_INFO`.
-pub(crate) fn limits<K: Kind>() -> Result<K::RawLimits, Errno> {
+/// `IPC_INFO`, with the highest index of the kernel's table in use; 0 also if none is.
+pub(crate) fn limits<K: Kind>() -> Result<(c_int, K::RawLimits), Errno> {
     // SAFETY: IPC_INFO fills in a RawLimits, by the contract of Kind.
-    unsafe { filled::<K, _>(0, libc::IPC_INFO) }.map(|(_, limits)| limits)
+    unsafe { filled::<K, _>(0, libc::IPC_INFO) }
 }
 
-/// `MSG_INFO` and its like, with the highest index in use; 0 also if none is.
+/// `MSG_INFO` and its like, with that index too.
 pub(crate) fn usage<K: Kind>() -> Result<(c_int, K::RawUsage), Errno> {
     // SAFETY: INFO fills in a RawUsage, by the contract of Kind.
     unsafe { filled::<K, _>(0, K::INFO) }

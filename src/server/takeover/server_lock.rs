@@ -47,7 +47,7 @@ impl ServerLock {
             Err(error) if error.is_gone() => Lock::open_or_create(key, MODE)?,
             found => found?,
         };
-        let status = semaphore.status()?;
+        let status = semaphore.semaphores().status()?;
         let uid = status.permissions.cuid;
         let user = semaphore.last_pid().ok().flatten().filter(|&pid| !no_such_process(pid));
         let in_use = || match (semaphore.is_held(), user) {
