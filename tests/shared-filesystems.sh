@@ -510,14 +510,18 @@ release() {
     daemon=()
 }
 
-populate
-for fs in ${only//,/ }; do
-    case $fs in sshfs) needs=(sshfs sshd ssh) ;; juicefs) needs=(juicefs) ;; *) needs=("$fs" moto_server) ;; esac
-    for program in "${needs[@]}"; do
-        type -P "$program" >/dev/null || { printf '\n%s: left out: %s cannot be had here\n' "$fs" "$program" && continue 2; }
+# Bash reads a function whole, so an edit of this file does not change a run that has begun.
+main() {
+    populate
+    for fs in ${only//,/ }; do
+        case $fs in sshfs) needs=(sshfs sshd ssh) ;; juicefs) needs=(juicefs) ;; *) needs=("$fs" moto_server) ;; esac
+        for program in "${needs[@]}"; do
+            type -P "$program" >/dev/null || { printf '\n%s: left out: %s cannot be had here\n' "$fs" "$program" && continue 2; }
+        done
+        one
+        release
     done
-    one
-    release
-done
-printf '\n%d failed\n' "$failed"
-exit $((failed > 0))
+    printf '\n%d failed\n' "$failed"
+    exit $((failed > 0))
+}
+main; exit

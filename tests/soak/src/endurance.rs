@@ -1,19 +1,19 @@
 //! Very many requests to one server, and as many questions in sessions: for a small file, and now
 //! and then for one that takes a window. Afterwards the server must use as much as before.
 
+use std::fs;
 use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use mqfs::{Client, ClientBuilder};
-use mqfs_kit::seeded_noise;
+use mqfs_kit::{Server, descriptors, listed, number, seeded_noise, zombies_of};
 
 use crate::report::Report;
-use crate::site::Site;
-use crate::usage::Usage;
+use crate::site::{KEY, Site};
 
 /// Send very many small requests to one server, and ask as much in sessions
 #[derive(Debug, Args)]
@@ -21,9 +21,6 @@ pub struct Opts {
     /// How many requests, and how many questions in sessions
     #[arg(long, value_name = "N", default_value = "1000000")]
     requests: usize,
-    /// How many threads send them, by the library
-    #[arg(long, value_name = "N", default_value = "8")]
-    workers: usize,
 }
 
 /// The sizes of the files, which are named by their place here.
@@ -32,48 +29,42 @@ const SIZES: [usize; 2] = [100, 1 << 20];
 /// One of so many requests is for the large file.
 const LARGE: usize = 500;
 
-pub fn run(opts: &Opts) -> Result<Report> {
+const WORKERS: usize = 8;
+
+pub fn run(opts: &Opts, site: &Site, report: &mut Report) -> Result<()> {
     /// So many requests fill the caches of the allocator and the server.
     const WARM_UP: usize = 10_000;
-    let site = Site::new()?;
-    let mut report = Report::default();
-    report.row("where", site.namespace.describe());
     let contents = SIZES.map(|size| seeded_noise(1, size));
     for (name, content) in contents.iter().enumerate() {
-        site.put(&name.to_string(), content)?;
+        fs::write(site.folder("root").join(name.to_string()), content)?;
     }
     // Quiet: a line for each request would measure the disk.
     let server = site.server(&["--quiet", "--reap-interval", "10s"]);
-    let client = Client::builder().key(site.namespace.key).timeout(Duration::from_secs(30));
-    let fetch = |count, sessions, report: &mut Report| {
-        let start = Instant::now();
-        fetch_all(client.sessions(sessions), count, opts.workers, &contents, report);
-        start.elapsed()
+    let client = Client::builder().key(KEY).timeout(Duration::from_secs(30));
+    let fetch = |count, report: &mut Report| {
+        for (what, sessions) in [("requests", false), ("questions in sessions", true)] {
+            let start = Instant::now();
+            fetch_all(client.sessions(sessions), count, &contents, report);
+            report.row(what, format!("{count} in {:.1?}", start.elapsed()));
+        }
     };
-    let warm_up = WARM_UP.min(opts.requests.div_ceil(5));
-    fetch(warm_up, false, &mut report);
-    fetch(warm_up, true, &mut report);
-    let before = Usage::of(&server, &site, &mut report)?;
-    report.row("workers", opts.workers);
-    for (what, sessions) in [("requests", false), ("questions in sessions", true)] {
-        let time = fetch(opts.requests, sessions, &mut report);
-        let rate = opts.requests as f64 / time.as_secs_f64();
-        report.row(what, format!("{} in {time:.1?}, {rate:.0}/s", opts.requests));
+    fetch(WARM_UP.min(opts.requests.div_ceil(5)), report);
+    let before = usage(&server, report)?;
+    fetch(opts.requests, report);
+    for ((name, before, tolerance), (_, after, _)) in
+        before.into_iter().zip(usage(&server, report)?)
+    {
+        let found = format!("{before} before, {after} after");
+        report.row(format!("the server's {name}"), &found);
+        report.check(after <= before + tolerance, || format!("{name} grew: {found}"));
     }
-    before.compare(Usage::of(&server, &site, &mut report)?, &mut report);
     server.stop();
-    site.count_left(&mut report)?;
-    Ok(report)
+    site.count_left(report);
+    Ok(())
 }
 
 /// Fetches from several threads: half of them share a client, and the others have their own.
-fn fetch_all(
-    builder: ClientBuilder,
-    requests: usize,
-    workers: usize,
-    contents: &[Vec<u8>],
-    report: &mut Report,
-) {
+fn fetch_all(builder: ClientBuilder, requests: usize, contents: &[Vec<u8>], report: &mut Report) {
     let left = AtomicUsize::new(requests);
     let next = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
     let shared = builder.build();
@@ -90,13 +81,28 @@ fn fetch_all(
     let work = &work;
     thread::scope(|scope| {
         let workers: Vec<_> =
-            (0..workers.max(1)).map(|number| scope.spawn(move || work(number))).collect();
+            (0..WORKERS).map(|number| scope.spawn(move || work(number))).collect();
         for worker in workers {
-            match worker.join() {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => report.wrong(format!("a request failed: {error:#}")),
-                Err(_) => report.wrong("a worker panicked"),
+            if let Err(error) = worker.join().expect("no worker panics") {
+                report.wrong(format!("a request failed: {error:#}"));
             }
         }
     });
+}
+
+/// What a server uses once no child is left: how much of what, and how much more is no leak.
+fn usage(server: &Server, report: &mut Report) -> Result<[(&'static str, u64, u64); 6]> {
+    /// A heap may grow so much.
+    const HEAP_KIB: u64 = 256;
+    report.check(server.settles(), || "children stay".to_owned());
+    let pid = server.pid();
+    let kib = |name| number(pid, "status", name).context("/proc/PID/status");
+    Ok([
+        ("zombies", zombies_of(pid) as u64, 0),
+        ("descriptors", descriptors(pid).context("/proc/PID/fd")? as u64, 0),
+        ("queues, with its own", listed("msg") as u64, 0),
+        ("segments", listed("shm") as u64, 0),
+        ("RssAnon, KiB", kib("RssAnon")?, HEAP_KIB),
+        ("VmSize, KiB", kib("VmSize")?, HEAP_KIB),
+    ])
 }

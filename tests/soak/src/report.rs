@@ -4,20 +4,17 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// A table of figures, and the reasons why the test failed.
+/// The reasons why the test failed. Figures are printed at once.
 #[derive(Debug, Default)]
-pub struct Report {
-    rows: Vec<(String, String)>,
-    wrong: Vec<String>,
-}
+pub struct Report(Vec<String>);
 
 impl Report {
-    /// A line of the table.
-    pub fn row(&mut self, name: impl Into<String>, value: impl Display) {
-        self.rows.push((name.into(), value.to_string()));
+    /// Prints a figure.
+    pub fn row(&self, name: impl Display, value: impl Display) {
+        print(&format!("{name:<48}  {value}"));
     }
 
-    /// A line whose number must be 0.
+    /// Prints a number, which must be 0.
     pub fn none(&mut self, name: &str, count: usize) {
         self.row(name, count);
         self.check(count == 0, || format!("{name}: {count}, not 0"));
@@ -31,26 +28,21 @@ impl Report {
 
     /// Adds a reason why the test failed.
     pub fn wrong(&mut self, reason: impl Into<String>) {
-        self.wrong.push(reason.into());
+        self.0.push(reason.into());
     }
 
-    /// Prints everything. Exit status 0 only if everything held.
+    /// Exit status 0 only if everything held.
     pub fn finish(self) -> ExitCode {
-        /// Longer names do not widen the column.
-        const WIDTH: usize = 48;
-        let mut text = String::new();
-        for (name, value) in &self.rows {
-            text += &format!("{name:<WIDTH$}  {value}\n");
+        self.0.iter().for_each(|wrong| print(&format!("WRONG: {wrong}")));
+        if !self.0.is_empty() {
+            return ExitCode::FAILURE;
         }
-        for wrong in &self.wrong {
-            text += &format!("WRONG: {wrong}\n");
-        }
-        let held = self.wrong.is_empty();
-        if held {
-            text += "everything held\n";
-        }
-        // If standard output is closed, the exit status still tells.
-        let _ = io::stdout().write_all(text.as_bytes());
-        if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        print("everything held");
+        ExitCode::SUCCESS
     }
+}
+
+/// If standard output is closed, the exit status still tells.
+fn print(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
 }

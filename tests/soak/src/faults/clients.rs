@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use mqfs_kit::{Process, Random, Running};
 
+use super::fault::Fault;
 use super::files::Served;
 use super::outcome::judge;
 use crate::site::Site;
@@ -24,13 +25,8 @@ pub struct Client {
     pub copy: PathBuf,
     pub errors: PathBuf,
     pub retries: bool,
+    pub hit_by: Vec<Fault>,
     started: Instant,
-    stopped_for: Duration,
-    // The faults that hit it.
-    pub killed: bool,
-    pub terminated: bool,
-    pub queue_removed: bool,
-    pub file_replaced: bool,
 }
 
 /// How a client fetches files.
@@ -50,21 +46,14 @@ pub struct Clients<'a> {
     pub files: Vec<Served>,
     pub running: Vec<Client>,
     random: Random,
-    timeout: Duration,
-    pub tally: Tally,
-}
-
-/// The outcomes of all clients.
-#[derive(Debug, Default)]
-pub struct Tally {
     pub started: usize,
     /// How many ended in this way.
-    pub ended: BTreeMap<String, usize>,
-    pub bytes: u64,
-    pub hung: usize,
+    pub ended: BTreeMap<&'static str, usize>,
     pub wrong: Vec<String>,
-    pub longest: Duration,
 }
+
+/// The clients' --timeout.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Way {
     pub fn is_into_folder(self) -> bool {
@@ -73,30 +62,17 @@ impl Way {
 }
 
 impl Client {
-    /// How long it has run, without the time that it was stopped.
-    pub fn age(&self) -> Duration {
-        self.started.elapsed().saturating_sub(self.stopped_for)
-    }
-
     /// Whether it asks several questions in one reply queue.
     pub fn has_sessions(&self) -> bool {
         self.files.len() > 1
     }
-
-    pub fn fetches(&self) -> &'static str {
-        match self.way {
-            Way::Tree => "a tree",
-            _ if self.has_sessions() => "several files",
-            _ => "one file",
-        }
-    }
 }
 
 impl<'a> Clients<'a> {
-    pub fn new(site: &'a Site, seed: u64, timeout: Duration) -> Result<Self> {
+    pub fn new(site: &'a Site, seed: u64) -> Result<Self> {
         let (random, files) = (Random::new(seed ^ 0x00c1_1e48), Served::make_all(site, seed)?);
-        let (running, tally) = (Vec::new(), Tally::default());
-        Ok(Self { site, files, running, random, timeout, tally })
+        let (running, ended, wrong) = (Vec::new(), BTreeMap::new(), Vec::new());
+        Ok(Self { site, files, running, random, started: 0, ended, wrong })
     }
 
     pub fn pids(&self) -> Vec<i32> {
@@ -126,30 +102,31 @@ impl<'a> Clients<'a> {
     }
 
     pub fn start(&mut self) -> Result<()> {
-        let (number, (way, files)) = (self.tally.started, self.choose());
+        let (way, files) = self.choose();
         let retries = self.random.below(8) > 0;
-        let copy = self.site.folder("copies").join(format!("copy-{number}"));
-        let errors = self.site.folder("errors").join(number.to_string());
+        let copy = self.site.folder("copies").join(format!("copy-{}", self.started));
+        let errors = self.site.folder("errors").join(self.started.to_string());
         let mut command = self.site.client(&errors)?;
         command.args(["--retries", if retries { "100" } else { "0" }]);
-        command.args(["--timeout", &format!("{}ms", self.timeout.as_millis())]);
+        command.args(["--timeout", &format!("{}s", TIMEOUT.as_secs())]);
         if way.is_into_folder() {
             fs::create_dir(&copy)?;
             command.arg("--directory").arg(&copy);
         }
         match way {
-            Way::Stdout => command.arg("--verbose").stdout(File::create(&copy)?),
-            Way::Output => command.arg("--verbose").arg("--output").arg(&copy),
-            Way::Folder => command.arg("--verbose"),
-            Way::Tree => command.arg("--recursive"),
+            Way::Stdout => command.stdout(File::create(&copy)?),
+            Way::Output => command.arg("--output").arg(&copy),
+            Way::Folder => &mut command,
+            Way::Tree => command.args(["--recursive", "/tree"]),
         };
-        match way {
-            Way::Tree => command.arg("/tree"),
-            _ => command.args(files.iter().map(|&file| format!("/{}", self.files[file].path))),
-        };
+        if way != Way::Tree {
+            command.arg("--verbose");
+            command.args(files.iter().map(|&file| format!("/{}", self.files[file].path)));
+        }
         let running = Running::start(&mut command);
         let process = Process::with_pid(running.pid()).context("/proc")?;
-        self.tally.started += 1;
+        let (hit_by, started) = (Vec::new(), Instant::now());
+        self.started += 1;
         self.running.push(Client {
             running,
             process,
@@ -158,12 +135,8 @@ impl<'a> Clients<'a> {
             copy,
             errors,
             retries,
-            started: Instant::now(),
-            stopped_for: Duration::ZERO,
-            killed: false,
-            terminated: false,
-            queue_removed: false,
-            file_replaced: false,
+            hit_by,
+            started,
         });
         Ok(())
     }
@@ -173,41 +146,31 @@ impl<'a> Clients<'a> {
         let Some(client) = self.victim(number) else { return Ok(None) };
         let (process, files) = (client.process, client.files.clone());
         for client in &mut self.running {
-            client.file_replaced |= client.files.iter().any(|file| files.contains(file));
+            if client.files.iter().any(|file| files.contains(file)) {
+                client.hit_by.push(Fault::ReplaceFiles);
+            }
         }
         files.iter().try_for_each(|&file| self.files[file].exchange())?;
         Ok(Some(process))
     }
 
-    pub fn was_stopped(&mut self, process: Process, time: Duration) {
-        if let Some(client) = self.running.iter_mut().find(|client| client.process == process) {
-            client.stopped_for += time;
-        }
-    }
-
     /// Judges the clients that ended, and kills those that run for too long.
-    pub fn tend(&mut self, oldest: Duration, is_stopped: impl Fn(Process) -> bool) {
+    pub fn tend(&mut self, oldest: Duration) {
         for mut client in std::mem::take(&mut self.running) {
             if let Some(status) = client.running.ended() {
-                self.tally.longest = self.tally.longest.max(client.age());
                 let files: Vec<_> = client.files.iter().map(|&file| &self.files[file]).collect();
                 match judge(&client, status, &files) {
-                    Ok((how, bytes)) => {
-                        *self.tally.ended.entry(how).or_default() += 1;
-                        self.tally.bytes += bytes;
-                    }
-                    Err(wrong) => self.tally.wrong.push(wrong),
+                    Ok(how) => *self.ended.entry(how).or_default() += 1,
+                    Err(wrong) => self.wrong.push(wrong),
                 }
                 let _ = match client.way.is_into_folder() {
                     true => fs::remove_dir_all(&client.copy),
                     false => fs::remove_file(&client.copy),
                 };
                 let _ = fs::remove_file(&client.errors);
-            } else if client.age() > oldest && !is_stopped(client.process) {
-                self.tally.hung += 1;
+            } else if client.started.elapsed() > oldest {
                 let wait = fs::read_to_string(format!("/proc/{}/wchan", client.process.pid));
-                self.tally.wrong.push(format!("hung, in {wait:?}: {client:?}"));
-                client.killed = true;
+                self.wrong.push(format!("hung, in {wait:?}: {client:?}"));
                 client.running.kill();
             } else {
                 self.running.push(client);

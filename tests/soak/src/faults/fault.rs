@@ -18,33 +18,30 @@ pub enum Fault {
     StopServer,
     /// By SIGTERM; the next one starts at once.
     RestartServer,
+    /// Two reapers run at once.
     Reap,
-    ReapTwice,
     RemoveRequestQueue,
     RemoveReplyQueue,
     /// Those that a client fetches, just before the child that sends them is killed.
     ReplaceFiles,
 }
 
-impl Fault {
-    /// Every fault, how often it is chosen of a hundred times, and its name.
-    pub const ALL: [(Self, u64, &str); 14] = [
-        (Self::KillClient, 12, "kill -9 of a client"),
-        (Self::StopClient, 13, "SIGSTOP of a client, SIGCONT later"),
-        (Self::TerminateClient, 6, "SIGTERM of a client"),
-        (Self::KillChild, 14, "kill -9 of a server's child"),
-        (Self::StopChild, 9, "SIGSTOP of a child, SIGCONT later"),
-        (Self::KillServer, 6, "kill -9 of the server alone"),
-        (Self::KillService, 6, "kill -9 of the server and all its children"),
-        (Self::StopServer, 6, "SIGSTOP of the server, SIGCONT later"),
-        (Self::RestartServer, 5, "SIGTERM of the server, and the next one"),
-        (Self::Reap, 7, "mqfs-reap"),
-        (Self::ReapTwice, 4, "two mqfs-reap at once"),
-        (Self::RemoveRequestQueue, 2, "removal of the request queue"),
-        (Self::RemoveReplyQueue, 4, "removal of a reply queue"),
-        (Self::ReplaceFiles, 6, "files replaced, and kill -9 of the child"),
-    ];
-}
+/// Every fault, and how often it is chosen of a hundred times.
+const ALL: [(Fault, usize); 13] = [
+    (Fault::KillClient, 12),
+    (Fault::StopClient, 13),
+    (Fault::TerminateClient, 6),
+    (Fault::KillChild, 14),
+    (Fault::StopChild, 9),
+    (Fault::KillServer, 6),
+    (Fault::KillService, 6),
+    (Fault::StopServer, 6),
+    (Fault::RestartServer, 5),
+    (Fault::Reap, 11),
+    (Fault::RemoveRequestQueue, 2),
+    (Fault::RemoveReplyQueue, 4),
+    (Fault::ReplaceFiles, 6),
+];
 
 /// The next thing to go wrong.
 #[derive(Debug, Clone, Copy)]
@@ -58,28 +55,16 @@ pub struct Choice {
     pub lasts: Duration,
 }
 
-/// Chooses. The same seed makes the same choices, however long each takes.
-#[derive(Debug)]
-pub struct Chooser(Random);
-
-impl Chooser {
-    pub fn new(seed: u64) -> Self {
-        Self(Random::new(seed))
-    }
-
-    pub fn next(&mut self) -> Choice {
-        let pause = self.0.up_to(Duration::from_millis(16));
-        let fault = self.fault();
-        let victim = self.0.number();
+impl Choice {
+    /// The same seed makes the same choices, however long each takes.
+    pub fn next(random: &mut Random) -> Self {
+        let pause = random.up_to(Duration::from_millis(16));
+        let mut all = ALL.iter().flat_map(|&(fault, times)| std::iter::repeat_n(fault, times));
+        let fault = all.nth(random.below(100) as usize).expect("they sum up to a hundred");
+        let victim = random.number();
         // Most victims are stopped for a moment, a few for long.
-        let longest = if self.0.below(40) == 0 { 1500 } else { 40 };
-        let lasts = self.0.up_to(Duration::from_millis(longest));
-        Choice { pause, fault, victim, lasts }
-    }
-
-    fn fault(&mut self) -> Fault {
-        let each = Fault::ALL.into_iter();
-        let mut all = each.flat_map(|(fault, times, _)| (0..times).map(move |_| fault));
-        all.nth(self.0.below(100) as usize).unwrap_or(Fault::Reap)
+        let longest = if random.below(40) == 0 { 1500 } else { 40 };
+        let lasts = random.up_to(Duration::from_millis(longest));
+        Self { pause, fault, victim, lasts }
     }
 }

@@ -7,60 +7,51 @@ use std::process::ExitStatus;
 use nix::sys::signal::Signal;
 
 use super::clients::{Client, Way};
+use super::fault::Fault;
 use super::files::{Served, are, check_folder};
 
 /// The fault that explains a complaint of a client.
 fn excuse(client: &Client, line: &str, has_begun: bool) -> Option<&'static str> {
-    let begins = |beginning: &str| line.starts_with(beginning);
-    if begins("no server: ") && (!has_begun || !client.retries) {
-        return Some("it began while there was none");
+    let says = |what: &str| line.contains(&format!(": {what}"));
+    if says("no server: ") && (!has_begun || !client.retries) {
+        return Some("failed: it began while there was no server");
     }
-    if begins("incomplete: the file changed") && client.file_replaced && client.way == Way::Stdout {
-        return Some("it was replaced, and standard output cannot go back");
+    let was_replaced = client.hit_by.contains(&Fault::ReplaceFiles);
+    if says("incomplete: the file changed") && was_replaced && client.way == Way::Stdout {
+        return Some("failed: a file was replaced, and standard output cannot go back");
     }
-    if client.retries {
-        return None;
-    }
-    if begins("the server died before it answered") || begins("incomplete: the server's child died")
-    {
-        return Some("--retries 0");
-    }
-    if begins("incomplete: the reply queue was removed") && client.queue_removed {
-        return Some("--retries 0, and we removed its queue");
-    }
-    None
+    let has_lost = says("the server died before it answered")
+        || says("incomplete: the server's child died")
+        || says("incomplete: the reply queue was removed")
+            && client.hit_by.contains(&Fault::RemoveReplyQueue);
+    (has_lost && !client.retries).then_some("failed: --retries 0")
 }
 
-/// How a client ended, and how many bytes it wrote. An error: no fault explains it.
+/// How a client ended. An error: no fault explains it.
 pub fn judge(
     client: &Client,
     status: ExitStatus,
     files: &[&Served],
-) -> Result<(String, u64), String> {
+) -> Result<&'static str, String> {
     let errors = fs::read_to_string(&client.errors).unwrap_or_default();
     let wrong = |what: String| format!("{status}: {what}: {errors:?}: {client:?}");
     let bytes = check_copy(client, files, status.success()).map_err(wrong)?;
-    let complaints: Vec<_> = errors.lines().filter(|line| !is_report(line)).map(bare).collect();
     let has_begun = bytes > 0 || errors.contains("verified");
-    let excuses = complaints.iter().map(|line| excuse(client, line, has_begun));
-    let excuses: Option<Vec<_>> = excuses.collect();
+    let complaints = errors.lines().filter(|line| !is_report(line));
+    let excuses: Option<Vec<_>> = complaints.map(|line| excuse(client, line, has_begun)).collect();
+    let was_hit_by = |fault| client.hit_by.contains(&fault);
     // Killed by SIGTERM itself: before it handles signals, it has nothing to remove.
-    let how = match (status.code(), status.signal().map(Signal::try_from)) {
-        (Some(0), _) if complaints.is_empty() => {
-            let parts = if errors.contains(" parts") { ", in parts" } else { "" };
-            format!("completed, and right: {}{parts}", client.fetches())
+    match (status.code(), status.signal().map(Signal::try_from), excuses.as_deref()) {
+        (Some(0), _, Some([])) => Ok("completed, and right"),
+        (_, Some(Ok(Signal::SIGKILL)), _) if was_hit_by(Fault::KillClient) => Ok("killed by us"),
+        (Some(130), ..) | (_, Some(Ok(Signal::SIGTERM)), _)
+            if was_hit_by(Fault::TerminateClient) =>
+        {
+            Ok("interrupted by us")
         }
-        (_, Some(Ok(Signal::SIGKILL))) if client.killed => "killed by us".to_owned(),
-        (Some(130), _) | (_, Some(Ok(Signal::SIGTERM))) if client.terminated => {
-            "interrupted by us".to_owned()
-        }
-        (Some(1 | 2), _) => match (excuses.as_deref(), complaints.last()) {
-            (Some([.., why]), Some(line)) => format!("failed: {line} [{why}]"),
-            _ => return Err(wrong("it failed without need".to_owned())),
-        },
-        _ => return Err(wrong("it ended without need".to_owned())),
-    };
-    Ok((how, bytes))
+        (Some(1 | 2), _, Some([.., why])) => Ok(why),
+        _ => Err(wrong("it failed without need".to_owned())),
+    }
 }
 
 /// Checks what a client wrote, and returns how many bytes that is.
@@ -81,19 +72,7 @@ fn check_copy(client: &Client, files: &[&Served], whole: bool) -> Result<u64, St
 
 /// Whether a line of standard error is no complaint, or says only how many there were.
 fn is_report(line: &str) -> bool {
-    ["verified", ": warning: the file changed"].iter().any(|report| line.contains(report))
+    let reports = ["verified", ": waiting for the server: ", ": warning: the file changed"];
+    reports.iter().any(|report| line.contains(report))
         || ["/s", "missing"].iter().any(|end| line.ends_with(end))
-}
-
-/// A line without the program's and the file's name, and the key.
-fn bare(line: &str) -> String {
-    let line = line.split_once(": ").map_or(line, |(_program, rest)| rest);
-    let line = match line.split_once(": ") {
-        Some((path, rest)) if path.starts_with('/') => rest,
-        _ => line,
-    };
-    match line.split_once("0x51") {
-        Some((before, after)) => format!("{before}KEY{}", after.get(6..).unwrap_or("")),
-        None => line.to_owned(),
-    }
 }

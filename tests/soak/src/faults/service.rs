@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use mqfs_kit::{Process, Running, Server, children_of, wait_until};
+use mqfs_kit::{Process, Running, Server, wait_until};
 use nix::sys::signal::Signal;
 use sysv_ipc::Lock;
 
-use crate::site::{DEADLINE, Site, own_pid};
+use crate::site::{KEY, Site, adopted, start_reaper};
 
 /// The present server, and earlier ones that still let their children finish.
 #[derive(Debug)]
@@ -14,20 +14,16 @@ pub struct Service<'a> {
     site: &'a Site,
     /// If there is none, when the next one comes.
     server: Result<Server, Instant>,
-    leaving: Vec<(Server, Instant)>,
+    leaving: Vec<Server>,
     reapers: Vec<Running>,
     pub started: usize,
     pub wrong: Vec<String>,
 }
 
-/// How long a server lets its children finish.
-const DRAIN: Duration = Duration::from_secs(2);
-
 impl<'a> Service<'a> {
     pub fn start(site: &'a Site) -> Self {
-        let server = start(site);
-        let (leaving, reapers, wrong) = (Vec::new(), Vec::new(), Vec::new());
-        Self { site, server: Ok(server), leaving, reapers, started: 1, wrong }
+        let (server, leaving, reapers) = (Ok(start(site)), Vec::new(), Vec::new());
+        Self { site, server, leaving, reapers, started: 1, wrong: Vec::new() }
     }
 
     pub fn server(&self) -> Option<&Server> {
@@ -39,15 +35,14 @@ impl<'a> Service<'a> {
     }
 
     fn servers(&self) -> impl Iterator<Item = &Server> {
-        self.server().into_iter().chain(self.leaving.iter().map(|(server, _)| server))
+        self.server().into_iter().chain(&self.leaving)
     }
 
     /// The children of all servers. We adopted those whose server died; `ours` are our own
     /// children.
     pub fn children(&self, ours: &[i32]) -> Vec<Process> {
-        let mut children: Vec<_> = self.servers().flat_map(Server::children).collect();
-        children.extend(children_of(own_pid()).iter().filter(|child| !ours.contains(child)));
-        children.into_iter().filter_map(Process::with_pid).filter(|child| child.lives()).collect()
+        let children = self.servers().flat_map(Server::children).chain(adopted(ours));
+        children.filter_map(Process::with_pid).filter(|child| child.lives()).collect()
     }
 
     /// Servers and reapers, which are children of ours.
@@ -73,19 +68,17 @@ impl<'a> Service<'a> {
         let Ok(server) = &mut self.server else { return false };
         server.leave_key();
         server.signal(Signal::SIGTERM);
-        let key = self.site.namespace.key;
-        let is_held = || Lock::open(key).is_ok_and(|lock| lock.is_held() == Ok(true));
+        let is_held = || Lock::open(KEY).is_ok_and(|lock| lock.is_held() == Ok(true));
         wait_until("the server gives back its key", || !is_held());
-        let next = Ok(start(self.site));
         self.started += 1;
-        if let Ok(server) = std::mem::replace(&mut self.server, next) {
-            self.leaving.push((server, Instant::now() + DRAIN + DEADLINE));
-        }
+        self.leaving.extend(std::mem::replace(&mut self.server, Ok(start(self.site))));
         true
     }
 
-    pub fn reap(&mut self) {
-        self.reapers.push(self.site.start_reaper());
+    /// Starts two reapers at once.
+    pub fn reap(&mut self) -> bool {
+        self.reapers.extend([start_reaper(), start_reaper()]);
+        true
     }
 
     /// Starts the server if it is time, and collects servers and reapers that have ended.
@@ -94,23 +87,15 @@ impl<'a> Service<'a> {
             self.come_back();
         }
         let wrong = &mut self.wrong;
-        let mut has_ended = |name: &str, running: &mut Running| match running.ended() {
-            None => false,
-            Some(status) => {
-                if !status.success() {
-                    wrong.push(format!("{name} ended with {status}"));
-                }
-                true
+        let mut goes_on = |name: &str, running: &mut Running| {
+            let Some(status) = running.ended() else { return true };
+            if !status.success() {
+                wrong.push(format!("{name} ended with {status}"));
             }
+            false
         };
-        self.reapers.retain_mut(|reaper| !has_ended("mqfs-reap", reaper));
-        self.leaving.retain_mut(|(server, deadline)| {
-            if has_ended("a server that was asked to stop", server.running()) {
-                return false;
-            }
-            assert!(Instant::now() < *deadline, "a server does not stop");
-            true
-        });
+        self.reapers.retain_mut(|reaper| goes_on("mqfs-reap", reaper));
+        self.leaving.retain_mut(|server| goes_on("a server after SIGTERM", server.running()));
     }
 
     pub fn come_back(&mut self) {
@@ -130,8 +115,7 @@ impl<'a> Service<'a> {
 }
 
 fn start(site: &Site) -> Server {
-    let drain = format!("{}s", DRAIN.as_secs());
     // So few children that sessions must make way.
     let limits = ["--max-children", "8", "--idle-timeout", "1s"];
-    site.server(&[&["--drain-timeout", &drain, "--reap-interval", "1s"], &limits[..]].concat())
+    site.server(&[&limits[..], &["--drain-timeout", "2s", "--reap-interval", "1s"]].concat())
 }

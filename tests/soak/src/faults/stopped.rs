@@ -21,40 +21,41 @@ pub struct Stopped {
 #[derive(Debug)]
 struct StoppedProcess {
     process: Process,
-    since: Instant,
     until: Instant,
     queues: Vec<(Queue, Lease)>,
 }
 
 impl Stopped {
-    pub fn holds(&self, process: Process) -> bool {
-        self.processes.iter().any(|stopped| stopped.process == process)
-    }
-
     /// Stops a process for a time. False if it ended before. The server may end an idle session and
     /// remove its queue, so of sessions only queues with messages are watched.
     pub fn stop(&mut self, process: Process, has_sessions: bool, lasts: Duration) -> bool {
-        if self.holds(process) || !process.freeze() {
+        let is_stopped = self.processes.iter().any(|stopped| stopped.process == process);
+        if is_stopped || !process.freeze() {
             return false;
         }
-        let (since, mut queues) = (Instant::now(), queues_of(process));
+        let mut queues = queues_of(process);
         let may_be_idle = |queue: Queue| queue.status().is_ok_and(|status| status.messages <= 1);
         queues.retain(|(queue, _)| !has_sessions || !may_be_idle(*queue));
         self.watched += queues.len();
-        self.processes.push(StoppedProcess { process, since, until: since + lasts, queues });
+        self.processes.push(StoppedProcess { process, until: Instant::now() + lasts, queues });
         true
     }
 
-    /// Continues the processes that `which` chooses; it is told whose time is over. Returns for how
-    /// long each was stopped.
-    pub fn go_on(&mut self, which: impl Fn(Process, bool) -> bool) -> Vec<(Process, Duration)> {
+    /// Continues the processes that `which` chooses; it is told whose time is over.
+    pub fn go_on(&mut self, which: impl Fn(Process, bool) -> bool) {
         let now = Instant::now();
-        let (chosen, rest) = self
-            .processes
-            .drain(..)
-            .partition(|stopped| which(stopped.process, stopped.until <= now));
-        self.processes = rest;
-        chosen.into_iter().map(|stopped| self.continue_one(stopped)).collect()
+        let is_chosen = |stopped: &mut StoppedProcess| which(stopped.process, stopped.until <= now);
+        for StoppedProcess { process, queues, .. } in self.processes.extract_if(.., is_chosen) {
+            for (queue, lease) in queues {
+                // Look before it goes on: a dead process may rightly lose its queue.
+                if find_lease(queue) != Some(lease) && process.lives() {
+                    let (id, pid) = (queue.id(), process.pid);
+                    let gone = format!("queue {id} of the stopped process {pid} was removed");
+                    self.falsely_removed.push(gone);
+                }
+            }
+            process.signal(Signal::SIGCONT);
+        }
     }
 
     /// No longer watches a queue, which we remove ourselves.
@@ -62,21 +63,5 @@ impl Stopped {
         for stopped in &mut self.processes {
             stopped.queues.retain(|(watched, _)| *watched != queue);
         }
-    }
-
-    fn continue_one(&mut self, stopped: StoppedProcess) -> (Process, Duration) {
-        let StoppedProcess { process, since, queues, .. } = stopped;
-        // Look before it goes on: a dead process may rightly lose its queue.
-        if process.lives() {
-            for (queue, lease) in queues {
-                if find_lease(queue) != Some(lease) && process.lives() {
-                    let (id, pid) = (queue.id(), process.pid);
-                    let gone = format!("queue {id} of the stopped process {pid} was removed");
-                    self.falsely_removed.push(gone);
-                }
-            }
-        }
-        process.signal(Signal::SIGCONT);
-        (process, since.elapsed())
     }
 }
