@@ -47,8 +47,6 @@ pub use dir_entry::DirEntry;
 pub use error::{Error, ErrorKind};
 pub use metadata::{FileType, Metadata};
 pub use read_dir::ReadDir;
-#[cfg(feature = "programs")]
-pub(crate) use transfer::WriteTo;
 pub use transfer::{Files, Transfer};
 pub use walk::{Walk, WalkEntry};
 
@@ -77,19 +75,6 @@ impl Client {
     /// Options for a client.
     pub fn builder() -> ClientBuilder {
         ClientBuilder::default()
-    }
-
-    /// Looks for a trusted server without sending it a request. Also finds a server that has lost
-    /// its request queue and will create another one.
-    ///
-    /// # Errors
-    /// The request queue does not exist, belongs to an untrusted user or a dead server, or cannot
-    /// be looked up.
-    pub fn check_server(&self) -> Result<(), Error> {
-        match self.requester.find_server() {
-            Err(error) if error.kind() != ErrorKind::ServerRestarting => Err(error),
-            _ => Ok(()),
-        }
     }
 
     /// Stops this client and its clones from another thread.

@@ -360,8 +360,9 @@ impl Pipeline {
 
     /// Lets other transfers have the session, if nothing more was asked.
     pub(super) fn release(&mut self) {
-        if let Some(mut session) = self.session.take_if(|session| session.is_idle())
+        if self.questions.is_empty()
             && self.requester.uses_sessions()
+            && let Some(mut session) = self.session.take_if(|session| session.is_idle())
         {
             session.detach_window();
             self.requester.pool.put(session);

@@ -26,7 +26,7 @@ pub struct Transfer {
     metadata: Option<Metadata>,
     expected: Option<u64>,
     /// How the file ended, without a trailer from a plain server. None while it is being received.
-    end: Option<Result<Option<Trailer>, Error>>,
+    pub(super) end: Option<Result<Option<Trailer>, Error>>,
 }
 
 impl Transfer {
@@ -51,11 +51,6 @@ impl Transfer {
     /// Whether a file has begun, and not ended.
     pub(super) fn is_in_file(&self) -> bool {
         self.end.is_none()
-    }
-
-    /// Forgets the last file.
-    pub(super) fn clear(&mut self) {
-        self.end = Some(Ok(None));
     }
 
     /// The file's metadata. None from a plain server.
@@ -122,33 +117,9 @@ impl Transfer {
             _ => Ok(()),
         }
     }
-}
-
-/// Bytes that can go to a file with fewer copies than those of a reader.
-pub(crate) trait WriteTo: BufRead {
-    /// How many bytes the server announced.
-    fn expected(&self) -> Option<u64>;
 
     /// Waits until there are bytes. False: the file has ended.
-    fn wait(&mut self) -> Result<bool, Error>;
-
-    /// The holes that come next, as far as the server has named them, and the data behind them.
-    fn extents(&self) -> impl Iterator<Item = Extent>;
-
-    /// Takes bytes that are there and writes them to a file. Returns how many; 0: there are none. A
-    /// file that may be sparse only gets longer by a hole.
-    ///
-    /// # Errors
-    /// Those of write(2) and ftruncate(2).
-    fn write_to(&mut self, file: BorrowedFd<'_>, sparse: bool) -> io::Result<usize>;
-}
-
-impl WriteTo for Transfer {
-    fn expected(&self) -> Option<u64> {
-        self.expected
-    }
-
-    fn wait(&mut self) -> Result<bool, Error> {
+    pub(crate) fn wait(&mut self) -> Result<bool, Error> {
         self.fill()?;
         if !self.is_in_file() {
             self.pipeline.release();
@@ -156,11 +127,14 @@ impl WriteTo for Transfer {
         Ok(self.is_in_file())
     }
 
-    fn extents(&self) -> impl Iterator<Item = Extent> {
+    /// The holes that come next, as far as the server has named them, and the data behind them.
+    pub(crate) fn extents(&self) -> impl Iterator<Item = Extent> {
         self.pipeline.extents()
     }
 
-    fn write_to(&mut self, file: BorrowedFd<'_>, sparse: bool) -> io::Result<usize> {
+    /// Takes bytes that are there and writes them to a file: fewer copies than those of a reader.
+    /// Returns how many; 0: there are none. A file that may be sparse only gets longer by a hole.
+    pub(crate) fn write_to(&mut self, file: BorrowedFd<'_>, sparse: bool) -> io::Result<usize> {
         self.pipeline.write_to(file, sparse)
     }
 }

@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, Read};
-use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use super::metadata::Metadata;
 use super::pipeline::Pipeline;
 use super::planned::{Base, PlannedQuestion};
 use super::requester::Requester;
-use super::transfer::{Transfer, WriteTo};
+use super::transfer::Transfer;
 use crate::wire::{Entry, Extent, Kind, Operation, Range};
 
 /// A directory with everything below it.
@@ -160,11 +159,16 @@ impl Walk {
     /// Goes on to the next entry. False: there is none.
     fn advance(&mut self) -> Result<bool, Error> {
         while self.transfer.is_in_file() {
-            if self.fill().is_err() {
+            if let Err(error) = self.transfer.fill() {
                 self.transfer.pipeline.check()?;
+                self.entry = DirEntry::new(name_of(&self.path), Err(error));
                 return Ok(true);
             }
             self.transfer.consume(usize::MAX); // what the caller did not read
+        }
+        if matches!(&self.transfer.end, Some(Err(error)) if error.kind() == ErrorKind::FileChanged)
+        {
+            self.bring_again();
         }
         loop {
             self.ask_ahead();
@@ -318,10 +322,10 @@ impl Walk {
 
     /// Begins an entry. False: it was removed since it was listed.
     fn begin(&mut self, found: Found) -> Result<bool, Error> {
-        self.transfer.clear();
         (self.path, self.depth) = (found.path, found.depth);
         if let Kept::Other(entry) = found.kept {
             self.entry = *entry;
+            self.transfer.end = Some(self.entry.metadata().map(|_| None));
             return Ok(true);
         }
         let metadata = self.begin_file();
@@ -334,17 +338,6 @@ impl Walk {
     fn begin_file(&mut self) -> Result<Metadata, Error> {
         self.transfer.begin()?;
         self.transfer.metadata().ok_or(Error::corrupt("no entry for the path"))
-    }
-
-    /// Waits until bytes of the entry are there, or it has ended. An error replaces it.
-    fn fill(&mut self) -> Result<(), Error> {
-        self.entry.metadata()?;
-        self.transfer.fill().inspect_err(|error| {
-            if error.kind() == ErrorKind::FileChanged && self.transfer.pipeline.check().is_ok() {
-                self.bring_again();
-            }
-            self.entry = DirEntry::new(name_of(&self.path), Err(error.clone()));
-        })
     }
 
     /// Makes the current file, which arrived in part and has changed since, the next entry again.
@@ -394,35 +387,26 @@ impl WalkEntry<'_> {
         self.walk.transfer.has_changed()
     }
 
+    /// The file that is being received.
+    pub(super) fn transfer(&mut self) -> &mut Transfer {
+        &mut self.walk.transfer
+    }
+
+    /// The holes that come next, as far as the server has named them, and the data behind them.
+    #[cfg(feature = "programs")]
+    pub(crate) fn extents(&self) -> impl Iterator<Item = Extent> {
+        self.walk.transfer.extents()
+    }
+
     /// Whether no other entry will follow.
     pub(super) fn is_fatal(&self) -> bool {
         self.walk.transfer.pipeline.check().is_err()
     }
 }
 
-impl WriteTo for WalkEntry<'_> {
-    fn expected(&self) -> Option<u64> {
-        self.walk.transfer.expected()
-    }
-
-    fn wait(&mut self) -> Result<bool, Error> {
-        self.walk.fill()?;
-        Ok(self.walk.transfer.is_in_file())
-    }
-
-    fn extents(&self) -> impl Iterator<Item = Extent> {
-        self.walk.transfer.extents()
-    }
-
-    fn write_to(&mut self, file: BorrowedFd<'_>, sparse: bool) -> io::Result<usize> {
-        self.walk.transfer.write_to(file, sparse)
-    }
-}
-
 impl BufRead for WalkEntry<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.walk.fill()?;
-        Ok(self.walk.transfer.pipeline.bytes())
+        self.walk.transfer.fill_buf()
     }
 
     fn consume(&mut self, amount: usize) {
@@ -432,9 +416,7 @@ impl BufRead for WalkEntry<'_> {
 
 impl Read for WalkEntry<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.fill_buf()?.read(buffer)?;
-        self.consume(read);
-        Ok(read)
+        self.walk.transfer.read(buffer)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Writing a tree below a directory.
 
 use std::ffi::OsStr;
+use std::io::BufRead;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use super::cleanup_guard::CleanupGuard;
 use super::dir::{Dir, PreservedAttrs};
 use crate::client::error::{Cause, Error};
 use crate::client::metadata::Metadata;
-use crate::client::transfer::{Transfer, WriteTo};
+use crate::client::transfer::Transfer;
 use crate::client::walk::{Walk, WalkEntry};
 use crate::sys::{errno_of, geteuid};
 
@@ -152,7 +153,7 @@ const SMALL: usize = 256 << 10;
 
 /// Writes a file, and returns its size. The buffer is for the content of a small one.
 fn copy_file(
-    source: &mut impl WriteTo,
+    source: &mut Transfer,
     dir: &Dir,
     name: &OsStr,
     attrs: Option<PreservedAttrs>,
@@ -273,7 +274,7 @@ impl Writer<'_> {
             self.report.directories += 1;
         } else if metadata.is_file() {
             let (buffer, on_event) = (&mut self.buffer, &mut *self.on_event);
-            let bytes = copy_file(entry, parent, &name, attrs, cleanup, buffer, on_event)?;
+            let bytes = copy_file(entry.transfer(), parent, &name, attrs, cleanup, buffer, on_event)?;
             self.report.files += 1;
             self.report.bytes = self.report.bytes.saturating_add(bytes); // holes may be long
             if entry.has_changed() {
