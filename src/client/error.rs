@@ -19,7 +19,7 @@ use crate::wire::{Failure, Malformed};
 /// `PermissionDenied`, `TimedOut`, …). [`downcast`](io::Error::downcast) brings the original back.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(transparent)]
-pub struct Error(#[from] pub(super) Cause);
+pub struct Error(pub(super) Cause);
 
 /// What kind of failure an [`Error`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -257,26 +257,23 @@ impl From<Error> for io::Error {
     }
 }
 
-impl From<sysv_ipc::Error> for Error {
-    fn from(error: sysv_ipc::Error) -> Self {
-        Cause::Ipc(error).into()
-    }
-}
-
-impl From<Malformed> for Error {
-    fn from(error: Malformed) -> Self {
-        Cause::Protocol(error).into()
+impl<T> From<T> for Error
+where
+    Cause: From<T>,
+{
+    fn from(error: T) -> Self {
+        Self(error.into())
     }
 }
 
 /// The server's FAILURE.
-impl From<Failure> for Error {
+impl From<Failure> for Cause {
     fn from(Failure { text, errno, .. }: Failure) -> Self {
         if errno == Some(Errno::EOWNERDEAD) {
-            return Cause::ChildDied.into();
+            return Self::ChildDied;
         }
         let text = String::from_utf8_lossy(&text).into_owned();
         let text = if text.is_empty() { "the server gave no reason".into() } else { text };
-        Cause::Failed { text, errno }.into()
+        Self::Failed { text, errno }
     }
 }

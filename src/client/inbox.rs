@@ -29,11 +29,11 @@ pub(super) struct Inbox {
     /// How many bytes are left of the current DATA frame.
     left: usize,
     /// Bytes of the file that came in shared memory.
-    window: Window,
+    pub(super) window: Window,
     /// Whether the last message that arrived was, or looked like, a WINDOW.
     saw_window: bool,
     /// The text of the last part that is not DATA.
-    text: Vec<u8>,
+    pub(super) text: Vec<u8>,
     spin: AdaptiveSpin,
     pub(super) received_at: Instant,
     /// How many bytes have arrived.
@@ -83,10 +83,6 @@ impl Inbox {
             Some(Err(error)) => Err(error.clone()),
             _ => Ok(inbox),
         }
-    }
-
-    pub(super) fn is_session(&self) -> bool {
-        self.queue.is_session()
     }
 
     /// Waits for the next part of the answer to the question with this number. Of DATA, some bytes
@@ -156,15 +152,6 @@ impl Inbox {
         show(&bytes[..count]);
         self.consume(count);
         Ok(count)
-    }
-
-    pub(super) fn detach_window(&mut self) {
-        self.window.detach();
-    }
-
-    /// The text of the last part that is not DATA.
-    pub(super) fn text(&self) -> &[u8] {
-        &self.text
     }
 
     /// What the last part says, a FAILURE.
@@ -240,7 +227,7 @@ impl Inbox {
         // Then its id may be given to another user's queue, and anyone could answer there.
         let now = Instant::now();
         let pause = now - std::mem::replace(&mut self.received_at, now);
-        if self.is_session() && pause >= Self::PAUSE && self.queue.is_lost() {
+        if self.queue.session && pause >= Self::PAUSE && self.queue.is_lost() {
             self.buffer.truncate(0);
             return Err(Cause::QueueRemoved.into());
         }
@@ -275,7 +262,7 @@ impl Inbox {
     /// nothing counts before that; then frames and their checksum tell. Takes the cookie.
     fn is_ours(&mut self, part: Result<FrameType, Malformed>, at: usize) -> bool {
         let text = &self.buffer.text()[at..];
-        let Some(cookie) = self.queue.cookie().filter(|_| self.queue.is_framed()) else {
+        let Some(cookie) = self.queue.cookie.filter(|_| self.queue.is_framed()) else {
             return true;
         };
         if part == Ok(FrameType::Failure) {

@@ -10,15 +10,13 @@
 //! another session.
 
 use std::collections::VecDeque;
-use std::io;
 use std::mem;
-use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::dir_entry::DirEntry;
 use super::error::{Cause, Error, ErrorKind};
-use super::planned::{Base, PlannedQuestion};
+use super::planned::{Base, Entered, PlannedQuestion};
 use super::requester::{Ending, Requester};
 use super::session::{Answer, Session, Step};
 use super::tally::Tally;
@@ -50,7 +48,7 @@ pub(super) struct Pipeline {
     /// What arrived of the last answer that ended.
     last: Tally,
     /// In how many parts the current or last answer came.
-    parts: u32,
+    pub(super) parts: u32,
     /// Why the last answer did not come, unless it is a FAILURE.
     failed: Option<Error>,
 }
@@ -115,7 +113,7 @@ impl Pipeline {
     /// Makes the directory that was just entered the base of later questions.
     pub(super) fn set_base(&mut self, base: &Arc<Base>) {
         if let Some(session) = &mut self.session {
-            session.set_base(base);
+            session.entered = Some(Entered::base(base));
         }
     }
 
@@ -375,24 +373,13 @@ impl Pipeline {
     }
 
     /// The session, if the reader may take bytes from it.
-    fn readable(&mut self) -> Option<&mut Session> {
+    pub(super) fn readable(&mut self) -> Option<&mut Session> {
         self.session.as_mut().filter(|_| self.has_begun && self.partial.is_none())
-    }
-
-    /// Whether there are bytes of the answer.
-    pub(super) fn has_bytes(&mut self) -> bool {
-        self.readable().is_some_and(|session| session.has_bytes())
     }
 
     /// The bytes of the answer that are there, or the first of them.
     pub(super) fn bytes(&mut self) -> &[u8] {
         self.readable().map_or(&[], Session::bytes)
-    }
-
-    /// Takes bytes and writes them to a file, which may be sparse. Returns how many: not all that
-    /// are there, perhaps.
-    pub(super) fn write_to(&mut self, file: BorrowedFd<'_>, sparse: bool) -> io::Result<usize> {
-        self.readable().map_or(Ok(0), |session| session.write_to(file, sparse))
     }
 
     /// The holes that come next, as far as the server has named them, and the data behind them.
@@ -414,11 +401,6 @@ impl Pipeline {
             (None, Some(session)) if self.has_begun => &session.tally,
             _ => &self.last,
         }
-    }
-
-    /// In how many parts the current or last answer came.
-    pub(super) fn parts(&self) -> u32 {
-        self.parts
     }
 }
 

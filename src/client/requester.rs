@@ -114,7 +114,7 @@ impl Requester {
         let (question, entering) = first.next_question(None);
         check_path(question.path)?;
         let windows =
-            reply.cookie().is_some() && self.pool.uses_windows() && server.can_prove_windows();
+            reply.cookie.is_some() && self.pool.uses_windows() && server.can_prove_windows();
         self.send(&server, &encode(&server, &reply, question, windows))?;
         Session::begin(reply, entering, windows).map_err(|error| match error.0 {
             // An mqfs server silently refuses requests that prove nothing about their sender.
@@ -194,15 +194,15 @@ fn encode(
     question: Question<'_>,
     windows: bool,
 ) -> Vec<u8> {
-    let (session, unknown_version) = (reply.is_session(), None);
-    let extension = reply.cookie().map(|cookie| Extension {
+    let (session, unknown_version) = (reply.session, None);
+    let extension = reply.cookie.map(|cookie| Extension {
         cookie,
         session,
         windows,
         extents: true,
         unknown_version,
     });
-    let request = Request { reply_queue: reply.queue().id(), question, extension };
+    let request = Request { reply_queue: reply.queue.id(), question, extension };
     let encoded = request.encode();
     if server.marked || encoded.len() <= MAX_PLAIN_REQUEST {
         return encoded;

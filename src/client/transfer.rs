@@ -87,7 +87,7 @@ impl Transfer {
 
     /// In how many parts the bytes arrived: more than one if servers died on the way.
     pub fn parts(&self) -> u32 {
-        self.pipeline.parts()
+        self.pipeline.parts
     }
 
     fn step(&mut self) -> Result<(), Error> {
@@ -109,7 +109,7 @@ impl Transfer {
 
     /// Waits until bytes are there, or the file has ended.
     pub(super) fn fill(&mut self) -> Result<(), Error> {
-        while self.is_in_file() && !self.pipeline.has_bytes() {
+        while self.is_in_file() && !self.pipeline.readable().is_some_and(|it| it.has_bytes()) {
             self.step()?;
         }
         match &self.end {
@@ -135,7 +135,7 @@ impl Transfer {
     /// Takes bytes that are there and writes them to a file: fewer copies than those of a reader.
     /// Returns how many; 0: there are none. A file that may be sparse only gets longer by a hole.
     pub(crate) fn write_to(&mut self, file: BorrowedFd<'_>, sparse: bool) -> io::Result<usize> {
-        self.pipeline.write_to(file, sparse)
+        self.pipeline.readable().map_or(Ok(0), |session| session.write_to(file, sparse))
     }
 }
 

@@ -328,16 +328,13 @@ impl Walk {
             self.transfer.end = Some(self.entry.metadata().map(|_| None));
             return Ok(true);
         }
-        let metadata = self.begin_file();
+        let begun = self.transfer.begin();
+        let unknown = || Error::corrupt("no entry for the path");
+        let metadata = begun.and_then(|()| self.transfer.metadata().ok_or_else(unknown));
         self.transfer.pipeline.check()?;
         let is_gone = matches!(&metadata, Err(error) if error.kind() == ErrorKind::NotFound);
         self.entry = DirEntry::new(name_of(&self.path), metadata);
         Ok(!is_gone || self.depth == 0)
-    }
-
-    fn begin_file(&mut self) -> Result<Metadata, Error> {
-        self.transfer.begin()?;
-        self.transfer.metadata().ok_or(Error::corrupt("no entry for the path"))
     }
 
     /// Makes the current file, which arrived in part and has changed since, the next entry again.

@@ -42,39 +42,21 @@ impl WriteOptions {
     }
 }
 
-/// Progress of a tree.
+/// Progress of a tree. Paths are below its top.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
     /// Bytes of a file arrived.
     Bytes(usize),
     /// An entry was written completely.
-    Done {
-        /// The path below the top.
-        path: &'a Path,
-        /// The entry's metadata.
-        metadata: &'a Metadata,
-    },
+    Done(&'a Path, &'a Metadata),
     /// A file changed while the server read it: the copy may be a mixture of old and new.
-    Changed {
-        /// The path below the top.
-        path: &'a Path,
-    },
-    /// An entry is no file, directory or symbolic link, and is left out.
-    Skipped {
-        /// The path below the top.
-        path: &'a Path,
-        /// What it is.
-        why: String,
-    },
-    /// An entry could not be written, or a directory was another user's before. The others are not
-    /// affected.
-    Problem {
-        /// The path below the top.
-        path: &'a Path,
-        /// Why.
-        why: String,
-    },
+    Changed(&'a Path),
+    /// An entry is no file, directory or symbolic link, and is left out. Says what it is.
+    Skipped(&'a Path, String),
+    /// An entry could not be written, or a directory was another user's before. Says why. The
+    /// others are not affected.
+    Problem(&'a Path, String),
 }
 
 /// A summary of what was written.
@@ -142,7 +124,7 @@ pub fn write_file(
     let cleanup = &options.cleanup;
     copy_file(transfer, dir, name, attrs, cleanup, &mut Vec::new(), on_event)?;
     if transfer.has_changed() {
-        on_event(Event::Changed { path: Path::new("") });
+        on_event(Event::Changed(Path::new("")));
     }
     Ok(Report { files: 1, bytes: transfer.received(), ..Report::default() })
 }
@@ -240,7 +222,7 @@ impl Writer<'_> {
             _ => error.to_string(),
         };
         self.report.problems += 1;
-        (self.on_event)(Event::Problem { path: entry.path(), why });
+        (self.on_event)(Event::Problem(entry.path(), why));
         Ok(())
     }
 
@@ -274,11 +256,12 @@ impl Writer<'_> {
             self.report.directories += 1;
         } else if metadata.is_file() {
             let (buffer, on_event) = (&mut self.buffer, &mut *self.on_event);
-            let bytes = copy_file(entry.transfer(), parent, &name, attrs, cleanup, buffer, on_event)?;
+            let bytes =
+                copy_file(entry.transfer(), parent, &name, attrs, cleanup, buffer, on_event)?;
             self.report.files += 1;
             self.report.bytes = self.report.bytes.saturating_add(bytes); // holes may be long
             if entry.has_changed() {
-                (self.on_event)(Event::Changed { path: entry.path() });
+                (self.on_event)(Event::Changed(entry.path()));
             }
         } else if let Some(target) = entry.link_target() {
             let made = parent.make_link(&name, target, attrs.as_ref(), cleanup);
@@ -286,10 +269,10 @@ impl Writer<'_> {
             self.report.links += 1;
         } else {
             let why = format!("Is a {}, which is not copied", metadata.file_type());
-            (self.on_event)(Event::Skipped { path: entry.path(), why });
+            (self.on_event)(Event::Skipped(entry.path(), why));
             return Ok(());
         }
-        (self.on_event)(Event::Done { path: entry.path(), metadata });
+        (self.on_event)(Event::Done(entry.path(), metadata));
         Ok(())
     }
 
@@ -322,7 +305,7 @@ impl Writer<'_> {
         }
         if !is_new && stat.st_uid != geteuid().as_raw() {
             let why = format!("uid {} made this directory, and may change it", stat.st_uid);
-            (self.on_event)(Event::Problem { path, why });
+            (self.on_event)(Event::Problem(path, why));
         }
         Ok(Level { dir: Some(dir), identity: Some((stat.st_dev, stat.st_ino)), attrs })
     }
