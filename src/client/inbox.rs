@@ -20,7 +20,6 @@ pub(super) struct Inbox {
     pub(super) queue: WatchedQueue,
     /// The DATA of one message or several.
     buffer: MessageBuffer,
-    /// How many of its bytes were taken.
     taken: usize,
     /// How many bytes of our cookie have yet to arrive: the stream opens with it.
     unopened: usize,
@@ -36,7 +35,6 @@ pub(super) struct Inbox {
     pub(super) text: Vec<u8>,
     spin: AdaptiveSpin,
     pub(super) received_at: Instant,
-    /// How many bytes have arrived.
     pub(super) received: u64,
 }
 
@@ -115,7 +113,6 @@ impl Inbox {
         self.fill()
     }
 
-    /// Whether there are bytes of the current DATA.
     pub(super) fn has_bytes(&self) -> bool {
         !self.window.is_empty() || !self.message_bytes().is_empty()
     }
@@ -154,12 +151,10 @@ impl Inbox {
         Ok(count)
     }
 
-    /// What the last part says, a FAILURE.
     pub(super) fn failure(&self) -> Error {
         Failure::decode(&self.text).into()
     }
 
-    /// Makes the last part the next one again.
     pub(super) fn put_back(&mut self, part: FrameType) {
         self.pending = Some(Ok(part));
     }

@@ -4,10 +4,9 @@
 //! in part comes again from its beginning: the bytes that the reader already has are compared with
 //! it by their checksum, and left out.
 //!
-//! If no answer comes in time, the file system of a question hangs. It may be that of a later
-//! question, since a child holds small answers back for a moment. So the questions are asked again,
-//! from then on one by one: the one that gets no answer again has failed, and the next is asked in
-//! another session.
+//! If no answer comes in time, the file system of a question hangs, perhaps that of a later one: a
+//! child holds small answers back for a moment. So the questions are asked again one by one. The one
+//! that gets no answer again has failed, and the next is asked in another session.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -22,7 +21,6 @@ use super::session::{Answer, Session, Step};
 use super::tally::Tally;
 use crate::wire::{Entry, Extent, Kind, Operation, Range};
 
-/// Questions and their answers.
 #[derive(Debug)]
 pub(super) struct Pipeline {
     requester: Requester,
@@ -30,16 +28,13 @@ pub(super) struct Pipeline {
     in_session: bool,
     session: Option<Session>,
     state: SessionState,
-    /// How the session before ended.
     ending: Ending,
     /// The questions whose answers have not ended.
     questions: VecDeque<PlannedQuestion>,
     /// How many of them were asked.
     asked: usize,
-    /// Whether to ask one by one.
     one_by_one: bool,
-    /// The directory of the last question that got no answer, and how many in it got none, since
-    /// the last that got one.
+    /// The directory of the last question that got no answer, and how many in a row in it got none.
     silent: (PathBuf, u32),
     /// Whether the reader knows that the first of their answers has begun.
     has_begun: bool,
@@ -86,13 +81,11 @@ impl Pipeline {
         }
     }
 
-    /// Asks in a session, whatever the options say.
     pub(super) fn in_session(mut self) -> Self {
         self.in_session = true;
         self
     }
 
-    /// Adds a question behind the others.
     pub(super) fn push(&mut self, planned: PlannedQuestion) {
         self.questions.push_back(planned);
     }
@@ -110,7 +103,6 @@ impl Pipeline {
         !self.questions.is_empty()
     }
 
-    /// Makes the directory that was just entered the base of later questions.
     pub(super) fn set_base(&mut self, base: &Arc<Base>) {
         if let Some(session) = &mut self.session {
             session.entered = Some(Entered::base(base));
@@ -156,7 +148,6 @@ impl Pipeline {
         Err(error)
     }
 
-    /// The directory of the first question.
     fn directory(&self) -> PathBuf {
         let path = self.questions.front().map(|planned| planned.path.as_path());
         path.and_then(Path::parent).unwrap_or("".as_ref()).to_owned()
@@ -174,7 +165,6 @@ impl Pipeline {
         }
     }
 
-    /// Gives up the session because of an error.
     pub(super) fn fail(&mut self, error: Error) -> Error {
         self.drop_session();
         self.requester.restore_retries();
@@ -239,7 +229,6 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Whether the current answer is a file.
     fn is_fetch(&self) -> bool {
         matches!(
             self.questions.front(),
@@ -247,7 +236,6 @@ impl Pipeline {
         )
     }
 
-    /// Asks as many questions as there is room for.
     fn ask_ahead(&mut self) -> Result<(), Error> {
         let Some(session) = &mut self.session else { return Ok(()) };
         while let Some(planned) = self.questions.get(self.asked) {
@@ -367,7 +355,6 @@ impl Pipeline {
         }
     }
 
-    /// What the server says about the file whose answer has just begun. None from a plain server.
     pub(super) fn entry(&self) -> Option<Entry<'_>> {
         self.session.as_ref()?.entry()
     }
@@ -377,12 +364,10 @@ impl Pipeline {
         self.session.as_mut().filter(|_| self.has_begun && self.partial.is_none())
     }
 
-    /// The bytes of the answer that are there, or the first of them.
     pub(super) fn bytes(&mut self) -> &[u8] {
         self.readable().map_or(&[], Session::bytes)
     }
 
-    /// The holes that come next, as far as the server has named them, and the data behind them.
     pub(super) fn extents(&self) -> impl Iterator<Item = Extent> {
         let session = self.session.as_ref().filter(|_| self.has_begun && self.partial.is_none());
         session.into_iter().flat_map(|session| session.extents.iter().copied())
@@ -394,7 +379,6 @@ impl Pipeline {
         }
     }
 
-    /// What the reader has of the current answer, or of the last one.
     pub(super) fn tally(&self) -> &Tally {
         match (&self.partial, &self.session) {
             (Some(partial), _) => partial,

@@ -26,8 +26,7 @@ use crate::wire::{Cookie, OwnerId};
 /// How often the thread checks every wait.
 const TICK: Duration = Duration::from_millis(200);
 
-/// If a check comes this late, this process was stopped meanwhile, or the machine is too busy to
-/// blame the server.
+/// If a check comes this late, this process was stopped, or the machine is too busy.
 const LATE: Duration = Duration::from_secs(1);
 
 /// After how many ticks without a wait the thread ends.
@@ -56,7 +55,6 @@ struct State {
     has_thread: bool,
 }
 
-/// One reply queue under watch.
 #[derive(Debug)]
 pub(super) struct Entry {
     maker: ProcessMark,
@@ -75,7 +73,6 @@ pub(super) struct Entry {
     has_answered: AtomicBool,
     /// The process that sends the answer, once identified.
     child: OnceLock<OwnerId>,
-    /// Why the wait was ended.
     ended: OnceLock<Error>,
 }
 
@@ -227,7 +224,6 @@ impl Shared {
         state.has_thread
     }
 
-    /// Checks every wait, until nobody waits for a while.
     fn run(&self) {
         let (mut last, mut idle) = (self.epoch.elapsed(), 0);
         loop {
@@ -299,8 +295,7 @@ impl Entry {
         }
     }
 
-    /// Whether the queue was removed, and its id may be another queue's: a server ends an idle
-    /// session in this way.
+    /// Whether the server ended the session: it removed the queue, whose id may be another's now.
     pub(super) fn is_lost(&self) -> bool {
         if !self.session || !self.has_answered.load(Ordering::Acquire) {
             return false;
@@ -313,8 +308,7 @@ impl Entry {
         }
     }
 
-    /// Excludes the time in which this process was stopped (SIGSTOP): the server may have been
-    /// stopped too.
+    /// Excludes the time in which this process, and perhaps the server, was stopped (SIGSTOP).
     fn exclude(&self, pause: Duration, now: Duration) {
         let [pause, now] = [pause, now].map(|time| time.as_millis() as u64);
         let later = |since| (since > 0).then(|| now.min(since + pause).max(1));

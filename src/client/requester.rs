@@ -1,7 +1,4 @@
 //! Requests: the first, and others after an answer was lost.
-//!
-//! `reply_watch` notices that a server or its child has died, and `Error::is_retryable` says which
-//! errors another request may mend.
 
 use sysv_ipc::{MessageBuffer, SendError};
 
@@ -24,7 +21,6 @@ use crate::wire::{
 pub(super) struct Requester {
     options: ClientBuilder,
     pub(super) watch: Watch,
-    /// The sessions that no transfer uses.
     pub(super) pool: Pool,
     retries_left: u32,
 }
@@ -50,7 +46,6 @@ impl Requester {
         self.options.sessions && !self.options.plain
     }
 
-    /// The request queue of the server, looked up now.
     pub(super) fn find_server(&self) -> Result<TrustedServer, Error> {
         TrustedServer::find(self.options.key, self.options.server_uid)
     }
@@ -169,8 +164,7 @@ impl Requester {
     ) -> Result<T, Error> {
         for pause in backoff::for_room(self.options.timeout) {
             self.watch.sleep(pause)?;
-            // Check after every pause: the queue may be gone, and its id may be another user's by
-            // now.
+            // Check after every pause: the queue may be gone, and its id be another user's by now.
             match self.find_server() {
                 Ok(found) if found == *server => {}
                 Ok(_) | Err(Error(Cause::NoServer { .. })) => {

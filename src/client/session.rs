@@ -19,7 +19,6 @@ use crate::wire::{
     decode_farewell,
 };
 
-/// A conversation in one reply queue.
 #[derive(Debug)]
 pub(super) struct Session {
     inbox: Inbox,
@@ -55,12 +54,10 @@ struct Asked {
 /// The next step of an answer, or the FAILURE that ends it.
 pub(super) type Answer = Result<Step, Error>;
 
-/// What comes next of an answer.
 #[derive(Debug)]
 pub(super) enum Step {
     /// It begins: see [`Session::entry`].
     Begun,
-    /// There are bytes of it.
     Bytes,
     /// It has ended, and was verified if there is a trailer.
     Ended(Option<Trailer>),
@@ -253,20 +250,16 @@ impl Session {
         Ok(trailer)
     }
 
-    /// What the server says about the file of the answer that has just begun. None from a plain
-    /// server.
+    /// What the server says about the file that has just begun. None from a plain server.
     pub(super) fn entry(&self) -> Option<Entry<'_>> {
         Entry::decode(&self.inbox.text).ok().filter(|_| self.is_extended)
     }
-
-    // What follows is for an answer that has begun.
 
     /// How many zeros come next, which are in no message.
     pub(super) fn hole(&self) -> u64 {
         self.extents.front().map_or(0, |extent| extent.hole)
     }
 
-    /// Whether there are bytes of the answer.
     pub(super) fn has_bytes(&self) -> bool {
         self.hole() > 0 || self.inbox.has_bytes()
     }
@@ -312,7 +305,6 @@ impl Session {
         Ok(count)
     }
 
-    /// Notes that bytes were taken: those of a hole, if one comes next.
     fn note_taken(&mut self, count: u64) {
         let Some(extent) = self.extents.front_mut() else { return };
         if extent.hole > 0 {
@@ -346,13 +338,11 @@ impl Session {
     }
 }
 
-/// The zeros of a hole, or the first of them.
 fn zeros(hole: u64) -> &'static [u8] {
     static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
     &ZEROS[..usize::try_from(hole).map_or(ZEROS.len(), |hole| hole.min(ZEROS.len()))]
 }
 
-/// Makes a file longer by a hole, and goes to its new end.
 fn extend(file: BorrowedFd<'_>, hole: u64) -> io::Result<usize> {
     let end = lseek(file, 0, Whence::SeekCur)?.checked_add_unsigned(hole).ok_or(Errno::EFBIG)?;
     ftruncate(file, end)?;

@@ -15,11 +15,9 @@ use crate::wire::{Extent, Operation, Range, Trailer};
 /// A file, or a part of one, that is being received. Reading yields its bytes, and then the end of
 /// file once all bytes have arrived and were verified.
 ///
-/// If the server dies on the way, the transfer asks again, as often as
-/// [`retries`](super::ClientBuilder::retries) says, compares the beginning with what arrived
+/// If the server dies on the way, the transfer asks again, compares the beginning with what arrived
 /// before, and continues if it is the same. An error in place of the end means that the bytes are
-/// incomplete. Dropping a transfer before its end removes its reply queue, which tells the server
-/// to stop.
+/// incomplete. Dropping a transfer before its end tells the server to stop.
 #[derive(Debug)]
 pub struct Transfer {
     pub(super) pipeline: Pipeline,
@@ -42,13 +40,11 @@ impl Transfer {
         Self { pipeline, metadata: None, expected: None, end: Some(Ok(None)) }
     }
 
-    /// Waits until the next file begins.
     pub(super) fn begin(&mut self) -> Result<(), Error> {
         self.end = None;
         self.step()
     }
 
-    /// Whether a file has begun, and not ended.
     pub(super) fn is_in_file(&self) -> bool {
         self.end.is_none()
     }
@@ -73,8 +69,7 @@ impl Transfer {
         self.pipeline.tally().checksum()
     }
 
-    /// Whether the end has arrived, and length and checksum were right. Never true of a plain
-    /// server's transfer.
+    /// Whether the end has arrived, and length and checksum were right. Never of a plain server.
     pub fn is_verified(&self) -> bool {
         matches!(self.end, Some(Ok(Some(_))))
     }
@@ -107,7 +102,6 @@ impl Transfer {
         Ok(())
     }
 
-    /// Waits until bytes are there, or the file has ended.
     pub(super) fn fill(&mut self) -> Result<(), Error> {
         while self.is_in_file() && !self.pipeline.readable().is_some_and(|it| it.has_bytes()) {
             self.step()?;
@@ -132,8 +126,8 @@ impl Transfer {
         self.pipeline.extents()
     }
 
-    /// Takes bytes that are there and writes them to a file: fewer copies than those of a reader.
-    /// Returns how many; 0: there are none. A file that may be sparse only gets longer by a hole.
+    /// Takes bytes that are there and writes them to a file, with fewer copies than a reader; see
+    /// [`Session::write_to`](super::session::Session::write_to).
     pub(crate) fn write_to(&mut self, file: BorrowedFd<'_>, sparse: bool) -> io::Result<usize> {
         self.pipeline.readable().map_or(Ok(0), |session| session.write_to(file, sparse))
     }

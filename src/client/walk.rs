@@ -21,8 +21,7 @@ use crate::wire::{Entry, Extent, Kind, Operation, Range};
 /// A directory with everything below it.
 ///
 /// A directory comes before its entries, which are sorted by the bytes of their names. No symbolic
-/// link below the top is followed. If the server dies on the way, another one is asked for the
-/// rest. A directory is listed up to 32 entries before its turn.
+/// link below the top is followed. A directory is listed up to 32 entries before its turn.
 ///
 /// ```no_run
 /// use std::io::Read;
@@ -59,7 +58,6 @@ pub struct Walk {
 #[derive(Debug)]
 struct Level {
     listing: Listing<Kept>,
-    /// How long the path of the directory is.
     path_len: usize,
 }
 
@@ -68,7 +66,6 @@ struct Level {
 enum Kept {
     File,
     Directory,
-    /// Nothing more has to be asked.
     Other(Box<DirEntry>),
 }
 
@@ -86,8 +83,7 @@ enum Next {
     Listing,
 }
 
-/// An entry of a tree. Reading yields a file's bytes, and then the end of file once all bytes have
-/// arrived and were verified.
+/// An entry of a tree. It reads like a [`Transfer`].
 #[derive(Debug)]
 pub struct WalkEntry<'a> {
     walk: &'a mut Walk,
@@ -146,17 +142,13 @@ impl Walk {
         Ok(walk)
     }
 
-    /// The next entry; None at the end.
-    ///
-    /// # Errors
-    /// The rest of the tree cannot arrive. Errors of single entries are in
-    /// [`WalkEntry::metadata`].
+    /// The next entry; None at the end. An error means that the rest of the tree cannot arrive.
+    /// Errors of single entries are in [`WalkEntry::metadata`].
     pub fn next_entry(&mut self) -> Result<Option<WalkEntry<'_>>, Error> {
         self.transfer.pipeline.check()?;
         Ok(self.advance()?.then_some(WalkEntry { walk: self }))
     }
 
-    /// Goes on to the next entry. False: there is none.
     fn advance(&mut self) -> Result<bool, Error> {
         while self.transfer.is_in_file() {
             if let Err(error) = self.transfer.fill() {
@@ -228,7 +220,6 @@ impl Walk {
         }
     }
 
-    /// Adds a question about an entry at this path below the top.
     fn ask(&mut self, path: Vec<u8>, operation: Operation) {
         let planned = self.planned(path, operation);
         self.transfer.pipeline.push(planned);
@@ -260,7 +251,6 @@ impl Walk {
         Ok(true)
     }
 
-    /// Leaves the last of the levels.
     fn leave(&mut self) {
         self.levels.pop();
         self.level_path.truncate(self.levels.last().map_or(0, |level| level.path_len));
@@ -291,7 +281,6 @@ impl Walk {
         Ok(())
     }
 
-    /// Forgets entries of the outer directories, if there are too many.
     fn limit_memory(&mut self) {
         let mut size: usize = self.levels.iter().map(|level| level.listing.size()).sum();
         let outer = self.levels.len().saturating_sub(1);
@@ -347,8 +336,7 @@ impl Walk {
 }
 
 impl WalkEntry<'_> {
-    /// The path below the top, whose own path is empty. In a very deep tree it is longer than any
-    /// path that system calls accept (`PATH_MAX`).
+    /// The path below the top, whose own path is empty. It may be longer than `PATH_MAX`.
     pub fn path(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.walk.path))
     }
@@ -363,12 +351,9 @@ impl WalkEntry<'_> {
         self.walk.depth
     }
 
-    /// The metadata. Symbolic links are not followed.
-    ///
-    /// # Errors
-    /// The server could not look at the entry. Or part of the previous entry, which the caller did
-    /// not read, did not arrive: then this entry has the previous one's name. The rest of the tree
-    /// is not affected.
+    /// The metadata. Symbolic links are not followed. An error means that the server could not look
+    /// at the entry, or that part of the previous entry, which the caller did not read, did not
+    /// arrive: then this entry has the previous one's name.
     pub fn metadata(&self) -> Result<Metadata, Error> {
         self.walk.entry.metadata()
     }
@@ -378,18 +363,15 @@ impl WalkEntry<'_> {
         self.walk.entry.link_target()
     }
 
-    /// Whether the file changed while the server read it, so that the bytes may be a mixture of old
-    /// and new. Known once the file was read to its end.
+    /// See [`Transfer::has_changed`].
     pub fn has_changed(&self) -> bool {
         self.walk.transfer.has_changed()
     }
 
-    /// The file that is being received.
     pub(super) fn transfer(&mut self) -> &mut Transfer {
         &mut self.walk.transfer
     }
 
-    /// The holes that come next, as far as the server has named them, and the data behind them.
     #[cfg(feature = "programs")]
     pub(crate) fn extents(&self) -> impl Iterator<Item = Extent> {
         self.walk.transfer.extents()
@@ -417,7 +399,6 @@ impl Read for WalkEntry<'_> {
     }
 }
 
-/// The last component of a path.
 fn name_of(path: &[u8]) -> &[u8] {
     path.rsplit(|&byte| byte == b'/').next().unwrap_or_default()
 }

@@ -1,7 +1,7 @@
 //! Writing a tree below a directory.
 
 use std::ffi::OsStr;
-use std::io::BufRead;
+use std::io::{BufRead, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -26,8 +26,7 @@ pub struct WriteOptions {
 }
 
 impl WriteOptions {
-    /// Whether to copy modes and modification times. The default is true; otherwise new files get
-    /// the usual mode and the current time.
+    /// Whether to copy modes and modification times. The default is true.
     #[must_use]
     pub fn preserve(mut self, yes: bool) -> Self {
         self.no_preserve = !yes;
@@ -82,12 +81,8 @@ pub struct Report {
 /// is followed. Files and links replace what has their name; directories keep what they hold. Modes
 /// and times are copied, but not owners, and so no set-user-id and set-group-id bits. If the copy
 /// has another group than the original, group and others get only what both have. Special files are
-/// [skipped](Event::Skipped), which is no problem. The copy itself, if it is in the tree, is a
-/// problem and is left out.
-///
-/// # Errors
-/// The rest of the tree cannot be received or written. Failures of single entries are
-/// [`Event::Problem`]s.
+/// [skipped](Event::Skipped). The copy itself, if it is in the tree, is a problem and is left out.
+/// Failures of single entries are [`Event::Problem`]s; an error ends the tree.
 pub fn write_tree(
     walk: &mut Walk,
     dir: &Dir,
@@ -110,9 +105,6 @@ pub fn write_tree(
 }
 
 /// Writes a file into a directory, under a name.
-///
-/// # Errors
-/// Those of the transfer, and [`ErrorKind::Output`](crate::ErrorKind::Output).
 pub fn write_file(
     transfer: &mut Transfer,
     dir: &Dir,
@@ -120,29 +112,27 @@ pub fn write_file(
     options: &WriteOptions,
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<Report, Error> {
-    let attrs = transfer.metadata().and_then(|metadata| preserved(&metadata, options));
-    let cleanup = &options.cleanup;
-    copy_file(transfer, dir, name, attrs, cleanup, &mut Vec::new(), on_event)?;
+    copy_file(transfer, dir, name, options, &mut Vec::new(), on_event)?;
     if transfer.has_changed() {
         on_event(Event::Changed(Path::new("")));
     }
     Ok(Report { files: 1, bytes: transfer.received(), ..Report::default() })
 }
 
-/// A file of at most this many bytes, and without holes, is created only after it arrived and was
-/// verified.
+/// A file of at most this size, and without holes, is created only after it was verified.
 const SMALL: usize = 256 << 10;
 
-/// Writes a file, and returns its size. The buffer is for the content of a small one.
+/// Writes a file. The buffer is for the content of a small one.
 fn copy_file(
     source: &mut Transfer,
     dir: &Dir,
     name: &OsStr,
-    attrs: Option<PreservedAttrs>,
-    cleanup: &CleanupGuard,
+    options: &WriteOptions,
     buffer: &mut Vec<u8>,
     on_event: &mut dyn FnMut(Event<'_>),
-) -> Result<u64, Error> {
+) -> Result<(), Error> {
+    let output_failed = |error| Cause::Output(errno_of(&error));
+    let attrs = source.metadata().and_then(|metadata| preserved(&metadata, options));
     buffer.clear();
     let is_large = source.expected() > Some(SMALL as u64);
     while !is_large && buffer.len() <= SMALL && source.wait()? && source.extents().next().is_none()
@@ -153,20 +143,16 @@ fn copy_file(
         source.consume(count);
         on_event(Event::Bytes(count));
     }
-    let mut file = AtomicFile::create(dir, name, attrs, cleanup).map_err(Cause::Output)?;
-    file.write_all(buffer).map_err(Cause::Output)?;
-    let mut total = buffer.len() as u64;
+    let created = AtomicFile::create(dir, name, attrs, &options.cleanup);
+    let mut new = created.map_err(Cause::Output)?;
+    new.file.write_all(buffer).map_err(output_failed)?;
     while source.wait()? {
-        let written = source.write_to(file.file.as_fd(), true);
-        let count = written.map_err(|error| Cause::Output(errno_of(&error)))?;
-        total += count as u64;
+        let count = source.write_to(new.file.as_fd(), true).map_err(output_failed)?;
         on_event(Event::Bytes(count));
     }
-    file.commit().map_err(Cause::Output)?;
-    Ok(total)
+    Ok(new.commit().map_err(Cause::Output)?)
 }
 
-/// The attributes to copy.
 fn preserved(metadata: &Metadata, options: &WriteOptions) -> Option<PreservedAttrs> {
     (!options.no_preserve).then(|| PreservedAttrs {
         mode: metadata.mode(),
@@ -181,12 +167,10 @@ struct Writer<'a> {
     options: &'a WriteOptions,
     on_event: &'a mut dyn FnMut(Event<'_>),
     levels: Vec<Level>,
-    /// The content of a small file.
     buffer: Vec<u8>,
     report: Report,
 }
 
-/// A directory of the tree that is being written.
 #[derive(Clone, Default)]
 struct Level {
     /// None if it could not be created.
@@ -226,7 +210,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Closes the directories at this depth and below. They are complete.
+    /// Closes the directories at this depth and below, which are complete.
     fn leave(&mut self, depth: usize) {
         while self.levels.len() > depth {
             if let Some(Level { dir: Some(dir), attrs, .. }) = self.levels.pop() {
@@ -250,21 +234,19 @@ impl Writer<'_> {
         }
         let name = name.ok_or(Cause::Output(Errno::EISDIR))?;
         let parent = self.levels.last().and_then(|level| level.dir.as_ref()).unwrap_or(&self.dir);
-        let attrs = preserved(metadata, self.options);
-        let cleanup = &self.options.cleanup;
         if metadata.is_dir() {
             self.report.directories += 1;
         } else if metadata.is_file() {
-            let (buffer, on_event) = (&mut self.buffer, &mut *self.on_event);
-            let bytes =
-                copy_file(entry.transfer(), parent, &name, attrs, cleanup, buffer, on_event)?;
+            let (file, buffer) = (entry.transfer(), &mut self.buffer);
+            copy_file(file, parent, &name, self.options, buffer, self.on_event)?;
             self.report.files += 1;
-            self.report.bytes = self.report.bytes.saturating_add(bytes); // holes may be long
+            self.report.bytes = self.report.bytes.saturating_add(file.received()); // holes may be long
             if entry.has_changed() {
                 (self.on_event)(Event::Changed(entry.path()));
             }
         } else if let Some(target) = entry.link_target() {
-            let made = parent.make_link(&name, target, attrs.as_ref(), cleanup);
+            let attrs = preserved(metadata, self.options);
+            let made = parent.make_link(&name, target, attrs.as_ref(), &self.options.cleanup);
             made.map_err(Cause::Output)?;
             self.report.links += 1;
         } else {
