@@ -16,7 +16,7 @@ use super::pipeline::Pipeline;
 use super::planned::{Base, PlannedQuestion};
 use super::requester::Requester;
 use super::transfer::Transfer;
-use crate::wire::{Entry, Extent, Kind, Operation, Range};
+use crate::wire::{Entry, Kind, Operation, Range};
 
 /// A directory with everything below it.
 ///
@@ -373,7 +373,7 @@ impl WalkEntry<'_> {
     }
 
     #[cfg(feature = "programs")]
-    pub(crate) fn extents(&self) -> impl Iterator<Item = Extent> {
+    pub(crate) fn extents(&self) -> impl Iterator<Item = crate::wire::Extent> {
         self.walk.transfer.extents()
     }
 
