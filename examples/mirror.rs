@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut walk = mqfs::Client::new(key).walk(from)?;
     let dir = Dir::open(to)?;
     let tell = &mut |event: Event<'_>| {
-        if let Event::Problem { path, why } | Event::Skipped { path, why } = event {
+        if let Event::Problem(path, why) | Event::Skipped(path, why) = event {
             eprintln!("mirror: {}: {why}", mqfs::escape::escape(path));
         }
     };

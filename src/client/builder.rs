@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use sysv_ipc::{Key, Uid};
 
+use super::Client;
 use super::error::Error;
+use super::requester::Requester;
 use crate::wire::DEFAULT_KEY;
 
-/// Builds a [`Client`](super::Client) with options; made by
-/// [`Client::builder`](super::Client::builder).
+/// Builds a [`Client`] with options; made by [`Client::builder`].
 #[derive(Debug, Clone, Copy)]
 pub struct ClientBuilder {
     pub(super) key: Key,
@@ -35,14 +36,19 @@ impl Default for ClientBuilder {
 }
 
 impl ClientBuilder {
+    /// Builds the client. This sends nothing yet.
+    pub fn build(self) -> Client {
+        Client { requester: Requester::new(self) }
+    }
+
     /// The server's key. The default is [`DEFAULT_KEY`](crate::DEFAULT_KEY).
     #[must_use]
     pub fn key(self, key: Key) -> Self {
         Self { key, ..self }
     }
 
-    /// How long a transfer waits without progress before it fails. The default is 30 seconds. The
-    /// client checks five times a second. It asks a busy server again until this time has passed.
+    /// How long a transfer waits without progress, or for a busy server, before it fails. The default
+    /// is 30 seconds.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
@@ -62,17 +68,15 @@ impl ClientBuilder {
         Self { plain, ..self }
     }
 
-    /// Whether the client keeps a child of the server for later requests. These are then many times
-    /// as fast. The default is true. Turn it off for a single request: its child then gives up the
-    /// right to open other files before it sends the first byte. A
-    /// [`walk`](super::Client::walk) needs a session in any case.
+    /// Whether the client keeps a child of the server for later requests, which are then many times
+    /// as fast. The default is true. Without, each child gives up the right to open other files
+    /// before it sends the first byte. A [`walk`](Client::walk) needs a session in any case.
     #[must_use]
     pub fn sessions(self, sessions: bool) -> Self {
         Self { sessions, ..self }
     }
 
-    /// What to call, with the reason, before the client waits for a server that is busy or absent, to
-    /// ask it again.
+    /// What to call, with the reason, before the client waits for a server that is busy or absent.
     #[must_use]
     pub fn on_wait(self, tell: fn(&Error)) -> Self {
         Self { on_wait: Some(tell), ..self }

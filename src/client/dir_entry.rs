@@ -28,7 +28,6 @@ impl DirEntry {
         }
     }
 
-    /// Anything but a link.
     pub(super) fn new(name: &[u8], metadata: Result<Metadata, Error>) -> Self {
         Self { name: OsString::from_vec(name.to_vec()), metadata, link_target: PathBuf::new() }
     }
@@ -39,18 +38,12 @@ impl DirEntry {
         &self.name
     }
 
-    /// The metadata. Symbolic links are not followed.
-    ///
-    /// # Errors
-    /// The server could list the name, but not look at the file.
+    /// The metadata; an error if the server could not look at the file. Links are not followed.
     pub fn metadata(&self) -> Result<Metadata, Error> {
         self.metadata.clone()
     }
 
-    /// The file's type.
-    ///
-    /// # Errors
-    /// Those of [`metadata`](Self::metadata).
+    /// The file's type, from [`metadata`](Self::metadata).
     pub fn file_type(&self) -> Result<FileType, Error> {
         self.metadata().map(|metadata| metadata.file_type())
     }

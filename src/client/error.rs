@@ -11,15 +11,12 @@ use crate::wire::{Failure, Malformed};
 
 /// Why a request or a transfer failed.
 ///
-/// [`kind`](Self::kind) says what a program can branch on, [`raw_os_error`](Self::raw_os_error)
-/// gives the server's errno, and [`source`](std::error::Error::source) the failed system call,
-/// where there is one. The text is safe to show on a terminal.
-///
-/// An error converts to an [`io::Error`] of the kind that a local file would give (`NotFound`,
-/// `PermissionDenied`, `TimedOut`, …). [`downcast`](io::Error::downcast) brings the original back.
+/// [`source`](std::error::Error::source) is the failed system call, where there is one. The text is
+/// safe to show on a terminal. An error converts to an [`io::Error`] of the kind that a local file
+/// would give; [`downcast`](io::Error::downcast) brings the original back.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(transparent)]
-pub struct Error(#[from] pub(super) Cause);
+pub struct Error(pub(super) Cause);
 
 /// What kind of failure an [`Error`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,8 +28,7 @@ pub enum ErrorKind {
     ServerDead,
     /// A server runs, but has no request queue at the moment.
     ServerRestarting,
-    /// The request queue belongs to a user whom the client does not trust. Any user can create a
-    /// queue under any key.
+    /// The request queue belongs to a user whom the client does not trust.
     UntrustedServer,
     /// The server does not accept requests from this user.
     NotAllowed,
@@ -40,8 +36,7 @@ pub enum ErrorKind {
     InvalidPath,
     /// The IPC namespace has no queue left for the reply.
     NoQueueLeft,
-    /// Another system call failed before the request was sent, or a kernel limit is too small for
-    /// it.
+    /// Another system call failed before the request was sent, or a kernel limit is too small.
     Ipc,
     /// The server has no such file (`ENOENT`).
     NotFound,
@@ -132,19 +127,17 @@ pub(super) enum Cause {
 }
 
 impl Cause {
-    /// The failure that the kernel would report for a local file.
     pub(super) fn server(errno: Errno) -> Self {
         Self::Failed { text: errno.desc().to_owned(), errno: Some(errno) }
     }
 }
 
 impl Error {
-    /// What arrived is not what the protocol promises.
     pub(crate) const fn corrupt(why: &'static str) -> Self {
         Self(Cause::Corrupt(why))
     }
 
-    /// What kind of failure this is.
+    /// What a program can branch on.
     pub fn kind(&self) -> ErrorKind {
         match &self.0 {
             Cause::NoServer { .. } => ErrorKind::NoServer,
@@ -192,21 +185,18 @@ impl Error {
     /// Whether the client could not even send the request: invalid input, no server, or an IPC
     /// resource that is not available.
     pub fn is_before_request(&self) -> bool {
-        matches!(
+        let is_refused = matches!(
             self.kind(),
-            ErrorKind::NoServer
-                | ErrorKind::ServerDead
-                | ErrorKind::ServerRestarting
-                | ErrorKind::UntrustedServer
+            ErrorKind::UntrustedServer
                 | ErrorKind::NotAllowed
                 | ErrorKind::InvalidPath
                 | ErrorKind::NoQueueLeft
                 | ErrorKind::Ipc
-        )
+        );
+        is_refused || self.is_no_server()
     }
 
-    /// The error of a failed read of a [`Transfer`](super::Transfer) or a
-    /// [`WalkEntry`](super::WalkEntry), which fail with no other errors than ours.
+    /// The error of a failed read, which are all ours.
     pub(crate) fn from_read(error: io::Error) -> Self {
         error.downcast().unwrap_or(Self::corrupt("an unknown error"))
     }
@@ -257,26 +247,22 @@ impl From<Error> for io::Error {
     }
 }
 
-impl From<sysv_ipc::Error> for Error {
-    fn from(error: sysv_ipc::Error) -> Self {
-        Cause::Ipc(error).into()
+impl<T> From<T> for Error
+where
+    Cause: From<T>,
+{
+    fn from(error: T) -> Self {
+        Self(error.into())
     }
 }
 
-impl From<Malformed> for Error {
-    fn from(error: Malformed) -> Self {
-        Cause::Protocol(error).into()
-    }
-}
-
-/// The server's FAILURE.
-impl From<Failure> for Error {
+impl From<Failure> for Cause {
     fn from(Failure { text, errno, .. }: Failure) -> Self {
         if errno == Some(Errno::EOWNERDEAD) {
-            return Cause::ChildDied.into();
+            return Self::ChildDied;
         }
         let text = String::from_utf8_lossy(&text).into_owned();
         let text = if text.is_empty() { "the server gave no reason".into() } else { text };
-        Cause::Failed { text, errno }.into()
+        Self::Failed { text, errno }
     }
 }

@@ -20,7 +20,6 @@ pub(super) struct Inbox {
     pub(super) queue: WatchedQueue,
     /// The DATA of one message or several.
     buffer: MessageBuffer,
-    /// How many of its bytes were taken.
     taken: usize,
     /// How many bytes of our cookie have yet to arrive: the stream opens with it.
     unopened: usize,
@@ -29,14 +28,13 @@ pub(super) struct Inbox {
     /// How many bytes are left of the current DATA frame.
     left: usize,
     /// Bytes of the file that came in shared memory.
-    window: Window,
+    pub(super) window: Window,
     /// Whether the last message that arrived was, or looked like, a WINDOW.
     saw_window: bool,
     /// The text of the last part that is not DATA.
-    text: Vec<u8>,
+    pub(super) text: Vec<u8>,
     spin: AdaptiveSpin,
     pub(super) received_at: Instant,
-    /// How many bytes have arrived.
     pub(super) received: u64,
 }
 
@@ -85,10 +83,6 @@ impl Inbox {
         }
     }
 
-    pub(super) fn is_session(&self) -> bool {
-        self.queue.is_session()
-    }
-
     /// Waits for the next part of the answer to the question with this number. Of DATA, some bytes
     /// are there then; of other parts, all the text.
     pub(super) fn next(&mut self, question: u16) -> Result<FrameType, Error> {
@@ -119,7 +113,6 @@ impl Inbox {
         self.fill()
     }
 
-    /// Whether there are bytes of the current DATA.
     pub(super) fn has_bytes(&self) -> bool {
         !self.window.is_empty() || !self.message_bytes().is_empty()
     }
@@ -158,21 +151,10 @@ impl Inbox {
         Ok(count)
     }
 
-    pub(super) fn detach_window(&mut self) {
-        self.window.detach();
-    }
-
-    /// The text of the last part that is not DATA.
-    pub(super) fn text(&self) -> &[u8] {
-        &self.text
-    }
-
-    /// What the last part says, a FAILURE.
     pub(super) fn failure(&self) -> Error {
         Failure::decode(&self.text).into()
     }
 
-    /// Makes the last part the next one again.
     pub(super) fn put_back(&mut self, part: FrameType) {
         self.pending = Some(Ok(part));
     }
@@ -240,7 +222,7 @@ impl Inbox {
         // Then its id may be given to another user's queue, and anyone could answer there.
         let now = Instant::now();
         let pause = now - std::mem::replace(&mut self.received_at, now);
-        if self.is_session() && pause >= Self::PAUSE && self.queue.is_lost() {
+        if self.queue.session && pause >= Self::PAUSE && self.queue.is_lost() {
             self.buffer.truncate(0);
             return Err(Cause::QueueRemoved.into());
         }
@@ -275,7 +257,7 @@ impl Inbox {
     /// nothing counts before that; then frames and their checksum tell. Takes the cookie.
     fn is_ours(&mut self, part: Result<FrameType, Malformed>, at: usize) -> bool {
         let text = &self.buffer.text()[at..];
-        let Some(cookie) = self.queue.cookie().filter(|_| self.queue.is_framed()) else {
+        let Some(cookie) = self.queue.cookie.filter(|_| self.queue.is_framed()) else {
             return true;
         };
         if part == Ok(FrameType::Failure) {

@@ -15,7 +15,6 @@ use crate::wire::{Entry, Malformed};
 #[derive(Debug)]
 pub(super) struct Listing<T> {
     entries: BTreeMap<Box<[u8]>, (T, usize)>,
-    /// About how many bytes they take.
     size: usize,
     /// The name that was taken last.
     after: Box<[u8]>,
@@ -29,7 +28,6 @@ impl<T> Listing<T> {
     /// About how many bytes an entry takes in addition to its name and to what is kept of it.
     const OVERHEAD: usize = 48 + size_of::<T>();
 
-    /// No real directory has more entries.
     const MAX_ENTRIES: u64 = 100_000_000;
 
     pub(super) fn new() -> Self {
@@ -37,7 +35,6 @@ impl<T> Listing<T> {
         Self { entries, size: 0, after, is_cut: false, listed: 0 }
     }
 
-    /// Takes the next entry.
     pub(super) fn take(&mut self) -> Option<(Box<[u8]>, T)> {
         let (name, (kept, size)) = self.entries.pop_first()?;
         self.size -= size;
@@ -50,12 +47,10 @@ impl<T> Listing<T> {
         self.entries.is_empty() && self.is_cut
     }
 
-    /// About how many bytes the entries take.
     pub(super) fn size(&self) -> usize {
         self.size
     }
 
-    /// Forgets the entries that were not taken.
     pub(super) fn forget(&mut self) {
         self.is_cut |= !self.entries.is_empty();
         self.entries.clear();

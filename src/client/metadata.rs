@@ -1,4 +1,4 @@
-//! What a server says about a file, shaped like the standard library's types.
+//! What a server says about a file.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};

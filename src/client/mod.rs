@@ -1,9 +1,5 @@
 //! The client: asks a server about files and receives them.
 //!
-//! For every request the client creates a private reply queue, sends its lease into it, and names
-//! it in the request. It receives META, DATA …, END or FAILURE from the reply queue. In a session,
-//! it sends further questions into the same queue. At last it removes the queue.
-//!
 //! The way of a question: `transfer`, `walk` and `read_dir` plan it. The `pipeline` asks it
 //! ahead of the answers, in a `session` from the `pool` or in a new one: `requester` finds the
 //! server (`trusted_server`), prepares the queue (`reply_queue`) and sends the request. `inbox`
@@ -47,8 +43,6 @@ pub use dir_entry::DirEntry;
 pub use error::{Error, ErrorKind};
 pub use metadata::{FileType, Metadata};
 pub use read_dir::ReadDir;
-#[cfg(feature = "programs")]
-pub(crate) use transfer::WriteTo;
 pub use transfer::{Files, Transfer};
 pub use walk::{Walk, WalkEntry};
 
@@ -59,10 +53,9 @@ use requester::Requester;
 
 /// A client of one server.
 ///
-/// Threads can share a client; transfers at the same time have reply queues of their own. The
-/// client looks the server up for every request, and sends nothing to a queue whose owner it does
-/// not trust. It keeps idle sessions for a few seconds, unless
-/// [`sessions`](ClientBuilder::sessions) is off. A forked child does not use those of its parent.
+/// Threads can share a client; transfers at the same time have reply queues of their own. It keeps
+/// idle sessions for a few seconds, unless [`sessions`](ClientBuilder::sessions) is off. An
+/// [`ErrorKind`] says why a request failed, or why the server does not give the file.
 #[derive(Debug, Clone)]
 pub struct Client {
     requester: Requester,
@@ -79,19 +72,6 @@ impl Client {
         ClientBuilder::default()
     }
 
-    /// Looks for a trusted server without sending it a request. Also finds a server that has lost
-    /// its request queue and will create another one.
-    ///
-    /// # Errors
-    /// The request queue does not exist, belongs to an untrusted user or a dead server, or cannot
-    /// be looked up.
-    pub fn check_server(&self) -> Result<(), Error> {
-        match self.requester.find_server() {
-            Err(error) if error.kind() != ErrorKind::ServerRestarting => Err(error),
-            _ => Ok(()),
-        }
-    }
-
     /// Stops this client and its clones from another thread.
     pub fn canceller(&self) -> Canceller {
         Canceller(self.requester.watch.clone())
@@ -100,9 +80,6 @@ impl Client {
     /// Requests a file and waits until the server begins to answer. The server resolves the path
     /// below its root. If the server is busy or has lost its queue, the client asks again, with
     /// growing pauses, until the timeout.
-    ///
-    /// # Errors
-    /// The request failed, or the server cannot open the file: see [`ErrorKind`].
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Transfer, Error> {
         Transfer::open(self.requester.clone(), path.as_ref(), Range::WHOLE)
     }
@@ -115,9 +92,6 @@ impl Client {
     /// let rest = client.open_range("/var/log/wtmp", 384..)?;
     /// # Ok::<(), mqfs::Error>(())
     /// ```
-    ///
-    /// # Errors
-    /// Those of [`open`](Self::open), and [`ErrorKind::Unsupported`].
     pub fn open_range(
         &self,
         path: impl AsRef<Path>,
@@ -151,26 +125,16 @@ impl Client {
     }
 
     /// The metadata of a file. Symbolic links are followed.
-    ///
-    /// # Errors
-    /// Those of [`open`](Self::open), and [`ErrorKind::Unsupported`].
     pub fn metadata(&self, path: impl AsRef<Path>) -> Result<Metadata, Error> {
         self.stat(path.as_ref(), true)?.metadata()
     }
 
     /// The metadata of a file; of the link itself if the path ends in a symbolic link.
-    ///
-    /// # Errors
-    /// Those of [`metadata`](Self::metadata).
     pub fn symlink_metadata(&self, path: impl AsRef<Path>) -> Result<Metadata, Error> {
         self.stat(path.as_ref(), false)?.metadata()
     }
 
-    /// Where a symbolic link leads.
-    ///
-    /// # Errors
-    /// Those of [`metadata`](Self::metadata); `EINVAL`, as of readlink(2), if the path is no
-    /// symbolic link.
+    /// Where a symbolic link leads. `EINVAL`, as of readlink(2), if the path is no symbolic link.
     pub fn read_link(&self, path: impl AsRef<Path>) -> Result<PathBuf, Error> {
         let entry = self.stat(path.as_ref(), false)?;
         entry.link_target().map(Path::to_owned).ok_or_else(|| Cause::server(Errno::EINVAL).into())
@@ -183,7 +147,8 @@ impl Client {
         pipeline.next_entry()
     }
 
-    /// The entries of a directory, sorted by the bytes of their names.
+    /// The entries of a directory, sorted by the bytes of their names. If the path is no directory,
+    /// the error converts to [`io::ErrorKind::NotADirectory`](std::io::ErrorKind::NotADirectory).
     ///
     /// ```no_run
     /// for entry in mqfs::Client::new(mqfs::DEFAULT_KEY).read_dir("/etc")? {
@@ -193,28 +158,13 @@ impl Client {
     /// }
     /// # Ok::<(), mqfs::Error>(())
     /// ```
-    ///
-    /// # Errors
-    /// Those of [`metadata`](Self::metadata); an error that converts to
-    /// [`io::ErrorKind::NotADirectory`](std::io::ErrorKind::NotADirectory) if the path is no
-    /// directory.
     pub fn read_dir(&self, path: impl AsRef<Path>) -> Result<ReadDir, Error> {
         ReadDir::open(self.requester.clone(), path.as_ref())
     }
 
     /// Requests a directory with everything below it, or one file. A symbolic link at the end of
     /// the path is followed; other links are entries themselves.
-    ///
-    /// # Errors
-    /// Those of [`metadata`](Self::metadata).
     pub fn walk(&self, path: impl AsRef<Path>) -> Result<Walk, Error> {
         Walk::open(self.requester.clone(), path.as_ref())
-    }
-}
-
-impl ClientBuilder {
-    /// Builds the client. This sends nothing yet.
-    pub fn build(self) -> Client {
-        Client { requester: Requester::new(self) }
     }
 }

@@ -4,27 +4,23 @@
 //! in part comes again from its beginning: the bytes that the reader already has are compared with
 //! it by their checksum, and left out.
 //!
-//! If no answer comes in time, the file system of a question hangs. It may be that of a later
-//! question, since a child holds small answers back for a moment. So the questions are asked again,
-//! from then on one by one: the one that gets no answer again has failed, and the next is asked in
-//! another session.
+//! If no answer comes in time, the file system of a question hangs, perhaps that of a later one: a
+//! child holds small answers back for a moment. So the questions are asked again one by one. The one
+//! that gets no answer again has failed, and the next is asked in another session.
 
 use std::collections::VecDeque;
-use std::io;
 use std::mem;
-use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::dir_entry::DirEntry;
 use super::error::{Cause, Error, ErrorKind};
-use super::planned::{Base, PlannedQuestion};
+use super::planned::{Base, Entered, PlannedQuestion};
 use super::requester::{Ending, Requester};
 use super::session::{Answer, Session, Step};
 use super::tally::Tally;
 use crate::wire::{Entry, Extent, Kind, Operation, Range};
 
-/// Questions and their answers.
 #[derive(Debug)]
 pub(super) struct Pipeline {
     requester: Requester,
@@ -32,16 +28,13 @@ pub(super) struct Pipeline {
     in_session: bool,
     session: Option<Session>,
     state: SessionState,
-    /// How the session before ended.
     ending: Ending,
     /// The questions whose answers have not ended.
     questions: VecDeque<PlannedQuestion>,
     /// How many of them were asked.
     asked: usize,
-    /// Whether to ask one by one.
     one_by_one: bool,
-    /// The directory of the last question that got no answer, and how many in it got none, since
-    /// the last that got one.
+    /// The directory of the last question that got no answer, and how many in a row in it got none.
     silent: (PathBuf, u32),
     /// Whether the reader knows that the first of their answers has begun.
     has_begun: bool,
@@ -50,7 +43,7 @@ pub(super) struct Pipeline {
     /// What arrived of the last answer that ended.
     last: Tally,
     /// In how many parts the current or last answer came.
-    parts: u32,
+    pub(super) parts: u32,
     /// Why the last answer did not come, unless it is a FAILURE.
     failed: Option<Error>,
 }
@@ -88,13 +81,11 @@ impl Pipeline {
         }
     }
 
-    /// Asks in a session, whatever the options say.
     pub(super) fn in_session(mut self) -> Self {
         self.in_session = true;
         self
     }
 
-    /// Adds a question behind the others.
     pub(super) fn push(&mut self, planned: PlannedQuestion) {
         self.questions.push_back(planned);
     }
@@ -112,10 +103,9 @@ impl Pipeline {
         !self.questions.is_empty()
     }
 
-    /// Makes the directory that was just entered the base of later questions.
     pub(super) fn set_base(&mut self, base: &Arc<Base>) {
         if let Some(session) = &mut self.session {
-            session.set_base(base);
+            session.entered = Some(Entered::base(base));
         }
     }
 
@@ -158,7 +148,6 @@ impl Pipeline {
         Err(error)
     }
 
-    /// The directory of the first question.
     fn directory(&self) -> PathBuf {
         let path = self.questions.front().map(|planned| planned.path.as_path());
         path.and_then(Path::parent).unwrap_or("".as_ref()).to_owned()
@@ -176,7 +165,6 @@ impl Pipeline {
         }
     }
 
-    /// Gives up the session because of an error.
     pub(super) fn fail(&mut self, error: Error) -> Error {
         self.drop_session();
         self.requester.restore_retries();
@@ -241,7 +229,6 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Whether the current answer is a file.
     fn is_fetch(&self) -> bool {
         matches!(
             self.questions.front(),
@@ -249,7 +236,6 @@ impl Pipeline {
         )
     }
 
-    /// Asks as many questions as there is room for.
     fn ask_ahead(&mut self) -> Result<(), Error> {
         let Some(session) = &mut self.session else { return Ok(()) };
         while let Some(planned) = self.questions.get(self.asked) {
@@ -360,41 +346,28 @@ impl Pipeline {
 
     /// Lets other transfers have the session, if nothing more was asked.
     pub(super) fn release(&mut self) {
-        if let Some(mut session) = self.session.take_if(|session| session.is_idle())
+        if self.questions.is_empty()
             && self.requester.uses_sessions()
+            && let Some(mut session) = self.session.take_if(|session| session.is_idle())
         {
             session.detach_window();
             self.requester.pool.put(session);
         }
     }
 
-    /// What the server says about the file whose answer has just begun. None from a plain server.
     pub(super) fn entry(&self) -> Option<Entry<'_>> {
         self.session.as_ref()?.entry()
     }
 
     /// The session, if the reader may take bytes from it.
-    fn readable(&mut self) -> Option<&mut Session> {
+    pub(super) fn readable(&mut self) -> Option<&mut Session> {
         self.session.as_mut().filter(|_| self.has_begun && self.partial.is_none())
     }
 
-    /// Whether there are bytes of the answer.
-    pub(super) fn has_bytes(&mut self) -> bool {
-        self.readable().is_some_and(|session| session.has_bytes())
-    }
-
-    /// The bytes of the answer that are there, or the first of them.
     pub(super) fn bytes(&mut self) -> &[u8] {
         self.readable().map_or(&[], Session::bytes)
     }
 
-    /// Takes bytes and writes them to a file, which may be sparse. Returns how many: not all that
-    /// are there, perhaps.
-    pub(super) fn write_to(&mut self, file: BorrowedFd<'_>, sparse: bool) -> io::Result<usize> {
-        self.readable().map_or(Ok(0), |session| session.write_to(file, sparse))
-    }
-
-    /// The holes that come next, as far as the server has named them, and the data behind them.
     pub(super) fn extents(&self) -> impl Iterator<Item = Extent> {
         let session = self.session.as_ref().filter(|_| self.has_begun && self.partial.is_none());
         session.into_iter().flat_map(|session| session.extents.iter().copied())
@@ -406,18 +379,12 @@ impl Pipeline {
         }
     }
 
-    /// What the reader has of the current answer, or of the last one.
     pub(super) fn tally(&self) -> &Tally {
         match (&self.partial, &self.session) {
             (Some(partial), _) => partial,
             (None, Some(session)) if self.has_begun => &session.tally,
             _ => &self.last,
         }
-    }
-
-    /// In how many parts the current or last answer came.
-    pub(super) fn parts(&self) -> u32 {
-        self.parts
     }
 }
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use super::error::{Cause, Error};
 use crate::wire::{MAX_PATH, Operation, Question};
 
-/// A question that will be asked.
 #[derive(Debug)]
 pub(super) struct PlannedQuestion {
     /// Below the base, of any length; without a base, as the user named it.
@@ -20,7 +19,6 @@ pub(super) struct PlannedQuestion {
 /// A directory that must be entered before a question about what is below it.
 #[derive(Debug)]
 pub(super) struct Base {
-    /// As the user named it.
     pub(super) path: PathBuf,
     /// Device and inode. If another server finds another directory there, the walk cannot go on.
     pub(super) identity: (u64, u64),
@@ -87,7 +85,6 @@ impl PlannedQuestion {
     }
 }
 
-/// Checks that a path can be asked for.
 pub(super) fn check_path(path: &Path) -> Result<(), Error> {
     const { assert!(MAX_PATH == 4095) } // the message below says so
     let bytes = path.as_os_str().as_bytes();

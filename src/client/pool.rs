@@ -33,7 +33,6 @@ impl Pool {
         None
     }
 
-    /// Keeps a session, unless there are enough.
     pub(super) fn put(&self, session: Session) {
         if let Ok(mut idle) = self.idle.try_lock()
             && idle.len() < Self::MAX_IDLE
@@ -42,7 +41,6 @@ impl Pool {
         }
     }
 
-    /// Whether to let servers send in shared memory.
     pub(super) fn uses_windows(&self) -> bool {
         !self.no_windows.load(Relaxed)
     }

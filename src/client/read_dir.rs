@@ -10,16 +10,13 @@ use super::planned::PlannedQuestion;
 use super::requester::Requester;
 use crate::wire::{Entry, Operation};
 
-/// The entries of a directory, sorted by the bytes of their names; like [`std::fs::ReadDir`].
-///
-/// It takes a limited amount of memory. A directory of several hundred thousand entries is listed
-/// several times.
+/// The entries of a directory, sorted by the bytes of their names. It takes a limited amount of
+/// memory: a directory of several hundred thousand entries is listed several times.
 #[derive(Debug)]
 pub struct ReadDir {
     pipeline: Pipeline,
     path: PathBuf,
     listing: Listing<DirEntry>,
-    has_failed: bool,
 }
 
 impl ReadDir {
@@ -29,7 +26,7 @@ impl ReadDir {
     pub(super) fn open(requester: Requester, path: &Path) -> Result<Self, Error> {
         let pipeline = Pipeline::new(requester);
         let (path, listing) = (path.to_owned(), Listing::new());
-        let mut opened = Self { pipeline, path, listing, has_failed: false };
+        let mut opened = Self { pipeline, path, listing };
         opened.list()?;
         Ok(opened)
     }
@@ -47,18 +44,12 @@ impl Iterator for ReadDir {
     type Item = Result<DirEntry, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while !self.has_failed {
-            if let Some((_, entry)) = self.listing.take() {
-                return Some(Ok(entry));
-            }
-            if !self.listing.is_incomplete() {
-                break;
-            }
-            if let Err(error) = self.list() {
-                self.has_failed = true;
-                return Some(Err(error));
-            }
+        if self.listing.is_incomplete()
+            && let Err(error) = self.list()
+        {
+            self.listing = Listing::new(); // the error is the end
+            return Some(Err(error));
         }
-        None
+        self.listing.take().map(|(_, entry)| Ok(entry))
     }
 }

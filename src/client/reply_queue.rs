@@ -41,7 +41,7 @@ pub(super) fn create(
     loop {
         let created =
             watch.open(mode, server, select, session, cookie, timeout).map_err(count_queues)?;
-        match prepare(created.queue(), lease.as_ref(), server) {
+        match prepare(created.queue, lease.as_ref(), server) {
             Err(Error(Cause::QueueRemoved)) if tries < TRIES => tries += 1,
             outcome => return outcome.map(|()| created),
         }

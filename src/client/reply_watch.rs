@@ -5,6 +5,7 @@
 //! needs no signal and no timer, which would belong to the whole process. The first wait starts the
 //! thread, which ends when nobody has waited for a while.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -25,8 +26,7 @@ use crate::wire::{Cookie, OwnerId};
 /// How often the thread checks every wait.
 const TICK: Duration = Duration::from_millis(200);
 
-/// If a check comes this late, this process was stopped meanwhile, or the machine is too busy to
-/// blame the server.
+/// If a check comes this late, this process was stopped, or the machine is too busy.
 const LATE: Duration = Duration::from_secs(1);
 
 /// After how many ticks without a wait the thread ends.
@@ -55,26 +55,24 @@ struct State {
     has_thread: bool,
 }
 
-/// One reply queue under watch.
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
     maker: ProcessMark,
-    queue: Queue,
+    pub(super) queue: Queue,
     /// The server that is expected to answer. Its successor would have another request queue.
     server: TrustedServer,
     /// Every message but those of our own.
     select: Select,
     /// Whether more questions than that of the request may follow.
-    session: bool,
-    /// The lease's; None: there is no lease.
-    cookie: Option<Cookie>,
+    pub(super) session: bool,
+    /// The lease's. None if there is no lease: then nothing proves who sends to the queue.
+    pub(super) cookie: Option<Cookie>,
     timeout: Duration,
     /// Milliseconds from the watch's epoch to the start of the wait, plus 1; 0 while nobody waits.
     waiting_since: AtomicU64,
     has_answered: AtomicBool,
     /// The process that sends the answer, once identified.
     child: OnceLock<OwnerId>,
-    /// Why the wait was ended.
     ended: OnceLock<Error>,
 }
 
@@ -83,7 +81,15 @@ struct Entry {
 pub(super) struct WatchedQueue {
     watch: Watch,
     entry: Arc<Entry>,
-    queue: Option<OwnedQueue>,
+    owned: Option<OwnedQueue>,
+}
+
+impl Deref for WatchedQueue {
+    type Target = Entry;
+
+    fn deref(&self) -> &Entry {
+        &self.entry
+    }
 }
 
 impl Watch {
@@ -143,66 +149,29 @@ impl Watch {
             ended: OnceLock::new(),
         });
         state.live.push(Arc::clone(&entry));
-        Ok(WatchedQueue { watch: self.clone(), entry, queue: Some(queue) })
+        Ok(WatchedQueue { watch: self.clone(), entry, owned: Some(queue) })
     }
 }
 
 impl WatchedQueue {
-    /// The server's user, whose windows the client accepts. If it is root, those of the client's own
-    /// user count too.
-    pub(super) fn window_owner(&self) -> Uid {
-        // Only root and this user can answer for an unknown server.
-        if self.entry.server.is_known { self.entry.server.owner } else { Uid::ROOT }
-    }
-
-    pub(super) fn queue(&self) -> Queue {
-        self.entry.queue
-    }
-
-    /// Whether this process made the queue, nobody has ended its use, and the server is there.
-    pub(super) fn is_usable(&self) -> bool {
-        let entry = &self.entry;
-        entry.maker.is_current() && entry.ended.get().is_none() && entry.server.is_current()
-    }
-
-    /// Whether more questions than that of the request may be sent into it.
-    pub(super) fn is_session(&self) -> bool {
-        self.entry.session
-    }
-
-    /// Whether answers are frames: those of an mqfs server.
-    pub(super) fn is_framed(&self) -> bool {
-        matches!(self.entry.select, Select::UpTo(_))
-    }
-
-    /// The cookie of the lease. None if there is none: then nothing proves who sends to the queue.
-    pub(super) fn cookie(&self) -> Option<Cookie> {
-        self.entry.cookie
-    }
-
-    /// Whether its id is another queue's by now.
-    pub(super) fn is_lost(&self) -> bool {
-        self.entry.is_lost()
-    }
-
     /// Receives the next message. The wait ends at the timeout or when the server has died. False:
     /// the message does not fit, and stays.
     pub(super) fn receive(&self, message: &mut MessageBuffer) -> Result<bool, Error> {
         let watch = &self.watch.0;
         // Before the thread is looked for: it ends when nobody waits.
         let since = watch.epoch.elapsed().as_millis() as u64 + 1;
-        self.entry.waiting_since.store(since, Ordering::Release);
+        self.waiting_since.store(since, Ordering::Release);
         if !watch.ensure_thread() {
-            self.entry.waiting_since.store(0, Ordering::Release);
+            self.waiting_since.store(0, Ordering::Release);
             return self.poll(message);
         }
         let outcome = loop {
-            match self.entry.queue.receive(message, self.entry.select) {
+            match self.queue.receive(message, self.select) {
                 Err(ReceiveError::Interrupted) => {}
                 outcome => break outcome,
             }
         };
-        self.entry.waiting_since.store(0, Ordering::Release);
+        self.waiting_since.store(0, Ordering::Release);
         self.map_receive_error(outcome)
     }
 
@@ -214,40 +183,10 @@ impl WatchedQueue {
             if let Some(outcome) = self.try_receive(message) {
                 return outcome;
             }
-            if start.elapsed() >= self.entry.timeout {
-                return Err(Cause::TimedOut(self.entry.timeout).into());
+            if start.elapsed() >= self.timeout {
+                return Err(Cause::TimedOut(self.timeout).into());
             }
             thread::sleep(PAUSE);
-        }
-    }
-
-    /// Receives a message behind the text in the buffer, if there is one. False: it does not fit.
-    pub(super) fn try_receive(&self, message: &mut MessageBuffer) -> Option<Result<bool, Error>> {
-        match self.entry.queue.receive_appending(message, self.entry.select) {
-            Err(ReceiveError::Empty | ReceiveError::Interrupted) => None,
-            outcome => Some(self.map_receive_error(outcome)),
-        }
-    }
-
-    /// Identifies the process that sends the answer, so that a later process with its pid is not
-    /// mistaken for it.
-    pub(super) fn identify_child(&self) {
-        if self.entry.child.get().is_none()
-            && let Ok(status) = self.entry.queue.status()
-        {
-            let _ = self.entry.child(&status);
-        }
-    }
-
-    fn map_receive_error(&self, outcome: Result<(), ReceiveError>) -> Result<bool, Error> {
-        match outcome {
-            Ok(()) => {
-                self.entry.has_answered.store(true, Ordering::Release);
-                Ok(true)
-            }
-            Err(ReceiveError::TooBig) => Ok(false),
-            Err(ReceiveError::Os(error)) => Err(Cause::Receive(error).into()),
-            Err(_) => Err(self.entry.ended.get_or_init(|| Cause::QueueRemoved.into()).clone()),
         }
     }
 }
@@ -257,7 +196,7 @@ impl Drop for WatchedQueue {
         // Remove the queue under the lock, and only once: its id may soon be another queue's.
         let mut state = self.watch.0.lock();
         state.live.retain(|entry| !Arc::ptr_eq(entry, &self.entry));
-        if let Some(queue) = self.queue.take()
+        if let Some(queue) = self.owned.take()
             && (self.entry.ended.get().is_some() || self.entry.is_lost())
         {
             let _ = queue.release();
@@ -285,7 +224,6 @@ impl Shared {
         state.has_thread
     }
 
-    /// Checks every wait, until nobody waits for a while.
     fn run(&self) {
         let (mut last, mut idle) = (self.epoch.elapsed(), 0);
         loop {
@@ -312,6 +250,43 @@ impl Shared {
 }
 
 impl Entry {
+    /// The server's user, whose windows the client accepts. If it is root, those of the client's own
+    /// user count too.
+    pub(super) fn window_owner(&self) -> Uid {
+        // Only root and this user can answer for an unknown server.
+        if self.server.is_known { self.server.owner } else { Uid::ROOT }
+    }
+
+    /// Whether this process made the queue, nobody has ended its use, and the server is there.
+    pub(super) fn is_usable(&self) -> bool {
+        self.maker.is_current() && self.ended.get().is_none() && self.server.is_current()
+    }
+
+    /// Whether answers are frames: those of an mqfs server.
+    pub(super) fn is_framed(&self) -> bool {
+        matches!(self.select, Select::UpTo(_))
+    }
+
+    /// Receives a message behind the text in the buffer, if there is one. False: it does not fit.
+    pub(super) fn try_receive(&self, message: &mut MessageBuffer) -> Option<Result<bool, Error>> {
+        match self.queue.receive_appending(message, self.select) {
+            Err(ReceiveError::Empty | ReceiveError::Interrupted) => None,
+            outcome => Some(self.map_receive_error(outcome)),
+        }
+    }
+
+    fn map_receive_error(&self, outcome: Result<(), ReceiveError>) -> Result<bool, Error> {
+        match outcome {
+            Ok(()) => {
+                self.has_answered.store(true, Ordering::Release);
+                Ok(true)
+            }
+            Err(ReceiveError::TooBig) => Ok(false),
+            Err(ReceiveError::Os(error)) => Err(Cause::Receive(error).into()),
+            Err(_) => Err(self.ended.get_or_init(|| Cause::QueueRemoved.into()).clone()),
+        }
+    }
+
     /// Ends a wait on the queue. Call it under the lock and while the queue is listed.
     fn end(&self, reason: Error) {
         let is_lost = self.is_lost();
@@ -320,9 +295,8 @@ impl Entry {
         }
     }
 
-    /// Whether the queue was removed, and its id may be another queue's: a server ends an idle
-    /// session in this way.
-    fn is_lost(&self) -> bool {
+    /// Whether the server ended the session: it removed the queue, whose id may be another's now.
+    pub(super) fn is_lost(&self) -> bool {
         if !self.session || !self.has_answered.load(Ordering::Acquire) {
             return false;
         }
@@ -334,13 +308,22 @@ impl Entry {
         }
     }
 
-    /// Excludes the time in which this process was stopped (SIGSTOP): the server may have been
-    /// stopped too.
+    /// Excludes the time in which this process, and perhaps the server, was stopped (SIGSTOP).
     fn exclude(&self, pause: Duration, now: Duration) {
         let [pause, now] = [pause, now].map(|time| time.as_millis() as u64);
         let later = |since| (since > 0).then(|| now.min(since + pause).max(1));
         // This changes nothing if the wait is over by now.
         let _ = self.waiting_since.fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
+    }
+
+    /// Identifies the process that sends the answer, so that a later process with its pid is not
+    /// mistaken for it.
+    pub(super) fn identify_child(&self) {
+        if self.child.get().is_none()
+            && let Ok(status) = self.queue.status()
+        {
+            let _ = self.child(&status);
+        }
     }
 
     /// The process that sends the answer, as first seen. Its pid may later be another process's.

@@ -1,7 +1,4 @@
 //! Requests: the first, and others after an answer was lost.
-//!
-//! `reply_watch` notices that a server or its child has died, and `Error::is_retryable` says which
-//! errors another request may mend.
 
 use sysv_ipc::{MessageBuffer, SendError};
 
@@ -24,7 +21,6 @@ use crate::wire::{
 pub(super) struct Requester {
     options: ClientBuilder,
     pub(super) watch: Watch,
-    /// The sessions that no transfer uses.
     pub(super) pool: Pool,
     retries_left: u32,
 }
@@ -50,7 +46,6 @@ impl Requester {
         self.options.sessions && !self.options.plain
     }
 
-    /// The request queue of the server, looked up now.
     pub(super) fn find_server(&self) -> Result<TrustedServer, Error> {
         TrustedServer::find(self.options.key, self.options.server_uid)
     }
@@ -114,7 +109,7 @@ impl Requester {
         let (question, entering) = first.next_question(None);
         check_path(question.path)?;
         let windows =
-            reply.cookie().is_some() && self.pool.uses_windows() && server.can_prove_windows();
+            reply.cookie.is_some() && self.pool.uses_windows() && server.can_prove_windows();
         self.send(&server, &encode(&server, &reply, question, windows))?;
         Session::begin(reply, entering, windows).map_err(|error| match error.0 {
             // An mqfs server silently refuses requests that prove nothing about their sender.
@@ -169,8 +164,7 @@ impl Requester {
     ) -> Result<T, Error> {
         for pause in backoff::for_room(self.options.timeout) {
             self.watch.sleep(pause)?;
-            // Check after every pause: the queue may be gone, and its id may be another user's by
-            // now.
+            // Check after every pause: the queue may be gone, and its id be another user's by now.
             match self.find_server() {
                 Ok(found) if found == *server => {}
                 Ok(_) | Err(Error(Cause::NoServer { .. })) => {
@@ -194,15 +188,15 @@ fn encode(
     question: Question<'_>,
     windows: bool,
 ) -> Vec<u8> {
-    let (session, unknown_version) = (reply.is_session(), None);
-    let extension = reply.cookie().map(|cookie| Extension {
+    let (session, unknown_version) = (reply.session, None);
+    let extension = reply.cookie.map(|cookie| Extension {
         cookie,
         session,
         windows,
         extents: true,
         unknown_version,
     });
-    let request = Request { reply_queue: reply.queue().id(), question, extension };
+    let request = Request { reply_queue: reply.queue.id(), question, extension };
     let encoded = request.encode();
     if server.marked || encoded.len() <= MAX_PLAIN_REQUEST {
         return encoded;

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -12,7 +11,7 @@ use sysv_ipc::{MessageBuffer, SendError};
 
 use super::error::{Cause, Error};
 use super::inbox::Inbox;
-use super::planned::{Base, Entered, PlannedQuestion, check_path};
+use super::planned::{Entered, PlannedQuestion, check_path};
 use super::reply_watch::WatchedQueue;
 use super::tally::Tally;
 use crate::wire::{
@@ -20,7 +19,6 @@ use crate::wire::{
     decode_farewell,
 };
 
-/// A conversation in one reply queue.
 #[derive(Debug)]
 pub(super) struct Session {
     inbox: Inbox,
@@ -34,7 +32,7 @@ pub(super) struct Session {
     /// How many bytes had arrived when the queue had no room for the questions.
     full_at: Option<u64>,
     answered: u64,
-    entered: Option<Entered>,
+    pub(super) entered: Option<Entered>,
     /// Whether the first of those answers has begun.
     has_begun: bool,
     /// Whether the answer has a META, so that its END must have a trailer.
@@ -56,12 +54,10 @@ struct Asked {
 /// The next step of an answer, or the FAILURE that ends it.
 pub(super) type Answer = Result<Step, Error>;
 
-/// What comes next of an answer.
 #[derive(Debug)]
 pub(super) enum Step {
     /// It begins: see [`Session::entry`].
     Begun,
-    /// There are bytes of it.
     Bytes,
     /// It has ended, and was verified if there is a trailer.
     Ended(Option<Trailer>),
@@ -77,9 +73,9 @@ impl Session {
     ) -> Result<Self, Error> {
         let inbox = Inbox::begin(queue, windows)?;
         let (mut room, mut most) = (0, 0);
-        if inbox.is_session() {
+        if inbox.queue.session {
             // A DATA takes at most half of the queue. It must fit in beside the questions.
-            let capacity = inbox.queue.queue().status().map_or(0, |status| status.max_bytes);
+            let capacity = inbox.queue.queue.status().map_or(0, |status| status.max_bytes);
             most = (capacity.saturating_sub(Lease::SIZE as u64) / 2).min(MAX_UNANSWERED as u64);
             room = Question::HEADER + MAX_PATH;
         }
@@ -103,7 +99,7 @@ impl Session {
     /// Notes a question that [`send`](Self::send) will send, and those before it that enter
     /// directories. False: there is no room for another question.
     pub(super) fn ask(&mut self, planned: &PlannedQuestion) -> Result<bool, Error> {
-        while self.inbox.is_session() {
+        while self.inbox.queue.session {
             let (mut question, entering) = planned.next_question(self.entered.as_ref());
             check_path(question.path)?;
             question.number = (self.answered + self.asked.len() as u64) as u16;
@@ -142,7 +138,7 @@ impl Session {
         self.message.set(QUESTION_TYPE, &self.unsent);
         // From now on, the last sender may be this process.
         self.inbox.queue.identify_child();
-        let queue = self.inbox.queue.queue();
+        let queue = self.inbox.queue.queue;
         let is_empty = || queue.status().is_ok_and(|status| status.messages <= 1);
         match queue.try_send(&self.message) {
             Ok(()) => {
@@ -161,11 +157,6 @@ impl Session {
         }
         self.full_at = Some(self.inbox.received);
         Ok(())
-    }
-
-    /// Makes a directory that the server has just entered the base of later questions.
-    pub(super) fn set_base(&mut self, base: &Arc<Base>) {
-        self.entered = Some(Entered::base(base));
     }
 
     /// Waits for the next step of the answers. None: it was about a directory that is only entered;
@@ -187,7 +178,7 @@ impl Session {
         let answer = match part {
             FrameType::Meta if !self.has_begun => {
                 self.begin_answer(true);
-                let found = Entry::decode(self.inbox.text())?.stat;
+                let found = Entry::decode(&self.inbox.text)?.stat;
                 if top.is_some_and(|top| top != (found.device, found.inode)) {
                     return Err(Cause::FileChanged.into());
                 }
@@ -210,7 +201,7 @@ impl Session {
             }
             FrameType::Data if self.has_begun && is_for_reader => Ok(Step::Bytes),
             FrameType::Extents if self.has_begun && is_for_reader && self.extents.is_empty() => {
-                self.extents = Extent::decode_all(self.inbox.text(), self.tally.bytes)?.into();
+                self.extents = Extent::decode_all(&self.inbox.text, self.tally.bytes)?.into();
                 Ok(Step::Bytes)
             }
             FrameType::End if self.has_begun => {
@@ -226,7 +217,7 @@ impl Session {
     }
 
     fn take_farewell(&self) -> Error {
-        match decode_farewell(self.inbox.text()) {
+        match decode_farewell(&self.inbox.text) {
             Ok(count) if count == self.answered && count > 0 && !self.has_begun => {
                 Cause::SentAway.into()
             }
@@ -248,7 +239,7 @@ impl Session {
 
     /// Checks that the answer is complete. A plain server gives no means to do so.
     fn verify(&self) -> Result<Option<Trailer>, Error> {
-        let trailer = Trailer::decode(self.inbox.text())?;
+        let trailer = Trailer::decode(&self.inbox.text)?;
         match &trailer {
             Some(trailer) => self.tally.verify(trailer)?,
             None if self.is_extended => {
@@ -259,20 +250,16 @@ impl Session {
         Ok(trailer)
     }
 
-    /// What the server says about the file of the answer that has just begun. None from a plain
-    /// server.
+    /// What the server says about the file that has just begun. None from a plain server.
     pub(super) fn entry(&self) -> Option<Entry<'_>> {
-        Entry::decode(self.inbox.text()).ok().filter(|_| self.is_extended)
+        Entry::decode(&self.inbox.text).ok().filter(|_| self.is_extended)
     }
-
-    // What follows is for an answer that has begun.
 
     /// How many zeros come next, which are in no message.
     pub(super) fn hole(&self) -> u64 {
         self.extents.front().map_or(0, |extent| extent.hole)
     }
 
-    /// Whether there are bytes of the answer.
     pub(super) fn has_bytes(&self) -> bool {
         self.hole() > 0 || self.inbox.has_bytes()
     }
@@ -318,7 +305,6 @@ impl Session {
         Ok(count)
     }
 
-    /// Notes that bytes were taken: those of a hole, if one comes next.
     fn note_taken(&mut self, count: u64) {
         let Some(extent) = self.extents.front_mut() else { return };
         if extent.hole > 0 {
@@ -334,16 +320,16 @@ impl Session {
 
     /// Gives back the shared memory: later questions may never come.
     pub(super) fn detach_window(&mut self) {
-        self.inbox.detach_window();
+        self.inbox.window.detach();
     }
 
     pub(super) fn is_session(&self) -> bool {
-        self.inbox.is_session()
+        self.inbox.queue.session
     }
 
     /// Whether more questions can be asked later.
     pub(super) fn is_idle(&self) -> bool {
-        self.inbox.is_session() && self.asked.is_empty() && self.inbox.is_empty()
+        self.inbox.queue.session && self.asked.is_empty() && self.inbox.is_empty()
     }
 
     /// Whether questions can still be asked after some time without one.
@@ -352,13 +338,11 @@ impl Session {
     }
 }
 
-/// The zeros of a hole, or the first of them.
 fn zeros(hole: u64) -> &'static [u8] {
     static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
     &ZEROS[..usize::try_from(hole).map_or(ZEROS.len(), |hole| hole.min(ZEROS.len()))]
 }
 
-/// Makes a file longer by a hole, and goes to its new end.
 fn extend(file: BorrowedFd<'_>, hole: u64) -> io::Result<usize> {
     let end = lseek(file, 0, Whence::SeekCur)?.checked_add_unsigned(hole).ok_or(Errno::EFBIG)?;
     ftruncate(file, end)?;

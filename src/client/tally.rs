@@ -33,7 +33,6 @@ impl Tally {
         }
     }
 
-    /// Adds the zeros of a hole.
     pub(super) fn add_zeros(&mut self, count: u64) {
         self.few = append_zeros(self.checksum(), count);
         self.hasher = self.hasher.take().map(|_| Hasher::new_with_initial(self.few));
@@ -44,7 +43,6 @@ impl Tally {
         self.hasher.clone().map_or(self.few, Hasher::finalize)
     }
 
-    /// Checks that the bytes that arrived are those that the server sent.
     pub(super) fn verify(&self, trailer: &Trailer) -> Result<(), Error> {
         if trailer.bytes != self.bytes {
             return Err(Error::corrupt("not as many bytes arrived as were sent"));

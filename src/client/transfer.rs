@@ -15,18 +15,16 @@ use crate::wire::{Extent, Operation, Range, Trailer};
 /// A file, or a part of one, that is being received. Reading yields its bytes, and then the end of
 /// file once all bytes have arrived and were verified.
 ///
-/// If the server dies on the way, the transfer asks again, as often as
-/// [`retries`](super::ClientBuilder::retries) says, compares the beginning with what arrived
+/// If the server dies on the way, the transfer asks again, compares the beginning with what arrived
 /// before, and continues if it is the same. An error in place of the end means that the bytes are
-/// incomplete. Dropping a transfer before its end removes its reply queue, which tells the server
-/// to stop.
+/// incomplete. Dropping a transfer before its end tells the server to stop.
 #[derive(Debug)]
 pub struct Transfer {
     pub(super) pipeline: Pipeline,
     metadata: Option<Metadata>,
     expected: Option<u64>,
     /// How the file ended, without a trailer from a plain server. None while it is being received.
-    end: Option<Result<Option<Trailer>, Error>>,
+    pub(super) end: Option<Result<Option<Trailer>, Error>>,
 }
 
 impl Transfer {
@@ -42,20 +40,13 @@ impl Transfer {
         Self { pipeline, metadata: None, expected: None, end: Some(Ok(None)) }
     }
 
-    /// Waits until the next file begins.
     pub(super) fn begin(&mut self) -> Result<(), Error> {
         self.end = None;
         self.step()
     }
 
-    /// Whether a file has begun, and not ended.
     pub(super) fn is_in_file(&self) -> bool {
         self.end.is_none()
-    }
-
-    /// Forgets the last file.
-    pub(super) fn clear(&mut self) {
-        self.end = Some(Ok(None));
     }
 
     /// The file's metadata. None from a plain server.
@@ -78,8 +69,7 @@ impl Transfer {
         self.pipeline.tally().checksum()
     }
 
-    /// Whether the end has arrived, and length and checksum were right. Never true of a plain
-    /// server's transfer.
+    /// Whether the end has arrived, and length and checksum were right. Never of a plain server.
     pub fn is_verified(&self) -> bool {
         matches!(self.end, Some(Ok(Some(_))))
     }
@@ -92,7 +82,7 @@ impl Transfer {
 
     /// In how many parts the bytes arrived: more than one if servers died on the way.
     pub fn parts(&self) -> u32 {
-        self.pipeline.parts()
+        self.pipeline.parts
     }
 
     fn step(&mut self) -> Result<(), Error> {
@@ -112,9 +102,8 @@ impl Transfer {
         Ok(())
     }
 
-    /// Waits until bytes are there, or the file has ended.
     pub(super) fn fill(&mut self) -> Result<(), Error> {
-        while self.is_in_file() && !self.pipeline.has_bytes() {
+        while self.is_in_file() && !self.pipeline.readable().is_some_and(|it| it.has_bytes()) {
             self.step()?;
         }
         match &self.end {
@@ -122,33 +111,9 @@ impl Transfer {
             _ => Ok(()),
         }
     }
-}
-
-/// Bytes that can go to a file with fewer copies than those of a reader.
-pub(crate) trait WriteTo: BufRead {
-    /// How many bytes the server announced.
-    fn expected(&self) -> Option<u64>;
 
     /// Waits until there are bytes. False: the file has ended.
-    fn wait(&mut self) -> Result<bool, Error>;
-
-    /// The holes that come next, as far as the server has named them, and the data behind them.
-    fn extents(&self) -> impl Iterator<Item = Extent>;
-
-    /// Takes bytes that are there and writes them to a file. Returns how many; 0: there are none. A
-    /// file that may be sparse only gets longer by a hole.
-    ///
-    /// # Errors
-    /// Those of write(2) and ftruncate(2).
-    fn write_to(&mut self, file: BorrowedFd<'_>, sparse: bool) -> io::Result<usize>;
-}
-
-impl WriteTo for Transfer {
-    fn expected(&self) -> Option<u64> {
-        self.expected
-    }
-
-    fn wait(&mut self) -> Result<bool, Error> {
+    pub(crate) fn wait(&mut self) -> Result<bool, Error> {
         self.fill()?;
         if !self.is_in_file() {
             self.pipeline.release();
@@ -156,12 +121,15 @@ impl WriteTo for Transfer {
         Ok(self.is_in_file())
     }
 
-    fn extents(&self) -> impl Iterator<Item = Extent> {
+    /// The holes that come next, as far as the server has named them, and the data behind them.
+    pub(crate) fn extents(&self) -> impl Iterator<Item = Extent> {
         self.pipeline.extents()
     }
 
-    fn write_to(&mut self, file: BorrowedFd<'_>, sparse: bool) -> io::Result<usize> {
-        self.pipeline.write_to(file, sparse)
+    /// Takes bytes that are there and writes them to a file, with fewer copies than a reader; see
+    /// [`Session::write_to`](super::session::Session::write_to).
+    pub(crate) fn write_to(&mut self, file: BorrowedFd<'_>, sparse: bool) -> io::Result<usize> {
+        self.pipeline.readable().map_or(Ok(0), |session| session.write_to(file, sparse))
     }
 }
 

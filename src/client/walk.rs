@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, Read};
-use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,14 +15,13 @@ use super::metadata::Metadata;
 use super::pipeline::Pipeline;
 use super::planned::{Base, PlannedQuestion};
 use super::requester::Requester;
-use super::transfer::{Transfer, WriteTo};
-use crate::wire::{Entry, Extent, Kind, Operation, Range};
+use super::transfer::Transfer;
+use crate::wire::{Entry, Kind, Operation, Range};
 
 /// A directory with everything below it.
 ///
 /// A directory comes before its entries, which are sorted by the bytes of their names. No symbolic
-/// link below the top is followed. If the server dies on the way, another one is asked for the
-/// rest. A directory is listed up to 32 entries before its turn.
+/// link below the top is followed. A directory is listed up to 32 entries before its turn.
 ///
 /// ```no_run
 /// use std::io::Read;
@@ -60,7 +58,6 @@ pub struct Walk {
 #[derive(Debug)]
 struct Level {
     listing: Listing<Kept>,
-    /// How long the path of the directory is.
     path_len: usize,
 }
 
@@ -69,7 +66,6 @@ struct Level {
 enum Kept {
     File,
     Directory,
-    /// Nothing more has to be asked.
     Other(Box<DirEntry>),
 }
 
@@ -87,8 +83,7 @@ enum Next {
     Listing,
 }
 
-/// An entry of a tree. Reading yields a file's bytes, and then the end of file once all bytes have
-/// arrived and were verified.
+/// An entry of a tree. It reads like a [`Transfer`].
 #[derive(Debug)]
 pub struct WalkEntry<'a> {
     walk: &'a mut Walk,
@@ -147,24 +142,25 @@ impl Walk {
         Ok(walk)
     }
 
-    /// The next entry; None at the end.
-    ///
-    /// # Errors
-    /// The rest of the tree cannot arrive. Errors of single entries are in
-    /// [`WalkEntry::metadata`].
+    /// The next entry; None at the end. An error means that the rest of the tree cannot arrive.
+    /// Errors of single entries are in [`WalkEntry::metadata`].
     pub fn next_entry(&mut self) -> Result<Option<WalkEntry<'_>>, Error> {
         self.transfer.pipeline.check()?;
         Ok(self.advance()?.then_some(WalkEntry { walk: self }))
     }
 
-    /// Goes on to the next entry. False: there is none.
     fn advance(&mut self) -> Result<bool, Error> {
         while self.transfer.is_in_file() {
-            if self.fill().is_err() {
+            if let Err(error) = self.transfer.fill() {
                 self.transfer.pipeline.check()?;
+                self.entry = DirEntry::new(name_of(&self.path), Err(error));
                 return Ok(true);
             }
             self.transfer.consume(usize::MAX); // what the caller did not read
+        }
+        if matches!(&self.transfer.end, Some(Err(error)) if error.kind() == ErrorKind::FileChanged)
+        {
+            self.bring_again();
         }
         loop {
             self.ask_ahead();
@@ -224,7 +220,6 @@ impl Walk {
         }
     }
 
-    /// Adds a question about an entry at this path below the top.
     fn ask(&mut self, path: Vec<u8>, operation: Operation) {
         let planned = self.planned(path, operation);
         self.transfer.pipeline.push(planned);
@@ -256,7 +251,6 @@ impl Walk {
         Ok(true)
     }
 
-    /// Leaves the last of the levels.
     fn leave(&mut self) {
         self.levels.pop();
         self.level_path.truncate(self.levels.last().map_or(0, |level| level.path_len));
@@ -287,7 +281,6 @@ impl Walk {
         Ok(())
     }
 
-    /// Forgets entries of the outer directories, if there are too many.
     fn limit_memory(&mut self) {
         let mut size: usize = self.levels.iter().map(|level| level.listing.size()).sum();
         let outer = self.levels.len().saturating_sub(1);
@@ -318,33 +311,19 @@ impl Walk {
 
     /// Begins an entry. False: it was removed since it was listed.
     fn begin(&mut self, found: Found) -> Result<bool, Error> {
-        self.transfer.clear();
         (self.path, self.depth) = (found.path, found.depth);
         if let Kept::Other(entry) = found.kept {
             self.entry = *entry;
+            self.transfer.end = Some(self.entry.metadata().map(|_| None));
             return Ok(true);
         }
-        let metadata = self.begin_file();
+        let begun = self.transfer.begin();
+        let unknown = || Error::corrupt("no entry for the path");
+        let metadata = begun.and_then(|()| self.transfer.metadata().ok_or_else(unknown));
         self.transfer.pipeline.check()?;
         let is_gone = matches!(&metadata, Err(error) if error.kind() == ErrorKind::NotFound);
         self.entry = DirEntry::new(name_of(&self.path), metadata);
         Ok(!is_gone || self.depth == 0)
-    }
-
-    fn begin_file(&mut self) -> Result<Metadata, Error> {
-        self.transfer.begin()?;
-        self.transfer.metadata().ok_or(Error::corrupt("no entry for the path"))
-    }
-
-    /// Waits until bytes of the entry are there, or it has ended. An error replaces it.
-    fn fill(&mut self) -> Result<(), Error> {
-        self.entry.metadata()?;
-        self.transfer.fill().inspect_err(|error| {
-            if error.kind() == ErrorKind::FileChanged && self.transfer.pipeline.check().is_ok() {
-                self.bring_again();
-            }
-            self.entry = DirEntry::new(name_of(&self.path), Err(error.clone()));
-        })
     }
 
     /// Makes the current file, which arrived in part and has changed since, the next entry again.
@@ -357,8 +336,7 @@ impl Walk {
 }
 
 impl WalkEntry<'_> {
-    /// The path below the top, whose own path is empty. In a very deep tree it is longer than any
-    /// path that system calls accept (`PATH_MAX`).
+    /// The path below the top, whose own path is empty. It may be longer than `PATH_MAX`.
     pub fn path(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.walk.path))
     }
@@ -373,12 +351,9 @@ impl WalkEntry<'_> {
         self.walk.depth
     }
 
-    /// The metadata. Symbolic links are not followed.
-    ///
-    /// # Errors
-    /// The server could not look at the entry. Or part of the previous entry, which the caller did
-    /// not read, did not arrive: then this entry has the previous one's name. The rest of the tree
-    /// is not affected.
+    /// The metadata. Symbolic links are not followed. An error means that the server could not look
+    /// at the entry, or that part of the previous entry, which the caller did not read, did not
+    /// arrive: then this entry has the previous one's name.
     pub fn metadata(&self) -> Result<Metadata, Error> {
         self.walk.entry.metadata()
     }
@@ -388,10 +363,18 @@ impl WalkEntry<'_> {
         self.walk.entry.link_target()
     }
 
-    /// Whether the file changed while the server read it, so that the bytes may be a mixture of old
-    /// and new. Known once the file was read to its end.
+    /// See [`Transfer::has_changed`].
     pub fn has_changed(&self) -> bool {
         self.walk.transfer.has_changed()
+    }
+
+    pub(super) fn transfer(&mut self) -> &mut Transfer {
+        &mut self.walk.transfer
+    }
+
+    #[cfg(feature = "programs")]
+    pub(crate) fn extents(&self) -> impl Iterator<Item = crate::wire::Extent> {
+        self.walk.transfer.extents()
     }
 
     /// Whether no other entry will follow.
@@ -400,29 +383,9 @@ impl WalkEntry<'_> {
     }
 }
 
-impl WriteTo for WalkEntry<'_> {
-    fn expected(&self) -> Option<u64> {
-        self.walk.transfer.expected()
-    }
-
-    fn wait(&mut self) -> Result<bool, Error> {
-        self.walk.fill()?;
-        Ok(self.walk.transfer.is_in_file())
-    }
-
-    fn extents(&self) -> impl Iterator<Item = Extent> {
-        self.walk.transfer.extents()
-    }
-
-    fn write_to(&mut self, file: BorrowedFd<'_>, sparse: bool) -> io::Result<usize> {
-        self.walk.transfer.write_to(file, sparse)
-    }
-}
-
 impl BufRead for WalkEntry<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.walk.fill()?;
-        Ok(self.walk.transfer.pipeline.bytes())
+        self.walk.transfer.fill_buf()
     }
 
     fn consume(&mut self, amount: usize) {
@@ -432,13 +395,10 @@ impl BufRead for WalkEntry<'_> {
 
 impl Read for WalkEntry<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.fill_buf()?.read(buffer)?;
-        self.consume(read);
-        Ok(read)
+        self.walk.transfer.read(buffer)
     }
 }
 
-/// The last component of a path.
 fn name_of(path: &[u8]) -> &[u8] {
     path.rsplit(|&byte| byte == b'/').next().unwrap_or_default()
 }

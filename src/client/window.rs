@@ -85,7 +85,6 @@ impl Window {
         self.part.is_empty()
     }
 
-    /// The first of the bytes, in a copy.
     pub(super) fn bytes(&mut self) -> &[u8] {
         if self.taken == self.copy.len()
             && let Some((_, memory)) = &self.attached
@@ -97,7 +96,6 @@ impl Window {
         &self.copy[self.taken..]
     }
 
-    /// Takes bytes of the copy.
     pub(super) fn consume(&mut self, count: usize) {
         self.taken += count;
         self.part.start += count;
@@ -118,7 +116,6 @@ impl Window {
         Ok(count)
     }
 
-    /// Gives the memory back.
     pub(super) fn detach(&mut self) {
         *self = Self::new(self.server);
     }

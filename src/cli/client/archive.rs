@@ -12,7 +12,7 @@ use super::copy::raise_descriptor_limit;
 use super::{Failure, Opts, joined};
 use crate::cli::progress::Progress;
 use crate::client::save::OutputFile;
-use crate::client::{Client, Error, ErrorKind, Metadata, WalkEntry, WriteTo};
+use crate::client::{Client, Error, ErrorKind, Metadata, WalkEntry};
 use crate::escape::escape;
 use crate::wire::Extent;
 

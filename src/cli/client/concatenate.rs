@@ -11,7 +11,7 @@ use crate::cli::complain;
 use crate::cli::progress::Progress;
 use crate::cli::remedy::explain_output;
 use crate::client::save::{CleanupGuard, OutputFile};
-use crate::client::{Client, ErrorKind, Files, Transfer, WriteTo};
+use crate::client::{Client, ErrorKind, Files, Transfer};
 use crate::escape::escape;
 use crate::wire::Range;
 

@@ -121,11 +121,11 @@ impl Copy<'_> {
     fn on_event(&self, top: &OsStr, event: &Event<'_>) {
         match event {
             Event::Bytes(count) => self.progress.advance(*count),
-            Event::Done { metadata, .. } if metadata.is_file() => self.progress.count_file(),
-            Event::Problem { path, why } | Event::Skipped { path, why } => {
+            Event::Done(_, metadata) if metadata.is_file() => self.progress.count_file(),
+            Event::Problem(path, why) | Event::Skipped(path, why) => {
                 self.opts.complain_of(escape(&joined(top, path.as_os_str())), why);
             }
-            Event::Changed { path } if self.opts.recursive => {
+            Event::Changed(path) if self.opts.recursive => {
                 self.opts.warn_of_change(&joined(top, path.as_os_str()));
             }
             _ => {}

@@ -6,7 +6,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -18,7 +17,6 @@ use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
 use super::cleanup_guard::CleanupGuard;
 use super::dir::{Dir, PreservedAttrs, check_name, with_temporary_name};
-use crate::sys::errno_of;
 
 /// A file that is being written. If it is dropped before [`commit`](Self::commit), it disappears,
 /// and an older file of its name stays as it is.
@@ -56,12 +54,7 @@ impl AtomicFile {
         Ok(Self { dir, name, file, temporary, attrs, cleanup })
     }
 
-    pub(super) fn write_all(&mut self, bytes: &[u8]) -> Result<(), Errno> {
-        self.file.write_all(bytes).map_err(|error| errno_of(&error))
-    }
-
-    /// Gives the file its attributes and its name. It replaces another file or a link, but no
-    /// directory.
+    /// Gives the file its attributes and its name. It replaces another file or a link.
     pub(super) fn commit(mut self) -> Result<(), Errno> {
         if let Some(attrs) = &self.attrs {
             attrs.apply(&self.file)?;
@@ -101,7 +94,6 @@ fn create_unnamed(dir: &Dir, mode: Mode) -> Result<File, Errno> {
     dir.open_below(OsStr::new("."), flags, mode).map(File::from)
 }
 
-/// Creates a file under a temporary name.
 fn create_named(dir: &Dir, mode: Mode, cleanup: &CleanupGuard) -> Result<(File, String), Errno> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
     let mut held = cleanup.lock();

@@ -7,8 +7,7 @@ use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 /// What must be undone if the process ends now. Writers keep it up to date; whatever ends the
-/// process, such as a signal handler's thread, calls [`discard`](Self::discard). Clones share one
-/// state.
+/// process calls [`discard`](Self::discard). Clones share one state.
 #[derive(Debug, Clone, Default)]
 pub struct CleanupGuard(Arc<Mutex<State>>);
 
@@ -34,8 +33,7 @@ impl CleanupGuard {
         std::mem::forget(held);
     }
 
-    /// Locks the state, so that [`discard`](Self::discard) waits. Hold it across a change on disk
-    /// and the note of it here.
+    /// Makes [`discard`](Self::discard) wait. Hold it across a change on disk and the note of it.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -53,9 +53,6 @@ pub(super) fn set_mode(copy: impl AsFd, mode: u32, gid: u32) -> Result<(), Errno
 
 impl Dir {
     /// Opens a directory by its path. Symbolic links are followed: the path is the caller's own.
-    ///
-    /// # Errors
-    /// Those of open(2).
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
         Ok(Self::open_at(AT_FDCWD, path.as_ref())?)
     }
@@ -67,8 +64,8 @@ impl Dir {
         Ok(Self(Arc::new(openat(base, path, flags, Mode::empty())?)))
     }
 
-    /// Opens what a name in the directory stands for. Symbolic links are not followed. The name is
-    /// a single component, so openat(2) is enough: old sandboxes deny openat2(2).
+    /// Opens a name in the directory. It is a single component, so openat(2) is enough: old
+    /// sandboxes deny openat2(2).
     pub(super) fn open_below(
         &self,
         name: &OsStr,
@@ -90,8 +87,7 @@ impl Dir {
         Ok((Self(Arc::new(self.open_below(name, flags, Mode::empty())?)), is_new))
     }
 
-    /// Makes the directory writable, if it is ours and not writable, until it is
-    /// [closed](Self::close).
+    /// Makes the directory writable, if it is ours, until it is [closed](Self::close).
     pub(super) fn make_writable(&self, stat: &FileStat, cleanup: &CleanupGuard) {
         let mode = Mode::from_bits_truncate(stat.st_mode);
         let mut held = cleanup.lock();
@@ -159,7 +155,6 @@ impl AsFd for Dir {
     }
 }
 
-/// Checks that a name is a single component.
 pub(super) fn check_name(name: &OsStr) -> Result<(), Errno> {
     if is_entry_name(name.as_bytes()) { Ok(()) } else { Err(Errno::EINVAL) }
 }

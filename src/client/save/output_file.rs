@@ -47,11 +47,8 @@ enum Output {
 
 impl OutputFile {
     /// Begins a file. A symbolic link's target is replaced, not the link. The new file gets the
-    /// permissions of the one that it replaces.
-    ///
-    /// # Errors
-    /// The directory is not writable, or the path leads to a directory, or to a symbolic link or a
-    /// FIFO that another user may have put there.
+    /// permissions of the one that it replaces. A symbolic link or a FIFO that another user may have
+    /// put there is refused.
     pub fn create(path: &Path, cleanup: &CleanupGuard) -> io::Result<Self> {
         let OutputTarget { dir, name, existing } = resolve(path)?;
         if existing.is_some_and(|existing| is_type(&existing, SFlag::S_IFLNK)) {
@@ -90,16 +87,12 @@ impl OutputFile {
 
     /// Takes from a new file the rights that the original, whose bytes come next, does not give. A
     /// file that replaces another one keeps that one's permissions.
-    ///
-    /// # Errors
-    /// Those of fchmod(2).
     pub fn limit_rights(&self, original: &Metadata) -> io::Result<()> {
         let Output::Atomic { new, replaces: false } = &self.0 else { return Ok(()) };
         let mode = fstat(&new.file)?.st_mode & original.mode();
         Ok(set_mode(&new.file, mode, original.gid().as_raw())?)
     }
 
-    /// The standard output.
     #[cfg(feature = "programs")]
     pub(crate) fn stdout() -> io::Result<Self> {
         Ok(Self(Output::InPlace(open_descriptor(1)?)))
@@ -115,20 +108,14 @@ impl OutputFile {
     }
 
     /// Takes back what was written after a [position](Self::position).
-    ///
-    /// # Errors
-    /// Those of ftruncate(2) and lseek(2).
     pub fn rewind(&mut self, position: u64) -> io::Result<()> {
         let mut file = self.file();
         file.set_len(position)?;
         file.seek(SeekFrom::Start(position)).map(drop)
     }
 
-    /// Gives the file its name, in place of an older file.
-    ///
-    /// # Errors
-    /// Those of linkat(2) and rename(2), and a write that a network file system reports only now:
-    /// close(2).
+    /// Gives the file its name, in place of an older file. A network file system may report a failed
+    /// write only now: close(2).
     pub fn commit(self) -> io::Result<()> {
         match self.0 {
             Output::InPlace(file) => Ok(close(file)?),

@@ -1,6 +1,7 @@
 //! Writing a tree below a directory.
 
 use std::ffi::OsStr;
+use std::io::{BufRead, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use super::cleanup_guard::CleanupGuard;
 use super::dir::{Dir, PreservedAttrs};
 use crate::client::error::{Cause, Error};
 use crate::client::metadata::Metadata;
-use crate::client::transfer::{Transfer, WriteTo};
+use crate::client::transfer::Transfer;
 use crate::client::walk::{Walk, WalkEntry};
 use crate::sys::{errno_of, geteuid};
 
@@ -25,8 +26,7 @@ pub struct WriteOptions {
 }
 
 impl WriteOptions {
-    /// Whether to copy modes and modification times. The default is true; otherwise new files get
-    /// the usual mode and the current time.
+    /// Whether to copy modes and modification times. The default is true.
     #[must_use]
     pub fn preserve(mut self, yes: bool) -> Self {
         self.no_preserve = !yes;
@@ -41,39 +41,21 @@ impl WriteOptions {
     }
 }
 
-/// Progress of a tree.
+/// Progress of a tree. Paths are below its top.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
     /// Bytes of a file arrived.
     Bytes(usize),
     /// An entry was written completely.
-    Done {
-        /// The path below the top.
-        path: &'a Path,
-        /// The entry's metadata.
-        metadata: &'a Metadata,
-    },
+    Done(&'a Path, &'a Metadata),
     /// A file changed while the server read it: the copy may be a mixture of old and new.
-    Changed {
-        /// The path below the top.
-        path: &'a Path,
-    },
-    /// An entry is no file, directory or symbolic link, and is left out.
-    Skipped {
-        /// The path below the top.
-        path: &'a Path,
-        /// What it is.
-        why: String,
-    },
-    /// An entry could not be written, or a directory was another user's before. The others are not
-    /// affected.
-    Problem {
-        /// The path below the top.
-        path: &'a Path,
-        /// Why.
-        why: String,
-    },
+    Changed(&'a Path),
+    /// An entry is no file, directory or symbolic link, and is left out. Says what it is.
+    Skipped(&'a Path, String),
+    /// An entry could not be written, or a directory was another user's before. Says why. The
+    /// others are not affected.
+    Problem(&'a Path, String),
 }
 
 /// A summary of what was written.
@@ -99,12 +81,8 @@ pub struct Report {
 /// is followed. Files and links replace what has their name; directories keep what they hold. Modes
 /// and times are copied, but not owners, and so no set-user-id and set-group-id bits. If the copy
 /// has another group than the original, group and others get only what both have. Special files are
-/// [skipped](Event::Skipped), which is no problem. The copy itself, if it is in the tree, is a
-/// problem and is left out.
-///
-/// # Errors
-/// The rest of the tree cannot be received or written. Failures of single entries are
-/// [`Event::Problem`]s.
+/// [skipped](Event::Skipped). The copy itself, if it is in the tree, is a problem and is left out.
+/// Failures of single entries are [`Event::Problem`]s; an error ends the tree.
 pub fn write_tree(
     walk: &mut Walk,
     dir: &Dir,
@@ -127,9 +105,6 @@ pub fn write_tree(
 }
 
 /// Writes a file into a directory, under a name.
-///
-/// # Errors
-/// Those of the transfer, and [`ErrorKind::Output`](crate::ErrorKind::Output).
 pub fn write_file(
     transfer: &mut Transfer,
     dir: &Dir,
@@ -137,29 +112,27 @@ pub fn write_file(
     options: &WriteOptions,
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<Report, Error> {
-    let attrs = transfer.metadata().and_then(|metadata| preserved(&metadata, options));
-    let cleanup = &options.cleanup;
-    copy_file(transfer, dir, name, attrs, cleanup, &mut Vec::new(), on_event)?;
+    copy_file(transfer, dir, name, options, &mut Vec::new(), on_event)?;
     if transfer.has_changed() {
-        on_event(Event::Changed { path: Path::new("") });
+        on_event(Event::Changed(Path::new("")));
     }
     Ok(Report { files: 1, bytes: transfer.received(), ..Report::default() })
 }
 
-/// A file of at most this many bytes, and without holes, is created only after it arrived and was
-/// verified.
+/// A file of at most this size, and without holes, is created only after it was verified.
 const SMALL: usize = 256 << 10;
 
-/// Writes a file, and returns its size. The buffer is for the content of a small one.
+/// Writes a file. The buffer is for the content of a small one.
 fn copy_file(
-    source: &mut impl WriteTo,
+    source: &mut Transfer,
     dir: &Dir,
     name: &OsStr,
-    attrs: Option<PreservedAttrs>,
-    cleanup: &CleanupGuard,
+    options: &WriteOptions,
     buffer: &mut Vec<u8>,
     on_event: &mut dyn FnMut(Event<'_>),
-) -> Result<u64, Error> {
+) -> Result<(), Error> {
+    let output_failed = |error| Cause::Output(errno_of(&error));
+    let attrs = source.metadata().and_then(|metadata| preserved(&metadata, options));
     buffer.clear();
     let is_large = source.expected() > Some(SMALL as u64);
     while !is_large && buffer.len() <= SMALL && source.wait()? && source.extents().next().is_none()
@@ -170,20 +143,16 @@ fn copy_file(
         source.consume(count);
         on_event(Event::Bytes(count));
     }
-    let mut file = AtomicFile::create(dir, name, attrs, cleanup).map_err(Cause::Output)?;
-    file.write_all(buffer).map_err(Cause::Output)?;
-    let mut total = buffer.len() as u64;
+    let created = AtomicFile::create(dir, name, attrs, &options.cleanup);
+    let mut new = created.map_err(Cause::Output)?;
+    new.file.write_all(buffer).map_err(output_failed)?;
     while source.wait()? {
-        let written = source.write_to(file.file.as_fd(), true);
-        let count = written.map_err(|error| Cause::Output(errno_of(&error)))?;
-        total += count as u64;
+        let count = source.write_to(new.file.as_fd(), true).map_err(output_failed)?;
         on_event(Event::Bytes(count));
     }
-    file.commit().map_err(Cause::Output)?;
-    Ok(total)
+    Ok(new.commit().map_err(Cause::Output)?)
 }
 
-/// The attributes to copy.
 fn preserved(metadata: &Metadata, options: &WriteOptions) -> Option<PreservedAttrs> {
     (!options.no_preserve).then(|| PreservedAttrs {
         mode: metadata.mode(),
@@ -198,12 +167,10 @@ struct Writer<'a> {
     options: &'a WriteOptions,
     on_event: &'a mut dyn FnMut(Event<'_>),
     levels: Vec<Level>,
-    /// The content of a small file.
     buffer: Vec<u8>,
     report: Report,
 }
 
-/// A directory of the tree that is being written.
 #[derive(Clone, Default)]
 struct Level {
     /// None if it could not be created.
@@ -239,11 +206,11 @@ impl Writer<'_> {
             _ => error.to_string(),
         };
         self.report.problems += 1;
-        (self.on_event)(Event::Problem { path: entry.path(), why });
+        (self.on_event)(Event::Problem(entry.path(), why));
         Ok(())
     }
 
-    /// Closes the directories at this depth and below. They are complete.
+    /// Closes the directories at this depth and below, which are complete.
     fn leave(&mut self, depth: usize) {
         while self.levels.len() > depth {
             if let Some(Level { dir: Some(dir), attrs, .. }) = self.levels.pop() {
@@ -267,28 +234,27 @@ impl Writer<'_> {
         }
         let name = name.ok_or(Cause::Output(Errno::EISDIR))?;
         let parent = self.levels.last().and_then(|level| level.dir.as_ref()).unwrap_or(&self.dir);
-        let attrs = preserved(metadata, self.options);
-        let cleanup = &self.options.cleanup;
         if metadata.is_dir() {
             self.report.directories += 1;
         } else if metadata.is_file() {
-            let (buffer, on_event) = (&mut self.buffer, &mut *self.on_event);
-            let bytes = copy_file(entry, parent, &name, attrs, cleanup, buffer, on_event)?;
+            let (file, buffer) = (entry.transfer(), &mut self.buffer);
+            copy_file(file, parent, &name, self.options, buffer, self.on_event)?;
             self.report.files += 1;
-            self.report.bytes = self.report.bytes.saturating_add(bytes); // holes may be long
+            self.report.bytes = self.report.bytes.saturating_add(file.received()); // holes may be long
             if entry.has_changed() {
-                (self.on_event)(Event::Changed { path: entry.path() });
+                (self.on_event)(Event::Changed(entry.path()));
             }
         } else if let Some(target) = entry.link_target() {
-            let made = parent.make_link(&name, target, attrs.as_ref(), cleanup);
+            let attrs = preserved(metadata, self.options);
+            let made = parent.make_link(&name, target, attrs.as_ref(), &self.options.cleanup);
             made.map_err(Cause::Output)?;
             self.report.links += 1;
         } else {
             let why = format!("Is a {}, which is not copied", metadata.file_type());
-            (self.on_event)(Event::Skipped { path: entry.path(), why });
+            (self.on_event)(Event::Skipped(entry.path(), why));
             return Ok(());
         }
-        (self.on_event)(Event::Done { path: entry.path(), metadata });
+        (self.on_event)(Event::Done(entry.path(), metadata));
         Ok(())
     }
 
@@ -321,7 +287,7 @@ impl Writer<'_> {
         }
         if !is_new && stat.st_uid != geteuid().as_raw() {
             let why = format!("uid {} made this directory, and may change it", stat.st_uid);
-            (self.on_event)(Event::Problem { path, why });
+            (self.on_event)(Event::Problem(path, why));
         }
         Ok(Level { dir: Some(dir), identity: Some((stat.st_dev, stat.st_ino)), attrs })
     }
