@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use sysv_ipc::{Pid, Queue, QueueStatus};
 
-use super::rates::{Rates, growing};
+use super::rates::growing;
 use super::state::{KeyState, process_name};
 use crate::cli::findings;
 use crate::cli::table::utc;
@@ -14,9 +14,9 @@ use crate::ownership::server_state::ServerState;
 const VERSION: u64 = 1;
 
 /// One object, on a line of its own.
-pub(super) fn line(state: &KeyState, rates: Option<Rates<'_>>) -> String {
-    let rates = rates.zip(state.counters.as_deref()).map(|(rates, now)| {
-        let named = growing(now).into_iter().zip(rates.of(now));
+pub(super) fn line(state: &KeyState) -> String {
+    let rates = state.rates.zip(state.counters.as_deref()).map(|(rates, now)| {
+        let named = growing(now).into_iter().zip(rates);
         named.map(|((name, _), rate)| (name.to_owned(), rate.into())).collect::<Map<_, _>>()
     });
     let object = json!({

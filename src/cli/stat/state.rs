@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use anyhow::Result;
 use sysv_ipc::{Key, Pid, Queue, QueueId, QueueLimits, QueueStatus, QueueUsage};
 
+use super::rates::Rates;
 use crate::counters::{self, Lookup, Snapshot};
 use crate::escape::escape;
 use crate::ownership::liveness;
@@ -49,6 +50,8 @@ pub(super) struct KeyState {
     /// Why there are no counters, or how it is known that they are a dead server's. None: they are
     /// those of the server of the queue.
     pub(super) counters_note: Option<String>,
+    /// Since the state before.
+    pub(super) rates: Option<Rates>,
 }
 
 impl KeyState {
@@ -83,6 +86,7 @@ impl KeyState {
             limits: QueueLimits::current()?,
             counters,
             counters_note,
+            rates: None,
         })
     }
 

@@ -16,11 +16,11 @@ use crate::ownership::server_state::ServerState;
 use crate::reaper::Finding;
 
 /// All tables, with a blank line between them. What moves stands at the top, for small screens.
-pub(super) fn tables(state: &KeyState, rates: Option<Rates<'_>>) -> String {
+pub(super) fn tables(state: &KeyState) -> String {
     let mut names = Names::default();
     let mut tables = vec![title(state)];
     if let Some(findings) = &state.reply_queues {
-        tables.push(counters(state, rates));
+        tables.push(counters(state));
         tables.push(reply_queues(findings, &mut names));
     }
     tables.extend(state.queue.map(|(queue, status)| details(queue, &status, &mut names)));
@@ -103,22 +103,21 @@ fn namespace(state: &KeyState) -> String {
     format!("NAMESPACE\n{}", rows(&all))
 }
 
-fn counters(state: &KeyState, rates: Option<Rates<'_>>) -> String {
+fn counters(state: &KeyState) -> String {
     match (&state.counters, &state.counters_note) {
         (None, why) => format!("COUNTERS: {}\n", why.as_deref().unwrap_or_default()),
         (Some(snapshot), Some(why)) => {
             format!("COUNTERS of a dead server ({why})\n{}", counts(snapshot, None))
         }
-        (Some(snapshot), None) => format!("COUNTERS\n{}", counts(snapshot, rates)),
+        (Some(snapshot), None) => format!("COUNTERS\n{}", counts(snapshot, state.rates)),
     }
 }
 
-fn counts(snapshot: &Snapshot, rates: Option<Rates<'_>>) -> String {
-    let rates = rates.map_or(vec![], |rates| rates.of(snapshot));
+fn counts(snapshot: &Snapshot, rates: Option<Rates>) -> String {
     let mut lines = vec![];
     for (index, (name, count)) in growing(snapshot).into_iter().enumerate() {
-        let rate = rates.get(index).map_or(String::new(), |rate| match name {
-            "bytes_sent" => format!("{}/s", HumanBytes(*rate as u64)),
+        let rate = rates.map(|rates| rates[index]).map_or(String::new(), |rate| match name {
+            "bytes_sent" => format!("{}/s", HumanBytes(rate as u64)),
             _ => format!("{rate:.1}/s"),
         });
         lines.push([format!("  {}", name.replace('_', " ")), count.to_string(), rate]);

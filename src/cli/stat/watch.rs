@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use console::{Term, is_dumb, truncate_str};
 
-use super::rates::Rates;
+use super::rates::rates;
 use super::state::{KeyState, Target};
 use super::{PROGRAM, json, tables};
 use crate::cli::signals::EndingSignals;
@@ -29,12 +29,12 @@ pub(super) fn watch(target: Target, every: Duration, json: bool) -> Result<u8> {
     })?;
     let mut before: Option<KeyState> = None;
     loop {
-        let state = KeyState::read(target, true)?;
-        let rates = before.as_ref().and_then(|before| Rates::between(before, &state));
+        let mut state = KeyState::read(target, true)?;
+        state.rates = before.and_then(|before| rates(&before, &state));
         let text = if json {
-            json::line(&state, rates)
+            json::line(&state)
         } else {
-            let (time, tables) = (utc(state.time), tables::tables(&state, rates));
+            let (time, tables) = (utc(state.time), tables::tables(&state));
             if in_place {
                 let every = humantime::format_duration(every);
                 let text = format!("{time}, every {every}; Ctrl-C ends it\n{tables}");
