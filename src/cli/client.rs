@@ -125,12 +125,19 @@ fn run(opts: &Opts) -> Result<u8> {
         .build();
     let cleanup = CleanupGuard::default();
     clean_up_on_signals(client.canceller(), cleanup.clone(), opts.quiet)?;
-    match &opts.directory {
+    let outcome = match &opts.directory {
         _ if opts.list || opts.stat => list::run(opts, &client),
         _ if opts.tar => archive::run(opts, &client),
         Some(directory) => copy::run(opts, &client, directory, &cleanup),
         None => concatenate::run(opts, &client, &cleanup),
-    }
+    };
+    outcome.map_err(|error| match error.downcast::<io::Error>() {
+        Ok(error) => {
+            let output = opts.output.as_deref().unwrap_or("standard output".as_ref());
+            io::Error::new(error.kind(), explain_output(output, &error)).into()
+        }
+        Err(error) => error,
+    })
 }
 
 fn say_that_it_waits(why: &Error) {
@@ -153,17 +160,21 @@ fn clean_up_on_signals(canceller: Canceller, cleanup: CleanupGuard, quiet: bool)
     })
 }
 
-/// Why a path could not be fetched.
+/// Why a path could not be fetched: the client failed, or the output.
 enum Failure {
-    /// The client failed.
     Source(Error),
-    /// The output failed.
     Sink(io::Error),
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Source(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Sink(error)
     }
 }
 
@@ -192,7 +203,7 @@ impl Opts {
             match fetch(path) {
                 Ok(true) => {}
                 Ok(false) => status = FAILED,
-                Err(Failure::Sink(error)) => return Err(self.sink_failed(error)),
+                Err(Failure::Sink(error)) => return Err(error.into()),
                 Err(Failure::Source(error)) if error.kind() == ErrorKind::Cancelled => loop {
                     thread::park(); // the thread that handles the signal ends the program
                 },
@@ -233,12 +244,6 @@ impl Opts {
 
     fn warn_of_change(&self, path: &OsStr) {
         self.complain_of(escape(path), "warning: the file changed while it was read");
-    }
-
-    /// The error of a failed write.
-    fn sink_failed(&self, error: io::Error) -> anyhow::Error {
-        let output = self.output.as_deref().unwrap_or("standard output".as_ref());
-        io::Error::new(error.kind(), explain_output(output, &error)).into()
     }
 
     fn progress(&self) -> When {

@@ -46,13 +46,12 @@ pub(super) fn run(opts: &Opts, client: &Client) -> Result<u8> {
     // Like tar(1): on a terminal an archive is garbage, and may hold control sequences.
     ensure!(!io::stdout().is_terminal(), "--tar does not write an archive to a terminal");
     raise_descriptor_limit();
-    let stdout = OutputFile::stdout().map_err(|error| opts.sink_failed(error))?;
+    let stdout = OutputFile::stdout()?;
     let progress = Progress::start(opts.progress(), false);
     let builder = Builder::new(BufWriter::with_capacity(64 << 10, stdout));
     let mut archive = Archive { opts, progress: &progress, builder };
     let status = opts.fetch_each_tree(&progress, |path| archive.append_tree(client, path))?;
-    let finished = archive.builder.into_inner().and_then(|out| out.into_inner()?.commit());
-    finished.map_err(|error| opts.sink_failed(error))?;
+    archive.builder.into_inner().and_then(|out| out.into_inner()?.commit())?;
     opts.print_summary(&progress);
     Ok(status)
 }
@@ -73,7 +72,7 @@ impl Archive<'_> {
                     self.opts.complain_of(escape(&path), "is the archive, which is left out");
                     continue;
                 }
-                Ok(metadata) => self.append(&mut entry, &metadata, &name).map_err(Failure::Sink)?,
+                Ok(metadata) => self.append(&mut entry, &metadata, &name)?,
                 Err(error) => outcome_of(&error),
             };
             let path = joined(path, below.as_os_str());
@@ -221,8 +220,7 @@ impl Archive<'_> {
                 if bytes.is_empty() {
                     return Err(Error::corrupt("the file is shorter than announced").into());
                 } else if !is_hole {
-                    let written = self.builder.get_mut().write_all(&bytes[..count as usize]);
-                    written.map_err(Failure::Sink)?;
+                    self.builder.get_mut().write_all(&bytes[..count as usize])?;
                     *left -= count;
                 } else if bytes[..count as usize].iter().any(|&byte| byte != 0) {
                     // The next server may know of other holes.

@@ -18,7 +18,7 @@ use crate::wire::Range;
 pub(super) fn run(opts: &Opts, client: &Client, cleanup: &CleanupGuard) -> Result<u8> {
     let sink = match &opts.output {
         // Not io::stdout(), which searches for line ends.
-        None => OutputFile::stdout().map_err(|error| opts.sink_failed(error))?,
+        None => OutputFile::stdout()?,
         Some(path) => OutputFile::create(path, cleanup)
             .map_err(|error| anyhow!(explain_output(path, &error)))?,
     };
@@ -29,7 +29,7 @@ pub(super) fn run(opts: &Opts, client: &Client, cleanup: &CleanupGuard) -> Resul
     let mut concatenation = Concatenation { opts, files, progress: &progress, sink };
     let status = opts.fetch_each(&opts.paths, |path| concatenation.append(path).map(|()| true))?;
     if status == 0 {
-        concatenation.sink.commit().map_err(|error| opts.sink_failed(error))?;
+        concatenation.sink.commit()?;
     }
     opts.print_summary(&progress);
     Ok(status)
@@ -54,7 +54,7 @@ impl Concatenation<'_> {
                     if error.kind() == ErrorKind::FileChanged && tries > 0 =>
                 {
                     tries -= 1;
-                    self.sink.rewind(start).map_err(Failure::Sink)?;
+                    self.sink.rewind(start)?;
                     self.files.ask_next(path);
                 }
                 (outcome, _) => return outcome,
@@ -68,13 +68,13 @@ impl Concatenation<'_> {
         if let Some(original) = transfer.metadata() {
             if self.sink.is(&original) {
                 let why = format!("it is {} itself, which is to be read", escape(path));
-                return Err(Failure::Sink(io::Error::other(why)));
+                return Err(io::Error::other(why).into());
             }
-            self.sink.limit_rights(&original).map_err(Failure::Sink)?;
+            self.sink.limit_rights(&original)?;
         }
         self.progress.begin(path, transfer.expected());
         while transfer.wait()? {
-            let written = transfer.write_to(self.sink.as_fd(), sparse).map_err(Failure::Sink)?;
+            let written = transfer.write_to(self.sink.as_fd(), sparse)?;
             self.progress.advance(written);
         }
         self.progress.count_file();
