@@ -11,14 +11,14 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use clap::{Parser, ValueHint};
 use sysv_ipc::Uid;
 
 use super::logging::Stderr;
-use super::progress::{self, Progress, When};
+use super::progress::{self, When};
 use super::remedy::{explain_client, explain_output};
 use super::signals::EndingSignals;
 use super::{FAILED, INTERRUPTED, KeyArgs, complain, duration, size, user};
@@ -113,6 +113,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(opts: &Opts) -> Result<u8> {
+    let started = Instant::now();
     sys::share_one_arena();
     let client = Client::builder()
         .key(opts.key.key()?)
@@ -131,6 +132,10 @@ fn run(opts: &Opts) -> Result<u8> {
         Some(directory) => copy::run(opts, &client, directory, &cleanup),
         None => concatenate::run(opts, &client, &cleanup),
     };
+    progress::clear();
+    if let Some(summary) = progress::summary(started).filter(|_| opts.verbose && outcome.is_ok()) {
+        complain(PROGRAM, summary);
+    }
     outcome.map_err(|error| match error.downcast::<io::Error>() {
         Ok(error) => {
             let output = opts.output.as_deref().unwrap_or("standard output".as_ref());
@@ -219,13 +224,9 @@ impl Opts {
     }
 
     /// Fetches each path, a tree perhaps, with `fetch`, which returns how many entries are missing.
-    fn fetch_each_tree(
-        &self,
-        progress: &Progress,
-        mut fetch: impl FnMut(&OsStr) -> Result<u64, Failure>,
-    ) -> Result<u8> {
+    fn fetch_each_tree(&self, mut fetch: impl FnMut(&OsStr) -> Result<u64, Failure>) -> Result<u8> {
         self.fetch_each(&self.paths, |path| {
-            progress.begin(path, None);
+            progress::begin(path, None);
             let missing = fetch(path)?;
             if missing > 0 {
                 let entries = if missing == 1 { "entry is" } else { "entries are" };
@@ -248,12 +249,6 @@ impl Opts {
 
     fn progress(&self) -> When {
         self.progress.unwrap_or(if self.quiet { When::Never } else { When::Auto })
-    }
-
-    fn print_summary(&self, progress: &Progress) {
-        if let Some(summary) = progress.summary().filter(|_| self.verbose) {
-            complain(PROGRAM, summary);
-        }
     }
 }
 

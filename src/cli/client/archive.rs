@@ -10,7 +10,7 @@ use tar::{Builder, EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
 
 use super::copy::raise_descriptor_limit;
 use super::{Failure, Opts, joined};
-use crate::cli::progress::Progress;
+use crate::cli::progress;
 use crate::client::save::OutputFile;
 use crate::client::{Client, Error, ErrorKind, Metadata, WalkEntry, WriteTo};
 use crate::escape::escape;
@@ -38,7 +38,6 @@ enum Outcome {
 /// An archive that is being written.
 struct Archive<'a> {
     opts: &'a Opts,
-    progress: &'a Progress,
     builder: Builder<BufWriter<OutputFile>>,
 }
 
@@ -47,12 +46,11 @@ pub(super) fn run(opts: &Opts, client: &Client) -> Result<u8> {
     ensure!(!io::stdout().is_terminal(), "--tar does not write an archive to a terminal");
     raise_descriptor_limit();
     let stdout = OutputFile::stdout()?;
-    let progress = Progress::start(opts.progress(), false);
+    progress::start(opts.progress(), false);
     let builder = Builder::new(BufWriter::with_capacity(64 << 10, stdout));
-    let mut archive = Archive { opts, progress: &progress, builder };
-    let status = opts.fetch_each_tree(&progress, |path| archive.append_tree(client, path))?;
+    let mut archive = Archive { opts, builder };
+    let status = opts.fetch_each_tree(|path| archive.append_tree(client, path))?;
     archive.builder.into_inner().and_then(|out| out.into_inner()?.commit())?;
-    opts.print_summary(&progress);
     Ok(status)
 }
 
@@ -151,8 +149,8 @@ impl Archive<'_> {
         }
         header.set_size(content.len() as u64);
         self.builder.append_data(header, name, &content[..])?;
-        self.progress.advance(content.len());
-        self.progress.count_file();
+        progress::advance(content.len());
+        progress::count_file();
         Ok(Outcome::Archived)
     }
 
@@ -199,7 +197,7 @@ impl Archive<'_> {
         };
         io::copy(&mut io::repeat(0).take(left + padding), self.builder.get_mut())?;
         if matches!(outcome, Outcome::Archived | Outcome::Changed) {
-            self.progress.count_file();
+            progress::count_file();
         }
         Ok(outcome)
     }
@@ -229,7 +227,7 @@ impl Archive<'_> {
                     count = part.min(zeros.max(count));
                 }
                 entry.consume(count as usize);
-                self.progress.advance(count as usize);
+                progress::advance(count as usize);
                 part -= count;
             }
         }

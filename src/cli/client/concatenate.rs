@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow};
 
 use super::{Failure, Opts, PROGRAM};
 use crate::cli::complain;
-use crate::cli::progress::Progress;
+use crate::cli::progress;
 use crate::cli::remedy::explain_output;
 use crate::client::save::{CleanupGuard, OutputFile};
 use crate::client::{Client, ErrorKind, Files, Transfer, WriteTo};
@@ -23,22 +23,20 @@ pub(super) fn run(opts: &Opts, client: &Client, cleanup: &CleanupGuard) -> Resul
             .map_err(|error| anyhow!(explain_output(path, &error)))?,
     };
     let into_terminal = opts.output.is_none() && io::stdout().is_terminal();
-    let progress = Progress::start(opts.progress(), into_terminal);
+    progress::start(opts.progress(), into_terminal);
     let range = Range { offset: opts.offset, length: opts.length };
     let files = client.fetch_all(&opts.paths, range);
-    let mut concatenation = Concatenation { opts, files, progress: &progress, sink };
+    let mut concatenation = Concatenation { opts, files, sink };
     let status = opts.fetch_each(&opts.paths, |path| concatenation.append(path).map(|()| true))?;
     if status == 0 {
         concatenation.sink.commit()?;
     }
-    opts.print_summary(&progress);
     Ok(status)
 }
 
 struct Concatenation<'a> {
     opts: &'a Opts,
     files: Files,
-    progress: &'a Progress,
     sink: OutputFile,
 }
 
@@ -72,12 +70,12 @@ impl Concatenation<'_> {
             }
             self.sink.limit_rights(&original)?;
         }
-        self.progress.begin(path, transfer.expected());
+        progress::begin(path, transfer.expected());
         while transfer.wait()? {
             let written = transfer.write_to(self.sink.as_fd(), sparse)?;
-            self.progress.advance(written);
+            progress::advance(written);
         }
-        self.progress.count_file();
+        progress::count_file();
         self.opts.report(path, transfer);
         Ok(())
     }

@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{Failure, Opts, PROGRAM, joined};
 use crate::cli::complain;
-use crate::cli::progress::Progress;
+use crate::cli::progress;
 use crate::cli::remedy::explain_output;
 use crate::client::save::{CleanupGuard, Dir, Event, Report, WriteOptions, write_file, write_tree};
 use crate::client::{Client, ErrorKind, Files};
@@ -28,15 +28,13 @@ pub(super) fn run(
         raise_descriptor_limit();
     }
     let options = WriteOptions::default().preserve(!opts.no_preserve).cleanup_guard(cleanup);
-    let progress = Progress::start(opts.progress(), false);
-    let copy = Copy { opts, directory, options, progress: &progress };
+    progress::start(opts.progress(), false);
+    let copy = Copy { opts, directory, options };
     let mut files = client.open_all(&opts.paths);
-    let status = opts.fetch_each_tree(&progress, |path| match opts.recursive {
+    opts.fetch_each_tree(|path| match opts.recursive {
         true => copy.fetch_tree(client, path),
         false => copy.fetch_file(&mut files, path),
-    })?;
-    opts.print_summary(&progress);
-    Ok(status)
+    })
 }
 
 impl Opts {
@@ -76,7 +74,6 @@ struct Copy<'a> {
     opts: &'a Opts,
     directory: Dir,
     options: WriteOptions,
-    progress: &'a Progress,
 }
 
 impl Copy<'_> {
@@ -109,7 +106,7 @@ impl Copy<'_> {
                 }
                 Err(error) => return Err(error.into()),
                 Ok(report) => {
-                    self.progress.count_file();
+                    progress::count_file();
                     self.opts.report(path, transfer);
                     return Ok(report.problems);
                 }
@@ -120,8 +117,8 @@ impl Copy<'_> {
 
     fn on_event(&self, top: &OsStr, event: &Event<'_>) {
         match event {
-            Event::Bytes(count) => self.progress.advance(*count),
-            Event::Done { metadata, .. } if metadata.is_file() => self.progress.count_file(),
+            Event::Bytes(count) => progress::advance(*count),
+            Event::Done { metadata, .. } if metadata.is_file() => progress::count_file(),
             Event::Problem { path, why } | Event::Skipped { path, why } => {
                 self.opts.complain_of(escape(&joined(top, path.as_os_str())), why);
             }
