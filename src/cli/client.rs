@@ -132,10 +132,10 @@ fn run(opts: &Opts) -> Result<u8> {
         Some(directory) => copy::run(opts, &client, directory, &cleanup),
         None => concatenate::run(opts, &client, &cleanup),
     };
-    progress::clear();
     if let Some(summary) = progress::summary(started).filter(|_| opts.verbose && outcome.is_ok()) {
         complain(PROGRAM, summary);
     }
+    progress::clear();
     outcome.map_err(|error| match error.downcast::<io::Error>() {
         Ok(error) => {
             let output = opts.output.as_deref().unwrap_or("standard output".as_ref());
