@@ -20,8 +20,7 @@ use sysv_ipc::Uid;
 use super::logging::Stderr;
 use super::progress::{self, When};
 use super::remedy::{explain_client, explain_output};
-use super::signals::EndingSignals;
-use super::{FAILED, INTERRUPTED, KeyArgs, complain, duration, size, user};
+use super::{FAILED, INTERRUPTED, KeyArgs, complain, duration, signals, size, user};
 use crate::client::save::CleanupGuard;
 use crate::client::{Canceller, Client, Error, ErrorKind};
 use crate::escape::escape;
@@ -153,7 +152,7 @@ fn say_that_it_waits(why: &Error) {
 /// Removes the reply queue and the temporary file when a signal ends the program, whatever the main
 /// thread does: it may be blocked in a write to its output.
 fn clean_up_on_signals(canceller: Canceller, cleanup: CleanupGuard, quiet: bool) -> Result<()> {
-    EndingSignals::block(None)?.handle(move || {
+    signals::handle(move || {
         canceller.cancel();
         cleanup.discard();
         progress::clear();

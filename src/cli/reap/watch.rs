@@ -8,9 +8,8 @@ use sysv_ipc::QueueId;
 
 use super::report::Row;
 use super::{Opts, PROGRAM, remove_leftovers};
-use crate::cli::signals::EndingSignals;
 use crate::cli::table::Names;
-use crate::cli::{complain, stdout};
+use crate::cli::{complain, signals, stdout};
 use crate::reaper::{Action, Finding};
 use crate::sys;
 
@@ -20,7 +19,7 @@ type Printed = HashMap<QueueId, (SystemTime, String)>;
 /// Removes orphans every so often, until a signal.
 pub(super) fn watch(opts: &Opts, every: Duration) -> Result<u8> {
     stdout::print("")?;
-    EndingSignals::block(None)?.handle(|| sys::exit_now(0))?;
+    signals::handle(|| sys::exit_now(0))?;
     let (policy, mut names, mut printed) = (opts.policy(), Names::default(), Printed::new());
     loop {
         match policy.survey() {

@@ -29,13 +29,11 @@ pub(super) fn tables(state: &KeyState) -> String {
 }
 
 fn rows(rows: &[[String; 2]]) -> String {
-    let rows: Vec<_> =
-        rows.iter().map(|[label, value]| [format!("  {label}"), value.clone()]).collect();
-    columns(&rows, "  ", |_| false, stdout::columns(), &[])
+    columns(rows, "  ", |_| false, stdout::columns(), &[])
 }
 
 fn row(label: &str, value: impl ToString) -> [String; 2] {
-    [label.to_owned(), value.to_string()]
+    [format!("  {label}"), value.to_string()]
 }
 
 fn title(state: &KeyState) -> String {
