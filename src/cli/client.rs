@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use clap::{Parser, ValueHint};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sysv_ipc::Uid;
 
 use super::logging::Stderr;
@@ -114,6 +115,11 @@ pub fn main() -> ExitCode {
 fn run(opts: &Opts) -> Result<u8> {
     let started = Instant::now();
     sys::share_one_arena();
+    if let (true, Ok((_, most))) = (opts.recursive || opts.tar, getrlimit(Resource::RLIMIT_NOFILE))
+    {
+        // A tree takes a descriptor for each of its levels.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
     let client = Client::builder()
         .key(opts.key.key()?)
         .timeout(opts.timeout)

@@ -6,7 +6,6 @@ use std::mem;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail, ensure};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{Failure, Opts, PROGRAM, joined};
 use crate::cli::complain;
@@ -24,9 +23,6 @@ pub(super) fn run(
 ) -> Result<u8> {
     let failed = |error| anyhow!(explain_output(directory, &error));
     let directory = Dir::open(directory).map_err(failed)?;
-    if opts.recursive {
-        raise_descriptor_limit();
-    }
     let options = WriteOptions::default().preserve(!opts.no_preserve).cleanup_guard(cleanup);
     progress::start(opts.progress(), false);
     let copy = Copy { opts, directory, options };
@@ -60,13 +56,6 @@ impl Opts {
             "a path that has no name of its own, such as / or .., must be the only one"
         );
         Ok(())
-    }
-}
-
-/// A tree takes a descriptor for each of its levels.
-pub(super) fn raise_descriptor_limit() {
-    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
 }
 

@@ -13,11 +13,10 @@ use nix::sys::stat::{major, minor};
 use serde_json::{Value, json};
 
 use super::{Failure, Opts, joined};
-use crate::cli::json::escape_json;
 use crate::cli::table::{Names, columns};
 use crate::client::save::OutputFile;
 use crate::client::{Client, DirEntry};
-use crate::escape::escape;
+use crate::escape::{escape, escape_json};
 use crate::sys::local_time;
 
 pub(super) fn run(opts: &Opts, client: &Client) -> Result<u8> {
