@@ -50,7 +50,7 @@ fn pass(
         let id = finding.queue.id();
         let what = (finding.status.changed_at, row.action());
         if printed.get(&id) != Some(&what) {
-            let line = if opts.json { row.json_line() } else { row.line(names) };
+            let line = if opts.json { row.json_line(true) } else { row.line(names) };
             stdout::print_or_complain(PROGRAM, &line)?;
         }
         if row.action != Some(Action::Removed) {

@@ -10,7 +10,7 @@ use super::rates::{Rates, growing};
 use super::state::{KeyState, process_name};
 use crate::cli::findings::cells;
 use crate::cli::stdout;
-use crate::cli::table::{Names, age_text, columns, seconds_since, utc};
+use crate::cli::table::{Names, age_text, columns, utc};
 use crate::counters::Snapshot;
 use crate::ownership::server_state::ServerState;
 use crate::reaper::Finding;
@@ -68,14 +68,14 @@ fn details(queue: Queue, status: &QueueStatus, names: &mut Names) -> String {
         row("mode", mode),
         row("last sender", last(status.last_sender, status.sent_at)),
         row("last receiver", last(status.last_receiver, status.received_at)),
-        row("changed", format!("{} ago", age_text(seconds_since(status.changed_at)))),
+        row("changed", format!("{} ago", age_text(status.changed_at))),
     ]);
     format!("THE QUEUE\n{details}")
 }
 
 /// Who used the queue last, and when. A process in a foreign pid namespace has no pid here.
 fn last(pid: Option<Pid>, at: Option<SystemTime>) -> String {
-    let ago = |at| format!("{} ago", age_text(seconds_since(at)));
+    let ago = |at| format!("{} ago", age_text(at));
     match (pid, at) {
         (None, None) => "nobody yet".to_owned(),
         (None, Some(at)) => format!("a process of another pid namespace, {}", ago(at)),
