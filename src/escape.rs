@@ -55,3 +55,17 @@ impl fmt::Display for Escaped<'_> {
         Ok(())
     }
 }
+
+/// Equivalent JSON with every harmful character escaped (`\u009b`). JSON requires escapes only for
+/// ASCII control characters, but terminals obey others, too.
+#[cfg(feature = "programs")]
+pub(crate) fn escape_json(json: &str) -> String {
+    let mut clean = String::with_capacity(json.len() + 16);
+    for char in json.chars() {
+        match char <= '~' || is_harmless(char) {
+            true => clean.push(char),
+            false => clean += &format!("\\u{:04x}", u32::from(char)), // none is above U+FFFF
+        }
+    }
+    clean
+}

@@ -42,20 +42,16 @@
 //! # Trust
 //!
 //! Any user can create a queue under any key. So a client trusts only servers of root, of its own
-//! user, and of one more user that you [name](ClientBuilder::server_uid). It sends nothing to any
-//! other server, not even a path. In a user namespace root may have no number. There the client
-//! asks every server without one, and the kernel lets only root and the client's user answer.
+//! user, and of one more user that you [name](ClientBuilder::server_uid), and sends nothing to any
+//! other server, not even a path.
 //!
 //! # Sessions
 //!
-//! A fork costs more than a small file. So a client keeps its session when a transfer is done, and
-//! asks the next question in it; clones of the client and threads share idle sessions. Transfers at
-//! the same time take a session each. A session that ended meanwhile is replaced: you notice
-//! nothing. After a fork, the child starts sessions of its own and leaves those of its parent alone.
-//!
-//! An idle session takes a child of the server until the server's idle timeout. To drop it at once,
-//! drop the client and its clones. [`ClientBuilder::sessions`] switches sessions off: then the child
-//! of each request gives up the right to open other files.
+//! A fork costs more than a small file. So a client, its clones and its threads share idle sessions,
+//! and ask the next question in one; a session that ended meanwhile is replaced unnoticed. It takes
+//! a child of the server until the server's idle timeout, or until the client and its clones are
+//! dropped. [`ClientBuilder::sessions`] switches sessions off. After a fork, the child starts
+//! sessions of its own.
 //!
 //! # Writing a tree
 //!
@@ -69,23 +65,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Modules and features
+//! # Features
 //!
-//! | module | content | feature |
-//! | --- | --- | --- |
-//! | [`client`] | what `mqfs-client` does | |
-//! | [`reaper`] | what `mqfs-reap` does: finds and removes the queues of dead processes | |
-//! | [`counters`] | what `mqfs-stat` shows: a server's counters, in shared memory | |
-#![cfg_attr(
-    feature = "server",
-    doc = "| [`server`] | what `mqfs-server` does; it expects a process of its own | `server` |"
-)]
-#![cfg_attr(not(feature = "server"), doc = "| `server` | what `mqfs-server` does | `server` |")]
-//! | [`escape`] | file names made safe to show on a terminal | |
-//! | [`sysv_ipc`] | System V IPC, a crate of its own | |
-//!
-//! The default feature, `programs`, builds the four programs with clap, and includes `server`,
-//! which needs landlock. A program that only fetches files needs neither crate:
+//! The default feature, `programs`, builds the four programs with clap, and includes `server`: the
+//! module of that name, which needs landlock and expects a process of its own. A program that only
+//! fetches files needs neither:
 //!
 //! ```toml
 //! mqfs = { version = "0.1", default-features = false }

@@ -11,17 +11,17 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use clap::{Parser, ValueHint};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sysv_ipc::Uid;
 
 use super::logging::Stderr;
-use super::progress::{self, Progress, When};
+use super::progress::{self, When};
 use super::remedy::{explain_client, explain_output};
-use super::signals::EndingSignals;
-use super::{FAILED, INTERRUPTED, KeyArgs, complain, duration, size, user};
+use super::{FAILED, INTERRUPTED, KeyArgs, complain, duration, signals, size, user};
 use crate::client::save::CleanupGuard;
 use crate::client::{Canceller, Client, Error, ErrorKind};
 use crate::escape::escape;
@@ -113,7 +113,13 @@ pub fn main() -> ExitCode {
 }
 
 fn run(opts: &Opts) -> Result<u8> {
+    let started = Instant::now();
     sys::share_one_arena();
+    if let (true, Ok((_, most))) = (opts.recursive || opts.tar, getrlimit(Resource::RLIMIT_NOFILE))
+    {
+        // A tree takes a descriptor for each of its levels.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
     let client = Client::builder()
         .key(opts.key.key()?)
         .timeout(opts.timeout)
@@ -125,12 +131,23 @@ fn run(opts: &Opts) -> Result<u8> {
         .build();
     let cleanup = CleanupGuard::default();
     clean_up_on_signals(client.canceller(), cleanup.clone(), opts.quiet)?;
-    match &opts.directory {
+    let outcome = match &opts.directory {
         _ if opts.list || opts.stat => list::run(opts, &client),
         _ if opts.tar => archive::run(opts, &client),
         Some(directory) => copy::run(opts, &client, directory, &cleanup),
         None => concatenate::run(opts, &client, &cleanup),
+    };
+    if let Some(summary) = progress::summary(started).filter(|_| opts.verbose && outcome.is_ok()) {
+        complain(PROGRAM, summary);
     }
+    progress::clear();
+    outcome.map_err(|error| match error.downcast::<io::Error>() {
+        Ok(error) => {
+            let output = opts.output.as_deref().unwrap_or("standard output".as_ref());
+            io::Error::new(error.kind(), explain_output(output, &error)).into()
+        }
+        Err(error) => error,
+    })
 }
 
 fn say_that_it_waits(why: &Error) {
@@ -141,7 +158,7 @@ fn say_that_it_waits(why: &Error) {
 /// Removes the reply queue and the temporary file when a signal ends the program, whatever the main
 /// thread does: it may be blocked in a write to its output.
 fn clean_up_on_signals(canceller: Canceller, cleanup: CleanupGuard, quiet: bool) -> Result<()> {
-    EndingSignals::block(None)?.handle(move || {
+    signals::handle(move || {
         canceller.cancel();
         cleanup.discard();
         progress::clear();
@@ -153,17 +170,21 @@ fn clean_up_on_signals(canceller: Canceller, cleanup: CleanupGuard, quiet: bool)
     })
 }
 
-/// Why a path could not be fetched.
+/// Why a path could not be fetched: the client failed, or the output.
 enum Failure {
-    /// The client failed.
     Source(Error),
-    /// The output failed.
     Sink(io::Error),
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Source(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Sink(error)
     }
 }
 
@@ -192,7 +213,7 @@ impl Opts {
             match fetch(path) {
                 Ok(true) => {}
                 Ok(false) => status = FAILED,
-                Err(Failure::Sink(error)) => return Err(self.sink_failed(error)),
+                Err(Failure::Sink(error)) => return Err(error.into()),
                 Err(Failure::Source(error)) if error.kind() == ErrorKind::Cancelled => loop {
                     thread::park(); // the thread that handles the signal ends the program
                 },
@@ -208,13 +229,9 @@ impl Opts {
     }
 
     /// Fetches each path, a tree perhaps, with `fetch`, which returns how many entries are missing.
-    fn fetch_each_tree(
-        &self,
-        progress: &Progress,
-        mut fetch: impl FnMut(&OsStr) -> Result<u64, Failure>,
-    ) -> Result<u8> {
+    fn fetch_each_tree(&self, mut fetch: impl FnMut(&OsStr) -> Result<u64, Failure>) -> Result<u8> {
         self.fetch_each(&self.paths, |path| {
-            progress.begin(path, None);
+            progress::begin(path, None);
             let missing = fetch(path)?;
             if missing > 0 {
                 let entries = if missing == 1 { "entry is" } else { "entries are" };
@@ -235,20 +252,8 @@ impl Opts {
         self.complain_of(escape(path), "warning: the file changed while it was read");
     }
 
-    /// The error of a failed write.
-    fn sink_failed(&self, error: io::Error) -> anyhow::Error {
-        let output = self.output.as_deref().unwrap_or("standard output".as_ref());
-        io::Error::new(error.kind(), explain_output(output, &error)).into()
-    }
-
     fn progress(&self) -> When {
         self.progress.unwrap_or(if self.quiet { When::Never } else { When::Auto })
-    }
-
-    fn print_summary(&self, progress: &Progress) {
-        if let Some(summary) = progress.summary().filter(|_| self.verbose) {
-            complain(PROGRAM, summary);
-        }
     }
 }
 

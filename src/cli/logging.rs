@@ -11,8 +11,7 @@ use tracing_subscriber::field::{RecordFields, VisitOutput};
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{DefaultVisitor, Writer};
 
-use super::json::escape_json;
-use crate::escape::escape;
+use crate::escape::{escape, escape_json};
 use crate::sys::nonblocking_write;
 
 /// The form of log lines.

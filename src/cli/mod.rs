@@ -5,7 +5,6 @@
 
 pub mod client;
 mod findings;
-mod json;
 mod logging;
 mod progress;
 pub mod reap;

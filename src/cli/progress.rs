@@ -1,12 +1,11 @@
 //! A progress bar on stderr, for a transfer that takes more than half a second.
 
-use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -40,131 +39,103 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often it is drawn at most.
 const PER_SECOND: u8 = 20;
 
-static IS_WAITING: AtomicBool = AtomicBool::new(false);
-
 /// The bar of this process. It is global because every message on stderr must step aside for it.
 static BAR: OnceLock<ProgressBar> = OnceLock::new();
 
-/// Counts what arrives, and shows it. Dropping it clears the bar.
-#[derive(Debug)]
-pub(super) struct Progress {
-    started: Instant,
-    /// None: nothing is ever shown.
-    bar: Option<ProgressBar>,
-    /// What is on its way now.
-    name: Arc<Mutex<String>>,
-    /// Complete files.
-    files: Arc<AtomicU64>,
-    /// Bytes that arrived.
-    bytes: Cell<u64>,
+static IS_WAITING: AtomicBool = AtomicBool::new(false);
+/// What is on its way now.
+static NAME: Mutex<String> = Mutex::new(String::new());
+/// Complete files.
+static FILES: AtomicU64 = AtomicU64::new(0);
+/// Bytes that arrived.
+static BYTES: AtomicU64 = AtomicU64::new(0);
+
+/// Shows the bar, when it is due. `into_terminal`: the files go to a terminal, where a bar would
+/// mix with their content.
+pub(super) fn start(when: When, into_terminal: bool) {
+    let is_free = || !into_terminal && io::stderr().is_terminal() && !is_dumb();
+    if when == When::Never || when == When::Auto && !is_free() {
+        return;
+    }
+    let bar = BAR.get_or_init(|| {
+        let hidden = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        hidden.with_style(style())
+    });
+    let show = move || {
+        let now = when == When::Always;
+        thread::sleep(if now { Duration::ZERO } else { DELAY });
+        if !bar.is_finished() && (now || is_in_foreground()) {
+            // Not by ProgressDrawTarget::stderr, which draws only on a terminal.
+            let stderr = Box::new(Term::buffered_stderr());
+            bar.set_draw_target(ProgressDrawTarget::term_like_with_hz(stderr, PER_SECOND));
+            bar.enable_steady_tick(TICK);
+        }
+    };
+    // Without the thread there is no bar, which is no reason to fail.
+    let _ = thread::Builder::new().name("progress".to_owned()).spawn(show);
 }
 
-impl Progress {
-    /// Begins to count. `into_terminal`: the files go to a terminal, where a bar would mix with
-    /// their content.
-    pub(super) fn start(when: When, into_terminal: bool) -> Self {
-        let mut this = Self {
-            started: Instant::now(),
-            bar: None,
-            name: Arc::default(),
-            files: Arc::default(),
-            bytes: Cell::default(),
-        };
-        let is_free = || !into_terminal && io::stderr().is_terminal() && !is_dumb();
-        if when == When::Never || when == When::Auto && !is_free() {
-            return this;
+/// A file or a tree begins, or begins again. `size`: how many bytes are to come, if known.
+pub(super) fn begin(path: impl AsRef<OsStr>, size: Option<u64>) {
+    let Some(bar) = BAR.get() else { return };
+    let path = path.as_ref();
+    let name = escape(Path::new(path).file_name().unwrap_or(path)).to_string();
+    *NAME.lock().unwrap_or_else(PoisonError::into_inner) = name;
+    match size.filter(|&size| size > 0) {
+        Some(size) => {
+            bar.reset();
+            bar.set_length(size);
         }
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        bar.set_style(this.style());
-        let _ = BAR.set(bar.clone());
-        this.bar = Some(bar.clone());
-        let show = move || {
-            let now = when == When::Always;
-            thread::sleep(if now { Duration::ZERO } else { DELAY });
-            if !bar.is_finished() && (now || is_in_foreground()) {
-                // Not by ProgressDrawTarget::stderr, which draws only on a terminal.
-                let stderr = Box::new(Term::buffered_stderr());
-                bar.set_draw_target(ProgressDrawTarget::term_like_with_hz(stderr, PER_SECOND));
-                bar.enable_steady_tick(TICK);
-            }
-        };
-        // Without the thread there is no bar, which is no reason to fail.
-        let _ = thread::Builder::new().name("progress".to_owned()).spawn(show);
-        this
-    }
-
-    /// A file or a tree begins, or begins again. `size`: how many bytes are to come, if known.
-    pub(super) fn begin(&self, path: impl AsRef<OsStr>, size: Option<u64>) {
-        let Some(bar) = &self.bar else { return };
-        let path = path.as_ref();
-        let name = escape(Path::new(path).file_name().unwrap_or(path)).to_string();
-        *self.name.lock().unwrap_or_else(PoisonError::into_inner) = name;
-        match size.filter(|&size| size > 0) {
-            Some(size) => {
-                bar.reset();
-                bar.set_length(size);
-            }
-            None => {
-                bar.set_position(self.bytes.get());
-                bar.unset_length();
-            }
+        None => {
+            bar.set_position(BYTES.load(Ordering::Relaxed));
+            bar.unset_length();
         }
-    }
-
-    /// One line, whatever the terminal takes a character's width for: it does not wrap what is too
-    /// long, and the spaces at the end leave indicatif nothing to add.
-    fn style(&self) -> ProgressStyle {
-        // Source: console_codes(4). Below is the rest of a line that a narrower window broke.
-        const ERASE_BELOW: &str = "\x1b[J";
-        const NO_WRAP: &str = "\x1b[?7l";
-        const WRAP: &str = "\x1b[?7h";
-        // At the end of the line, an echoed ^C would begin a new line and leave the bar behind.
-        const CURSOR_TO_START: &str = "\x1b[G";
-        let (files, name) = (Arc::clone(&self.files), Arc::clone(&self.name));
-        let style = ProgressStyle::with_template("{line}");
-        style.unwrap_or_else(|_| ProgressStyle::default_bar()).with_key(
-            "line",
-            move |state: &ProgressState, text: &mut dyn Write| {
-                let columns = Term::stderr().size().1.into();
-                let name = name.lock().unwrap_or_else(PoisonError::into_inner);
-                let line = line(state, files.load(Ordering::Relaxed), &name, columns);
-                let line = truncate_str(&line, columns, "…");
-                let line = pad_str(&line, columns, Alignment::Left, None);
-                let _ = write!(text, "{ERASE_BELOW}{NO_WRAP}{line}{WRAP}{CURSOR_TO_START}");
-            },
-        )
-    }
-
-    /// Counts bytes that arrived.
-    pub(super) fn advance(&self, bytes: usize) {
-        self.bytes.update(|all| all.saturating_add(bytes as u64)); // a hole may be of any length
-        wait(false);
-        if let Some(bar) = &self.bar {
-            bar.inc(bytes as u64);
-        }
-    }
-
-    /// A file is complete.
-    pub(super) fn count_file(&self) {
-        self.files.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// All that arrived, if anything did: `2 files, 16384 bytes in 0.01 s, 1.56 MiB/s`.
-    pub(super) fn summary(&self) -> Option<String> {
-        let (files, bytes) = (self.files.load(Ordering::Relaxed), self.bytes.get());
-        let seconds = self.started.elapsed().as_secs_f64();
-        let rate = HumanBytes((bytes as f64 / seconds) as u64);
-        let s = if files == 1 { "" } else { "s" };
-        (files > 0).then(|| format!("{files} file{s}, {bytes} bytes in {seconds:.2} s, {rate}/s"))
     }
 }
 
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+/// One line, whatever the terminal takes a character's width for: it does not wrap what is too
+/// long, and the spaces at the end leave indicatif nothing to add.
+fn style() -> ProgressStyle {
+    // Source: console_codes(4). Below is the rest of a line that a narrower window broke.
+    const ERASE_BELOW: &str = "\x1b[J";
+    const NO_WRAP: &str = "\x1b[?7l";
+    const WRAP: &str = "\x1b[?7h";
+    // At the end of the line, an echoed ^C would begin a new line and leave the bar behind.
+    const CURSOR_TO_START: &str = "\x1b[G";
+    let style = ProgressStyle::with_template("{line}");
+    style.unwrap_or_else(|_| ProgressStyle::default_bar()).with_key(
+        "line",
+        |state: &ProgressState, text: &mut dyn Write| {
+            let columns = Term::stderr().size().1.into();
+            let line = line(state, columns);
+            let line = truncate_str(&line, columns, "…");
+            let line = pad_str(&line, columns, Alignment::Left, None);
+            let _ = write!(text, "{ERASE_BELOW}{NO_WRAP}{line}{WRAP}{CURSOR_TO_START}");
+        },
+    )
+}
+
+/// Counts bytes that arrived.
+pub(super) fn advance(bytes: usize) {
+    BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
+    wait(false);
+    if let Some(bar) = BAR.get() {
+        bar.inc(bytes as u64);
     }
+}
+
+/// A file is complete.
+pub(super) fn count_file() {
+    FILES.fetch_add(1, Ordering::Relaxed);
+}
+
+/// All that arrived, if anything did: `2 files, 16384 bytes in 0.01 s, 1.56 MiB/s`.
+pub(super) fn summary(started: Instant) -> Option<String> {
+    let (files, bytes) = (FILES.load(Ordering::Relaxed), BYTES.load(Ordering::Relaxed));
+    let seconds = started.elapsed().as_secs_f64();
+    let rate = HumanBytes((bytes as f64 / seconds) as u64);
+    let s = if files == 1 { "" } else { "s" };
+    (files > 0).then(|| format!("{files} file{s}, {bytes} bytes in {seconds:.2} s, {rate}/s"))
 }
 
 /// Shows whether the client waits for its server.
@@ -173,11 +144,12 @@ pub(super) fn wait(is_waiting: bool) {
 }
 
 /// A bar for a file of known size, counts for a tree or where a bar does not fit.
-fn line(state: &ProgressState, files: u64, name: &str, columns: usize) -> String {
+fn line(state: &ProgressState, columns: usize) -> String {
     const LONGEST_NAME: usize = 20;
     const SHORTEST_BAR: usize = 5;
     let waiting = if IS_WAITING.load(Ordering::Relaxed) { "waiting for the server, " } else { "" };
-    let files = match files {
+    let name = NAME.lock().unwrap_or_else(PoisonError::into_inner);
+    let files = match FILES.load(Ordering::Relaxed) {
         0 => waiting.to_owned(),
         1 => format!("{waiting}1 file done, "),
         files => format!("{waiting}{} files done, ", HumanCount(files)),
@@ -187,7 +159,7 @@ fn line(state: &ProgressState, files: u64, name: &str, columns: usize) -> String
         return format!("{files}{bytes}, {rate}/s: {name}");
     };
     let (done, time) = (f64::from(state.fraction()), HumanDuration(state.eta()));
-    let short_name = truncate_str(name, LONGEST_NAME, "…");
+    let short_name = truncate_str(&name, LONGEST_NAME, "…");
     let start = format!("{files}{short_name} {:>3.0}% [", done * 100.0);
     let end = format!("] {bytes} of {size}, {rate}/s, {time:#} left");
     let width = columns.saturating_sub(measure_text_width(&start) + measure_text_width(&end));

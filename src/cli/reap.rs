@@ -80,7 +80,10 @@ fn run(opts: &Opts) -> Result<u8> {
     // cron(8) mails every output, so --check prints nothing while all is well.
     let alarm = opts.check && !rows.is_empty();
     if alarm || !opts.check {
-        stdout::print(&if opts.json { report::json_lines(&rows) } else { report::table(&rows) })?;
+        stdout::print(&match opts.json {
+            true => rows.iter().map(|row| row.json_line(false)).collect(),
+            false => report::table(&rows),
+        })?;
     }
     if !only_show {
         remove_leftovers(&opts.policy())?;

@@ -65,28 +65,24 @@ pub(super) fn explain_server(error: &server::Error) -> String {
     let remedy = match error {
         // No advice to remove what is under the key: somebody alive may use it.
         Error::AlreadyRunning { .. } | Error::ForeignLock { .. } | Error::ForeignQueue { .. } => {
-            " (choose another --key)".to_owned()
+            " (choose another --key)"
         }
-        Error::RootNotGiven { .. } => {
-            ": say with --root what that is (--root / for everything)".to_owned()
-        }
+        Error::RootNotGiven { .. } => ": say with --root what that is (--root / for everything)",
         Error::NoOpenat2 { .. } => {
             " (Linux 5.6 has it; filters of system calls, such as RestrictSUIDSGID=, may deny it)"
-                .to_owned()
         }
         Error::Ipc(error) if is_filtered(error) => {
-            " (a filter of system calls denies System V IPC, or the kernel has none)".to_owned()
+            " (a filter of system calls denies System V IPC, or the kernel has none)"
         }
         Error::Ipc(error) if error.call() == "semget" && error.is_out_of_space() => {
             " (no semaphore is left: ipcs -s shows them; raising the last number of kernel.sem \
              makes room)"
-                .to_owned()
         }
-        Error::NoProc => ": mount -t proc proc /proc".to_owned(),
+        Error::NoProc => ": mount -t proc proc /proc",
         Error::NoQueueLeft(_) => {
-            " (mqfs-reap removes orphaned queues; raising kernel.msgmni makes room)".to_owned()
+            " (mqfs-reap removes orphaned queues; raising kernel.msgmni makes room)"
         }
-        _ => String::new(),
+        _ => "",
     };
     format!("{error}{cause}{remedy}")
 }

@@ -13,8 +13,7 @@ use tracing::Level;
 
 use super::logging::{self, LogFormat};
 use super::remedy::explain_server;
-use super::signals::EndingSignals;
-use super::{KeyArgs, duration, size, stdout};
+use super::{KeyArgs, duration, signals, size, stdout};
 use crate::server::{Config, PlainPolicy, Server};
 use crate::sys;
 use crate::wire::MAX_WINDOW;
@@ -130,9 +129,9 @@ pub fn main() -> ExitCode {
 fn run(opts: &Opts) -> Result<u8> {
     sys::keep_heap_at_hand();
     logging::init(opts.log_format, opts.level());
-    let signals = EndingSignals::block(Some(Signal::SIGALRM))?;
+    let ending = signals::block(Some(Signal::SIGALRM))?;
     let server = Server::start(opts.config()?).map_err(|error| anyhow!(explain_server(&error)))?;
-    signals.stop(&server)?;
+    server.stop_on_signals(ending.iter().map(|signal| signal as i32))?;
     // A server serves all the same. Whoever closed standard output does not wait for the line.
     if let Err(error) = stdout::print(&format!("{PROGRAM}: {server}\n"))
         && !sys::was_closed(libc::STDOUT_FILENO)

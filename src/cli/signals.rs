@@ -6,7 +6,6 @@ use std::thread;
 use anyhow::{Context, Result};
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::server::Server;
 use crate::sys::signals::{self, Blocked};
 
 /// Signals that people, service managers, limits and timers send, and whose default action kills.
@@ -31,40 +30,29 @@ pub(super) fn let_through() {
     let _ = signals::reset(Signal::SIGTERM);
 }
 
-/// The signals that end this program, blocked for good.
-#[derive(Debug)]
-pub(super) struct EndingSignals(SigSet);
+/// Blocks the signals that end this program, in this thread and in those that it starts. They stay
+/// pending until they are handled, so from here on none of them kills the owner of a queue.
+///
+/// A signal that is ignored stays ignored. `used`: a signal that the program uses itself.
+pub(super) fn block(used: Option<Signal>) -> Result<SigSet> {
+    // Then a file that grows too large is an error of write(2), and not a signal.
+    signals::ignore(Signal::SIGXFSZ).context("sigaction")?;
+    let ends = |signal: &Signal| Some(*signal) != used && !signals::is_ignored(*signal);
+    let ending: SigSet = ENDING.into_iter().filter(ends).collect();
+    ending.thread_block().context("pthread_sigmask")?;
+    Ok(ending)
+}
 
-impl EndingSignals {
-    /// Blocks the signals, in this thread and in those that it starts. They stay pending until
-    /// [`handle`](Self::handle), so from here on none of them kills the owner of a queue.
-    ///
-    /// A signal that is ignored stays ignored. `used`: a signal that the program uses itself.
-    pub(super) fn block(used: Option<Signal>) -> Result<Self> {
-        // Then a file that grows too large is an error of write(2), and not a signal.
-        signals::ignore(Signal::SIGXFSZ).context("sigaction")?;
-        let ends = |signal: &Signal| Some(*signal) != used && !signals::is_ignored(*signal);
-        let ending: SigSet = ENDING.into_iter().filter(ends).collect();
-        ending.thread_block().context("pthread_sigmask")?;
-        Ok(Self(ending))
-    }
-
-    /// Lets the signals stop this server, without a thread.
-    pub(super) fn stop(&self, server: &Server) -> Result<()> {
-        Ok(server.stop_on_signals(self.0.iter().map(|signal| signal as i32))?)
-    }
-
-    /// Runs `handler` once for each signal that comes, on a thread of its own. Signals are blocked
-    /// there and not caught, so no code runs in a signal handler: sigwait(3).
-    pub(super) fn handle(self, mut handler: impl FnMut() + Send + 'static) -> Result<()> {
-        let ending = self.0;
-        let _blocked = Blocked::new(SigSet::all()); // in the new thread, for good
-        let run = move || {
-            while ending.wait().is_ok() {
-                handler();
-            }
-        };
-        let thread = thread::Builder::new().name("signals".to_owned());
-        thread.spawn(run).map(drop).context("cannot handle signals")
-    }
+/// Runs `handler` for each signal that would end this program, on a thread of its own. The signals
+/// are blocked and not caught, so no code runs in a signal handler: sigwait(3).
+pub(super) fn handle(mut handler: impl FnMut() + Send + 'static) -> Result<()> {
+    let ending = block(None)?;
+    let _blocked = Blocked::new(SigSet::all()); // in the new thread, for good
+    let run = move || {
+        while ending.wait().is_ok() {
+            handler();
+        }
+    };
+    let thread = thread::Builder::new().name("signals".to_owned());
+    thread.spawn(run).map(drop).context("cannot handle signals")
 }

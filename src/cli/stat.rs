@@ -72,8 +72,8 @@ fn run(opts: &Opts) -> Result<u8> {
     if opts.prometheus || state.queue.is_some() || state.counters.is_some() {
         stdout::print(&match opts {
             Opts { prometheus: true, .. } => prometheus::page(&state),
-            Opts { json: true, .. } => json::line(&state, None),
-            _ => tables::tables(&state, None),
+            Opts { json: true, .. } => json::line(&state),
+            _ => tables::tables(&state),
         })?;
     }
     Ok(if state.queue.is_none() {

@@ -79,11 +79,6 @@ impl Names {
     }
 }
 
-/// The time, in UTC.
-pub(super) fn now() -> String {
-    utc(SystemTime::now())
-}
-
 pub(super) fn utc(time: SystemTime) -> String {
     let mut text = String::new();
     // The form ends with the year 9999.
@@ -98,12 +93,12 @@ pub(super) fn seconds_since(time: SystemTime) -> u64 {
     SystemTime::now().duration_since(time).unwrap_or_default().as_secs()
 }
 
-/// An age in the largest unit of which there are at least two: `90s`, `15m`, `47h`.
-pub(super) fn age_text(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds}s"),
-        120..7200 => format!("{}m", seconds / 60),
-        7200..172_800 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86_400),
+/// The age in the largest unit of which there are at least two: `90s`, `15m`, `47h`.
+pub(super) fn age_text(time: SystemTime) -> String {
+    match seconds_since(time) {
+        seconds @ 0..120 => format!("{seconds}s"),
+        seconds @ 120..7200 => format!("{}m", seconds / 60),
+        seconds @ 7200..172_800 => format!("{}h", seconds / 3600),
+        seconds => format!("{}d", seconds / 86_400),
     }
 }

@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use tar::{Builder, EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
 
-use super::copy::raise_descriptor_limit;
 use super::{Failure, Opts, joined};
-use crate::cli::progress::Progress;
+use crate::cli::progress;
 use crate::client::save::OutputFile;
 use crate::client::{Client, Error, ErrorKind, Metadata, WalkEntry};
 use crate::escape::escape;
@@ -28,8 +27,6 @@ enum Outcome {
     Archived,
     /// Archived, but the file changed while it was read.
     Changed,
-    /// The walk will bring the entry again.
-    Later,
     /// No file, directory or symbolic link.
     Skipped(String),
     Missing(String),
@@ -38,22 +35,18 @@ enum Outcome {
 /// An archive that is being written.
 struct Archive<'a> {
     opts: &'a Opts,
-    progress: &'a Progress,
     builder: Builder<BufWriter<OutputFile>>,
 }
 
 pub(super) fn run(opts: &Opts, client: &Client) -> Result<u8> {
     // Like tar(1): on a terminal an archive is garbage, and may hold control sequences.
     ensure!(!io::stdout().is_terminal(), "--tar does not write an archive to a terminal");
-    raise_descriptor_limit();
-    let stdout = OutputFile::stdout().map_err(|error| opts.sink_failed(error))?;
-    let progress = Progress::start(opts.progress(), false);
+    let stdout = OutputFile::stdout()?;
+    progress::start(opts.progress(), false);
     let builder = Builder::new(BufWriter::with_capacity(64 << 10, stdout));
-    let mut archive = Archive { opts, progress: &progress, builder };
-    let status = opts.fetch_each_tree(&progress, |path| archive.append_tree(client, path))?;
-    let finished = archive.builder.into_inner().and_then(|out| out.into_inner()?.commit());
-    finished.map_err(|error| opts.sink_failed(error))?;
-    opts.print_summary(&progress);
+    let mut archive = Archive { opts, builder };
+    let status = opts.fetch_each_tree(|path| archive.append_tree(client, path))?;
+    archive.builder.into_inner().and_then(|out| out.into_inner()?.commit())?;
     Ok(status)
 }
 
@@ -73,17 +66,24 @@ impl Archive<'_> {
                     self.opts.complain_of(escape(&path), "is the archive, which is left out");
                     continue;
                 }
-                Ok(metadata) => self.append(&mut entry, &metadata, &name).map_err(Failure::Sink)?,
-                Err(error) => outcome_of(&error),
+                Ok(metadata) => self.append(&mut entry, &metadata, &name),
+                Err(error) => Err(error.into()),
             };
             let path = joined(path, below.as_os_str());
-            if entry.has_changed() || matches!(outcome, Outcome::Changed) {
+            if entry.has_changed() || matches!(outcome, Ok(Outcome::Changed)) {
                 self.opts.warn_of_change(&path);
             }
-            problems += u64::from(matches!(outcome, Outcome::Missing(_)));
-            if let Outcome::Missing(why) | Outcome::Skipped(why) = outcome {
-                self.opts.complain_of(escape(&path), why);
-            }
+            let (missing, why) = match outcome {
+                Ok(Outcome::Archived | Outcome::Changed) => continue,
+                // It changed while the server was away. The walk brings it again.
+                Err(Failure::Source(error)) if error.kind() == ErrorKind::FileChanged => continue,
+                Ok(Outcome::Skipped(why)) => (0, why),
+                Ok(Outcome::Missing(why)) => (1, why),
+                Err(Failure::Source(error)) => (1, error.to_string()),
+                Err(sink) => return Err(sink),
+            };
+            problems += missing;
+            self.opts.complain_of(escape(&path), why);
         }
         Ok(problems)
     }
@@ -93,7 +93,7 @@ impl Archive<'_> {
         entry: &mut WalkEntry<'_>,
         metadata: &Metadata,
         name: &Path,
-    ) -> io::Result<Outcome> {
+    ) -> Result<Outcome, Failure> {
         let mut header = header(metadata, self.opts.no_preserve);
         if name.as_os_str().is_empty() {
             return Ok(Outcome::Archived); // the server's root itself has no name
@@ -134,26 +134,22 @@ impl Archive<'_> {
         entry: &mut WalkEntry<'_>,
         size: u64,
         name: &Path,
-    ) -> io::Result<Outcome> {
+    ) -> Result<Outcome, Failure> {
         // Promise nothing before the first bytes are here: the caller may not read the file at all.
-        if let Err(error) = entry.fill_buf() {
-            return Ok(outcome_of(&Error::from_read(error)));
-        }
+        entry.fill_buf().map_err(Error::from_read)?;
         if size > SMALL || entry.extents().next().is_some() {
             return self.append_large_file(header, entry, size, name);
         }
         let mut content = Vec::new();
-        if let Err(error) = entry.take(LARGEST_UNKNOWN + 1).read_to_end(&mut content) {
-            return Ok(outcome_of(&Error::from_read(error)));
-        }
+        entry.take(LARGEST_UNKNOWN + 1).read_to_end(&mut content).map_err(Error::from_read)?;
         if content.len() as u64 > LARGEST_UNKNOWN {
             let why = "its size is unknown, and it is too large to receive it whole first";
             return Ok(Outcome::Missing(why.to_owned()));
         }
         header.set_size(content.len() as u64);
         self.builder.append_data(header, name, &content[..])?;
-        self.progress.advance(content.len());
-        self.progress.count_file();
+        progress::advance(content.len());
+        progress::count_file();
         Ok(Outcome::Archived)
     }
 
@@ -164,7 +160,7 @@ impl Archive<'_> {
         entry: &mut WalkEntry<'_>,
         size: u64,
         name: &Path,
-    ) -> io::Result<Outcome> {
+    ) -> Result<Outcome, Failure> {
         let mut extents: Vec<_> = entry.extents().collect();
         let mut map = Vec::new();
         // Of very many holes, only the first are known yet.
@@ -178,31 +174,30 @@ impl Archive<'_> {
         let padding = left.wrapping_neg() % 512;
         self.builder.append_data(header, name, &map[..])?;
         let outcome = match self.append_extents(entry, &extents, &mut left) {
-            Err(Failure::Sink(error)) => return Err(error),
+            Err(Failure::Sink(error)) => return Err(error.into()),
             Err(Failure::Source(error)) if left > MOST_ZEROS => {
                 let name = escape(name);
                 let end = "bytes are missing, so the archive ends here";
-                return Err(io::Error::other(format!("{name}: {error}: {left} {end}")));
+                return Err(io::Error::other(format!("{name}: {error}: {left} {end}")).into());
             }
-            Err(Failure::Source(error)) => match outcome_of(&error) {
-                Outcome::Missing(why) => {
-                    Outcome::Missing(format!("{why} (the archive has zeros in place of the rest)"))
-                }
-                outcome => outcome,
-            },
+            Err(Failure::Source(error)) if error.kind() != ErrorKind::FileChanged => {
+                let why = format!("{error} (the archive has zeros in place of the rest)");
+                Ok(Outcome::Missing(why))
+            }
+            Err(changed) => Err(changed),
             // The server says how the transfer ended only after the last byte. The next server
             // sends the file as it is then, which may be longer.
             Ok(()) => match entry.fill_buf().map(<[u8]>::is_empty) {
-                Ok(true) => Outcome::Archived,
-                Ok(false) => Outcome::Changed,
-                Err(error) => outcome_of(&Error::from_read(error)),
+                Ok(true) => Ok(Outcome::Archived),
+                Ok(false) => Ok(Outcome::Changed),
+                Err(error) => Err(Error::from_read(error).into()),
             },
         };
         io::copy(&mut io::repeat(0).take(left + padding), self.builder.get_mut())?;
-        if matches!(outcome, Outcome::Archived | Outcome::Changed) {
-            self.progress.count_file();
+        if matches!(outcome, Ok(Outcome::Archived | Outcome::Changed)) {
+            progress::count_file();
         }
-        Ok(outcome)
+        outcome
     }
 
     /// Appends the data between the holes, of which `left` bytes are missing yet.
@@ -221,8 +216,7 @@ impl Archive<'_> {
                 if bytes.is_empty() {
                     return Err(Error::corrupt("the file is shorter than announced").into());
                 } else if !is_hole {
-                    let written = self.builder.get_mut().write_all(&bytes[..count as usize]);
-                    written.map_err(Failure::Sink)?;
+                    self.builder.get_mut().write_all(&bytes[..count as usize])?;
                     *left -= count;
                 } else if bytes[..count as usize].iter().any(|&byte| byte != 0) {
                     // The next server may know of other holes.
@@ -231,20 +225,11 @@ impl Archive<'_> {
                     count = part.min(zeros.max(count));
                 }
                 entry.consume(count as usize);
-                self.progress.advance(count as usize);
+                progress::advance(count as usize);
                 part -= count;
             }
         }
         Ok(())
-    }
-}
-
-/// What an error means for an entry. If a file changed while the server was away, the walk brings
-/// it again.
-fn outcome_of(error: &Error) -> Outcome {
-    match error.kind() {
-        ErrorKind::FileChanged => Outcome::Later,
-        _ => Outcome::Missing(error.to_string()),
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow};
 
 use super::{Failure, Opts, PROGRAM};
 use crate::cli::complain;
-use crate::cli::progress::Progress;
+use crate::cli::progress;
 use crate::cli::remedy::explain_output;
 use crate::client::save::{CleanupGuard, OutputFile};
 use crate::client::{Client, ErrorKind, Files, Transfer};
@@ -18,27 +18,25 @@ use crate::wire::Range;
 pub(super) fn run(opts: &Opts, client: &Client, cleanup: &CleanupGuard) -> Result<u8> {
     let sink = match &opts.output {
         // Not io::stdout(), which searches for line ends.
-        None => OutputFile::stdout().map_err(|error| opts.sink_failed(error))?,
+        None => OutputFile::stdout()?,
         Some(path) => OutputFile::create(path, cleanup)
             .map_err(|error| anyhow!(explain_output(path, &error)))?,
     };
     let into_terminal = opts.output.is_none() && io::stdout().is_terminal();
-    let progress = Progress::start(opts.progress(), into_terminal);
+    progress::start(opts.progress(), into_terminal);
     let range = Range { offset: opts.offset, length: opts.length };
     let files = client.fetch_all(&opts.paths, range);
-    let mut concatenation = Concatenation { opts, files, progress: &progress, sink };
+    let mut concatenation = Concatenation { opts, files, sink };
     let status = opts.fetch_each(&opts.paths, |path| concatenation.append(path).map(|()| true))?;
     if status == 0 {
-        concatenation.sink.commit().map_err(|error| opts.sink_failed(error))?;
+        concatenation.sink.commit()?;
     }
-    opts.print_summary(&progress);
     Ok(status)
 }
 
 struct Concatenation<'a> {
     opts: &'a Opts,
     files: Files,
-    progress: &'a Progress,
     sink: OutputFile,
 }
 
@@ -54,7 +52,7 @@ impl Concatenation<'_> {
                     if error.kind() == ErrorKind::FileChanged && tries > 0 =>
                 {
                     tries -= 1;
-                    self.sink.rewind(start).map_err(Failure::Sink)?;
+                    self.sink.rewind(start)?;
                     self.files.ask_next(path);
                 }
                 (outcome, _) => return outcome,
@@ -68,16 +66,16 @@ impl Concatenation<'_> {
         if let Some(original) = transfer.metadata() {
             if self.sink.is(&original) {
                 let why = format!("it is {} itself, which is to be read", escape(path));
-                return Err(Failure::Sink(io::Error::other(why)));
+                return Err(io::Error::other(why).into());
             }
-            self.sink.limit_rights(&original).map_err(Failure::Sink)?;
+            self.sink.limit_rights(&original)?;
         }
-        self.progress.begin(path, transfer.expected());
+        progress::begin(path, transfer.expected());
         while transfer.wait()? {
-            let written = transfer.write_to(self.sink.as_fd(), sparse).map_err(Failure::Sink)?;
-            self.progress.advance(written);
+            let written = transfer.write_to(self.sink.as_fd(), sparse)?;
+            progress::advance(written);
         }
-        self.progress.count_file();
+        progress::count_file();
         self.opts.report(path, transfer);
         Ok(())
     }

@@ -6,11 +6,10 @@ use std::mem;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail, ensure};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{Failure, Opts, PROGRAM, joined};
 use crate::cli::complain;
-use crate::cli::progress::Progress;
+use crate::cli::progress;
 use crate::cli::remedy::explain_output;
 use crate::client::save::{CleanupGuard, Dir, Event, Report, WriteOptions, write_file, write_tree};
 use crate::client::{Client, ErrorKind, Files};
@@ -24,19 +23,14 @@ pub(super) fn run(
 ) -> Result<u8> {
     let failed = |error| anyhow!(explain_output(directory, &error));
     let directory = Dir::open(directory).map_err(failed)?;
-    if opts.recursive {
-        raise_descriptor_limit();
-    }
     let options = WriteOptions::default().preserve(!opts.no_preserve).cleanup_guard(cleanup);
-    let progress = Progress::start(opts.progress(), false);
-    let copy = Copy { opts, directory, options, progress: &progress };
+    progress::start(opts.progress(), false);
+    let copy = Copy { opts, directory, options };
     let mut files = client.open_all(&opts.paths);
-    let status = opts.fetch_each_tree(&progress, |path| match opts.recursive {
+    opts.fetch_each_tree(|path| match opts.recursive {
         true => copy.fetch_tree(client, path),
         false => copy.fetch_file(&mut files, path),
-    })?;
-    opts.print_summary(&progress);
-    Ok(status)
+    })
 }
 
 impl Opts {
@@ -65,18 +59,10 @@ impl Opts {
     }
 }
 
-/// A tree takes a descriptor for each of its levels.
-pub(super) fn raise_descriptor_limit() {
-    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
-    }
-}
-
 struct Copy<'a> {
     opts: &'a Opts,
     directory: Dir,
     options: WriteOptions,
-    progress: &'a Progress,
 }
 
 impl Copy<'_> {
@@ -109,7 +95,7 @@ impl Copy<'_> {
                 }
                 Err(error) => return Err(error.into()),
                 Ok(report) => {
-                    self.progress.count_file();
+                    progress::count_file();
                     self.opts.report(path, transfer);
                     return Ok(report.problems);
                 }
@@ -120,8 +106,8 @@ impl Copy<'_> {
 
     fn on_event(&self, top: &OsStr, event: &Event<'_>) {
         match event {
-            Event::Bytes(count) => self.progress.advance(*count),
-            Event::Done(_, metadata) if metadata.is_file() => self.progress.count_file(),
+            Event::Bytes(count) => progress::advance(*count),
+            Event::Done(_, metadata) if metadata.is_file() => progress::count_file(),
             Event::Problem(path, why) | Event::Skipped(path, why) => {
                 self.opts.complain_of(escape(&joined(top, path.as_os_str())), why);
             }

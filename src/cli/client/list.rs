@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IntoInnerError, Write};
 use std::mem;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -13,15 +13,14 @@ use nix::sys::stat::{major, minor};
 use serde_json::{Value, json};
 
 use super::{Failure, Opts, joined};
-use crate::cli::json::escape_json;
 use crate::cli::table::{Names, columns};
 use crate::client::save::OutputFile;
 use crate::client::{Client, DirEntry};
-use crate::escape::escape;
+use crate::escape::{escape, escape_json};
 use crate::sys::local_time;
 
 pub(super) fn run(opts: &Opts, client: &Client) -> Result<u8> {
-    let out = OutputFile::stdout().map_err(|error| opts.sink_failed(error))?;
+    let out = OutputFile::stdout()?;
     let (names, rows) = (Names::default(), Vec::new());
     let mut view = View { opts, out: BufWriter::new(out), names, rows, is_empty: true };
     let (mut paths, mut directories) = (opts.paths.clone(), Vec::new());
@@ -36,11 +35,10 @@ pub(super) fn run(opts: &Opts, client: &Client) -> Result<u8> {
         }
         view.show(&item, path)
     });
-    view.print_table().map_err(|error| opts.sink_failed(error))?;
+    view.print_table()?;
     let looked_at = looked_at?;
     let listed = opts.fetch_each(&directories, |path| view.show_directory(client, path))?;
-    let finished = view.out.into_inner().map_err(Into::into).and_then(OutputFile::commit);
-    finished.map_err(|error| opts.sink_failed(error))?;
+    view.out.into_inner().map_err(IntoInnerError::into_error)?.commit()?;
     Ok(looked_at.max(listed))
 }
 
@@ -70,7 +68,7 @@ impl View<'_> {
             self.rows.push(row(item, path, &mut self.names));
             String::new()
         };
-        self.out.write_all(text.as_bytes()).map_err(Failure::Sink)?;
+        self.out.write_all(text.as_bytes())?;
         Ok(metadata.is_ok())
     }
 
@@ -84,10 +82,10 @@ impl View<'_> {
         });
         if self.opts.paths.len() > 1 && !self.opts.json {
             let gap = if self.is_empty { "" } else { "\n" };
-            writeln!(self.out, "{gap}{}:", escape(path)).map_err(Failure::Sink)?;
+            writeln!(self.out, "{gap}{}:", escape(path))?;
             self.is_empty = false;
         }
-        self.print_table().map_err(Failure::Sink)?;
+        self.print_table()?;
         outcome.map(|()| all_known)
     }
 

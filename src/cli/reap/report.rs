@@ -1,10 +1,10 @@
 //! What `mqfs-reap` prints of a queue: a row of a table, a JSON object, or a line of a log.
 
-use serde_json::Value;
+use std::time::SystemTime;
 
 use crate::cli::findings::{self, cells};
 use crate::cli::stdout;
-use crate::cli::table::{Names, columns, now};
+use crate::cli::table::{Names, columns, utc};
 use crate::reaper::{self, Action, Finding};
 
 /// A queue, the verdict on it, and the action taken. None: an orphan is only shown.
@@ -34,28 +34,21 @@ impl<'a> Row<'a> {
         format!(
             "{} queue {id}: {}: {} (key {key}, user {user}, pid {pid}, {messages} messages, \
              {bytes} bytes, idle {idle})\n",
-            now(),
+            utc(SystemTime::now()),
             self.action(),
             self.finding.verdict,
         )
     }
 
-    pub(super) fn json(&self) -> Value {
+    /// A JSON object, which has the time if it is a line of a log.
+    pub(super) fn json_line(&self, is_logged: bool) -> String {
         let mut object = findings::json(self.finding);
         object["action"] = self.action().into();
-        object
-    }
-
-    /// An object of a log, which has the time.
-    pub(super) fn json_line(&self) -> String {
-        let mut object = self.json();
-        object["time"] = now().into();
+        if is_logged {
+            object["time"] = utc(SystemTime::now()).into();
+        }
         format!("{object}\n")
     }
-}
-
-pub(super) fn json_lines(rows: &[Row<'_>]) -> String {
-    rows.iter().map(|row| format!("{}\n", row.json())).collect()
 }
 
 pub(super) fn table(rows: &[Row<'_>]) -> String {

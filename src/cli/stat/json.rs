@@ -1,9 +1,9 @@
 //! The state of a key as JSON.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use sysv_ipc::{Pid, Queue, QueueStatus};
 
-use super::rates::{Rates, growing};
+use super::rates::growing;
 use super::state::{KeyState, process_name};
 use crate::cli::findings;
 use crate::cli::table::utc;
@@ -14,10 +14,9 @@ use crate::ownership::server_state::ServerState;
 const VERSION: u64 = 1;
 
 /// One object, on a line of its own.
-pub(super) fn line(state: &KeyState, rates: Option<Rates<'_>>) -> String {
-    let rates = rates.zip(state.counters.as_deref()).map(|(rates, now)| {
-        let named = growing(now).into_iter().zip(rates.of(now));
-        named.map(|((name, _), rate)| (name.to_owned(), rate.into())).collect::<Map<_, _>>()
+pub(super) fn line(state: &KeyState) -> String {
+    let rates = state.rates.zip(state.counters.as_deref()).map(|(rates, now)| {
+        named(growing(now).into_iter().zip(rates).map(|((name, _), rate)| (name, rate)))
     });
     let object = json!({
         "version": VERSION,
@@ -56,10 +55,11 @@ fn request_queue(queue: Queue, status: &QueueStatus) -> Value {
     object
 }
 
+fn named<T: Into<Value>>(values: impl Iterator<Item = (&'static str, T)>) -> Value {
+    values.map(|(name, value)| (name.to_owned(), value.into())).collect()
+}
+
 fn counters(snapshot: &Snapshot) -> Value {
-    let named = |counts: &mut dyn Iterator<Item = (&'static str, u64)>| {
-        counts.map(|(name, count)| (name.to_owned(), count.into())).collect::<Map<_, _>>()
-    };
     let bounds = BOUNDS.into_iter().map(|bound| Some(bound.as_secs_f64())).chain([None]);
     let buckets = bounds.zip(snapshot.cumulative_transfers());
     let buckets = buckets.map(|(bound, count)| json!({ "le": bound, "count": count }));
@@ -68,8 +68,8 @@ fn counters(snapshot: &Snapshot) -> Value {
         "server_pid": snapshot.server.map(Pid::as_raw),
         "since": utc(snapshot.started),
         "complete": snapshot.completed(),
-        "failed": named(&mut snapshot.failures().map(|(reason, count)| (reason.name(), count))),
-        "refused": named(&mut snapshot.refusals().map(|(reason, count)| (reason.name(), count))),
+        "failed": named(snapshot.failures().map(|(reason, count)| (reason.name(), count))),
+        "refused": named(snapshot.refusals().map(|(reason, count)| (reason.name(), count))),
         "transfer_seconds_sum": snapshot.transfer_time.as_secs_f64(),
         "transfer_seconds": buckets.collect::<Vec<_>>(),
     });

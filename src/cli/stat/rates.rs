@@ -1,30 +1,21 @@
 //! How fast the counters of a server grow.
 
+use std::array;
+
 use super::state::KeyState;
 use crate::counters::Snapshot;
 
-/// The growth since an earlier snapshot of the same server.
-#[derive(Clone, Copy)]
-pub(super) struct Rates<'a> {
-    before: &'a Snapshot,
-    seconds: f64,
-}
+/// The growth in a second of each [`growing`] counter.
+pub(super) type Rates = [f64; 8];
 
-impl<'a> Rates<'a> {
-    /// None: one of them has no counters, they are of two servers, or the clock was set back.
-    pub(super) fn between(before: &'a KeyState, now: &KeyState) -> Option<Self> {
-        let seconds = now.time.duration_since(before.time).ok()?.as_secs_f64();
-        let (before, now) = (before.counters.as_deref()?, now.counters.as_deref()?);
-        let same = (before.server, before.started) == (now.server, now.started);
-        (same && seconds > 0.0).then_some(Self { before, seconds })
-    }
-
-    /// The growth in a second of each [`growing`] counter.
-    pub(super) fn of(&self, now: &Snapshot) -> Vec<f64> {
-        let counts = growing(now).into_iter().zip(growing(self.before));
-        let growth = counts.map(|((_, now), (_, before))| now.saturating_sub(before));
-        growth.map(|growth| growth as f64 / self.seconds).collect()
-    }
+/// None: one state has no counters, they are of two servers, or the clock was set back.
+pub(super) fn rates(before: &KeyState, now: &KeyState) -> Option<Rates> {
+    let seconds = now.time.duration_since(before.time).ok()?.as_secs_f64();
+    let (before, now) = (before.counters.as_deref()?, now.counters.as_deref()?);
+    let same = (before.server, before.started) == (now.server, now.started);
+    let (before, now) = (growing(before), growing(now));
+    let rate = |index: usize| now[index].1.saturating_sub(before[index].1) as f64 / seconds;
+    (same && seconds > 0.0).then(|| array::from_fn(rate))
 }
 
 /// The counters that only grow, with their names in JSON.

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use anyhow::Result;
 use sysv_ipc::{Key, Pid, Queue, QueueId, QueueLimits, QueueStatus, QueueUsage};
 
+use super::rates::Rates;
 use crate::counters::{self, Lookup, Snapshot};
 use crate::escape::escape;
 use crate::ownership::liveness;
@@ -49,6 +50,8 @@ pub(super) struct KeyState {
     /// Why there are no counters, or how it is known that they are a dead server's. None: they are
     /// those of the server of the queue.
     pub(super) counters_note: Option<String>,
+    /// Since the state before.
+    pub(super) rates: Option<Rates>,
 }
 
 impl KeyState {
@@ -83,6 +86,7 @@ impl KeyState {
             limits: QueueLimits::current()?,
             counters,
             counters_note,
+            rates: None,
         })
     }
 
@@ -113,27 +117,26 @@ fn read_counters(
     server: Option<ServerState>,
 ) -> (Option<Box<Snapshot>>, Option<String>) {
     let owner = queue.map(|(_, status)| status.permissions.uid);
-    let unavailable = |why: &str| (None, Some(why.to_owned()));
     let counters = match counters::read(key, owner) {
-        Ok(Lookup::Found(counters)) => counters,
-        Ok(Lookup::Absent) => return unavailable("no server has counters under this key"),
+        Ok(Lookup::Found(counters)) => Ok(counters),
+        Ok(Lookup::Absent) => Err("no server has counters under this key".to_owned()),
         Ok(Lookup::NotTrusted(uid)) => {
-            return unavailable(&format!("not trusted: the segment belongs to uid {uid}"));
+            Err(format!("not trusted: the segment belongs to uid {uid}"))
         }
-        Ok(Lookup::Unknown) => {
-            return unavailable("the segment under this key holds no known counters");
-        }
-        Err(error) => return unavailable(&error.to_string()),
+        Ok(Lookup::Unknown) => Err("the segment under this key holds no known counters".to_owned()),
+        Err(error) => Err(error.to_string()),
     };
-    let why_dead = match queue {
-        None => Some("there is no queue under the key"),
-        Some((queue, _)) if counters.queue != Some(queue.id()) => {
-            Some("another queue stands under the key")
+    let note = match (&counters, queue) {
+        (Err(why), _) => why,
+        (Ok(_), None) => "there is no queue under the key",
+        (Ok(counters), Some((queue, _))) if counters.queue != Some(queue.id()) => {
+            "another queue stands under the key"
         }
-        Some(_) if server == Some(ServerState::Dead) => Some("nobody holds the server lock"),
-        Some(_) => None,
+        (Ok(_), Some(_)) if server == Some(ServerState::Dead) => "nobody holds the server lock",
+        (Ok(_), Some(_)) => return (counters.ok(), None),
     };
-    (Some(counters), why_dead.map(str::to_owned))
+    let note = note.to_owned();
+    (counters.ok(), Some(note))
 }
 
 /// The name of a process that is alive, made safe to print: processes choose their names freely.

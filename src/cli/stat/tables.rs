@@ -10,17 +10,17 @@ use super::rates::{Rates, growing};
 use super::state::{KeyState, process_name};
 use crate::cli::findings::cells;
 use crate::cli::stdout;
-use crate::cli::table::{Names, age_text, columns, seconds_since, utc};
+use crate::cli::table::{Names, age_text, columns, utc};
 use crate::counters::Snapshot;
 use crate::ownership::server_state::ServerState;
 use crate::reaper::Finding;
 
 /// All tables, with a blank line between them. What moves stands at the top, for small screens.
-pub(super) fn tables(state: &KeyState, rates: Option<Rates<'_>>) -> String {
+pub(super) fn tables(state: &KeyState) -> String {
     let mut names = Names::default();
     let mut tables = vec![title(state)];
     if let Some(findings) = &state.reply_queues {
-        tables.push(counters(state, rates));
+        tables.push(counters(state));
         tables.push(reply_queues(findings, &mut names));
     }
     tables.extend(state.queue.map(|(queue, status)| details(queue, &status, &mut names)));
@@ -29,13 +29,11 @@ pub(super) fn tables(state: &KeyState, rates: Option<Rates<'_>>) -> String {
 }
 
 fn rows(rows: &[[String; 2]]) -> String {
-    let rows: Vec<_> =
-        rows.iter().map(|[label, value]| [format!("  {label}"), value.clone()]).collect();
-    columns(&rows, "  ", |_| false, stdout::columns(), &[])
+    columns(rows, "  ", |_| false, stdout::columns(), &[])
 }
 
 fn row(label: &str, value: impl ToString) -> [String; 2] {
-    [label.to_owned(), value.to_string()]
+    [format!("  {label}"), value.to_string()]
 }
 
 fn title(state: &KeyState) -> String {
@@ -70,14 +68,14 @@ fn details(queue: Queue, status: &QueueStatus, names: &mut Names) -> String {
         row("mode", mode),
         row("last sender", last(status.last_sender, status.sent_at)),
         row("last receiver", last(status.last_receiver, status.received_at)),
-        row("changed", format!("{} ago", age_text(seconds_since(status.changed_at)))),
+        row("changed", format!("{} ago", age_text(status.changed_at))),
     ]);
     format!("THE QUEUE\n{details}")
 }
 
 /// Who used the queue last, and when. A process in a foreign pid namespace has no pid here.
 fn last(pid: Option<Pid>, at: Option<SystemTime>) -> String {
-    let ago = |at| format!("{} ago", age_text(seconds_since(at)));
+    let ago = |at| format!("{} ago", age_text(at));
     match (pid, at) {
         (None, None) => "nobody yet".to_owned(),
         (None, Some(at)) => format!("a process of another pid namespace, {}", ago(at)),
@@ -103,22 +101,21 @@ fn namespace(state: &KeyState) -> String {
     format!("NAMESPACE\n{}", rows(&all))
 }
 
-fn counters(state: &KeyState, rates: Option<Rates<'_>>) -> String {
+fn counters(state: &KeyState) -> String {
     match (&state.counters, &state.counters_note) {
         (None, why) => format!("COUNTERS: {}\n", why.as_deref().unwrap_or_default()),
         (Some(snapshot), Some(why)) => {
             format!("COUNTERS of a dead server ({why})\n{}", counts(snapshot, None))
         }
-        (Some(snapshot), None) => format!("COUNTERS\n{}", counts(snapshot, rates)),
+        (Some(snapshot), None) => format!("COUNTERS\n{}", counts(snapshot, state.rates)),
     }
 }
 
-fn counts(snapshot: &Snapshot, rates: Option<Rates<'_>>) -> String {
-    let rates = rates.map_or(vec![], |rates| rates.of(snapshot));
+fn counts(snapshot: &Snapshot, rates: Option<Rates>) -> String {
     let mut lines = vec![];
     for (index, (name, count)) in growing(snapshot).into_iter().enumerate() {
-        let rate = rates.get(index).map_or(String::new(), |rate| match name {
-            "bytes_sent" => format!("{}/s", HumanBytes(*rate as u64)),
+        let rate = rates.map(|rates| rates[index]).map_or(String::new(), |rate| match name {
+            "bytes_sent" => format!("{}/s", HumanBytes(rate as u64)),
             _ => format!("{rate:.1}/s"),
         });
         lines.push([format!("  {}", name.replace('_', " ")), count.to_string(), rate]);

@@ -7,12 +7,11 @@ use std::time::Duration;
 use anyhow::Result;
 use console::{Term, is_dumb, truncate_str};
 
-use super::rates::Rates;
+use super::rates::rates;
 use super::state::{KeyState, Target};
 use super::{PROGRAM, json, tables};
-use crate::cli::signals::EndingSignals;
 use crate::cli::table::utc;
-use crate::cli::{INTERRUPTED, stdout};
+use crate::cli::{INTERRUPTED, signals, stdout};
 use crate::sys::{self, nonblocking_write};
 
 /// Shows the state every so often, until a signal: in place on a terminal, else one after the
@@ -20,7 +19,7 @@ use crate::sys::{self, nonblocking_write};
 pub(super) fn watch(target: Target, every: Duration, json: bool) -> Result<u8> {
     stdout::print("")?;
     let in_place = !json && io::stdout().is_terminal() && !is_dumb();
-    EndingSignals::block(None)?.handle(move || {
+    signals::handle(move || {
         if in_place {
             // Let the shell's prompt begin on a new line, below the ^C that the terminal echoes.
             let _ = nonblocking_write::write(io::stdout(), b"\n");
@@ -29,12 +28,12 @@ pub(super) fn watch(target: Target, every: Duration, json: bool) -> Result<u8> {
     })?;
     let mut before: Option<KeyState> = None;
     loop {
-        let state = KeyState::read(target, true)?;
-        let rates = before.as_ref().and_then(|before| Rates::between(before, &state));
+        let mut state = KeyState::read(target, true)?;
+        state.rates = before.and_then(|before| rates(&before, &state));
         let text = if json {
-            json::line(&state, rates)
+            json::line(&state)
         } else {
-            let (time, tables) = (utc(state.time), tables::tables(&state, rates));
+            let (time, tables) = (utc(state.time), tables::tables(&state));
             if in_place {
                 let every = humantime::format_duration(every);
                 let text = format!("{time}, every {every}; Ctrl-C ends it\n{tables}");
