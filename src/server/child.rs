@@ -11,7 +11,6 @@ use sysv_ipc::{Pid, QueueStatus};
 use super::request_log::Served;
 
 /// A child that runs.
-#[derive(Debug)]
 pub(super) struct Child {
     pub(super) pid: Pid,
     /// The request that it answers. None: it removes orphaned queues.

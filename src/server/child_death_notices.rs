@@ -19,13 +19,12 @@ pub(super) const DIED: Reason = ("the server's child died on the way", Errno::EO
 pub(super) const HUNG: Reason = ("the file system does not answer", Errno::ETIMEDOUT);
 
 /// The notices that do not fit into a client's queue yet.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct ChildDeathNotices {
     waiting: Vec<Notice>,
     last_try: Option<Instant>,
 }
 
-#[derive(Debug)]
 struct Notice {
     caller: Uid,
     reply: ReplyTo,

@@ -18,7 +18,6 @@ use crate::sys::kill;
 use crate::sys::signals::Blocked;
 
 /// The children that run, as far as the server knows. Keeps their counters up to date.
-#[derive(Debug)]
 pub(super) struct Children {
     /// In no order. A list that is searched: few pages are written to between two forks.
     running: Vec<Child>,

@@ -91,7 +91,6 @@ use takeover::{RequestQueue, ServerLock, publish_counters};
 /// let server = Server::start(Config::default()).unwrap();
 /// std::thread::spawn(move || server.run());
 /// ```
-#[derive(Debug)]
 pub struct Server {
     // The lock must outlive the queue that it guards: fields are dropped in this order.
     queue: RequestQueue,
@@ -129,6 +128,12 @@ impl fmt::Display for Server {
         let (key, queue) = (self.config.key, self.queue.id());
         let root = escape(self.config.root());
         write!(f, "ready: key {key}, queue {queue}, root {root}, pid {}", getpid())
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

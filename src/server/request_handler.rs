@@ -27,7 +27,6 @@ use crate::sys::{exit_now, signals};
 use crate::wire::Trailer;
 
 /// Answers requests, each in a child. Every child inherits this.
-#[derive(Debug)]
 pub(super) struct RequestHandler {
     /// The process that forks the children.
     pub(super) server: Pid,

@@ -14,7 +14,6 @@ use super::loggable::loggable;
 use crate::wire::Operation;
 
 /// A request that a child answers; of a session, with its first question.
-#[derive(Debug)]
 pub(super) struct Served {
     pub(super) caller: Uid,
     pub(super) reply: ReplyTo,
@@ -35,7 +34,6 @@ impl Served {
 /// How many bytes each user has added to the log since the last minute began, and how many lines
 /// were left out. Without a limit, a user could fill the disk, and push the lines of others out of
 /// a log that is rotated.
-#[derive(Debug)]
 pub(super) struct LogLimit {
     since: Instant,
     users: BTreeMap<u32, (usize, u64)>,

@@ -7,7 +7,6 @@ use crate::counters::RefusalReason;
 use crate::wire::Malformed;
 
 /// A refused request.
-#[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) reason: RefusalReason,
     /// What the log says about it beside the reason.

@@ -8,10 +8,10 @@ use crate::server::loggable::loggable;
 use crate::wire::Request;
 
 /// How often each reason came up, and when the log last said so.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct RefusalLog([Tally; RefusalReason::ALL.len()]);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Tally {
     total: u64,
     unlogged: u64,

@@ -15,7 +15,6 @@ use crate::server::admission::{Admitted, Caller, Dialect, ReplyTo};
 use crate::sys::{credentials, geteuid};
 
 /// Finds the groups of callers. The server makes it once.
-#[derive(Debug)]
 pub(crate) struct GroupFinder {
     /// Whether a pid names the same process in /proc and in a queue's status.
     proc_is_ours: bool,
@@ -24,7 +23,6 @@ pub(crate) struct GroupFinder {
 }
 
 /// The groups that a child takes.
-#[derive(Debug)]
 pub(crate) struct CallerGroups {
     pub(super) gid: Gid,
     pub(super) supplementary: Vec<Gid>,

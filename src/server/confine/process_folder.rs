@@ -12,7 +12,6 @@ use crate::ownership::procfs::Stat;
 
 /// The folder of a process. Once the process has ended, nothing in it can be read, even if another
 /// process has its pid by then.
-#[derive(Debug)]
 pub(super) struct ProcessFolder(OwnedFd);
 
 impl ProcessFolder {

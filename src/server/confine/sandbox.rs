@@ -24,7 +24,6 @@ const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
 const PROCESSES: [&str; 1] = ["/proc"];
 
 /// The restrictions of this thread and of all threads that it starts. Nothing can lift them.
-#[derive(Debug)]
 pub(crate) struct Sandbox {
     /// The ruleset of a child that has its file open. It is made once for all children, since
     /// making it costs more than entering it.

@@ -18,7 +18,6 @@ use crate::wire::{Kind, Operation, Question};
 const OWN_DESCRIPTORS: &str = "/proc/self/fd";
 
 /// The root: every path of a question is resolved below it.
-#[derive(Debug)]
 pub(crate) struct Export {
     root: OwnedFd,
     /// Whether it had links (`st_nlink`) at first: on some file systems no directory has any.

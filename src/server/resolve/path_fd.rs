@@ -12,7 +12,6 @@ use crate::wire::{Entry, Kind, Stat};
 
 /// A handle to a file of any kind (`O_PATH`). It gives the metadata, but not the content. Opening
 /// it opens this inode, even if the path leads to another file by then.
-#[derive(Debug)]
 pub(crate) struct PathFd {
     descriptor: OwnedFd,
     pub(crate) stat: FileStat,

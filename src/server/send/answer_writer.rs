@@ -20,7 +20,6 @@ const DATA: MessageType = FrameType::Data.mtype();
 ///
 /// The parts of answers are frames, one after the other in a stream, and the messages are pieces of
 /// the stream. A plain client gets each part as a message of its type.
-#[derive(Debug)]
 pub(crate) struct AnswerWriter<'a> {
     pub(crate) outbox: Outbox<'a>,
     /// What the stream opens with. None once it has.
@@ -44,7 +43,6 @@ pub(crate) struct AnswerWriter<'a> {
 
 /// Memory that a child writes to. The parent makes it and touches none of it, so it costs a child
 /// neither a call of malloc nor a copy of a page.
-#[derive(Debug)]
 pub(crate) struct WriterMemory {
     text: Vec<u8>,
     buffer: MessageBuffer,

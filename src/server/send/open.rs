@@ -18,7 +18,6 @@ use crate::sys::mode_without_acl;
 use crate::wire::{Entry, Kind, Operation, Question};
 
 /// What a question names.
-#[derive(Debug)]
 pub(crate) struct Opened {
     meta: Entry<'static>,
     /// Where a symbolic link leads.
@@ -26,7 +25,6 @@ pub(crate) struct Opened {
     content: Content,
 }
 
-#[derive(Debug)]
 enum Content {
     Nothing,
     File(OpenedFile),

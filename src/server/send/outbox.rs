@@ -12,7 +12,6 @@ use crate::sys::{AdaptiveSpin, signals};
 use crate::wire::{Lease, MAX_PLAIN_REPLY, MAX_REPLY};
 
 /// Sends messages to one client.
-#[derive(Debug)]
 pub(crate) struct Outbox<'a> {
     pub(crate) reply: ReplyTo,
     pub(crate) stall_timeout: Duration,

@@ -18,7 +18,6 @@ use crate::sys::geteuid;
 use crate::wire::{FrameHeader, MAX_WINDOW, WINDOW_MODE, WindowPart};
 
 /// A window, in the child that fills it.
-#[derive(Debug)]
 pub(super) struct Window {
     pub(super) memory: Attached,
     segment: SharedMemoryId,

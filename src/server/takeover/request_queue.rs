@@ -17,7 +17,6 @@ use crate::sys::{StopRequest, geteuid};
 use crate::wire::{MARK, is_request_queue_mode};
 
 /// The request queue of a server that holds the server lock. Dropping it removes the queue.
-#[derive(Debug)]
 pub(crate) struct RequestQueue {
     queue: Queue,
     key: Key,
