@@ -24,9 +24,7 @@ pub(super) struct Children {
     death_notices: ChildDeathNotices,
     /// How many died before their request was answered.
     died: u64,
-    limit: usize,
-    stall_timeout: Duration,
-    idle_timeout: Duration,
+    config: Rc<Config>,
     counters: Rc<Writer>,
     last_look: Option<Instant>,
     pub(super) log_limit: LogLimit,
@@ -39,15 +37,12 @@ impl Children {
     /// How long a session that was asked to make way may take before the next is asked.
     const MAKE_WAY_ROUND: Duration = Duration::from_millis(20);
 
-    pub(super) fn new(config: &Config, counters: Rc<Writer>) -> Self {
-        let limit = config.max_children();
+    pub(super) fn new(config: Rc<Config>, counters: Rc<Writer>) -> Self {
         Self {
-            running: Vec::with_capacity(limit + 1),
+            running: Vec::with_capacity(config.max_children() + 1),
             death_notices: ChildDeathNotices::default(),
             died: 0,
-            limit,
-            stall_timeout: config.stall_timeout,
-            idle_timeout: config.idle_timeout,
+            config,
             counters,
             last_look: None,
             log_limit: LogLimit::new(),
@@ -78,7 +73,7 @@ impl Children {
 
     /// Whether the limit of children that answer requests is reached.
     pub(super) fn are_at_limit(&self) -> bool {
-        self.requests().filter(|child| !child.is_hung()).count() >= self.limit
+        self.requests().filter(|child| !child.is_hung()).count() >= self.config.max_children()
     }
 
     /// Whether something may happen to a child that no signal announces in time.
@@ -157,7 +152,8 @@ impl Children {
             }
             // Callers may send SIGSTOP to their children, which run as them: kill(2). They may have
             // what they wanted by then, so the log names the request.
-            child.is_stopped = now - child.started > self.stall_timeout && is_stopped(child.pid);
+            child.is_stopped =
+                now - child.started > self.config.stall_timeout && is_stopped(child.pid);
             if child.is_stopped
                 && let Some(request) = &child.request
                 && !std::mem::replace(&mut child.noted_stopped, true)
@@ -174,12 +170,13 @@ impl Children {
     /// Whether a child does nothing for so long that it cannot be waiting for its client or for a
     /// question: it would have ended by itself.
     fn is_overdue(&self, child: &Child) -> bool {
+        let Config { stall_timeout, idle_timeout, .. } = *self.config;
         let own_end = 2 * Self::ROUND;
         let most = match child.waits_for {
-            WaitsFor::FileSystem => self.stall_timeout,
+            WaitsFor::FileSystem => stall_timeout,
             WaitsFor::Nothing => Self::ROUND,
-            WaitsFor::Client => self.stall_timeout + own_end,
-            WaitsFor::Question => self.stall_timeout.max(self.idle_timeout) + own_end,
+            WaitsFor::Client => stall_timeout + own_end,
+            WaitsFor::Question => stall_timeout.max(idle_timeout) + own_end,
         };
         !child.is_given_up && !child.is_stopped && child.silence >= most + Self::ROUND / 2
     }

@@ -97,7 +97,7 @@ pub struct Server {
     lock: ServerLock,
     handler: RequestHandler,
     counters: Rc<Writer>,
-    config: Config,
+    config: Rc<Config>,
     stop: Arc<StopRequest>,
     policy: Policy,
     children: Children,
@@ -145,6 +145,7 @@ impl Server {
     /// opened, or a system call fails.
     pub fn start(config: Config) -> Result<Self, Error> {
         config.check()?;
+        let config = Rc::new(config);
         let policy = Policy::new(&config);
         policy.warn();
         let export = Export::open_root(config.root())?;
@@ -162,18 +163,16 @@ impl Server {
         // What is written to for every request lies side by side, on few pages: after each fork,
         // the first write to a page copies it.
         child_exits::collect(config.max_children() + 2).map_err(Error::os("sigaction"))?;
-        let children = Children::new(&config, Rc::clone(&counters));
+        let children = Children::new(Rc::clone(&config), Rc::clone(&counters));
         Ok(Self {
             queue,
             lock,
             handler: RequestHandler {
                 server: getpid(),
+                config: Rc::clone(&config),
                 export,
                 sandbox,
                 groups: GroupFinder::new(),
-                stall_timeout: config.stall_timeout,
-                idle_timeout: config.idle_timeout,
-                window: config.window,
                 most_windows: config.most_windows(),
                 counters: Rc::clone(&counters),
                 memory: RefCell::new(Some(WriterMemory::new())),

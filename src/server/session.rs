@@ -9,9 +9,9 @@ use sysv_ipc::{MessageBuffer, Queue, QueueStatus, ReceiveError, Select};
 
 use super::confine::Confined;
 use super::loggable::loggable;
-use super::resolve::{Entered, Export};
+use super::request_handler::RequestHandler;
+use super::resolve::Entered;
 use super::send::{AnswerWriter, Outbox, SendFailure, Unanswerable, Undelivered, answer};
-use crate::counters::Writer;
 use crate::sys::{AdaptiveSpin, signals};
 use crate::wire::{MAX_PATH, Malformed, Operation, QUESTION_TYPE, Question, Trailer};
 
@@ -21,12 +21,9 @@ pub(super) const MAKE_WAY: Signal = Signal::SIGUSR1;
 
 /// A session, in its child.
 pub(super) struct Session<'a, 'w> {
-    export: &'a Export,
-    counters: &'a Writer,
-    idle_timeout: Duration,
+    handler: &'a RequestHandler,
     writer: &'a mut AnswerWriter<'w>,
     caller: Confined,
-    /// The directory that the client entered last.
     entered: Entered,
     spin: AdaptiveSpin,
     has_only_entered: bool,
@@ -58,16 +55,12 @@ impl<'a, 'w> Session<'a, 'w> {
     const LONG: Duration = Duration::from_secs(3);
 
     pub(super) fn new(
-        export: &'a Export,
-        counters: &'a Writer,
-        idle_timeout: Duration,
+        handler: &'a RequestHandler,
         caller: Confined,
         writer: &'a mut AnswerWriter<'w>,
     ) -> Self {
         Self {
-            export,
-            counters,
-            idle_timeout,
+            handler,
             writer,
             caller,
             entered: Ok(None),
@@ -132,7 +125,8 @@ impl<'a, 'w> Session<'a, 'w> {
         self.has_only_entered &= question.operation == Operation::Enter;
         self.writer.begin(question.number, received)?;
         let (caller, entered) = (&self.caller, &mut self.entered);
-        let outcome = answer(self.export, caller, question, entered, None, self.writer);
+        let export = &self.handler.export;
+        let outcome = answer(export, caller, question, entered, None, self.writer);
         log(self.writer.outbox.reply.queue, question, &outcome);
         self.conclude(outcome, received)
     }
@@ -143,17 +137,11 @@ impl<'a, 'w> Session<'a, 'w> {
         outcome: Result<Trailer, SendFailure>,
         received: Instant,
     ) -> Result<(), Undelivered> {
-        let counters = self.counters;
         self.questions += 1;
-        counters.question();
-        match outcome {
-            Ok(_) => counters.completed(received.elapsed()),
-            Err(SendFailure::Undelivered(undelivered)) => return Err(undelivered),
-            Err(SendFailure::Unanswerable(why)) => {
-                self.failures += 1;
-                counters.failed(why.reason());
-                self.writer.failure(&why)?;
-            }
+        self.handler.count(&outcome, received).map_or(Ok(()), Err)?;
+        if let Err(SendFailure::Unanswerable(why)) = outcome {
+            self.failures += 1;
+            self.writer.failure(&why)?;
         }
         Ok(())
     }
@@ -185,7 +173,7 @@ impl<'a, 'w> Session<'a, 'w> {
             }
             self.writer.drop_window();
             self.writer.outbox.check_client().map_err(SessionEnd::Left)?;
-            if since.elapsed() >= self.idle_timeout {
+            if since.elapsed() >= self.handler.config.idle_timeout {
                 return Err(SessionEnd::Idle);
             }
         }
