@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use sysv_ipc::{SendError, Uid};
 
 use super::admission::ReplyTo;
+use super::request_log::Served;
 
 /// The text and errno of a FAILURE.
 type Reason = (&'static str, Errno);
@@ -45,7 +46,8 @@ impl ChildDeathNotices {
     const LIFETIME: Duration = Duration::from_secs(3600);
 
     /// Tells a client now, or later if its queue is full.
-    pub(super) fn send(&mut self, caller: Uid, reply: ReplyTo, reason: Reason) {
+    pub(super) fn send(&mut self, request: &Served, reason: Reason) {
+        let Served { caller, reply, .. } = *request;
         let of_caller = |notice: &&Notice| notice.caller == caller;
         if !is_done(&reply, reason)
             && self.waiting.len() < Self::LIMIT

@@ -125,7 +125,7 @@ impl Children {
         if child.status.code() == Some(UNLOGGED) {
             return;
         }
-        self.death_notices.send(request.caller, request.reply, child_death_notices::DIED);
+        self.death_notices.send(&request, child_death_notices::DIED);
     }
 
     fn count(&self) {
@@ -197,8 +197,7 @@ impl Children {
                 let (what, outcome) = (child_death_notices::HUNG.0, "killed".to_owned());
                 self.log_limit.log(request, child.pid, what, outcome);
                 self.counters.failed(FailureReason::Hung);
-                let (caller, reply) = (request.caller, request.reply);
-                self.death_notices.send(caller, reply, child_death_notices::HUNG);
+                self.death_notices.send(request, child_death_notices::HUNG);
             }
             let _ = kill(child.pid, Some(Signal::SIGKILL));
         }
@@ -273,7 +272,7 @@ impl Children {
         // A child that waits for a disk or a hung file system does not react to SIGKILL.
         let left = self.running.iter().filter(|child| !child.is_given_up);
         for request in left.filter_map(|child| child.request.as_ref()) {
-            self.death_notices.send(request.caller, request.reply, child_death_notices::HUNG);
+            self.death_notices.send(request, child_death_notices::HUNG);
         }
     }
 

@@ -300,7 +300,7 @@ impl Server {
         let mut logged = false;
         while !self.stop.is_stopping() {
             self.lock.retake_if_lost()?;
-            match self.queue.recreate() {
+            match self.queue.recreate(&self.config) {
                 Ok(()) => {
                     self.counters.name_queue(self.queue.id());
                     let queue = self.queue.id().get();

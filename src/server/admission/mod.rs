@@ -12,4 +12,4 @@ mod reply_to;
 pub(super) use policy::{Admitted, Caller, Policy};
 pub(super) use refusal::Refusal;
 pub(super) use refusal_log::RefusalLog;
-pub(super) use reply_to::{Dialect, ReplyTo};
+pub(super) use reply_to::ReplyTo;

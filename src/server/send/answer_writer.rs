@@ -9,7 +9,6 @@ use super::failure::{SendFailure, Unanswerable};
 use super::outbox::{Outbox, Undelivered};
 use super::source::{Source, at_most};
 use super::window::{Window, WindowPolicy};
-use crate::server::admission::Dialect;
 use crate::wire::{
     Cookie, Entry, Extent, Failure, FrameHeader, FrameType, Trailer, encode_farewell,
 };
@@ -85,7 +84,7 @@ impl<'a> AnswerWriter<'a> {
             buffer = MessageBuffer::with_capacity(least);
         }
         Self {
-            opening: outbox.reply.cookie(),
+            opening: outbox.reply.cookie,
             outbox,
             question: 0,
             buffer,
@@ -149,7 +148,7 @@ impl<'a> AnswerWriter<'a> {
     }
 
     fn is_plain(&self) -> bool {
-        matches!(self.outbox.reply.dialect, Dialect::Plain)
+        self.outbox.reply.cookie.is_none()
     }
 
     fn part(&mut self, frame_type: FrameType, text: &[u8]) -> Result<(), Undelivered> {

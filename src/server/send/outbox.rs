@@ -7,7 +7,7 @@ use sysv_ipc::{Message, MessageBuffer, QueueSettings, SendError};
 
 use crate::counters::Writer;
 use crate::ownership::liveness::{Dead, Life, Observer};
-use crate::server::admission::{Admitted, Dialect, ReplyTo};
+use crate::server::admission::{Admitted, ReplyTo};
 use crate::sys::{AdaptiveSpin, signals};
 use crate::wire::{Lease, MAX_PLAIN_REPLY, MAX_REPLY};
 
@@ -210,9 +210,9 @@ fn aligned(chunk: usize) -> usize {
 
 fn chunk_for(reply: &ReplyTo) -> usize {
     let (queue, msgmax) = (reply.max_bytes, reply.msgmax);
-    match reply.dialect {
-        Dialect::Plain => chunk(queue, msgmax.min(MAX_PLAIN_REPLY)),
-        Dialect::Extended { .. } => chunk(queue.saturating_sub(Lease::SIZE), msgmax.min(MAX_REPLY)),
+    match reply.cookie {
+        None => chunk(queue, msgmax.min(MAX_PLAIN_REPLY)),
+        Some(_) => chunk(queue.saturating_sub(Lease::SIZE), msgmax.min(MAX_REPLY)),
     }
 }
 
