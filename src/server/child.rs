@@ -10,13 +10,11 @@ use sysv_ipc::{Pid, QueueStatus};
 
 use super::request_log::Served;
 
-/// A child that runs.
 pub(super) struct Child {
     pub(super) pid: Pid,
     /// The request that it answers. None: it removes orphaned queues.
     pub(super) request: Option<Served>,
     pub(super) started: Instant,
-    /// Whether it was asked to make way for another request.
     pub(super) makes_way: bool,
     pub(super) waits_for: WaitsFor,
     /// When the queue was last received from, and how many messages were in it.

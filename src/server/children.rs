@@ -1,4 +1,4 @@
-//! The children that are running: how many, for whom, and until when.
+//! The children that run, as far as the server knows: how many, for whom, and until when.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -17,7 +17,6 @@ use crate::sys::child_exits::{Ended, is_stopped, take_ended, wait_unless};
 use crate::sys::kill;
 use crate::sys::signals::Blocked;
 
-/// The children that run, as far as the server knows. Keeps their counters up to date.
 pub(super) struct Children {
     /// In no order. A list that is searched: few pages are written to between two forks.
     running: Vec<Child>,
@@ -49,15 +48,10 @@ impl Children {
         }
     }
 
-    /// Adds a child that answers a request.
-    pub(super) fn started(&mut self, pid: Pid, request: Served) {
-        self.running.push(Child::new(pid, Some(request)));
+    /// Adds a child that answers a request, or removes orphaned queues if there is none.
+    pub(super) fn started(&mut self, pid: Pid, request: Option<Served>) {
+        self.running.push(Child::new(pid, request));
         self.count();
-    }
-
-    /// Adds the child that removes orphaned queues.
-    pub(super) fn started_reaping(&mut self, pid: Pid) {
-        self.running.push(Child::new(pid, None));
     }
 
     /// The children that answer requests of this user.
@@ -218,11 +212,9 @@ impl Children {
     /// it. False: there is none.
     pub(super) fn make_way(&mut self, user: Option<Uid>) -> bool {
         self.running.iter_mut().for_each(|child| child.look(Duration::ZERO));
-        let may_be_asked = |child: &&mut Child| match &child.request {
-            Some(request) if request.session && !child.makes_way => {
-                user.is_none_or(|user| user == request.caller)
-            }
-            _ => false,
+        let may_be_asked = |child: &&mut Child| {
+            let is_users = |request: &Served| user.is_none_or(|user| user == request.caller);
+            child.is_session() && !child.makes_way && child.request.as_ref().is_some_and(is_users)
         };
         let first = |child: &&mut Child| (child.waits_for, child.silence, child.started.elapsed());
         if let Some(child) = self.running.iter_mut().filter(may_be_asked).max_by_key(first) {
@@ -260,7 +252,8 @@ impl Children {
     /// them after the timeout, or at once if it is urgent.
     pub(super) fn drain(&mut self, timeout: Duration, is_urgent: impl Fn() -> bool) {
         self.wait_for_all(timeout, &is_urgent);
-        let children = self.left();
+        let is_left = |child: &&Child| !child.is_given_up;
+        let children = self.running.iter().filter(is_left).count();
         if children == 0 {
             return;
         }
@@ -270,14 +263,9 @@ impl Children {
         }
         self.wait_for_all(Self::ROUND, &|| false);
         // A child that waits for a disk or a hung file system does not react to SIGKILL.
-        let left = self.running.iter().filter(|child| !child.is_given_up);
-        for request in left.filter_map(|child| child.request.as_ref()) {
+        for request in self.running.iter().filter(is_left).filter_map(|it| it.request.as_ref()) {
             self.death_notices.send(request, child_death_notices::HUNG);
         }
-    }
-
-    fn left(&self) -> usize {
-        self.running.iter().filter(|child| !child.is_given_up).count()
     }
 
     fn wait_for_all(&mut self, timeout: Duration, give_up: &impl Fn() -> bool) {
@@ -288,7 +276,8 @@ impl Children {
             let left = timeout.saturating_sub(start.elapsed());
             let is_finished = || {
                 self.reap_ended();
-                finished = self.left() == 0 || left.is_zero() || give_up();
+                let none_is_left = self.running.iter().all(|child| child.is_given_up);
+                finished = none_is_left || left.is_zero() || give_up();
                 finished
             };
             wait_unless(is_finished, Some(left));

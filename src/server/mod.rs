@@ -1,17 +1,13 @@
 //! The server: one well-known request queue, and a forked child for each request.
 //!
-//! The parent receives requests, decides whether to answer them, and forks. The child becomes the
-//! caller, opens the file below the root, sends it to the caller's reply queue, and exits; if the
-//! request begins a session, the child answers more questions first. The parent owns the request
-//! queue and the server lock and removes both; a reply queue belongs to its client. The design is
-//! that of TLPI section 46.8.
+//! The design is that of TLPI section 46.8. The parent owns the request queue and the server lock
+//! and removes both (`takeover`); a reply queue belongs to its client.
 //!
 //! The stages of a request: `handle` decodes it, and `admission` admits it, if need be after a wait
 //! for a place among the `children`, for which a session may have to make way. `request_handler`
 //! answers it in a child. There `confine/become_caller` becomes the caller, `send/open` opens what
 //! the question names (`resolve`), `confine/sandbox` seals the child, and `send/answer` sends. The
-//! child of a `session` does the same for each question, except that it is not sealed. `takeover`
-//! starts a server whose predecessor died.
+//! child of a `session` does the same for each question, except that it is not sealed.
 
 mod admission;
 mod child;
@@ -105,7 +101,6 @@ pub struct Server {
     last_reaping: Option<Instant>,
     /// Whether the timer is set for the children, or for the next reaping. None: not set yet.
     alarm_for_children: Option<bool>,
-    /// When children last needed attention.
     last_attention: Option<Instant>,
     /// Keeps the server on its first thread (`!Send`): the restrictions hold for no other thread.
     not_send: PhantomData<*const ()>,
@@ -139,10 +134,6 @@ impl fmt::Debug for Server {
 
 impl Server {
     /// Takes the server lock, makes the request queue, and restricts this thread.
-    ///
-    /// # Errors
-    /// [`Error`]: the configuration contradicts itself, the key is in use, the root cannot be
-    /// opened, or a system call fails.
     pub fn start(config: Config) -> Result<Self, Error> {
         config.check()?;
         let config = Rc::new(config);
@@ -197,18 +188,14 @@ impl Server {
 
     /// Lets these signals stop this server, and unblocks them in this thread: block them before the
     /// start, so that none of them kills the owner of a queue. A second one ends the children at
-    /// once. No other server of this process can be stopped so.
-    ///
-    /// # Errors
-    /// `EINVAL`: a number is no signal, or one that cannot be caught.
+    /// once. No other server of this process can be stopped so. `EINVAL`: a number is no signal, or
+    /// one that cannot be caught.
     pub fn stop_on_signals(&self, signals: impl IntoIterator<Item = i32>) -> Result<(), Error> {
         self.stop.stop_on(signals).map_err(Error::os("sigaction"))
     }
 
-    /// Serves until it is asked to stop, then lets its children finish.
-    ///
-    /// # Errors
-    /// Somebody removed the request queue, and it cannot be made again; or a system call failed.
+    /// Serves until it is asked to stop, then lets its children finish. Fails if a system call
+    /// fails, or if somebody removes the request queue and it cannot be made again.
     pub fn run(self) -> Result<(), Error> {
         self.run_with_notice(|| ())
     }
@@ -390,7 +377,7 @@ impl Server {
         let run = || self.handler.run(&admitted, received);
         let pid = sys::fork_child(run)
             .map_err(|errno| admitted.refuse(RefusalReason::ForkFailed, Some(errno.to_string())))?;
-        self.children.started(pid, served);
+        self.children.started(pid, Some(served));
         Ok(())
     }
 
@@ -409,7 +396,7 @@ impl Server {
             sys::exit_now(0)
         };
         match sys::fork_child(reap) {
-            Ok(pid) => self.children.started_reaping(pid),
+            Ok(pid) => self.children.started(pid, None),
             Err(errno) => tracing::warn!(%errno, "housekeeping put off: fork failed"),
         }
     }
