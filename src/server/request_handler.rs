@@ -27,9 +27,8 @@ use crate::sys::nonblocking_write::IS_LIMITED;
 use crate::sys::{exit_now, signals};
 use crate::wire::Trailer;
 
-/// Answers requests, each in a child. Every child inherits this.
+/// What every child inherits to answer its request.
 pub(super) struct RequestHandler {
-    /// The process that forks the children.
     pub(super) server: Pid,
     pub(super) config: Rc<Config>,
     pub(super) export: Export,
@@ -185,8 +184,7 @@ impl Answering<'_> {
         undelivered
     }
 
-    /// Logs the line: with the path of the only question, or with the numbers of a session's
-    /// questions and failures.
+    /// Logs the path of the only question, or the numbers of a session's questions and failures.
     fn log(&self, path: Option<&Path>, session: Option<(u64, u64)>, outcome: impl fmt::Display) {
         if !self.request.may_log {
             return; // even what the line would say costs page faults

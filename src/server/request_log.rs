@@ -1,6 +1,4 @@
-//! What the parent logs about requests, and how much of the log each user may fill.
-//!
-//! A child writes the line of its request. A caller can kill its child before that, so the parent
+//! What the parent logs about requests, and how much of the log each user may fill. A child writes the line of its request. A caller can kill its child before that, so the parent
 //! remembers the request, and writes a line if the child did not.
 
 use std::collections::BTreeMap;

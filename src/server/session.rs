@@ -19,7 +19,6 @@ use crate::wire::{MAX_PATH, Malformed, Operation, QUESTION_TYPE, Question, Trail
 /// server dies.
 pub(super) const MAKE_WAY: Signal = Signal::SIGUSR1;
 
-/// A session, in its child.
 pub(super) struct Session<'a, 'w> {
     handler: &'a RequestHandler,
     writer: &'a mut AnswerWriter<'w>,
@@ -36,7 +35,7 @@ pub(super) struct Session<'a, 'w> {
 pub(super) enum SessionEnd {
     #[error("the client ended it")]
     Finished,
-    /// The client left or died when it had everything.
+    /// When it had everything.
     #[error("{0}")]
     Left(Undelivered),
     #[error("idle")]
@@ -71,13 +70,9 @@ impl<'a, 'w> Session<'a, 'w> {
         }
     }
 
-    /// Answers the question of the request, which was received at this moment, and those that
-    /// follow it.
+    /// Answers the question of the request, and those that follow it.
     pub(super) fn run(&mut self, first: &Question<'_>, received: Instant) -> SessionEnd {
-        let end = match self.answer_all(first, received) {
-            Err(end) => end,
-            Ok(never) => match never {},
-        };
+        let Err(end) = self.answer_all(first, received);
         let outcome = match &end {
             SessionEnd::Idle | SessionEnd::MadeWay => self.leave(),
             // The client is broken, and may not even have asked.

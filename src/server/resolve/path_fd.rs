@@ -46,13 +46,11 @@ impl PathFd {
 }
 
 impl AsFd for PathFd {
-    /// Opened with `O_PATH`, so it can only resolve paths.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }
 }
 
-/// The kind of a file.
 pub(crate) fn kind(stat: &FileStat) -> Kind {
     match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
         SFlag::S_IFREG => Kind::Regular,

@@ -17,7 +17,6 @@ use crate::server::resolve::{Entered, Export, PathFd, entry};
 use crate::sys::mode_without_acl;
 use crate::wire::{Entry, Kind, Operation, Question};
 
-/// What a question names.
 pub(crate) struct Opened {
     meta: Entry<'static>,
     /// Where a symbolic link leads.

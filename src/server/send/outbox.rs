@@ -11,7 +11,6 @@ use crate::server::admission::{Admitted, ReplyTo};
 use crate::sys::{AdaptiveSpin, signals};
 use crate::wire::{Lease, MAX_PLAIN_REPLY, MAX_REPLY};
 
-/// Sends messages to one client.
 pub(crate) struct Outbox<'a> {
     pub(crate) reply: ReplyTo,
     pub(crate) stall_timeout: Duration,
@@ -31,13 +30,11 @@ pub(crate) struct Outbox<'a> {
 /// Why a message did not reach the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Undelivered {
-    /// The client removed its queue.
     #[error("client gone")]
     Gone,
     /// The client died; its queue is removed.
     #[error("client dead: {0}")]
     Dead(Dead),
-    /// The client did not read for the stall timeout.
     #[error("client stalled")]
     Stalled,
     #[error("setitimer: {0}")]
@@ -86,7 +83,6 @@ impl<'a> Outbox<'a> {
         self.uncounted += bytes as u64;
     }
 
-    /// Brings the counters up to date.
     pub(crate) fn count_sent(&mut self) {
         self.counters.sent(std::mem::take(&mut self.uncounted));
     }
