@@ -23,7 +23,6 @@ pub(super) struct Child {
     pub(super) silence: Duration,
     /// Whether it has run for the stall timeout, and is stopped (`SIGSTOP`).
     pub(super) is_stopped: bool,
-    /// Whether the log says so.
     pub(super) noted_stopped: bool,
     /// Whether it was killed because it hung. Its client knows.
     pub(super) is_given_up: bool,

@@ -11,7 +11,6 @@ use sysv_ipc::{SendError, Uid};
 use super::admission::ReplyTo;
 use super::request_log::Served;
 
-/// The text and errno of a FAILURE.
 type Reason = (&'static str, Errno);
 
 /// No other failure has this errno. It tells the client that it can ask for the rest.

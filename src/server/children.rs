@@ -30,7 +30,6 @@ pub(super) struct Children {
 }
 
 impl Children {
-    /// How often they need attention.
     pub(super) const ROUND: Duration = Duration::from_secs(1);
 
     /// How long a session that was asked to make way may take before the next is asked.
@@ -54,13 +53,11 @@ impl Children {
         self.count();
     }
 
-    /// The children that answer requests of this user.
     pub(super) fn of(&self, caller: Uid) -> impl Iterator<Item = &Child> {
         let is_of = move |request: &Served| request.caller == caller;
         self.running.iter().filter(move |child| child.request.as_ref().is_some_and(is_of))
     }
 
-    /// Whether a child removes orphaned queues.
     pub(super) fn are_reaping(&self) -> bool {
         self.running.iter().any(|child| child.request.is_none())
     }

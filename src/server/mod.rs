@@ -76,10 +76,9 @@ use takeover::{RequestQueue, ServerLock, publish_counters};
 /// needs.
 ///
 /// [`start`](Self::start) restricts its thread and every thread that this one starts later
-/// (Landlock, as far as the kernel supports it). Nothing lifts the restrictions. These threads can
-/// read only /proc and what is below the root. They cannot write files, run programs, or signal
-/// processes other than their children. A second server on this thread can serve only what the
-/// first one could. Nobody can trace the process, and it leaves no core dump; root's server leaves
+/// (Landlock, as far as the kernel supports it), for good. These threads can read only /proc and
+/// what is below the root. They cannot write files, run programs, or signal processes other than
+/// their children. Nobody can trace the process, and it leaves no core dump; root's server leaves
 /// its session keyring. So a server must stay on its thread:
 ///
 /// ```compile_fail,E0277
@@ -381,7 +380,6 @@ impl Server {
         Ok(())
     }
 
-    /// Forks a child that removes orphaned queues, if the interval has passed.
     fn remove_orphans_if_due(&mut self) {
         let Some(interval) = self.config.reap_interval else { return };
         let due = self.last_reaping.is_none_or(|last| last.elapsed() >= interval);

@@ -22,7 +22,7 @@ use super::send::{
     answer,
 };
 use super::session::{MAKE_WAY, Session, SessionEnd};
-use crate::counters::Writer;
+use crate::counters::{FailureReason, Writer};
 use crate::sys::nonblocking_write::IS_LIMITED;
 use crate::sys::{exit_now, signals};
 use crate::wire::Trailer;
@@ -48,7 +48,6 @@ pub(super) const GAVE_UP: i32 = 75; // EX_TEMPFAIL, sysexits(3head)
 /// lowered its file size limit: prlimit(2). The parent logs the request.
 pub(super) const UNLOGGED: i32 = 74; // EX_IOERR
 
-/// A request, in the child that answers it.
 struct Answering<'a> {
     handler: &'a RequestHandler,
     request: &'a Admitted<'a>,
@@ -102,9 +101,12 @@ impl RequestHandler {
     }
 
     fn count_undelivered(&self, why: Undelivered) {
-        match why.reason() {
-            Some(reason) => self.counters.failed(reason),
-            None => self.counters.client_gone(),
+        match why {
+            Undelivered::Gone | Undelivered::Dead(_) => self.counters.client_gone(),
+            Undelivered::Stalled => self.counters.failed(FailureReason::Stalled),
+            Undelivered::NoTimer(_) | Undelivered::Os(_) => {
+                self.counters.failed(FailureReason::Other)
+            }
         }
     }
 }
@@ -123,7 +125,6 @@ impl Answering<'_> {
         Ok(confined)
     }
 
-    /// Answers the questions of a session, and logs and counts how it ended.
     fn answer_session(&mut self, caller: Confined) -> Option<Undelivered> {
         let handler = self.handler;
         handler.sandbox.stay_open();

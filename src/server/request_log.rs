@@ -1,5 +1,6 @@
-//! What the parent logs about requests, and how much of the log each user may fill. A child writes the line of its request. A caller can kill its child before that, so the parent
-//! remembers the request, and writes a line if the child did not.
+//! What the parent logs about requests, and how much of the log each user may fill. A child writes
+//! the line of its request. A caller can kill its child before that, so the parent remembers the
+//! request, and writes a line if the child did not.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -73,7 +74,6 @@ impl LogLimit {
         tracing::warn!(uid, client_pid, queue, operation, path, session, pid, outcome, "{what}");
     }
 
-    /// Begins a new minute if it is time to.
     pub(super) fn renew(&mut self) {
         if self.since.elapsed() >= Self::WINDOW {
             *self = Self::new();
@@ -81,7 +81,6 @@ impl LogLimit {
     }
 }
 
-/// Says what was left out.
 impl Drop for LogLimit {
     fn drop(&mut self) {
         for (uid, (_, lines)) in self.users.iter().filter(|(_, (_, lines))| *lines > 0) {

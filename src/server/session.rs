@@ -30,7 +30,6 @@ pub(super) struct Session<'a, 'w> {
     pub(super) failures: u64,
 }
 
-/// How a session ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SessionEnd {
     #[error("the client ended it")]
@@ -70,7 +69,6 @@ impl<'a, 'w> Session<'a, 'w> {
         }
     }
 
-    /// Answers the question of the request, and those that follow it.
     pub(super) fn run(&mut self, first: &Question<'_>, received: Instant) -> SessionEnd {
         let Err(end) = self.answer_all(first, received);
         let outcome = match &end {
@@ -126,7 +124,6 @@ impl<'a, 'w> Session<'a, 'w> {
         self.conclude(outcome, received)
     }
 
-    /// Counts a question. Tells the client if it cannot be answered.
     fn conclude(
         &mut self,
         outcome: Result<Trailer, SendFailure>,

@@ -19,7 +19,6 @@ pub(crate) struct Caller {
     pub(crate) gid: Gid,
 }
 
-/// A request that the server answers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Admitted<'a> {
     pub(crate) caller: Caller,
@@ -38,13 +37,11 @@ pub(crate) struct Admitted<'a> {
 }
 
 impl Admitted<'_> {
-    /// Refuses the request after all.
     pub(crate) fn refuse(&self, reason: RefusalReason, detail: Option<String>) -> Refusal {
         Refusal { reason, detail, reply: Some(self.reply) }
     }
 }
 
-/// Whom this server admits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Policy {
     pub(super) plain: bool,

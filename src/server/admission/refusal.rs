@@ -9,10 +9,8 @@ use crate::counters::RefusalReason;
 use crate::server::loggable::loggable;
 use crate::wire::{Malformed, Request};
 
-/// A refused request.
 pub(crate) struct Refusal {
     pub(crate) reason: RefusalReason,
-    /// What the log says about it beside the reason.
     pub(crate) detail: Option<String>,
     /// The reply queue, if the caller has proven that it owns it.
     pub(super) reply: Option<ReplyTo>,

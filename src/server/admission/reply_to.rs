@@ -8,7 +8,6 @@ use sysv_ipc::{MessageBuffer, Queue, QueueLimits, QueueStatus, SendError, Uid};
 use crate::ownership::lease::{self, Head};
 use crate::wire::{Cookie, Failure, FrameType, Lease, MAX_PLAIN_REPLY};
 
-/// The reply queue of an admitted request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReplyTo {
     pub(crate) queue: Queue,
@@ -69,7 +68,6 @@ impl ReplyTo {
         MessageBuffer::with_text(FrameType::Failure.mtype(), &failure.encode())
     }
 
-    /// Sends a FAILURE without waiting.
     pub(crate) fn try_fail(&self, text: &str, errno: Errno) -> Result<(), SendError> {
         self.queue.try_send(&self.failure(text, errno))
     }

@@ -57,14 +57,3 @@ impl From<Errno> for SendFailure {
         Self::Unanswerable(errno.into())
     }
 }
-
-impl Undelivered {
-    /// The reason by which it is counted. None: the client left, which is no failure.
-    pub(crate) fn reason(&self) -> Option<FailureReason> {
-        match self {
-            Self::Gone | Self::Dead(_) => None,
-            Self::Stalled => Some(FailureReason::Stalled),
-            Self::NoTimer(_) | Self::Os(_) => Some(FailureReason::Other),
-        }
-    }
-}
