@@ -10,14 +10,11 @@ use sysv_ipc::{Pid, QueueStatus};
 
 use super::request_log::Served;
 
-/// A child that runs.
-#[derive(Debug)]
 pub(super) struct Child {
     pub(super) pid: Pid,
     /// The request that it answers. None: it removes orphaned queues.
     pub(super) request: Option<Served>,
     pub(super) started: Instant,
-    /// Whether it was asked to make way for another request.
     pub(super) makes_way: bool,
     pub(super) waits_for: WaitsFor,
     /// When the queue was last received from, and how many messages were in it.
@@ -26,7 +23,6 @@ pub(super) struct Child {
     pub(super) silence: Duration,
     /// Whether it has run for the stall timeout, and is stopped (`SIGSTOP`).
     pub(super) is_stopped: bool,
-    /// Whether the log says so.
     pub(super) noted_stopped: bool,
     /// Whether it was killed because it hung. Its client knows.
     pub(super) is_given_up: bool,

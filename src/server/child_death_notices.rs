@@ -9,8 +9,8 @@ use nix::errno::Errno;
 use sysv_ipc::{SendError, Uid};
 
 use super::admission::ReplyTo;
+use super::request_log::Served;
 
-/// The text and errno of a FAILURE.
 type Reason = (&'static str, Errno);
 
 /// No other failure has this errno. It tells the client that it can ask for the rest.
@@ -19,13 +19,12 @@ pub(super) const DIED: Reason = ("the server's child died on the way", Errno::EO
 pub(super) const HUNG: Reason = ("the file system does not answer", Errno::ETIMEDOUT);
 
 /// The notices that do not fit into a client's queue yet.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct ChildDeathNotices {
     waiting: Vec<Notice>,
     last_try: Option<Instant>,
 }
 
-#[derive(Debug)]
 struct Notice {
     caller: Uid,
     reply: ReplyTo,
@@ -46,7 +45,8 @@ impl ChildDeathNotices {
     const LIFETIME: Duration = Duration::from_secs(3600);
 
     /// Tells a client now, or later if its queue is full.
-    pub(super) fn send(&mut self, caller: Uid, reply: ReplyTo, reason: Reason) {
+    pub(super) fn send(&mut self, request: &Served, reason: Reason) {
+        let Served { caller, reply, .. } = *request;
         let of_caller = |notice: &&Notice| notice.caller == caller;
         if !is_done(&reply, reason)
             && self.waiting.len() < Self::LIMIT

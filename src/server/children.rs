@@ -1,4 +1,4 @@
-//! The children that are running: how many, for whom, and until when.
+//! The children that run, as far as the server knows: how many, for whom, and until when.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -17,69 +17,54 @@ use crate::sys::child_exits::{Ended, is_stopped, take_ended, wait_unless};
 use crate::sys::kill;
 use crate::sys::signals::Blocked;
 
-/// The children that run, as far as the server knows. Keeps their counters up to date.
-#[derive(Debug)]
 pub(super) struct Children {
     /// In no order. A list that is searched: few pages are written to between two forks.
     running: Vec<Child>,
     death_notices: ChildDeathNotices,
     /// How many died before their request was answered.
     died: u64,
-    limit: usize,
-    stall_timeout: Duration,
-    idle_timeout: Duration,
+    config: Rc<Config>,
     counters: Rc<Writer>,
     last_look: Option<Instant>,
     pub(super) log_limit: LogLimit,
 }
 
 impl Children {
-    /// How often they need attention.
     pub(super) const ROUND: Duration = Duration::from_secs(1);
 
     /// How long a session that was asked to make way may take before the next is asked.
     const MAKE_WAY_ROUND: Duration = Duration::from_millis(20);
 
-    pub(super) fn new(config: &Config, counters: Rc<Writer>) -> Self {
-        let limit = config.max_children();
+    pub(super) fn new(config: Rc<Config>, counters: Rc<Writer>) -> Self {
         Self {
-            running: Vec::with_capacity(limit + 1),
+            running: Vec::with_capacity(config.max_children() + 1),
             death_notices: ChildDeathNotices::default(),
             died: 0,
-            limit,
-            stall_timeout: config.stall_timeout,
-            idle_timeout: config.idle_timeout,
+            config,
             counters,
             last_look: None,
             log_limit: LogLimit::new(),
         }
     }
 
-    /// Adds a child that answers a request.
-    pub(super) fn started(&mut self, pid: Pid, request: Served) {
-        self.running.push(Child::new(pid, Some(request)));
+    /// Adds a child that answers a request, or removes orphaned queues if there is none.
+    pub(super) fn started(&mut self, pid: Pid, request: Option<Served>) {
+        self.running.push(Child::new(pid, request));
         self.count();
     }
 
-    /// Adds the child that removes orphaned queues.
-    pub(super) fn started_reaping(&mut self, pid: Pid) {
-        self.running.push(Child::new(pid, None));
-    }
-
-    /// The children that answer requests of this user.
     pub(super) fn of(&self, caller: Uid) -> impl Iterator<Item = &Child> {
         let is_of = move |request: &Served| request.caller == caller;
         self.running.iter().filter(move |child| child.request.as_ref().is_some_and(is_of))
     }
 
-    /// Whether a child removes orphaned queues.
     pub(super) fn are_reaping(&self) -> bool {
         self.running.iter().any(|child| child.request.is_none())
     }
 
     /// Whether the limit of children that answer requests is reached.
     pub(super) fn are_at_limit(&self) -> bool {
-        self.requests().filter(|child| !child.is_hung()).count() >= self.limit
+        self.requests().filter(|child| !child.is_hung()).count() >= self.config.max_children()
     }
 
     /// Whether something may happen to a child that no signal announces in time.
@@ -131,7 +116,7 @@ impl Children {
         if child.status.code() == Some(UNLOGGED) {
             return;
         }
-        self.death_notices.send(request.caller, request.reply, child_death_notices::DIED);
+        self.death_notices.send(&request, child_death_notices::DIED);
     }
 
     fn count(&self) {
@@ -158,7 +143,8 @@ impl Children {
             }
             // Callers may send SIGSTOP to their children, which run as them: kill(2). They may have
             // what they wanted by then, so the log names the request.
-            child.is_stopped = now - child.started > self.stall_timeout && is_stopped(child.pid);
+            child.is_stopped =
+                now - child.started > self.config.stall_timeout && is_stopped(child.pid);
             if child.is_stopped
                 && let Some(request) = &child.request
                 && !std::mem::replace(&mut child.noted_stopped, true)
@@ -175,12 +161,13 @@ impl Children {
     /// Whether a child does nothing for so long that it cannot be waiting for its client or for a
     /// question: it would have ended by itself.
     fn is_overdue(&self, child: &Child) -> bool {
+        let Config { stall_timeout, idle_timeout, .. } = *self.config;
         let own_end = 2 * Self::ROUND;
         let most = match child.waits_for {
-            WaitsFor::FileSystem => self.stall_timeout,
+            WaitsFor::FileSystem => stall_timeout,
             WaitsFor::Nothing => Self::ROUND,
-            WaitsFor::Client => self.stall_timeout + own_end,
-            WaitsFor::Question => self.stall_timeout.max(self.idle_timeout) + own_end,
+            WaitsFor::Client => stall_timeout + own_end,
+            WaitsFor::Question => stall_timeout.max(idle_timeout) + own_end,
         };
         !child.is_given_up && !child.is_stopped && child.silence >= most + Self::ROUND / 2
     }
@@ -201,8 +188,7 @@ impl Children {
                 let (what, outcome) = (child_death_notices::HUNG.0, "killed".to_owned());
                 self.log_limit.log(request, child.pid, what, outcome);
                 self.counters.failed(FailureReason::Hung);
-                let (caller, reply) = (request.caller, request.reply);
-                self.death_notices.send(caller, reply, child_death_notices::HUNG);
+                self.death_notices.send(request, child_death_notices::HUNG);
             }
             let _ = kill(child.pid, Some(Signal::SIGKILL));
         }
@@ -223,11 +209,9 @@ impl Children {
     /// it. False: there is none.
     pub(super) fn make_way(&mut self, user: Option<Uid>) -> bool {
         self.running.iter_mut().for_each(|child| child.look(Duration::ZERO));
-        let may_be_asked = |child: &&mut Child| match &child.request {
-            Some(request) if request.session && !child.makes_way => {
-                user.is_none_or(|user| user == request.caller)
-            }
-            _ => false,
+        let may_be_asked = |child: &&mut Child| {
+            let is_users = |request: &Served| user.is_none_or(|user| user == request.caller);
+            child.is_session() && !child.makes_way && child.request.as_ref().is_some_and(is_users)
         };
         let first = |child: &&mut Child| (child.waits_for, child.silence, child.started.elapsed());
         if let Some(child) = self.running.iter_mut().filter(may_be_asked).max_by_key(first) {
@@ -265,7 +249,8 @@ impl Children {
     /// them after the timeout, or at once if it is urgent.
     pub(super) fn drain(&mut self, timeout: Duration, is_urgent: impl Fn() -> bool) {
         self.wait_for_all(timeout, &is_urgent);
-        let children = self.left();
+        let is_left = |child: &&Child| !child.is_given_up;
+        let children = self.running.iter().filter(is_left).count();
         if children == 0 {
             return;
         }
@@ -275,14 +260,9 @@ impl Children {
         }
         self.wait_for_all(Self::ROUND, &|| false);
         // A child that waits for a disk or a hung file system does not react to SIGKILL.
-        let left = self.running.iter().filter(|child| !child.is_given_up);
-        for request in left.filter_map(|child| child.request.as_ref()) {
-            self.death_notices.send(request.caller, request.reply, child_death_notices::HUNG);
+        for request in self.running.iter().filter(is_left).filter_map(|it| it.request.as_ref()) {
+            self.death_notices.send(request, child_death_notices::HUNG);
         }
-    }
-
-    fn left(&self) -> usize {
-        self.running.iter().filter(|child| !child.is_given_up).count()
     }
 
     fn wait_for_all(&mut self, timeout: Duration, give_up: &impl Fn() -> bool) {
@@ -293,7 +273,8 @@ impl Children {
             let left = timeout.saturating_sub(start.elapsed());
             let is_finished = || {
                 self.reap_ended();
-                finished = self.left() == 0 || left.is_zero() || give_up();
+                let none_is_left = self.running.iter().all(|child| child.is_given_up);
+                finished = none_is_left || left.is_zero() || give_up();
                 finished
             };
             wait_unless(is_finished, Some(left));

@@ -10,14 +10,6 @@ use crate::sys::geteuid;
 use crate::wire::{DEFAULT_KEY, MARK, is_request_queue_mode};
 
 /// The configuration of a server. [`Default`] gives the values that each field documents.
-///
-/// ```
-/// use std::time::Duration;
-///
-/// let mut config = mqfs::server::Config::default();
-/// config.root = Some("/srv/files".into());
-/// config.stall_timeout = Duration::from_secs(5);
-/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
@@ -107,8 +99,7 @@ impl Config {
     }
 
     pub(super) fn max_per_user(&self) -> usize {
-        const WHERE_OTHERS_ASK: u16 = 16;
-        let default = if self.lets_others_ask() { WHERE_OTHERS_ASK } else { self.max_children };
+        let default = if self.lets_others_ask() { 16 } else { self.max_children };
         self.max_per_user.unwrap_or(default).max(1).into()
     }
 

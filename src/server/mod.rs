@@ -1,17 +1,13 @@
 //! The server: one well-known request queue, and a forked child for each request.
 //!
-//! The parent receives requests, decides whether to answer them, and forks. The child becomes the
-//! caller, opens the file below the root, sends it to the caller's reply queue, and exits; if the
-//! request begins a session, the child answers more questions first. The parent owns the request
-//! queue and the server lock and removes both; a reply queue belongs to its client. The design is
-//! that of TLPI section 46.8.
+//! The design is that of TLPI section 46.8. The parent owns the request queue and the server lock
+//! and removes both (`takeover`); a reply queue belongs to its client.
 //!
 //! The stages of a request: `handle` decodes it, and `admission` admits it, if need be after a wait
 //! for a place among the `children`, for which a session may have to make way. `request_handler`
 //! answers it in a child. There `confine/become_caller` becomes the caller, `send/open` opens what
 //! the question names (`resolve`), `confine/sandbox` seals the child, and `send/answer` sends. The
-//! child of a `session` does the same for each question, except that it is not sealed. `takeover`
-//! starts a server whose predecessor died.
+//! child of a `session` does the same for each question, except that it is not sealed.
 
 mod admission;
 mod child;
@@ -80,10 +76,9 @@ use takeover::{RequestQueue, ServerLock, publish_counters};
 /// needs.
 ///
 /// [`start`](Self::start) restricts its thread and every thread that this one starts later
-/// (Landlock, as far as the kernel supports it). Nothing lifts the restrictions. These threads can
-/// read only /proc and what is below the root. They cannot write files, run programs, or signal
-/// processes other than their children. A second server on this thread can serve only what the
-/// first one could. Nobody can trace the process, and it leaves no core dump; root's server leaves
+/// (Landlock, as far as the kernel supports it), for good. These threads can read only /proc and
+/// what is below the root. They cannot write files, run programs, or signal processes other than
+/// their children. Nobody can trace the process, and it leaves no core dump; root's server leaves
 /// its session keyring. So a server must stay on its thread:
 ///
 /// ```compile_fail,E0277
@@ -91,14 +86,13 @@ use takeover::{RequestQueue, ServerLock, publish_counters};
 /// let server = Server::start(Config::default()).unwrap();
 /// std::thread::spawn(move || server.run());
 /// ```
-#[derive(Debug)]
 pub struct Server {
     // The lock must outlive the queue that it guards: fields are dropped in this order.
     queue: RequestQueue,
     lock: ServerLock,
     handler: RequestHandler,
     counters: Rc<Writer>,
-    config: Config,
+    config: Rc<Config>,
     stop: Arc<StopRequest>,
     policy: Policy,
     children: Children,
@@ -106,7 +100,6 @@ pub struct Server {
     last_reaping: Option<Instant>,
     /// Whether the timer is set for the children, or for the next reaping. None: not set yet.
     alarm_for_children: Option<bool>,
-    /// When children last needed attention.
     last_attention: Option<Instant>,
     /// Keeps the server on its first thread (`!Send`): the restrictions hold for no other thread.
     not_send: PhantomData<*const ()>,
@@ -132,14 +125,17 @@ impl fmt::Display for Server {
     }
 }
 
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl Server {
     /// Takes the server lock, makes the request queue, and restricts this thread.
-    ///
-    /// # Errors
-    /// [`Error`]: the configuration contradicts itself, the key is in use, the root cannot be
-    /// opened, or a system call fails.
     pub fn start(config: Config) -> Result<Self, Error> {
         config.check()?;
+        let config = Rc::new(config);
         let policy = Policy::new(&config);
         policy.warn();
         let export = Export::open_root(config.root())?;
@@ -157,18 +153,16 @@ impl Server {
         // What is written to for every request lies side by side, on few pages: after each fork,
         // the first write to a page copies it.
         child_exits::collect(config.max_children() + 2).map_err(Error::os("sigaction"))?;
-        let children = Children::new(&config, Rc::clone(&counters));
+        let children = Children::new(Rc::clone(&config), Rc::clone(&counters));
         Ok(Self {
             queue,
             lock,
             handler: RequestHandler {
                 server: getpid(),
+                config: Rc::clone(&config),
                 export,
                 sandbox,
                 groups: GroupFinder::new(),
-                stall_timeout: config.stall_timeout,
-                idle_timeout: config.idle_timeout,
-                window: config.window,
                 most_windows: config.most_windows(),
                 counters: Rc::clone(&counters),
                 memory: RefCell::new(Some(WriterMemory::new())),
@@ -193,18 +187,14 @@ impl Server {
 
     /// Lets these signals stop this server, and unblocks them in this thread: block them before the
     /// start, so that none of them kills the owner of a queue. A second one ends the children at
-    /// once. No other server of this process can be stopped so.
-    ///
-    /// # Errors
-    /// `EINVAL`: a number is no signal, or one that cannot be caught.
+    /// once. No other server of this process can be stopped so. `EINVAL`: a number is no signal, or
+    /// one that cannot be caught.
     pub fn stop_on_signals(&self, signals: impl IntoIterator<Item = i32>) -> Result<(), Error> {
         self.stop.stop_on(signals).map_err(Error::os("sigaction"))
     }
 
-    /// Serves until it is asked to stop, then lets its children finish.
-    ///
-    /// # Errors
-    /// Somebody removed the request queue, and it cannot be made again; or a system call failed.
+    /// Serves until it is asked to stop, then lets its children finish. Fails if a system call
+    /// fails, or if somebody removes the request queue and it cannot be made again.
     pub fn run(self) -> Result<(), Error> {
         self.run_with_notice(|| ())
     }
@@ -296,7 +286,7 @@ impl Server {
         let mut logged = false;
         while !self.stop.is_stopping() {
             self.lock.retake_if_lost()?;
-            match self.queue.recreate() {
+            match self.queue.recreate(&self.config) {
                 Ok(()) => {
                     self.counters.name_queue(self.queue.id());
                     let queue = self.queue.id().get();
@@ -386,11 +376,10 @@ impl Server {
         let run = || self.handler.run(&admitted, received);
         let pid = sys::fork_child(run)
             .map_err(|errno| admitted.refuse(RefusalReason::ForkFailed, Some(errno.to_string())))?;
-        self.children.started(pid, served);
+        self.children.started(pid, Some(served));
         Ok(())
     }
 
-    /// Forks a child that removes orphaned queues, if the interval has passed.
     fn remove_orphans_if_due(&mut self) {
         let Some(interval) = self.config.reap_interval else { return };
         let due = self.last_reaping.is_none_or(|last| last.elapsed() >= interval);
@@ -405,7 +394,7 @@ impl Server {
             sys::exit_now(0)
         };
         match sys::fork_child(reap) {
-            Ok(pid) => self.children.started_reaping(pid),
+            Ok(pid) => self.children.started(pid, None),
             Err(errno) => tracing::warn!(%errno, "housekeeping put off: fork failed"),
         }
     }

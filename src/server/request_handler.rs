@@ -7,12 +7,13 @@ use std::fmt;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use sysv_ipc::Pid;
 
 use super::admission::Admitted;
+use super::config::Config;
 use super::confine::{CallerGroups, Confined, GroupFinder, Sandbox, UnknownGroups, become_caller};
 use super::loggable::loggable;
 use super::resolve::Export;
@@ -21,23 +22,18 @@ use super::send::{
     answer,
 };
 use super::session::{MAKE_WAY, Session, SessionEnd};
-use crate::counters::Writer;
+use crate::counters::{FailureReason, Writer};
 use crate::sys::nonblocking_write::IS_LIMITED;
 use crate::sys::{exit_now, signals};
 use crate::wire::Trailer;
 
-/// Answers requests, each in a child. Every child inherits this.
-#[derive(Debug)]
+/// What every child inherits to answer its request.
 pub(super) struct RequestHandler {
-    /// The process that forks the children.
     pub(super) server: Pid,
+    pub(super) config: Rc<Config>,
     pub(super) export: Export,
     pub(super) sandbox: Sandbox,
     pub(super) groups: GroupFinder,
-    pub(super) stall_timeout: Duration,
-    pub(super) idle_timeout: Duration,
-    /// The size of a window in bytes, or 0.
-    pub(super) window: usize,
     pub(super) most_windows: usize,
     pub(super) counters: Rc<Writer>,
     /// Every child takes its copy.
@@ -48,11 +44,10 @@ pub(super) struct RequestHandler {
 /// the client.
 pub(super) const GAVE_UP: i32 = 75; // EX_TEMPFAIL, sysexits(3head)
 
-/// The exit status of a child that is done but could not write to the log, because its caller lowered its file
-/// size limit: prlimit(2). The parent logs the request.
+/// The exit status of a child that is done but could not write to the log, because its caller
+/// lowered its file size limit: prlimit(2). The parent logs the request.
 pub(super) const UNLOGGED: i32 = 74; // EX_IOERR
 
-/// A request, in the child that answers it.
 struct Answering<'a> {
     handler: &'a RequestHandler,
     request: &'a Admitted<'a>,
@@ -64,9 +59,10 @@ struct Answering<'a> {
 impl RequestHandler {
     /// Answers one request. Runs in a child, and ends it.
     pub(super) fn run(&self, request: &Admitted<'_>, received: Instant) -> Infallible {
-        let outbox = Outbox::new(request, self.stall_timeout, &self.counters, received);
+        let Config { stall_timeout, window, .. } = *self.config;
+        let outbox = Outbox::new(request, stall_timeout, &self.counters, received);
         let client = request.caller.uid;
-        let policy = WindowPolicy { size: self.window, client, count: self.most_windows };
+        let policy = WindowPolicy { size: window, client, count: self.most_windows };
         let windows = request.windows.then_some(policy);
         let memory = self.memory.take().unwrap_or_else(WriterMemory::new);
         let writer = AnswerWriter::new(outbox, windows, request.extents, memory);
@@ -75,18 +71,7 @@ impl RequestHandler {
         let mut answering = Answering { handler: self, request, received, unknown_groups, writer };
         let undelivered = match answering.become_caller(groups.as_ref()) {
             Ok(caller) if request.session => answering.answer_session(caller),
-            Ok(caller) => {
-                let (sandbox, writer) = (Some(&self.sandbox), &mut answering.writer);
-                let outcome = answer(
-                    &self.export,
-                    &caller,
-                    &request.question,
-                    &mut Ok(None),
-                    sandbox,
-                    writer,
-                );
-                answering.finish(outcome)
-            }
+            Ok(caller) => answering.answer_only_question(&caller),
             Err(failure) => answering.refuse(failure),
         };
         exit_now(match undelivered {
@@ -98,6 +83,31 @@ impl RequestHandler {
             Some(_) if IS_LIMITED.load(Relaxed) => 1,
             Some(_) => GAVE_UP,
         })
+    }
+
+    /// Counts a question, but not that its answer did not reach the client, which it returns.
+    pub(super) fn count(
+        &self,
+        outcome: &Result<Trailer, SendFailure>,
+        received: Instant,
+    ) -> Option<Undelivered> {
+        self.counters.question();
+        match outcome {
+            Ok(_) => self.counters.completed(received.elapsed()),
+            Err(SendFailure::Unanswerable(why)) => self.counters.failed(why.reason()),
+            Err(SendFailure::Undelivered(why)) => return Some(*why),
+        }
+        None
+    }
+
+    fn count_undelivered(&self, why: Undelivered) {
+        match why {
+            Undelivered::Gone | Undelivered::Dead(_) => self.counters.client_gone(),
+            Undelivered::Stalled => self.counters.failed(FailureReason::Stalled),
+            Undelivered::NoTimer(_) | Undelivered::Os(_) => {
+                self.counters.failed(FailureReason::Other)
+            }
+        }
     }
 }
 
@@ -115,7 +125,6 @@ impl Answering<'_> {
         Ok(confined)
     }
 
-    /// Answers the questions of a session, and logs and counts how it ended.
     fn answer_session(&mut self, caller: Confined) -> Option<Undelivered> {
         let handler = self.handler;
         handler.sandbox.stay_open();
@@ -127,30 +136,28 @@ impl Answering<'_> {
             return self.refuse(why.into());
         }
         handler.export.keep_own_descriptors();
-        let (export, counters) = (&handler.export, &*handler.counters);
-        let idle_timeout = handler.idle_timeout;
-        let mut session = Session::new(export, counters, idle_timeout, caller, &mut self.writer);
+        let mut session = Session::new(handler, caller, &mut self.writer);
         let end = session.run(&self.request.question, self.received);
         let numbers = Some((session.questions, session.failures));
         self.writer.outbox.count_sent();
         let undelivered = if let SessionEnd::Undelivered(why) = end { Some(why) } else { None };
-        undelivered.inspect(|why| self.count_undelivered(*why));
+        undelivered.inspect(|why| handler.count_undelivered(*why));
         self.log(None, numbers, format_args!("session: {end}"));
         undelivered
     }
 
-    /// Tells the client if its only question cannot be answered, and sends what is left of the
-    /// answer.
-    fn finish(&mut self, outcome: Result<Trailer, SendFailure>) -> Option<Undelivered> {
-        let outcome = match outcome {
-            Ok(trailer) => self.writer.flush().map(|()| trailer).map_err(SendFailure::from),
+    fn answer_only_question(&mut self, caller: &Confined) -> Option<Undelivered> {
+        let RequestHandler { export, sandbox, .. } = self.handler;
+        let (question, writer) = (&self.request.question, &mut self.writer);
+        let mut outcome = answer(export, caller, question, &mut Ok(None), Some(sandbox), writer);
+        match &outcome {
+            Ok(_) => outcome = writer.flush().map_err(SendFailure::from).and(outcome),
             Err(SendFailure::Unanswerable(why)) => {
                 // If this fails, the log still has the reason.
-                let _ = self.writer.failure(&why).and_then(|()| self.writer.flush());
-                Err(SendFailure::Unanswerable(why))
+                let _ = writer.failure(why).and_then(|()| writer.flush());
             }
-            undelivered => undelivered,
-        };
+            Err(SendFailure::Undelivered(_)) => {}
+        }
         self.conclude(outcome)
     }
 
@@ -167,37 +174,18 @@ impl Answering<'_> {
     fn conclude(&mut self, outcome: Result<Trailer, SendFailure>) -> Option<Undelivered> {
         // Count after the last message: the first access to the counters is a page fault.
         self.writer.outbox.count_sent();
-        let (counters, path) = (&self.handler.counters, Some(self.request.question.path));
-        counters.question();
-        match outcome {
-            Ok(Trailer { changed, .. }) => {
-                counters.completed(self.received.elapsed());
-                let outcome = if changed { "sent, but the file changed" } else { "sent" };
-                self.log(path, None, outcome);
-                None
-            }
-            Err(SendFailure::Unanswerable(why)) => {
-                counters.failed(why.reason());
-                self.log(path, None, why);
-                None
-            }
-            Err(SendFailure::Undelivered(why)) => {
-                self.count_undelivered(why);
-                self.log(path, None, why);
-                Some(why)
-            }
-        }
+        let undelivered = self.handler.count(&outcome, self.received);
+        undelivered.inspect(|why| self.handler.count_undelivered(*why));
+        let text: &dyn fmt::Display = match &outcome {
+            Ok(Trailer { changed: true, .. }) => &"sent, but the file changed",
+            Ok(_) => &"sent",
+            Err(failure) => failure,
+        };
+        self.log(Some(self.request.question.path), None, text);
+        undelivered
     }
 
-    fn count_undelivered(&self, undelivered: Undelivered) {
-        match undelivered.reason() {
-            Some(reason) => self.handler.counters.failed(reason),
-            None => self.handler.counters.client_gone(),
-        }
-    }
-
-    /// Logs the line: with the path of the only question, or with the numbers of a session's
-    /// questions and failures.
+    /// Logs the path of the only question, or the numbers of a session's questions and failures.
     fn log(&self, path: Option<&Path>, session: Option<(u64, u64)>, outcome: impl fmt::Display) {
         if !self.request.may_log {
             return; // even what the line would say costs page faults

@@ -1,7 +1,6 @@
-//! What the parent logs about requests, and how much of the log each user may fill.
-//!
-//! A child writes the line of its request. A caller can kill its child before that, so the parent
-//! remembers the request, and writes a line if the child did not.
+//! What the parent logs about requests, and how much of the log each user may fill. A child writes
+//! the line of its request. A caller can kill its child before that, so the parent remembers the
+//! request, and writes a line if the child did not.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,7 +13,6 @@ use super::loggable::loggable;
 use crate::wire::Operation;
 
 /// A request that a child answers; of a session, with its first question.
-#[derive(Debug)]
 pub(super) struct Served {
     pub(super) caller: Uid,
     pub(super) reply: ReplyTo,
@@ -35,7 +33,6 @@ impl Served {
 /// How many bytes each user has added to the log since the last minute began, and how many lines
 /// were left out. Without a limit, a user could fill the disk, and push the lines of others out of
 /// a log that is rotated.
-#[derive(Debug)]
 pub(super) struct LogLimit {
     since: Instant,
     users: BTreeMap<u32, (usize, u64)>,
@@ -77,7 +74,6 @@ impl LogLimit {
         tracing::warn!(uid, client_pid, queue, operation, path, session, pid, outcome, "{what}");
     }
 
-    /// Begins a new minute if it is time to.
     pub(super) fn renew(&mut self) {
         if self.since.elapsed() >= Self::WINDOW {
             *self = Self::new();
@@ -85,7 +81,6 @@ impl LogLimit {
     }
 }
 
-/// Says what was left out.
 impl Drop for LogLimit {
     fn drop(&mut self) {
         for (uid, (_, lines)) in self.users.iter().filter(|(_, (_, lines))| *lines > 0) {

@@ -9,9 +9,9 @@ use sysv_ipc::{MessageBuffer, Queue, QueueStatus, ReceiveError, Select};
 
 use super::confine::Confined;
 use super::loggable::loggable;
-use super::resolve::{Entered, Export};
+use super::request_handler::RequestHandler;
+use super::resolve::Entered;
 use super::send::{AnswerWriter, Outbox, SendFailure, Unanswerable, Undelivered, answer};
-use crate::counters::Writer;
 use crate::sys::{AdaptiveSpin, signals};
 use crate::wire::{MAX_PATH, Malformed, Operation, QUESTION_TYPE, Question, Trailer};
 
@@ -19,14 +19,10 @@ use crate::wire::{MAX_PATH, Malformed, Operation, QUESTION_TYPE, Question, Trail
 /// server dies.
 pub(super) const MAKE_WAY: Signal = Signal::SIGUSR1;
 
-/// A session, in its child.
 pub(super) struct Session<'a, 'w> {
-    export: &'a Export,
-    counters: &'a Writer,
-    idle_timeout: Duration,
+    handler: &'a RequestHandler,
     writer: &'a mut AnswerWriter<'w>,
     caller: Confined,
-    /// The directory that the client entered last.
     entered: Entered,
     spin: AdaptiveSpin,
     has_only_entered: bool,
@@ -34,12 +30,11 @@ pub(super) struct Session<'a, 'w> {
     pub(super) failures: u64,
 }
 
-/// How a session ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SessionEnd {
     #[error("the client ended it")]
     Finished,
-    /// The client left or died when it had everything.
+    /// When it had everything.
     #[error("{0}")]
     Left(Undelivered),
     #[error("idle")]
@@ -58,16 +53,12 @@ impl<'a, 'w> Session<'a, 'w> {
     const LONG: Duration = Duration::from_secs(3);
 
     pub(super) fn new(
-        export: &'a Export,
-        counters: &'a Writer,
-        idle_timeout: Duration,
+        handler: &'a RequestHandler,
         caller: Confined,
         writer: &'a mut AnswerWriter<'w>,
     ) -> Self {
         Self {
-            export,
-            counters,
-            idle_timeout,
+            handler,
             writer,
             caller,
             entered: Ok(None),
@@ -78,13 +69,8 @@ impl<'a, 'w> Session<'a, 'w> {
         }
     }
 
-    /// Answers the question of the request, which was received at this moment, and those that
-    /// follow it.
     pub(super) fn run(&mut self, first: &Question<'_>, received: Instant) -> SessionEnd {
-        let end = match self.answer_all(first, received) {
-            Err(end) => end,
-            Ok(never) => match never {},
-        };
+        let Err(end) = self.answer_all(first, received);
         let outcome = match &end {
             SessionEnd::Idle | SessionEnd::MadeWay => self.leave(),
             // The client is broken, and may not even have asked.
@@ -132,28 +118,22 @@ impl<'a, 'w> Session<'a, 'w> {
         self.has_only_entered &= question.operation == Operation::Enter;
         self.writer.begin(question.number, received)?;
         let (caller, entered) = (&self.caller, &mut self.entered);
-        let outcome = answer(self.export, caller, question, entered, None, self.writer);
+        let export = &self.handler.export;
+        let outcome = answer(export, caller, question, entered, None, self.writer);
         log(self.writer.outbox.reply.queue, question, &outcome);
         self.conclude(outcome, received)
     }
 
-    /// Counts a question. Tells the client if it cannot be answered.
     fn conclude(
         &mut self,
         outcome: Result<Trailer, SendFailure>,
         received: Instant,
     ) -> Result<(), Undelivered> {
-        let counters = self.counters;
         self.questions += 1;
-        counters.question();
-        match outcome {
-            Ok(_) => counters.completed(received.elapsed()),
-            Err(SendFailure::Undelivered(undelivered)) => return Err(undelivered),
-            Err(SendFailure::Unanswerable(why)) => {
-                self.failures += 1;
-                counters.failed(why.reason());
-                self.writer.failure(&why)?;
-            }
+        self.handler.count(&outcome, received).map_or(Ok(()), Err)?;
+        if let Err(SendFailure::Unanswerable(why)) = outcome {
+            self.failures += 1;
+            self.writer.failure(&why)?;
         }
         Ok(())
     }
@@ -185,7 +165,7 @@ impl<'a, 'w> Session<'a, 'w> {
             }
             self.writer.drop_window();
             self.writer.outbox.check_client().map_err(SessionEnd::Left)?;
-            if since.elapsed() >= self.idle_timeout {
+            if since.elapsed() >= self.handler.config.idle_timeout {
                 return Err(SessionEnd::Idle);
             }
         }

@@ -6,10 +6,8 @@
 mod fuzz;
 mod policy;
 mod refusal;
-mod refusal_log;
 mod reply_to;
 
 pub(super) use policy::{Admitted, Caller, Policy};
-pub(super) use refusal::Refusal;
-pub(super) use refusal_log::RefusalLog;
-pub(super) use reply_to::{Dialect, ReplyTo};
+pub(super) use refusal::{Refusal, RefusalLog};
+pub(super) use reply_to::ReplyTo;

@@ -4,7 +4,7 @@ use nix::errno::Errno;
 use sysv_ipc::{Gid, Permissions, Pid, Queue, QueueId, QueueStatus, Uid};
 
 use super::refusal::Refusal;
-use super::reply_to::{Dialect, ReplyTo};
+use super::reply_to::ReplyTo;
 use crate::counters::RefusalReason;
 use crate::ownership::lease::{self, Head};
 use crate::server::config::{Config, PlainPolicy};
@@ -19,7 +19,6 @@ pub(crate) struct Caller {
     pub(crate) gid: Gid,
 }
 
-/// A request that the server answers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Admitted<'a> {
     pub(crate) caller: Caller,
@@ -38,13 +37,11 @@ pub(crate) struct Admitted<'a> {
 }
 
 impl Admitted<'_> {
-    /// Refuses the request after all.
     pub(crate) fn refuse(&self, reason: RefusalReason, detail: Option<String>) -> Refusal {
         Refusal { reason, detail, reply: Some(self.reply) }
     }
 }
 
-/// Whom this server admits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Policy {
     pub(super) plain: bool,
@@ -91,11 +88,12 @@ impl Policy {
         if uid != cuid && (uid != self.server || Some(uid) == self.unknown_uid) {
             return Err(RefusalReason::HandedToAnother.into());
         }
-        let dialect = match &request.extension {
-            None => self.admit_plain(queue, &status),
-            Some(extension) => self.prove(queue, &status, extension.cookie, request_queue),
+        let cookie = request.extension.map(|extension| extension.cookie);
+        let is_proven = match cookie {
+            None => self.admit_plain(queue, &status).map(|()| false),
+            Some(cookie) => self.prove(queue, &status, cookie, request_queue),
         };
-        let dialect = dialect.map_err(|reason| unknown.unwrap_or(reason))?;
+        let is_proven = is_proven.map_err(|reason| unknown.unwrap_or(reason))?;
         let admitted = Admitted {
             caller: Caller { uid: status.permissions.cuid, gid: status.permissions.cgid },
             client: status.last_sender,
@@ -103,7 +101,7 @@ impl Policy {
             session: request.extension.is_some_and(|extension| extension.session),
             windows: request.extension.is_some_and(|extension| extension.windows),
             extents: request.extension.is_some_and(|extension| extension.extents),
-            reply: ReplyTo::new(queue, &status, dialect),
+            reply: ReplyTo::new(queue, &status, cookie, is_proven),
             may_log: true,
         };
         if let Some(reason) = unknown {
@@ -131,7 +129,7 @@ impl Policy {
 
     /// Admits a plain request. Without the cookie, nothing is sent to a queue that has a lease or
     /// is about to get one.
-    fn admit_plain(&self, queue: Queue, status: &QueueStatus) -> Result<Dialect, RefusalReason> {
+    fn admit_plain(&self, queue: Queue, status: &QueueStatus) -> Result<(), RefusalReason> {
         if !self.plain {
             return Err(RefusalReason::Plain);
         }
@@ -141,12 +139,13 @@ impl Policy {
         match lease::peek(queue) {
             Head::Lease(_) | Head::UnknownLease(_) => Err(RefusalReason::PlainForLeased),
             Head::Gone => Err(RefusalReason::NoReplyQueue),
-            Head::Other | Head::Nothing | Head::Unreadable(_) => Ok(Dialect::Plain),
+            Head::Other | Head::Nothing | Head::Unreadable(_) => Ok(()),
         }
     }
 
     /// Checks that the caller owns the queue: that it knows the cookie in the lease at the head of
-    /// the queue, which only the queue's creator and this server can read.
+    /// the queue, which only the queue's creator and this server can read. False: the kernel cannot
+    /// show the lease, but the caller is the server's own user.
     ///
     /// A server that the client asked before knows the cookie too, and could pass the request on.
     /// The lease names the server that it is for; and if nobody has received from the queue, the
@@ -157,8 +156,7 @@ impl Policy {
         status: &QueueStatus,
         cookie: Cookie,
         request_queue: QueueId,
-    ) -> Result<Dialect, RefusalReason> {
-        let extended = |is_proven| Dialect::Extended { cookie, is_proven };
+    ) -> Result<bool, RefusalReason> {
         if status.permissions.mode != REPLY_QUEUE_MODE {
             return Err(RefusalReason::NoLease);
         }
@@ -168,13 +166,11 @@ impl Policy {
                 Err(RefusalReason::ForAnotherServer)
             }
             Head::Lease(_) if status.received_at.is_some() => Err(RefusalReason::Used),
-            Head::Lease(_) => Ok(extended(true)),
+            Head::Lease(_) => Ok(true),
             Head::UnknownLease(_) => Err(RefusalReason::UnknownLease),
             Head::Other | Head::Nothing => Err(RefusalReason::NoLease),
             Head::Gone => Err(RefusalReason::NoReplyQueue),
-            Head::Unreadable(Errno::ENOSYS) if status.permissions.cuid == self.server => {
-                Ok(extended(false))
-            }
+            Head::Unreadable(Errno::ENOSYS) if status.permissions.cuid == self.server => Ok(false),
             Head::Unreadable(Errno::ENOSYS) => Err(RefusalReason::NoPeek),
             Head::Unreadable(_) => Err(RefusalReason::Unreadable),
         }

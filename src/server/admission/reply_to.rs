@@ -8,7 +8,6 @@ use sysv_ipc::{MessageBuffer, Queue, QueueLimits, QueueStatus, SendError, Uid};
 use crate::ownership::lease::{self, Head};
 use crate::wire::{Cookie, Failure, FrameType, Lease, MAX_PLAIN_REPLY};
 
-/// The reply queue of an admitted request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReplyTo {
     pub(crate) queue: Queue,
@@ -16,72 +15,59 @@ pub(crate) struct ReplyTo {
     pub(crate) max_bytes: usize,
     /// The most bytes of `mtext` that a message can have.
     pub(crate) msgmax: usize,
-    pub(crate) dialect: Dialect,
+    /// The request's cookie. None in a plain request.
+    pub(crate) cookie: Option<Cookie>,
+    /// Whether the lease has the cookie, too. False also if this kernel has no `MSG_COPY` to look
+    /// with.
+    pub(super) is_proven: bool,
     /// The queue's creator and the time of its last change, at the admission.
     admitted: (Uid, SystemTime),
 }
 
-/// The form of the protocol that the client speaks.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Dialect {
-    Plain,
-    /// With the request's cookie.
-    Extended {
-        cookie: Cookie,
-        /// Whether the lease has it, too. False: this kernel has no `MSG_COPY` to look with.
-        is_proven: bool,
-    },
-}
-
 impl ReplyTo {
-    pub(crate) fn new(queue: Queue, status: &QueueStatus, dialect: Dialect) -> Self {
+    pub(super) fn new(
+        queue: Queue,
+        status: &QueueStatus,
+        cookie: Option<Cookie>,
+        is_proven: bool,
+    ) -> Self {
         let admitted = (status.permissions.cuid, status.changed_at);
         let max_bytes = usize::try_from(status.max_bytes).unwrap_or(usize::MAX);
         let msgmax = QueueLimits::current().map_or(MAX_PLAIN_REPLY, |limits| limits.msgmax);
-        Self { queue, max_bytes, msgmax, dialect, admitted }
+        Self { queue, max_bytes, msgmax, cookie, is_proven, admitted }
     }
 
     /// Whether the queue exists and still belongs to the client. Its id may have been given to
     /// another queue; a queue that we can no longer read does not count as the client's.
     pub(crate) fn is_clients(&self) -> bool {
-        match self.dialect {
-            Dialect::Extended { is_proven: true, .. } => self.lease().is_some(),
-            // If the queue was changed since and nobody has sent to it, it is a later queue with
-            // this id: the kernel notes times in whole seconds, and takes longer to reuse an id.
-            _ => self.queue.status().is_ok_and(|now| {
-                let (cuid, changed_at) = self.admitted;
-                now.permissions.cuid == cuid
-                    && (now.changed_at == changed_at || now.last_sender.is_some())
-            }),
+        if self.is_proven {
+            return self.lease().is_some();
         }
+        // If the queue was changed since and nobody has sent to it, it is a later queue with this
+        // id: the kernel notes times in whole seconds, and takes longer to reuse an id.
+        let (cuid, changed_at) = self.admitted;
+        self.queue.status().is_ok_and(|now| {
+            now.permissions.cuid == cuid
+                && (now.changed_at == changed_at || now.last_sender.is_some())
+        })
     }
 
     /// The lease at the head of the queue, if it has the cookie of the admission.
     pub(crate) fn lease(&self) -> Option<Lease> {
-        let cookie = self.cookie()?;
+        let cookie = self.cookie?;
         match lease::peek(self.queue) {
             Head::Lease(lease) if lease.cookie == cookie => Some(lease),
             _ => None,
         }
     }
 
-    /// The request's cookie. None in a plain request.
-    pub(crate) fn cookie(&self) -> Option<Cookie> {
-        match self.dialect {
-            Dialect::Plain => None,
-            Dialect::Extended { cookie, .. } => Some(cookie),
-        }
-    }
-
     /// A FAILURE of the whole request, in the form of the protocol that the client speaks.
     pub(crate) fn failure(&self, text: &str, errno: Errno) -> MessageBuffer {
-        let cookie = self.cookie();
-        let errno = cookie.map(|_| errno);
-        let failure = Failure { text: text.as_bytes().to_vec(), errno, cookie };
+        let errno = self.cookie.map(|_| errno);
+        let failure = Failure { text: text.as_bytes().to_vec(), errno, cookie: self.cookie };
         MessageBuffer::with_text(FrameType::Failure.mtype(), &failure.encode())
     }
 
-    /// Sends a FAILURE without waiting.
     pub(crate) fn try_fail(&self, text: &str, errno: Errno) -> Result<(), SendError> {
         self.queue.try_send(&self.failure(text, errno))
     }

@@ -8,7 +8,6 @@ use crate::sys::{credentials, geteuid};
 
 /// Proof that this process has no more rights than the caller or, if the server is not root's, than
 /// the server's user. Only such a process opens what a question names.
-#[derive(Debug)]
 pub(crate) struct Confined(());
 
 /// Becomes the caller, if this process is root's. Only root's own requests keep capabilities.

@@ -3,19 +3,20 @@
 //! A group database would return groups that the process has dropped, and the queue's record
 //! (`cgid`) outlives a group that was revoked.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::time::{Duration, SystemTime};
 
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
 use nix::time::{ClockId, clock_gettime};
 use sysv_ipc::Gid;
 
-use super::process_folder::ProcessFolder;
 use crate::ownership::procfs::{self, Stat, numbers};
-use crate::server::admission::{Admitted, Caller, Dialect, ReplyTo};
+use crate::server::admission::{Admitted, Caller, ReplyTo};
 use crate::sys::{credentials, geteuid};
 
 /// Finds the groups of callers. The server makes it once.
-#[derive(Debug)]
 pub(crate) struct GroupFinder {
     /// Whether a pid names the same process in /proc and in a queue's status.
     proc_is_ours: bool,
@@ -24,7 +25,6 @@ pub(crate) struct GroupFinder {
 }
 
 /// The groups that a child takes.
-#[derive(Debug)]
 pub(crate) struct CallerGroups {
     pub(super) gid: Gid,
     pub(super) supplementary: Vec<Gid>,
@@ -96,7 +96,7 @@ impl GroupFinder {
         reply: &ReplyTo,
         caller: Caller,
     ) -> Result<CallerGroups, UnknownGroups> {
-        if matches!(reply.dialect, Dialect::Plain) {
+        if reply.cookie.is_none() {
             return Err(UnknownGroups::Plain);
         }
         let status = reply.queue.status().map_err(|_| UnknownGroups::QueueGone)?;
@@ -108,12 +108,21 @@ impl GroupFinder {
         if !self.proc_is_ours {
             return Err(UnknownGroups::ForeignProc);
         }
-        let process = ProcessFolder::open(sender)?;
-        if started(&process.stat()?) > latest_boot_time(sent_at)? {
+        // Once the process has ended, nothing in its open folder can be read, even if another process
+        // has its pid by then.
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let folder = open(&*format!("/proc/{sender}"), flags, Mode::empty());
+        let folder = folder.map_err(io::Error::from)?;
+        let file = |name: &str| -> io::Result<File> {
+            Ok(openat(&folder, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?.into())
+        };
+        if started(&Stat::read_from(file("stat")?)?) > latest_boot_time(sent_at)? {
             return Err(UnknownGroups::SenderGone); // its pid was reused
         }
-        // Real, effective, saved and file system ids: proc_pid_status(5).
-        let status = process.status()?;
+        // It is longer for a process with many groups: proc_pid_status(5).
+        let mut status = Vec::with_capacity(4096);
+        file("status")?.take(1 << 20).read_to_end(&mut status)?;
+        // Real, effective, saved and file system ids.
         if numbers::<u32>(&status, "Uid:") != [caller.uid.as_raw(); 4] {
             return Err(UnknownGroups::OtherUids);
         }

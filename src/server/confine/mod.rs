@@ -5,7 +5,6 @@
 mod become_caller;
 mod caller_groups;
 mod own_proc_files;
-mod process_folder;
 mod sandbox;
 
 pub(super) use become_caller::{Confined, become_caller};

@@ -1,10 +1,11 @@
 //! Files of /proc about the child itself. A process may read its own such files, others may not:
 //! /proc/self/maps in a child would reveal where the server's memory lies.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path};
+use std::path::Path;
 
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
@@ -30,17 +31,9 @@ pub(crate) fn may_reveal_this_process(file: &OwnedFd, device: u64) -> bool {
 /// from process to process. /proc/net, /proc/mounts and such are links to /proc/self/..., and have
 /// the same content for many.
 fn is_about_process(path: &Path, this: Option<i32>) -> bool {
-    let names: Vec<_> = path
-        .components()
-        .filter_map(|part| match part {
-            Component::Normal(name) => name.to_str(),
-            _ => None,
-        })
-        .collect();
-    let is_process = |name: &str| match name.parse::<i32>() {
-        Ok(pid) => this.is_none_or(|this| this == pid),
-        Err(_) => false,
-    };
+    let names: Vec<_> = path.iter().filter_map(OsStr::to_str).collect();
+    let is_process =
+        |name: &str| name.parse::<i32>().is_ok_and(|pid| this.is_none_or(|this| this == pid));
     names.iter().position(|name| is_process(name)).is_some_and(|process| {
         !matches!(
             &names[process + 1..],

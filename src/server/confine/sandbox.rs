@@ -2,7 +2,6 @@
 //! enforces as much of this as the kernel supports.
 
 use std::cell::RefCell;
-use std::ffi::OsString;
 use std::os::fd::AsFd;
 
 use landlock::{
@@ -24,7 +23,6 @@ const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
 const PROCESSES: [&str; 1] = ["/proc"];
 
 /// The restrictions of this thread and of all threads that it starts. Nothing can lift them.
-#[derive(Debug)]
 pub(crate) struct Sandbox {
     /// The ruleset of a child that has its file open. It is made once for all children, since
     /// making it costs more than entering it.
@@ -33,13 +31,13 @@ pub(crate) struct Sandbox {
 
 impl Sandbox {
     /// Gives up all rights that a server and its children do not need. Logs a warning if the kernel
-    /// has no Landlock.
-    ///
-    /// # Errors
-    /// `EMFILE`, `ENFILE`, `ENOMEM`.
+    /// has no Landlock. Fails only if a resource is short.
     pub(crate) fn enter(root: impl AsFd) -> Result<Self, Errno> {
-        if geteuid().is_root() {
-            leave_session_keyring();
+        if geteuid().is_root()
+            && let Err(errno) = credentials::leave_session_keyring()
+            && errno != Errno::ENOSYS
+        {
+            tracing::warn!(%errno, "children keep the keys of this session");
         }
         // No program that a child runs may give it more rights (set-user-ID, capabilities).
         prctl::set_no_new_privs()?;
@@ -56,13 +54,10 @@ impl Sandbox {
     }
 
     /// Gives up, in a child that has its file open, the right to open others except in /proc, as
-    /// far as the kernel supports it.
+    /// far as the kernel supports it. Fails only if a resource is short.
     ///
     /// Consuming the child's copy of the common ruleset closes the descriptor: with it, a child
     /// could allow more to later children.
-    ///
-    /// # Errors
-    /// `EMFILE`, `ENFILE`, `ENOMEM`: a resource is short at the moment.
     pub(crate) fn seal(&self) -> Result<(), Errno> {
         // `enter` has set no_new_privs for all children.
         let enter = |sealed: RulesetCreated| sealed.no_new_privs(false).restrict_self();
@@ -76,14 +71,6 @@ impl Sandbox {
     /// child's copy of the common ruleset.
     pub(crate) fn stay_open(&self) {
         drop(self.sealed.take());
-    }
-}
-
-/// Leaves the session keyring. Children inherit this.
-fn leave_session_keyring() {
-    match credentials::leave_session_keyring() {
-        Ok(()) | Err(Errno::ENOSYS) => {}
-        Err(errno) => tracing::warn!(%errno, "children keep the keys of this session"),
     }
 }
 
@@ -113,18 +100,15 @@ fn log(status: &RestrictionStatus) {
     }
 }
 
-/// The server's ruleset: it can read below the root and in /proc.
+/// The server's ruleset: it can read below the root and in /proc, and reach the socket of the
+/// service manager that waits until the server is ready: sd_notify(3).
 fn server_ruleset(root: impl AsFd) -> Result<RulesetCreated, RulesetError> {
+    let service_manager = std::env::var_os("NOTIFY_SOCKET");
     deny_everything()?
         .create()?
         .add_rule(PathBeneath::new(root, READ))?
         .add_rules(path_beneath_rules(PROCESSES, READ))?
-        .add_rules(path_beneath_rules(service_manager(), AccessFs::ResolveUnix))
-}
-
-/// The socket of the service manager that waits until the server is ready: sd_notify(3).
-fn service_manager() -> Option<OsString> {
-    std::env::var_os("NOTIFY_SOCKET")
+        .add_rules(path_beneath_rules(service_manager, AccessFs::ResolveUnix))
 }
 
 /// The ruleset of a child that has its file open. /proc shows whether its client is alive.

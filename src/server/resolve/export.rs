@@ -18,7 +18,6 @@ use crate::wire::{Kind, Operation, Question};
 const OWN_DESCRIPTORS: &str = "/proc/self/fd";
 
 /// The root: every path of a question is resolved below it.
-#[derive(Debug)]
 pub(crate) struct Export {
     root: OwnedFd,
     /// Whether it had links (`st_nlink`) at first: on some file systems no directory has any.
@@ -66,7 +65,6 @@ impl Export {
         }
     }
 
-    /// Opens a file for reading.
     pub(crate) fn open_file(&self, found: &PathFd) -> Result<File, Errno> {
         // Files of /proc have the size 0: skip the check for all others.
         if found.stat.st_size == 0 {
@@ -75,7 +73,6 @@ impl Export {
         Ok(self.open(found.as_fd(), OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?.into())
     }
 
-    /// Opens a directory for reading.
     pub(crate) fn open_directory(&self, found: &PathFd) -> Result<OwnedFd, Errno> {
         if found.kind() != Kind::Directory {
             return Err(Errno::ENOTDIR);
@@ -101,11 +98,8 @@ impl Export {
     }
 
     /// Finds the file that a question names, with the rights of the caller. A question below the
-    /// directory that was entered follows no symbolic link.
-    ///
-    /// # Errors
-    /// `EAGAIN`, unless it may wait: the path is not in the kernel's cache, so a file system would
-    /// have to look it up, which may hang.
+    /// directory that was entered follows no symbolic link. Unless it may wait, it fails with
+    /// `EAGAIN` if the path is not in the kernel's cache: a file system may hang.
     pub(crate) fn find(
         &self,
         _: &Confined,

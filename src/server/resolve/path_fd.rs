@@ -12,7 +12,6 @@ use crate::wire::{Entry, Kind, Stat};
 
 /// A handle to a file of any kind (`O_PATH`). It gives the metadata, but not the content. Opening
 /// it opens this inode, even if the path leads to another file by then.
-#[derive(Debug)]
 pub(crate) struct PathFd {
     descriptor: OwnedFd,
     pub(crate) stat: FileStat,
@@ -47,13 +46,11 @@ impl PathFd {
 }
 
 impl AsFd for PathFd {
-    /// Opened with `O_PATH`, so it can only resolve paths.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }
 }
 
-/// The kind of a file.
 pub(crate) fn kind(stat: &FileStat) -> Kind {
     match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
         SFlag::S_IFREG => Kind::Regular,

@@ -9,7 +9,6 @@ use super::failure::{SendFailure, Unanswerable};
 use super::outbox::{Outbox, Undelivered};
 use super::source::{Source, at_most};
 use super::window::{Window, WindowPolicy};
-use crate::server::admission::Dialect;
 use crate::wire::{
     Cookie, Entry, Extent, Failure, FrameHeader, FrameType, Trailer, encode_farewell,
 };
@@ -20,12 +19,10 @@ const DATA: MessageType = FrameType::Data.mtype();
 ///
 /// The parts of answers are frames, one after the other in a stream, and the messages are pieces of
 /// the stream. A plain client gets each part as a message of its type.
-#[derive(Debug)]
 pub(crate) struct AnswerWriter<'a> {
     pub(crate) outbox: Outbox<'a>,
-    /// What the stream opens with. None once it has.
+    /// None once the stream has it.
     opening: Option<Cookie>,
-    /// The number of the question that is answered.
     question: u16,
     /// The stream; for a plain client, bytes of the file.
     buffer: MessageBuffer,
@@ -33,8 +30,7 @@ pub(crate) struct AnswerWriter<'a> {
     flushed: usize,
     /// When the stream was last seen with nothing to send.
     empty_at: Instant,
-    /// The text of a META.
-    text: Vec<u8>,
+    meta: Vec<u8>,
     /// None: the client cannot use one, or none can be made.
     window_policy: Option<WindowPolicy>,
     window: Option<Window>,
@@ -44,16 +40,15 @@ pub(crate) struct AnswerWriter<'a> {
 
 /// Memory that a child writes to. The parent makes it and touches none of it, so it costs a child
 /// neither a call of malloc nor a copy of a page.
-#[derive(Debug)]
 pub(crate) struct WriterMemory {
-    text: Vec<u8>,
+    meta: Vec<u8>,
     buffer: MessageBuffer,
 }
 
 impl WriterMemory {
     pub(crate) fn new() -> Self {
-        let text = Vec::with_capacity(512);
-        Self { text, buffer: MessageBuffer::with_capacity(2 * AnswerWriter::LONGEST) }
+        let buffer = MessageBuffer::with_capacity(2 * AnswerWriter::LONGEST);
+        Self { meta: Vec::with_capacity(512), buffer }
     }
 }
 
@@ -81,19 +76,19 @@ impl<'a> AnswerWriter<'a> {
         wants_extents: bool,
         memory: WriterMemory,
     ) -> Self {
-        let WriterMemory { text, mut buffer } = memory;
+        let WriterMemory { meta, mut buffer } = memory;
         let least = outbox.chunk + Self::LONGEST;
         if buffer.capacity() < least {
             buffer = MessageBuffer::with_capacity(least);
         }
         Self {
-            opening: outbox.reply.cookie(),
+            opening: outbox.reply.cookie,
             outbox,
             question: 0,
             buffer,
             flushed: 0,
             empty_at: Instant::now(),
-            text,
+            meta,
             window_policy,
             window: None,
             wants_extents,
@@ -111,11 +106,11 @@ impl<'a> AnswerWriter<'a> {
         if self.is_plain() {
             return Ok(());
         }
-        let mut text = std::mem::take(&mut self.text);
+        let mut text = std::mem::take(&mut self.meta);
         text.clear();
         entry.append(&mut text);
-        let outcome = self.part(FrameType::Meta, &text);
-        self.text = text;
+        let outcome = self.frame(FrameType::Meta, &text);
+        self.meta = text;
         outcome
     }
 
@@ -136,7 +131,6 @@ impl<'a> AnswerWriter<'a> {
         self.part(FrameType::End, if self.is_plain() { &[] } else { &text })
     }
 
-    /// Sends the FAILURE of a question.
     pub(crate) fn failure(&mut self, why: &Unanswerable) -> Result<(), Undelivered> {
         let errno = Some(why.errno).filter(|_| !self.is_plain());
         let failure = Failure { text: why.text.as_bytes().to_vec(), errno, cookie: None };
@@ -151,7 +145,7 @@ impl<'a> AnswerWriter<'a> {
     }
 
     fn is_plain(&self) -> bool {
-        matches!(self.outbox.reply.dialect, Dialect::Plain)
+        self.outbox.reply.cookie.is_none()
     }
 
     fn part(&mut self, frame_type: FrameType, text: &[u8]) -> Result<(), Undelivered> {
@@ -264,7 +258,6 @@ impl<'a> AnswerWriter<'a> {
         Ok(Some(count))
     }
 
-    /// Gives back the memory of a window.
     pub(crate) fn drop_window(&mut self) {
         self.window = None;
     }
@@ -316,7 +309,6 @@ impl<'a> AnswerWriter<'a> {
         Ok(())
     }
 
-    /// Sends all of the stream.
     pub(crate) fn flush(&mut self) -> Result<(), Undelivered> {
         self.send_full()?;
         let part = self.flushed..self.buffer.text().len();

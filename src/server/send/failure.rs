@@ -7,13 +7,10 @@ use nix::errno::Errno;
 use super::outbox::Undelivered;
 use crate::counters::FailureReason;
 
-/// Why a transfer failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SendFailure {
-    /// A message did not reach the client.
     #[error(transparent)]
     Undelivered(#[from] Undelivered),
-    /// The request cannot be answered.
     #[error(transparent)]
     Unanswerable(#[from] Unanswerable),
 }
@@ -31,7 +28,6 @@ impl Unanswerable {
         Self { text: text.into(), errno }
     }
 
-    /// A failed read.
     pub(super) fn read(errno: Errno) -> Self {
         Self::new(format!("read: {}", errno.desc()), errno)
     }
@@ -59,16 +55,5 @@ impl From<Errno> for Unanswerable {
 impl From<Errno> for SendFailure {
     fn from(errno: Errno) -> Self {
         Self::Unanswerable(errno.into())
-    }
-}
-
-impl Undelivered {
-    /// The reason by which it is counted. None: the client left, which is no failure.
-    pub(crate) fn reason(&self) -> Option<FailureReason> {
-        match self {
-            Self::Gone | Self::Dead(_) => None,
-            Self::Stalled => Some(FailureReason::Stalled),
-            Self::NoTimer(_) | Self::Os(_) => Some(FailureReason::Other),
-        }
     }
 }

@@ -17,7 +17,6 @@ use crate::sys::errno_of;
 use crate::wire::{Extent, Range};
 
 /// A regular file, opened with the caller's rights, and the part of it to send.
-#[derive(Debug)]
 pub(super) struct OpenedFile {
     file: File,
     /// What the file was before it was opened.

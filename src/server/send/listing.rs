@@ -16,7 +16,6 @@ use crate::sys::errno_of;
 use crate::wire::{Entry, Kind};
 
 /// A directory, opened with the caller's rights. It takes no more memory for more names.
-#[derive(Debug)]
 pub(super) struct Listing {
     directory: OwnedFd,
     device: dev_t,

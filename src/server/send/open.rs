@@ -17,8 +17,6 @@ use crate::server::resolve::{Entered, Export, PathFd, entry};
 use crate::sys::mode_without_acl;
 use crate::wire::{Entry, Kind, Operation, Question};
 
-/// What a question names.
-#[derive(Debug)]
 pub(crate) struct Opened {
     meta: Entry<'static>,
     /// Where a symbolic link leads.
@@ -26,7 +24,6 @@ pub(crate) struct Opened {
     content: Content,
 }
 
-#[derive(Debug)]
 enum Content {
     Nothing,
     File(OpenedFile),

@@ -7,12 +7,10 @@ use sysv_ipc::{Message, MessageBuffer, QueueSettings, SendError};
 
 use crate::counters::Writer;
 use crate::ownership::liveness::{Dead, Life, Observer};
-use crate::server::admission::{Admitted, Dialect, ReplyTo};
+use crate::server::admission::{Admitted, ReplyTo};
 use crate::sys::{AdaptiveSpin, signals};
 use crate::wire::{Lease, MAX_PLAIN_REPLY, MAX_REPLY};
 
-/// Sends messages to one client.
-#[derive(Debug)]
 pub(crate) struct Outbox<'a> {
     pub(crate) reply: ReplyTo,
     pub(crate) stall_timeout: Duration,
@@ -32,13 +30,11 @@ pub(crate) struct Outbox<'a> {
 /// Why a message did not reach the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Undelivered {
-    /// The client removed its queue.
     #[error("client gone")]
     Gone,
     /// The client died; its queue is removed.
     #[error("client dead: {0}")]
     Dead(Dead),
-    /// The client did not read for the stall timeout.
     #[error("client stalled")]
     Stalled,
     #[error("setitimer: {0}")]
@@ -87,7 +83,6 @@ impl<'a> Outbox<'a> {
         self.uncounted += bytes as u64;
     }
 
-    /// Brings the counters up to date.
     pub(crate) fn count_sent(&mut self) {
         self.counters.sent(std::mem::take(&mut self.uncounted));
     }
@@ -211,9 +206,9 @@ fn aligned(chunk: usize) -> usize {
 
 fn chunk_for(reply: &ReplyTo) -> usize {
     let (queue, msgmax) = (reply.max_bytes, reply.msgmax);
-    match reply.dialect {
-        Dialect::Plain => chunk(queue, msgmax.min(MAX_PLAIN_REPLY)),
-        Dialect::Extended { .. } => chunk(queue.saturating_sub(Lease::SIZE), msgmax.min(MAX_REPLY)),
+    match reply.cookie {
+        None => chunk(queue, msgmax.min(MAX_PLAIN_REPLY)),
+        Some(_) => chunk(queue.saturating_sub(Lease::SIZE), msgmax.min(MAX_REPLY)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Where the bytes of an answer come from.
+//! Where the bytes of an answer come from: a file or a directory, opened with the caller's rights.
 
 use std::ops::Range;
 
@@ -7,7 +7,6 @@ use sysv_ipc::Attached;
 use super::answer_writer::AnswerWriter;
 use super::failure::{SendFailure, Unanswerable};
 
-/// Where the bytes of an answer come from, opened with the caller's rights.
 pub(crate) trait Source {
     /// How many bytes are left. Only files tell; they are read about as fast as they are copied.
     fn left(&self) -> Option<u64> {

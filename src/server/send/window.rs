@@ -18,7 +18,6 @@ use crate::sys::geteuid;
 use crate::wire::{FrameHeader, MAX_WINDOW, WINDOW_MODE, WindowPart};
 
 /// A window, in the child that fills it.
-#[derive(Debug)]
 pub(super) struct Window {
     pub(super) memory: Attached,
     segment: SharedMemoryId,
@@ -65,10 +64,7 @@ impl Window {
 
     /// Makes a window of a size, which vanishes with the processes that use it. The queue holds
     /// `capacity` bytes, and a message at most `longest`. None: they do not allow for it, or there
-    /// are too many windows.
-    ///
-    /// # Errors
-    /// `ENOSPC`, `ENOMEM`: shmget(2); the memory or the segments are used up.
+    /// are too many windows. Fails if the memory or the segments are used up: shmget(2).
     pub(super) fn make(
         policy: &WindowPolicy,
         size: usize,

@@ -17,7 +17,6 @@ pub(super) use publish_counters::publish_counters;
 pub(super) use request_queue::RequestQueue;
 pub(super) use server_lock::ServerLock;
 
-/// How an attempt to make the object under a key ended.
 enum Attempt<T> {
     /// The object is ours.
     Done(T),

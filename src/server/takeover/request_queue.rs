@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use sysv_ipc::{Key, Mode, Queue};
+use sysv_ipc::{Key, Queue};
 
 use super::{Attempt, removed, take_over, unless_gone};
 use crate::counters::RefusalReason;
@@ -17,29 +17,24 @@ use crate::sys::{StopRequest, geteuid};
 use crate::wire::{MARK, is_request_queue_mode};
 
 /// The request queue of a server that holds the server lock. Dropping it removes the queue.
-#[derive(Debug)]
 pub(crate) struct RequestQueue {
     queue: Queue,
-    key: Key,
-    mode: Mode,
-    claim: bool,
     stop: Arc<StopRequest>,
 }
 
 impl RequestQueue {
     pub(crate) fn create(config: &Config, stop: Arc<StopRequest>) -> Result<Self, Error> {
-        let (key, mode, claim) = (config.key, config.mode.with(MARK), config.claim_key);
-        let queue = replace_predecessor(key, mode, claim)?;
+        let queue = replace_predecessor(config)?;
         stop.will_remove(queue);
         if lease::peek(queue) == Head::Unreadable(Errno::ENOSYS) {
             tracing::warn!("{}", RefusalReason::NoPeek);
         }
-        Ok(Self { queue, key, mode, claim, stop })
+        Ok(Self { queue, stop })
     }
 
     /// Makes the queue again after somebody removed it. The server must hold its lock.
-    pub(crate) fn recreate(&mut self) -> Result<(), Error> {
-        self.queue = replace_predecessor(self.key, self.mode, self.claim)?;
+    pub(crate) fn recreate(&mut self, config: &Config) -> Result<(), Error> {
+        self.queue = replace_predecessor(config)?;
         self.stop.will_remove(self.queue);
         Ok(())
     }
@@ -64,10 +59,11 @@ impl Drop for RequestQueue {
     }
 }
 
-fn replace_predecessor(key: Key, mode: Mode, claim: bool) -> Result<Queue, Error> {
-    take_over("queue", key, || match Queue::create(key, mode) {
+fn replace_predecessor(config: &Config) -> Result<Queue, Error> {
+    let key = config.key;
+    take_over("queue", key, || match Queue::create(key, config.mode.with(MARK)) {
         Ok(queue) => Ok(Attempt::Done(queue)),
-        Err(error) if error.already_exists() => remove_predecessor(key, claim),
+        Err(error) if error.already_exists() => remove_predecessor(key, config.claim_key),
         Err(error) if error.is_out_of_space() => Err(Error::NoQueueLeft(error)),
         Err(error) => Err(error.into()),
     })

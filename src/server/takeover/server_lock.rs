@@ -16,7 +16,6 @@ const MODE: Mode = Mode::new(0o644);
 
 /// The server lock, held. Dropping it removes the semaphore, in the process that took it and no
 /// other.
-#[derive(Debug)]
 pub(crate) struct ServerLock {
     key: Key,
     semaphore: Lock,
