@@ -10,8 +10,8 @@ use std::process::Command;
 use nix::errno::Errno;
 
 use crate::support::{
-    ForEverybody, OPERATOR, Server, Site, Stuck, VICTIM, as_root_in_own_namespace, refusals, run,
-    unique_key,
+    ForEverybody, OPERATOR, Server, Site, Stuck, VICTIM, as_root_in_own_namespace, by, refusals,
+    run, unique_key,
 };
 
 const UNKNOWN_UID: &str = "the caller's uid is unknown in this user namespace";
@@ -73,12 +73,9 @@ fn nobody_is_a_user_like_others_where_every_user_has_a_number() {
 #[as_root_in_own_namespace]
 fn a_server_in_a_user_namespace_refuses_unmapped_users() {
     let inside = |command: Command| {
-        let mut inside = Command::new("setpriv");
-        let operator = OPERATOR.to_string();
-        inside.args(["--reuid", &operator, "--regid", &operator, "--clear-groups"]);
-        inside.args(["unshare", "--user", "--map-root-user"]);
-        inside.arg(command.get_program()).args(command.get_args());
-        inside
+        let uid = OPERATOR.to_string();
+        let user = ["setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups"];
+        by(&[&user[..], &["unshare", "--user", "--map-root-user"]].concat(), &command)
     };
     if !run(&mut inside(Command::new("true"))).status.success() {
         return eprintln!("skipped: users may not make user namespaces here");

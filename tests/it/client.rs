@@ -7,15 +7,15 @@ use std::fs::{self, File};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use sysv_ipc::{Mode, OwnedQueue};
 
 use crate::support::{
-    Running, Stuck, as_root_in_own_namespace, client, in_own_namespace, noise, reply_queues, run,
-    serve_folder, stuck_client_without_retries, unique_key, wait_until,
+    Running, Stuck, after_mounting, as_root_in_own_namespace, client, in_own_namespace, noise,
+    reply_queues, run, serve_folder, stuck_client_without_retries, unique_key, wait_until,
 };
 
 fn names_in(folder: &Path) -> Vec<String> {
@@ -71,17 +71,14 @@ fn a_killed_client_leaves_no_temporary_file() {
     let (server, folder) = serve_folder(&[]);
     fs::write(folder.path().join("file"), noise(4 << 20)).unwrap();
     let here = tempfile::tempdir().unwrap();
-    // Without /proc a file has a temporary name.
-    let hide_proc = "mount -t tmpfs none /proc";
+    let hide_proc = "mount -t tmpfs none /proc"; // then a file has a temporary name
     for (signal, prepare) in
         [(Signal::SIGTERM, "true"), (Signal::SIGKILL, "true"), (Signal::SIGTERM, hide_proc)]
     {
         server.freeze(); // so that it is still at work
-        let (mut command, client) = (Command::new("unshare"), server.client());
-        let exec = format!("{prepare} && exec \"$0\" \"$@\"");
-        command.args(["--mount", "sh", "-c", &exec]).arg(client.get_program());
-        command.args(client.get_args()).arg("-o").arg(here.path().join("target")).arg("/file");
-        let mut client = Running::start(command.stderr(Stdio::null()));
+        let mut client = server.client();
+        client.arg("-o").arg(here.path().join("target")).arg("/file");
+        let mut client = Running::start(after_mounting(prepare, &client).stderr(Stdio::null()));
         wait_until("it has asked", || !reply_queues().is_empty());
         assert_eq!(names_in(here.path()).len(), usize::from(prepare == hide_proc));
         client.signal(signal);

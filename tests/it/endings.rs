@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use sysv_ipc::{Mode, OwnedQueue};
 
 use crate::support::{
-    Finished, Running, as_root_in_own_namespace, client, dead_owner, exists, in_own_namespace,
+    Finished, Running, as_root_in_own_namespace, by, client, dead_owner, exists, in_own_namespace,
     leased, program, reply_queues, run, serve_file, stat_of, unique_key, wait_until,
 };
 
@@ -58,10 +58,7 @@ fn full() -> File {
 
 /// The same command, with its standard output closed.
 fn closed(command: &Command) -> Command {
-    let mut shell = Command::new("sh");
-    shell.args(["-c", "exec \"$0\" \"$@\" >&-"]).arg(command.get_program());
-    shell.args(command.get_args()).env_remove("MQFS_KEY");
-    shell
+    by(&["sh", "-c", "exec \"$0\" \"$@\" >&-"], command)
 }
 
 #[in_own_namespace]

@@ -5,10 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::support::{
-    ATTACKER, Server, Site, Stuck, VICTIM, as_root_in_own_namespace, in_own_namespace, run,
-    serve_file,
-};
+use crate::support::{Server, Stuck, in_own_namespace, serve_file};
 
 #[in_own_namespace]
 fn files_of_size_zero_in_proc_arrive_whole() {
@@ -54,20 +51,4 @@ fn a_shrinking_file_is_a_failure_and_a_changing_file_a_warning() {
     let same = stuck.client.finish();
     assert_eq!((same.code(), &*same.stderr), (Some(0), ""));
     server.stop();
-}
-
-#[as_root_in_own_namespace]
-fn roots_server_serves_each_user_what_that_user_could_open() {
-    let site = Site::start(&[]);
-    site.put("roots", 0o600, (0, 0), "roots");
-    site.put("theirs", 0o600, (VICTIM, VICTIM), "theirs");
-    site.put("everybodys", 0o644, (0, 0), "everybodys");
-    for path in ["theirs", "everybodys"] {
-        assert_eq!(run(site.client(VICTIM).arg(path)).success(), path.as_bytes());
-    }
-    for (uid, path) in [(VICTIM, "roots"), (ATTACKER, "theirs"), (ATTACKER, "roots")] {
-        assert_eq!(site.denied(uid, path), "Permission denied", "{path}");
-    }
-    assert!(site.server.log().contains(&format!("uid={VICTIM}")), "{}", site.server.log());
-    site.stop();
 }

@@ -7,16 +7,13 @@ use nix::sys::signal::Signal::{SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTER
 
 use crate::support::session::RawSession;
 use crate::support::{
-    Running, Server, in_own_namespace, noise, program, queue_of, reply_queues, stat_of, state_of,
-    stuck_client, unique_key, wait_until,
+    Running, Server, by, in_own_namespace, noise, program, queue_of, reply_queues, stat_of,
+    state_of, stuck_client, unique_key, wait_until,
 };
 
 /// The same command, started by a program that holds back signals: env(1).
 fn held_back(option: &str, command: &Command) -> Command {
-    let mut env = Command::new("env");
-    env.arg(option).arg(command.get_program()).args(command.get_args());
-    env.env_remove("MQFS_KEY");
-    env
+    by(&["env", option], command)
 }
 
 /// A server of `/file`, started so.
@@ -64,7 +61,9 @@ fn children_end_and_make_way_whatever_the_starter_of_the_server_held_back() {
         let client = stuck_client(&server, "/file");
         client.signal(SIGKILL);
         wait_until("its child notices", || reply_queues().is_empty());
+        assert_eq!(state_of(client.pid()), Some('Z'), "nobody has waited for the client");
         server.wait_until_idle();
+        assert!(server.log().contains("client dead"), "{}", server.log());
         let _session = RawSession::idle(queue_of(server.key).unwrap());
         assert_eq!(server.fetch("/file").len(), 4 << 20, "the session makes way");
         server.wait_until_idle();

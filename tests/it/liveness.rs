@@ -14,8 +14,8 @@ use nix::unistd::{Pid, getpid};
 
 use crate::support::{
     ForEverybody, QuietServer, Running, SOMEBODY, Stuck, Verdicts, as_root_in_own_namespace,
-    as_root_in_own_pid_namespace, children_of, dead_owner, exists, fork_child, leased, owner_of,
-    program, reply_queues, sleeper, state_of, unshared, wait_until,
+    as_root_in_own_pid_namespace, children_of, dead_owner, exists, fork_child, give, leased,
+    owner_of, program, reply_queues, sleeper, state_of, unshared, wait_until,
 };
 
 const RUNNING: [&str; 3] = ["alive", "owner is running", "kept"];
@@ -233,9 +233,7 @@ fn what_a_reaper_cannot_see_it_does_not_judge_dead() {
     assert_eq!(blind.on(*living), UNPROVEN);
     let hidepid = "mount -t proc -o hidepid=2 proc /proc && test -e /proc/1 && exec";
     assert_eq!(reap_with_proc(hidepid, &reaper).on(*gone), ELSEWHERE);
-    let mut settings = living.status().unwrap().settings();
-    settings.uid = sysv_ipc::Uid::from_raw(SOMEBODY);
-    living.set(&settings).unwrap();
+    give(*living, SOMEBODY);
     let as_somebody = format!("setpriv --reuid {SOMEBODY} --regid {SOMEBODY} --clear-groups");
     let seen = reap_with_proc(&format!("{hidepid} {as_somebody}"), &reaper);
     assert_eq!(seen.on(*living), UNPROVEN);

@@ -5,8 +5,6 @@
 
 #![allow(unreachable_pub, missing_docs)]
 
-use mqfs_kit as support;
-
 mod caller_groups;
 mod caller_identity;
 mod changing_queues;
@@ -51,6 +49,7 @@ mod sessions;
 mod shutdown;
 mod stat;
 mod stolen_cookies;
+mod support;
 mod swapped_paths;
 mod tree;
 mod user_namespaces;

@@ -1,8 +1,6 @@
 //! Ranges of files.
 
-use std::process::Stdio;
-
-use crate::support::{in_own_namespace, noise};
+use crate::support::{Stuck, in_own_namespace, noise};
 use crate::tree::Site;
 
 /// A server of `/file`, of 4 MiB, a folder to write to, and the file.
@@ -39,9 +37,14 @@ fn a_range_matches_head_and_tail() {
 fn a_range_resumes_where_it_broke_off() {
     let (site, file) = site();
     let mut command = site.server.client();
-    command.args(["--offset", "1000", "--length", "3M", "/file"]).stderr(Stdio::piped());
-    let stuck = crate::support::Stuck::start(command.stdout(Stdio::piped()));
+    let stuck = Stuck::start(command.args(["-v", "--offset", "1000", "--length", "3M", "/file"]));
     site.server.kill_children();
-    assert!(stuck.finish() == file[1000..1000 + (3 << 20)]);
+    let finished = stuck.client.finish();
+    let range = &file[1000..1000 + (3 << 20)];
+    let checksum = crc32fast::hash(range);
+    let how = format!("{} bytes, in 2 parts, verified (CRC-32 {checksum:08x})", range.len());
+    assert!(finished.stderr.contains(&how), "{}", finished.stderr);
+    assert!(finished.stderr.contains("waiting for the server"), "{}", finished.stderr);
+    assert!(finished.success() == range);
     site.server.stop();
 }

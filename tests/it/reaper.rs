@@ -8,50 +8,41 @@ use std::sync::mpsc::{TryRecvError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mqfs::ownership::lease;
 use mqfs::reaper::Policy;
-use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE};
+use mqfs::wire::REPLY_QUEUE_MODE;
 use nix::sys::signal::Signal;
-use nix::unistd::{Uid, getpid, setuid};
-use sysv_ipc::{Key, Lock, MessageBuffer, Mode, Queue, QueueId, SharedMemory};
+use nix::unistd::getpid;
+use sysv_ipc::{Key, Lock, Mode, Queue, SharedMemory};
 
 use crate::support::{
     ForEverybody, QuietServer, Running, SOMEBODY, Server, Stuck, Verdicts, all_queues,
-    as_root_in_own_namespace, clear, dead_owner, exists, in_dead_process, leased, listed, owner_of,
-    program, queue_of, reap, run, stat_of, state_of, unique_key, wait_until,
+    as_root_in_own_namespace, clear, exists, in_dead_process, leased, listed, owner_of, program,
+    queue_of, reap, run, stat_of, state_of, unique_key, wait_until,
 };
 
 #[as_root_in_own_namespace]
-fn only_the_queue_of_a_killed_client_is_removed() {
+fn only_the_queue_of_a_killed_client_is_removed_and_none_of_stopped_processes() {
     let quiet = QuietServer::start();
-    let mut dying = Stuck::start(&mut quiet.client());
-    let living = Stuck::start(&mut quiet.client());
+    let requests = queue_of(quiet.server.key).unwrap();
+    let [mut dying, living, frozen] = [(); 3].map(|()| Stuck::start(&mut quiet.client()));
     let stopped = quiet.stop_children();
+    frozen.client.freeze();
+    quiet.server.freeze();
     dying.kill();
 
     let verdicts = Verdicts::now();
 
     assert_eq!(verdicts.on(dying.queue), ["orphan", "owner is gone", "removed"]);
-    assert_eq!(verdicts.on(living.queue), ["alive", "owner is running", "kept"]);
+    for queue in [living.queue, frozen.queue] {
+        assert_eq!(verdicts.on(queue), ["alive", "owner is running", "kept"]);
+    }
+    assert_eq!(verdicts.on(requests), ["alive", "its server is running", "kept"]);
     assert_eq!(verdicts.removed(), [dying.queue.id()]);
     assert!(!exists(dying.queue));
     drop(stopped);
-    assert!(living.finish() == quiet.file, "the living client's transfer is whole");
-    quiet.stop();
-}
-
-#[as_root_in_own_namespace]
-fn child_of_a_killed_client_removes_its_queue_and_ends() {
-    let quiet = QuietServer::start();
-    let stuck = Stuck::start(&mut quiet.client());
-    let killed = Instant::now();
-    stuck.client.signal(Signal::SIGKILL);
-    wait_until("the child removes the queue", || !exists(stuck.queue));
-    assert_eq!(state_of(stuck.client.pid()), Some('Z'), "nobody has waited for the client");
-    quiet.server.wait_until_idle();
-    let took = killed.elapsed();
-    assert!(took < Duration::from_secs(10), "{took:?}, less than any --stall-timeout");
-    assert!(quiet.server.log().contains("client dead"), "{}", quiet.server.log());
+    quiet.server.signal(Signal::SIGCONT);
+    frozen.client.signal(Signal::SIGCONT);
+    assert!(living.finish() == quiet.file && frozen.finish() == quiet.file, "they are whole");
     quiet.stop();
 }
 
@@ -168,32 +159,6 @@ fn marked_queue_that_was_never_used_is_an_orphan_after_ten_seconds() {
     assert!(made.elapsed() >= Duration::from_secs(9), "{:?}", made.elapsed());
     let removed = ["orphan", "owner died before using it", "removed"];
     assert_eq!(Verdicts::now().on(queue), removed);
-}
-
-#[as_root_in_own_namespace]
-fn an_unprivileged_user_removes_only_own_queues() {
-    let roots = leased(dead_owner());
-    // It was handed to a server that runs as this user.
-    let given = leased(dead_owner());
-    let mut settings = given.status().unwrap().settings();
-    settings.uid = sysv_ipc::Uid::from_raw(SOMEBODY);
-    given.set(&settings).unwrap();
-    in_dead_process(|| {
-        setuid(Uid::from_raw(SOMEBODY)).unwrap();
-        let queue = Queue::create(Key::PRIVATE, REPLY_QUEUE_MODE).unwrap();
-        let lease = lease::new(QueueId::new(0)).unwrap().encode();
-        queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease)).unwrap();
-    });
-    let theirs =
-        *all_queues().iter().map(|(q, _)| q).find(|&&q| q != *roots && q != *given).unwrap();
-
-    let programs = ForEverybody::new();
-    let verdicts = Verdicts::of(programs.program("mqfs-reap", SOMEBODY).arg("--json"));
-
-    assert_eq!(verdicts.on(*roots), ["alive", "another user's, and not readable", "kept"]);
-    assert_eq!(verdicts.on(theirs), ["orphan", "owner is gone", "removed"]);
-    assert_eq!(verdicts.on(*given), ["orphan", "owner is gone", "removed"]);
-    assert_eq!(Verdicts::now().removed(), [roots.id()]);
 }
 
 #[as_root_in_own_namespace]

@@ -15,7 +15,7 @@ use sysv_ipc::{MessageBuffer, MessageType, Mode, OwnedQueue, Queue, ReceiveError
 
 use crate::support::{
     SOMEBODY, Verdicts, as_root_in_own_namespace, as_root_in_own_pid_namespace, children_of,
-    exists, fork_child, in_dead_process, let_next_queue_have, program, unique_key, unshared,
+    exists, fork_child, give, in_dead_process, let_next_queue_have, program, unique_key, unshared,
     wait_until,
 };
 
@@ -82,62 +82,34 @@ fn old_private_queue_whose_last_users_are_dead_is_removed_on_request() {
 }
 
 #[as_root_in_own_namespace]
-fn queue_whose_last_sender_or_receiver_lives_or_is_unknown_is_kept() {
-    let unused = foreign();
-    // As if a living client had not read yet.
-    let unread = foreign();
-    in_dead_process(|| send(*unread));
-    let sender_lives = used_by_the_dead(foreign());
-    send(*sender_lives);
-    let receiver_lives = used_by_the_dead(foreign());
-    receive(*receiver_lives);
-
-    let verdicts = judged();
-
-    let kept = |why| ["foreign", why, "kept"];
-    for queue in [*unused, *unread] {
-        assert_eq!(verdicts.on(queue), kept(UNKNOWN));
-    }
-    for queue in [*sender_lives, *receiver_lives] {
-        assert_eq!(verdicts.on(queue), kept(IN_USE));
-    }
-}
-
-#[as_root_in_own_namespace]
-fn queue_under_a_key_and_queue_that_mqfs_made_are_kept() {
-    let key = || OwnedQueue::create(unique_key(), Mode::new(0o600)).unwrap();
-    let keyed = used_by_the_dead(key());
-    let requests = OwnedQueue::create(unique_key(), Mode::new(0o733)).unwrap();
-    let requests = used_by_the_dead(requests);
-    let marked = used_by_the_dead(OwnedQueue::private(Mode::new(0o711)).unwrap());
-
-    let verdicts = judged();
-
-    assert_eq!(verdicts.on(*keyed), ["foreign", "not made by mqfs, and under a key", "kept"]);
-    let no_lock = ["alive", "a request queue without a server lock", "kept"];
-    assert_eq!(verdicts.on(*requests), no_lock);
-    assert_eq!(verdicts.on(*marked), ["alive", "marked, but without a lease", "kept"]);
-}
-
-#[as_root_in_own_namespace]
-fn queue_that_others_may_use_is_kept_whoever_used_it_last() {
+fn only_a_private_queue_that_is_closed_to_others_and_used_by_the_dead_is_an_orphan() {
     let with = |mode| used_by_the_dead(OwnedQueue::private(Mode::new(mode)).unwrap());
-    let mut open = Vec::from([0o660, 0o606, 0o620, 0o602, 0o640, 0o604, 0o733].map(with));
+    let keyed = |mode| used_by_the_dead(OwnedQueue::create(unique_key(), Mode::new(mode)).unwrap());
+    let unread = foreign(); // as if a living client had not read yet
+    in_dead_process(|| send(*unread));
+    let [sender_lives, receiver_lives] = [(); 2].map(|()| used_by_the_dead(foreign()));
+    send(*sender_lives);
+    receive(*receiver_lives);
     let given = foreign();
-    let mut settings = given.status().unwrap().settings();
-    settings.uid = sysv_ipc::Uid::from_raw(SOMEBODY);
-    given.set(&settings).unwrap();
+    give(*given, SOMEBODY);
+    let mut open = Vec::from([0o660, 0o606, 0o620, 0o602, 0o640, 0o604, 0o733].map(with));
     open.push(used_by_the_dead(given));
-    let closed = [0o600, 0o700, 0o200].map(with);
-
+    let under_a_key = "not made by mqfs, and under a key";
+    let cases = [
+        (vec![foreign(), unread], "foreign", UNKNOWN),
+        (vec![sender_lives, receiver_lives], "foreign", IN_USE),
+        (vec![keyed(0o600)], "foreign", under_a_key),
+        (vec![keyed(0o733)], "alive", "a request queue without a server lock"),
+        (vec![with(0o711)], "alive", "marked, but without a lease"),
+        (open, "foreign", "not made by mqfs, and open to other users"),
+        (Vec::from([0o600, 0o700, 0o200].map(with)), "orphan", GONE),
+    ];
     let verdicts = judged();
-
-    for queue in &open {
-        let kept = ["foreign", "not made by mqfs, and open to other users", "kept"];
-        assert_eq!(verdicts.on(**queue), kept);
-    }
-    for queue in &closed {
-        assert_eq!(verdicts.on(**queue), ["orphan", GONE, "would remove"]);
+    for (queues, verdict, reason) in cases {
+        let action = if verdict == "orphan" { "would remove" } else { "kept" };
+        for queue in queues {
+            assert_eq!(verdicts.on(*queue), [verdict, reason, action]);
+        }
     }
 }
 

@@ -4,14 +4,12 @@ use std::collections::BTreeSet;
 
 use mqfs::reaper::{Action, Policy, remove};
 use mqfs::wire::{Lease, OwnerId, REPLY_QUEUE_MODE};
-use nix::sys::signal::Signal;
 use nix::unistd::{Uid, getpid, setuid};
 use sysv_ipc::{Acquire, Key, Lock, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select};
 
 use crate::support::{
-    QuietServer, Stuck, Verdicts, all_queues, as_root_in_own_namespace, clear, dead_owner, exists,
-    in_dead_process, lease_of_owner, leased, let_next_queue_have, marked_with, owner_of, queue_of,
-    unique_key,
+    Verdicts, all_queues, as_root_in_own_namespace, clear, dead_owner, exists, in_dead_process,
+    lease_of_owner, leased, let_next_queue_have, marked_with, owner_of, queue_of, unique_key,
 };
 
 const MESSAGE: MessageType = MessageType::new(1).unwrap();
@@ -95,21 +93,6 @@ fn lease_of_an_owner_without_identity_is_kept() {
         let queue = leased(owner);
         assert_eq!(Verdicts::now().on(*queue), ["alive", reason, "kept"], "{owner:?}");
     }
-}
-
-#[as_root_in_own_namespace]
-fn queues_of_a_stopped_client_and_a_stopped_server_are_kept_and_the_transfer_is_whole() {
-    let quiet = QuietServer::start();
-    let stuck = Stuck::start(&mut quiet.client());
-    stuck.client.freeze();
-    quiet.server.freeze();
-    let (requests, verdicts) = (queue_of(quiet.server.key).unwrap(), Verdicts::now());
-    assert_eq!(verdicts.on(stuck.queue), ["alive", "owner is running", "kept"]);
-    assert_eq!(verdicts.on(requests), ["alive", "its server is running", "kept"]);
-    quiet.server.signal(Signal::SIGCONT);
-    stuck.client.signal(Signal::SIGCONT);
-    assert!(stuck.finish() == quiet.file);
-    quiet.stop();
 }
 
 type Prepare = fn(Key);

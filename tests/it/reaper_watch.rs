@@ -10,8 +10,8 @@ use nix::unistd::getpid;
 use sysv_ipc::{MessageBuffer, MessageType, Mode, OwnedQueue, Select};
 
 use crate::support::{
-    ForEverybody, Running, SOMEBODY, as_root_in_own_namespace, dead_owner, exists, in_dead_process,
-    leased, owner_of, program, state_of, wait_until,
+    ForEverybody, Running, SOMEBODY, as_root_in_own_namespace, by, dead_owner, exists, give,
+    in_dead_process, leased, owner_of, program, state_of, wait_until,
 };
 
 fn watch(arguments: &[&str]) -> Command {
@@ -87,10 +87,8 @@ fn every_signal_and_a_closed_output_end_watch_at_once() {
 
 #[as_root_in_own_namespace]
 fn watch_goes_on_after_a_stop_and_under_nohup() {
-    let mut nohup = Command::new("nohup");
-    nohup.arg(program("mqfs-reap").get_program()).args(["--watch", "100ms"]);
-    let mut running =
-        Running::start(nohup.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()));
+    let mut nohup = by(&["nohup"], program("mqfs-reap").args(["--watch", "100ms"]));
+    let mut running = Running::start(nohup.stdout(Stdio::piped()).stderr(Stdio::null()));
     let output = running.child().stdout.take().unwrap();
     asleep(&running);
     running.signal(Signal::SIGHUP);
@@ -138,9 +136,7 @@ fn watch_reports_each_orphan_that_it_may_not_remove_once() {
     assert!(first.contains(&format!("queue {}: not permitted: ", roots.id())), "{first}");
     // An orphan that it may remove, in a later pass, which finds the first one again.
     let theirs = leased(dead_owner());
-    let mut settings = theirs.status().unwrap().settings();
-    settings.uid = sysv_ipc::Uid::from_raw(SOMEBODY);
-    theirs.set(&settings).unwrap();
+    give(*theirs, SOMEBODY);
     let second = line();
     assert!(second.contains(&format!("queue {}: removed: ", theirs.id())), "{second}");
     running.signal(Signal::SIGTERM);

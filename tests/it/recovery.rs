@@ -144,6 +144,7 @@ fn a_stop_during_transfers_ends_in_time_and_the_next_server_sends_the_rest() {
     let waiting = place.crowd(8, &[]);
     wait_until("they wait", || place.waiting() == 7); // the server has taken one
     let children = first.children();
+    first.process().children()[0].freeze();
     let start = Instant::now();
     first.signal(Signal::SIGTERM);
     // It removes its queue first, then gives back its lock.

@@ -20,23 +20,6 @@ fn kill_all(mut server: Server) {
 }
 
 #[in_own_namespace]
-fn a_transfer_whose_child_is_killed_resumes_where_it_was() {
-    let place = Place::new();
-    let server = place.serve(&[]);
-    let stuck = Stuck::start(place.client().arg("--verbose"));
-    server.kill_children();
-    let finished = stuck.client.finish();
-    assert!(finished.stdout == place.file, "{}", finished.stderr);
-    let checksum = crc32fast::hash(&place.file);
-    let length = place.file.len();
-    let how = "in 2 parts, verified";
-    let expected = format!("{length} bytes, {how} (CRC-32 {checksum:08x})");
-    assert!(finished.stderr.contains(&expected), "{}", finished.stderr);
-    assert!(finished.stderr.contains("waiting for the server"), "{}", finished.stderr);
-    server.stop();
-}
-
-#[in_own_namespace]
 fn a_replaced_file_is_fetched_again_or_is_an_error() {
     let place = Place::new();
     let server = place.serve(&[]);

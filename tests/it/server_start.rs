@@ -6,11 +6,12 @@ use std::process::Stdio;
 
 use mqfs::wire::NORMAL_PRIORITY;
 use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
 use sysv_ipc::{Key, Lock, MessageBuffer, Mode, OwnedQueue};
 
 use crate::support::{
-    ForEverybody, Running, Server, all_queues, as_root_in_own_namespace, exists, in_own_namespace,
-    program, queue_of, run, unique_key, wait_until,
+    ForEverybody, Running, Server, after_mounting, all_queues, as_root_in_own_namespace, exists,
+    fails, in_own_namespace, program, queue_of, run, unique_key, unshared, wait_until,
 };
 
 /// The error message of a server that does not start.
@@ -28,25 +29,21 @@ fn a_second_server_on_a_key_is_refused_naming_the_first() {
         "mqfs-server: key {} is in use: a server of uid {} runs there already, pid {} (choose \
          another --key)\n",
         server.key,
-        nix::unistd::geteuid(),
+        geteuid(),
         server.pid()
     );
     assert_eq!(refused(server.key), expected);
     server.freeze();
     assert_eq!(refused(server.key), expected, "while the first is stopped");
+    if geteuid().is_root() {
+        let mut second = program("mqfs-server");
+        second.args(["-k", &server.key.to_string()]);
+        let second = run(&mut unshared(&["--pid", "--mount-proc"], &second));
+        assert_eq!(second.code(), Some(2), "{}", second.stderr);
+        assert!(second.stderr.contains("runs there already (choose"), "{}", second.stderr);
+    }
     server.signal(Signal::SIGCONT);
     assert!(!server.fetch("/proc/version").is_empty());
-    server.stop();
-}
-
-#[as_root_in_own_namespace]
-fn a_second_server_is_refused_in_another_pid_namespace_too() {
-    let server = Server::start::<&str>(&[]);
-    let mut elsewhere = std::process::Command::new("unshare");
-    elsewhere.args(["--pid", "--fork", "--mount-proc"]).arg(program("mqfs-server").get_program());
-    let second = run(elsewhere.args(["-k", &server.key.to_string()]));
-    assert_eq!(second.code(), Some(2), "{}", second.stderr);
-    assert!(second.stderr.contains("runs there already (choose"), "{}", second.stderr);
     server.stop();
 }
 
@@ -123,7 +120,12 @@ fn if_fork_fails_the_client_retries_until_its_timeout() {
     // Root's own processes are not limited in number.
     let mut command = programs.server(key, 64_123);
     let server = Server::start_as(key, command.args(["--root", "/proc"]));
-    run(server.client().args(["--server-uid", "64123", "/version"])).success();
+    let fetch = || {
+        let mut client = server.client();
+        client.args(["--server-uid", "64123", "--timeout", "300ms", "/version"]);
+        client
+    };
+    run(&mut fetch()).success();
     server.wait_until_idle();
     // As the same user: root may lack CAP_SYS_RESOURCE.
     let limit = |processes: &str| {
@@ -132,23 +134,16 @@ fn if_fork_fails_the_client_retries_until_its_timeout() {
         run(&mut prlimit).success();
     };
     limit("--nproc=1:");
-    let mut command = server.client();
-    command.args(["--server-uid", "64123", "--timeout", "300ms", "/version"]);
-    let busy = run(&mut command);
-    assert_eq!(busy.code(), Some(1));
-    assert_eq!(busy.stderr, "mqfs-client: /version: busy: the server cannot fork\n");
+    fails(&mut fetch(), 1, "mqfs-client: /version: busy: the server cannot fork\n");
     limit("--nproc=1000:");
-    run(server.client().args(["--server-uid", "64123", "/version"])).success();
+    run(&mut fetch()).success();
     server.stop();
 }
 
 #[as_root_in_own_namespace]
 fn without_proc_no_server_starts() {
-    let mut command = std::process::Command::new("unshare");
-    command.args(["--mount", "sh", "-c", r#"mount -t tmpfs none /proc; exec "$@""#, "sh"]);
-    command.arg(program("mqfs-server").get_program());
-    let refused = run(command.args(["-k", &unique_key().to_string()]));
-    assert_eq!(refused.code(), Some(2));
+    let mut server = program("mqfs-server");
+    server.args(["-k", &unique_key().to_string()]);
     let why = "mqfs-server: /proc is not mounted here: mount -t proc proc /proc\n";
-    assert_eq!(refused.stderr, why);
+    fails(&mut after_mounting("mount -t tmpfs none /proc", &server), 2, why);
 }

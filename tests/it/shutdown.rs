@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::support::session::{Part, RawSession, fetch};
 use crate::support::{
     Running, Server, in_own_namespace, is_full, noise, program, queue_of, reply_queues, run,
-    serve_quietly, stuck_client, stuck_client_without_retries, unique_key, wait_until,
+    serve_quietly, stuck_client, unique_key, wait_until,
 };
 
 /// A server of a file of 4 MiB, in a process group of its own.
@@ -64,22 +64,6 @@ fn a_server_that_stops_lets_its_children_finish() {
 }
 
 #[in_own_namespace]
-fn a_server_kills_its_children_after_the_drain_timeout() {
-    for is_stopped in [false, true] {
-        let (mut server, _folder, _) = serve_quietly(4 << 20, &["--drain-timeout", "300ms"]);
-        let client = stuck_client_without_retries(&server, "/file");
-        let child = server.only_child();
-        assert!(!is_stopped || child.freeze());
-        server.signal(Signal::SIGTERM);
-        assert!(server.running().wait().success());
-        assert!(!child.lives());
-        let client = client.finish();
-        assert_eq!(client.code(), Some(1), "{}", client.stderr);
-        assert!(client.stderr.contains("incomplete"), "{}", client.stderr);
-    }
-}
-
-#[in_own_namespace]
 fn a_client_leaves_no_queue_after_any_signal_during_a_transfer() {
     let (server, _folder, _) = serve_quietly(4 << 20, &[]);
     for signal in [
@@ -123,32 +107,6 @@ fn a_client_leaves_no_queue_if_the_same_ctrl_c_ends_its_reader() {
 }
 
 #[in_own_namespace]
-fn at_max_children_requests_wait() {
-    let (server, _folder, content) = serve_quietly(4 << 20, &["--max-children", "2"]);
-    let requests = queue_of(server.key).unwrap();
-    let first = stuck_client(&server, "/file");
-    let second = stuck_client(&server, "/file");
-    let start = || {
-        let mut command = server.client();
-        command.args(["--retries", "0", "--timeout", "2s", "/file"]);
-        Running::piped(&mut command)
-    };
-    let third = start();
-    wait_until("the server holds the third request", || {
-        let asked = requests.status().unwrap().last_sender.unwrap().as_raw() == third.pid();
-        asked && requests.status().unwrap().messages == 0
-    });
-    let fourth = start();
-    wait_until("the fourth waits in the queue", || requests.status().unwrap().messages == 1);
-    assert_eq!(server.children().len(), 2);
-    assert!(first.finish().success() == content);
-    assert!(third.finish().success() == content, "now there is room");
-    assert!(fourth.finish().success() == content);
-    assert!(second.finish().success() == content);
-    server.stop();
-}
-
-#[in_own_namespace]
 fn a_server_that_stops_ends_its_sessions_after_the_answer_in_hand() {
     let timeouts = ["--drain-timeout", "1h", "--idle-timeout", "1h"];
     let (mut server, _folder, content) = serve_quietly(4 << 20, &timeouts);
@@ -164,17 +122,7 @@ fn a_server_that_stops_ends_its_sessions_after_the_answer_in_hand() {
 }
 
 #[in_own_namespace]
-fn a_client_of_a_server_that_is_dead_is_told_at_once() {
-    let (mut server, _folder, _) = serve_quietly(4 << 20, &[]);
-    server.running().kill();
-    let alone = run(server.client().arg("/file"));
-    assert_eq!(alone.code(), Some(2));
-    let expected = format!("mqfs-client: no server: the one under key {} is dead ", server.key);
-    assert!(alone.stderr.starts_with(&expected), "{}", alone.stderr);
-}
-
-#[in_own_namespace]
-fn a_client_that_waits_to_send_its_request_notices_the_servers_death() {
+fn a_client_of_a_dead_server_is_told_at_once_also_if_it_waits_to_send_its_request() {
     let (mut server, _folder, _) = serve_quietly(4 << 20, &[]);
     server.freeze();
     let requests = queue_of(server.key).unwrap();
@@ -186,8 +134,10 @@ fn a_client_that_waits_to_send_its_request_notices_the_servers_death() {
     wait_until("it has its queue", || !reply_queues().is_empty());
     let start = Instant::now();
     server.running().kill();
-    let client = client.finish();
-    assert_eq!(client.code(), Some(2), "{}", client.stderr);
-    assert!(client.stderr.contains("is dead"), "{}", client.stderr);
+    let expected = format!("mqfs-client: no server: the one under key {} is dead ", server.key);
+    for client in [client.finish(), run(server.client().arg("/file"))] {
+        assert_eq!(client.code(), Some(2), "{}", client.stderr);
+        assert!(client.stderr.starts_with(&expected), "{}", client.stderr);
+    }
     assert!(start.elapsed() < Duration::from_secs(10), "long before --timeout");
 }

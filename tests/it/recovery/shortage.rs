@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use super::{Place, signal};
 use crate::support::{
-    Running, Server, Stuck, children_of, in_own_namespace, queue_of, run, wait_until,
+    Running, Server, Stuck, by, children_of, fails, in_own_namespace, queue_of, run, wait_until,
 };
 
 /// Sets a limit of a running server with `prlimit`.
@@ -22,11 +22,8 @@ fn limit(server: &Server, what: &str) {
 fn a_server_with_too_few_descriptors_to_confine_itself_does_not_start() {
     let place = Place::new();
     let server = place.command(&["--quiet"]);
-    let mut command = Command::new("prlimit");
-    command.arg("--nofile=4:4").arg(server.get_program()).args(server.get_args());
-    let ended = run(&mut command);
     let why = "mqfs-server: landlock_create_ruleset: EMFILE: Too many open files\n";
-    assert_eq!((ended.code(), &*ended.stderr), (Some(2), why));
+    fails(&mut by(&["prlimit", "--nofile=4:4"], &server), 2, why);
     assert_eq!(queue_of(place.key), None);
 }
 
@@ -81,8 +78,7 @@ fn a_log_that_cannot_be_written_delays_nobody_and_goes_on_when_it_can() {
         ((short.into(), None), "text"),
     ] {
         let server = place.command(&["--max-children", "2", "--log-format", format]);
-        let mut command = Command::new("prlimit");
-        command.arg("--fsize=100:100").arg(server.get_program()).args(server.get_args());
+        let mut command = by(&["prlimit", "--fsize=100:100"], &server);
         let mut server = Running::start(command.stdout(Stdio::null()).stderr(log));
         drop(command); // it has the log open too
         wait_until("it can be asked", || queue_of(place.key).is_some());

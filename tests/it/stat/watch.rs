@@ -1,7 +1,7 @@
 //! `mqfs-stat --watch`: on a terminal, in a pipe, and how it ends.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use mqfs::wire::NORMAL_PRIORITY;
 use nix::sys::signal::Signal;
@@ -11,17 +11,15 @@ use sysv_ipc::{Key, MessageBuffer};
 
 use super::{others_queue, server};
 use crate::support::{
-    Running, Terminal, in_own_namespace, leased, owner_of, program, stat_of, unique_key, wait_until,
+    Running, Terminal, by, in_own_namespace, leased, owner_of, stat_of, unique_key, wait_until,
 };
 
 /// `mqfs-stat --watch` on a terminal that controls it: Ctrl-C sends SIGINT.
 #[track_caller]
 fn start(terminal: &Terminal, kind: &str, key: Key) -> Running {
-    let mut command = Command::new("setsid");
-    command.arg("--ctty").arg(program("mqfs-stat").get_program());
-    command.args(["--watch", "100ms", &key.to_string()]).env_remove("MQFS_KEY").env("TERM", kind);
+    let mut command = by(&["setsid", "--ctty"], stat_of(key).args(["--watch", "100ms"]));
     let side = || Stdio::from(terminal.inside.try_clone().unwrap());
-    Running::start(command.stdin(side()).stdout(side()).stderr(side()))
+    Running::start(command.env("TERM", kind).stdin(side()).stdout(side()).stderr(side()))
 }
 
 /// The frames that were drawn until the third.

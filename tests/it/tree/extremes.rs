@@ -10,7 +10,7 @@ use nix::fcntl::{OFlag, open, openat, posix_fallocate};
 use nix::sys::stat::{Mode, mkdirat};
 
 use super::Site;
-use crate::support::{Running, Stuck, in_own_namespace, number, run, wait_until};
+use crate::support::{Running, Stuck, by, in_own_namespace, number, run, wait_until};
 
 /// Opens a folder at this depth, and makes it if necessary.
 fn deep(top: OwnedFd, name: &str, levels: usize, make: bool) -> Result<OwnedFd, Errno> {
@@ -58,17 +58,11 @@ fn folders_too_deep_for_the_descriptor_limit_are_named_and_the_rest_arrives() {
     deep(top, "d", 120, true).unwrap();
     site.put("dir/z", "behind");
     let client = site.command(&["-r", "/dir", "-C", "."]);
-    let mut limited = std::process::Command::new("sh");
-    limited.args(["-c", "ulimit -n 100; exec \"$0\" \"$@\""]).arg(client.get_program());
-    limited.args(client.get_args()).current_dir(site.here.path());
-    let outcome = run(&mut limited);
+    let outcome = run(by(&["prlimit", "--nofile=100"], &client).current_dir(site.here.path()));
     assert_eq!(outcome.code(), Some(1));
-    assert!(
-        outcome.stderr.contains("d/d/d: cannot write: Too many open files\n"),
-        "{}",
-        outcome.stderr
-    );
-    assert!(outcome.stderr.ends_with("incomplete: 1 entry is missing\n"), "{}", outcome.stderr);
+    let told = outcome.stderr;
+    assert!(told.contains("d/d/d: cannot write: Too many open files\n"), "{told}");
+    assert!(told.ends_with("incomplete: 1 entry is missing\n"), "{told}");
     assert_eq!(fs::read(site.here("dir/z")).unwrap(), b"behind");
     site.server.stop();
 }

@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::io::{BufRead, Read};
-use std::process::Command;
 
 use mqfs::Client;
 
 use crate::support::session::{RawSession, fetch, range};
 use crate::support::{
-    Server, allocate, as_root_in_own_namespace, in_own_namespace, noise, queue_of, run,
+    Server, allocate, as_root_in_own_namespace, by, in_own_namespace, noise, queue_of, run,
     serve_folder, serve_quietly, stat_of, windows,
 };
 
@@ -118,13 +117,10 @@ fn a_client_that_cannot_attach_asks_again_and_once_only() {
     allocate(folder.path().join("file"), 128 << 20);
     let fetch = |paths: &[&str]| {
         let before = server.log().matches("outcome=").count();
-        let client = server.client();
-        let mut limited = Command::new("prlimit");
         // All that it may map, which is little more than the window.
-        limited.arg("--as=36000000").arg(client.get_program()).args(client.get_args());
-        let bytes = run(limited.args(paths)).success();
+        let bytes = run(&mut by(&["prlimit", "--as=36000000"], server.client().args(paths)));
         server.wait_until_idle();
-        (bytes, server.log().matches("outcome=").count() - before)
+        (bytes.success(), server.log().matches("outcome=").count() - before)
     };
     assert!(fetch(&["/file"]) == (file.clone(), 2));
     assert!(fetch(&["/file", "/file"]) == (file.repeat(2), 2));
