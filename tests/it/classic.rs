@@ -1,17 +1,18 @@
 //! The classic designs under `examples/`, as a user runs them.
 
-mod controller;
-mod deadlock;
-mod priority;
-mod restart;
 mod single_queue;
 
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use sysv_ipc::{Key, Lock, SharedMemory};
+use tempfile::TempDir;
 
-use crate::support::{Finished, Running, clear, program, queue_of, unique_key};
+use crate::support::{
+    Finished, Running, clear, in_own_namespace, program, queue_of, run, unique_key, wait_until,
+};
 
 /// A program that serves under a key of its own, ready for requests.
 struct Service {
@@ -89,4 +90,113 @@ fn assert_nothing_left(key: Key) {
     assert_eq!(queue_of(key), None, "a queue is left");
     assert!(Lock::open(key).is_err(), "a semaphore is left");
     assert!(SharedMemory::open(key).is_err(), "shared memory is left");
+}
+
+#[in_own_namespace]
+fn an_urgent_message_is_received_before_all_that_filled_the_queue() {
+    let shown = String::from_utf8(run(&mut program("priority")).success()).unwrap();
+    assert_eq!(
+        shown,
+        "two-step receive: type 1 with IPC_NOWAIT, then any\n\
+             \x20 sent 16 of type 10, until the queue was full, then 1 of type 1\n\
+             \x20 received type 1 first, then 16 of type 10, in 33 calls\n\
+             one call: msgtyp -10, the lowest type up to 10\n\
+             \x20 sent 16 of type 10, until the queue was full, then 1 of type 1\n\
+             \x20 received type 1 first, then 16 of type 10, in 17 calls\n"
+    );
+}
+
+#[in_own_namespace]
+fn the_deadlock_is_shown_and_both_ways_out() {
+    let server = single_queue::server(&["--verbose", "--keep", "300ms"]);
+    let shown = run(&mut on(server.key, "deadlock"));
+    assert_eq!(shown.stderr, "");
+    let shown = String::from_utf8(shown.success()).unwrap();
+    for part in [
+        "   the queue: 63 messages, 16380 of 16384 bytes\n",
+        "   64 clients wait in msgrcv, each for its answer\n",
+        "   1 client waits in msgsnd, for room\n",
+        "   after 1 s: nothing moved, nobody was answered\n",
+        "s: 189 requests taken, ",
+        "   a client that collects its answer got it after ",
+        "   65 clients, of which 33 collect: all answered after ",
+    ] {
+        assert!(shown.contains(part), "{part} is missing in\n{shown}");
+    }
+    let log = server.stop();
+    assert!(log.contains(": no such process\n"), "{log}");
+}
+
+/// An LED as the kernel shows one, as far as a file can.
+fn led() -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("max_brightness"), "255\n").unwrap();
+    let file = folder.path().join("brightness");
+    fs::write(&file, "17\n").unwrap();
+    let name = file.to_str().unwrap().to_owned();
+    (folder, name)
+}
+
+#[track_caller]
+fn wait_for(led: &str, brightness: &str) {
+    wait_until(&format!("the brightness is {brightness}"), || {
+        fs::read_to_string(led).unwrap() == format!("{brightness}\n")
+    });
+}
+
+#[in_own_namespace]
+fn commands_switch_the_led_and_exit_or_a_signal_leaves_it_as_it_was() {
+    for signal in [None, Some(Signal::SIGINT), Some(Signal::SIGTERM), Some(Signal::SIGHUP)] {
+        let (_folder, led) = led();
+        let controller = Service::start("controller", &["--led", &led]);
+        let send = |command| run(on(controller.key, "controller").arg(command)).success();
+        for (command, brightness) in [("on", "255"), ("off", "0"), ("on", "255")] {
+            assert_eq!(send(command), b"");
+            wait_for(&led, brightness);
+        }
+        match signal {
+            None => drop(send("exit")),
+            Some(signal) => controller.signal(signal),
+        }
+        assert_eq!(controller.ended(), "");
+        wait_for(&led, "17");
+    }
+}
+
+/// Some of what every run shows, whatever the ids and pids.
+const SHOWN: [&str; 6] = [
+    ": its queue stays, and a client in msgrcv still waits",
+    ": msgrcv fails with EIDRM",
+    "  the client tries its old id again: EINVAL",
+    ": it lives, and holds the lock",
+    ": it is dead, nobody holds the lock",
+    " is asked to stop, and leaves nothing",
+];
+
+#[in_own_namespace]
+fn a_client_finds_the_next_server_and_recognises_a_dead_servers_memory() {
+    let key = unique_key();
+    let finished = run(&mut on(key, "restart"));
+    assert_eq!(finished.stderr, "");
+    let shown = String::from_utf8(finished.success()).unwrap();
+    let mut lines = shown.lines();
+    for end in SHOWN {
+        assert!(lines.any(|line| line.ends_with(end)), "{end:?} is missing in\n{shown}");
+    }
+    assert_nothing_left(key);
+}
+
+#[in_own_namespace]
+fn a_signal_ends_it_and_its_servers_and_leaves_nothing() {
+    for lines in [1, 3, 9] {
+        let key = unique_key();
+        let mut running = Running::piped(&mut on(key, "restart"));
+        let mut stdout = BufReader::new(running.child().stdout.take().unwrap());
+        (0..lines).for_each(|_| _ = stdout.read_line(&mut String::new()).unwrap());
+        running.signal(Signal::SIGTERM);
+        // Its servers hold the other end too, so this ends when all of them have ended.
+        stdout.read_to_string(&mut String::new()).unwrap();
+        assert_eq!(running.finish().code(), Some(130));
+        assert_nothing_left(key);
+    }
 }

@@ -1,8 +1,16 @@
-//! The limits per user.
+//! The limits per user, also for one who floods the request queue while another one fetches.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE};
+use nix::errno::Errno;
+use sysv_ipc::{MessageBuffer, MessageType, OwnedQueue, Queue, QueueLimits};
 
 use crate::support::{
-    ForEverybody, Running, SOMEBODY, Server, Stuck, as_root_in_own_namespace, in_own_namespace,
-    reply_queues, run, serve_file, wait_until,
+    ATTACKER, Attack, ForEverybody, Running, SOMEBODY, Server, Stuck, VICTIM,
+    as_root_in_own_namespace, in_own_namespace, leased_request, noise, number, queue_of,
+    reply_queues, run, sent, serve_file, wait_until,
 };
 
 fn refusals(server: &Server) -> usize {
@@ -51,4 +59,81 @@ fn a_signal_ends_a_client_that_waits_to_retry() {
     assert_eq!(reply_queues(), [first.queue]);
     assert!(first.finish() == file);
     server.stop();
+}
+
+/// Fetches as the victim during the flood, and once more. Returns how often.
+fn fetch_during(flooder: &mut Attack, server: &Server, file: &[u8]) -> usize {
+    let programs = ForEverybody::new();
+    for fetched in 1.. {
+        let over = !flooder.goes_on();
+        assert!(run(programs.client(server.key, VICTIM).arg("/file")).success() == file);
+        if over {
+            return fetched;
+        }
+    }
+    unreachable!()
+}
+
+/// The largest number of children that answer the flooder at once, until it is over.
+fn most_children(server: &Server, over: &AtomicBool) -> usize {
+    let mut most = 0;
+    while !over.load(Ordering::Relaxed) {
+        let children = server.children().into_iter();
+        let uids = children.filter_map(|child| number(child, "status", "Uid"));
+        most = most.max(uids.filter(|&uid| uid == u64::from(ATTACKER)).count());
+    }
+    most
+}
+
+#[as_root_in_own_namespace]
+fn a_flood_of_garbage_and_requests_of_one_user_does_not_starve_another() {
+    let (server, _folder, file) = serve_file(4 << 20, &["--mode", "0622"]);
+    let requests = queue_of(server.key).unwrap();
+    let mut flooder = Attack::start(ATTACKER, || flood(requests));
+    let over = AtomicBool::new(false);
+    let most = thread::scope(|scope| {
+        let most = scope.spawn(|| most_children(&server, &over));
+        let fetched = fetch_during(&mut flooder, &server, &file);
+        over.store(true, Ordering::Relaxed);
+        assert!(fetched > 1, "nobody fetched during the flood");
+        most.join().unwrap()
+    });
+    assert!(most <= 16, "{most} children of the flooder");
+    assert_eq!(flooder.finish(), Ok(()));
+    wait_until("the queue is empty", || requests.status().unwrap().messages == 0);
+    for reason in ["malformed", "as many children as one may have"] {
+        assert!(server.log().contains(reason), "{}", server.log());
+    }
+    let lines = server.log().lines().filter(|line| line.contains("refused")).count();
+    assert!(lines < 1000, "the flood is told of in a few lines");
+    server.wait_until_idle();
+    server.stop();
+}
+
+/// Sends ten garbage messages of all types and lengths for each of 10,000 requests.
+fn flood(requests: Queue) -> Result<(), Errno> {
+    let ask = |path| {
+        let queue = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
+        let request = leased_request(*queue, requests, path);
+        (queue, request)
+    };
+    let mut askers: Vec<_> = (0..32).map(|_| ask("/file")).collect();
+    let msgmax = QueueLimits::current().unwrap().msgmax;
+    let garbage = noise(msgmax + 100_000);
+    let types = [1, 2, 3, 4, 10, LEASE_TYPE.get(), i64::MAX - 1, i64::MAX];
+    for n in 0..100_000 {
+        let mtype = types.get(n % 16).copied().unwrap_or((n as i64) << (n % 40) | 1);
+        let text = &garbage[n..][..n % (msgmax + 1)];
+        sent(requests.send(&MessageBuffer::with_text(MessageType::new(mtype).unwrap(), text)))?;
+        if n % 10 == 0 {
+            let turn = n / 10 % askers.len();
+            // Eight of them are valid, but nobody reads their replies, so they occupy their
+            // children.
+            if turn >= 8 {
+                askers[turn] = ask("/small");
+            }
+            sent(requests.send(&askers[turn].1))?;
+        }
+    }
+    Ok(())
 }

@@ -2,7 +2,6 @@
 
 mod bytes;
 mod clients;
-mod deaths;
 mod servers;
 
 use mqfs::wire::WindowPart;
