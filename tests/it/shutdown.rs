@@ -1,20 +1,26 @@
-//! Signals to idle and busy servers and clients: they end in time and leave nothing.
+//! Signals to idle and busy servers and clients: they end in time and leave nothing, whatever signals
+//! their starter blocked or ignored, which stay so across execve(2).
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::process::CommandExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mqfs::wire::NORMAL_PRIORITY;
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::Signal::{
+    SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGIO, SIGKILL, SIGPWR, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2,
+    SIGVTALRM, SIGXCPU,
+};
+use nix::sys::signal::killpg;
 use nix::unistd::Pid;
 use sysv_ipc::MessageBuffer;
 use tempfile::TempDir;
 
 use crate::support::session::{Part, RawSession, fetch};
 use crate::support::{
-    Running, Server, in_own_namespace, is_full, noise, program, queue_of, reply_queues, run,
-    serve_quietly, stuck_client, unique_key, wait_until,
+    Running, Server, by, in_own_namespace, is_full, noise, program, queue_of, reply_queues, run,
+    serve_quietly, stat_of, state_of, stuck_client, unique_key, wait_until,
 };
 
 /// A server of a file of 4 MiB, in a process group of its own.
@@ -28,14 +34,7 @@ fn server_in_own_group() -> (Server, TempDir, Vec<u8>) {
 
 #[in_own_namespace]
 fn an_idle_server_leaves_nothing_after_any_signal() {
-    for signal in [
-        Signal::SIGINT,
-        Signal::SIGTERM,
-        Signal::SIGHUP,
-        Signal::SIGQUIT,
-        Signal::SIGUSR1,
-        Signal::SIGVTALRM,
-    ] {
+    for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGVTALRM] {
         let mut server = Server::start::<&str>(&[]);
         server.signal(signal);
         assert!(server.running().wait().success(), "{signal}");
@@ -46,7 +45,7 @@ fn an_idle_server_leaves_nothing_after_any_signal() {
 
 #[in_own_namespace]
 fn a_server_that_stops_lets_its_children_finish() {
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGHUP] {
+    for signal in [SIGINT, SIGTERM, SIGQUIT, SIGHUP] {
         for to_its_group in [false, true] {
             let (mut server, folder, content) = server_in_own_group();
             let client = stuck_client(&server, "/file");
@@ -66,18 +65,9 @@ fn a_server_that_stops_lets_its_children_finish() {
 #[in_own_namespace]
 fn a_client_leaves_no_queue_after_any_signal_during_a_transfer() {
     let (server, _folder, _) = serve_quietly(4 << 20, &[]);
-    for signal in [
-        Signal::SIGINT,
-        Signal::SIGTERM,
-        Signal::SIGHUP,
-        Signal::SIGQUIT,
-        Signal::SIGALRM,
-        Signal::SIGUSR1,
-        Signal::SIGUSR2,
-        Signal::SIGXCPU,
-        Signal::SIGPWR,
-        Signal::SIGIO,
-    ] {
+    for signal in
+        [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGALRM, SIGUSR1, SIGUSR2, SIGXCPU, SIGPWR, SIGIO]
+    {
         let client = stuck_client(&server, "/file");
         client.signal(signal);
         let client = client.finish_unread();
@@ -97,7 +87,7 @@ fn a_client_leaves_no_queue_if_the_same_ctrl_c_ends_its_reader() {
     let (server, _folder, _) = serve_quietly(4 << 20, &[]);
     for _ in 0..20 {
         let mut client = stuck_client(&server, "/file");
-        client.signal(Signal::SIGINT);
+        client.signal(SIGINT);
         drop(client.child().stdout.take());
         // Whichever it notices first: the signal or the closed pipe.
         assert!(matches!(client.wait().code(), Some(130 | 141)));
@@ -114,7 +104,7 @@ fn a_server_that_stops_ends_its_sessions_after_the_answer_in_hand() {
     let mut idle: Vec<_> = (0..3).map(|_| RawSession::idle(requests)).collect();
     let mut working = RawSession::start(requests, &fetch("/file"));
     wait_until("it waits for room", || is_full(*working.queue));
-    server.signal(Signal::SIGTERM);
+    server.signal(SIGTERM);
     idle.iter_mut().for_each(|session| assert_eq!(session.next_part(), Part::Farewell(1)));
     assert!(working.answer().unwrap().bytes == content);
     assert!(matches!(working.next_part(), Part::Farewell(1) | Part::Gone));
@@ -140,4 +130,79 @@ fn a_client_of_a_dead_server_is_told_at_once_also_if_it_waits_to_send_its_reques
         assert!(client.stderr.starts_with(&expected), "{}", client.stderr);
     }
     assert!(start.elapsed() < Duration::from_secs(10), "long before --timeout");
+}
+
+/// The same command, started by a program that holds back signals: env(1).
+fn held_back(option: &str, command: &Command) -> Command {
+    by(&["env", option], command)
+}
+
+/// A server of `/file`, started so.
+fn serve(option: &str, arguments: &[&str]) -> (Server, tempfile::TempDir) {
+    let (folder, key) = (tempfile::tempdir().unwrap(), unique_key());
+    std::fs::write(folder.path().join("file"), noise(4 << 20)).unwrap();
+    let mut command = program("mqfs-server");
+    command.args(["-k", &key.to_string(), "--root"]).arg(folder.path()).args(arguments);
+    (Server::start_as(key, &mut held_back(option, &command)), folder)
+}
+
+#[in_own_namespace]
+fn sigterm_ends_a_program_whose_starter_held_it_back() {
+    for option in ["--block-signal", "--ignore-signal=TERM"] {
+        let (server, _folder) = serve(option, &[]);
+        server.freeze();
+        let (_unread, mut full) = std::io::pipe().unwrap();
+        full.write_all(&vec![b'\n'; 65_536]).unwrap(); // the capacity of a pipe: pipe(7)
+        let mut client = server.client();
+        client.arg("/file");
+        for (command, code) in
+            [(client, Some(130)), (program("mqfs-reap"), None), (stat_of(server.key), None)]
+        {
+            let mut command = held_back(option, &command);
+            let mut running = Running::start(command.stdout(full.try_clone().unwrap()));
+            wait_until("it waits", || {
+                let exe = std::fs::read_link(format!("/proc/{}/exe", running.pid()));
+                let is_client_ready = code.is_none() || !reply_queues().is_empty();
+                exe.is_ok_and(|exe| exe.to_string_lossy().contains("mqfs-"))
+                    && is_client_ready
+                    && state_of(running.pid()) == Some('S')
+            });
+            running.signal(SIGTERM);
+            assert_eq!(running.wait().code(), code, "{command:?}");
+        }
+        server.signal(SIGCONT);
+        server.stop();
+    }
+}
+
+#[in_own_namespace]
+fn children_end_and_make_way_whatever_the_starter_of_the_server_held_back() {
+    for option in ["--block-signal", "--ignore-signal=CHLD,ALRM,USR1,PIPE,XFSZ"] {
+        let (server, _folder) = serve(option, &["--max-children", "1"]);
+        let client = stuck_client(&server, "/file");
+        client.signal(SIGKILL);
+        wait_until("its child notices", || reply_queues().is_empty());
+        assert_eq!(state_of(client.pid()), Some('Z'), "nobody has waited for the client");
+        server.wait_until_idle();
+        assert!(server.log().contains("client dead"), "{}", server.log());
+        let _session = RawSession::idle(queue_of(server.key).unwrap());
+        assert_eq!(server.fetch("/file").len(), 4 << 20, "the session makes way");
+        server.wait_until_idle();
+        server.stop();
+    }
+}
+
+#[in_own_namespace]
+fn what_nohup_and_shells_ignore_ends_neither_server_nor_client() {
+    let option = "--ignore-signal=HUP,INT,QUIT";
+    let (server, folder) = serve(option, &[]);
+    for signal in [SIGHUP, SIGINT, SIGQUIT] {
+        let mut client = server.client();
+        let client = Running::piped(&mut held_back(option, client.arg("/file")));
+        wait_until("a child is at work", || !reply_queues().is_empty());
+        client.signal(signal);
+        server.signal(signal);
+        assert!(client.finish().success() == std::fs::read(folder.path().join("file")).unwrap());
+    }
+    server.stop();
 }
