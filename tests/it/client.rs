@@ -14,8 +14,9 @@ use nix::sys::signal::Signal;
 use sysv_ipc::{Mode, OwnedQueue};
 
 use crate::support::{
-    Running, Stuck, after_mounting, as_root_in_own_namespace, client, in_own_namespace, noise,
-    reply_queues, run, serve_folder, stuck_client_without_retries, unique_key, wait_until,
+    Running, Stuck, after_mounting, as_root_in_own_namespace, client, fails, in_own_namespace,
+    reply_queues, run, serve_file, serve_folder, stuck_client_without_retries, unique_key,
+    wait_until,
 };
 
 fn names_in(folder: &Path) -> Vec<String> {
@@ -44,8 +45,7 @@ fn several_files_are_concatenated_like_cat() {
 
 #[in_own_namespace]
 fn an_output_file_appears_complete_or_not_at_all() {
-    let (server, folder) = serve_folder(&[]);
-    fs::write(folder.path().join("file"), noise(100_000)).unwrap();
+    let (server, _folder, file) = serve_file(100_000, &[]);
     let here = tempfile::tempdir().unwrap();
     let target = here.path().join("target");
     let fetch = |paths: &[&str]| run(server.client().arg("-o").arg(&target).args(paths)).code();
@@ -53,7 +53,7 @@ fn an_output_file_appears_complete_or_not_at_all() {
     assert_eq!(fetch(&["/missing"]), Some(1));
     assert_eq!(names_in(here.path()), [""; 0], "nothing appears");
     assert_eq!(fetch(&["/file"]), Some(0));
-    assert!(fs::read(&target).unwrap() == noise(100_000));
+    assert!(fs::read(&target).unwrap() == file);
 
     fs::write(&target, "old").unwrap();
     fs::set_permissions(&target, fs::Permissions::from_mode(0o640)).unwrap();
@@ -68,8 +68,7 @@ fn an_output_file_appears_complete_or_not_at_all() {
 
 #[as_root_in_own_namespace]
 fn a_killed_client_leaves_no_temporary_file() {
-    let (server, folder) = serve_folder(&[]);
-    fs::write(folder.path().join("file"), noise(4 << 20)).unwrap();
+    let (server, _folder, _) = serve_file(4 << 20, &[]);
     let here = tempfile::tempdir().unwrap();
     let hide_proc = "mount -t tmpfs none /proc"; // then a file has a temporary name
     for (signal, prepare) in
@@ -145,29 +144,23 @@ fn create_below(folder: &Path, name: &[u8]) {
 
 #[as_root_in_own_namespace]
 fn a_client_without_a_free_queue_names_the_remedy_and_the_server_goes_on() {
-    let (server, folder) = serve_folder(&[]);
-    fs::write(folder.path().join("file"), "content").unwrap();
+    let (server, _folder, file) = serve_file(7, &[]);
     fs::write("/proc/sys/kernel/msgmni", "3").unwrap();
     let taken: Vec<_> = (0..2).map(|_| OwnedQueue::private(Mode::new(0o600)).unwrap()).collect();
-    let refused = run(server.client().arg("/file"));
-    assert_eq!(refused.code(), Some(2));
-    assert_eq!(
-        refused.stderr,
-        "mqfs-client: no queue left for the reply: 3 of 3 are in use \
-             (mqfs-reap removes orphaned ones; raising kernel.msgmni makes room)\n"
-    );
+    let told = "mqfs-client: no queue left for the reply: 3 of 3 are in use \
+                (mqfs-reap removes orphaned ones; raising kernel.msgmni makes room)\n";
+    fails(server.client().arg("/file"), 2, told);
     drop(taken);
-    assert_eq!(server.fetch("/file"), b"content");
+    assert_eq!(server.fetch("/file"), file);
     server.stop();
 }
 
 #[in_own_namespace]
 fn a_removed_reply_queue_is_replaced_or_is_an_incomplete_transfer() {
-    let (server, folder) = serve_folder(&[]);
-    fs::write(folder.path().join("file"), noise(4 << 20)).unwrap();
+    let (server, _folder, file) = serve_file(4 << 20, &[]);
     let stuck = Stuck::start(server.client().arg("/file"));
     stuck.queue.remove().unwrap();
-    assert!(stuck.finish() == noise(4 << 20));
+    assert!(stuck.finish() == file);
     let client = stuck_client_without_retries(&server, "/file");
     for queue in reply_queues() {
         queue.remove().unwrap();
@@ -182,14 +175,13 @@ fn a_removed_reply_queue_is_replaced_or_is_an_incomplete_transfer() {
 #[in_own_namespace]
 fn a_transfer_reads_like_a_file_and_fails_like_one() {
     use std::io::{ErrorKind, Read};
-    let (server, folder) = serve_folder(&[]);
-    fs::write(folder.path().join("file"), noise(50_000)).unwrap();
+    let (server, _folder, file) = serve_file(50_000, &[]);
     let client = mqfs::Client::new(server.key);
     let mut content = Vec::new();
     let mut transfer = client.open("/file").unwrap();
     assert_eq!(transfer.metadata().unwrap().len(), 50_000);
     transfer.read_to_end(&mut content).unwrap();
-    assert!(content == noise(50_000));
+    assert!(content == file);
     assert!(transfer.is_verified() && transfer.received() == 50_000);
     drop(transfer);
 
@@ -208,8 +200,7 @@ fn a_transfer_reads_like_a_file_and_fails_like_one() {
 
 #[in_own_namespace]
 fn cancelling_a_client_leaves_others_of_the_same_builder_alone() {
-    let (server, folder) = serve_folder(&[]);
-    fs::write(folder.path().join("file"), noise(50_000)).unwrap();
+    let (server, _folder, _) = serve_file(50_000, &[]);
     let builder = mqfs::Client::builder().key(server.key);
     let (one, other) = (builder.build(), builder.build());
     one.canceller().cancel();

@@ -5,12 +5,13 @@ use std::thread;
 
 use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE};
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
 use sysv_ipc::{MessageBuffer, MessageType, OwnedQueue, Queue, QueueLimits};
 
 use crate::support::{
     ATTACKER, Attack, ForEverybody, Running, SOMEBODY, Server, Stuck, VICTIM,
-    as_root_in_own_namespace, in_own_namespace, leased_request, noise, number, queue_of,
-    reply_queues, run, sent, serve_file, wait_until,
+    as_root_in_own_namespace, fails, leased_request, noise, number, queue_of, reply_queues, run,
+    sent, serve_file, wait_until,
 };
 
 fn refusals(server: &Server) -> usize {
@@ -28,36 +29,26 @@ fn a_user_with_too_many_transfers_is_told_to_try_again_and_others_go_on() {
     };
     let first = Stuck::start(&mut client(SOMEBODY));
     let second = Stuck::start(&mut client(SOMEBODY));
-    let told = run(client(SOMEBODY).args(["--timeout", "200ms"]));
-    assert_eq!(told.code(), Some(1));
     let why = "busy: as many transfers as one user may have are under way";
-    assert_eq!(told.stderr, format!("mqfs-client: /file: {why}\n"));
+    let told = format!("mqfs-client: /file: {why}\n");
+    fails(client(SOMEBODY).args(["--timeout", "200ms"]), 1, &told);
     assert!(run(&mut client(SOMEBODY - 1)).success() == file, "another user is served at once");
 
-    let before = refusals(&server);
-    let mut third = client(SOMEBODY);
-    let third = Running::piped(&mut third);
-    wait_until("it was told to try again", || refusals(&server) > before);
+    let refused = || {
+        let before = refusals(&server);
+        let client = Running::piped(client(SOMEBODY).args(["--timeout", "1h"]));
+        wait_until("it was told to try again", || refusals(&server) > before);
+        client
+    };
+    let interrupted = refused();
+    interrupted.signal(Signal::SIGTERM);
+    let ended = interrupted.finish();
+    assert_eq!((ended.code(), &*ended.stderr), (Some(130), "mqfs-client: interrupted\n"));
+    assert_eq!(reply_queues().len(), 2);
+    let third = refused();
     assert!(first.finish() == file);
     assert!(third.finish().success() == file, "it tried again");
     assert!(second.finish() == file);
-    server.stop();
-}
-
-#[in_own_namespace]
-fn a_signal_ends_a_client_that_waits_to_retry() {
-    let (server, _folder, file) = serve_file(4 << 20, &["--max-per-user", "1"]);
-    let first = Stuck::start(server.client().arg("/file"));
-    let mut second = server.client();
-    let second = second.args(["--timeout", "1h", "/file"]);
-    let second = Running::piped(second);
-    wait_until("it was told to try again", || refusals(&server) > 0);
-    second.signal(nix::sys::signal::Signal::SIGTERM);
-    let ended = second.finish();
-    assert_eq!(ended.code(), Some(130));
-    assert_eq!(ended.stderr, "mqfs-client: interrupted\n");
-    assert_eq!(reply_queues(), [first.queue]);
-    assert!(first.finish() == file);
     server.stop();
 }
 

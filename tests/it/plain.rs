@@ -18,8 +18,8 @@ use sysv_ipc::{Key, MessageType, Mode, OwnedQueue, Queue};
 use tempfile::TempDir;
 
 use crate::support::{
-    Running, Server, as_root_in_own_namespace, client, in_own_namespace, queue_of, run, serve_file,
-    serve_folder, unique_key, wait_until,
+    Running, Server, as_root_in_own_namespace, client, fails, in_own_namespace, queue_of, run,
+    serve_file, serve_folder, unique_key, wait_until,
 };
 
 /// `mqfs-client --plain -k KEY`.
@@ -39,6 +39,18 @@ fn every_size_reaches_plain_clients() {
             let arrived = run(client.arg(format!("/file-{size}"))).success();
             assert!(arrived == content, "{size} bytes, {client:?}");
         }
+    }
+    // With paths that take all of a request. No META, and an END without a trailer.
+    let (_, content) = noise_file(folder.path(), 20_000);
+    for size in [260, 4100] {
+        let path = path_of_length("", "file-20000", size - 5);
+        let queue = reply_queue();
+        let mtext = request(queue.id().get(), &path, size);
+        ask(server.key, MessageType::new(1).unwrap(), &mtext);
+        assert!(receive_plain(*queue) == content, "{size} bytes");
+        let mut client = textbook_client(server.key);
+        client.args(["--request", &size.to_string(), &path]);
+        assert!(run(&mut client).success() == content, "{client:?}");
     }
     server.stop();
 }
@@ -73,23 +85,15 @@ fn every_size_arrives_from_a_textbook_server() {
 fn a_missing_file_fails_with_the_servers_reason() {
     let (server, _folder) = serve_folder(&[]);
     for mut client in textbook_clients(server.key) {
-        let missing = run(client.arg("/missing"));
-        assert_eq!((missing.code(), missing.stdout), (Some(1), vec![]));
-        assert_eq!(missing.stderr, "textbook_client: No such file or directory\n");
+        fails(client.arg("/missing"), 1, "textbook_client: No such file or directory\n");
     }
-    let directory = run(textbook_client(server.key).arg("/"));
-    assert_eq!((directory.code(), directory.stdout), (Some(1), vec![]));
-    assert_eq!(directory.stderr, "textbook_client: Is a directory\n");
-    let missing = run(plain_client(server.key).arg("/missing"));
-    assert_eq!((missing.code(), missing.stdout), (Some(1), vec![]));
-    assert_eq!(missing.stderr, "mqfs-client: /missing: No such file or directory\n");
+    fails(textbook_client(server.key).arg("/"), 1, "textbook_client: Is a directory\n");
+    let expected = "mqfs-client: /missing: No such file or directory\n";
+    fails(plain_client(server.key).arg("/missing"), 1, expected);
     server.stop();
-
     let textbook = TextbookServer::start(&[]);
     for mut client in [client(textbook.key), plain_client(textbook.key)] {
-        let missing = run(client.arg("/no/such/file"));
-        assert_eq!((missing.code(), missing.stdout), (Some(1), vec![]));
-        assert_eq!(missing.stderr, "mqfs-client: /no/such/file: Couldn't open\n");
+        fails(client.arg("/no/such/file"), 1, "mqfs-client: /no/such/file: Couldn't open\n");
     }
     textbook.stop();
 }
@@ -99,42 +103,17 @@ fn a_plain_copy_is_reported_as_unverified() {
     let folder = tempfile::tempdir().unwrap();
     let (path, content) = noise_file(folder.path(), 4096);
     let textbook = TextbookServer::start(&[]);
-    let arrived = run(client(textbook.key).arg("-v").arg(&path));
-    let path = path.display();
-    let why = "unverified (the plain protocol has no checksum)";
-    let first_line = |stderr: &str| stderr.lines().next().map(str::to_owned);
-    let told = format!("mqfs-client: {path}: 4096 bytes, {why}");
-    assert_eq!(first_line(&arrived.stderr), Some(told));
-    assert_eq!(arrived.success(), content);
-    textbook.stop();
-
     let server = Server::start(&["--root".as_ref(), folder.path()]);
-    let arrived = run(plain_client(server.key).arg("-v").arg("/file-4096"));
-    let told = format!("mqfs-client: /file-4096: 4096 bytes, {why}");
-    assert_eq!(first_line(&arrived.stderr), Some(told));
-    server.stop();
-}
-
-/// Both sizes, with paths that leave room for padding and paths that take all of it. No META in the
-/// reply, no message over 4,096 bytes, and an END without a trailer.
-#[in_own_namespace]
-fn requests_of_exactly_260_and_4100_bytes_are_answered_in_the_plain_protocol() {
-    let (server, folder) = serve_folder(&[]);
-    let (_, content) = noise_file(folder.path(), 20_000);
-    for size in [260, 4100] {
-        for length in ["/file-20000".len(), size - 5] {
-            let path = path_of_length("", "file-20000", length);
-            let queue = reply_queue();
-            let mtext = request(queue.id().get(), &path, size);
-            assert_eq!(mtext.len(), size);
-            ask(server.key, MessageType::new(1).unwrap(), &mtext);
-            assert!(receive_plain(*queue) == content, "{size} bytes, a path of {length}");
-
-            let mut client = textbook_client(server.key);
-            client.args(["--request", &size.to_string(), &path]);
-            assert!(run(&mut client).success() == content, "{client:?}");
-        }
+    for (mut client, path) in
+        [(client(textbook.key), path.to_str().unwrap()), (plain_client(server.key), "/file-4096")]
+    {
+        let arrived = run(client.args(["-v", path]));
+        let why = "unverified (the plain protocol has no checksum)";
+        let told = format!("mqfs-client: {path}: 4096 bytes, {why}\n");
+        assert!(arrived.stderr.starts_with(&told), "{}", arrived.stderr);
+        assert_eq!(arrived.success(), content);
     }
+    textbook.stop();
     server.stop();
 }
 
@@ -264,10 +243,9 @@ fn refuses_plain(arguments: &[&str]) {
     wait_until("the log says refused", || server.log().contains(NOT_TAKEN));
     let mut refused = textbook_client(server.key);
     let mut refused = Running::start(refused.arg("/file").stdout(Stdio::null()));
-    let told = run(server.client().args(["--plain", "--timeout", "300ms", "/file"]));
-    assert_eq!(told.code(), Some(1));
     let why = "timed out: nothing came for 300ms (the server may take no plain requests)";
-    assert_eq!(told.stderr, format!("mqfs-client: /file: {why}\n"));
+    let told = format!("mqfs-client: /file: {why}\n");
+    fails(server.client().args(["--plain", "--timeout", "300ms", "/file"]), 1, &told);
     assert_eq!(server.fetch("/file"), CONTENT);
     let log = end(server);
     assert_eq!(log.matches("outcome=").count(), 1, "{log}");
@@ -277,17 +255,13 @@ fn refuses_plain(arguments: &[&str]) {
     refused.wait();
 }
 
-#[test]
-fn plain_never_refuses_and_logs_plain_requests() {
-    in_own_namespace(|| refuses_plain(&["--plain", "never"]));
-}
-
 #[in_own_namespace]
-fn plain_requests_are_refused_by_default_if_others_may_ask() {
+fn plain_requests_are_refused_on_request_and_by_default_if_others_may_ask() {
     for mode in ["0622", "0620", "0602"] {
         refuses_plain(&["--mode", mode]);
     }
     refuses_plain(&["--mode", "0622", "--plain", "owner"]);
+    refuses_plain(&["--plain", "never"]);
 }
 
 #[in_own_namespace]

@@ -177,25 +177,6 @@ fn a_client_may_be_dropped_when_its_thread_has_ended() {
 }
 
 #[in_own_namespace]
-fn a_process_killed_with_idle_sessions_leaves_nothing() {
-    let (server, _folder, client) = site(&["--idle-timeout", "1h"]);
-    let child = fork_child(|| {
-        let transfers = [(); 3].map(|()| client.open("/file").unwrap());
-        transfers.into_iter().for_each(|transfer| drop(read(transfer)));
-        loop {
-            thread::park();
-        }
-    });
-    let child = child.unwrap();
-    wait_until("three sessions are idle", || counters(server.key).sessions_idle == 3);
-    kill(child, Signal::SIGKILL).unwrap();
-    waitpid(child, None).unwrap();
-    wait_until("its queues are gone", || reply_queues().is_empty());
-    server.wait_until_idle();
-    server.stop();
-}
-
-#[in_own_namespace]
 fn idle_sessions_are_replaced_unnoticed() {
     let (server, folder, client) = site(&["--idle-timeout", "4s"]);
     assert!(fetch(&client));

@@ -10,11 +10,13 @@ use std::thread;
 use mqfs::wire::{Entry, Kind, Operation, Question};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use tempfile::TempDir;
 
 use super::serve;
 use crate::support::session::{RawSession, below, enter, fetch, list, lstat, names, range, stat};
 use crate::support::{
     HungMount, Unanswered, as_root_in_own_namespace, can_mount, in_own_namespace, run, wait_until,
+    windows,
 };
 
 #[in_own_namespace]
@@ -60,6 +62,7 @@ fn each_operation_is_answered() {
     assert_eq!((&*part.bytes, part.size), (&b"mal"[..], 5));
     let big = session.answer_to(&fetch("/file")).unwrap();
     assert!(big.bytes == fs::read(folder.path().join("file")).unwrap());
+    assert!(windows().is_empty(), "the request does not allow shared memory");
     let followed = session.answer_to(&stat("/link")).unwrap();
     assert_eq!((followed.kind, followed.size, &*followed.target), (Kind::Regular, 5, &b""[..]));
     let itself = session.answer_to(&lstat("/link")).unwrap();
@@ -165,14 +168,19 @@ fn lease(file: &File, command: libc::c_int, lease: libc::c_int) -> libc::c_int {
     unsafe { libc::fcntl(file.as_raw_fd(), command, lease) }
 }
 
-#[in_own_namespace]
-fn a_leased_file_is_sent_when_its_holder_gives_it_up() {
-    let (server, folder, requests) = serve(&[]);
-    let path = folder.path().join("leased");
-    let mut file = File::create(&path).unwrap();
+/// A file with a lease of this process.
+fn leased_file(folder: &TempDir) -> File {
+    let file = File::create(folder.path().join("leased")).unwrap();
     // The kernel's request to give the lease up is a signal, whose default action is to end us.
     assert_eq!(lease(&file, F_SETSIG, Signal::SIGURG as libc::c_int), 0);
     assert_eq!(lease(&file, libc::F_SETLEASE, libc::F_WRLCK), 0);
+    file
+}
+
+#[in_own_namespace]
+fn a_leased_file_is_sent_when_its_holder_gives_it_up() {
+    let (server, folder, requests) = serve(&[]);
+    let mut file = leased_file(&folder);
     let mut session = RawSession::idle(requests);
     let child = server.only_child();
     assert!(child.freeze());
@@ -193,9 +201,7 @@ fn a_leased_file_is_sent_when_its_holder_gives_it_up() {
 #[in_own_namespace]
 fn a_lease_that_its_holder_keeps_is_an_error_of_the_file() {
     let (server, folder, _) = serve(&[]);
-    let file = File::create(folder.path().join("leased")).unwrap();
-    assert_eq!(lease(&file, F_SETSIG, Signal::SIGURG as libc::c_int), 0);
-    assert_eq!(lease(&file, libc::F_SETLEASE, libc::F_WRLCK), 0);
+    let _file = leased_file(&folder);
     let refused = run(server.client().args(["/leased", "/small"]));
     let expected = "mqfs-client: /leased: another process holds a lease on the file\n";
     assert_eq!((refused.code(), &*refused.stderr), (Some(1), expected));

@@ -5,33 +5,10 @@ use std::io::{BufRead, Read};
 
 use mqfs::Client;
 
-use crate::support::session::{RawSession, fetch, range};
 use crate::support::{
-    Server, allocate, as_root_in_own_namespace, by, in_own_namespace, noise, queue_of, run,
-    serve_folder, serve_quietly, stat_of, windows,
+    Server, allocate, as_root_in_own_namespace, by, in_own_namespace, noise, run, serve_folder,
+    serve_quietly, stat_of,
 };
-
-#[in_own_namespace]
-fn a_window_is_made_when_half_a_mebibyte_or_more_is_left_of_a_file() {
-    let (server, _folder, file) = serve_quietly(8 << 20, &[]);
-    let requests = queue_of(server.key).unwrap();
-    for (question, bytes, is_made) in [
-        (fetch("/file"), &file[..], true),
-        (range("/file", 1, 1 << 19), &file[1..=1 << 19], true),
-        (range("/file", 1, (1 << 19) - 1), &file[1..1 << 19], false),
-        (range("/file", 15 << 19, u64::MAX - 1), &file[15 << 19..], true),
-        (range("/file", (15 << 19) + 1, 1 << 20), &file[(15 << 19) + 1..], false),
-    ] {
-        for allowed in [false, true] {
-            let start = if allowed { RawSession::with_windows } else { RawSession::start };
-            let mut session = start(requests, &question);
-            assert!(session.answer().unwrap().bytes == bytes, "{question:?}");
-            assert_eq!(windows().len(), usize::from(is_made && allowed), "{question:?}");
-        }
-        server.wait_until_idle();
-    }
-    server.stop();
-}
 
 #[in_own_namespace]
 fn files_of_any_size_arrive_whole() {
