@@ -18,7 +18,7 @@ use sysv_ipc::OwnedQueue;
 use crate::support::{
     ForEverybody, OPERATOR, SOMEBODY, Server, Site, Stuck, VICTIM, as_root_in_own_namespace, by,
     fails, field, leased_request, noise, private_queue_with, public_folder, queue_of, refusals,
-    run, serve_file, serve_quietly, unique_key, wait_until,
+    run, serve_file, serve_quietly, text, unique_key, wait_until,
 };
 
 /// A field of /proc/PID/status, with single spaces.
@@ -150,8 +150,7 @@ fn a_child_cannot_use_the_servers_session_keyring() {
     let programs = ForEverybody::new();
     let own = fs::read_to_string("/proc/keys").unwrap();
     assert!(own.contains("mqfs-test-secret"), "the server's own: {own}");
-    let shown =
-        String::from_utf8(run(programs.client(server.key, VICTIM).arg("/keys")).success()).unwrap();
+    let shown = text(programs.client(server.key, VICTIM).arg("/keys"));
     assert!(!shown.contains("mqfs-test"), "{shown}");
     server.stop();
 }

@@ -11,7 +11,8 @@ use sysv_ipc::{Key, Lock, SharedMemory};
 use tempfile::TempDir;
 
 use crate::support::{
-    Finished, Running, clear, in_own_namespace, program, queue_of, run, unique_key, wait_until,
+    Finished, Running, clear, in_own_namespace, program, queue_of, run, text, unique_key,
+    wait_until,
 };
 
 /// A program that serves under a key of its own, ready for requests.
@@ -94,7 +95,7 @@ fn assert_nothing_left(key: Key) {
 
 #[in_own_namespace]
 fn an_urgent_message_is_received_before_all_that_filled_the_queue() {
-    let shown = String::from_utf8(run(&mut program("priority")).success()).unwrap();
+    let shown = text(&mut program("priority"));
     assert_eq!(
         shown,
         "two-step receive: type 1 with IPC_NOWAIT, then any\n\
@@ -109,9 +110,7 @@ fn an_urgent_message_is_received_before_all_that_filled_the_queue() {
 #[in_own_namespace]
 fn the_deadlock_is_shown_and_both_ways_out() {
     let server = single_queue::server(&["--verbose", "--keep", "300ms"]);
-    let shown = run(&mut on(server.key, "deadlock"));
-    assert_eq!(shown.stderr, "");
-    let shown = String::from_utf8(shown.success()).unwrap();
+    let shown = text(&mut on(server.key, "deadlock"));
     for part in [
         "   the queue: 63 messages, 16380 of 16384 bytes\n",
         "   64 clients wait in msgrcv, each for its answer\n",
@@ -176,9 +175,7 @@ const SHOWN: [&str; 6] = [
 #[in_own_namespace]
 fn a_client_finds_the_next_server_and_recognises_a_dead_servers_memory() {
     let key = unique_key();
-    let finished = run(&mut on(key, "restart"));
-    assert_eq!(finished.stderr, "");
-    let shown = String::from_utf8(finished.success()).unwrap();
+    let shown = text(&mut on(key, "restart"));
     let mut lines = shown.lines();
     for end in SHOWN {
         assert!(lines.any(|line| line.ends_with(end)), "{end:?} is missing in\n{shown}");

@@ -68,9 +68,9 @@ fn nobody_waits_for_others_files_that_hang() {
             assert_eq!(told.success(), b"file");
             continue;
         }
-        assert_eq!(told.code(), Some(1));
         let why = "the file system does not answer";
-        assert_eq!(told.stderr, format!("mqfs-client: /{way:?}/file: {why}\n"));
+        let expected = format!("mqfs-client: /{way:?}/file: {why}\n");
+        assert_eq!((told.code(), told.stderr), (Some(1), expected));
         let line = format!(r#"path="/{way:?}/file""#);
         let log = site.server.log();
         assert!(log.lines().any(|log| log.contains(why) && log.contains(&line)), "{log}");

@@ -18,7 +18,7 @@ use crate::support::{
     ForEverybody, QuietServer, Running, SOMEBODY, Server, Stuck, Verdicts, all_queues,
     as_root_in_own_namespace, clear, dead_owner, exists, fails, give, in_dead_process,
     lease_of_owner, leased, listed, owner_of, program, queue_of, reap, run, stat_of, state_of,
-    unique_key, wait_until,
+    text, unique_key, wait_until,
 };
 
 #[as_root_in_own_namespace]
@@ -166,7 +166,7 @@ fn marked_queue_that_was_never_used_is_an_orphan_after_ten_seconds() {
 fn json_prints_one_object_per_line() {
     let owner = owner_of(getpid().as_raw());
     let queue = leased(owner);
-    let text = String::from_utf8(reap(&["--json"]).success()).unwrap();
+    let text = text(program("mqfs-reap").arg("--json"));
     let mut row: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
     for field in ["age_seconds", "idle_seconds"] {
         assert!(row[field].take().as_u64().unwrap() < 30, "{text}");

@@ -23,15 +23,6 @@ use crate::support::{
     serve_quietly, stat_of, state_of, stuck_client, unique_key, wait_until,
 };
 
-/// A server of a file of 4 MiB, in a process group of its own.
-fn server_in_own_group() -> (Server, TempDir, Vec<u8>) {
-    let (folder, content, key) = (tempfile::tempdir().unwrap(), noise(4 << 20), unique_key());
-    fs::write(folder.path().join("file"), &content).unwrap();
-    let mut command = program("mqfs-server");
-    command.args(["-k", &key.to_string(), "--root"]).arg(folder.path()).process_group(0);
-    (Server::start_as(key, &mut command), folder, content)
-}
-
 #[in_own_namespace]
 fn an_idle_server_leaves_nothing_after_any_signal() {
     for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGVTALRM] {
@@ -47,7 +38,10 @@ fn an_idle_server_leaves_nothing_after_any_signal() {
 fn a_server_that_stops_lets_its_children_finish() {
     for signal in [SIGINT, SIGTERM, SIGQUIT, SIGHUP] {
         for to_its_group in [false, true] {
-            let (mut server, folder, content) = server_in_own_group();
+            let (mut server, _folder, content) = serve(&[], |mut server| {
+                server.process_group(0);
+                server
+            });
             let client = stuck_client(&server, "/file");
             match to_its_group {
                 true => killpg(Pid::from_raw(server.pid()), signal).unwrap(),
@@ -57,7 +51,6 @@ fn a_server_that_stops_lets_its_children_finish() {
             assert_eq!(server.children().len(), 1, "{signal}: the child goes on");
             assert!(client.finish().success() == content, "{signal}");
             assert!(server.running().wait().success(), "{signal}");
-            drop(folder);
         }
     }
 }
@@ -137,19 +130,19 @@ fn held_back(option: &str, command: &Command) -> Command {
     by(&["env", option], command)
 }
 
-/// A server of `/file`, started so.
-fn serve(option: &str, arguments: &[&str]) -> (Server, tempfile::TempDir) {
-    let (folder, key) = (tempfile::tempdir().unwrap(), unique_key());
-    std::fs::write(folder.path().join("file"), noise(4 << 20)).unwrap();
+/// A server of a `/file` of 4 MiB, started by another command.
+fn serve(arguments: &[&str], by: impl FnOnce(Command) -> Command) -> (Server, TempDir, Vec<u8>) {
+    let (folder, file, key) = (tempfile::tempdir().unwrap(), noise(4 << 20), unique_key());
+    fs::write(folder.path().join("file"), &file).unwrap();
     let mut command = program("mqfs-server");
     command.args(["-k", &key.to_string(), "--root"]).arg(folder.path()).args(arguments);
-    (Server::start_as(key, &mut held_back(option, &command)), folder)
+    (Server::start_as(key, &mut by(command)), folder, file)
 }
 
 #[in_own_namespace]
 fn sigterm_ends_a_program_whose_starter_held_it_back() {
     for option in ["--block-signal", "--ignore-signal=TERM"] {
-        let (server, _folder) = serve(option, &[]);
+        let (server, _folder, _) = serve(&[], |server| held_back(option, &server));
         server.freeze();
         let (_unread, mut full) = std::io::pipe().unwrap();
         full.write_all(&vec![b'\n'; 65_536]).unwrap(); // the capacity of a pipe: pipe(7)
@@ -178,7 +171,8 @@ fn sigterm_ends_a_program_whose_starter_held_it_back() {
 #[in_own_namespace]
 fn children_end_and_make_way_whatever_the_starter_of_the_server_held_back() {
     for option in ["--block-signal", "--ignore-signal=CHLD,ALRM,USR1,PIPE,XFSZ"] {
-        let (server, _folder) = serve(option, &["--max-children", "1"]);
+        let (server, _folder, _) =
+            serve(&["--max-children", "1"], |server| held_back(option, &server));
         let client = stuck_client(&server, "/file");
         client.signal(SIGKILL);
         wait_until("its child notices", || reply_queues().is_empty());
@@ -195,14 +189,14 @@ fn children_end_and_make_way_whatever_the_starter_of_the_server_held_back() {
 #[in_own_namespace]
 fn what_nohup_and_shells_ignore_ends_neither_server_nor_client() {
     let option = "--ignore-signal=HUP,INT,QUIT";
-    let (server, folder) = serve(option, &[]);
+    let (server, _folder, file) = serve(&[], |server| held_back(option, &server));
     for signal in [SIGHUP, SIGINT, SIGQUIT] {
         let mut client = server.client();
         let client = Running::piped(&mut held_back(option, client.arg("/file")));
         wait_until("a child is at work", || !reply_queues().is_empty());
         client.signal(signal);
         server.signal(signal);
-        assert!(client.finish().success() == std::fs::read(folder.path().join("file")).unwrap());
+        assert!(client.finish().success() == file);
     }
     server.stop();
 }

@@ -20,7 +20,7 @@ use crate::support::session::{RawSession, fetch, list, lstat};
 use crate::support::{
     Finished, Running, Server, Terminal, as_root_in_own_namespace, dead_owner, fork_child,
     in_own_namespace, leased, listed, owner_of, program, queue_of, run, serve_file, stat_of,
-    stuck_client_without_retries, unique_key, wait_until,
+    stuck_client_without_retries, text, unique_key, wait_until,
 };
 
 /// A server of a small file and one of 4 MiB, which removes orphans once.
@@ -54,10 +54,6 @@ fn others_queue(key: Key) -> OwnedQueue {
     let queue = OwnedQueue::create(key, Mode::new(0o600)).unwrap();
     queue.try_send(&MessageBuffer::with_text(MessageType::new(7).unwrap(), b"seven")).unwrap();
     queue
-}
-
-fn text(finished: Finished) -> String {
-    String::from_utf8(finished.success()).unwrap()
 }
 
 #[in_own_namespace]
@@ -155,7 +151,7 @@ fn reply_queues_are_shown_with_their_owner_and_whether_it_lives() {
     assert_eq!(of(&alive), (getpid().as_raw().into(), "alive".into(), "owner is running".into()));
     assert_eq!(of(&dead), (owner.pid.into(), "orphan".into(), "owner is gone".into()));
     assert_eq!(seen["namespace"]["queues"], 3);
-    let table = text(run(&mut stat_of(server.key)));
+    let table = text(&mut stat_of(server.key));
     let row = table.lines().find(|line| line.contains("orphan")).unwrap();
     assert!(row.ends_with("orphan: owner is gone") && row.contains("root"), "{table}");
     assert!(table.contains("REPLY QUEUES: 2\n"), "{table}");
@@ -164,7 +160,7 @@ fn reply_queues_are_shown_with_their_owner_and_whether_it_lives() {
     assert!(table.contains(&format!("{pid} (mqfs-server), ")), "{table}");
     fits_any_terminal(&mut stat_of(server.key), &table);
     let mut reap = program("mqfs-reap");
-    let table = text(run(reap.arg("--dry-run")));
+    let table = text(reap.arg("--dry-run"));
     fits_any_terminal(&mut reap, &table);
     server.stop();
 }
@@ -213,7 +209,7 @@ fn any_programs_queue_is_shown_by_key_or_id() {
         assert_eq!((&seen["server"], &seen["counters"]), (&Value::Null, &Value::Null));
         assert_eq!(seen["reply_queues"], Value::Null);
     }
-    let table = text(run(stat().arg(key.to_string())));
+    let table = text(stat().arg(key.to_string()));
     assert!(table.contains("nobody yet") && !table.contains("COUNTERS"), "{table}");
 
     let private = others_queue(Key::PRIVATE);
@@ -243,7 +239,7 @@ fn process_names_are_escaped_on_a_terminal() {
     });
     let evil = evil.unwrap();
     wait_until("it has sent", || queue.status().unwrap().messages == 1);
-    let table = text(run(&mut stat_of(key)));
+    let table = text(&mut stat_of(key));
     kill(evil, Signal::SIGKILL).unwrap();
     waitpid(evil, None).unwrap();
     assert!(table.contains(r"(\u{1b}[31m\nevil)"), "{table}");

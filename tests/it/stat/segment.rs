@@ -7,10 +7,10 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use sysv_ipc::{Key, Mode, OwnedQueue, SharedMemory};
 
-use super::{look, server, text, wait_for};
+use super::{look, server, wait_for};
 use crate::support::{
     ATTACKER, ForEverybody, OPERATOR, Server, as_root_in_own_namespace, as_user, errno_of,
-    in_own_namespace, queue_of, run, stat_of, unique_key, wait_until,
+    in_own_namespace, queue_of, run, stat_of, text, unique_key, wait_until,
 };
 
 /// A segment of this process. Removed with its handle.
@@ -178,7 +178,7 @@ fn an_unprivileged_server_works_without_a_segment() {
         assert_eq!(seen["counters"], serde_json::Value::Null);
         let note = format!("not trusted: the segment belongs to uid {ATTACKER}");
         assert_eq!(seen["counters_note"], note);
-        assert!(text(run(&mut stat_of(key))).contains(&format!("COUNTERS: {note}")));
+        assert!(text(&mut stat_of(key)).contains(&format!("COUNTERS: {note}")));
         assert!(squat.exists(), "it is not the server's to remove");
         drop(squat);
         wait_until("it counts", || look(key)["counters"]["requests"] == 0);
@@ -197,7 +197,7 @@ fn a_segment_of_another_program_of_the_same_user_is_left_alone() {
     assert!(server.log().contains("is another program's"), "{}", server.log());
     assert!(!server.fetch("/version").is_empty());
     assert!(others.exists());
-    let table = text(run(&mut stat_of(key)));
+    let table = text(&mut stat_of(key));
     assert!(table.contains("COUNTERS: the segment under this key holds no known"), "{table}");
     stop_alone(server);
     assert!(others.exists());

@@ -10,7 +10,7 @@ use nix::fcntl::{OFlag, open, openat, posix_fallocate};
 use nix::sys::stat::{Mode, mkdirat};
 
 use super::Site;
-use crate::support::{Running, Stuck, by, in_own_namespace, number, run, wait_until};
+use crate::support::{Running, Stuck, by, in_own_namespace, number, run, text, wait_until};
 
 /// Opens a folder at this depth, and makes it if necessary.
 fn deep(top: OwnedFd, name: &str, levels: usize, make: bool) -> Result<OwnedFd, Errno> {
@@ -123,8 +123,7 @@ fn a_directory_of_a_hundred_thousand_entries_takes_little_memory() {
     let told = client.finish();
     assert!(told.stderr.contains("100000 files"), "{}", told.stderr);
     assert!(most < 16 << 10, "{most} KiB");
-    let listed = site.run(&["-l", "/dir", "--json"]).success();
-    let listed = String::from_utf8(listed).unwrap();
+    let listed = text(&mut site.command(&["-l", "/dir", "--json"]));
     assert_eq!(listed.lines().count(), 100_000);
     assert!(listed.lines().enumerate().all(|(n, line)| line.contains(&name(n))), "in order");
     site.server.stop();

@@ -7,7 +7,7 @@ use mqfs::Client;
 
 use crate::support::{
     Server, allocate, as_root_in_own_namespace, by, in_own_namespace, noise, run, serve_folder,
-    serve_quietly, stat_of,
+    serve_quietly, stat_of, text,
 };
 
 #[in_own_namespace]
@@ -78,7 +78,7 @@ fn without_shared_memory_files_go_through_the_queue() {
         for warning in ["WARN", "no shared memory"] {
             assert_eq!(server.log().matches(warning).count(), warnings, "{}", server.log());
         }
-        let table = String::from_utf8(run(&mut stat_of(server.key)).success()).unwrap();
+        let table = text(&mut stat_of(server.key));
         let words: Vec<_> = table.split_whitespace().collect();
         let counted = [["windows", "failed", "2"]].repeat(warnings).concat();
         assert!(counted.is_empty() || words.windows(3).any(|row| row == counted), "{table}");
