@@ -12,7 +12,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::execv;
 use sysv_ipc::{Key, MessageBuffer, Queue, QueueId};
 
-use crate::reaper_foreign::{foreign, used_by_the_dead};
+use crate::reaper_keeps::{foreign, used_by_the_dead};
 use crate::support::{
     ATTACKER, DEADLINE, HungMount, Process, Running, SOMEBODY, Server, Site, Unanswered, VICTIM,
     Verdicts, as_root_in_own_namespace, can_mount, dead_owner, exists, fork_child, leased, program,

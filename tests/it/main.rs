@@ -6,9 +6,7 @@
 #![allow(unreachable_pub, missing_docs)]
 
 mod caller_groups;
-mod changing_queues;
 mod child_confinement;
-mod child_death;
 mod classic;
 mod client;
 mod copies;
@@ -25,9 +23,7 @@ mod per_user_limits;
 mod plain;
 mod progress;
 mod reaper;
-mod reaper_foreign;
 mod reaper_keeps;
-mod reaper_watch;
 mod recovery;
 mod request_log;
 mod resume;

@@ -1,9 +1,8 @@
 //! A server under adverse conditions: limits, full disks, signals, removed queues, killed children.
 //! It goes on, and clients that wait long enough get their files.
 
-mod shortage;
-
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -15,8 +14,9 @@ use sysv_ipc::{Key, Lock, OwnedQueue, Queue};
 use tempfile::TempDir;
 
 use crate::support::{
-    Finished, Running, Server, Stuck, as_root_in_own_namespace, in_own_namespace, leased_request,
-    noise, program, queue_of, run, state_of, unique_key, wait_until,
+    Finished, Running, Server, Stuck, as_root_in_own_namespace, by, children_of, fails,
+    in_own_namespace, leased_request, noise, program, queue_of, run, state_of, unique_key,
+    wait_until,
 };
 
 /// A folder with 4 MiB under /file, and a server of it under a key of its own.
@@ -293,4 +293,96 @@ fn after_ipcrm_all_transfers_go_on_and_the_server_recovers_queue_and_lock() {
     place.fetch();
     assert_eq!(Lock::open(place.key).unwrap().is_held(), Ok(true));
     server.stop();
+}
+
+/// Sets a limit of a running server with `prlimit`.
+#[track_caller]
+fn limit(server: &Server, what: &str) {
+    run(Command::new("prlimit").args(["--pid", &server.pid().to_string(), what])).success();
+}
+
+/// It must not serve unconfined.
+#[in_own_namespace]
+fn a_server_with_too_few_descriptors_to_confine_itself_does_not_start() {
+    let place = Place::new();
+    let server = place.command(&["--quiet"]);
+    let why = "mqfs-server: landlock_create_ruleset: EMFILE: Too many open files\n";
+    fails(&mut by(&["prlimit", "--nofile=4:4"], &server), 2, why);
+    assert_eq!(queue_of(place.key), None);
+}
+
+#[in_own_namespace]
+fn a_server_without_descriptors_tells_its_clients_and_recovers() {
+    let place = Place::new();
+    let server = place.serve(&[]);
+    let under_way = Stuck::start(&mut place.client());
+    limit(&server, "--nofile=3:");
+    for client in place.crowd(8, &[]).finish() {
+        assert_eq!(client.code(), Some(1));
+        assert_eq!(client.stderr, "mqfs-client: /file: Too many open files\n");
+    }
+    assert!(under_way.finish() == place.file, "what is open stays open");
+    limit(&server, "--nofile=100:");
+    place.fetch();
+    server.stop();
+}
+
+#[in_own_namespace]
+fn a_server_without_memory_survives_and_recovers() {
+    let place = Place::new();
+    let server = place.serve(&[]);
+    let under_way = Stuck::start(&mut place.client());
+    limit(&server, "--as=1:"); // less than it has: not a byte more
+    for client in place.crowd(16, &[]).finish() {
+        // Either its memory suffices, or the child dies.
+        assert!(matches!(client.code(), Some(0 | 1)), "{}", client.stderr);
+        assert_eq!(client.code() == Some(0), client.stdout == place.file, "{}", client.stderr);
+    }
+    assert!(under_way.finish() == place.file);
+    limit(&server, "--as=unlimited:");
+    place.fetch();
+    server.stop();
+}
+
+#[in_own_namespace]
+fn a_log_that_cannot_be_written_delays_nobody_and_goes_on_when_it_can() {
+    let place = Place::new();
+    let full_pipe = || {
+        let (unread, mut pipe) = std::io::pipe().unwrap();
+        pipe.write_all(&[b'\n'; 60_000]).unwrap(); // nearly its capacity: pipe(7)
+        (Stdio::from(pipe), Some(unread))
+    };
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let short = File::create(place.folder.path().join("log")).unwrap();
+    for ((log, mut unread), format) in [
+        (full_pipe(), "text"),
+        (full_pipe(), "json"),
+        ((Stdio::from(std::io::pipe().unwrap().1), None), "text"),
+        ((full.into(), None), "text"),
+        ((short.into(), None), "text"),
+    ] {
+        let server = place.command(&["--max-children", "2", "--log-format", format]);
+        let mut command = by(&["prlimit", "--fsize=100:100"], &server);
+        let mut server = Running::start(command.stdout(Stdio::null()).stderr(log));
+        drop(command); // it has the log open too
+        wait_until("it can be asked", || queue_of(place.key).is_some());
+        // A line for which the pipe has not enough room.
+        let unknown = "\u{7f}".repeat(3000);
+        assert_eq!(run(crate::support::client(place.key).arg(unknown)).code(), Some(1));
+        place.crowd(4, &["/file"; 4]).all_get(&place.file.repeat(5));
+        let _stuck = Stuck::start(&mut place.client());
+        let stuck = Stuck::start(&mut place.client());
+        for child in children_of(server.pid()) {
+            signal(child, Signal::SIGKILL); // which is logged by the parent
+        }
+        assert!(stuck.finish() == place.file);
+        if let Some(pipe) = &mut unread {
+            pipe.read_exact(&mut [0; 60_000]).unwrap();
+        }
+        place.fetch();
+        server.signal(Signal::SIGTERM);
+        assert!(server.wait().success());
+        let told = unread.map(|pipe| std::io::read_to_string(pipe).unwrap());
+        assert!(told.is_none_or(|log| log.contains("/file")));
+    }
 }

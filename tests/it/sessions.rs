@@ -3,7 +3,6 @@
 
 mod answers;
 mod deaths;
-mod hostile;
 mod rights;
 
 use std::io;

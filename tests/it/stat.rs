@@ -1,6 +1,5 @@
 //! `mqfs-stat`: what it shows of servers and other queues, and its exit status.
 
-mod prometheus;
 mod segment;
 mod watch;
 

@@ -1,6 +1,5 @@
 //! Whole trees: what arrives, what is reported missing, and what an interruption leaves.
 
-mod extremes;
 mod interrupted;
 mod malicious_server;
 
