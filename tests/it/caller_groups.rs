@@ -1,7 +1,7 @@
 //! The groups of a caller: those that the process that sent the lease has now.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::fs::{self};
+use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread::sleep;
@@ -17,8 +17,8 @@ use sysv_ipc::{Key, MessageBuffer, Queue, Select};
 
 use crate::support::{
     ATTACKER, Server, Site, VICTIM, after_mounting, as_root_in_own_namespace,
-    as_root_in_own_pid_namespace, by, fork_child, lease_of, reply_queues, request, run, state_of,
-    unique_key, unshared, wait_until,
+    as_root_in_own_pid_namespace, by, fork_child, lease_of, reply_queues, request, run, set_mode,
+    state_of, unique_key, unshared, wait_until,
 };
 
 const FIRST: u32 = 64_181;
@@ -249,7 +249,7 @@ fn a_caller_has_the_groups_that_its_process_has_now_and_none_of_the_servers() {
     // A program that is set-group-id.
     let program = site.programs.path("mqfs-client");
     chown(&program, None, Some(FIRST)).unwrap();
-    fs::set_permissions(&program, Permissions::from_mode(0o2755)).unwrap();
+    set_mode(&program, 0o2755);
     assert_eq!(site.denied(VICTIM, &FIRST.to_string()), "Permission denied");
     assert_eq!(run(site.client(VICTIM).arg("/file")).success(), site.file);
     site.stop();

@@ -3,7 +3,7 @@
 
 use std::ffi::CStr;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -18,7 +18,7 @@ use sysv_ipc::OwnedQueue;
 use crate::support::{
     ForEverybody, OPERATOR, SOMEBODY, Server, Site, Stuck, VICTIM, as_root_in_own_namespace, by,
     fails, field, leased_request, noise, private_queue_with, public_folder, queue_of, refusals,
-    run, serve_file, serve_quietly, text, unique_key, wait_until,
+    run, serve_file, serve_quietly, set_mode, text, unique_key, wait_until,
 };
 
 /// A field of /proc/PID/status, with single spaces.
@@ -68,7 +68,7 @@ fn callers_do_not_get_the_capabilities_of_an_unprivileged_server() {
     fs::write(folder.path().join("file"), noise(4 << 20)).unwrap();
     let secret = folder.path().join("secret");
     fs::write(&secret, "secret").unwrap();
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    set_mode(&secret, 0o600);
     let (key, programs) = (unique_key(), ForEverybody::new());
     let mut command = Command::new("setpriv");
     command.args(["--reuid=64150", "--regid=64150", "--clear-groups"]);

@@ -1,10 +1,10 @@
 //! Where copies go, and what they let others do.
 
 use std::ffi::CString;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
+use std::os::unix::fs::{MetadataExt, chown, lchown, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -12,17 +12,10 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use crate::support::{
-    Running, SOMEBODY, after_mounting, as_root_in_own_namespace, fails, in_own_namespace, run,
+    Running, SOMEBODY, after_mounting, as_root_in_own_namespace, fails, in_own_namespace, mode_of,
+    run, set_mode,
 };
 use crate::tree::{Site, tree_of};
-
-fn set_mode(path: impl AsRef<Path>, mode: u32) {
-    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-}
-
-fn mode_of(path: impl AsRef<Path>) -> u32 {
-    fs::metadata(path).unwrap().mode() & 0o7777
-}
 
 /// Sets the rights of owner, SOMEBODY, group, mask and others: acl(5).
 #[allow(unsafe_code)]

@@ -1,11 +1,9 @@
 //! How programs end: closed, full and blocked output, and wrong options.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
-use sysv_ipc::{Mode, OwnedQueue};
 
 use crate::support::{
     Finished, Running, as_root_in_own_namespace, by, client, dead_owner, exists, in_own_namespace,
@@ -120,35 +118,6 @@ fn a_server_serves_also_if_it_cannot_say_that_it_is_ready() {
         assert_eq!(server.code(), Some(0));
         assert_eq!(server.stderr.contains("No space left on device"), is_warned);
     }
-}
-
-#[as_root_in_own_namespace]
-fn a_signal_ends_a_program_while_its_output_blocks() {
-    let queue = OwnedQueue::create(unique_key(), Mode::new(0o600)).unwrap();
-    let key = queue.status().unwrap().permissions.key;
-    let orphan = leased(dead_owner());
-    for (command, code) in [
-        (with(stat_of(key), &["--watch", "1h"]), 130),
-        (with(program("mqfs-reap"), &["--watch", "1h"]), 0),
-    ] {
-        let (_unread, mut full) = std::io::pipe().unwrap();
-        full.write_all(&vec![b'\n'; 65_536]).unwrap(); // the capacity of a pipe: pipe(7)
-        let mut command = command;
-        let mut running = Running::start(command.stdout(full));
-        wait_until("it waits", || waits_for_room(running.pid()));
-        running.signal(Signal::SIGTERM);
-        assert_eq!(running.wait().code(), Some(code), "{command:?}");
-    }
-    assert!(!exists(*orphan));
-}
-
-/// Whether a thread of this process waits to write into a pipe.
-fn waits_for_room(pid: i32) -> bool {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    tasks.flatten().any(|task| {
-        let at = std::fs::read_to_string(task.path().join("wchan"));
-        at.is_ok_and(|at| at.contains("pipe_write"))
-    })
 }
 
 #[in_own_namespace]

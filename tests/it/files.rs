@@ -3,11 +3,11 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::support::{Running, Server, Stuck, in_own_namespace, noise, run, serve_file};
+use crate::support::{Running, Server, Stuck, in_own_namespace, noise, run, serve_file, set_mode};
 use crate::tree::Site;
 
 #[in_own_namespace]
@@ -49,7 +49,7 @@ fn a_shrinking_file_is_a_failure_and_a_changing_file_a_warning() {
     fs::write(&path, &file).unwrap();
     let stuck = Stuck::start(server.client().arg("/file"));
     fs::hard_link(&path, folder.path().join("link")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    set_mode(&path, 0o640);
     fs::rename(&path, folder.path().join("renamed")).unwrap();
     let same = stuck.client.finish();
     assert_eq!((same.code(), &*same.stderr), (Some(0), ""));

@@ -1,4 +1,5 @@
-//! File systems that do not answer, and processes that hang in execve(2), which /proc does not show.
+//! File systems that do not answer, and processes that hang in execve(2), which /proc does not
+//! show.
 
 use std::fs::{self, File};
 use std::process::{Command, Stdio};

@@ -25,7 +25,6 @@ mod progress;
 mod reaper;
 mod reaper_keeps;
 mod recovery;
-mod request_log;
 mod resume;
 mod root_confinement;
 mod sandboxes;

@@ -140,24 +140,6 @@ fn request_queue_is_kept_without_a_lock_of_its_owner_and_while_its_receiver_live
     }
 }
 
-#[as_root_in_own_namespace]
-fn queue_under_a_reused_id_is_kept() {
-    let findings = {
-        let _orphan = leased(dead_owner());
-        Policy::new().survey().unwrap()
-    };
-    let [finding] = &findings[..] else { panic!("{findings:?}") };
-    assert!(finding.verdict.is_orphan());
-    let id = finding.queue.id();
-    let_next_queue_have(id);
-    let other = leased(owner_of(getpid().as_raw()));
-    assert_eq!(other.id(), id);
-
-    assert_eq!(remove(finding), Action::Changed);
-
-    assert!(exists(*other));
-}
-
 /// As many queues as possible: of living owners, dead owners, reused pids, other programs, and some
 /// whose owner is uncertain. Returns those to be kept, and the orphans.
 fn crowd(processes: &[Running]) -> (Vec<OwnedQueue>, BTreeSet<QueueId>) {
@@ -450,17 +432,23 @@ fn queue_used_or_replaced_since_the_verdict_is_kept() {
     let finding = find(*gone);
     drop(gone);
     assert_eq!(remove(&finding), Action::Changed);
-    for by_the_dead in [false, true] {
-        let id = finding.queue.id();
-        let_next_queue_have(id);
-        let other = foreign();
-        assert_eq!(other.id(), id);
-        if by_the_dead {
-            in_dead_process(|| send_and_receive(*other));
-        } else {
+    let orphan = leased(dead_owner());
+    let lost = find(*orphan);
+    drop(orphan);
+    let successors: [(_, fn() -> OwnedQueue); 3] = [
+        (&finding, || {
+            let other = foreign();
             send_and_receive(*other);
-        }
-        assert_eq!(remove(&finding), Action::Changed);
+            other
+        }),
+        (&finding, || used_by_the_dead(foreign())),
+        (&lost, || leased(owner_of(getpid().as_raw()))),
+    ];
+    for (finding, successor) in successors {
+        let_next_queue_have(finding.queue.id());
+        let other = successor();
+        assert_eq!(other.id(), finding.queue.id());
+        assert_eq!(remove(finding), Action::Changed);
         assert!(exists(*other));
     }
 }

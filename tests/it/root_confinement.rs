@@ -1,8 +1,8 @@
-//! Links, special files, and paths that another user swaps meanwhile: the server serves only regular
-//! files below the root that the caller may read, and no child blocks.
+//! Links, special files, and paths that another user swaps meanwhile: the server serves only
+//! regular files below the root that the caller may read, and no child blocks.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::fs::{self};
+use std::os::unix::fs::{chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::support::session::{RawSession, fetch};
 use crate::support::{
     ATTACKER, Attack, ForEverybody, Running, Server, Site, VICTIM, as_root_in_own_namespace,
-    public_folder, run, sleeper, wait_until,
+    public_folder, run, set_mode, sleeper, wait_until,
 };
 
 const INSIDE: &str = "inside";
@@ -112,7 +112,7 @@ fn unreadable_and_special_files_are_refused() {
     site.put("group-only", 0o640, (0, 0), SECRET);
     fs::create_dir(site.at("closed")).unwrap();
     site.put("closed/file", 0o644, (0, 0), SECRET);
-    fs::set_permissions(site.at("closed"), Permissions::from_mode(0o744)).unwrap();
+    set_mode(site.at("closed"), 0o744);
     symlink("closed/file", site.at("through")).unwrap();
     for path in ["/write-only", "/nobodys", "/group-only", "/closed/file", "/through"] {
         assert_eq!(site.denied(VICTIM, path), DENIED, "{path}");
@@ -141,7 +141,7 @@ fn make_special(path: &Path, kind: &str) {
         "block device" => mknod(path, SFlag::S_IFBLK, all, makedev(7, 0)).unwrap(),     // loop0
         _ => fs::create_dir(path).unwrap(),
     }
-    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    set_mode(path, 0o777);
 }
 
 /// A server, and below its root a folder in which the attacker may rename.

@@ -1,5 +1,5 @@
-//! The commands of README.md, docs/operations.md and docs/sandboxes.md, run as they stand there, and
-//! what programs in a sandbox need.
+//! The commands of README.md, docs/operations.md and docs/sandboxes.md, run as they stand there,
+//! and what programs in a sandbox need.
 
 use std::fs;
 use std::path::Path;
@@ -40,6 +40,15 @@ for try in $(seq 300); do
 done
 exit 77"#;
 
+/// A shell in namespaces of its own, for a minute at most.
+fn elsewhere(programs: &ForEverybody, shell: &[&str]) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["60", "unshare", "--ipc", "--mount-proc", "--pid", "--fork", "--kill-child"]);
+    command.args(["--propagation", "private"]).args(shell);
+    command.env("PROGRAMS", programs.path("")).env_remove("MQFS_KEY").stdin(Stdio::null());
+    command
+}
+
 /// Runs the recipes of the section with this title in one shell, after those that stand before all
 /// sections. Each that asks must get the file.
 #[track_caller]
@@ -65,12 +74,10 @@ fn follow(title: &str) {
     });
     let programs = ForEverybody::new();
     let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/systemd/mqfs-server@.service");
-    let mut command = Command::new("timeout");
-    command.args(["60", "unshare", "--ipc", "--mount-proc", "--pid", "--fork", "--kill-child"]);
-    command.args(["--propagation", "private", "sh", "-ec"]);
-    command.args([&format!("{PREPARE}{runner}"), "sh", &setup, &recipes.concat()]);
-    command.env("PROGRAMS", programs.path("")).env("UNIT", unit).env_remove("MQFS_KEY");
-    let done = run(command.stdin(Stdio::null()));
+    let script = format!("{PREPARE}{runner}");
+    let mut command =
+        elsewhere(&programs, &["sh", "-ec", &script, "sh", &setup, &recipes.concat()]);
+    let done = run(command.env("UNIT", unit));
     if done.code() == Some(77) {
         return eprintln!("skipped: systemd does not boot in a container here: {}", done.stderr);
     }
@@ -81,22 +88,10 @@ fn follow(title: &str) {
 }
 
 #[test]
-fn the_recipe_without_root_works() {
+fn the_recipes_for_sandboxes_work() {
     follow("bubblewrap, without root");
-}
-
-#[test]
-fn the_recipes_for_a_namespace_that_lasts_work() {
     follow("A namespace that lasts");
-}
-
-#[test]
-fn the_recipe_for_a_sandbox_that_runs_already_works() {
     follow("A sandbox that runs already");
-}
-
-#[test]
-fn the_recipes_for_systemd_units_work() {
     follow("systemd units");
 }
 
@@ -241,12 +236,8 @@ fn the_commands_of_the_documentation_work() {
         let blocks = text.split("```sh\n").skip(1);
         let scripts = blocks.filter_map(|block| script(block.split("```\n").next().unwrap()));
         for script in scripts {
-            let mut command = Command::new("timeout");
-            command.args(["60", "unshare", "--ipc", "--mount", "--pid", "--mount-proc", "--fork"]);
-            command.args(["--kill-child", "--propagation", "private", "bash", "-c", SHELL]);
-            command.args(["bash", &script]).env("PROGRAMS", programs.path(""));
-            command.current_dir(folder.path()).env_remove("MQFS_KEY").stdin(Stdio::null());
-            let done = run(&mut command);
+            let mut command = elsewhere(&programs, &["bash", "-c", SHELL, "bash", &script]);
+            let done = run(command.current_dir(folder.path()));
             assert_eq!(done.code(), Some(0), "{page}:\n{script}\n{}", done.stderr);
         }
     }

@@ -1,5 +1,5 @@
-//! Starting a server: which server gets a key, what happens to objects under that key, and users who
-//! put their own queue or semaphore there.
+//! Starting a server: which server gets a key, what happens to objects under that key, and users
+//! who put their own queue or semaphore there.
 
 use std::fs;
 use std::os::unix::process::CommandExt;

@@ -1,4 +1,4 @@
-//! Sessions: many questions to one child, from a client by hand or from `mqfs-client`. Here are those
+//! Sessions: many questions to one child, from a client by hand or from `mqfs-client`. Here: those
 //! that end because nobody uses them, or because others need their children.
 
 mod answers;

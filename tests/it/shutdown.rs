@@ -25,9 +25,10 @@ use tempfile::TempDir;
 
 use crate::support::session::{Part, RawSession, fetch};
 use crate::support::{
-    Running, Server, by, fork_child, in_own_namespace, is_full, lease_of, leased_request, noise,
-    plain_request, program, queue_of, reply_queues, run, serve_quietly, stat_of, state_of,
-    stuck_client, unique_key, wait_until,
+    Running, Server, as_root_in_own_namespace, by, dead_owner, exists, fork_child,
+    in_own_namespace, is_full, lease_of, leased, leased_request, noise, plain_request, program,
+    queue_of, reply_queues, run, serve_quietly, stat_of, state_of, stuck_client, unique_key,
+    wait_until,
 };
 
 #[in_own_namespace]
@@ -146,33 +147,51 @@ fn serve(arguments: &[&str], by: impl FnOnce(Command) -> Command) -> (Server, Te
     (Server::start_as(key, &mut by(command)), folder, file)
 }
 
-#[in_own_namespace]
-fn sigterm_ends_a_program_whose_starter_held_it_back() {
-    for option in ["--block-signal", "--ignore-signal=TERM"] {
-        let (server, _folder, _) = serve(&[], |server| held_back(option, &server));
+#[as_root_in_own_namespace]
+fn sigterm_ends_a_program_whose_output_blocks_also_if_its_starter_held_it_back() {
+    for option in ["--default-signal=TERM", "--block-signal", "--ignore-signal=TERM"] {
+        let (server, _folder, _) =
+            serve(&["--reap-interval", "1h"], |server| held_back(option, &server));
+        server.wait_until_idle();
         server.freeze();
+        let orphan = leased(dead_owner());
         let (_unread, mut full) = std::io::pipe().unwrap();
         full.write_all(&vec![b'\n'; 65_536]).unwrap(); // the capacity of a pipe: pipe(7)
-        let mut client = server.client();
-        client.arg("/file");
-        for (command, code) in
-            [(client, Some(130)), (program("mqfs-reap"), None), (stat_of(server.key), None)]
-        {
+        let with = |mut command: Command, arguments: &[&str]| {
+            command.args(arguments);
+            command
+        };
+        for (command, code) in [
+            (with(server.client(), &["/file"]), Some(130)),
+            (stat_of(server.key), None),
+            (with(stat_of(server.key), &["--watch", "1h"]), Some(130)),
+            (program("mqfs-reap"), None),
+            (with(program("mqfs-reap"), &["--watch", "1h"]), Some(0)),
+        ] {
+            let is_client = command.get_program().to_string_lossy().ends_with("mqfs-client");
+            let _orphan = leased(dead_owner()); // a reaper has something to say
             let mut command = held_back(option, &command);
             let mut running = Running::start(command.stdout(full.try_clone().unwrap()));
-            wait_until("it waits", || {
-                let exe = std::fs::read_link(format!("/proc/{}/exe", running.pid()));
-                let is_client_ready = code.is_none() || !reply_queues().is_empty();
-                exe.is_ok_and(|exe| exe.to_string_lossy().contains("mqfs-"))
-                    && is_client_ready
-                    && state_of(running.pid()) == Some('S')
+            wait_until("it waits", || match is_client {
+                true => reply_queues().len() > 2 && state_of(running.pid()) == Some('S'),
+                false => waits_for_room(running.pid()),
             });
             running.signal(SIGTERM);
             assert_eq!(running.wait().code(), code, "{command:?}");
         }
+        assert!(!exists(*orphan));
         server.signal(SIGCONT);
         server.stop();
     }
+}
+
+/// Whether a thread of this process waits to write into a pipe.
+fn waits_for_room(pid: i32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks.flatten().any(|task| {
+        let at = fs::read_to_string(task.path().join("wchan"));
+        at.is_ok_and(|at| at.contains("pipe_write"))
+    })
 }
 
 #[in_own_namespace]

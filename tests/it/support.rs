@@ -1,5 +1,8 @@
 //! The kit, and what several files here share.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 pub use mqfs_kit::*;
@@ -38,4 +41,15 @@ pub fn give(queue: Queue, uid: u32) {
     let mut settings = queue.status().unwrap().settings();
     settings.uid = Uid::from_raw(uid);
     queue.set(&settings).unwrap();
+}
+
+#[track_caller]
+pub fn set_mode(path: impl AsRef<Path>, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+/// Without the kind of file.
+#[track_caller]
+pub fn mode_of(path: impl AsRef<Path>) -> u32 {
+    fs::metadata(path).unwrap().mode() & 0o7777
 }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use mqfs::wire::{Kind, MAX_PATH, QUESTION_TYPE, Question};
@@ -19,7 +18,7 @@ use crate::support::session::{
 use crate::support::{
     ATTACKER, Attack, ForEverybody, OPERATOR, SOMEBODY, Server, Site, VICTIM,
     as_root_in_own_namespace, as_user, errno_of, in_own_namespace, public_folder, queue_of, reap,
-    reply_queues, run, sent, unique_key, wait_until,
+    reply_queues, run, sent, set_mode, unique_key, wait_until,
 };
 
 #[as_root_in_own_namespace]
@@ -31,7 +30,7 @@ fn each_question_is_answered_with_the_callers_rights() {
     site.put("groups", 0o640, (0, 0), "secret");
     fs::create_dir(site.at("closed")).unwrap();
     site.put("closed/file", 0o644, (0, 0), "secret");
-    fs::set_permissions(site.at("closed"), fs::Permissions::from_mode(0o711)).unwrap();
+    set_mode(site.at("closed"), 0o711);
     let requests = site.requests();
     let asked = as_user(VICTIM, || {
         let mut session = RawSession::start(requests, &fetch("/own"));

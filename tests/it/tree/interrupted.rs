@@ -1,10 +1,10 @@
 //! Servers and children that die during the transfer of a tree, interrupted clients, and trees that
 //! are very deep or very wide.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -18,8 +18,8 @@ use nix::sys::stat::{Mode, mkdirat};
 
 use super::Site;
 use crate::support::{
-    Running, Server, Stuck, allocate, by, in_own_namespace, noise, number, reply_queues, run, text,
-    wait_until,
+    Running, Server, Stuck, allocate, by, in_own_namespace, noise, number, reply_queues, run,
+    set_mode, text, wait_until,
 };
 
 /// Two large files, and many small ones between them, in folders.
@@ -146,7 +146,7 @@ fn an_archive_reports_changed_and_grown_files_and_holds_a_refetched_one() {
 #[in_own_namespace]
 fn folders_of_an_interrupted_tree_have_their_final_modes() {
     let site = site();
-    fs::set_permissions(site.at("dir"), Permissions::from_mode(0o751)).unwrap();
+    set_mode(site.at("dir"), 0o751);
     // More than the client can write before it is stopped.
     allocate(site.at("dir/z/z"), 1 << 30);
     let client = Running::start(&mut site.command(&["--retries", "0", "-r", "/dir", "-C", "."]));
