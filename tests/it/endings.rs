@@ -1,13 +1,14 @@
 //! How programs end: closed, full and blocked output, and wrong options.
 
-use std::fs::{self, File};
+use std::fs;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    Finished, Running, as_root_in_own_namespace, by, client, dead_owner, exists, in_own_namespace,
-    leased, program, reply_queues, run, serve_file, stat_of, unique_key, wait_until,
+    Finished, Running, as_root_in_own_namespace, by, client, dead_owner, exists, full,
+    in_own_namespace, leased, program, reply_queues, run, serve_file, stat_of, unique_key,
+    wait_until,
 };
 
 fn with(mut command: Command, arguments: &[&str]) -> Command {
@@ -48,10 +49,6 @@ fn closed_output_ends_a_program_like_a_filter_and_nothing_is_left() {
         assert_eq!(reply_queues(), [], "{what}");
     }
     server.stop();
-}
-
-fn full() -> File {
-    File::options().write(true).open("/dev/full").unwrap()
 }
 
 /// The same command, with its standard output closed.

@@ -3,7 +3,7 @@
 //! These tests need a namespace of their own: elsewhere they would remove orphans of other tests
 //! and users.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{TryRecvError, channel};
@@ -20,7 +20,7 @@ use sysv_ipc::{
 
 use crate::support::{
     ForEverybody, QuietServer, Running, SOMEBODY, Server, Stuck, Verdicts, all_queues,
-    as_root_in_own_namespace, by, clear, dead_owner, exists, fails, give, in_dead_process,
+    as_root_in_own_namespace, by, clear, dead_owner, exists, fails, full, give, in_dead_process,
     lease_of_owner, leased, listed, owner_of, program, queue_of, reap, run, stat_of, state_of,
     text, unique_key, wait_until,
 };
@@ -389,8 +389,7 @@ fn watch_goes_on_after_a_stop_and_under_nohup() {
 
 #[as_root_in_own_namespace]
 fn watch_goes_on_when_its_output_cannot_be_written() {
-    let full = File::options().write(true).open("/dev/full").unwrap();
-    let mut running = Running::start(watch(&["--watch", "100ms"]).stdout(full));
+    let mut running = Running::start(watch(&["--watch", "100ms"]).stdout(full()));
     for _ in 0..2 {
         let orphan = leased(dead_owner());
         wait_until("it is at work", || !exists(*orphan));

@@ -14,7 +14,7 @@ use sysv_ipc::{Key, Lock, OwnedQueue, Queue};
 use tempfile::TempDir;
 
 use crate::support::{
-    Finished, Running, Server, Stuck, as_root_in_own_namespace, by, children_of, fails,
+    Finished, Running, Server, Stuck, as_root_in_own_namespace, by, children_of, fails, full,
     in_own_namespace, leased_request, noise, program, queue_of, run, state_of, unique_key,
     wait_until,
 };
@@ -352,13 +352,12 @@ fn a_log_that_cannot_be_written_delays_nobody_and_goes_on_when_it_can() {
         pipe.write_all(&[b'\n'; 60_000]).unwrap(); // nearly its capacity: pipe(7)
         (Stdio::from(pipe), Some(unread))
     };
-    let full = File::options().write(true).open("/dev/full").unwrap();
     let short = File::create(place.folder.path().join("log")).unwrap();
     for ((log, mut unread), format) in [
         (full_pipe(), "text"),
         (full_pipe(), "json"),
         ((Stdio::from(std::io::pipe().unwrap().1), None), "text"),
-        ((full.into(), None), "text"),
+        ((full().into(), None), "text"),
         ((short.into(), None), "text"),
     ] {
         let server = place.command(&["--max-children", "2", "--log-format", format]);

@@ -1,6 +1,6 @@
 //! The kit, and what several files here share.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -52,4 +52,9 @@ pub fn set_mode(path: impl AsRef<Path>, mode: u32) {
 #[track_caller]
 pub fn mode_of(path: impl AsRef<Path>) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o7777
+}
+
+/// A file to which nothing can be written.
+pub fn full() -> File {
+    File::options().write(true).open("/dev/full").unwrap()
 }

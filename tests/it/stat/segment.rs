@@ -44,13 +44,6 @@ impl Drop for Segment {
     }
 }
 
-/// Kills a server, and leaves what it left under its key.
-pub(super) fn stop_alone(mut server: Server) {
-    server.signal(Signal::SIGTERM);
-    assert!(server.running().wait().success());
-    server.make_way();
-}
-
 #[in_own_namespace]
 fn the_segment_lives_as_long_as_the_server_and_all_may_read_it() {
     let (server, _folder) = server();
@@ -196,13 +189,15 @@ fn an_unprivileged_server_works_without_a_segment() {
 fn a_segment_of_another_program_of_the_same_user_is_left_alone() {
     let key = unique_key();
     let others = Segment::create(key, 0o644);
-    let server = Server::start_on(key, &["--root", "/proc"]);
+    let mut server = Server::start_on(key, &["--root", "/proc"]);
     assert!(server.log().contains("is another program's"), "{}", server.log());
     assert!(!server.fetch("/version").is_empty());
     assert!(others.exists());
     let table = text(&mut stat_of(key));
     assert!(table.contains("COUNTERS: the segment under this key holds no known"), "{table}");
-    stop_alone(server);
+    server.signal(Signal::SIGTERM);
+    assert!(server.running().wait().success());
+    server.make_way();
     assert!(others.exists());
 }
 
