@@ -54,7 +54,7 @@ fn zombie_is_dead_and_an_owner_whose_pid_another_process_has() {
     let owner = owner_of(process.pid());
     let queue = leased(owner);
     assert_eq!(Verdicts::now().on(*queue), RUNNING);
-    // Pids that are in fact used again: `resume`, and `caller_groups`.
+    // Pids that are in fact used again: `tree::interrupted`, and `caller_groups`.
     let reused = leased(OwnerId { start_time: owner.start_time - 1, ..owner });
     let verdict = ["orphan", "owner is gone, its pid reused", "removed"];
     assert_eq!(Verdicts::now().on(*reused), verdict);
