@@ -152,6 +152,7 @@ fn sigterm_ends_a_program_whose_output_blocks_also_if_its_starter_held_it_back()
     for option in ["--default-signal=TERM", "--block-signal", "--ignore-signal=TERM"] {
         let (server, _folder, _) =
             serve(&["--reap-interval", "1h"], |server| held_back(option, &server));
+        server.fetch("/file"); // it removes orphans before its first request
         server.wait_until_idle();
         server.freeze();
         let orphan = leased(dead_owner());
