@@ -1,7 +1,7 @@
 //! The groups of a caller: those that the process that sent the lease has now.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::fs::{self};
+use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread::sleep;
@@ -16,8 +16,9 @@ use nix::unistd::{Gid, Pid, Uid, seteuid, setgroups, setresgid, setresuid};
 use sysv_ipc::{Key, MessageBuffer, Queue, Select};
 
 use crate::support::{
-    ATTACKER, Server, Site, VICTIM, as_root_in_own_namespace, as_root_in_own_pid_namespace,
-    fork_child, lease_of, reply_queues, request, run, state_of, unique_key, unshared, wait_until,
+    ATTACKER, Server, Site, VICTIM, after_mounting, as_root_in_own_namespace,
+    as_root_in_own_pid_namespace, by, fork_child, lease_of, reply_queues, request, run, set_mode,
+    state_of, unique_key, unshared, wait_until,
 };
 
 const FIRST: u32 = 64_181;
@@ -45,12 +46,7 @@ fn site_by(by: impl FnOnce(Command) -> Command) -> Site {
 }
 
 fn site() -> Site {
-    site_by(|server| {
-        let mut command = Command::new("setpriv");
-        command.args(["--groups", &SERVERS.to_string()]).arg(server.get_program());
-        command.args(server.get_args());
-        command
-    })
+    site_by(|server| by(&["setpriv", "--groups", &SERVERS.to_string()], &server))
 }
 
 /// Becomes the victim with these groups. The saved uid is kept, to change them later.
@@ -168,84 +164,94 @@ fn refuses(site: &Site, why: &str, start: impl Fn(&Site) -> Sender) {
     }
 }
 
-#[as_root_in_own_namespace]
-fn a_caller_has_the_groups_of_its_process_and_none_of_the_servers() {
-    let site = site();
-    let plainly = |gid, groups: &'static [u32]| {
-        move |site: &Site| Sender::start(site, || stay_victim([gid; 2], groups), |_| ())
-    };
-    gets(&site, "no group but one's own", &[VICTIM], plainly(VICTIM, &[]));
-    gets(&site, "two more", &[VICTIM, FIRST, SECOND], plainly(VICTIM, &[FIRST, SECOND]));
-    gets(&site, "newgrp", &[FIRST, VICTIM], plainly(FIRST, &[VICTIM]));
-    gets(&site, "a thousand more", &[VICTIM, SECOND], |site| {
-        let many: Vec<_> = (70_000..71_000).chain([SECOND]).collect();
-        Sender::start(site, || stay_victim([VICTIM; 2], &many), |_| ())
-    });
-    let member = plainly(VICTIM, &[DENIED]);
-    assert_eq!(member(&site).ask(&site, "/denied"), Err("Permission denied".to_owned()));
-    assert_eq!(plainly(VICTIM, &[])(&site).ask(&site, "/denied"), Ok(()));
-    site.stop();
-}
+/// What a process is when it makes its queue, and what it does then.
+type Case = (&'static str, &'static [u32], fn(), fn());
 
-#[as_root_in_own_namespace]
-fn a_group_that_the_process_has_lost_since_counts_no_more() {
-    let site = site();
-    gets(&site, "a revoked group", &[VICTIM], |site| {
-        let before = || become_victim(VICTIM, &[FIRST, SECOND]);
-        Sender::start(site, before, |_| stay_victim([VICTIM; 2], &[]))
-    });
+const CASES: [Case; 11] = [
+    ("no group but one's own", &[VICTIM], || stay_victim([VICTIM; 2], &[]), || ()),
+    ("two more", &[VICTIM, FIRST, SECOND], || stay_victim([VICTIM; 2], &[FIRST, SECOND]), || ()),
+    ("newgrp", &[FIRST, VICTIM], || stay_victim([FIRST; 2], &[VICTIM]), || ()),
+    (
+        "a thousand more",
+        &[VICTIM, SECOND],
+        || stay_victim([VICTIM; 2], &(70_000..71_000).chain([SECOND]).collect::<Vec<_>>()),
+        || (),
+    ),
+    (
+        "revoked groups",
+        &[VICTIM],
+        || become_victim(VICTIM, &[FIRST, SECOND]),
+        || stay_victim([VICTIM; 2], &[]),
+    ),
     // The queue's record (cgid) still names the first, and nothing proves the second.
-    gets(&site, "another gid", &[SECOND, 65_534], |site| {
-        let before = || become_victim(FIRST, &[]);
-        Sender::start(site, before, |_| stay_victim([VICTIM; 2], &[SECOND]))
-    });
-    site.stop();
-}
-
-#[as_root_in_own_namespace]
-fn the_group_of_a_set_group_id_program_does_not_count() {
-    let site = site();
-    gets(&site, "its queue", &[VICTIM, 65_534], |site| {
-        Sender::start(site, || stay_victim([VICTIM, FIRST], &[VICTIM]), |_| ())
-    });
-    gets(&site, "executed since", &[VICTIM], |site| {
-        let before = || become_victim(VICTIM, &[]);
-        Sender::start(site, before, |_| stay_victim([VICTIM, FIRST], &[]))
-    });
-    gets(&site, "executed since, and its real group", &[65_534], |site| {
-        let before = || become_victim(VICTIM, &[]);
-        Sender::start(site, before, |_| stay_victim([FIRST; 2], &[]))
-    });
-    gets(&site, "executed since, and its groups swapped", &[65_534], |site| {
-        let before = || become_victim(VICTIM, &[]);
-        Sender::start(site, before, |_| stay_victim([FIRST, VICTIM], &[]))
-    });
-    // A program that is one.
-    let program = site.programs.path("mqfs-client");
-    chown(&program, None, Some(FIRST)).unwrap();
-    fs::set_permissions(&program, Permissions::from_mode(0o2755)).unwrap();
-    assert_eq!(site.denied(VICTIM, &FIRST.to_string()), "Permission denied");
-    assert_eq!(run(site.client(VICTIM).arg("/file")).success(), site.file);
-    site.stop();
-}
-
-#[as_root_in_own_namespace]
-fn a_program_that_the_process_executes_and_its_name_change_nothing() {
-    let site = site();
-    gets(&site, "exec", &[VICTIM, FIRST], |site| {
-        let before = || stay_victim([VICTIM; 2], &[FIRST]);
-        Sender::start(site, before, |_| {
-            let error = Command::new("sh").args(["-c", "kill -STOP $$"]).exec();
-            panic!("{error}");
-        })
-    });
-    gets(&site, "its name", &[VICTIM], |site| {
-        let before = || {
+    (
+        "another gid since",
+        &[SECOND, 65_534],
+        || become_victim(FIRST, &[]),
+        || stay_victim([VICTIM; 2], &[SECOND]),
+    ),
+    (
+        "the queue of a set-group-id program",
+        &[VICTIM, 65_534],
+        || stay_victim([VICTIM, FIRST], &[VICTIM]),
+        || (),
+    ),
+    (
+        "such a program executed since",
+        &[VICTIM],
+        || become_victim(VICTIM, &[]),
+        || stay_victim([VICTIM, FIRST], &[]),
+    ),
+    (
+        "executed since, and its real group",
+        &[65_534],
+        || become_victim(VICTIM, &[]),
+        || stay_victim([FIRST; 2], &[]),
+    ),
+    (
+        "executed since, and its groups swapped",
+        &[65_534],
+        || become_victim(VICTIM, &[]),
+        || stay_victim([FIRST, VICTIM], &[]),
+    ),
+    (
+        "a name like a line of /proc/PID/status",
+        &[VICTIM],
+        || {
             stay_victim([VICTIM; 2], &[]);
             nix::sys::prctl::set_name(c"x\nGroups:\t64181").unwrap();
-        };
-        Sender::start(site, before, |_| ())
+        },
+        || (),
+    ),
+];
+
+#[as_root_in_own_namespace]
+fn a_caller_has_the_groups_that_its_process_has_now_and_none_of_the_servers() {
+    let site = site();
+    for (what, theirs, before, after) in CASES {
+        gets(&site, what, theirs, |site| Sender::start(site, before, |_| after()));
+    }
+    gets(&site, "exec", &[VICTIM, FIRST], |site| {
+        Sender::start(
+            site,
+            || stay_victim([VICTIM; 2], &[FIRST]),
+            |_| {
+                panic!("{}", Command::new("sh").args(["-c", "kill -STOP $$"]).exec());
+            },
+        )
     });
+    let ask = |groups: &'static [u32]| {
+        let sender = Sender::start(&site, || stay_victim([VICTIM; 2], groups), |_| ());
+        sender.ask(&site, "/denied")
+    };
+    assert_eq!(ask(&[DENIED]), Err("Permission denied".to_owned()));
+    assert_eq!(ask(&[]), Ok(()));
+    // A program that is set-group-id.
+    let program = site.programs.path("mqfs-client");
+    chown(&program, None, Some(FIRST)).unwrap();
+    set_mode(&program, 0o2755);
+    assert_eq!(site.denied(VICTIM, &FIRST.to_string()), "Permission denied");
+    assert_eq!(run(site.client(VICTIM).arg("/file")).success(), site.file);
     site.stop();
 }
 
@@ -304,13 +310,8 @@ fn another_process_with_the_same_pid_is_not_taken_for_the_sender() {
 
 /// A server with this much of /proc.
 fn with_proc(options: &str) -> impl FnOnce(Command) -> Command {
-    let script = format!("mount -t proc -o {options} proc /proc && exec \"$0\" \"$@\"");
-    move |server| {
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", &script]);
-        command.arg(server.get_program()).args(server.get_args());
-        command
-    }
+    let script = format!("mount -t proc -o {options} proc /proc");
+    move |server| after_mounting(&script, &server)
 }
 
 #[as_root_in_own_namespace]
@@ -333,11 +334,9 @@ fn hidepid_hides_groups_only_from_a_server_that_is_not_in_its_group() {
 #[as_root_in_own_namespace]
 fn a_sandbox_with_a_pid_namespace_below_the_servers_keeps_its_groups() {
     let site = site();
-    let mut client = Command::new("setpriv");
     let (uid, groups) = (VICTIM.to_string(), format!("{FIRST},{SECOND}"));
-    client.args(["--reuid", &uid, "--regid", &uid, "--groups", &groups]);
-    let inner = site.client(VICTIM);
-    client.arg(inner.get_program()).args(inner.get_args()).arg(FIRST.to_string());
+    let starter = ["setpriv", "--reuid", &uid, "--regid", &uid, "--groups", &groups];
+    let client = by(&starter, site.client(VICTIM).arg(FIRST.to_string()));
     for options in [&["--pid", "--mount-proc"][..], &["--pid"]] {
         let fetched = run(&mut unshared(options, &client)).success();
         assert_eq!(fetched, b"for a group");

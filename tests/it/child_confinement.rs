@@ -1,19 +1,24 @@
-//! The identity and rights of a server's child: no more than those of its caller.
+//! The identity of a caller, and the identity and rights of the child that serves it: no more than
+//! those of its caller.
 
+use std::ffi::CStr;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use mqfs::wire::REPLY_QUEUE_MODE;
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use sysv_ipc::OwnedQueue;
 
 use crate::support::{
-    ForEverybody, SOMEBODY, Server, Stuck, as_root_in_own_namespace, field, leased_request, noise,
-    private_queue_with, public_folder, queue_of, run, serve_file, serve_quietly, unique_key,
-    wait_until,
+    ForEverybody, OPERATOR, SOMEBODY, Server, Site, Stuck, VICTIM, as_root_in_own_namespace, by,
+    fails, field, leased_request, noise, private_queue_with, public_folder, queue_of, refusals,
+    run, serve_file, serve_quietly, set_mode, text, unique_key, wait_until,
 };
 
 /// A field of /proc/PID/status, with single spaces.
@@ -47,10 +52,8 @@ fn a_child_of_roots_server_has_only_the_callers_identity() {
             fields.skip(16).map(|field| field.parse::<i32>().unwrap()).next().unwrap()
         };
         assert!(nice(child) > nice(server.pid()) || nice(child) == 19);
-        let memory = format!("/proc/{child}/maps");
-        let mut look = Command::new("setpriv");
-        let uid = SOMEBODY.to_string();
-        look.args(["--reuid", &uid, "--regid", &uid, "--clear-groups", "cat", &memory]);
+        let mut look = Command::new("cat");
+        look.arg(format!("/proc/{child}/maps")).uid(SOMEBODY).gid(SOMEBODY);
         assert!(!run(&mut look).status.success(), "the caller sees into its child");
         assert!(stuck.finish() == file.repeat(paths.len()));
         server.wait_until_idle();
@@ -65,7 +68,7 @@ fn callers_do_not_get_the_capabilities_of_an_unprivileged_server() {
     fs::write(folder.path().join("file"), noise(4 << 20)).unwrap();
     let secret = folder.path().join("secret");
     fs::write(&secret, "secret").unwrap();
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    set_mode(&secret, 0o600);
     let (key, programs) = (unique_key(), ForEverybody::new());
     let mut command = Command::new("setpriv");
     command.args(["--reuid=64150", "--regid=64150", "--clear-groups"]);
@@ -87,13 +90,11 @@ fn callers_do_not_get_the_capabilities_of_an_unprivileged_server() {
 fn an_unprivileged_server_warns_what_other_users_may_fetch() {
     let (key, programs) = (unique_key(), ForEverybody::new());
     for mode in ["0620", "0602", "0622"] {
-        let refused = run(programs.server(key, 64_152).args(["--mode", mode]));
-        assert_eq!(refused.code(), Some(2));
         let expected = format!(
             "mqfs-server: mode {mode} lets others ask, and they get whatever uid 64152 may \
                  read: say with --root what that is (--root / for everything)\n"
         );
-        assert_eq!(refused.stderr, expected);
+        fails(programs.server(key, 64_152).args(["--mode", mode]), 2, &expected);
     }
     for arguments in [&["--mode", "0600"][..], &["--mode", "0622", "--root", "/"]] {
         Server::start_as(key, programs.server(key, 64_152).args(arguments)).stop();
@@ -130,4 +131,91 @@ fn a_stopped_child_sends_nothing_to_a_later_queue_with_its_clients_id() {
     assert!(other.status().unwrap().messages <= 1);
     assert!(server.log().contains("client gone"), "{}", server.log());
     server.stop();
+}
+
+const UNKNOWN_UID: &str = "the caller's uid is unknown in this user namespace";
+const UNKNOWN_GID: &str = "the caller's gid is unknown in this user namespace";
+const UNKNOWN_CALLER: &str = "your user or group has no number in the server's user namespace";
+const DENIED: &str = "Permission denied";
+
+/// Keys of a session keyring give all its processes access to encrypted and network files:
+/// keyrings(7).
+#[as_root_in_own_namespace]
+fn a_child_cannot_use_the_servers_session_keyring() {
+    if !Path::new("/proc/keys").exists() {
+        return eprintln!("skipped: this kernel has no keys");
+    }
+    join_session_with_key(c"mqfs-test-secret");
+    let server = Server::start(&["--mode", "0622", "--root", "/proc"]);
+    let programs = ForEverybody::new();
+    let own = fs::read_to_string("/proc/keys").unwrap();
+    assert!(own.contains("mqfs-test-secret"), "the server's own: {own}");
+    let shown = text(programs.client(server.key, VICTIM).arg("/keys"));
+    assert!(!shown.contains("mqfs-test"), "{shown}");
+    server.stop();
+}
+
+/// Gives this thread, and what it starts, a session keyring with a key.
+#[allow(unsafe_code)]
+fn join_session_with_key(name: &CStr) {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    const SESSION_KEYRING: libc::c_int = -3;
+    let session = c"mqfs-test".as_ptr();
+    // SAFETY: the string outlives the call; keyctl(2).
+    let joined = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, session) };
+    assert!(joined > 0, "{}", Errno::last());
+    let (kind, name) = (c"user".as_ptr(), name.as_ptr());
+    // SAFETY: two strings and one byte outlive the call; add_key(2).
+    let added = unsafe { libc::syscall(libc::SYS_add_key, kind, name, kind, 1, SESSION_KEYRING) };
+    assert!(added > 0, "{}", Errno::last());
+}
+
+/// The kernel shows its uid for unknown users too, but only where there are any.
+#[as_root_in_own_namespace]
+fn nobody_is_a_user_like_others_where_every_user_has_a_number() {
+    let nobody = fs::read_to_string("/proc/sys/kernel/overflowuid").unwrap();
+    let nobody = nobody.trim().parse().unwrap();
+    for operator in [0, OPERATOR, nobody] {
+        let site = Site::start_as(operator, &[]);
+        site.put("own", 0o600, (nobody, nobody), "own");
+        assert!(run(site.client(nobody).arg("/file")).success() == site.file);
+        if operator == OPERATOR {
+            assert_eq!(site.denied(nobody, "/own"), DENIED);
+        } else {
+            assert_eq!(run(site.client(nobody).arg("/own")).success(), b"own");
+        }
+        site.stop();
+    }
+}
+
+#[as_root_in_own_namespace]
+fn a_server_in_a_user_namespace_refuses_unmapped_users() {
+    let inside = |command: Command| {
+        let uid = OPERATOR.to_string();
+        let user = ["setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups"];
+        by(&[&user[..], &["unshare", "--user", "--map-root-user"]].concat(), &command)
+    };
+    if !run(&mut inside(Command::new("true"))).status.success() {
+        return eprintln!("skipped: users may not make user namespaces here");
+    }
+    let site = Site::start_by(unique_key(), OPERATOR, &[], inside);
+    site.put("secret", 0o600, (OPERATOR, OPERATOR), "secret");
+    // The only mapped user, as root.
+    let fetched = run(site.client(OPERATOR).arg("/secret")).success();
+    assert_eq!(fetched, b"secret");
+    let victim = Stuck::start(site.client(OPERATOR).arg("/file"));
+    for uid in [VICTIM, 0] {
+        for path in ["/file", "/secret"] {
+            assert_eq!(site.denied(uid, path), UNKNOWN_CALLER);
+        }
+    }
+    assert!(refusals(&site.server, UNKNOWN_UID) > 0);
+    let of_unknown_group = run(site.client(OPERATOR).gid(VICTIM).arg("/file"));
+    assert_eq!((of_unknown_group.code(), &*of_unknown_group.stdout), (Some(1), &b""[..]));
+    assert!(of_unknown_group.stderr.contains(UNKNOWN_CALLER), "{}", of_unknown_group.stderr);
+    assert!(refusals(&site.server, UNKNOWN_GID) > 0);
+    assert_eq!(site.server.log().matches("outcome=").count(), 1, "{}", site.server.log());
+    site.finish_intact(victim);
+    assert_eq!(run(site.client(OPERATOR).arg("/file")).success(), site.file);
+    site.server.stop();
 }

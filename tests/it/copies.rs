@@ -1,26 +1,21 @@
 //! Where copies go, and what they let others do.
 
 use std::ffi::CString;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
+use std::os::unix::fs::{MetadataExt, chown, lchown, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use crate::support::{Running, SOMEBODY, as_root_in_own_namespace, in_own_namespace, run};
+use crate::support::{
+    Running, SOMEBODY, after_mounting, as_root_in_own_namespace, fails, in_own_namespace, mode_of,
+    run, set_mode,
+};
 use crate::tree::{Site, tree_of};
-
-fn set_mode(path: impl AsRef<Path>, mode: u32) {
-    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-}
-
-fn mode_of(path: impl AsRef<Path>) -> u32 {
-    fs::metadata(path).unwrap().mode() & 0o7777
-}
 
 /// Sets the rights of owner, SOMEBODY, group, mask and others: acl(5).
 #[allow(unsafe_code)]
@@ -128,9 +123,8 @@ fn what_cannot_be_written_is_said_with_a_remedy() {
         ("-o", "link", "No such file or directory", " (mkdir -p makes directories)"),
         ("-C", "missing", "No such file or directory", " (mkdir -p makes directories)"),
     ] {
-        let refused = site.run(&[option, path, "/file"]);
         let expected = format!("mqfs-client: cannot write {path}: {why}{remedy}\n");
-        assert_eq!((refused.code(), refused.stderr), (Some(2), expected));
+        fails(&mut site.command(&[option, path, "/file"]), 2, &expected);
     }
     assert_eq!(site.run(&["-o", "-", "/file"]).success(), b"content");
     assert_eq!(fs::read_dir(site.here.path()).unwrap().count(), 3);
@@ -147,12 +141,9 @@ fn what_cannot_be_written_is_said_with_a_remedy() {
         ),
         ("ro", "Device or resource busy"),
     ] {
-        let mut mounted = Command::new("unshare");
-        let mount = format!("mount -o bind,{options} old old && exec \"$0\" \"$@\"");
-        mounted.args(["--mount", "sh", "-c", &mount]).arg(client.get_program());
-        let told = run(mounted.args(client.get_args()).current_dir(site.here.path()));
+        let mut mounted = after_mounting(&format!("mount -o bind,{options} old old"), &client);
         let expected = format!("mqfs-client: cannot write old: {expected}\n");
-        assert_eq!((told.code(), told.stderr), (Some(1), expected));
+        fails(mounted.current_dir(site.here.path()), 1, &expected);
     }
     site.server.stop();
 }

@@ -1,15 +1,26 @@
-//! What other users try with a victim's reply queue during its transfer.
+//! What other users try with a victim's reply queue during its transfer, without its cookie, and
+//! with the cookie: users whom the client trusts as a server (`--server-uid`), and users who may
+//! read another program's queue. And what callers do with their own queues meanwhile.
 
+use std::collections::VecDeque;
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use mqfs::ownership::lease;
 use mqfs::wire::{
-    Cookie, Extension, LEASE_TYPE, NORMAL_PRIORITY, Operation, Question, REPLY_QUEUE_MODE, Request,
+    Cookie, Extension, LEASE_TYPE, Lease, NORMAL_PRIORITY, Operation, Question, REPLY_QUEUE_MODE,
+    Request,
 };
 use nix::errno::Errno;
-use sysv_ipc::{Lock, MessageBuffer, Mode, Queue, QueueSettings, Select};
+use sysv_ipc::{
+    Key, Lock, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, QueueSettings, Select,
+};
 
 use crate::support::{
-    ATTACKER, Idle, OPERATOR, Site, VICTIM, as_root_in_own_namespace, as_user, errno_of, lease_of,
-    let_next_queue_have, plain_request, received, refusals, request, run, sent, set, stat,
-    wait_for_refusals, wait_until,
+    ATTACKER, Attack, Idle, OPERATOR, Running, Site, VICTIM, all_queues, as_root_in_own_namespace,
+    as_user, clear, errno_of, lease_of, let_next_queue_have, noise, plain_request, queue_of,
+    received, refusals, request, run, sent, set, stat, unique_key, wait_for_refusals, wait_until,
 };
 
 const WRONG_COOKIE: &str = "the cookie is not that of the reply queue's lease";
@@ -176,6 +187,249 @@ fn a_plain_request_gets_nothing_into_another_users_transfer() {
         are_refused(&site, reason, &all);
         idle.assert_untouched();
         site.finish_intact(victim);
+        site.stop();
+    }
+}
+
+/// A queue under a key of its own, and the request that a client sent to it.
+struct Rogue {
+    own: OwnedQueue,
+    message: MessageBuffer,
+}
+
+impl Rogue {
+    fn listen(key: Key) -> Result<Self, Errno> {
+        let own = OwnedQueue::create(key, Mode::new(0o733)).map_err(errno_of)?;
+        Ok(Self { own, message: MessageBuffer::with_capacity(65_536) })
+    }
+
+    /// Reads from the client's queue until the secret is there.
+    fn read_secret(&mut self, reply: Queue) -> Result<(), Errno> {
+        while self.message.text() != b"secret" {
+            received(reply.receive(&mut self.message, Select::Except(LEASE_TYPE)))?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits for a request, and changes its path. Also returns the client's queue.
+fn rewrite(
+    from: Queue,
+    message: &mut MessageBuffer,
+    path: &str,
+) -> Result<(Queue, MessageBuffer), Errno> {
+    received(from.receive(message, Select::Any))?;
+    let asked = Request::decode(message.text()).map_err(|_| Errno::EBADMSG)?;
+    let cookie = asked.extension.ok_or(Errno::EBADMSG)?.cookie;
+    let reply = Queue::from_id(asked.reply_queue);
+    Ok((reply, request(reply, path, cookie)))
+}
+
+/// Lets a client, which may be root, ask the malicious server for another file than its secret.
+fn ask_rogue(
+    rogue: fn(&mut Rogue, Queue) -> Result<(), Errno>,
+    check: fn(&Site, &mut Attack, Running),
+) {
+    for client in [VICTIM, 0] {
+        let site = Site::start(&[]);
+        site.put("secret", 0o600, (client, client), "secret");
+        let (key, requests) = (unique_key(), site.requests());
+        let mut attack = Attack::start(ATTACKER, || rogue(&mut Rogue::listen(key)?, requests));
+        wait_until("the rogue listens", || queue_of(key).is_some());
+        let mut command = site.programs.client(key, client);
+        command.args(["--server-uid", &ATTACKER.to_string(), "--timeout", "2s", "/anything"]);
+        let asking = Running::piped(&mut command);
+        check(&site, &mut attack, asking);
+        drop(attack);
+        clear(key);
+        site.stop();
+    }
+}
+
+#[as_root_in_own_namespace]
+fn a_trusted_server_cannot_use_a_clients_queue_to_ask_roots_server() {
+    let pass_on = |rogue: &mut Rogue, requests: Queue| {
+        let (reply, request) = rewrite(*rogue.own, &mut rogue.message, "/secret")?;
+        sent(requests.send(&request))?;
+        rogue.read_secret(reply)
+    };
+    ask_rogue(pass_on, |site, attack, asking| {
+        wait_until("root's server has decided", || {
+            site.server.log().contains("refused") || !attack.goes_on()
+        });
+        assert!(attack.goes_on(), "the rogue has read the client's secret");
+        assert!(!site.server.log().contains("outcome="), "{}", site.server.log());
+        drop(asking);
+    });
+}
+
+/// A client may publish what it gets from that server, so it must not get its own secret file.
+#[as_root_in_own_namespace]
+fn a_server_cannot_make_a_client_take_its_own_files_for_the_servers() {
+    let give_back = |rogue: &mut Rogue, requests: Queue| {
+        let (reply, request) = rewrite(*rogue.own, &mut rogue.message, "/secret")?;
+        let status = reply.status().map_err(errno_of)?;
+        let client = status.permissions.cuid;
+        set(reply, &QueueSettings { uid: client, ..status.settings() })?;
+        sent(requests.send(&request))
+    };
+    ask_rogue(give_back, |_, _, asking| {
+        let finished = asking.finish();
+        assert_eq!(String::from_utf8_lossy(&finished.stdout), "", "{}", finished.stderr);
+        assert_eq!(finished.code(), Some(1));
+    });
+}
+
+/// A queue of root's that everybody may read belongs to another program. A user who reads the
+/// cookie there could make root's server send the client another file than it asked for.
+#[as_root_in_own_namespace]
+fn reading_a_request_does_not_let_others_forge_its_replies() {
+    let site = Site::start(&[]);
+    site.put("planted", 0o644, (ATTACKER, ATTACKER), "planted");
+    let (key, requests) = (unique_key(), site.requests());
+    for mode in [0o666, 0o622 | 0o040, 0o622 | 0o004] {
+        let theirs = OwnedQueue::create(key, Mode::new(mode)).unwrap();
+        let queue = *theirs;
+        let open_to_all = mode & 0o004 != 0;
+        let attack = Attack::start(if open_to_all { ATTACKER } else { 0 }, || {
+            let mut message = MessageBuffer::with_capacity(65_536);
+            let (_, request) = rewrite(queue, &mut message, "/planted")?;
+            sent(requests.send(&request))
+        });
+        let finished =
+            run(site.programs.client(key, VICTIM).args(["--timeout", "500ms", "/report"]));
+        assert_eq!(String::from_utf8_lossy(&finished.stdout), "", "mode {mode:o}");
+        assert_eq!(finished.code(), Some(1), "{}", finished.stderr);
+        assert_eq!(attack.finish(), Ok(()), "it could read the request");
+        wait_until("root's server has refused", || {
+            site.server.log().contains("the reply queue's lease is for another server")
+        });
+    }
+    assert!(!site.server.log().contains("outcome="), "{}", site.server.log());
+    site.stop();
+}
+
+const DATA: MessageType = MessageType::new(2).unwrap();
+
+fn put(queue: Queue, lease: &Lease) {
+    let _ = queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease.encode()));
+}
+
+fn take(queue: Queue) {
+    let mut message = MessageBuffer::with_capacity(65_536);
+    let _ = queue.try_receive(&mut message, Select::Any);
+}
+
+fn fill(queue: Queue) {
+    for size in [4096, 64, 1] {
+        let junk = MessageBuffer::with_text(DATA, &vec![b'x'; size]);
+        while queue.try_send(&junk).is_ok() {}
+    }
+}
+
+fn change(queue: Queue, change: impl FnOnce(&mut QueueSettings)) {
+    if let Ok(status) = queue.status() {
+        let mut settings = status.settings();
+        change(&mut settings);
+        let _ = set(queue, &settings);
+    }
+}
+
+/// What an owner may do with its queue at any time. A call fails if the queue is gone.
+const TRICKS: [fn(Queue, &Lease); 14] = [
+    |queue, _| {
+        let _ = queue.remove();
+    },
+    |queue, _| take(queue),
+    |queue, lease| {
+        take(queue);
+        put(queue, &Lease { cookie: Cookie::new([1; 16]), ..*lease });
+    },
+    |queue, lease| {
+        take(queue);
+        fill(queue);
+        take(queue);
+        put(queue, lease);
+    },
+    |queue, _| fill(queue),
+    |queue, _| change(queue, |to| to.mode = Mode::new(0)),
+    |queue, _| change(queue, |to| to.mode = Mode::new(0o777)),
+    |queue, _| change(queue, |to| to.max_bytes = 0),
+    |queue, _| change(queue, |to| to.max_bytes = 1),
+    |queue, _| change(queue, |to| to.max_bytes = 200),
+    |queue, _| change(queue, |to| to.uid = sysv_ipc::Uid::from_raw(VICTIM)),
+    |queue, _| (0..9).for_each(|_| take(queue)),
+    |queue, _| {
+        // The next queue gets the same slot in the kernel's table, but not the same id.
+        let _ = queue.remove();
+        let _ = OwnedQueue::private(REPLY_QUEUE_MODE);
+    },
+    |_, _| {},
+];
+
+/// Sends a request, with a trick before or after it, and keeps a few queues for a while.
+fn trick_around(requests: Queue, operator: u32, rounds: usize) -> Result<(), Errno> {
+    let mut lease = lease::new(requests.id()).map_err(|_| Errno::EIO)?;
+    let mut kept = VecDeque::new();
+    for round in 0..rounds {
+        let mut cookie = *lease.cookie.as_bytes();
+        cookie[..8].copy_from_slice(&round.to_ne_bytes());
+        lease.cookie = Cookie::new(cookie);
+        let own = OwnedQueue::private(REPLY_QUEUE_MODE).map_err(errno_of)?;
+        put(*own, &lease);
+        if operator != 0 {
+            change(*own, |to| to.uid = sysv_ipc::Uid::from_raw(operator));
+        }
+        let (trick, variant) = (TRICKS[round % TRICKS.len()], round / TRICKS.len());
+        let path = ["/big", "/big", "/missing", "/"][variant % 4];
+        if variant % 3 == 0 {
+            trick(*own, &lease);
+        }
+        for _ in 0..=variant % 2 {
+            ask_in_turn(requests, &request(*own, path, lease.cookie))?;
+        }
+        if variant % 5 > 0 {
+            thread::yield_now(); // admitted by now, or not
+        }
+        trick(*own, &lease);
+        kept.push_back(own);
+        if kept.len() > 4 {
+            kept.pop_front();
+        }
+    }
+    Ok(())
+}
+
+/// Leaves room for other requests: a mere flood is tested elsewhere.
+fn ask_in_turn(requests: Queue, message: &MessageBuffer) -> Result<(), Errno> {
+    while requests.status().is_ok_and(|status| status.messages > 8) {
+        thread::sleep(Duration::from_micros(200));
+    }
+    sent(requests.send(message))
+}
+
+#[as_root_in_own_namespace]
+fn callers_that_remove_and_change_their_queues_harm_nobody() {
+    for operator in [0, OPERATOR] {
+        let site = Site::start_as(operator, &["--stall-timeout", "2s"]);
+        let big = noise(4 << 20);
+        fs::write(site.at("big"), &big).unwrap();
+        let requests = site.requests();
+        let attack = |uid| Attack::start(uid, || trick_around(requests, operator, 2000));
+        let mut attacks = [attack(ATTACKER), attack(ATTACKER + 10)];
+        let mut fetched = 0;
+        while fetched < 3 || attacks.iter_mut().any(Attack::goes_on) {
+            let victim = run(site.client(VICTIM).arg("/big"));
+            assert!(victim.success() == big, "the victim's file is not what it was");
+            fetched += 1;
+        }
+        for attack in attacks {
+            assert_eq!(attack.finish(), Ok(()));
+        }
+        site.server.wait_until_idle();
+        let left: Vec<_> =
+            all_queues().into_iter().filter(|&(queue, _)| queue != requests).collect();
+        assert_eq!(left, [], "queues left");
         site.stop();
     }
 }

@@ -12,9 +12,9 @@ use nix::unistd::Pid;
 use sysv_ipc::{Lock, MessageBuffer, Mode};
 
 use crate::support::{
-    Running, Server, as_root_in_own_namespace, children_of, in_own_namespace, private_queue_with,
-    program, queue_of, reply_queues, run, serve_file, state_of, stuck_client, unique_key,
-    wait_until,
+    Running, Server, as_root_in_own_namespace, by, children_of, in_own_namespace,
+    private_queue_with, program, queue_of, reply_queues, run, serve_file, state_of, stuck_client,
+    unique_key, unshared, wait_until,
 };
 
 #[as_root_in_own_namespace]
@@ -104,9 +104,9 @@ fn output_through_a_link_reaches_a_file_without_a_name() {
 #[in_own_namespace]
 fn a_file_size_limit_ends_with_status_1() {
     let (server, folder, _) = serve_file(4 << 20, &[]);
-    let mut command = Command::new("prlimit");
-    command.arg("--fsize=4096").arg(server.client().get_program()).args(server.client().get_args());
-    let limited = run(command.arg("-o").arg(folder.path().join("copy")).arg("/file"));
+    let mut client = server.client();
+    client.arg("-o").arg(folder.path().join("copy")).arg("/file");
+    let limited = run(&mut by(&["prlimit", "--fsize=4096"], &client));
     assert_eq!(limited.code(), Some(1));
     assert!(limited.stderr.ends_with("File too large\n"), "{}", limited.stderr);
     assert_eq!(limited.stderr.lines().count(), 1);
@@ -133,13 +133,12 @@ fn queue_limits_that_are_too_small_are_reported() {
 #[as_root_in_own_namespace]
 fn a_server_with_pid_1_survives_a_crowd_of_orphans() {
     let key = unique_key();
-    let mut command = Command::new("unshare");
     // The shell becomes the server; the orphans end while it serves.
-    let orphans = r#"for i in $(seq 100); do (sleep 0.3 &); done; exec "$@""#;
-    command.args(["--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", orphans, "sh"]);
-    command.arg(program("mqfs-server").get_program());
+    let orphans = r#"for i in $(seq 100); do (sleep 0.3 &); done; exec "$0" "$@""#;
+    let mut command = program("mqfs-server");
     command.args(["-k", &key.to_string(), "--root", "/proc", "--max-children", "2"]);
-    let server = Server::start_as(key, &mut command);
+    let command = by(&["sh", "-c", orphans], &command);
+    let server = Server::start_as(key, &mut unshared(&["--pid", "--mount-proc"], &command));
     for _ in 0..100 {
         assert!(!server.fetch("/version").is_empty());
     }

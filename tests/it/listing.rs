@@ -1,8 +1,8 @@
 //! Listings of directories, and the metadata of one file.
 
-use std::fs::{self, Permissions};
+use std::fs::{self};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Command;
 
 use mqfs::wire::{Operation, Question};
@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use crate::support::session::RawSession;
 use crate::support::{
-    Server, VICTIM, as_root_in_own_namespace, in_own_namespace, public_folder, queue_of, run,
-    wait_until,
+    Server, VICTIM, as_root_in_own_namespace, fails, in_own_namespace, public_folder, queue_of,
+    run, set_mode, text, wait_until,
 };
 
 /// A server of a folder with a file of each kind, and the folder.
@@ -28,7 +28,7 @@ fn server() -> (Server, tempfile::TempDir) {
     symlink("file", at("link")).unwrap();
     symlink("dir", at("to-dir")).unwrap();
     mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
-    fs::set_permissions(at("file"), Permissions::from_mode(0o4640)).unwrap();
+    set_mode(at("file"), 0o4640);
     let server = Server::start(&["--root".as_ref(), folder.path()]);
     (server, folder)
 }
@@ -42,11 +42,10 @@ fn a_listing_matches_ls() {
     };
     // Without a path, as in the root; relative paths begin there.
     for paths in [&[][..], &["dir", "file", "fifo", "Zed"], &["file"], &["dir", "dir"]] {
-        let ours = String::from_utf8(run(server.client().arg("-l").args(paths)).success()).unwrap();
+        let ours = text(server.client().arg("-l").args(paths));
         let mut ls = Command::new("ls");
         ls.env("LC_ALL", "C").arg("-lA").args(paths).current_dir(folder.path());
-        let theirs = String::from_utf8(run(&mut ls).success()).unwrap();
-        assert_eq!(words(&ours), words(&theirs));
+        assert_eq!(words(&ours), words(&text(&mut ls)));
     }
     let both = run(server.client().args(["-l", "/dir", "/none", "/to-dir"]));
     assert_eq!(both.code(), Some(1));
@@ -113,11 +112,10 @@ fn names_are_shown_as_written_and_only_what_harms_is_escaped() {
     ] {
         let shown = shown.unwrap_or(name);
         fs::create_dir(folder.path().join(name)).unwrap();
-        let list = run(server.client().args(["-l", "/"])).success();
-        assert!(String::from_utf8(list).unwrap().contains(&format!(" {shown}\n")), "{name}");
-        let refused = run(server.client().arg(format!("/{name}/none")));
+        let list = text(server.client().args(["-l", "/"]));
+        assert!(list.contains(&format!(" {shown}\n")), "{name}");
         let told = format!("mqfs-client: /{shown}/none: No such file or directory\n");
-        assert_eq!(refused.stderr, told);
+        fails(server.client().arg(format!("/{name}/none")), 1, &told);
         let logged = shown.replace("\"\\", r#"\"\\"#);
         let logged = format!("path=\"/{logged}/none\" ");
         wait_until("it is logged", || server.log().contains(&logged));
@@ -134,14 +132,12 @@ fn names_are_escaped_for_a_terminal_and_complete_in_json() {
     symlink("\x1b]0;title\x07", folder.path().join("dir/target")).unwrap();
     let no_text = std::ffi::OsStr::from_bytes(b"\xfe");
     symlink(no_text, folder.path().join("dir/where")).unwrap();
-    let shown = run(server.client().args(["-l", "/dir"])).success();
-    let shown = String::from_utf8(shown).unwrap();
+    let shown = text(server.client().args(["-l", "/dir"]));
     assert!(shown.contains("x\\u{1b}[31m\\n\\xff\n"), "{shown}");
     assert!(shown.contains("target -> \\u{1b}]0;title\\u{7}\n"), "{shown}");
     assert_eq!(shown.lines().count(), 4);
     fs::write(folder.path().join("dir/z\u{9b}2J"), "").unwrap();
-    let lines = run(server.client().args(["-l", "--json", "/dir"])).success();
-    let lines = String::from_utf8(lines).unwrap();
+    let lines = text(server.client().args(["-l", "--json", "/dir"]));
     assert!(!lines.contains('\u{9b}'), "{lines}");
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines[0]["name"], "below");
@@ -168,12 +164,10 @@ fn stat_shows_the_file_itself_and_not_a_links_target() {
         assert_eq!(shown["uid"], expected.uid(), "{name}");
         assert_eq!(shown["mtime"], expected.mtime(), "{name}");
     }
-    let shown = run(server.client().args(["--stat", "/link"])).success();
-    let shown = String::from_utf8(shown).unwrap();
+    let shown = text(server.client().args(["--stat", "/link"]));
     assert!(shown.starts_with("  File: /link -> file\n  Size: 4  Kind: symbolic link\n"));
-    let missing = run(server.client().args(["--stat", "/none"]));
-    assert_eq!(missing.code(), Some(1));
-    assert_eq!(missing.stderr, "mqfs-client: /none: No such file or directory\n");
+    let told = "mqfs-client: /none: No such file or directory\n";
+    fails(server.client().args(["--stat", "/none"]), 1, told);
     server.stop();
 }
 
@@ -183,11 +177,10 @@ fn a_listing_without_permission_is_refused() {
     fs::create_dir(site.at("closed")).unwrap();
     fs::create_dir(site.at("names-only")).unwrap();
     site.put("names-only/file", 0o644, (0, 0), "");
-    fs::set_permissions(site.at("closed"), Permissions::from_mode(0o711)).unwrap();
-    fs::set_permissions(site.at("names-only"), Permissions::from_mode(0o744)).unwrap();
-    let denied = run(site.client(VICTIM).args(["-l", "/closed"]));
-    assert_eq!((denied.code(), &denied.stdout[..]), (Some(1), &b""[..]));
-    assert_eq!(denied.stderr, "mqfs-client: /closed: Permission denied\n");
+    set_mode(site.at("closed"), 0o711);
+    set_mode(site.at("names-only"), 0o744);
+    let denied = "mqfs-client: /closed: Permission denied\n";
+    fails(site.client(VICTIM).args(["-l", "/closed"]), 1, denied);
     let names = run(site.client(VICTIM).args(["-l", "/names-only"]));
     assert_eq!(names.code(), Some(1));
     assert_eq!(names.stderr, "mqfs-client: /names-only/file: Permission denied\n");
@@ -222,19 +215,10 @@ fn the_library_lists_like_std_fs() {
     while let Some(mut entry) = walk.next_entry().unwrap() {
         let mut content = String::new();
         std::io::Read::read_to_string(&mut entry, &mut content).unwrap();
-        paths.push((entry.depth(), entry.path().to_str().unwrap().to_owned(), content));
+        paths.push(format!("{} {} {content}", entry.depth(), entry.path().display()));
     }
-    let expected = [
-        (0, "", ""),
-        (1, "Zed", ""),
-        (1, "dir", ""),
-        (2, "dir/below", ""),
-        (1, "fifo", ""),
-        (1, "file", "content"),
-        (1, "link", ""),
-        (1, "to-dir", ""),
-    ];
-    assert_eq!(paths, expected.map(|(n, path, text)| (n, path.to_owned(), text.to_owned())));
+    let first = ["0  ", "1 Zed ", "1 dir ", "2 dir/below ", "1 fifo ", "1 file content"];
+    assert_eq!(paths, [&first[..], &["1 link ", "1 to-dir "]].concat());
     assert!(walk.next_entry().unwrap().is_none());
     server.stop();
 }

@@ -14,8 +14,8 @@ use nix::unistd::{Pid, getpid};
 
 use crate::support::{
     ForEverybody, QuietServer, Running, SOMEBODY, Stuck, Verdicts, as_root_in_own_namespace,
-    as_root_in_own_pid_namespace, children_of, dead_owner, exists, fork_child, leased, owner_of,
-    program, reply_queues, sleeper, state_of, unshared, wait_until,
+    children_of, dead_owner, exists, fork_child, give, leased, owner_of, program, reply_queues,
+    sleeper, state_of, unshared, wait_until,
 };
 
 const RUNNING: [&str; 3] = ["alive", "owner is running", "kept"];
@@ -48,35 +48,16 @@ fn reap_json() -> Command {
     command
 }
 
-#[test]
-fn owner_whose_pid_was_reused_is_dead() {
-    as_root_in_own_pid_namespace("liveness::owner_whose_pid_was_reused_is_dead", || {
-        let mut first = sleeper();
-        let owner = owner_of(first.pid());
-        let queue = leased(owner);
-        first.kill();
-        let mut second = None;
-        wait_until("another process gets the pid, a clock tick later at least", || {
-            fs::write("/proc/sys/kernel/ns_last_pid", (owner.pid - 1).to_string()).unwrap();
-            let process = sleeper();
-            let now = owner_of(process.pid());
-            let reborn = now.pid == owner.pid && now.start_time != owner.start_time;
-            second = reborn.then_some(process);
-            reborn
-        });
-        let verdicts = Verdicts::now();
-        let reused = ["orphan", "owner is gone, its pid reused", "removed"];
-        assert_eq!(verdicts.on(*queue), reused);
-        let living = leased(owner_of(second.unwrap().pid()));
-        drop(living);
-    });
-}
-
 #[as_root_in_own_namespace]
-fn zombie_is_dead() {
+fn zombie_is_dead_and_an_owner_whose_pid_another_process_has() {
     let process = sleeper();
-    let queue = leased(owner_of(process.pid()));
+    let owner = owner_of(process.pid());
+    let queue = leased(owner);
     assert_eq!(Verdicts::now().on(*queue), RUNNING);
+    // Pids that are in fact used again: `tree::interrupted`, and `caller_groups`.
+    let reused = leased(OwnerId { start_time: owner.start_time - 1, ..owner });
+    let verdict = ["orphan", "owner is gone, its pid reused", "removed"];
+    assert_eq!(Verdicts::now().on(*reused), verdict);
     process.signal(Signal::SIGKILL);
     wait_until("it is a zombie", || state_of(process.pid()) == Some('Z'));
     assert_eq!(Verdicts::now().on(*queue), ["orphan", "owner has ended", "removed"]);
@@ -233,9 +214,7 @@ fn what_a_reaper_cannot_see_it_does_not_judge_dead() {
     assert_eq!(blind.on(*living), UNPROVEN);
     let hidepid = "mount -t proc -o hidepid=2 proc /proc && test -e /proc/1 && exec";
     assert_eq!(reap_with_proc(hidepid, &reaper).on(*gone), ELSEWHERE);
-    let mut settings = living.status().unwrap().settings();
-    settings.uid = sysv_ipc::Uid::from_raw(SOMEBODY);
-    living.set(&settings).unwrap();
+    give(*living, SOMEBODY);
     let as_somebody = format!("setpriv --reuid {SOMEBODY} --regid {SOMEBODY} --clear-groups");
     let seen = reap_with_proc(&format!("{hidepid} {as_somebody}"), &reaper);
     assert_eq!(seen.on(*living), UNPROVEN);

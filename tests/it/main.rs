@@ -5,53 +5,33 @@
 
 #![allow(unreachable_pub, missing_docs)]
 
-use mqfs_kit as support;
-
 mod caller_groups;
-mod caller_identity;
-mod changing_queues;
 mod child_confinement;
-mod child_death;
 mod classic;
 mod client;
 mod copies;
 mod dist;
-mod documentation;
 mod endings;
 mod files;
-mod floods;
 mod forged_requests;
 mod fuzz;
-mod holes;
 mod hostile_environment;
 mod hung;
-mod hung_in_exec;
-mod inherited_signals;
-mod key_squatters;
 mod listing;
 mod liveness;
 mod per_user_limits;
 mod plain;
 mod progress;
-mod ranges;
 mod reaper;
-mod reaper_concurrency;
-mod reaper_foreign;
 mod reaper_keeps;
-mod reaper_options;
-mod reaper_watch;
 mod recovery;
-mod request_log;
-mod resume;
 mod root_confinement;
 mod sandboxes;
 mod server_start;
-mod service;
 mod sessions;
 mod shutdown;
 mod stat;
-mod stolen_cookies;
-mod swapped_paths;
+mod support;
 mod tree;
 mod user_namespaces;
 mod windows;

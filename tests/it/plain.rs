@@ -2,22 +2,19 @@
 //!
 //! The textbook programs in examples/ use nothing of mqfs.
 
-mod refused;
-mod textbook;
-
 use std::fs;
-use std::path::Path;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::support::{
-    Running, Server, as_root_in_own_namespace, client, in_own_namespace, run, serve_file,
-    serve_folder,
-};
-use sysv_ipc::{Key, MessageType, Mode, OwnedQueue, Queue};
+use nix::sys::signal::Signal;
+use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select};
+use tempfile::TempDir;
 
-use textbook::{
-    SIZES, TextbookServer, ask, noise_file, path_of_length, receive_plain, reply_queue, request,
-    textbook_client, textbook_clients,
+use crate::support::{
+    Running, Server, as_root_in_own_namespace, clear, client, fails, in_own_namespace, noise,
+    program, queue_of, run, serve_file, serve_folder, unique_key, wait_until,
 };
 
 /// `mqfs-client --plain -k KEY`.
@@ -37,6 +34,18 @@ fn every_size_reaches_plain_clients() {
             let arrived = run(client.arg(format!("/file-{size}"))).success();
             assert!(arrived == content, "{size} bytes, {client:?}");
         }
+    }
+    // With paths that take all of a request. No META, and an END without a trailer.
+    let (_, content) = noise_file(folder.path(), 20_000);
+    for size in [260, 4100] {
+        let path = path_of_length("", "file-20000", size - 5);
+        let queue = reply_queue();
+        let mtext = request(queue.id().get(), &path, size);
+        ask(server.key, MessageType::new(1).unwrap(), &mtext);
+        assert!(receive_plain(*queue) == content, "{size} bytes");
+        let mut client = textbook_client(server.key);
+        client.args(["--request", &size.to_string(), &path]);
+        assert!(run(&mut client).success() == content, "{client:?}");
     }
     server.stop();
 }
@@ -71,23 +80,15 @@ fn every_size_arrives_from_a_textbook_server() {
 fn a_missing_file_fails_with_the_servers_reason() {
     let (server, _folder) = serve_folder(&[]);
     for mut client in textbook_clients(server.key) {
-        let missing = run(client.arg("/missing"));
-        assert_eq!((missing.code(), missing.stdout), (Some(1), vec![]));
-        assert_eq!(missing.stderr, "textbook_client: No such file or directory\n");
+        fails(client.arg("/missing"), 1, "textbook_client: No such file or directory\n");
     }
-    let directory = run(textbook_client(server.key).arg("/"));
-    assert_eq!((directory.code(), directory.stdout), (Some(1), vec![]));
-    assert_eq!(directory.stderr, "textbook_client: Is a directory\n");
-    let missing = run(plain_client(server.key).arg("/missing"));
-    assert_eq!((missing.code(), missing.stdout), (Some(1), vec![]));
-    assert_eq!(missing.stderr, "mqfs-client: /missing: No such file or directory\n");
+    fails(textbook_client(server.key).arg("/"), 1, "textbook_client: Is a directory\n");
+    let expected = "mqfs-client: /missing: No such file or directory\n";
+    fails(plain_client(server.key).arg("/missing"), 1, expected);
     server.stop();
-
     let textbook = TextbookServer::start(&[]);
     for mut client in [client(textbook.key), plain_client(textbook.key)] {
-        let missing = run(client.arg("/no/such/file"));
-        assert_eq!((missing.code(), missing.stdout), (Some(1), vec![]));
-        assert_eq!(missing.stderr, "mqfs-client: /no/such/file: Couldn't open\n");
+        fails(client.arg("/no/such/file"), 1, "mqfs-client: /no/such/file: Couldn't open\n");
     }
     textbook.stop();
 }
@@ -97,42 +98,17 @@ fn a_plain_copy_is_reported_as_unverified() {
     let folder = tempfile::tempdir().unwrap();
     let (path, content) = noise_file(folder.path(), 4096);
     let textbook = TextbookServer::start(&[]);
-    let arrived = run(client(textbook.key).arg("-v").arg(&path));
-    let path = path.display();
-    let why = "unverified (the plain protocol has no checksum)";
-    let first_line = |stderr: &str| stderr.lines().next().map(str::to_owned);
-    let told = format!("mqfs-client: {path}: 4096 bytes, {why}");
-    assert_eq!(first_line(&arrived.stderr), Some(told));
-    assert_eq!(arrived.success(), content);
-    textbook.stop();
-
     let server = Server::start(&["--root".as_ref(), folder.path()]);
-    let arrived = run(plain_client(server.key).arg("-v").arg("/file-4096"));
-    let told = format!("mqfs-client: /file-4096: 4096 bytes, {why}");
-    assert_eq!(first_line(&arrived.stderr), Some(told));
-    server.stop();
-}
-
-/// Both sizes, with paths that leave room for padding and paths that take all of it. No META in the
-/// reply, no message over 4,096 bytes, and an END without a trailer.
-#[in_own_namespace]
-fn requests_of_exactly_260_and_4100_bytes_are_answered_in_the_plain_protocol() {
-    let (server, folder) = serve_folder(&[]);
-    let (_, content) = noise_file(folder.path(), 20_000);
-    for size in [260, 4100] {
-        for length in ["/file-20000".len(), size - 5] {
-            let path = path_of_length("", "file-20000", length);
-            let queue = reply_queue();
-            let mtext = request(queue.id().get(), &path, size);
-            assert_eq!(mtext.len(), size);
-            ask(server.key, MessageType::new(1).unwrap(), &mtext);
-            assert!(receive_plain(*queue) == content, "{size} bytes, a path of {length}");
-
-            let mut client = textbook_client(server.key);
-            client.args(["--request", &size.to_string(), &path]);
-            assert!(run(&mut client).success() == content, "{client:?}");
-        }
+    for (mut client, path) in
+        [(client(textbook.key), path.to_str().unwrap()), (plain_client(server.key), "/file-4096")]
+    {
+        let arrived = run(client.args(["-v", path]));
+        let why = "unverified (the plain protocol has no checksum)";
+        let told = format!("mqfs-client: {path}: 4096 bytes, {why}\n");
+        assert!(arrived.stderr.starts_with(&told), "{}", arrived.stderr);
+        assert_eq!(arrived.success(), content);
     }
+    textbook.stop();
     server.stop();
 }
 
@@ -226,4 +202,216 @@ fn a_range_from_a_textbook_server_is_an_error() {
         assert!(refused.stderr.ends_with("the server supports only whole files\n"));
     }
     server.stop();
+}
+
+const CONTENT: &[u8] = b"served\n";
+
+const NOT_TAKEN: &str = "refused reason=\"a plain request, and --plain does not take it\"";
+
+/// A server of one file, `/file`.
+fn start(arguments: &[&str]) -> (TempDir, Server) {
+    let (server, folder) = serve_folder(arguments);
+    fs::write(folder.path().join("file"), CONTENT).unwrap();
+    (folder, server)
+}
+
+fn plain_request(key: Key, queue: Queue) {
+    let mtext = request(queue.id().get(), "/file", 260);
+    ask(key, MessageType::new(1).unwrap(), &mtext);
+}
+
+/// Stops a server with all its children, so that it has sent everything. Returns its log.
+#[track_caller]
+fn end(mut server: Server) -> String {
+    server.signal(Signal::SIGTERM);
+    let status = server.running().wait();
+    assert!(status.success(), "{status}\n{}", server.log());
+    server.log()
+}
+
+/// Fails the test unless a server with these arguments refuses plain requests, and only those.
+#[track_caller]
+fn refuses_plain(arguments: &[&str]) {
+    let (_folder, server) = start(arguments);
+    let queue = reply_queue();
+    plain_request(server.key, *queue);
+    wait_until("the log says refused", || server.log().contains(NOT_TAKEN));
+    let mut refused = textbook_client(server.key);
+    let mut refused = Running::start(refused.arg("/file").stdout(Stdio::null()));
+    let why = "timed out: nothing came for 300ms (the server may take no plain requests)";
+    let told = format!("mqfs-client: /file: {why}\n");
+    fails(server.client().args(["--plain", "--timeout", "300ms", "/file"]), 1, &told);
+    assert_eq!(server.fetch("/file"), CONTENT);
+    let log = end(server);
+    assert_eq!(log.matches("outcome=").count(), 1, "{log}");
+    assert_eq!(queue.status().unwrap().last_sender, None);
+    assert!(!refused.has_ended(), "it was answered");
+    refused.signal(Signal::SIGINT);
+    refused.wait();
+}
+
+#[in_own_namespace]
+fn plain_requests_are_refused_on_request_and_by_default_if_others_may_ask() {
+    for mode in ["0622", "0620", "0602"] {
+        refuses_plain(&["--mode", mode]);
+    }
+    refuses_plain(&["--mode", "0622", "--plain", "owner"]);
+    refuses_plain(&["--plain", "never"]);
+}
+
+#[in_own_namespace]
+fn garbage_on_the_request_queue_does_not_stop_the_server() {
+    let (_folder, server) = start(&[]);
+    let (bystander, keyed) = (reply_queue(), OwnedQueue::create(unique_key(), TLPI_MODE));
+    let keyed = keyed.unwrap();
+    let removed = reply_queue().id().get(); // goes at once
+    let queue = bystander.id().get();
+    let garbage = [
+        vec![],
+        vec![1, 2, 3],
+        queue.to_ne_bytes().to_vec(),                       // no path
+        [&queue.to_ne_bytes(), &[b'/'; 8188][..]].concat(), // no NUL, msgmax bytes
+        request(queue, &"/".repeat(4096), 8192),            // a NUL, but past PATH_MAX
+        request(-1, "/file", 260),
+        request(removed, "/file", 260),
+        request(keyed.id().get(), "/file", 260), // somebody's, but no client's
+        [&request(queue, "/fi", 8), &b"mqfs-req"[..]].concat(), // an extension cut short
+    ];
+    for mtype in [1, 7, libc::c_long::MAX] {
+        let mtype = MessageType::new(mtype).unwrap();
+        for mtext in &garbage {
+            ask(server.key, mtype, mtext);
+        }
+        // Types are priorities; the server takes all of them.
+        let asking = reply_queue();
+        ask(server.key, mtype, &request(asking.id().get(), "/file", 260));
+        assert_eq!(receive_plain(*asking), CONTENT);
+        assert_eq!(server.fetch("/file"), CONTENT);
+    }
+    let own = queue_of(server.key).unwrap().id().get();
+    ask(server.key, MessageType::MAX, &request(own, "/file", 260)); // its own request queue
+    assert_eq!(server.fetch("/file"), CONTENT);
+    let log = end(server);
+    assert!(log.contains("refused reason=\"malformed\""), "{log}");
+    assert!(log.contains("refused reason=\"the reply queue does not exist\""), "{log}");
+    assert!(log.contains("refused reason=\"the reply queue has a key\""), "{log}");
+    // Garbage costs no fork: there is one child for each valid request.
+    assert_eq!(log.matches("outcome=").count(), 7, "{log}");
+    assert_eq!(bystander.status().unwrap().last_sender, None);
+    assert_eq!(keyed.status().unwrap().last_sender, None);
+}
+
+/// Sizes around the buffers of both kinds of plain client, and of many messages.
+pub const SIZES: [usize; 6] = [0, 1, 4096, 8192, (1 << 20) + 1, 64 << 20];
+
+/// The mode of a queue of TLPI's client.
+pub const TLPI_MODE: Mode = Mode::new(0o620);
+
+/// A textbook server under a key of its own, ready for requests.
+pub struct TextbookServer {
+    pub key: Key,
+    running: Running,
+}
+
+impl TextbookServer {
+    #[track_caller]
+    pub fn start(arguments: &[&str]) -> Self {
+        let key = unique_key();
+        let mut command = program("textbook_server");
+        command.args(["--key", &key.to_string()]).args(arguments).stdout(Stdio::piped());
+        let mut running = Running::start(&mut command);
+        let mut line = String::new();
+        let stdout = running.child().stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut line).unwrap();
+        assert_eq!(line, "textbook_server: ready\n");
+        Self { key, running }
+    }
+
+    /// Stops it. Fails the test if it had ended by itself or leaves its queue.
+    #[track_caller]
+    pub fn stop(mut self) {
+        assert!(!self.running.has_ended(), "it ended by itself");
+        self.running.signal(Signal::SIGTERM);
+        assert_eq!(self.running.wait().signal(), Some(Signal::SIGTERM as i32));
+        assert_eq!(queue_of(self.key), None);
+    }
+}
+
+impl Drop for TextbookServer {
+    fn drop(&mut self) {
+        // If it was killed, it has removed nothing.
+        clear(self.key);
+    }
+}
+
+/// `textbook_client --key KEY`, without further arguments.
+pub fn textbook_client(key: Key) -> Command {
+    let mut command = program("textbook_client");
+    command.args(["--key", &key.to_string()]);
+    command
+}
+
+/// The two kinds of plain client in use: sizes of their buffer and path field.
+pub fn textbook_clients(key: Key) -> [Command; 2] {
+    [("4096", "260"), ("8192", "4100")].map(|(buffer, request)| {
+        let mut command = textbook_client(key);
+        command.args(["--buffer", buffer, "--request", request]);
+        command
+    })
+}
+
+/// Writes `size` bytes of noise to a file. Returns the file and the bytes.
+pub fn noise_file(folder: &Path, size: usize) -> (PathBuf, Vec<u8>) {
+    let (path, content) = (folder.join(format!("file-{size}")), noise(size));
+    fs::write(&path, &content).unwrap();
+    (path, content)
+}
+
+/// A path to `folder`/`name` of exactly `length` bytes.
+pub fn path_of_length(folder: &str, name: &str, length: usize) -> String {
+    let slashes = length - folder.len() - name.len();
+    format!("{folder}{}{name}", "/".repeat(slashes))
+}
+
+/// A hand-made request: the id, the path and its NUL, and padding up to `size` bytes.
+pub fn request(reply_queue: i32, path: &str, size: usize) -> Vec<u8> {
+    let mut mtext = reply_queue.to_ne_bytes().to_vec();
+    mtext.extend_from_slice(path.as_bytes());
+    mtext.push(0);
+    assert!(mtext.len() <= size, "the path is too long");
+    mtext.resize(size, 0xaa);
+    mtext
+}
+
+/// Puts a message into a server's request queue.
+#[track_caller]
+pub fn ask(key: Key, mtype: MessageType, mtext: &[u8]) {
+    let message = MessageBuffer::with_text(mtype, mtext);
+    let queue = queue_of(key).expect("a server");
+    wait_until("there is room for a request", || queue.try_send(&message).is_ok());
+}
+
+/// A queue as TLPI's client makes it.
+pub fn reply_queue() -> OwnedQueue {
+    OwnedQueue::private(TLPI_MODE).unwrap()
+}
+
+/// Receives a reply that suits every plain client: DATA, and an empty END. Returns its bytes.
+#[track_caller]
+pub fn receive_plain(queue: Queue) -> Vec<u8> {
+    let (mut message, mut bytes) = (MessageBuffer::with_capacity(8192), Vec::new());
+    loop {
+        wait_until("there is a reply", || queue.try_receive(&mut message, Select::Any).is_ok());
+        match message.mtype().get() {
+            2 => {
+                assert!(message.text().len() <= 4096, "{} bytes", message.text().len());
+                bytes.extend_from_slice(message.text());
+            }
+            3 => {
+                assert_eq!(message.text(), b"", "an END");
+                return bytes;
+            }
+            other => panic!("type {other}: {:?}", message.text()),
+        }
+    }
 }

@@ -1,57 +1,53 @@
-//! `mqfs-reap` finds every orphan.
+//! `mqfs-reap` finds every orphan; `--check`, `--older-than`, `--uid`, `--watch`.
 //!
 //! These tests need a namespace of their own: elsewhere they would remove orphans of other tests
 //! and users.
 
-use std::process::Stdio;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{TryRecvError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mqfs::ownership::lease;
-use mqfs::reaper::Policy;
+use mqfs::reaper::{Action, Policy, remove};
 use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE};
 use nix::sys::signal::Signal;
 use nix::unistd::{Uid, getpid, setuid};
-use sysv_ipc::{Key, Lock, MessageBuffer, Mode, Queue, QueueId, SharedMemory};
+use sysv_ipc::{
+    Key, Lock, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select, SharedMemory,
+};
 
 use crate::support::{
     ForEverybody, QuietServer, Running, SOMEBODY, Server, Stuck, Verdicts, all_queues,
-    as_root_in_own_namespace, clear, dead_owner, exists, in_dead_process, leased, listed, owner_of,
-    program, queue_of, reap, run, stat_of, state_of, unique_key, wait_until,
+    as_root_in_own_namespace, by, clear, dead_owner, exists, fails, full, give, in_dead_process,
+    lease_of_owner, leased, listed, owner_of, program, queue_of, reap, run, stat_of, state_of,
+    text, unique_key, wait_until,
 };
 
 #[as_root_in_own_namespace]
-fn only_the_queue_of_a_killed_client_is_removed() {
+fn only_the_queue_of_a_killed_client_is_removed_and_none_of_stopped_processes() {
     let quiet = QuietServer::start();
-    let mut dying = Stuck::start(&mut quiet.client());
-    let living = Stuck::start(&mut quiet.client());
+    let requests = queue_of(quiet.server.key).unwrap();
+    let [mut dying, living, frozen] = [(); 3].map(|()| Stuck::start(&mut quiet.client()));
     let stopped = quiet.stop_children();
+    frozen.client.freeze();
+    quiet.server.freeze();
     dying.kill();
 
     let verdicts = Verdicts::now();
 
     assert_eq!(verdicts.on(dying.queue), ["orphan", "owner is gone", "removed"]);
-    assert_eq!(verdicts.on(living.queue), ["alive", "owner is running", "kept"]);
+    for queue in [living.queue, frozen.queue] {
+        assert_eq!(verdicts.on(queue), ["alive", "owner is running", "kept"]);
+    }
+    assert_eq!(verdicts.on(requests), ["alive", "its server is running", "kept"]);
     assert_eq!(verdicts.removed(), [dying.queue.id()]);
     assert!(!exists(dying.queue));
     drop(stopped);
-    assert!(living.finish() == quiet.file, "the living client's transfer is whole");
-    quiet.stop();
-}
-
-#[as_root_in_own_namespace]
-fn child_of_a_killed_client_removes_its_queue_and_ends() {
-    let quiet = QuietServer::start();
-    let stuck = Stuck::start(&mut quiet.client());
-    let killed = Instant::now();
-    stuck.client.signal(Signal::SIGKILL);
-    wait_until("the child removes the queue", || !exists(stuck.queue));
-    assert_eq!(state_of(stuck.client.pid()), Some('Z'), "nobody has waited for the client");
-    quiet.server.wait_until_idle();
-    let took = killed.elapsed();
-    assert!(took < Duration::from_secs(10), "{took:?}, less than any --stall-timeout");
-    assert!(quiet.server.log().contains("client dead"), "{}", quiet.server.log());
+    quiet.server.signal(Signal::SIGCONT);
+    frozen.client.signal(Signal::SIGCONT);
+    assert!(living.finish() == quiet.file && frozen.finish() == quiet.file, "they are whole");
     quiet.stop();
 }
 
@@ -75,7 +71,7 @@ fn servers_killed_at_any_point_leave_no_queue_and_no_held_lock() {
 #[as_root_in_own_namespace]
 fn lock_and_counters_of_a_killed_server_go_with_its_queue_and_no_others() {
     let besides_queues = || ["sem", "shm"].map(listed);
-    let living = Server::start::<&str>(&[]);
+    let living = Server::start(&["--reap-interval", "1h"]); // it removes nothing meanwhile
     living.wait_until_idle();
     let programs = ForEverybody::new();
     for queue_is_left in [true, false] {
@@ -171,36 +167,10 @@ fn marked_queue_that_was_never_used_is_an_orphan_after_ten_seconds() {
 }
 
 #[as_root_in_own_namespace]
-fn an_unprivileged_user_removes_only_own_queues() {
-    let roots = leased(dead_owner());
-    // It was handed to a server that runs as this user.
-    let given = leased(dead_owner());
-    let mut settings = given.status().unwrap().settings();
-    settings.uid = sysv_ipc::Uid::from_raw(SOMEBODY);
-    given.set(&settings).unwrap();
-    in_dead_process(|| {
-        setuid(Uid::from_raw(SOMEBODY)).unwrap();
-        let queue = Queue::create(Key::PRIVATE, REPLY_QUEUE_MODE).unwrap();
-        let lease = lease::new(QueueId::new(0)).unwrap().encode();
-        queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease)).unwrap();
-    });
-    let theirs =
-        *all_queues().iter().map(|(q, _)| q).find(|&&q| q != *roots && q != *given).unwrap();
-
-    let programs = ForEverybody::new();
-    let verdicts = Verdicts::of(programs.program("mqfs-reap", SOMEBODY).arg("--json"));
-
-    assert_eq!(verdicts.on(*roots), ["alive", "another user's, and not readable", "kept"]);
-    assert_eq!(verdicts.on(theirs), ["orphan", "owner is gone", "removed"]);
-    assert_eq!(verdicts.on(*given), ["orphan", "owner is gone", "removed"]);
-    assert_eq!(Verdicts::now().removed(), [roots.id()]);
-}
-
-#[as_root_in_own_namespace]
 fn json_prints_one_object_per_line() {
     let owner = owner_of(getpid().as_raw());
     let queue = leased(owner);
-    let text = String::from_utf8(reap(&["--json"]).success()).unwrap();
+    let text = text(program("mqfs-reap").arg("--json"));
     let mut row: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
     for field in ["age_seconds", "idle_seconds"] {
         assert!(row[field].take().as_u64().unwrap() < 30, "{text}");
@@ -213,4 +183,248 @@ fn json_prints_one_object_per_line() {
         "verdict": "alive", "reason": "owner is running", "action": "kept",
     });
     assert_eq!(row, expected);
+}
+
+const REMOVED: [&str; 3] = ["orphan", "owner is gone", "removed"];
+const RECENT: [&str; 3] = ["recent", "owner is gone, but it was used recently", "kept"];
+
+/// `mqfs-reap --json` with more arguments.
+fn verdicts(arguments: &[&str]) -> Verdicts {
+    Verdicts::of(program("mqfs-reap").arg("--json").args(arguments))
+}
+
+/// A queue with a dead owner, made by this user.
+fn orphan_of(uid: u32) -> Queue {
+    let before = all_queues();
+    let lease = lease_of_owner(dead_owner()).encode();
+    in_dead_process(|| {
+        setuid(Uid::from_raw(uid)).unwrap();
+        let queue = Queue::create(Key::PRIVATE, REPLY_QUEUE_MODE).unwrap();
+        queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease)).unwrap();
+    });
+    let new = |queue: &Queue| before.iter().all(|(other, _)| other != queue);
+    all_queues().into_iter().map(|(queue, _)| queue).find(new).unwrap()
+}
+
+#[as_root_in_own_namespace]
+fn check_shows_only_orphans_and_removes_nothing_and_without_orphans_it_is_silent() {
+    fails(program("mqfs-reap").arg("--check"), 0, "");
+    let alive = leased(owner_of(getpid().as_raw()));
+    let _foreign = OwnedQueue::private(Mode::new(0o600)).unwrap();
+    let orphan = leased(dead_owner());
+    for more in [&[][..], &["--json"]] {
+        fails(program("mqfs-reap").args(["--check", "--older-than", "1h"]).args(more), 0, "");
+    }
+    for more in [&[][..], &["-n"], &["--dry-run"]] {
+        let table = reap(&[&["--check"], more].concat());
+        assert_eq!((table.code(), &*table.stderr), (Some(1), ""));
+        let table = String::from_utf8(table.stdout).unwrap();
+        let [header, row] = table.lines().collect::<Vec<_>>()[..] else { panic!("{table}") };
+        assert!(header.starts_with(" ") || header.starts_with("ID"), "{table}");
+        assert!(row.contains("orphan: owner is gone") && row.ends_with("would remove"));
+    }
+    let objects = reap(&["--check", "--json"]);
+    assert_eq!(objects.code(), Some(1));
+    let row: serde_json::Value = serde_json::from_slice(&objects.stdout).unwrap();
+    assert_eq!((&row["id"], &row["action"]), (&orphan.id().get().into(), &"would remove".into()));
+
+    assert!(exists(*orphan) && exists(*alive));
+    assert_eq!(Verdicts::now().removed(), [orphan.id()]);
+}
+
+#[as_root_in_own_namespace]
+fn orphan_is_kept_until_it_is_old_enough() {
+    let made = Instant::now();
+    let orphan = leased(dead_owner());
+    // The queue of a killed server.
+    let key = unique_key();
+    let requests = OwnedQueue::create(key, Mode::new(0o733)).unwrap();
+    Lock::open_or_create(key, Mode::new(0o644)).unwrap();
+    assert_eq!(verdicts(&["--older-than", "1h"]).on(*orphan), RECENT);
+    assert_eq!(
+        verdicts(&["--older-than", "1h"]).on(*requests),
+        ["recent", "no server holds the key's lock, but it was used recently", "kept",]
+    );
+    wait_until("they are old enough", || {
+        reap(&["--older-than", "2s"]).success();
+        !exists(*orphan) && !exists(*requests)
+    });
+    assert!(made.elapsed() >= Duration::from_secs(2), "{:?}", made.elapsed());
+}
+
+#[as_root_in_own_namespace]
+fn use_resets_an_orphans_age_even_after_the_verdict() {
+    let orphan = leased(dead_owner());
+    let policy = Policy::new().older_than(Duration::from_secs(1));
+    let mut findings = vec![];
+    wait_until("it is old enough", || {
+        findings = policy.survey().unwrap();
+        findings[0].verdict.is_orphan()
+    });
+    // The child that serves a dead client.
+    let message = MessageBuffer::with_text(MessageType::new(2).unwrap(), b"data");
+    orphan.try_send(&message).unwrap();
+    assert_eq!(remove(&findings[0]), Action::Changed);
+    assert!(exists(*orphan));
+    assert_eq!(verdicts(&["--older-than", "1h"]).on(*orphan), RECENT);
+    assert_eq!(verdicts(&[]).on(*orphan), REMOVED);
+}
+
+#[as_root_in_own_namespace]
+fn only_the_users_own_queues_are_examined() {
+    let roots = leased(dead_owner());
+    // That user owns it, but did not create it.
+    let given = leased(dead_owner());
+    give(*given, SOMEBODY);
+    let theirs = orphan_of(SOMEBODY);
+    let others = orphan_of(SOMEBODY - 1);
+
+    let seen = verdicts(&["--uid", &SOMEBODY.to_string()]);
+
+    assert_eq!(seen.0.len(), 1);
+    assert_eq!(seen.on(theirs), REMOVED);
+    assert_eq!(reap(&["--check", "--uid", &SOMEBODY.to_string()]).code(), Some(0));
+    for root in ["root", "0"] {
+        let seen = verdicts(&["-n", "--uid", root]);
+        assert_eq!(seen.0.len(), 2);
+        assert_eq!(seen.on(*roots), ["orphan", "owner is gone", "would remove"]);
+    }
+    assert_eq!(reap(&["--check", "--uid", "root"]).code(), Some(1));
+    assert!(exists(*roots) && exists(*given) && exists(others));
+    // Without the option, a user's reaper removes what that user made or owns.
+    let theirs = orphan_of(SOMEBODY);
+    let seen = Verdicts::of(ForEverybody::new().program("mqfs-reap", SOMEBODY).arg("--json"));
+    let not_seen = ["alive", "another user's, and not readable", "kept"];
+    assert_eq!([theirs, *given].map(|queue| seen.on(queue)), [REMOVED; 2]);
+    assert_eq!([*roots, others].map(|queue| seen.on(queue)), [not_seen; 2]);
+    assert_eq!(Verdicts::now().removed().len(), 2);
+}
+
+fn watch(arguments: &[&str]) -> Command {
+    let mut command = program("mqfs-reap");
+    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Waits for the end of its first pass.
+fn asleep(running: &Running) {
+    wait_until("it sleeps", || {
+        let at = fs::read_to_string(format!("/proc/{}/wchan", running.pid()));
+        state_of(running.pid()) == Some('S') && at.is_ok_and(|at| at.contains("poll"))
+    });
+}
+
+fn next_line(output: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    line
+}
+
+#[as_root_in_own_namespace]
+fn watch_prints_one_line_for_each_orphan_at_once() {
+    let alive = leased(owner_of(getpid().as_raw()));
+    for (options, action) in [(&[][..], "removed"), (&["-n"], "would remove"), (&["--json"], "")] {
+        let arguments = [options, &["--watch", "100ms"]].concat();
+        let mut running = Running::start(&mut watch(&arguments));
+        let mut output = BufReader::new(running.child().stdout.take().unwrap());
+        asleep(&running);
+        let mut orphans = Vec::new(); // with -n, each pass finds the first again
+        for _ in 0..2 {
+            let orphan = leased(dead_owner());
+            let line = next_line(&mut output);
+            let (id, mut time) = (orphan.id().get(), line.split(' ').next().unwrap().to_owned());
+            if action.is_empty() {
+                let row: serde_json::Value = serde_json::from_str(&line).unwrap();
+                assert_eq!((&row["id"], &row["action"]), (&id.into(), &"removed".into()));
+                time = row["time"].as_str().unwrap().to_owned();
+            } else {
+                let expected = format!("{time} queue {id}: {action}: owner is gone (");
+                assert!(line.starts_with(&expected), "{line}");
+            }
+            assert!(time.ends_with('Z') && time.contains('T'), "{line}");
+            assert_eq!(exists(*orphan), options == ["-n"]);
+            orphans.push(orphan);
+        }
+        running.signal(Signal::SIGTERM);
+        assert_eq!(next_line(&mut output), "");
+        let finished = running.finish();
+        assert_eq!((finished.code(), &*finished.stderr), (Some(0), ""));
+        assert!(exists(*alive));
+    }
+}
+
+#[as_root_in_own_namespace]
+fn every_signal_and_a_closed_output_end_watch_at_once() {
+    for signal in [Some(Signal::SIGINT), Some(Signal::SIGTERM), Some(Signal::SIGHUP), None] {
+        let mut running = Running::start(&mut watch(&["--watch", "1h"]));
+        asleep(&running);
+        let told = Instant::now();
+        match signal {
+            Some(signal) => running.signal(signal),
+            None => drop(running.child().stdout.take()),
+        }
+        let finished = running.finish();
+        assert!(told.elapsed() < Duration::from_secs(10), "{signal:?}: {:?}", told.elapsed());
+        let code = if signal.is_some() { 0 } else { 141 };
+        assert_eq!((finished.code(), &*finished.stderr), (Some(code), ""), "{signal:?}");
+        assert!(finished.stdout.is_empty(), "nothing was done");
+    }
+}
+
+#[as_root_in_own_namespace]
+fn watch_goes_on_after_a_stop_and_under_nohup() {
+    let mut nohup = by(&["nohup"], program("mqfs-reap").args(["--watch", "100ms"]));
+    let mut running = Running::start(nohup.stdout(Stdio::piped()).stderr(Stdio::null()));
+    let output = running.child().stdout.take().unwrap();
+    asleep(&running);
+    running.signal(Signal::SIGHUP);
+    running.freeze();
+    running.signal(Signal::SIGCONT);
+    let orphan = leased(dead_owner());
+    wait_until("it is still at work", || !exists(*orphan));
+    running.signal(Signal::SIGINT);
+    assert_eq!(running.wait().code(), Some(0));
+    drop(output);
+}
+
+#[as_root_in_own_namespace]
+fn watch_goes_on_when_its_output_cannot_be_written() {
+    let mut running = Running::start(watch(&["--watch", "100ms"]).stdout(full()));
+    for _ in 0..2 {
+        let orphan = leased(dead_owner());
+        wait_until("it is at work", || !exists(*orphan));
+    }
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.wait().code(), Some(0));
+    let stderr = running.finish().stderr;
+    assert!(
+        stderr.contains("mqfs-reap: cannot write standard output: No space left on device"),
+        "{stderr}"
+    );
+}
+
+#[as_root_in_own_namespace]
+fn watch_reports_each_orphan_that_it_may_not_remove_once() {
+    let message = MessageType::new(1).unwrap();
+    let roots = OwnedQueue::private(Mode::new(0o600)).unwrap();
+    in_dead_process(|| {
+        roots.try_send(&MessageBuffer::with_text(message, b"")).unwrap();
+        roots.try_receive(&mut MessageBuffer::with_capacity(8), Select::Any).unwrap();
+    });
+    let programs = ForEverybody::new();
+    let mut command = programs.program("mqfs-reap", SOMEBODY);
+    command.args(["--foreign", "--older-than", "1ms", "--watch", "100ms"]);
+    let mut running = Running::piped(&mut command);
+    let mut output = BufReader::new(running.child().stdout.take().unwrap());
+    let mut line = || next_line(&mut output);
+    let first = line();
+    assert!(first.contains(&format!("queue {}: not permitted: ", roots.id())), "{first}");
+    // An orphan that it may remove, in a later pass, which finds the first one again.
+    let theirs = leased(dead_owner());
+    give(*theirs, SOMEBODY);
+    let second = line();
+    assert!(second.contains(&format!("queue {}: removed: ", theirs.id())), "{second}");
+    running.signal(Signal::SIGTERM);
+    assert_eq!(line(), "");
+    assert_eq!(running.wait().code(), Some(0));
 }

@@ -1,11 +1,8 @@
 //! A server under adverse conditions: limits, full disks, signals, removed queues, killed children.
 //! It goes on, and clients that wait long enough get their files.
 
-mod lost_queue;
-mod shortage;
-mod stopped_processes;
-
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -17,8 +14,9 @@ use sysv_ipc::{Key, Lock, OwnedQueue, Queue};
 use tempfile::TempDir;
 
 use crate::support::{
-    Finished, Running, Server, Stuck, in_own_namespace, leased_request, noise, program, queue_of,
-    run, state_of, unique_key, wait_until,
+    Finished, Running, Server, Stuck, as_root_in_own_namespace, by, children_of, fails, full,
+    in_own_namespace, leased_request, noise, program, queue_of, run, state_of, unique_key,
+    wait_until,
 };
 
 /// A folder with 4 MiB under /file, and a server of it under a key of its own.
@@ -144,6 +142,7 @@ fn a_stop_during_transfers_ends_in_time_and_the_next_server_sends_the_rest() {
     let waiting = place.crowd(8, &[]);
     wait_until("they wait", || place.waiting() == 7); // the server has taken one
     let children = first.children();
+    first.process().children()[0].freeze();
     let start = Instant::now();
     first.signal(Signal::SIGTERM);
     // It removes its queue first, then gives back its lock.
@@ -161,4 +160,228 @@ fn a_stop_during_transfers_ends_in_time_and_the_next_server_sends_the_rest() {
         assert!(stuck.finish() == place.file);
     }
     next.stop();
+}
+
+/// Sleeps. The duration is part of the test, and not a guess.
+fn let_pass(time: Duration) {
+    let start = Instant::now();
+    wait_until("the time has passed", || start.elapsed() > time);
+}
+
+#[in_own_namespace]
+fn a_stopped_server_later_serves_the_clients_that_still_wait() {
+    let place = Place::new();
+    let server = place.serve(&[]);
+    server.freeze();
+    let patient = place.crowd(1, &[]);
+    wait_until("it has asked", || place.waiting() == 1);
+    let impatient = run(place.client().args(["--timeout", "500ms"]));
+    assert_eq!(impatient.code(), Some(1));
+    assert_eq!(impatient.stderr, "mqfs-client: /file: timed out: nothing came for 500ms\n");
+    assert_eq!(place.waiting(), 2);
+    server.signal(Signal::SIGCONT);
+    patient.all_get(&place.file);
+    wait_until("told", || server.log().contains(r#"reason="the reply queue does not exist""#));
+    server.stop();
+}
+
+#[in_own_namespace]
+fn a_child_stopped_beyond_the_stall_timeout_goes_on_with_a_reading_client() {
+    let place = Place::new();
+    let server = place.serve(&["--stall-timeout", "500ms"]);
+    let stuck = Stuck::start(place.client().args(["--retries", "0"]));
+    let child = server.children()[0];
+    signal(child, Signal::SIGSTOP);
+    wait_until("it is stopped", || state_of(child) == Some('T'));
+    let queue = stuck.queue;
+    let client = thread::spawn(|| stuck.finish());
+    wait_until("all is read", || queue.status().unwrap().messages == 1);
+    let_pass(Duration::from_millis(1500));
+    signal(child, Signal::SIGCONT);
+    assert!(client.join().unwrap() == place.file, "{}", server.log());
+    server.stop();
+}
+
+/// Stops and continues like the cgroup freezer or `docker pause`.
+#[in_own_namespace]
+fn server_and_clients_frozen_beyond_every_timeout_go_on_afterwards() {
+    let place = Place::new();
+    let server = place.serve(&["--stall-timeout", "500ms"]);
+    let big = noise(64 << 20);
+    fs::write(place.folder.path().join("file"), &big).unwrap();
+    let client = Running::start(place.client().args(["--timeout", "1s"]));
+    wait_until("it is under way", || !server.children().is_empty());
+    let all = [server.pid(), client.pid(), server.children()[0]];
+    let client = thread::spawn(|| client.finish());
+    for &pid in &all {
+        signal(pid, Signal::SIGSTOP);
+    }
+    wait_until("all stand", || all.iter().all(|&pid| state_of(pid) == Some('T')));
+    let_pass(Duration::from_millis(1500));
+    for &pid in &all {
+        signal(pid, Signal::SIGCONT);
+    }
+    let finished = client.join().unwrap();
+    assert!(finished.stdout == big, "{}\n{}", finished.stderr, server.log());
+    server.stop();
+}
+
+#[track_caller]
+fn ipcrm(arguments: &[&str]) {
+    run(Command::new("ipcrm").args(arguments)).success();
+}
+
+#[in_own_namespace]
+fn a_repeatedly_removed_request_queue_loses_no_file() {
+    let place = Place::new();
+    let server = place.serve(&[]);
+    let crowd = place.crowd(8, &["/file"; 15]);
+    let mut removed = 0;
+    while removed < 20 {
+        if let Some(queue) = queue_of(place.key).filter(|queue| queue.remove().is_ok()) {
+            removed += 1;
+            wait_until("there is a new one", || {
+                queue_of(place.key).is_some_and(|new| new != queue)
+            });
+        }
+    }
+    crowd.all_get(&place.file.repeat(16));
+    let told = server.log().matches("the request queue was removed; made a new one").count();
+    assert_eq!(told, 20, "{}", server.log());
+    server.stop();
+}
+
+#[as_root_in_own_namespace]
+fn a_request_queue_is_recreated_once_a_queue_is_free() {
+    let place = Place::new();
+    let server = place.serve(&[]);
+    let under_way = Stuck::start(&mut place.client());
+    let limit = "/proc/sys/kernel/msgmni";
+    let normal = fs::read(limit).unwrap();
+    fs::write(limit, "0").unwrap();
+    let lost = place.requests();
+    ipcrm(&["-q", &lost.id().to_string()]);
+    wait_until("told", || server.log().contains("no room for a new one"));
+    assert!(server.log().contains("mqfs-reap"), "{}", server.log());
+    assert!(under_way.finish() == place.file);
+    let patient = place.crowd(1, &[]);
+    let impatient = run(place.client().args(["--timeout", "500ms"]));
+    assert_eq!(impatient.code(), Some(2));
+    let expected = format!("mqfs-client: no server: the one under key {} has no", place.key);
+    assert!(impatient.stderr.starts_with(&expected), "{}", impatient.stderr);
+    fs::write(limit, &normal).unwrap();
+    patient.all_get(&place.file);
+
+    fs::write(limit, "0").unwrap();
+    ipcrm(&["-q", &place.requests().id().to_string()]);
+    wait_until("told", || server.log().matches("no room for a new one").count() == 2);
+    server.stop();
+}
+
+#[as_root_in_own_namespace]
+fn after_ipcrm_all_transfers_go_on_and_the_server_recovers_queue_and_lock() {
+    let place = Place::new();
+    let server = place.serve(&[]);
+    let stuck: Vec<_> = (0..4).map(|_| Stuck::start(&mut place.client())).collect();
+    let lost = place.requests();
+    ipcrm(&["--all=sem"]);
+    ipcrm(&["--all=msg"]);
+    wait_until("there is a new one", || queue_of(place.key).is_some_and(|new| new != lost));
+    for stuck in stuck {
+        assert!(stuck.finish() == place.file);
+    }
+    place.fetch();
+    assert_eq!(Lock::open(place.key).unwrap().is_held(), Ok(true));
+    server.stop();
+}
+
+/// Sets a limit of a running server with `prlimit`.
+#[track_caller]
+fn limit(server: &Server, what: &str) {
+    run(Command::new("prlimit").args(["--pid", &server.pid().to_string(), what])).success();
+}
+
+/// It must not serve unconfined.
+#[in_own_namespace]
+fn a_server_with_too_few_descriptors_to_confine_itself_does_not_start() {
+    let place = Place::new();
+    let server = place.command(&["--quiet"]);
+    let why = "mqfs-server: landlock_create_ruleset: EMFILE: Too many open files\n";
+    fails(&mut by(&["prlimit", "--nofile=4:4"], &server), 2, why);
+    assert_eq!(queue_of(place.key), None);
+}
+
+#[in_own_namespace]
+fn a_server_without_descriptors_tells_its_clients_and_recovers() {
+    let place = Place::new();
+    let server = place.serve(&[]);
+    let under_way = Stuck::start(&mut place.client());
+    limit(&server, "--nofile=3:");
+    for client in place.crowd(8, &[]).finish() {
+        assert_eq!(client.code(), Some(1));
+        assert_eq!(client.stderr, "mqfs-client: /file: Too many open files\n");
+    }
+    assert!(under_way.finish() == place.file, "what is open stays open");
+    limit(&server, "--nofile=100:");
+    place.fetch();
+    server.stop();
+}
+
+#[in_own_namespace]
+fn a_server_without_memory_survives_and_recovers() {
+    let place = Place::new();
+    let server = place.serve(&[]);
+    let under_way = Stuck::start(&mut place.client());
+    limit(&server, "--as=1:"); // less than it has: not a byte more
+    for client in place.crowd(16, &[]).finish() {
+        // Either its memory suffices, or the child dies.
+        assert!(matches!(client.code(), Some(0 | 1)), "{}", client.stderr);
+        assert_eq!(client.code() == Some(0), client.stdout == place.file, "{}", client.stderr);
+    }
+    assert!(under_way.finish() == place.file);
+    limit(&server, "--as=unlimited:");
+    place.fetch();
+    server.stop();
+}
+
+#[in_own_namespace]
+fn a_log_that_cannot_be_written_delays_nobody_and_goes_on_when_it_can() {
+    let place = Place::new();
+    let full_pipe = || {
+        let (unread, mut pipe) = std::io::pipe().unwrap();
+        pipe.write_all(&[b'\n'; 60_000]).unwrap(); // nearly its capacity: pipe(7)
+        (Stdio::from(pipe), Some(unread))
+    };
+    let short = File::create(place.folder.path().join("log")).unwrap();
+    for ((log, mut unread), format) in [
+        (full_pipe(), "text"),
+        (full_pipe(), "json"),
+        ((Stdio::from(std::io::pipe().unwrap().1), None), "text"),
+        ((full().into(), None), "text"),
+        ((short.into(), None), "text"),
+    ] {
+        let server = place.command(&["--max-children", "2", "--log-format", format]);
+        let mut command = by(&["prlimit", "--fsize=100:100"], &server);
+        let mut server = Running::start(command.stdout(Stdio::null()).stderr(log));
+        drop(command); // it has the log open too
+        wait_until("it can be asked", || queue_of(place.key).is_some());
+        // A line for which the pipe has not enough room.
+        let unknown = "\u{7f}".repeat(3000);
+        assert_eq!(run(crate::support::client(place.key).arg(unknown)).code(), Some(1));
+        place.crowd(4, &["/file"; 4]).all_get(&place.file.repeat(5));
+        let _stuck = Stuck::start(&mut place.client());
+        let stuck = Stuck::start(&mut place.client());
+        for child in children_of(server.pid()) {
+            signal(child, Signal::SIGKILL); // which is logged by the parent
+        }
+        assert!(stuck.finish() == place.file);
+        if let Some(pipe) = &mut unread {
+            pipe.read_exact(&mut [0; 60_000]).unwrap();
+        }
+        place.fetch();
+        server.signal(Signal::SIGTERM);
+        assert!(server.wait().success());
+        let told = unread.map(|pipe| std::io::read_to_string(pipe).unwrap());
+        assert!(told.is_none_or(|log| log.contains("/file")));
+    }
 }

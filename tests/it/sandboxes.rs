@@ -1,4 +1,5 @@
-//! The recipes of docs/sandboxes.md, run as they stand there, and what programs in a sandbox need.
+//! The commands of README.md, docs/operations.md and docs/sandboxes.md, run as they stand there,
+//! and what programs in a sandbox need.
 
 use std::fs;
 use std::path::Path;
@@ -39,6 +40,15 @@ for try in $(seq 300); do
 done
 exit 77"#;
 
+/// A shell in namespaces of its own, for a minute at most.
+fn elsewhere(programs: &ForEverybody, shell: &[&str]) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["60", "unshare", "--ipc", "--mount-proc", "--pid", "--fork", "--kill-child"]);
+    command.args(["--propagation", "private"]).args(shell);
+    command.env("PROGRAMS", programs.path("")).env_remove("MQFS_KEY").stdin(Stdio::null());
+    command
+}
+
 /// Runs the recipes of the section with this title in one shell, after those that stand before all
 /// sections. Each that asks must get the file.
 #[track_caller]
@@ -64,12 +74,10 @@ fn follow(title: &str) {
     });
     let programs = ForEverybody::new();
     let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/systemd/mqfs-server@.service");
-    let mut command = Command::new("timeout");
-    command.args(["60", "unshare", "--ipc", "--mount-proc", "--pid", "--fork", "--kill-child"]);
-    command.args(["--propagation", "private", "sh", "-ec"]);
-    command.args([&format!("{PREPARE}{runner}"), "sh", &setup, &recipes.concat()]);
-    command.env("PROGRAMS", programs.path("")).env("UNIT", unit).env_remove("MQFS_KEY");
-    let done = run(command.stdin(Stdio::null()));
+    let script = format!("{PREPARE}{runner}");
+    let mut command =
+        elsewhere(&programs, &["sh", "-ec", &script, "sh", &setup, &recipes.concat()]);
+    let done = run(command.env("UNIT", unit));
     if done.code() == Some(77) {
         return eprintln!("skipped: systemd does not boot in a container here: {}", done.stderr);
     }
@@ -80,22 +88,10 @@ fn follow(title: &str) {
 }
 
 #[test]
-fn the_recipe_without_root_works() {
+fn the_recipes_for_sandboxes_work() {
     follow("bubblewrap, without root");
-}
-
-#[test]
-fn the_recipes_for_a_namespace_that_lasts_work() {
     follow("A namespace that lasts");
-}
-
-#[test]
-fn the_recipe_for_a_sandbox_that_runs_already_works() {
     follow("A sandbox that runs already");
-}
-
-#[test]
-fn the_recipes_for_systemd_units_work() {
     follow("systemd units");
 }
 
@@ -174,4 +170,75 @@ fn an_old_filter_of_system_calls_hinders_no_client_and_stops_a_server_with_the_r
         }
     }
     server.stop();
+}
+
+const PAGES: [(&str, &str); 2] = [
+    ("README.md", include_str!("../../README.md")),
+    ("docs/operations.md", include_str!("../../docs/operations.md")),
+];
+
+/// How commands begin that are not run here, and why.
+const NOT_RUN: [(&str, &str); 7] = [
+    ("cargo ", "it builds, and .ci/run does"),
+    ("./run_demo.sh", ".ci/run does"),
+    ("sudo dpkg ", "it installs"),
+    ("sudo systemctl ", "it needs the package"),
+    ("systemctl ", "it needs the package"),
+    ("systemd-run ", "it needs systemd"),
+    ("journalctl ", "it needs the package"),
+];
+
+/// A machine with a server, unless the commands start one.
+const SHELL: &str = r#"
+mount --bind "$PROGRAMS" /usr/local/bin; PATH=/usr/local/bin:$PATH
+mount -t tmpfs none /tmp; mkdir /tmp/home /tmp/home/public; cd /tmp/home; export HOME=/tmp/home
+perl -e 'msgget(0x1234, 01600)' # some other program's queue
+sudo() { "$@"; }
+until_ready() { for _ in {1..500}; do mqfs-stat &> /dev/null && return; sleep 0.01; done; }
+# Ends what runs until a signal, once it has printed a line.
+interrupted() {
+    coproc "$@"
+    read -r _ <&"${COPROC[0]}"
+    kill "$!" && { wait "$!" || [ $? = 130 ]; }
+}
+case $1 in
+mqfs-server* | *"interrupted mqfs-server"*) ;;
+*) mqfs-server --mode 0622 --quiet > /dev/null & until_ready ;;
+esac
+set -eo pipefail
+eval "$1"
+"#;
+
+/// The script for one block of commands. None: nothing of it is run.
+fn script(block: &str) -> Option<String> {
+    let mut script = String::new();
+    for line in block.lines() {
+        let command = line.split(" #").next().unwrap().trim_end();
+        let is_run = NOT_RUN.iter().all(|(start, _)| !command.starts_with(start));
+        if command.is_empty() || !is_run || (command.contains("| jq ") && !has("jq")) {
+            continue;
+        }
+        let program = command.trim_start_matches("sudo ");
+        let runs_on = program.starts_with("mqfs-server") || command.contains("--watch");
+        script += &match command.strip_suffix(" &") {
+            Some(_) => format!("{command} until_ready\n"),
+            None if runs_on => format!("interrupted {program}\n"),
+            None => format!("{command}\n"),
+        };
+    }
+    (!script.is_empty()).then_some(script)
+}
+
+#[as_root_in_own_namespace]
+fn the_commands_of_the_documentation_work() {
+    let (programs, folder) = (ForEverybody::new(), public_folder());
+    for (page, text) in PAGES {
+        let blocks = text.split("```sh\n").skip(1);
+        let scripts = blocks.filter_map(|block| script(block.split("```\n").next().unwrap()));
+        for script in scripts {
+            let mut command = elsewhere(&programs, &["bash", "-c", SHELL, "bash", &script]);
+            let done = run(command.current_dir(folder.path()));
+            assert_eq!(done.code(), Some(0), "{page}:\n{script}\n{}", done.stderr);
+        }
+    }
 }

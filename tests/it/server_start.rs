@@ -1,24 +1,28 @@
-//! Starting a server: which server gets a key, and what happens to objects under that key.
+//! Starting a server: which server gets a key, what happens to objects under that key, and users
+//! who put their own queue or semaphore there.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use mqfs::wire::NORMAL_PRIORITY;
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use sysv_ipc::{Key, Lock, MessageBuffer, Mode, OwnedQueue};
+use nix::unistd::geteuid;
+use sysv_ipc::{Key, Lock, MessageBuffer, Mode, OwnedQueue, Queue, QueueSettings, Select};
 
 use crate::support::{
-    ForEverybody, Running, Server, all_queues, as_root_in_own_namespace, exists, in_own_namespace,
-    program, queue_of, run, unique_key, wait_until,
+    ATTACKER, Attack, Finished, ForEverybody, OPERATOR, Running, Server, Site, VICTIM,
+    after_mounting, all_queues, as_root_in_own_namespace, as_user, clear, errno_of, exists, fails,
+    in_own_namespace, program, queue_of, received, run, set, unique_key, unshared, wait_until,
 };
 
-/// The error message of a server that does not start.
-fn refused(key: Key) -> String {
-    let refused = run(program("mqfs-server").args(["-k", &key.to_string()]));
-    assert_eq!(refused.code(), Some(2), "{}", refused.stderr);
-    assert_eq!(refused.stdout, b"");
-    refused.stderr
+/// The error message of a server that does not start under this key.
+#[track_caller]
+fn not_started(key: Key) -> String {
+    refused(program("mqfs-server").args(["-k", &key.to_string()]))
 }
 
 #[in_own_namespace]
@@ -28,25 +32,21 @@ fn a_second_server_on_a_key_is_refused_naming_the_first() {
         "mqfs-server: key {} is in use: a server of uid {} runs there already, pid {} (choose \
          another --key)\n",
         server.key,
-        nix::unistd::geteuid(),
+        geteuid(),
         server.pid()
     );
-    assert_eq!(refused(server.key), expected);
+    assert_eq!(not_started(server.key), expected);
     server.freeze();
-    assert_eq!(refused(server.key), expected, "while the first is stopped");
+    assert_eq!(not_started(server.key), expected, "while the first is stopped");
+    if geteuid().is_root() {
+        let mut second = program("mqfs-server");
+        second.args(["-k", &server.key.to_string()]);
+        let second = run(&mut unshared(&["--pid", "--mount-proc"], &second));
+        assert_eq!(second.code(), Some(2), "{}", second.stderr);
+        assert!(second.stderr.contains("runs there already (choose"), "{}", second.stderr);
+    }
     server.signal(Signal::SIGCONT);
     assert!(!server.fetch("/proc/version").is_empty());
-    server.stop();
-}
-
-#[as_root_in_own_namespace]
-fn a_second_server_is_refused_in_another_pid_namespace_too() {
-    let server = Server::start::<&str>(&[]);
-    let mut elsewhere = std::process::Command::new("unshare");
-    elsewhere.args(["--pid", "--fork", "--mount-proc"]).arg(program("mqfs-server").get_program());
-    let second = run(elsewhere.args(["-k", &server.key.to_string()]));
-    assert_eq!(second.code(), Some(2), "{}", second.stderr);
-    assert!(second.stderr.contains("runs there already (choose"), "{}", second.stderr);
     server.stop();
 }
 
@@ -79,12 +79,12 @@ fn another_programs_queue_is_replaced_only_once_the_program_is_dead() {
     let mut theirs = Running::start(theirs.args(["--key", &key.to_string()]).stdout(Stdio::null()));
     wait_until("it has its queue", || queue_of(key).is_some());
     let queue = queue_of(key).unwrap();
-    let unread = refused(key);
+    let unread = not_started(key);
     assert!(unread.contains("nothing says who receives from it"), "{unread}");
     assert!(unread.ends_with(" (choose another --key)\n"), "{unread}");
     queue.send(&MessageBuffer::with_text(NORMAL_PRIORITY, b"no request")).unwrap();
     wait_until("it has received", || queue.status().unwrap().last_receiver.is_some());
-    let live = refused(key);
+    let live = not_started(key);
     assert!(live.contains(&format!("pid {} received from it", theirs.pid())), "{live}");
     assert!(exists(queue));
     assert!(Lock::open(key).is_err(), "a server that gives up leaves no lock");
@@ -100,7 +100,7 @@ fn a_queue_that_everybody_may_write_is_not_taken_for_a_servers() {
     let key = unique_key();
     // All x bits, like our mark, but others may read.
     let theirs = OwnedQueue::create(key, Mode::new(0o777)).unwrap();
-    assert!(refused(key).contains("another program's"));
+    assert!(not_started(key).contains("another program's"));
     assert!(theirs.status().is_ok());
 }
 
@@ -111,7 +111,7 @@ fn a_server_without_a_free_queue_or_semaphore_names_the_remedy() {
         ("sem", "250 32000 32 0", "raising the last number of kernel.sem makes room"),
     ] {
         fs::write(format!("/proc/sys/kernel/{limit}"), none).unwrap();
-        let refused = refused(unique_key());
+        let refused = not_started(unique_key());
         assert!(refused.contains("ENOSPC"), "{refused}");
         assert!(refused.contains(remedy), "{refused}");
     }
@@ -123,7 +123,12 @@ fn if_fork_fails_the_client_retries_until_its_timeout() {
     // Root's own processes are not limited in number.
     let mut command = programs.server(key, 64_123);
     let server = Server::start_as(key, command.args(["--root", "/proc"]));
-    run(server.client().args(["--server-uid", "64123", "/version"])).success();
+    let fetch = || {
+        let mut client = server.client();
+        client.args(["--server-uid", "64123", "--timeout", "300ms", "/version"]);
+        client
+    };
+    run(&mut fetch()).success();
     server.wait_until_idle();
     // As the same user: root may lack CAP_SYS_RESOURCE.
     let limit = |processes: &str| {
@@ -132,23 +137,174 @@ fn if_fork_fails_the_client_retries_until_its_timeout() {
         run(&mut prlimit).success();
     };
     limit("--nproc=1:");
-    let mut command = server.client();
-    command.args(["--server-uid", "64123", "--timeout", "300ms", "/version"]);
-    let busy = run(&mut command);
-    assert_eq!(busy.code(), Some(1));
-    assert_eq!(busy.stderr, "mqfs-client: /version: busy: the server cannot fork\n");
+    fails(&mut fetch(), 1, "mqfs-client: /version: busy: the server cannot fork\n");
     limit("--nproc=1000:");
-    run(server.client().args(["--server-uid", "64123", "/version"])).success();
+    run(&mut fetch()).success();
     server.stop();
 }
 
 #[as_root_in_own_namespace]
 fn without_proc_no_server_starts() {
-    let mut command = std::process::Command::new("unshare");
-    command.args(["--mount", "sh", "-c", r#"mount -t tmpfs none /proc; exec "$@""#, "sh"]);
-    command.arg(program("mqfs-server").get_program());
-    let refused = run(command.args(["-k", &unique_key().to_string()]));
-    assert_eq!(refused.code(), Some(2));
+    let mut server = program("mqfs-server");
+    server.args(["-k", &unique_key().to_string()]);
     let why = "mqfs-server: /proc is not mounted here: mount -t proc proc /proc\n";
-    assert_eq!(refused.stderr, why);
+    fails(&mut after_mounting("mount -t tmpfs none /proc", &server), 2, why);
+}
+
+/// A queue that the attacker made under a key, and the attacker's process.
+struct Squatter {
+    key: Key,
+    queue: Queue,
+    process: Attack,
+}
+
+impl Squatter {
+    /// Makes a queue with this mode. Then its owner makes more calls, and receives from it if told
+    /// to.
+    #[track_caller]
+    fn start(key: Key, mode: u16, then: impl FnOnce(Queue) -> Result<(), Errno>) -> Self {
+        let process = Attack::start(ATTACKER, || {
+            then(Queue::create(key, Mode::new(mode)).map_err(errno_of)?)?;
+            loop {
+                thread::sleep(Duration::from_secs(1));
+            }
+        });
+        wait_until("it squats", || queue_of(key).is_some());
+        Self { key, queue: queue_of(key).unwrap(), process }
+    }
+
+    #[track_caller]
+    fn assert_was_sent_nothing(&self) {
+        let status = self.queue.status().unwrap();
+        assert_eq!((status.messages, status.last_sender, status.sent_at), (0, None, None));
+    }
+}
+
+impl Drop for Squatter {
+    fn drop(&mut self) {
+        clear(self.key);
+    }
+}
+
+/// The error message of a program that ends at once.
+#[track_caller]
+fn refused(command: &mut Command) -> String {
+    let Finished { status, stdout, stderr } = run(command);
+    assert_eq!(status.code(), Some(2), "{stderr}");
+    assert_eq!(stdout, b"");
+    stderr
+}
+
+#[as_root_in_own_namespace]
+fn a_client_sends_no_request_to_a_squatters_queue() {
+    let programs = ForEverybody::new();
+    // The modes of another program, of an mqfs server, of an open and of a closed queue.
+    for mode in [0o622, 0o733, 0o711, 0o666, 0o777, 0o600, 0] {
+        let squatter = Squatter::start(unique_key(), mode, |_| Ok(()));
+        let ask = |uid, plain: &[&str]| {
+            let mut client = programs.client(squatter.key, uid);
+            refused(client.args(plain).arg("/file"))
+        };
+        for uid in [VICTIM, OPERATOR, 0] {
+            let expected = format!(
+                "mqfs-client: not trusted: the queue under key {} belongs to uid {ATTACKER}, \
+                     not to root or you (",
+                squatter.key
+            );
+            for arguments in [&[][..], &["--plain"], &["--server-uid", &OPERATOR.to_string()]] {
+                let told = ask(uid, arguments);
+                assert!(told.starts_with(&expected) && told.contains("--server-uid"), "{told}");
+            }
+        }
+        squatter.assert_was_sent_nothing();
+        // The creator can still read it after giving it away.
+        for owner in [0, VICTIM] {
+            let given = as_user(ATTACKER, || {
+                let settings = squatter.queue.status().map_err(errno_of)?.settings();
+                set(
+                    squatter.queue,
+                    &QueueSettings { uid: sysv_ipc::Uid::from_raw(owner), ..settings },
+                )
+            });
+            assert_eq!(given, Ok(()));
+            assert!(ask(VICTIM, &[]).contains(&format!("belongs to uid {ATTACKER}")));
+        }
+        squatter.assert_was_sent_nothing();
+    }
+}
+
+#[as_root_in_own_namespace]
+fn roots_server_replaces_a_squatters_marked_queue_and_semaphore() {
+    for taken in [false, true] {
+        let key = unique_key();
+        let mut squatter = Squatter::start(key, 0o733, |queue| {
+            let lock = Lock::open_or_create(key, Mode::new(0o666)).unwrap();
+            if taken {
+                let _ = lock.try_acquire().unwrap();
+            }
+            received(queue.receive(&mut MessageBuffer::with_capacity(8192), Select::Any))
+        });
+        wait_until("it has a semaphore", || {
+            Lock::open(key).is_ok_and(|lock| !taken || lock.is_held() == Ok(true))
+        });
+        let site = Site::start_on(key, 0, &[]);
+        assert!(!exists(squatter.queue));
+        let log = site.server.log();
+        let pid = if taken { format!(" pid={}", squatter.process.pid()) } else { String::new() };
+        for what in
+            [format!("server lock key={key} uid={ATTACKER}{pid} "), format!("queue key={key} uid=")]
+        {
+            assert!(log.contains(&format!("removed another user's {what}")), "{what}: {log}");
+        }
+        wait_until("the squatter has lost its queue", || !squatter.process.goes_on());
+        site.stop();
+    }
+}
+
+#[as_root_in_own_namespace]
+fn another_users_server_names_who_is_in_the_way_and_advises_no_harm() {
+    let (key, programs) = (unique_key(), ForEverybody::new());
+    let start = |who: &str| {
+        let said = refused(programs.server(key, OPERATOR).args(["--root", "/proc"]));
+        assert!(said.contains(who) && said.ends_with(" (choose another --key)\n"), "{said}");
+    };
+    let squatter = Squatter::start(key, 0o733, |_| Ok(()));
+    start(&format!("queue {} of uid {ATTACKER}", squatter.queue.id()));
+    assert!(exists(squatter.queue));
+    drop(squatter);
+    let server = Server::start_as(key, programs.server(key, ATTACKER).args(["--root", "/proc"]));
+    start(&format!("a server of uid {ATTACKER} runs there already, pid {}", server.pid()));
+    server.stop();
+    for mode in [0o666, 0o600] {
+        let squat = || Lock::open_or_create(key, Mode::new(mode)).map(drop);
+        assert_eq!(as_user(ATTACKER, || squat().map_err(errno_of)), Ok(()));
+        start(&format!("its semaphore belongs to uid {ATTACKER}"));
+        Lock::open(key).unwrap().remove().unwrap();
+    }
+}
+
+#[as_root_in_own_namespace]
+fn a_persistent_squatter_does_not_keep_roots_server_from_starting() {
+    for (mode, arguments) in [(0o733, &[][..]), (0o666, &["--claim-key"])] {
+        let key = unique_key();
+        let mut squatter = Attack::start(ATTACKER, || {
+            loop {
+                let _ = OwnedQueue::create(key, Mode::new(mode)).map(OwnedQueue::release);
+                let _ = Lock::open_or_create(key, Mode::new(0o644));
+            }
+        });
+        wait_until("it squats", || queue_of(key).is_some());
+        for _ in 0..5 {
+            let site = Site::start_on(key, 0, arguments);
+            let owner = site.requests().status().unwrap().permissions.cuid;
+            assert_eq!(owner, sysv_ipc::Uid::ROOT);
+            site.stop();
+        }
+        assert!(squatter.goes_on());
+        squatter.stop();
+        clear(key);
+    }
+    let programs = ForEverybody::new();
+    let said = refused(programs.server(unique_key(), OPERATOR).arg("--claim-key"));
+    assert_eq!(said, "mqfs-server: --claim-key is for root\n");
 }

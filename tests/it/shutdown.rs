@@ -1,41 +1,39 @@
-//! Signals to idle and busy servers and clients: they end in time and leave nothing.
+//! Signals to idle and busy servers and clients: they end in time and leave nothing, whatever
+//! signals their starter blocked or ignored, which stay so across execve(2). Clients whose child
+//! dies, stalls or is slow.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::process::CommandExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use mqfs::wire::NORMAL_PRIORITY;
-use nix::sys::signal::{Signal, killpg};
+use mqfs::counters::{FailureReason, Lookup, read};
+use mqfs::sys::exit_now;
+use mqfs::wire::{Failure, LEASE_TYPE, MAX_REPLY, NORMAL_PRIORITY, REPLY_QUEUE_MODE};
+use nix::errno::Errno;
+use nix::sys::signal::Signal::{
+    SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGIO, SIGKILL, SIGPWR, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2,
+    SIGVTALRM, SIGXCPU,
+};
+use nix::sys::signal::killpg;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use sysv_ipc::MessageBuffer;
+use sysv_ipc::{MessageBuffer, Mode, OwnedQueue, Queue, Select};
 use tempfile::TempDir;
 
 use crate::support::session::{Part, RawSession, fetch};
 use crate::support::{
-    Running, Server, in_own_namespace, is_full, noise, program, queue_of, reply_queues, run,
-    serve_quietly, stuck_client, stuck_client_without_retries, unique_key, wait_until,
+    Running, Server, as_root_in_own_namespace, by, dead_owner, exists, fork_child,
+    in_own_namespace, is_full, lease_of, leased, leased_request, noise, plain_request, program,
+    queue_of, reply_queues, run, serve_quietly, stat_of, state_of, stuck_client, unique_key,
+    wait_until,
 };
-
-/// A server of a file of 4 MiB, in a process group of its own.
-fn server_in_own_group() -> (Server, TempDir, Vec<u8>) {
-    let (folder, content, key) = (tempfile::tempdir().unwrap(), noise(4 << 20), unique_key());
-    fs::write(folder.path().join("file"), &content).unwrap();
-    let mut command = program("mqfs-server");
-    command.args(["-k", &key.to_string(), "--root"]).arg(folder.path()).process_group(0);
-    (Server::start_as(key, &mut command), folder, content)
-}
 
 #[in_own_namespace]
 fn an_idle_server_leaves_nothing_after_any_signal() {
-    for signal in [
-        Signal::SIGINT,
-        Signal::SIGTERM,
-        Signal::SIGHUP,
-        Signal::SIGQUIT,
-        Signal::SIGUSR1,
-        Signal::SIGVTALRM,
-    ] {
+    for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGVTALRM] {
         let mut server = Server::start::<&str>(&[]);
         server.signal(signal);
         assert!(server.running().wait().success(), "{signal}");
@@ -46,9 +44,12 @@ fn an_idle_server_leaves_nothing_after_any_signal() {
 
 #[in_own_namespace]
 fn a_server_that_stops_lets_its_children_finish() {
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGHUP] {
+    for signal in [SIGINT, SIGTERM, SIGQUIT, SIGHUP] {
         for to_its_group in [false, true] {
-            let (mut server, folder, content) = server_in_own_group();
+            let (mut server, _folder, content) = serve(&[], |mut server| {
+                server.process_group(0);
+                server
+            });
             let client = stuck_client(&server, "/file");
             match to_its_group {
                 true => killpg(Pid::from_raw(server.pid()), signal).unwrap(),
@@ -58,42 +59,16 @@ fn a_server_that_stops_lets_its_children_finish() {
             assert_eq!(server.children().len(), 1, "{signal}: the child goes on");
             assert!(client.finish().success() == content, "{signal}");
             assert!(server.running().wait().success(), "{signal}");
-            drop(folder);
         }
-    }
-}
-
-#[in_own_namespace]
-fn a_server_kills_its_children_after_the_drain_timeout() {
-    for is_stopped in [false, true] {
-        let (mut server, _folder, _) = serve_quietly(4 << 20, &["--drain-timeout", "300ms"]);
-        let client = stuck_client_without_retries(&server, "/file");
-        let child = server.only_child();
-        assert!(!is_stopped || child.freeze());
-        server.signal(Signal::SIGTERM);
-        assert!(server.running().wait().success());
-        assert!(!child.lives());
-        let client = client.finish();
-        assert_eq!(client.code(), Some(1), "{}", client.stderr);
-        assert!(client.stderr.contains("incomplete"), "{}", client.stderr);
     }
 }
 
 #[in_own_namespace]
 fn a_client_leaves_no_queue_after_any_signal_during_a_transfer() {
     let (server, _folder, _) = serve_quietly(4 << 20, &[]);
-    for signal in [
-        Signal::SIGINT,
-        Signal::SIGTERM,
-        Signal::SIGHUP,
-        Signal::SIGQUIT,
-        Signal::SIGALRM,
-        Signal::SIGUSR1,
-        Signal::SIGUSR2,
-        Signal::SIGXCPU,
-        Signal::SIGPWR,
-        Signal::SIGIO,
-    ] {
+    for signal in
+        [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGALRM, SIGUSR1, SIGUSR2, SIGXCPU, SIGPWR, SIGIO]
+    {
         let client = stuck_client(&server, "/file");
         client.signal(signal);
         let client = client.finish_unread();
@@ -113,38 +88,12 @@ fn a_client_leaves_no_queue_if_the_same_ctrl_c_ends_its_reader() {
     let (server, _folder, _) = serve_quietly(4 << 20, &[]);
     for _ in 0..20 {
         let mut client = stuck_client(&server, "/file");
-        client.signal(Signal::SIGINT);
+        client.signal(SIGINT);
         drop(client.child().stdout.take());
         // Whichever it notices first: the signal or the closed pipe.
         assert!(matches!(client.wait().code(), Some(130 | 141)));
         assert_eq!(reply_queues(), []);
     }
-    server.stop();
-}
-
-#[in_own_namespace]
-fn at_max_children_requests_wait() {
-    let (server, _folder, content) = serve_quietly(4 << 20, &["--max-children", "2"]);
-    let requests = queue_of(server.key).unwrap();
-    let first = stuck_client(&server, "/file");
-    let second = stuck_client(&server, "/file");
-    let start = || {
-        let mut command = server.client();
-        command.args(["--retries", "0", "--timeout", "2s", "/file"]);
-        Running::piped(&mut command)
-    };
-    let third = start();
-    wait_until("the server holds the third request", || {
-        let asked = requests.status().unwrap().last_sender.unwrap().as_raw() == third.pid();
-        asked && requests.status().unwrap().messages == 0
-    });
-    let fourth = start();
-    wait_until("the fourth waits in the queue", || requests.status().unwrap().messages == 1);
-    assert_eq!(server.children().len(), 2);
-    assert!(first.finish().success() == content);
-    assert!(third.finish().success() == content, "now there is room");
-    assert!(fourth.finish().success() == content);
-    assert!(second.finish().success() == content);
     server.stop();
 }
 
@@ -156,7 +105,7 @@ fn a_server_that_stops_ends_its_sessions_after_the_answer_in_hand() {
     let mut idle: Vec<_> = (0..3).map(|_| RawSession::idle(requests)).collect();
     let mut working = RawSession::start(requests, &fetch("/file"));
     wait_until("it waits for room", || is_full(*working.queue));
-    server.signal(Signal::SIGTERM);
+    server.signal(SIGTERM);
     idle.iter_mut().for_each(|session| assert_eq!(session.next_part(), Part::Farewell(1)));
     assert!(working.answer().unwrap().bytes == content);
     assert!(matches!(working.next_part(), Part::Farewell(1) | Part::Gone));
@@ -164,17 +113,7 @@ fn a_server_that_stops_ends_its_sessions_after_the_answer_in_hand() {
 }
 
 #[in_own_namespace]
-fn a_client_of_a_server_that_is_dead_is_told_at_once() {
-    let (mut server, _folder, _) = serve_quietly(4 << 20, &[]);
-    server.running().kill();
-    let alone = run(server.client().arg("/file"));
-    assert_eq!(alone.code(), Some(2));
-    let expected = format!("mqfs-client: no server: the one under key {} is dead ", server.key);
-    assert!(alone.stderr.starts_with(&expected), "{}", alone.stderr);
-}
-
-#[in_own_namespace]
-fn a_client_that_waits_to_send_its_request_notices_the_servers_death() {
+fn a_client_of_a_dead_server_is_told_at_once_also_if_it_waits_to_send_its_request() {
     let (mut server, _folder, _) = serve_quietly(4 << 20, &[]);
     server.freeze();
     let requests = queue_of(server.key).unwrap();
@@ -186,8 +125,252 @@ fn a_client_that_waits_to_send_its_request_notices_the_servers_death() {
     wait_until("it has its queue", || !reply_queues().is_empty());
     let start = Instant::now();
     server.running().kill();
-    let client = client.finish();
-    assert_eq!(client.code(), Some(2), "{}", client.stderr);
-    assert!(client.stderr.contains("is dead"), "{}", client.stderr);
+    let expected = format!("mqfs-client: no server: the one under key {} is dead ", server.key);
+    for client in [client.finish(), run(server.client().arg("/file"))] {
+        assert_eq!(client.code(), Some(2), "{}", client.stderr);
+        assert!(client.stderr.starts_with(&expected), "{}", client.stderr);
+    }
     assert!(start.elapsed() < Duration::from_secs(10), "long before --timeout");
+}
+
+/// The same command, started by a program that holds back signals: env(1).
+fn held_back(option: &str, command: &Command) -> Command {
+    by(&["env", option], command)
+}
+
+/// A server of a `/file` of 4 MiB, started by another command.
+fn serve(arguments: &[&str], by: impl FnOnce(Command) -> Command) -> (Server, TempDir, Vec<u8>) {
+    let (folder, file, key) = (tempfile::tempdir().unwrap(), noise(4 << 20), unique_key());
+    fs::write(folder.path().join("file"), &file).unwrap();
+    let mut command = program("mqfs-server");
+    command.args(["-k", &key.to_string(), "--root"]).arg(folder.path()).args(arguments);
+    (Server::start_as(key, &mut by(command)), folder, file)
+}
+
+#[as_root_in_own_namespace]
+fn sigterm_ends_a_program_whose_output_blocks_also_if_its_starter_held_it_back() {
+    for option in ["--default-signal=TERM", "--block-signal", "--ignore-signal=TERM"] {
+        let (server, _folder, _) =
+            serve(&["--reap-interval", "1h"], |server| held_back(option, &server));
+        server.fetch("/file"); // it removes orphans before its first request
+        server.wait_until_idle();
+        server.freeze();
+        let orphan = leased(dead_owner());
+        let (_unread, mut full) = std::io::pipe().unwrap();
+        full.write_all(&vec![b'\n'; 65_536]).unwrap(); // the capacity of a pipe: pipe(7)
+        let with = |mut command: Command, arguments: &[&str]| {
+            command.args(arguments);
+            command
+        };
+        for (command, code) in [
+            (with(server.client(), &["/file"]), Some(130)),
+            (stat_of(server.key), None),
+            (with(stat_of(server.key), &["--watch", "1h"]), Some(130)),
+            (program("mqfs-reap"), None),
+            (with(program("mqfs-reap"), &["--watch", "1h"]), Some(0)),
+        ] {
+            let is_client = command.get_program().to_string_lossy().ends_with("mqfs-client");
+            let _orphan = leased(dead_owner()); // a reaper has something to say
+            let mut command = held_back(option, &command);
+            let mut running = Running::start(command.stdout(full.try_clone().unwrap()));
+            wait_until("it waits", || match is_client {
+                true => reply_queues().len() > 2 && state_of(running.pid()) == Some('S'),
+                false => waits_for_room(running.pid()),
+            });
+            running.signal(SIGTERM);
+            assert_eq!(running.wait().code(), code, "{command:?}");
+        }
+        assert!(!exists(*orphan));
+        server.signal(SIGCONT);
+        server.stop();
+    }
+}
+
+/// Whether a thread of this process waits to write into a pipe.
+fn waits_for_room(pid: i32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks.flatten().any(|task| {
+        let at = fs::read_to_string(task.path().join("wchan"));
+        at.is_ok_and(|at| at.contains("pipe_write"))
+    })
+}
+
+#[in_own_namespace]
+fn children_end_and_make_way_whatever_the_starter_of_the_server_held_back() {
+    for option in ["--block-signal", "--ignore-signal=CHLD,ALRM,USR1,PIPE,XFSZ"] {
+        let (server, _folder, _) =
+            serve(&["--max-children", "1"], |server| held_back(option, &server));
+        let client = stuck_client(&server, "/file");
+        client.signal(SIGKILL);
+        wait_until("its child notices", || reply_queues().is_empty());
+        assert_eq!(state_of(client.pid()), Some('Z'), "nobody has waited for the client");
+        server.wait_until_idle();
+        assert!(server.log().contains("client dead"), "{}", server.log());
+        let _session = RawSession::idle(queue_of(server.key).unwrap());
+        assert_eq!(server.fetch("/file").len(), 4 << 20, "the session makes way");
+        server.wait_until_idle();
+        server.stop();
+    }
+}
+
+#[in_own_namespace]
+fn what_nohup_and_shells_ignore_ends_neither_server_nor_client() {
+    let option = "--ignore-signal=HUP,INT,QUIT";
+    let (server, _folder, file) = serve(&[], |server| held_back(option, &server));
+    for signal in [SIGHUP, SIGINT, SIGQUIT] {
+        let mut client = server.client();
+        let client = Running::piped(&mut held_back(option, client.arg("/file")));
+        wait_until("a child is at work", || !reply_queues().is_empty());
+        client.signal(signal);
+        server.signal(signal);
+        assert!(client.finish().success() == file);
+    }
+    server.stop();
+}
+
+/// A client that has asked for `/file`, and watches only its reply queue.
+struct ByHand {
+    queue: OwnedQueue,
+    is_plain: bool,
+}
+
+impl ByHand {
+    fn ask(server: &Server, is_plain: bool) -> Self {
+        let mode = if is_plain { Mode::new(0o600) } else { REPLY_QUEUE_MODE };
+        let (queue, requests) = (OwnedQueue::private(mode).unwrap(), queue_of(server.key).unwrap());
+        let request = match is_plain {
+            true => plain_request(*queue, "/file"),
+            false => leased_request(*queue, requests, "/file"),
+        };
+        requests.send(&request).unwrap();
+        Self { queue, is_plain }
+    }
+
+    /// Waits until the child sends, and changes the queue at another time than it was made.
+    fn change_its_queue(&self) {
+        wait_until("it sends", || self.queue.status().unwrap().messages > 2);
+        let made = self.queue.status().unwrap().changed_at;
+        wait_until("the kernel's clock shows it", || {
+            self.queue.set(&self.queue.status().unwrap().settings()).unwrap();
+            self.queue.status().unwrap().changed_at != made
+        });
+    }
+
+    /// Waits for the next message; its type and text.
+    #[track_caller]
+    fn receive(&self) -> (i64, Vec<u8>) {
+        let which = if self.is_plain { Select::Any } else { Select::Except(LEASE_TYPE) };
+        let mut message = MessageBuffer::with_capacity(MAX_REPLY);
+        wait_until("a message", || self.queue.try_receive(&mut message, which).is_ok());
+        (message.mtype().get(), message.text().to_vec())
+    }
+
+    /// Receives everything up to a FAILURE, which says that the child died.
+    #[track_caller]
+    fn assert_told(&self) {
+        loop {
+            match self.receive() {
+                (1, text) => {
+                    let why = b"the server's child died on the way".to_vec();
+                    let cookie = (!self.is_plain).then(|| lease_of(*self.queue).cookie);
+                    let errno = cookie.map(|_| Errno::EOWNERDEAD);
+                    return assert_eq!(
+                        Failure::decode(&text),
+                        Failure { text: why, errno, cookie }
+                    );
+                }
+                (mtype, _) => assert_ne!(mtype, 3, "an END"),
+            }
+        }
+    }
+}
+
+/// Waits until the only child waits for room in the queue, and kills it.
+fn kill_the_child(server: &Server, queue: Queue) {
+    wait_until("the queue is full", || is_full(queue));
+    server.only_child().signal(SIGKILL);
+    server.wait_until_idle();
+}
+
+#[in_own_namespace]
+fn a_client_is_told_of_its_childs_death_once_its_queue_has_room() {
+    let (server, _folder, _) = serve_quietly(1 << 20, &[]);
+    for is_plain in [false, true] {
+        let client = ByHand::ask(&server, is_plain);
+        if is_plain {
+            client.change_its_queue(); // which it may at any time
+        }
+        kill_the_child(&server, *client.queue);
+        client.assert_told();
+    }
+    server.stop();
+}
+
+#[in_own_namespace]
+fn a_stopping_server_tells_the_clients_of_the_children_that_it_kills() {
+    let (mut server, _folder, _) = serve_quietly(1 << 20, &[]);
+    let client = ByHand::ask(&server, true);
+    wait_until("it sends", || client.queue.status().unwrap().messages > 2);
+    server.only_child().freeze();
+    // Twice: the first does not make the server wait.
+    server.signal(SIGTERM);
+    wait_until("it stops", || queue_of(server.key).is_none());
+    assert_eq!(client.receive().0, 2, "a DATA");
+    server.signal(SIGTERM);
+    client.assert_told();
+    assert!(server.running().wait().success());
+}
+
+#[in_own_namespace]
+fn a_client_that_stalled_learns_that_its_child_gave_up() {
+    let (server, _folder, _) = serve_quietly(1 << 20, &["--stall-timeout", "1s"]);
+    for is_plain in [true, false] {
+        let client = ByHand::ask(&server, is_plain);
+        wait_until("it sends", || client.queue.status().unwrap().messages > 1);
+        server.wait_until_idle();
+        client.assert_told();
+    }
+    assert!(server.log().contains("client stalled"), "{}", server.log());
+    let Ok(Lookup::Found(counted)) = read(server.key, None) else { panic!("no counters") };
+    let failed: Vec<_> = counted.failures().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(failed, [(FailureReason::Stalled, 2)], "not as children that died as well");
+    server.stop();
+}
+
+#[in_own_namespace]
+fn a_stop_does_not_wait_for_clients_of_dead_children() {
+    let (server, _folder, _) = serve_quietly(1 << 20, &["--drain-timeout", "1h"]);
+    let client = ByHand::ask(&server, true);
+    kill_the_child(&server, *client.queue);
+    server.stop();
+}
+
+#[in_own_namespace]
+fn every_transfer_has_its_timeout_and_so_have_those_of_a_forked_copy() {
+    let (server, _folder, _) = serve_quietly(1 << 20, &[]);
+    let client = mqfs::Client::builder().key(server.key).timeout(Duration::from_millis(300));
+    let client = client.retries(0).build();
+    server.freeze();
+    let times_out = || {
+        let start = Instant::now();
+        let failed = client.open("/file").unwrap_err();
+        failed.kind() == mqfs::ErrorKind::TimedOut && start.elapsed() < Duration::from_secs(10)
+    };
+    assert!(times_out(), "a thread watches, which the child does not have");
+    let child = fork_child(|| {
+        let all_time_out = (0..3).all(|_| {
+            sleep(Duration::from_millis(300)); // a pause between two checks of the watch
+            times_out()
+        });
+        exit_now(i32::from(!all_time_out))
+    });
+    let pid = child.unwrap();
+    let mut ended = WaitStatus::StillAlive;
+    wait_until("the copy gives up", || {
+        ended = waitpid(pid, Some(WaitPidFlag::WNOHANG)).unwrap();
+        ended != WaitStatus::StillAlive
+    });
+    assert_eq!(ended, WaitStatus::Exited(pid, 0));
+    server.signal(SIGCONT);
+    server.stop();
 }

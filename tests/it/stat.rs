@@ -1,10 +1,10 @@
-//! `mqfs-stat`: what it shows of servers and other queues, and its exit status.
+//! `mqfs-stat`: what it shows of servers and other queues, its exit status, and `--watch` on a
+//! terminal and in a pipe.
 
-mod prometheus;
 mod segment;
-mod watch;
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
 
 use mqfs::sys::exit_now;
 use mqfs::wire::NORMAL_PRIORITY;
@@ -18,9 +18,9 @@ use tempfile::TempDir;
 
 use crate::support::session::{RawSession, fetch, list, lstat};
 use crate::support::{
-    Finished, Running, Server, Terminal, as_root_in_own_namespace, dead_owner, fork_child,
+    Finished, Running, Server, Terminal, as_root_in_own_namespace, by, dead_owner, fork_child,
     in_own_namespace, leased, listed, owner_of, program, queue_of, run, serve_file, stat_of,
-    stuck_client_without_retries, unique_key, wait_until,
+    stuck_client_without_retries, text, unique_key, wait_until,
 };
 
 /// A server of a small file and one of 4 MiB, which removes orphans once.
@@ -54,10 +54,6 @@ fn others_queue(key: Key) -> OwnedQueue {
     let queue = OwnedQueue::create(key, Mode::new(0o600)).unwrap();
     queue.try_send(&MessageBuffer::with_text(MessageType::new(7).unwrap(), b"seven")).unwrap();
     queue
-}
-
-fn text(finished: Finished) -> String {
-    String::from_utf8(finished.success()).unwrap()
 }
 
 #[in_own_namespace]
@@ -155,7 +151,7 @@ fn reply_queues_are_shown_with_their_owner_and_whether_it_lives() {
     assert_eq!(of(&alive), (getpid().as_raw().into(), "alive".into(), "owner is running".into()));
     assert_eq!(of(&dead), (owner.pid.into(), "orphan".into(), "owner is gone".into()));
     assert_eq!(seen["namespace"]["queues"], 3);
-    let table = text(run(&mut stat_of(server.key)));
+    let table = text(&mut stat_of(server.key));
     let row = table.lines().find(|line| line.contains("orphan")).unwrap();
     assert!(row.ends_with("orphan: owner is gone") && row.contains("root"), "{table}");
     assert!(table.contains("REPLY QUEUES: 2\n"), "{table}");
@@ -164,7 +160,7 @@ fn reply_queues_are_shown_with_their_owner_and_whether_it_lives() {
     assert!(table.contains(&format!("{pid} (mqfs-server), ")), "{table}");
     fits_any_terminal(&mut stat_of(server.key), &table);
     let mut reap = program("mqfs-reap");
-    let table = text(run(reap.arg("--dry-run")));
+    let table = text(reap.arg("--dry-run"));
     fits_any_terminal(&mut reap, &table);
     server.stop();
 }
@@ -213,7 +209,7 @@ fn any_programs_queue_is_shown_by_key_or_id() {
         assert_eq!((&seen["server"], &seen["counters"]), (&Value::Null, &Value::Null));
         assert_eq!(seen["reply_queues"], Value::Null);
     }
-    let table = text(run(stat().arg(key.to_string())));
+    let table = text(stat().arg(key.to_string()));
     assert!(table.contains("nobody yet") && !table.contains("COUNTERS"), "{table}");
 
     let private = others_queue(Key::PRIVATE);
@@ -243,9 +239,134 @@ fn process_names_are_escaped_on_a_terminal() {
     });
     let evil = evil.unwrap();
     wait_until("it has sent", || queue.status().unwrap().messages == 1);
-    let table = text(run(&mut stat_of(key)));
+    let table = text(&mut stat_of(key));
     kill(evil, Signal::SIGKILL).unwrap();
     waitpid(evil, None).unwrap();
     assert!(table.contains(r"(\u{1b}[31m\nevil)"), "{table}");
     assert!(!table.contains('\x1b'), "{table}");
+}
+
+/// `mqfs-stat --watch` on a terminal that controls it: Ctrl-C sends SIGINT.
+#[track_caller]
+fn start(terminal: &Terminal, kind: &str, key: Key) -> Running {
+    let mut command = by(&["setsid", "--ctty"], stat_of(key).args(["--watch", "100ms"]));
+    let side = || Stdio::from(terminal.inside.try_clone().unwrap());
+    Running::start(command.env("TERM", kind).stdin(side()).stdout(side()).stderr(side()))
+}
+
+/// The frames that were drawn until the third.
+#[track_caller]
+fn three_frames(terminal: &Terminal) -> Vec<String> {
+    let frames =
+        || -> Vec<_> { terminal.written().split("\x1b[H").skip(1).map(str::to_owned).collect() };
+    wait_until("it is drawn again", || frames().len() >= 3);
+    frames()
+}
+
+/// What `mqfs-stat --json --watch` prints.
+fn objects(key: Key, every: &str) -> (Running, impl Iterator<Item = Value>) {
+    let mut command = stat_of(key);
+    command.args(["--json", "--watch", every]).stdout(Stdio::piped());
+    let mut running = Running::start(&mut command);
+    let output = BufReader::new(running.child().stdout.take().unwrap());
+    (running, output.lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()))
+}
+
+#[in_own_namespace]
+fn watch_redraws_in_place_until_a_signal_and_ends_with_status_130() {
+    let key = unique_key();
+    let _queue = others_queue(key);
+    for signal in [None, Some(Signal::SIGTERM), Some(Signal::SIGHUP), Some(Signal::SIGQUIT)] {
+        let mut terminal = Terminal::new(24, 80);
+        let mut running = start(&terminal, "xterm", key);
+        let frames = three_frames(&terminal);
+        match signal {
+            None => terminal.keyboard.write_all(&[3]).unwrap(),
+            Some(signal) => running.signal(signal),
+        }
+        assert_eq!(running.wait().code(), Some(130), "{signal:?}");
+        assert!(frames.iter().all(|frame| frame.contains("QUEUE ")), "{frames:?}");
+        let first = &frames[0];
+        assert!(first.contains("every 100ms; Ctrl-C ends it"), "{first:?}");
+        // No hidden cursor and no alternate screen, which a killed program would leave behind.
+        assert!(!first.contains("\x1b[?"), "{first:?}");
+    }
+}
+
+#[in_own_namespace]
+fn watch_shows_first_what_moves() {
+    let (server, _folder) = server();
+    let idle: Vec<_> = (0..30).map(|_| leased(owner_of(getpid().as_raw()))).collect();
+    let last_use = || idle[0].status().unwrap().sent_at;
+    let moving = leased(owner_of(getpid().as_raw()));
+    wait_until("a second has passed", || {
+        moving.try_send(&MessageBuffer::with_text(NORMAL_PRIORITY, b"")).unwrap();
+        moving.status().unwrap().sent_at > last_use()
+    });
+    let frame_of = |lines: u16, columns: u16| {
+        let terminal = Terminal::new(lines, columns);
+        let mut running = start(&terminal, "xterm", server.key);
+        let frame = three_frames(&terminal).swap_remove(1);
+        running.signal(Signal::SIGTERM);
+        running.wait();
+        let shown: Vec<_> = frame.split("\r\n").map(|line| line.replace("\x1b[K", "")).collect();
+        assert!(shown.len() == usize::from(lines) && frame.ends_with("\x1b[J"), "{frame:?}");
+        let fits = |line: &String| line.chars().count() <= columns.into();
+        assert!(shown.iter().all(fits), "{frame:?}");
+        frame
+    };
+    assert!(frame_of(6, 16).contains("\n... and "));
+    let frame = frame_of(24, 80);
+    let at = |text: &str| frame.find(text).unwrap_or_else(|| panic!("{text}: {frame}"));
+    let first = format!("\n {:>3} ", moving.id());
+    assert!(at("server running") < at("requests") && at("requests") < at("REPLY QUEUES: 31"));
+    assert!(at("REPLY QUEUES: 31") < at(&first) && at(&first) < at("lines more"), "{frame}");
+    server.stop();
+}
+
+#[in_own_namespace]
+fn watch_on_a_dumb_terminal_prints_consecutive_tables_with_rates() {
+    let (server, _folder) = server();
+    let terminal = Terminal::new(24, 80);
+    let mut running = start(&terminal, "dumb", server.key);
+    let is_rate = |line: &&str| line.trim_start().starts_with("requests") && line.ends_with("/s");
+    wait_until("it is printed", || terminal.written().lines().filter(is_rate).count() >= 2);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.wait().code(), Some(130));
+    assert!(!terminal.close().contains('\x1b'));
+    server.stop();
+}
+
+#[in_own_namespace]
+fn rates_are_differences_of_counters() {
+    let (server, _folder) = server();
+    let (mut running, mut objects) = objects(server.key, "1s");
+    assert_eq!(objects.next().unwrap()["rates"], Value::Null);
+    for _ in 0..5 {
+        server.fetch("/small");
+    }
+    let mut seen = 0.0;
+    while seen < 2.0 {
+        let rates = objects.next().unwrap()["rates"].clone();
+        assert!(rates["failed"] == 0.0, "{rates}");
+        seen += rates["requests"].as_f64().unwrap(); // a second each, or more
+    }
+    assert!(seen < 5.1, "{seen}");
+    running.signal(Signal::SIGINT);
+    assert_eq!(running.wait().code(), Some(130));
+    server.stop();
+}
+
+#[in_own_namespace]
+fn watch_shows_a_queue_that_appears_and_goes() {
+    let key = unique_key();
+    let (_running, mut objects) = objects(key, "100ms");
+    let mut wait_for = |count: Value| objects.find(|seen| seen["queue"]["messages"] == count);
+    wait_for(Value::Null);
+    let queue = others_queue(key);
+    wait_for(1.into());
+    queue.try_send(&MessageBuffer::with_text(NORMAL_PRIORITY, b"")).unwrap();
+    wait_for(2.into());
+    drop(queue);
+    wait_for(Value::Null);
 }

@@ -1,13 +1,12 @@
 //! Whole trees: what arrives, what is reported missing, and what an interruption leaves.
 
-mod extremes;
 mod interrupted;
 mod malicious_server;
 
 use std::collections::BTreeMap;
-use std::fs::{self, Permissions};
+use std::fs::{self};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
@@ -18,8 +17,8 @@ use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
 use crate::support::{
-    Finished, Running, Server, allocate, in_own_namespace, noise, public_folder, run, serve_folder,
-    wait_until,
+    Finished, Running, Server, allocate, in_own_namespace, mode_of, noise, public_folder, run,
+    serve_folder, set_mode, wait_until,
 };
 
 /// A server of a tree, and a folder to write to.
@@ -115,9 +114,9 @@ fn fill(site: &Site) {
         symlink(target, site.at(&format!("dir/broken{number}"))).unwrap();
     }
     symlink(&long, site.at(&format!("dir/{}", "n".repeat(200)))).unwrap();
-    fs::set_permissions(site.at("dir/small"), Permissions::from_mode(0o640)).unwrap();
-    fs::set_permissions(site.at("dir/hollow/below"), Permissions::from_mode(0o1755)).unwrap();
-    fs::set_permissions(site.at("dir/sub"), Permissions::from_mode(0o555)).unwrap();
+    set_mode(site.at("dir/small"), 0o640);
+    set_mode(site.at("dir/hollow/below"), 0o1755);
+    set_mode(site.at("dir/sub"), 0o555);
     let old = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_789);
     for name in ["dir/small", "dir/hollow/below", "dir/hollow", "dir/sub", "dir"] {
         fs::File::open(site.at(name)).unwrap().set_modified(old).unwrap();
@@ -126,7 +125,7 @@ fn fill(site: &Site) {
 
 fn open_again(site: &Site) {
     for name in [site.at("dir/sub"), site.here("dir/sub")] {
-        fs::set_permissions(name, Permissions::from_mode(0o755)).unwrap();
+        set_mode(name, 0o755);
     }
 }
 
@@ -145,7 +144,7 @@ fn a_tree_arrives_unchanged_in_one_request() {
     wait_until("told", || site.server.log().contains("outcome="));
     assert_eq!(site.server.log().matches("outcome=").count(), 1, "one child");
     // Once more, over the existing tree.
-    fs::set_permissions(site.here("dir/sub"), Permissions::from_mode(0o755)).unwrap();
+    set_mode(site.here("dir/sub"), 0o755);
     fs::write(site.here("dir/small"), "other").unwrap();
     fs::remove_file(site.here("dir/away")).unwrap();
     fs::write(site.here("dir/away"), "a file in the place of a link").unwrap();
@@ -159,10 +158,10 @@ fn a_tree_arrives_unchanged_in_one_request() {
 fn modes_and_times_are_kept_on_request_but_no_setuid_bits() {
     let site = Site::start();
     site.put("dir/file", "content");
-    fs::set_permissions(site.at("dir/file"), Permissions::from_mode(0o6751)).unwrap();
-    fs::set_permissions(site.at("dir"), Permissions::from_mode(0o2700)).unwrap();
+    set_mode(site.at("dir/file"), 0o6751);
+    set_mode(site.at("dir"), 0o2700);
     site.run(&["-r", "/dir", "-C", "."]).success();
-    let mode = |name| fs::metadata(site.here(name)).unwrap().mode() & 0o7777;
+    let mode = |name| mode_of(site.here(name));
     assert_eq!((mode("dir/file"), mode("dir")), (0o751, 0o700));
     fs::remove_dir_all(site.here("dir")).unwrap();
     let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
@@ -181,7 +180,7 @@ fn several_paths_keep_their_base_names() {
     let site = Site::start();
     site.put("one/a", "in a");
     site.put("two/b", noise(1 << 20));
-    fs::set_permissions(site.at("two/b"), Permissions::from_mode(0o604)).unwrap();
+    set_mode(site.at("two/b"), 0o604);
     site.run(&["/one/a", "two/b", "-C", "."]).success();
     assert_eq!(fs::read(site.here("a")).unwrap(), b"in a");
     assert!(fs::read(site.here("b")).unwrap() == noise(1 << 20));
@@ -261,7 +260,7 @@ fn a_private_file_is_private_while_it_is_written() {
     let private = site.at("dir/private");
     // Large enough to be seen during the transfer.
     allocate(&private, 1 << 32);
-    fs::set_permissions(&private, Permissions::from_mode(0o600)).unwrap();
+    set_mode(&private, 0o600);
     for arguments in [["-r", "/dir", "-C", "."], ["-v", "/dir/private", "-C", "."]] {
         let client = Running::start(&mut site.command(&arguments));
         let mut mode = None;
@@ -280,35 +279,32 @@ fn a_private_file_is_private_while_it_is_written() {
 fn a_tree_can_be_written_again_over_read_only_folders() {
     let site = Site::start();
     site.put("dir/sub/file", "first");
-    let allow = |folder: PathBuf, mode| {
-        fs::set_permissions(folder, Permissions::from_mode(mode)).unwrap();
-    };
-    let mode = || fs::metadata(site.here("dir/sub")).unwrap().mode() & 0o7777;
-    allow(site.at("dir/sub"), 0o555);
+    let mode = || mode_of(site.here("dir/sub"));
+    set_mode(site.at("dir/sub"), 0o555);
     site.run(&["-r", "/dir", "-C", "."]).success();
     for (content, arguments) in [("second", &[][..]), ("third", &["--no-preserve"])] {
-        allow(site.at("dir/sub"), 0o755);
+        set_mode(site.at("dir/sub"), 0o755);
         site.put("dir/sub/file", content);
-        allow(site.at("dir/sub"), 0o555);
+        set_mode(site.at("dir/sub"), 0o555);
         site.run(&[&["-r", "/dir", "-C", "."], arguments].concat()).success();
         assert_eq!(fs::read_to_string(site.here("dir/sub/file")).unwrap(), content);
         assert_eq!(mode(), 0o555, "{arguments:?}");
     }
     // The same after a signal.
     site.put("dir/z", "");
-    allow(site.at("dir"), 0o555);
+    set_mode(site.at("dir"), 0o555);
     site.run(&["-r", "/dir", "-C", "."]).success();
     // More than the client can write before the signal.
     allocate(site.at("dir/z"), 1 << 30);
     let client = Running::start(&mut site.command(&["-r", "/dir", "-C", "."]));
-    let top = || fs::metadata(site.here("dir")).unwrap().mode() & 0o7777;
+    let top = || mode_of(site.here("dir"));
     wait_until("it writes", || top() == 0o755);
     client.signal(Signal::SIGTERM);
     assert_eq!(client.finish().code(), Some(130));
     assert_eq!(top(), 0o555);
     for folder in ["dir", "dir/sub"] {
-        allow(site.at(folder), 0o755);
-        allow(site.here(folder), 0o755);
+        set_mode(site.at(folder), 0o755);
+        set_mode(site.here(folder), 0o755);
     }
     site.server.stop();
 }

@@ -11,7 +11,7 @@ use sysv_ipc::{Key, Lock, MessageBuffer, Mode, Queue, QueueSettings, Select, Uid
 
 use crate::support::{
     ATTACKER, Attack, DEADLINE, Finished, ForEverybody, OPERATOR, Running, Site, VICTIM,
-    as_root_in_own_namespace, clear, errno_of, queue_of, received, run, sent, set, unique_key,
+    as_root_in_own_namespace, by, clear, errno_of, queue_of, received, run, sent, set, unique_key,
     wait_until,
 };
 
@@ -31,10 +31,9 @@ const SANDBOXES: [&[&str]; 6] = [
 
 /// The same command, as this user and in a sandbox of that user's.
 fn inside(sandbox: &[&str], uid: u32, command: &Command) -> Command {
-    let mut inside = Command::new("setpriv");
-    inside.args([format!("--reuid={uid}"), format!("--regid={uid}")]).arg("--clear-groups");
-    inside.args(sandbox).arg(command.get_program()).args(command.get_args());
-    inside
+    let uid = uid.to_string();
+    let user = ["setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups"];
+    by(&[&user[..], sandbox].concat(), command)
 }
 
 /// The sandboxes that can be made here.

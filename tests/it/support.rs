@@ -1,0 +1,60 @@
+//! The kit, and what several files here share.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+pub use mqfs_kit::*;
+use sysv_ipc::{Queue, Uid};
+
+/// The same command, started by another one, such as `unshare --mount`.
+pub fn by(starter: &[&str], command: &Command) -> Command {
+    let mut started = Command::new(starter[0]);
+    started.args(&starter[1..]).arg(command.get_program()).args(command.get_args());
+    started.env_remove("MQFS_KEY").stdin(Stdio::null());
+    started
+}
+
+/// The same command, after a script in a mount namespace of its own.
+pub fn after_mounting(script: &str, command: &Command) -> Command {
+    by(&["unshare", "--mount", "sh", "-c", &format!("{script} && exec \"$0\" \"$@\"")], command)
+}
+
+/// Fails the test unless a command prints nothing, and ends with this status and these words.
+#[track_caller]
+pub fn fails(command: &mut Command, code: i32, stderr: &str) {
+    let ended = run(command);
+    assert_eq!((ended.code(), &*ended.stderr), (Some(code), stderr));
+    assert_eq!(ended.stdout, b"");
+}
+
+/// What a command prints when it succeeds.
+#[track_caller]
+pub fn text(command: &mut Command) -> String {
+    String::from_utf8(run(command).success()).unwrap()
+}
+
+/// Gives a queue to another user, who did not make it.
+#[track_caller]
+pub fn give(queue: Queue, uid: u32) {
+    let mut settings = queue.status().unwrap().settings();
+    settings.uid = Uid::from_raw(uid);
+    queue.set(&settings).unwrap();
+}
+
+#[track_caller]
+pub fn set_mode(path: impl AsRef<Path>, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+/// Without the kind of file.
+#[track_caller]
+pub fn mode_of(path: impl AsRef<Path>) -> u32 {
+    fs::metadata(path).unwrap().mode() & 0o7777
+}
+
+/// A file to which nothing can be written.
+pub fn full() -> File {
+    File::options().write(true).open("/dev/full").unwrap()
+}
