@@ -70,7 +70,7 @@ pub(super) struct Opts {
     /// Print --list or --stat as JSON, one object to a line
     #[arg(long)]
     json: bool,
-    /// Begin at this byte, counted from 0: 4096, 64K, 1M
+    /// Begin at this byte, counted from 0: 4096, 64K, 1M. Behind the end of a file is nothing
     #[arg(long, value_name = "N", default_value = "0", value_parser = size)]
     #[arg(conflicts_with = "plain")]
     offset: u64,

@@ -53,7 +53,7 @@ pub fn programs() -> Vec<(clap::Command, u8)> {
 struct KeyArgs {
     /// Key of the request queue: 0x and hexadecimal digits, 0 and octal ones, or a decimal number
     /// [env: MQFS_KEY] [default: 0x1aaaaaa1]
-    #[arg(short, long, value_name = "KEY", value_parser = key)]
+    #[arg(short, long, value_name = "KEY", value_parser = key, allow_negative_numbers = true)]
     key: Option<Key>,
     /// Derive the key from an existing file: ftok(PATH, 'm')
     #[arg(long, value_name = "PATH", conflicts_with = "key")]

@@ -1,5 +1,6 @@
 //! `mqfs-server`.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -129,8 +130,12 @@ pub fn main() -> ExitCode {
 fn run(opts: &Opts) -> Result<u8> {
     sys::keep_heap_at_hand();
     logging::init(opts.log_format, opts.level());
+    let config = opts.config()?;
+    // A file system that does not answer holds up whoever asks it. As long as no signal is blocked,
+    // one ends that.
+    let _ = config.root.as_ref().map(fs::metadata);
     let ending = signals::block(Some(Signal::SIGALRM))?;
-    let server = Server::start(opts.config()?).map_err(|error| anyhow!(explain_server(&error)))?;
+    let server = Server::start(config).map_err(|error| anyhow!(explain_server(&error)))?;
     server.stop_on_signals(ending.iter().map(|signal| signal as i32))?;
     // A server serves all the same. Whoever closed standard output does not wait for the line.
     if let Err(error) = stdout::print(&format!("{PROGRAM}: {server}\n"))

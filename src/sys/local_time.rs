@@ -12,6 +12,8 @@ pub fn local_time(time: i64, form: &CStr) -> Option<String> {
     if filled.is_null() {
         return None;
     }
+    // SAFETY: zeros are valid, too.
+    unsafe { tm.assume_init() }.tm_year.checked_add(1900)?; // strftime(3) does not check
     let mut text = [0_u8; 64];
     let (start, size) = (text.as_mut_ptr().cast(), text.len());
     // SAFETY: at most the size of text is written to it; form ends with a NUL, and localtime_r

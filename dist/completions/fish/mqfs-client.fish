@@ -2,7 +2,7 @@ complete -c mqfs-client -s k -l key -d 'Key of the request queue: 0x and hexadec
 complete -c mqfs-client -l key-file -d 'Derive the key from an existing file: ftok(PATH, \'m\')' -r -F
 complete -c mqfs-client -s o -l output -d 'Write to FILE, which appears complete or not at all; - is standard output' -r -F
 complete -c mqfs-client -s C -l directory -d 'Write the files into the directory DIR, under their own names' -r -f -a "(__fish_complete_directories)"
-complete -c mqfs-client -l offset -d 'Begin at this byte, counted from 0: 4096, 64K, 1M' -r
+complete -c mqfs-client -l offset -d 'Begin at this byte, counted from 0: 4096, 64K, 1M. Behind the end of a file is nothing' -r
 complete -c mqfs-client -l length -d 'Fetch at most this many bytes' -r
 complete -c mqfs-client -l timeout -d 'Fail if nothing arrives for this long' -r
 complete -c mqfs-client -l retries -d 'Ask again at most this often if servers die and nothing new arrives' -r

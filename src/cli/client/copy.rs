@@ -6,6 +6,7 @@ use std::mem;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail, ensure};
+use nix::sys::stat::{Mode, umask};
 
 use super::{Failure, Opts, PROGRAM, joined};
 use crate::cli::complain;
@@ -27,6 +28,11 @@ pub(super) fn run(
     progress::start(opts.progress(), false);
     let copy = Copy { opts, directory, options };
     let mut files = client.open_all(&opts.paths);
+    if opts.recursive {
+        // The owner of a new folder must be able to write into it.
+        let mask = umask(Mode::empty());
+        umask(mask - Mode::S_IRWXU);
+    }
     opts.fetch_each_tree(|path| match opts.recursive {
         true => copy.fetch_tree(client, path),
         false => copy.fetch_file(&mut files, path),

@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, SFlag, fstat};
-use nix::unistd::close;
+use nix::unistd::{Gid, close, fchown};
 
 use super::atomic_file::AtomicFile;
 use super::cleanup_guard::CleanupGuard;
@@ -72,6 +72,10 @@ impl OutputFile {
             };
             // Another user chose the mode of another user's file.
             let is_ours = existing.st_uid == geteuid().as_raw();
+            if is_ours {
+                // Whom the kernel does not let do that gets no group's rights.
+                let _ = fchown(&new.file, None, Some(Gid::from_raw(existing.st_gid)));
+            }
             let allowed = if is_ours { 0o777 } else { fstat(&new.file)?.st_mode };
             set_mode(&new.file, mode & allowed & 0o777, existing.st_gid)?;
         }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
@@ -111,8 +111,8 @@ fn open_file(
     found: &mut PathFd,
     writer: &mut AnswerWriter<'_>,
 ) -> Result<File, SendFailure> {
-    /// 20 s: a client gives up after 30 s, the kernel takes the lease away after 45 s.
-    const MAX_ATTEMPTS: u32 = 2000;
+    /// A client gives up after 30 s, the kernel takes the lease away after 45 s.
+    const PATIENCE: Duration = Duration::from_secs(20);
     const PAUSE: Duration = Duration::from_millis(10);
     match found.kind() {
         Kind::Regular => {}
@@ -123,8 +123,14 @@ fn open_file(
             return Err(Unanswerable::new(text, Errno::EOPNOTSUPP).into());
         }
     }
-    for _ in 0..MAX_ATTEMPTS {
+    let mut since = None;
+    loop {
         match export.open_file(found) {
+            Err(Errno::EAGAIN) if since.get_or_insert_with(Instant::now).elapsed() > PATIENCE => {
+                // Not EAGAIN, for which the client would ask again.
+                let text = "another process holds a lease on the file";
+                return Err(Unanswerable::new(text, Errno::EBUSY).into());
+            }
             Err(Errno::EAGAIN) => {
                 writer.flush()?;
                 writer.outbox.check_client()?;
@@ -134,6 +140,4 @@ fn open_file(
             outcome => return Ok(outcome?),
         }
     }
-    // Not EAGAIN, for which the client would ask again.
-    Err(Unanswerable::new("another process holds a lease on the file", Errno::EBUSY).into())
 }
