@@ -185,7 +185,14 @@ fn a_copy_lets_nobody_do_more_than_the_original() {
         assert_eq!(run(reader.arg(&file)).code() == Some(0), expected & 4 != 0, "{number}");
         fs::remove_file(file).unwrap();
     }
-    // A file that is replaced had an ACL, or a mode that another user chose.
+    // A file that is replaced keeps its group; it had an ACL, or a mode that another user chose.
+    fs::write(site.here("f"), "").unwrap();
+    chown(site.here("f"), None, Some(SOMEBODY)).unwrap();
+    set_mode(site.here("f"), 0o640);
+    site.run(&["-o", "f", "/t/d6/f"]).success();
+    let gid = fs::metadata(site.here("f")).unwrap().gid();
+    assert_eq!((mode_of(site.here("f")), gid), (0o640, SOMEBODY));
+    chown(site.here("f"), None, Some(0)).unwrap();
     fs::write(site.here("f"), "").unwrap();
     set_acl(&site.here("f"), "access", [6, 6, 0, 6, 0]);
     site.run(&["-o", "f", "/t/d6/f"]).success();

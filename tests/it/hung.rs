@@ -2,6 +2,7 @@
 //! show.
 
 use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -183,11 +184,12 @@ fn a_server_whose_root_hangs_keeps_no_other_from_its_key() {
     let mut command = program("mqfs-server");
     let hung = Running::piped(command.args(["-k", &key.to_string(), "--root"]).arg(&root));
     let process = Process::with_pid(hung.pid()).unwrap();
-    wait_until("it looks at its root", || process.waits_in(libc::SYS_newfstatat));
+    wait_until("it looks at its root", || process.waits_in(libc::SYS_statx));
     Server::start_on(key, &["--root", "/etc"]).stop();
-    drop(mount);
+    hung.signal(Signal::SIGTERM);
     let ended = hung.finish();
-    assert_eq!(ended.stdout, b"", "{}", ended.stderr);
+    assert_eq!((ended.status.signal(), &*ended.stderr), (Some(libc::SIGTERM), ""));
+    drop(mount);
 }
 
 #[as_root_in_own_namespace]
