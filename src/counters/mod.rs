@@ -8,15 +8,6 @@
 //! Children write to the segment with the rights of their callers, and a caller may have taken its
 //! child over. So a server never reads the segment, and nothing that it does depends on it.
 //!
-//! ```no_run
-//! use mqfs::counters::{Lookup, read};
-//!
-//! if let Lookup::Found(counters) = read(mqfs::DEFAULT_KEY, None)? {
-//!     println!("{} requests, {} failed", counters.requests, counters.all_failures());
-//! }
-//! # Ok::<(), sysv_ipc::Error>(())
-//! ```
-//!
 //! A new counter also changes `src/cli/stat/rates.rs` and docs/operations.md, and a new reason
 //! docs/security.md.
 //!

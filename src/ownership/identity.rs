@@ -8,10 +8,8 @@ use super::procfs::{self, Stat};
 use crate::sys::getpid;
 use crate::wire::OwnerId;
 
-/// The identity of this process. A field is 0 if this process cannot find it out.
-///
-/// Reading /proc takes longer than sending a request, so each thread keeps the result. A forked
-/// child inherits it, but has another mark, so it reads /proc anew.
+/// The identity of this process. Reading /proc takes longer than sending a request, so each thread
+/// keeps the result. A forked child inherits it, but has another mark, so it reads /proc anew.
 pub(super) fn current_process() -> OwnerId {
     thread_local! {
         static KNOWN: Cell<Option<(ProcessMark, OwnerId)>> = const { Cell::new(None) };

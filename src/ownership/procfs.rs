@@ -2,9 +2,8 @@
 //!
 //! Many files of another process, such as `stat`, `wchan` and `ns/pid`, wait while that process is
 //! in execve(2), where a file system that does not answer holds it for ever. Read them by
-//! [`in_time`]. The files `status` and `comm` and the list of threads never wait.
-//!
-//! Source: `exec_update_lock` in fs/proc/base.c.
+//! [`in_time`]. The files `status` and `comm` and the list of threads never wait. Source:
+//! `exec_update_lock` in fs/proc/base.c.
 
 use std::fs::{self, File};
 use std::io::{self, Read};

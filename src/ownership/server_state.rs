@@ -1,7 +1,5 @@
 //! Whether a server runs: while it lives, it holds the server lock, a semaphore under its key.
-//!
-//! Every client can look at it, in any pid namespace. A semaphore that another user made counts for
-//! nothing, unless that user is root.
+//! Every client can look at it, in any pid namespace.
 
 use sysv_ipc::{Error, Key, Lock, Permissions, Uid};
 

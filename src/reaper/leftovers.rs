@@ -1,8 +1,5 @@
-//! Removing what the dead leave besides queues.
-//!
-//! * **Windows.** A child makes a segment, attaches it and removes it, in calls that follow each
-//!   other at once (`server::send`). A child that is killed between them leaves it.
-//! * **Lock and counters** under the key of a server that was killed.
+//! Removing what the dead leave besides queues: the lock and the counters of a killed server, and
+//! the window of a child that was killed between making and removing it (`server::send`).
 
 use sysv_ipc::{
     Acquire, Error, Key, Lock, Permissions, Queue, SharedMemory, SharedMemoryStatus, Uid,

@@ -7,17 +7,6 @@ use sysv_ipc::Uid;
 use super::verdict::Proof;
 
 /// Which queues to look at, and which orphans to spare.
-///
-/// ```
-/// use std::time::Duration;
-///
-/// use mqfs::reaper::Policy;
-///
-/// let policy = Policy::new().older_than(Duration::from_secs(3600));
-/// let orphans = policy.survey()?.into_iter().filter(|finding| finding.verdict.is_orphan());
-/// println!("{} queues were left behind more than an hour ago", orphans.count());
-/// # Ok::<(), sysv_ipc::Error>(())
-/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Policy {
     pub(super) older_than: Option<Duration>,
@@ -26,10 +15,6 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The age from which a queue that mqfs did not make can be an orphan, unless
-    /// [`older_than`](Self::older_than) says otherwise.
-    pub const FOREIGN_AGE: Duration = Duration::from_secs(60 * 60);
-
     /// Looks at every queue, and spares no orphan that mqfs made.
     pub fn new() -> Self {
         Self::default()
@@ -51,9 +36,10 @@ impl Policy {
     }
 
     /// Includes queues that mqfs did not make. Such a queue is an orphan if it has no key, no other
-    /// user may use it, its last sender and its last receiver are known and dead, and no process
-    /// waits on it. That is evidence and no proof: a program may keep such a queue without using
-    /// it, and the last receiver can be a thread that ended before its process.
+    /// user may use it, its last sender and its last receiver are known and dead, no process waits
+    /// on it, and nobody used it for an hour, or [`older_than`](Self::older_than). That is evidence
+    /// and no proof: a program may keep such a queue without using it, and the last receiver can be
+    /// a thread that ended before its process.
     #[must_use]
     pub fn foreign(mut self, include: bool) -> Self {
         self.foreign = include;
@@ -63,7 +49,7 @@ impl Policy {
     /// How long a queue must be unused to be an orphan by this proof.
     pub(super) fn age_for(&self, proof: Proof) -> Duration {
         self.older_than.unwrap_or(match proof {
-            Proof::LastUsers => Self::FOREIGN_AGE,
+            Proof::LastUsers => Duration::from_secs(60 * 60),
             _ => Duration::ZERO,
         })
     }

@@ -1,11 +1,9 @@
 //! Trying for a short time before sleeping.
 //!
 //! A queue of default size holds two messages, so a sender and a receiver that block sleep for
-//! almost every message. If they try for a short time first, they hardly ever sleep.
-//!
-//! Between tries they call `sched_yield`, which lets the other side run. But if other processes
-//! want the core, a yield gives away a whole time slice. So after a failure they skip the next
-//! tries, and more of them after each further failure.
+//! almost every message. Between tries they yield, which lets the other side run. But if other
+//! processes want the core, a yield gives away a whole time slice. So after a failure they skip the
+//! next tries, and more of them after each further failure.
 
 use std::thread;
 use std::time::{Duration, Instant};

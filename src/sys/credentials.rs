@@ -11,10 +11,8 @@ use super::geteuid;
 
 /// Becomes another user, irrevocably: supplementary groups, then group, then user, because each
 /// step takes away a right that the step before needs. Then it drops all capabilities, and hides
-/// this process's memory from others of that user.
-///
-/// # Errors
-/// `EPERM`: the process is not privileged. Some steps may be done already: end the process.
+/// this process's memory from others of that user. `EPERM`: the process is not privileged. After
+/// an error, some steps may be done already: end the process.
 pub fn become_user(uid: Uid, gid: Gid, groups: &[Gid]) -> Result<(), Errno> {
     let groups: Vec<_> = groups.iter().map(|&gid| nix_gid(gid)).collect();
     setgroups(&groups)?;

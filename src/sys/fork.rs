@@ -53,9 +53,7 @@ fn fork_alone() -> c_long {
 
 /// Whether this process has one thread, as far as [`fork_alone`] may know: since version 2.32 glibc
 /// tells, and then caches no pid either. With musl, raise(3) in the child would signal the parent.
-/// On the other processors, clone has other arguments or results.
-///
-/// Source: `__libc_single_threaded`, sys/single_threaded.h.
+/// On the other processors, clone has other arguments or results. Source: sys/single_threaded.h.
 fn is_single_threaded() -> bool {
     const IS_PLAIN: bool =
         cfg!(all(target_env = "gnu", not(any(target_arch = "s390x", target_arch = "sparc64"))));

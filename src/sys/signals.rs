@@ -10,30 +10,27 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signa
 use sysv_ipc::Pid;
 
 /// Blocks signals in this thread until it is dropped; they stay pending. Threads that are started
-/// meanwhile block them for good.
+/// meanwhile block them for good. Holds the mask from before.
 #[derive(Debug)]
-pub struct Blocked {
-    before: SigSet,
-}
+pub struct Blocked(SigSet);
 
 impl Blocked {
     pub fn new(signals: SigSet) -> Self {
         // Fails only for a bad `how`: pthread_sigmask(3).
         let before = signals.thread_swap_mask(SigmaskHow::SIG_BLOCK);
-        Self { before: before.unwrap_or(SigSet::empty()) }
+        Self(before.unwrap_or(SigSet::empty()))
     }
 }
 
 impl Drop for Blocked {
     fn drop(&mut self) {
-        let _ = self.before.thread_set_mask();
+        let _ = self.0.thread_set_mask();
     }
 }
 
 /// Waits at most `timeout` for one of these signals, which the caller must [block](Blocked), and
-/// takes it, so no handler runs. None: the time is up, or a handler of another signal ran.
-///
-/// Source: sigtimedwait(2).
+/// takes it, so no handler runs. None: the time is up, or a handler of another signal ran. Source:
+/// sigtimedwait(2).
 pub fn wait(signals: &SigSet, timeout: Option<Duration>) -> Option<Signal> {
     let timeout = timeout.map(|timeout| libc::timespec {
         tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),

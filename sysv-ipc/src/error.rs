@@ -6,15 +6,7 @@ use std::io;
 use crate::syscalls::Errno;
 use crate::{Key, QueueId, SemaphoreId, SharedMemoryId};
 
-/// A system call that failed: its name, the object, and the errno.
-///
-/// ```
-/// use sysv_ipc::{Key, Queue};
-///
-/// let error = Queue::open(Key::new(0x0bad_0bad)).unwrap_err();
-/// assert_eq!(error.to_string(), "msgget: key 0x0bad0bad: ENOENT: No such file or directory");
-/// assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
-/// ```
+/// A system call that failed, such as `msgget: key 0x0bad0bad: ENOENT: No such file or directory`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Error {
     call: &'static str,

@@ -1,4 +1,5 @@
-//! Safe System V IPC for Linux: message queues, semaphore sets and shared memory.
+#![doc = include_str!("../README.md")]
+//! # What is where
 //!
 //! | | message queues | semaphore sets | shared memory |
 //! | --- | --- | --- | --- |
@@ -8,20 +9,6 @@
 //! | limits | [`QueueLimits`] | [`SemaphoreLimits`] | [`SharedMemoryLimits`] |
 //! | usage | [`QueueUsage`] | [`SemaphoreUsage`] | [`SharedMemoryUsage`] |
 //!
-//! ```
-//! use sysv_ipc::{MessageBuffer, MessageType, Mode, OwnedQueue, ReceiveError, Select};
-//!
-//! let queue = OwnedQueue::private(Mode::new(0o600))?; // removed when it goes out of scope
-//! let greeting = MessageType::new(7).unwrap();
-//! queue.send(&MessageBuffer::with_text(greeting, b"hello"))?;
-//!
-//! let mut message = MessageBuffer::with_capacity(64);
-//! queue.receive(&mut message, Select::Any)?;
-//! assert_eq!((message.mtype(), message.text()), (greeting, &b"hello"[..]));
-//! assert!(matches!(queue.try_receive(&mut message, Select::Any), Err(ReceiveError::Empty)));
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
-//!
 //! * **Names.** The documentation of each method names its system call.
 //! * **Handles.** A [`Queue`], [`SemaphoreSet`] or [`SharedMemory`] is an id, and `Copy`. The
 //!   kernel keeps the object until somebody removes it, which [`Owned`] does when it is dropped.
@@ -30,9 +17,6 @@
 //!   [`Error`], which names the call, the object and the errno. All of them convert to
 //!   [`std::io::Error`]. Every call can fail because the object is gone ([`Error::is_gone`]) or
 //!   because the caller lacks the right ([`Error::is_denied`]). Each method lists its other errors.
-//! * **Forks.** [`ProcessMark`] tells a process from its forked children.
-//!
-//! The crate needs Linux 4.17 or newer, a 64-bit architecture and glibc.
 //!
 //! Sources: svipc(7), msgget(2), msgop(2), msgctl(2), semget(2), semop(2), semctl(2), shmget(2),
 //! shmop(2), shmctl(2), ftok(3); *The Linux Programming Interface* (TLPI), chapters 45 to 48.
@@ -76,8 +60,3 @@ pub use process_mark::ProcessMark;
 pub use queue::{Queue, QueueSettings, QueueStatus, Select};
 pub use semaphore::{Operation, SemaphoreSet, SemaphoreStatus};
 pub use shared_memory::{Attached, AttachedReadOnly, SharedMemory, SharedMemoryStatus};
-
-/// Compiles and runs the example in the README.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;

@@ -9,14 +9,6 @@ use crate::{
 /// `MSG_STAT_ANY`: every queue of this IPC namespace with its status, whoever may read it.
 ///
 /// An object that appears or vanishes meanwhile may be missing; none is listed twice.
-///
-/// ```
-/// use sysv_ipc::{Mode, OwnedQueue, queues};
-///
-/// let mine = OwnedQueue::private(Mode::new(0o600))?;
-/// assert!(queues()?.any(|(queue, status)| queue == *mine && status.messages == 0));
-/// # Ok::<(), sysv_ipc::Error>(())
-/// ```
 pub fn queues() -> Result<impl Iterator<Item = (Queue, QueueStatus)>, Error> {
     objects()
 }

@@ -5,19 +5,6 @@ use crate::{Error, Key, Mode, Object, Operation, Pid, SemaphoreSet};
 /// A semaphore used as a lock between processes: 0 is free, 1 is held. The kernel releases it when
 /// its holder ends, however it ends (`SEM_UNDO`). A forked child does not hold what its parent
 /// holds.
-///
-/// ```
-/// use sysv_ipc::{Acquire, Key, Lock, Mode, Pid};
-///
-/// let lock = Lock::open_or_create(Key::PRIVATE, Mode::new(0o644))?;
-/// assert_eq!(lock.try_acquire()?, Acquire::Acquired);
-/// assert!(lock.is_held()?);
-/// assert_eq!(lock.last_pid()?, Some(Pid::current()));
-/// assert_eq!(lock.try_acquire()?, Acquire::Held);
-/// lock.remove()?;
-/// assert!(lock.is_held().unwrap_err().is_gone());
-/// # Ok::<(), sysv_ipc::Error>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lock(SemaphoreSet);
 

@@ -32,23 +32,11 @@ impl MessageType {
 /// Capacity and length are those of `mtext` alone, in bytes, as in msgop(2). A large capacity costs
 /// address space, not memory, until it is used.
 ///
-/// ```
-/// use sysv_ipc::{MessageBuffer, MessageType};
+/// Texts of several messages can lie next to each other: while a system call lasts, the type takes
+/// the place of the eight bytes before the text. [`Queue::receive_appending`] puts them back. When
+/// sending a [`part`](Self::part), they are lost, so send the parts in their order.
 ///
-/// let mut message = MessageBuffer::with_capacity(8192);
-/// let data = MessageType::new(2).unwrap();
-/// message.set(data, b"from ");
-/// message.append_with(|room| std::io::Read::read(&mut &b"a file"[..], room))?;
-/// assert_eq!((message.mtype(), message.text()), (data, &b"from a file"[..]));
-/// # Ok::<(), std::io::Error>(())
-/// ```
-///
-/// # Many messages in one buffer
-///
-/// Texts can lie next to each other, to be read from or written to a file in one call: while a
-/// system call lasts, the type takes the place of the eight bytes before the text. When receiving
-/// ([`Queue::receive_appending`](crate::Queue::receive_appending)), they are put back afterwards.
-/// When sending a [`part`](Self::part), they are lost, so send the parts in their order.
+/// [`Queue::receive_appending`]: crate::Queue::receive_appending
 pub struct MessageBuffer {
     /// `mtype`, then `mtext`, rounded up to whole longs. Longs, so that the block is aligned.
     block: Vec<libc::c_long>,

@@ -45,23 +45,16 @@ macro_rules! ipc_object {
             }
 
             #[doc = concat!("`", stringify!($get), "` with `IPC_CREAT`: the object under a key,")]
-            /// created if there is none.
-            ///
-            /// # Errors
-            /// Those of [`create`](Self::create). `EACCES`: there is one, and its mode denies the
-            /// caller what `mode` grants. `EINVAL`: there is a smaller one.
+            /// created if there is none. `EACCES`: there is one, and its mode denies the caller
+            /// what `mode` grants. `EINVAL`: there is a smaller one.
             pub fn open_or_create(key: Key, $($size: $type,)? mode: Mode) -> Result<Self, Error> {
                 Self::get(key, $($size,)? libc::IPC_CREAT | c_int::from(mode.bits()))
             }
 
             #[doc = concat!("`", stringify!($get), "` with `IPC_CREAT` and `IPC_EXCL`: a new")]
             /// object under a key. With [`Key::PRIVATE`], one that no key finds. No umask applies
-            /// to the mode.
-            ///
-            /// # Errors
-            /// `EEXIST`: there is one already. `ENOSPC`: the namespace has as many objects as its
-            /// limits allow. `EINVAL`: the size is zero or above the limit. `ENOMEM`: no memory is
-            /// left.
+            /// to the mode. `EEXIST`: there is one already. `ENOSPC`: the namespace has as many as
+            /// its limits allow. `EINVAL`: the size is zero or above the limit.
             pub fn create(key: Key, $($size: $type,)? mode: Mode) -> Result<Self, Error> {
                 let flags = libc::IPC_CREAT | libc::IPC_EXCL;
                 Self::get(key, $($size,)? flags | c_int::from(mode.bits()))

@@ -6,16 +6,6 @@ use crate::{Error, IpcObject, Key, Mode, ProcessMark, Queue, object};
 
 /// An object that is removed when this goes out of scope, but only in the process that made this:
 /// a forked child that drops its copy removes nothing ([`ProcessMark`]).
-///
-/// ```
-/// use sysv_ipc::{Key, Mode, Owned, Queue};
-///
-/// let queue = Owned::new(Queue::create(Key::PRIVATE, Mode::new(0o600))?);
-/// let handle = *queue;
-/// drop(queue);
-/// assert!(handle.status().unwrap_err().is_gone());
-/// # Ok::<(), sysv_ipc::Error>(())
-/// ```
 #[derive(Debug)]
 pub struct Owned<T: IpcObject> {
     object: T,

@@ -6,13 +6,6 @@ use std::time::{Duration, SystemTime};
 use crate::{Gid, Key, Uid};
 
 /// The nine permission bits of an object, svipc(7). The x bits have no meaning.
-///
-/// ```
-/// use sysv_ipc::Mode;
-///
-/// assert_eq!(Mode::new(0o622).to_string(), "0622");
-/// assert!(Mode::new(0o733).contains(Mode::new(0o111)));
-/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Mode(u16);
 
@@ -98,16 +91,6 @@ impl Permissions {
 }
 
 /// What `IPC_SET` changes of a semaphore set or of shared memory: all three at once.
-///
-/// ```
-/// use sysv_ipc::{Key, Mode, Owned, Settings, SharedMemory};
-///
-/// let memory = Owned::new(SharedMemory::create(Key::PRIVATE, 4096, Mode::new(0o600))?);
-/// let settings = memory.status()?.permissions.settings();
-/// memory.set(&Settings { mode: Mode::new(0o644), ..settings })?;
-/// assert_eq!(memory.status()?.permissions.mode, Mode::new(0o644));
-/// # Ok::<(), sysv_ipc::Error>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
     /// The new owner. The creator keeps its rights.

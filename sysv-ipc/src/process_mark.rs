@@ -8,9 +8,9 @@ use crate::memory;
 /// Identifies the process that took the mark: [`is_current`](Self::is_current) is true in that
 /// process, and false in every child that it forks and in their children.
 ///
-/// Destructors may run in a forked child too. If one removes something that the parent still uses,
-/// keep a mark and compare before removing, as [`Owned`](crate::Owned) does. To compare pids would
-/// not do: a child in another pid namespace can have its parent's pid, and pids are used again.
+/// A destructor that runs in a forked child too can compare marks before it removes something, as
+/// that of [`Owned`](crate::Owned) does. To compare pids would not do: a child in another pid
+/// namespace can have its parent's pid.
 ///
 /// The mark is a number in a page of memory that the kernel empties in every child
 /// (`MADV_WIPEONFORK`, madvise(2)), so raw clone(2) and `_Fork` count as forks too. Processes that

@@ -112,18 +112,6 @@ impl Queue {
 
     /// Receives a message, waiting until there is one, but not beyond a deadline. See
     /// [Waiting with a deadline](Self#waiting-with-a-deadline).
-    ///
-    /// ```
-    /// use std::time::{Duration, Instant};
-    /// use sysv_ipc::{MessageBuffer, Mode, OwnedQueue, ReceiveError, Select};
-    ///
-    /// let queue = OwnedQueue::private(Mode::new(0o600))?;
-    /// let mut message = MessageBuffer::with_capacity(64);
-    /// let deadline = Instant::now() + Duration::from_millis(20);
-    /// let outcome = queue.receive_until(&mut message, Select::Any, deadline);
-    /// assert_eq!(outcome, Err(ReceiveError::TimedOut));
-    /// # Ok::<(), sysv_ipc::Error>(())
-    /// ```
     pub fn receive_until(
         self,
         message: &mut MessageBuffer,
@@ -149,11 +137,8 @@ impl Queue {
     }
 
     /// `msgrcv(id, message, capacity, index, MSG_COPY | IPC_NOWAIT)`: copies the message at an
-    /// index, 0 being the head, and leaves it in the queue.
-    ///
-    /// # Errors
-    /// [`Empty`](ReceiveError::Empty): the queue holds no more than `index` messages. `ENOSYS`: a
-    /// kernel without `CONFIG_CHECKPOINT_RESTORE`.
+    /// index, 0 being the head, and leaves it in the queue. [`Empty`](ReceiveError::Empty): there
+    /// is none at that index. `ENOSYS`: a kernel without `CONFIG_CHECKPOINT_RESTORE`.
     pub fn peek(self, message: &mut MessageBuffer, index: usize) -> Result<(), ReceiveError> {
         let index = c_long::try_from(index).map_err(|_| ReceiveError::Empty)?;
         // No MSG_NOERROR: the kernel would answer EINVAL for a message larger than the buffer

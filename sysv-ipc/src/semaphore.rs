@@ -17,8 +17,7 @@ use crate::{Error, Key, Mode, OperateError, Permissions, Pid, SemaphoreId, Setti
 /// no initialisation that could race.
 ///
 /// ```
-/// use std::time::Duration;
-/// use sysv_ipc::{Key, Mode, OperateError, Operation, Owned, SemaphoreSet};
+/// use sysv_ipc::{Key, Mode, Operation, Owned, SemaphoreSet};
 ///
 /// // Two semaphores: free places, and things to fetch.
 /// let set = Owned::new(SemaphoreSet::create(Key::PRIVATE, 2, Mode::new(0o600))?);
@@ -26,11 +25,6 @@ use crate::{Error, Key, Mode, OperateError, Permissions, Pid, SemaphoreId, Setti
 /// // Both or none: take a place, and add a thing.
 /// set.operate(&[Operation::subtract(0, 1), Operation::add(1, 1)])?;
 /// assert_eq!(set.values()?, [2, 1]);
-///
-/// let two = [Operation::subtract(1, 2).undo()];
-/// assert_eq!(set.try_operate(&two), Err(OperateError::WouldBlock));
-/// let outcome = set.operate_for(&two, Duration::from_millis(10));
-/// assert_eq!(outcome, Err(OperateError::TimedOut));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -78,11 +72,8 @@ impl Operation {
 
 impl SemaphoreSet {
     /// `semop(id, operations, n)`: performs all operations at once, waiting until that is possible.
-    /// An empty slice does nothing.
-    ///
-    /// # Errors
-    /// `EFBIG`: an index is beyond the set. `ERANGE`: a value would exceed 32,767. `E2BIG`: there
-    /// are more operations than [`SemaphoreLimits::semopm`](crate::SemaphoreLimits::semopm).
+    /// An empty slice does nothing. `EFBIG`: an index is beyond the set. `ERANGE`: a value would
+    /// exceed 32,767. `E2BIG`: there are more than [`semopm`](crate::SemaphoreLimits::semopm).
     pub fn operate(self, operations: &[Operation]) -> Result<(), OperateError> {
         self.operate_with(operations, 0, None)
     }

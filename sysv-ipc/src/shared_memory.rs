@@ -28,16 +28,8 @@ use crate::{Error, Key, Mode, Permissions, Pid, Settings, SharedMemoryId};
 /// let writer = memory.attach()?;
 /// memory.remove()?;
 /// let reader = memory.attach_read_only()?;
-///
 /// writer.words()[3].fetch_add(42, Relaxed);
 /// assert_eq!(reader.load(3), Some(42));
-/// writer.copy_from(100, b"any bytes, anywhere");
-/// let mut copy = [0; 9];
-/// reader.copy_to(100, &mut copy);
-/// assert_eq!(&copy, b"any bytes");
-///
-/// drop((writer, reader));
-/// assert!(memory.status().unwrap_err().is_gone());
 /// # Ok::<(), sysv_ipc::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -97,10 +89,9 @@ const SHM_DEST: u32 = 0o1000;
 
 /// A segment attached for reading only; `shmdt` when it goes out of scope.
 ///
-/// Other processes may change the memory at any time, and Rust assumes that the bytes of a `&[u8]`
-/// do not change. So this gives out no slice: you load words, and copy bytes before you look at
-/// them. If another process writes while you copy, the copy may have some of its bytes. It gives
-/// out no atomics either, since writing to one would be a segmentation fault.
+/// Other processes may change the memory at any time, so this gives out no slice: you load words,
+/// and copy bytes before you look at them. If another process writes meanwhile, the copy may have
+/// some of its bytes. No atomics either, since writing to one would be a segmentation fault.
 #[derive(Debug)]
 pub struct AttachedReadOnly(Mapping);
 
