@@ -1,6 +1,4 @@
-//! Tells clients that their child died, gave up or hung before it was done.
-//!
-//! The parent tells them, because not every client can notice: a plain client does not know about
+//! Tells clients that their child died, gave up or hung. A plain client does not know about
 //! children, and a client in another pid namespace cannot see whether its child is alive.
 
 use std::time::{Duration, Instant};
@@ -56,7 +54,6 @@ impl ChildDeathNotices {
         }
     }
 
-    /// Tries the waiting notices again, at most once per interval.
     pub(super) fn retry(&mut self) {
         let just_tried = |last: Instant| last.elapsed() < Self::RETRY_INTERVAL;
         if self.waiting.is_empty() || self.last_try.is_some_and(just_tried) {

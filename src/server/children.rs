@@ -62,7 +62,6 @@ impl Children {
         self.running.iter().any(|child| child.request.is_none())
     }
 
-    /// Whether the limit of children that answer requests is reached.
     pub(super) fn are_at_limit(&self) -> bool {
         self.requests().filter(|child| !child.is_hung()).count() >= self.config.max_children()
     }
@@ -158,8 +157,7 @@ impl Children {
         self.count();
     }
 
-    /// Whether a child does nothing for so long that it cannot be waiting for its client or for a
-    /// question: it would have ended by itself.
+    /// Whether a child does nothing for so long that it would have ended by itself.
     fn is_overdue(&self, child: &Child) -> bool {
         let Config { stall_timeout, idle_timeout, .. } = *self.config;
         let own_end = 2 * Self::ROUND;
@@ -194,7 +192,6 @@ impl Children {
         }
     }
 
-    /// The children that answer requests.
     fn requests(&self) -> impl Iterator<Item = &Child> {
         self.running.iter().filter(|child| child.request.is_some())
     }

@@ -15,7 +15,7 @@ use sysv_ipc::Pid;
 use super::admission::Admitted;
 use super::config::Config;
 use super::confine::{CallerGroups, Confined, GroupFinder, Sandbox, UnknownGroups, become_caller};
-use super::loggable::loggable;
+use super::request_log::loggable;
 use super::resolve::Export;
 use super::send::{
     AnswerWriter, Outbox, SendFailure, Unanswerable, Undelivered, WindowPolicy, WriterMemory,
@@ -36,7 +36,6 @@ pub(super) struct RequestHandler {
     pub(super) groups: GroupFinder,
     pub(super) most_windows: usize,
     pub(super) counters: Rc<Writer>,
-    /// Every child takes its copy.
     pub(super) memory: RefCell<Option<WriterMemory>>,
 }
 
@@ -74,14 +73,12 @@ impl RequestHandler {
             Ok(caller) => answering.answer_only_question(&caller),
             Err(failure) => answering.refuse(failure),
         };
-        exit_now(match undelivered {
-            None | Some(Undelivered::Gone | Undelivered::Dead(_)) => match IS_LIMITED.load(Relaxed)
-            {
-                true => UNLOGGED,
-                false => 0,
-            },
-            Some(_) if IS_LIMITED.load(Relaxed) => 1,
-            Some(_) => GAVE_UP,
+        let is_done = matches!(undelivered, None | Some(Undelivered::Gone | Undelivered::Dead(_)));
+        exit_now(match (is_done, IS_LIMITED.load(Relaxed)) {
+            (true, false) => 0,
+            (true, true) => UNLOGGED,
+            (false, false) => GAVE_UP,
+            (false, true) => 1,
         })
     }
 
@@ -104,9 +101,7 @@ impl RequestHandler {
         match why {
             Undelivered::Gone | Undelivered::Dead(_) => self.counters.client_gone(),
             Undelivered::Stalled => self.counters.failed(FailureReason::Stalled),
-            Undelivered::NoTimer(_) | Undelivered::Os(_) => {
-                self.counters.failed(FailureReason::Other)
-            }
+            _ => self.counters.failed(FailureReason::Other),
         }
     }
 }
@@ -170,7 +165,6 @@ impl Answering<'_> {
         self.conclude(Err(failure))
     }
 
-    /// Logs and counts how the only question ended.
     fn conclude(&mut self, outcome: Result<Trailer, SendFailure>) -> Option<Undelivered> {
         // Count after the last message: the first access to the counters is a page fault.
         self.writer.outbox.count_sent();

@@ -25,14 +25,11 @@ pub(crate) struct Admitted<'a> {
     /// The process that sent the lease, for the log; None if this pid namespace cannot see it.
     pub(crate) client: Option<Pid>,
     pub(crate) question: Question<'a>,
-    /// Whether more questions will follow in the reply queue.
     pub(crate) session: bool,
     /// Whether the client can receive bytes in shared memory.
     pub(crate) windows: bool,
-    /// Whether the client wants EXTENTS in place of the zeros in holes.
     pub(crate) extents: bool,
     pub(crate) reply: ReplyTo,
-    /// Whether its child may log it.
     pub(crate) may_log: bool,
 }
 
@@ -71,7 +68,6 @@ impl Policy {
         }
     }
 
-    /// Admits a request that came to this request queue, or refuses it.
     pub(crate) fn admit<'a>(
         &self,
         request: &Request<'a>,
@@ -127,8 +123,7 @@ impl Policy {
         }
     }
 
-    /// Admits a plain request. Without the cookie, nothing is sent to a queue that has a lease or
-    /// is about to get one.
+    /// Without a cookie, nothing is sent to a queue that has a lease or is about to get one.
     fn admit_plain(&self, queue: Queue, status: &QueueStatus) -> Result<(), RefusalReason> {
         if !self.plain {
             return Err(RefusalReason::Plain);
@@ -143,13 +138,10 @@ impl Policy {
         }
     }
 
-    /// Checks that the caller owns the queue: that it knows the cookie in the lease at the head of
-    /// the queue, which only the queue's creator and this server can read. False: the kernel cannot
-    /// show the lease, but the caller is the server's own user.
-    ///
-    /// A server that the client asked before knows the cookie too, and could pass the request on.
-    /// The lease names the server that it is for; and if nobody has received from the queue, the
-    /// message at its head is the one that its creator sent first.
+    /// Checks that the caller knows the cookie in the lease, which only the queue's creator and this
+    /// server can read, and that no other server passes the request on: the lease names its server,
+    /// and is the message that was sent first, since nobody has received any. False: the kernel
+    /// cannot show the lease, but the caller is the server's own user.
     fn prove(
         &self,
         queue: Queue,

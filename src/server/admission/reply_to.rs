@@ -17,8 +17,7 @@ pub(crate) struct ReplyTo {
     pub(crate) msgmax: usize,
     /// The request's cookie. None in a plain request.
     pub(crate) cookie: Option<Cookie>,
-    /// Whether the lease has the cookie, too. False also if this kernel has no `MSG_COPY` to look
-    /// with.
+    /// Whether the lease has the cookie, too. False also if this kernel has no `MSG_COPY`.
     pub(super) is_proven: bool,
     /// The queue's creator and the time of its last change, at the admission.
     admitted: (Uid, SystemTime),
