@@ -75,8 +75,7 @@ impl Child {
         self.request.as_ref().is_some_and(|request| request.session)
     }
 
-    /// Looks at the queue, so long after the last look. The kernel's record tells, since a caller
-    /// may have taken its child over.
+    /// Looks at the kernel's record of the queue: a caller may have taken its child over.
     pub(super) fn look(&mut self, since_last: Duration) {
         let Some(Served { reply, session, .. }) = &self.request else { return };
         let status = if reply.is_clients() { reply.queue.status().ok() } else { None };

@@ -31,15 +31,13 @@ struct Notice {
 }
 
 impl ChildDeathNotices {
-    /// How many notices may wait in all, and how many of one user: a user can kill its own children
-    /// and leave its queues full.
+    /// A user can kill its own children, and leave its queues full.
     const LIMIT: usize = 1024;
     const LIMIT_PER_USER: usize = 64;
 
     const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-    /// How long a notice waits for a client that reads nothing, because it is stopped or a pager
-    /// has stopped reading its output.
+    /// A client may read nothing for long: it is stopped, or a pager waits for its user.
     const LIFETIME: Duration = Duration::from_secs(3600);
 
     /// Tells a client now, or later if its queue is full.

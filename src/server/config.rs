@@ -20,10 +20,10 @@ pub struct Config {
     /// or its last receiver has ended. Default: false.
     pub claim_key: bool,
     /// Which users may send requests: 0600 (the server's own and root, the default), and any of the
-    /// write bits of group (020) and others (002). Nobody else may read requests: they have cookies.
+    /// write bits of group (020) and others (002). Nobody else may read requests.
     pub mode: Mode,
-    /// The directory to serve. None (the default) serves everything, which is allowed to root's
-    /// server and to one whose mode lets no other user ask.
+    /// The directory to serve. None (the default): everything, which needs root, or a mode that
+    /// lets no other user ask.
     pub root: Option<PathBuf>,
     /// The most children at once, at least 1; those that wait for a file system that does not answer
     /// do not count. At the limit, requests wait in the queue. Default: 64.
@@ -39,13 +39,11 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How long children may continue after the server is asked to stop. Default: 10 s.
     pub drain_timeout: Duration,
-    /// How many bytes of shared memory each child may use that sends a file of 512 KiB or more; 0:
-    /// none. Default: 2 MiB.
+    /// How many bytes of shared memory a child may send a large file in; 0: none. Default: 2 MiB.
     pub window: usize,
     /// Which plain requests the server answers. Default: [`PlainPolicy::Owner`].
     pub plain: PlainPolicy,
-    /// How often to remove orphaned queues, in a child; the first time is at once. None (the
-    /// default): never.
+    /// How often to remove orphaned queues, first at once. None (the default): never.
     pub reap_interval: Option<Duration>,
 }
 

@@ -141,8 +141,7 @@ impl Server {
         signals::tick(Duration::ZERO).map_err(Error::os("setitimer"))?;
         let stop = Arc::new(StopRequest::new(config.key));
         let queue = RequestQueue::create(&config, Arc::clone(&stop))?;
-        // The first checksum detects the CPU's features, which takes half as long as a fork in a
-        // virtual machine. Children inherit the result.
+        // The first checksum detects the CPU's features, for as long as half a fork takes.
         let _ = crc32fast::Hasher::new();
         let counters = Rc::<Writer>::default();
         publish_counters(&counters, &config, queue.id(), false);
@@ -252,8 +251,8 @@ impl Server {
         }
     }
 
-    /// Sets the timer that interrupts the wait for a request. Two calls for every request would cost
-    /// more than the alarm that comes in vain after the last one.
+    /// Sets the timer that interrupts the wait for a request. To set it twice for every request
+    /// would cost more than the alarm that comes in vain after the last one.
     fn set_alarm(&mut self) -> Result<(), Error> {
         if self.children.need_attention() {
             self.last_attention = Some(Instant::now());

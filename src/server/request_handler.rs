@@ -1,5 +1,4 @@
-//! The life of a child: become the caller, answer one question or those of a session, and log one
-//! line.
+//! The life of a child: become the caller, answer one question or those of a session, log one line.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -39,12 +38,10 @@ pub(super) struct RequestHandler {
     pub(super) memory: RefCell<Option<WriterMemory>>,
 }
 
-/// The exit status of a child that gave up on a client that may still be alive. The parent tells
-/// the client.
+/// The exit status of a child that gave up on its client. The parent tells the client.
 pub(super) const GAVE_UP: i32 = 75; // EX_TEMPFAIL, sysexits(3head)
 
-/// The exit status of a child that is done but could not write to the log, because its caller
-/// lowered its file size limit: prlimit(2). The parent logs the request.
+/// The exit status of a child that is done, but could not log: see prlimit(2). The parent logs.
 pub(super) const UNLOGGED: i32 = 74; // EX_IOERR
 
 struct Answering<'a> {
@@ -156,8 +153,7 @@ impl Answering<'_> {
         self.conclude(outcome)
     }
 
-    /// Tells the client that its request failed before its question, by a message of its own: then
-    /// a client of a session expects nothing more.
+    /// Tells the client that its request failed, not its question: then a session is over.
     fn refuse(&mut self, failure: SendFailure) -> Option<Undelivered> {
         if let SendFailure::Unanswerable(why) = &failure {
             let _ = self.writer.outbox.send(&self.request.reply.failure(&why.text, why.errno));

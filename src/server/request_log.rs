@@ -1,6 +1,5 @@
-//! What the parent logs about requests, and how much of the log each user may fill. A child writes
-//! the line of its request. A caller can kill its child before that, so the parent remembers the
-//! request, and writes a line if the child did not.
+//! What the log says about requests, and how much of it each user may fill. A child writes the line
+//! of its request. Its caller can kill it before that: then the parent writes one.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

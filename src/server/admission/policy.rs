@@ -11,8 +11,7 @@ use crate::server::config::{Config, PlainPolicy};
 use crate::sys::{credentials, geteuid};
 use crate::wire::{Cookie, Operation, Question, REPLY_QUEUE_MODE, Request};
 
-/// The creator of the reply queue, as the kernel recorded it: the user that a child acts for, and a
-/// group that counts only if the process still has it.
+/// The creator of the reply queue. The group counts only if the process still has it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller {
     pub(crate) uid: Uid,
@@ -111,8 +110,7 @@ impl Policy {
         Ok(admitted)
     }
 
-    /// Why the queue does not say who made it: the kernel shows one number for all users and groups
-    /// that have none in this user namespace.
+    /// The kernel shows one number for all users and groups that have none in this user namespace.
     fn unknown_id(&self, permissions: &Permissions) -> Option<RefusalReason> {
         if Some(permissions.cuid) == self.unknown_uid {
             Some(RefusalReason::UnknownUid)
@@ -138,10 +136,10 @@ impl Policy {
         }
     }
 
-    /// Checks that the caller knows the cookie in the lease, which only the queue's creator and this
-    /// server can read, and that no other server passes the request on: the lease names its server,
-    /// and is the message that was sent first, since nobody has received any. False: the kernel
-    /// cannot show the lease, but the caller is the server's own user.
+    /// Checks that the caller knows the cookie in the lease, which only the queue's creator and
+    /// this server can read, and that no other server passes the request on: the lease names its
+    /// server, and was sent first, since nobody has received any message. False: the kernel cannot
+    /// show the lease, but the caller is the server's own user.
     fn prove(
         &self,
         queue: Queue,

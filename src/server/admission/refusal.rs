@@ -17,8 +17,7 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// Sends a FAILURE to a caller that has proven itself, for the few reasons that it can act on.
-    /// The parent never waits, so it drops the FAILURE if the caller's queue is full.
+    /// Tells a caller that has proven itself what it can act on, unless its queue is full.
     pub(crate) fn tell_caller(&self) {
         if let (Some(reply), Some((text, errno))) = (&self.reply, answer(self.reason)) {
             let _ = reply.try_fail(text, errno);

@@ -106,8 +106,7 @@ impl GroupFinder {
         if !self.proc_is_ours {
             return Err(UnknownGroups::ForeignProc);
         }
-        // Once the process has ended, nothing in its open folder can be read, even if another process
-        // has its pid by then.
+        // Once the process has ended, its open folder shows nothing, not even of a reused pid.
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let folder = open(&*format!("/proc/{sender}"), flags, Mode::empty());
         let folder = folder.map_err(io::Error::from)?;
@@ -124,8 +123,8 @@ impl GroupFinder {
         if numbers::<u32>(&status, "Uid:") != [caller.uid.as_raw(); 4] {
             return Err(UnknownGroups::OtherUids);
         }
-        // The effective gid may come from a set-group-ID program, and so may the real gid if one was
-        // executed since. So the real gid counts only if the queue was made with it.
+        // The effective gid may come from a set-group-ID program, and so may the real gid, if it
+        // executed one since. So the real gid counts only if the queue was made with it.
         let real = numbers(&status, "Gid:").first() == Some(&caller.gid.as_raw());
         let gid = if real { caller.gid } else { self.overflow_gid };
         let groups = numbers(&status, "Groups:").into_iter().map(Gid::from_raw);

@@ -1,6 +1,5 @@
-//! Limits what a child may do. It becomes the caller (uid from `admission`, groups from
-//! `caller_groups`). Then Landlock limits it to what it has opened, and to /proc; the child of a
-//! session stays limited like the server.
+//! Limits what a child may do. It becomes the caller, and then Landlock limits it to what it has
+//! opened, and to /proc; the child of a session stays limited like the server.
 
 mod caller_groups;
 mod own_proc_files;

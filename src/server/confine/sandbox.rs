@@ -29,8 +29,7 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    /// Gives up all rights that a server and its children do not need, as far as the kernel can.
-    /// Fails only if a resource is short.
+    /// Gives up what a server and its children do not need. Fails only if a resource is short.
     pub(crate) fn enter(root: impl AsFd) -> Result<Self, Errno> {
         if geteuid().is_root()
             && let Err(errno) = credentials::leave_session_keyring()
@@ -112,8 +111,7 @@ fn sealed_ruleset() -> Result<RulesetCreated, RulesetError> {
     deny_everything()?.create()?.add_rules(path_beneath_rules(PROCESSES, READ))
 }
 
-/// A ruleset without rules, which denies all that this kernel can deny: files, TCP, and signals and
-/// abstract sockets beyond the server and its children. Source: landlock(7).
+/// Denies all that this kernel can deny: landlock(7).
 fn deny_everything() -> Result<Ruleset, RulesetError> {
     Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)

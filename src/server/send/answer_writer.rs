@@ -50,12 +50,10 @@ impl WriterMemory {
 }
 
 impl<'a> AnswerWriter<'a> {
-    /// The most bytes to read at once. With more, the first bytes would leave the CPU's cache
-    /// before they are sent.
+    /// With more bytes at once, the first would leave the CPU's cache before they are sent.
     const MAX_BATCH: usize = 128 << 10;
 
-    /// The most bytes that a frame other than DATA and EXTENTS adds. The first one comes behind the
-    /// cookie.
+    /// The most bytes that a frame adds, other than DATA and EXTENTS, with the cookie before it.
     const LONGEST: usize = size_of::<Cookie>() + FrameHeader::SIZE + FrameHeader::LONGEST;
 
     /// The least room in the stream to read a part of a file into.

@@ -20,8 +20,7 @@ pub(super) struct OpenedFile {
     file: File,
     /// What the file was before it was opened.
     stat: FileStat,
-    /// How many bytes are left to send before the next hole. None: the size is unknown, so it is
-    /// read to its end.
+    /// How many bytes are left before the next hole. None: it is read to its end.
     left: Option<u64>,
     /// The extents behind those bytes, and how many bytes behind them were not searched for holes.
     extents: VecDeque<Extent>,

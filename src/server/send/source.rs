@@ -26,8 +26,7 @@ pub(crate) trait Source {
         None
     }
 
-    /// Writes the next bytes into a range of shared memory, and returns how many. 0: there are no
-    /// more, or they are not for a window.
+    /// As `fill`, in a range of shared memory. 0 also if the bytes are not for a window.
     fn fill_shared(&mut self, _: &Attached, _: Range<usize>) -> Result<usize, Unanswerable> {
         Ok(0)
     }

@@ -57,9 +57,8 @@ impl Window {
 
     const PAGE: usize = 4096;
 
-    /// Makes a window of a size, which vanishes with the processes that use it. The queue holds
-    /// `capacity` bytes, and a message at most `longest`. None: they do not allow for it, or there
-    /// are too many windows. Fails if the memory or the segments are used up: shmget(2).
+    /// The queue holds `capacity` bytes, and a message at most `longest`. None: they do not allow
+    /// for a window, or there are too many. Fails if memory or segments are used up: shmget(2).
     pub(super) fn make(
         policy: &WindowPolicy,
         size: usize,
@@ -105,9 +104,8 @@ impl Window {
     }
 }
 
-/// How many windows of at most this size and of this user exist. Of a segment, an owner can change
-/// all but its size and its creator. Other programs' removed segments count, too. 0: fewer than
-/// `most`.
+/// How many windows of at most this size this user has made: an owner of a segment can change all
+/// but these two. Other programs' removed segments count, too. 0: fewer than `most`.
 fn count(size: usize, most: usize) -> Result<usize, Error> {
     if SharedMemoryUsage::current()?.segments < most {
         return Ok(0);
