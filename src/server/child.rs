@@ -1,8 +1,7 @@
 //! A child that runs: what it waits for, as far as the kernel's record of its reply queue tells.
 //!
-//! A file system that does not answer holds whoever uses it, and once it has taken a request, not
-//! even `SIGKILL` ends that wait. Such a child can tell nobody. Every other child that waits looks
-//! at the clock, and ends when its time is up. So one that does nothing for longer hangs.
+//! A child that a file system holds can tell nobody, and not even `SIGKILL` ends that wait. Every
+//! other child ends when its time is up. So one that does nothing for longer hangs.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -76,8 +75,7 @@ impl Child {
         self.request.as_ref().is_some_and(|request| request.session)
     }
 
-    /// Looks at the queue, so long after the last look. The kernel's record tells, since a caller
-    /// may have taken its child over.
+    /// Looks at the kernel's record of the queue: a caller may have taken its child over.
     pub(super) fn look(&mut self, since_last: Duration) {
         let Some(Served { reply, session, .. }) = &self.request else { return };
         let status = if reply.is_clients() { reply.queue.status().ok() } else { None };

@@ -1,6 +1,4 @@
-//! Tells clients that their child died, gave up or hung before it was done.
-//!
-//! The parent tells them, because not every client can notice: a plain client does not know about
+//! Tells clients that their child died, gave up or hung. A plain client does not know about
 //! children, and a client in another pid namespace cannot see whether its child is alive.
 
 use std::time::{Duration, Instant};
@@ -33,15 +31,13 @@ struct Notice {
 }
 
 impl ChildDeathNotices {
-    /// How many notices may wait in all, and how many of one user: a user can kill its own children
-    /// and leave its queues full.
+    /// A user can kill its own children, and leave its queues full.
     const LIMIT: usize = 1024;
     const LIMIT_PER_USER: usize = 64;
 
     const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-    /// How long a notice waits for a client that reads nothing, because it is stopped or a pager
-    /// has stopped reading its output.
+    /// A client may read nothing for long: it is stopped, or a pager waits for its user.
     const LIFETIME: Duration = Duration::from_secs(3600);
 
     /// Tells a client now, or later if its queue is full.
@@ -56,7 +52,6 @@ impl ChildDeathNotices {
         }
     }
 
-    /// Tries the waiting notices again, at most once per interval.
     pub(super) fn retry(&mut self) {
         let just_tried = |last: Instant| last.elapsed() < Self::RETRY_INTERVAL;
         if self.waiting.is_empty() || self.last_try.is_some_and(just_tried) {

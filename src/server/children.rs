@@ -62,7 +62,6 @@ impl Children {
         self.running.iter().any(|child| child.request.is_none())
     }
 
-    /// Whether the limit of children that answer requests is reached.
     pub(super) fn are_at_limit(&self) -> bool {
         self.requests().filter(|child| !child.is_hung()).count() >= self.config.max_children()
     }
@@ -158,8 +157,7 @@ impl Children {
         self.count();
     }
 
-    /// Whether a child does nothing for so long that it cannot be waiting for its client or for a
-    /// question: it would have ended by itself.
+    /// Whether a child does nothing for so long that it would have ended by itself.
     fn is_overdue(&self, child: &Child) -> bool {
         let Config { stall_timeout, idle_timeout, .. } = *self.config;
         let own_end = 2 * Self::ROUND;
@@ -172,8 +170,7 @@ impl Children {
         !child.is_given_up && !child.is_stopped && child.silence >= most + Self::ROUND / 2
     }
 
-    /// Tells the clients of the children that hang for too long, and kills these. Many remain,
-    /// until the file system answers or goes.
+    /// Tells their clients, and kills them. Many remain, until the file system answers or goes.
     fn give_up_overdue(&mut self) {
         // Until the signals are sent, no child is reaped, so that no pid is another process's.
         let _held = Blocked::new(SigSet::from(Signal::SIGCHLD));
@@ -194,7 +191,6 @@ impl Children {
         }
     }
 
-    /// The children that answer requests.
     fn requests(&self) -> impl Iterator<Item = &Child> {
         self.running.iter().filter(|child| child.request.is_some())
     }
@@ -204,9 +200,8 @@ impl Children {
     }
 
     /// Asks one more session to make way, of this user or of any: the one that is idle for longest,
-    /// or else the one that runs for longest. One that is about to end counts as asked. Then asks
-    /// all again that did not end: a signal that arrives just before a child waits does not wake
-    /// it. False: there is none.
+    /// or else runs for longest. Then asks all again that did not end: a signal that arrives just
+    /// before a child waits does not wake it. False: there is none.
     pub(super) fn make_way(&mut self, user: Option<Uid>) -> bool {
         self.running.iter_mut().for_each(|child| child.look(Duration::ZERO));
         let may_be_asked = |child: &&mut Child| {
@@ -232,8 +227,7 @@ impl Children {
         told
     }
 
-    /// Waits until the number of children is below the limit, but at most one round. Asks a session
-    /// to make way.
+    /// Asks a session to make way, and waits for a place, but at most one round.
     pub(super) fn wait_for_place(&mut self, is_stopping: impl Fn() -> bool) {
         let round = if self.make_way(None) { Self::MAKE_WAY_ROUND } else { Self::ROUND };
         wait_unless(

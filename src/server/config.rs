@@ -20,11 +20,10 @@ pub struct Config {
     /// or its last receiver has ended. Default: false.
     pub claim_key: bool,
     /// Which users may send requests: 0600 (the server's own and root, the default), and any of the
-    /// write bits of group (020) and others (002). Nobody else may read requests, because they
-    /// contain cookies.
+    /// write bits of group (020) and others (002). Nobody else may read requests.
     pub mode: Mode,
-    /// The directory to serve. None (the default) serves everything, which is allowed to root's
-    /// server and to one whose mode lets no other user ask.
+    /// The directory to serve. None (the default): everything, which needs root, or a mode that
+    /// lets no other user ask.
     pub root: Option<PathBuf>,
     /// The most children at once, at least 1; those that wait for a file system that does not answer
     /// do not count. At the limit, requests wait in the queue. Default: 64.
@@ -40,19 +39,15 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How long children may continue after the server is asked to stop. Default: 10 s.
     pub drain_timeout: Duration,
-    /// How many bytes of shared memory a large file may take on its way; 0: none. There is one such
-    /// window for each child that sends a file of 512 KiB or more to a client that can use
-    /// it. Default: 2 MiB.
+    /// How many bytes of shared memory a child may send a large file in; 0: none. Default: 2 MiB.
     pub window: usize,
     /// Which plain requests the server answers. Default: [`PlainPolicy::Owner`].
     pub plain: PlainPolicy,
-    /// How often to remove orphaned queues, in a child; the first time is at once. None (the
-    /// default): never.
+    /// How often to remove orphaned queues, first at once. None (the default): never.
     pub reap_interval: Option<Duration>,
 }
 
-/// Which plain requests a server answers. Plain requests prove nothing: anyone who can write to the
-/// request queue can name another user's reply queue in one.
+/// Which plain requests a server answers: they prove nothing, and may name another user's queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "programs", derive(clap::ValueEnum))] // its help shows these comments
 #[non_exhaustive]
@@ -103,8 +98,8 @@ impl Config {
         self.max_per_user.unwrap_or(default).max(1).into()
     }
 
-    /// How many windows one user may have made: a child of root's server makes them as its caller,
-    /// any other as the server's user. Some may outlive their child.
+    /// How many windows one user may have made: the caller if the server is root's, or else the
+    /// server's user. Some may outlive their child.
     pub(super) fn most_windows(&self) -> usize {
         2 * if geteuid().is_root() { self.max_per_user() } else { self.max_children() }
     }
@@ -113,8 +108,7 @@ impl Config {
         if !is_request_queue_mode(self.mode.with(MARK)) {
             return Err(Error::Mode { mode: self.mode });
         }
-        // A child of root's server becomes the caller. Any other server's child reads with the
-        // rights of the server's user.
+        // A child reads with the rights of the server's user, unless that is root.
         if self.root.is_none() && self.lets_others_ask() && !geteuid().is_root() {
             return Err(Error::RootNotGiven { mode: self.mode, uid: geteuid() });
         }

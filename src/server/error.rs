@@ -13,8 +13,7 @@ use crate::escape::escape;
 #[non_exhaustive]
 #[allow(missing_docs)] // of the fields: their names say what they are
 pub enum Error {
-    /// A server of this user holds the lock of the key. Its pid is None if this pid namespace cannot
-    /// see it.
+    /// A server of this user holds the lock of the key. Without a pid: it cannot be seen from here.
     #[error("key {key} is in use: a server of uid {uid} runs there already{}", with_pid(*pid))]
     AlreadyRunning { key: Key, uid: Uid, pid: Option<Pid> },
     /// Another user made the semaphore that is the lock of the key, and it is not known to be held.
@@ -26,15 +25,13 @@ pub enum Error {
     /// The mode lets other users read requests, or keeps the server from reading them.
     #[error("mode {mode}: it must be 0600, 0620, 0602 or 0622: only the server may read requests")]
     Mode { mode: Mode },
-    /// The mode lets other users send requests, and the configuration names no root. They would get
-    /// whatever the server's user may read.
+    /// The mode lets other users send requests, and the configuration names no root.
     #[error("mode {mode} lets others ask, and they get whatever uid {uid} may read")]
     RootNotGiven { mode: Mode, uid: Uid },
     /// The root cannot be opened.
     #[error("root {}", escape(.root))]
     Root { root: PathBuf, source: io::Error },
-    /// The kernel has no openat2(2), or a filter of system calls denies it. Nothing else keeps
-    /// paths below the root.
+    /// The kernel has no openat2(2), which keeps paths below the root, or a filter denies it.
     #[error("the system call openat2 is not available here")]
     NoOpenat2 { source: io::Error },
     /// /proc is not mounted. The server opens files by way of it.
@@ -52,22 +49,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// The kind of error, in the terms of the standard library: `AddrInUse` if the key is in use,
-    /// `InvalidInput` for a configuration that contradicts itself.
-    pub fn kind(&self) -> io::ErrorKind {
-        match self {
-            Self::AlreadyRunning { .. } | Self::ForeignLock { .. } | Self::ForeignQueue { .. } => {
-                io::ErrorKind::AddrInUse
-            }
-            Self::Mode { .. } | Self::RootNotGiven { .. } => io::ErrorKind::InvalidInput,
-            Self::NoProc => io::ErrorKind::NotFound,
-            Self::NoQueueLeft(error) | Self::Ipc(error) => error.kind(),
-            Self::Root { source, .. } | Self::NoOpenat2 { source } | Self::Os { source, .. } => {
-                source.kind()
-            }
-        }
-    }
-
     /// Names the system call that failed, for `map_err`.
     pub(super) fn os(call: &'static str) -> impl FnOnce(Errno) -> Self {
         move |errno| Self::Os { call, source: errno.into() }

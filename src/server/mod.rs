@@ -5,7 +5,7 @@
 //!
 //! The stages of a request: `handle` decodes it, and `admission` admits it, if need be after a wait
 //! for a place among the `children`, for which a session may have to make way. `request_handler`
-//! answers it in a child. There `confine/become_caller` becomes the caller, `send/open` opens what
+//! answers it in a child. There `confine` becomes the caller, `send/open` opens what
 //! the question names (`resolve`), `confine/sandbox` seals the child, and `send/answer` sends. The
 //! child of a `session` does the same for each question, except that it is not sealed.
 
@@ -16,7 +16,6 @@ mod children;
 mod config;
 mod confine;
 mod error;
-mod loggable;
 mod request_handler;
 mod request_log;
 mod resolve;
@@ -70,16 +69,14 @@ use takeover::{RequestQueue, ServerLock, publish_counters};
 ///
 /// # What it does to the process
 ///
-/// Run one server in a process, on one thread, and nothing else. The server waits for *all*
-/// children, handles `SIGCHLD` and `SIGALRM`, uses `ITIMER_REAL`, and forks children that do not
-/// exec. Other threads must block `SIGCHLD` and `SIGALRM`, and must not hold a lock that logging
-/// needs.
+/// Run one server in a process, and nothing else. It waits for *all* children, handles `SIGCHLD`
+/// and `SIGALRM`, uses `ITIMER_REAL`, and forks children that do not exec. Other threads must block
+/// these signals, and must not hold a lock that logging needs.
 ///
-/// [`start`](Self::start) restricts its thread and every thread that this one starts later
-/// (Landlock, as far as the kernel supports it), for good. These threads can read only /proc and
-/// what is below the root. They cannot write files, run programs, or signal processes other than
-/// their children. Nobody can trace the process, and it leaves no core dump; root's server leaves
-/// its session keyring. So a server must stay on its thread:
+/// [`start`](Self::start) restricts its thread, and those that this one starts, for good (Landlock,
+/// as far as the kernel supports it): they read only /proc and what is below the root, write no
+/// files, run no programs, and signal only their children. Nobody can trace the process, it leaves
+/// no core dump, and root's leaves its session keyring. So a server must stay on its thread:
 ///
 /// ```compile_fail,E0277
 /// # use mqfs::server::{Config, Server};
@@ -144,8 +141,7 @@ impl Server {
         signals::tick(Duration::ZERO).map_err(Error::os("setitimer"))?;
         let stop = Arc::new(StopRequest::new(config.key));
         let queue = RequestQueue::create(&config, Arc::clone(&stop))?;
-        // The first checksum detects the CPU's features, which takes half as long as a fork in a
-        // virtual machine. Children inherit the result.
+        // The first checksum detects the CPU's features, for as long as half a fork takes.
         let _ = crc32fast::Hasher::new();
         let counters = Rc::<Writer>::default();
         publish_counters(&counters, &config, queue.id(), false);
@@ -187,8 +183,7 @@ impl Server {
 
     /// Lets these signals stop this server, and unblocks them in this thread: block them before the
     /// start, so that none of them kills the owner of a queue. A second one ends the children at
-    /// once. No other server of this process can be stopped so. `EINVAL`: a number is no signal, or
-    /// one that cannot be caught.
+    /// once. `EINVAL`: a number is no signal, or one that cannot be caught.
     pub fn stop_on_signals(&self, signals: impl IntoIterator<Item = i32>) -> Result<(), Error> {
         self.stop.stop_on(signals).map_err(Error::os("sigaction"))
     }
@@ -256,10 +251,8 @@ impl Server {
         }
     }
 
-    /// Sets the timer that interrupts the wait for a request. An idle server sleeps until it reaps.
-    ///
-    /// Two calls of setitimer for every request would cost more than the alarm that comes in vain
-    /// after the last request.
+    /// Sets the timer that interrupts the wait for a request. To set it twice for every request
+    /// would cost more than the alarm that comes in vain after the last one.
     fn set_alarm(&mut self) -> Result<(), Error> {
         if self.children.need_attention() {
             self.last_attention = Some(Instant::now());
@@ -310,7 +303,7 @@ impl Server {
         Ok(())
     }
 
-    /// Waits until another child may be forked, in which a session makes way if there is one.
+    /// Waits until another child may be forked.
     fn wait_for_place(&mut self) -> Result<(), Error> {
         loop {
             self.children.reap_ended();

@@ -1,5 +1,4 @@
-//! The life of a child: become the caller, answer one question or those of a session, and log one
-//! line.
+//! The life of a child: become the caller, answer one question or those of a session, log one line.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -15,7 +14,7 @@ use sysv_ipc::Pid;
 use super::admission::Admitted;
 use super::config::Config;
 use super::confine::{CallerGroups, Confined, GroupFinder, Sandbox, UnknownGroups, become_caller};
-use super::loggable::loggable;
+use super::request_log::loggable;
 use super::resolve::Export;
 use super::send::{
     AnswerWriter, Outbox, SendFailure, Unanswerable, Undelivered, WindowPolicy, WriterMemory,
@@ -36,16 +35,13 @@ pub(super) struct RequestHandler {
     pub(super) groups: GroupFinder,
     pub(super) most_windows: usize,
     pub(super) counters: Rc<Writer>,
-    /// Every child takes its copy.
     pub(super) memory: RefCell<Option<WriterMemory>>,
 }
 
-/// The exit status of a child that gave up on a client that may still be alive. The parent tells
-/// the client.
+/// The exit status of a child that gave up on its client. The parent tells the client.
 pub(super) const GAVE_UP: i32 = 75; // EX_TEMPFAIL, sysexits(3head)
 
-/// The exit status of a child that is done but could not write to the log, because its caller
-/// lowered its file size limit: prlimit(2). The parent logs the request.
+/// The exit status of a child that is done, but could not log: see prlimit(2). The parent logs.
 pub(super) const UNLOGGED: i32 = 74; // EX_IOERR
 
 struct Answering<'a> {
@@ -74,14 +70,12 @@ impl RequestHandler {
             Ok(caller) => answering.answer_only_question(&caller),
             Err(failure) => answering.refuse(failure),
         };
-        exit_now(match undelivered {
-            None | Some(Undelivered::Gone | Undelivered::Dead(_)) => match IS_LIMITED.load(Relaxed)
-            {
-                true => UNLOGGED,
-                false => 0,
-            },
-            Some(_) if IS_LIMITED.load(Relaxed) => 1,
-            Some(_) => GAVE_UP,
+        let is_done = matches!(undelivered, None | Some(Undelivered::Gone | Undelivered::Dead(_)));
+        exit_now(match (is_done, IS_LIMITED.load(Relaxed)) {
+            (true, false) => 0,
+            (true, true) => UNLOGGED,
+            (false, false) => GAVE_UP,
+            (false, true) => 1,
         })
     }
 
@@ -104,9 +98,7 @@ impl RequestHandler {
         match why {
             Undelivered::Gone | Undelivered::Dead(_) => self.counters.client_gone(),
             Undelivered::Stalled => self.counters.failed(FailureReason::Stalled),
-            Undelivered::NoTimer(_) | Undelivered::Os(_) => {
-                self.counters.failed(FailureReason::Other)
-            }
+            _ => self.counters.failed(FailureReason::Other),
         }
     }
 }
@@ -161,8 +153,7 @@ impl Answering<'_> {
         self.conclude(outcome)
     }
 
-    /// Tells the client that its request failed before its question, by a message of its own: then
-    /// a client of a session expects nothing more.
+    /// Tells the client that its request failed, not its question: then a session is over.
     fn refuse(&mut self, failure: SendFailure) -> Option<Undelivered> {
         if let SendFailure::Unanswerable(why) = &failure {
             let _ = self.writer.outbox.send(&self.request.reply.failure(&why.text, why.errno));
@@ -170,7 +161,6 @@ impl Answering<'_> {
         self.conclude(Err(failure))
     }
 
-    /// Logs and counts how the only question ended.
     fn conclude(&mut self, outcome: Result<Trailer, SendFailure>) -> Option<Undelivered> {
         // Count after the last message: the first access to the counters is a page fault.
         self.writer.outbox.count_sent();

@@ -1,15 +1,14 @@
-//! What the parent logs about requests, and how much of the log each user may fill. A child writes
-//! the line of its request. A caller can kill its child before that, so the parent remembers the
-//! request, and writes a line if the child did not.
+//! What the log says about requests, and how much of it each user may fill. A child writes the line
+//! of its request. Its caller can kill it before that: then the parent writes one.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use sysv_ipc::{Pid, Uid};
 
 use super::admission::{Admitted, ReplyTo};
-use super::loggable::loggable;
+use crate::escape::is_harmless;
 use crate::wire::Operation;
 
 /// A request that a child answers; of a session, with its first question.
@@ -30,9 +29,8 @@ impl Served {
     }
 }
 
-/// How many bytes each user has added to the log since the last minute began, and how many lines
-/// were left out. Without a limit, a user could fill the disk, and push the lines of others out of
-/// a log that is rotated.
+/// The bytes that each user has added to the log in this minute, and the lines that were left out.
+/// Without a limit, a user could fill the disk, or push others' lines out of a rotated log.
 pub(super) struct LogLimit {
     since: Instant,
     users: BTreeMap<u32, (usize, u64)>,
@@ -86,5 +84,44 @@ impl Drop for LogLimit {
         for (uid, (_, lines)) in self.users.iter().filter(|(_, (_, lines))| *lines > 0) {
             tracing::warn!(uid, lines, "left out lines of a user who fills the log");
         }
+    }
+}
+
+/// A path for a log line: invalid UTF-8 is replaced, and a very long path is cut, so that the line
+/// fits into a pipe's atomic write (`PIPE_BUF`, 4096). The log's format escapes the rest.
+pub(super) fn loggable(path: &Path) -> String {
+    const LONGEST: usize = 3000;
+    let path = path.to_string_lossy();
+    let mut escaped = 0;
+    let cut = path.char_indices().find(|(_, char)| {
+        escaped += match *char {
+            '"' | '\\' => 2,
+            _ if is_harmless(*char) => char.len_utf8(),
+            _ => r"\u{202e}".len(),
+        };
+        escaped > LONGEST
+    });
+    match cut {
+        Some((end, _)) => format!("{}…", &path[..end]),
+        None => path.into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::escape::escape;
+
+    #[test]
+    fn a_logged_path_is_short_also_when_it_is_escaped() {
+        for char in ["a", "\u{1}", "\u{7f}", "\u{202e}", "\u{10ffff}", "\"", "\\", "é"] {
+            let long = char.repeat(4095);
+            let cut = loggable(Path::new(&long));
+            let json = serde_json::to_string(&cut).unwrap();
+            assert!(escape(&cut).to_string().len() < 3100, "{char:?} in text");
+            assert!(json.len() < 3100, "{char:?} in JSON: {}", json.len());
+            assert!(cut.ends_with('…'));
+        }
+        assert_eq!(loggable(Path::new("/etc/hostname")), "/etc/hostname");
     }
 }

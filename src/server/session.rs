@@ -8,15 +8,14 @@ use nix::sys::signal::Signal;
 use sysv_ipc::{MessageBuffer, Queue, QueueStatus, ReceiveError, Select};
 
 use super::confine::Confined;
-use super::loggable::loggable;
 use super::request_handler::RequestHandler;
+use super::request_log::loggable;
 use super::resolve::Entered;
 use super::send::{AnswerWriter, Outbox, SendFailure, Unanswerable, Undelivered, answer};
 use crate::sys::{AdaptiveSpin, signals};
 use crate::wire::{MAX_PATH, Malformed, Operation, QUESTION_TYPE, Question, Trailer};
 
-/// The signal that asks a session to make way for other requests. The kernel sends it when the
-/// server dies.
+/// Asks a session to make way for other requests. The kernel sends it when the server dies.
 pub(super) const MAKE_WAY: Signal = Signal::SIGUSR1;
 
 pub(super) struct Session<'a, 'w> {
@@ -107,8 +106,8 @@ impl<'a, 'w> Session<'a, 'w> {
         }
     }
 
-    /// Whether the client is only about to ask what it wants to know. If such a session made way at
-    /// once, a client that walks a tree might never get any further.
+    /// Whether the client is only about to ask. If such a session made way at once, a client that
+    /// walks a tree might never get any further.
     fn is_on_its_way(&self) -> bool {
         const MAX_ENTERED: u64 = 64;
         self.has_only_entered && self.questions < MAX_ENTERED

@@ -11,8 +11,7 @@ use crate::server::config::{Config, PlainPolicy};
 use crate::sys::{credentials, geteuid};
 use crate::wire::{Cookie, Operation, Question, REPLY_QUEUE_MODE, Request};
 
-/// The creator of the reply queue, as the kernel recorded it: the user that a child acts for, and a
-/// group that counts only if the process still has it.
+/// The creator of the reply queue. The group counts only if the process still has it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller {
     pub(crate) uid: Uid,
@@ -25,14 +24,11 @@ pub(crate) struct Admitted<'a> {
     /// The process that sent the lease, for the log; None if this pid namespace cannot see it.
     pub(crate) client: Option<Pid>,
     pub(crate) question: Question<'a>,
-    /// Whether more questions will follow in the reply queue.
     pub(crate) session: bool,
     /// Whether the client can receive bytes in shared memory.
     pub(crate) windows: bool,
-    /// Whether the client wants EXTENTS in place of the zeros in holes.
     pub(crate) extents: bool,
     pub(crate) reply: ReplyTo,
-    /// Whether its child may log it.
     pub(crate) may_log: bool,
 }
 
@@ -71,7 +67,6 @@ impl Policy {
         }
     }
 
-    /// Admits a request that came to this request queue, or refuses it.
     pub(crate) fn admit<'a>(
         &self,
         request: &Request<'a>,
@@ -115,8 +110,7 @@ impl Policy {
         Ok(admitted)
     }
 
-    /// Why the queue does not say who made it: the kernel shows one number for all users and groups
-    /// that have none in this user namespace.
+    /// The kernel shows one number for all users and groups that have none in this user namespace.
     fn unknown_id(&self, permissions: &Permissions) -> Option<RefusalReason> {
         if Some(permissions.cuid) == self.unknown_uid {
             Some(RefusalReason::UnknownUid)
@@ -127,8 +121,7 @@ impl Policy {
         }
     }
 
-    /// Admits a plain request. Without the cookie, nothing is sent to a queue that has a lease or
-    /// is about to get one.
+    /// Without a cookie, nothing is sent to a queue that has a lease or is about to get one.
     fn admit_plain(&self, queue: Queue, status: &QueueStatus) -> Result<(), RefusalReason> {
         if !self.plain {
             return Err(RefusalReason::Plain);
@@ -143,13 +136,10 @@ impl Policy {
         }
     }
 
-    /// Checks that the caller owns the queue: that it knows the cookie in the lease at the head of
-    /// the queue, which only the queue's creator and this server can read. False: the kernel cannot
+    /// Checks that the caller knows the cookie in the lease, which only the queue's creator and
+    /// this server can read, and that no other server passes the request on: the lease names its
+    /// server, and was sent first, since nobody has received any message. False: the kernel cannot
     /// show the lease, but the caller is the server's own user.
-    ///
-    /// A server that the client asked before knows the cookie too, and could pass the request on.
-    /// The lease names the server that it is for; and if nobody has received from the queue, the
-    /// message at its head is the one that its creator sent first.
     fn prove(
         &self,
         queue: Queue,

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::reply_to::ReplyTo;
 use crate::counters::RefusalReason;
-use crate::server::loggable::loggable;
+use crate::server::request_log::loggable;
 use crate::wire::{Malformed, Request};
 
 pub(crate) struct Refusal {
@@ -17,8 +17,7 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// Sends a FAILURE to a caller that has proven itself, for the few reasons that it can act on.
-    /// The parent never waits, so it drops the FAILURE if the caller's queue is full.
+    /// Tells a caller that has proven itself what it can act on, unless its queue is full.
     pub(crate) fn tell_caller(&self) {
         if let (Some(reply), Some((text, errno))) = (&self.reply, answer(self.reason)) {
             let _ = reply.try_fail(text, errno);
@@ -26,7 +25,6 @@ impl Refusal {
     }
 }
 
-/// The text and errno for a caller that has proven itself.
 fn answer(reason: RefusalReason) -> Option<(&'static str, Errno)> {
     match reason {
         RefusalReason::Unsupported => Some((
@@ -74,11 +72,9 @@ struct Tally {
 }
 
 impl RefusalLog {
-    /// The shortest time between two lines with the same reason.
     const INTERVAL: Duration = Duration::from_secs(1);
 
-    /// Logs a refusal, unless its reason was logged just now. The line says how many requests were
-    /// refused for this reason since its last line.
+    /// Logs a refusal, unless its reason was logged just now.
     pub(crate) fn log(&mut self, refusal: &Refusal, request: Option<&Request<'_>>) {
         let tally = &mut self.0[refusal.reason as usize];
         tally.total += 1;

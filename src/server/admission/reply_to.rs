@@ -17,8 +17,7 @@ pub(crate) struct ReplyTo {
     pub(crate) msgmax: usize,
     /// The request's cookie. None in a plain request.
     pub(crate) cookie: Option<Cookie>,
-    /// Whether the lease has the cookie, too. False also if this kernel has no `MSG_COPY` to look
-    /// with.
+    /// Whether the lease has the cookie, too. False also if this kernel has no `MSG_COPY`.
     pub(super) is_proven: bool,
     /// The queue's creator and the time of its last change, at the admission.
     admitted: (Uid, SystemTime),
@@ -37,8 +36,7 @@ impl ReplyTo {
         Self { queue, max_bytes, msgmax, cookie, is_proven, admitted }
     }
 
-    /// Whether the queue exists and still belongs to the client. Its id may have been given to
-    /// another queue; a queue that we can no longer read does not count as the client's.
+    /// Whether the queue still belongs to the client: its id may have been given to another queue.
     pub(crate) fn is_clients(&self) -> bool {
         if self.is_proven {
             return self.lease().is_some();

@@ -16,7 +16,7 @@ use crate::ownership::procfs::{self, Stat, numbers};
 use crate::server::admission::{Admitted, Caller, ReplyTo};
 use crate::sys::{credentials, geteuid};
 
-/// Finds the groups of callers. The server makes it once.
+/// Finds the groups of callers.
 pub(crate) struct GroupFinder {
     /// Whether a pid names the same process in /proc and in a queue's status.
     proc_is_ours: bool,
@@ -24,7 +24,6 @@ pub(crate) struct GroupFinder {
     unknown_gid: Option<Gid>,
 }
 
-/// The groups that a child takes.
 pub(crate) struct CallerGroups {
     pub(super) gid: Gid,
     pub(super) supplementary: Vec<Gid>,
@@ -52,8 +51,8 @@ pub(crate) enum UnknownGroups {
 }
 
 impl UnknownGroups {
-    /// Whether the caller may have hidden its groups. A file can be closed to the members of a
-    /// group and open to everybody else: a member that hides the group could read it.
+    /// Whether the caller may have hidden its groups, to read a file that is closed to one of them
+    /// and open to everybody else.
     pub(crate) fn may_be_hidden(self) -> bool {
         !matches!(self, Self::Plain | Self::PidNamespace | Self::ForeignProc)
     }
@@ -77,8 +76,7 @@ impl GroupFinder {
         Self { proc_is_ours, overflow_gid, unknown_gid }
     }
 
-    /// The groups of the caller. None if this process keeps its user: it is not root's, or the
-    /// caller is root.
+    /// None: this process keeps its user, since it is not root's or the caller is root.
     pub(crate) fn find(&self, request: &Admitted<'_>) -> Option<CallerGroups> {
         if !geteuid().is_root() || request.caller.uid.is_root() {
             return None;
@@ -108,8 +106,7 @@ impl GroupFinder {
         if !self.proc_is_ours {
             return Err(UnknownGroups::ForeignProc);
         }
-        // Once the process has ended, nothing in its open folder can be read, even if another process
-        // has its pid by then.
+        // Once the process has ended, its open folder shows nothing, not even of a reused pid.
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let folder = open(&*format!("/proc/{sender}"), flags, Mode::empty());
         let folder = folder.map_err(io::Error::from)?;
@@ -126,9 +123,8 @@ impl GroupFinder {
         if numbers::<u32>(&status, "Uid:") != [caller.uid.as_raw(); 4] {
             return Err(UnknownGroups::OtherUids);
         }
-        // The effective gid may come from a set-group-ID program. Even the real gid may, if the
-        // process has executed such a program since. So the real gid counts only if the queue was
-        // made with it.
+        // The effective gid may come from a set-group-ID program, and so may the real gid, if it
+        // executed one since. So the real gid counts only if the queue was made with it.
         let real = numbers(&status, "Gid:").first() == Some(&caller.gid.as_raw());
         let gid = if real { caller.gid } else { self.overflow_gid };
         let groups = numbers(&status, "Groups:").into_iter().map(Gid::from_raw);

@@ -1,13 +1,37 @@
-//! Limits what a child may do. It becomes the caller (uid from `admission`, groups from
-//! `caller_groups`). Then Landlock limits it to what it has opened, and to /proc; the child of a
-//! session stays limited like the server.
+//! Limits what a child may do. It becomes the caller, and then Landlock limits it to what it has
+//! opened, and to /proc; the child of a session stays limited like the server.
 
-mod become_caller;
 mod caller_groups;
 mod own_proc_files;
 mod sandbox;
 
-pub(super) use become_caller::{Confined, become_caller};
+use nix::errno::Errno;
+
+use super::admission::Caller;
+use crate::sys::{credentials, geteuid};
+
 pub(super) use caller_groups::{CallerGroups, GroupFinder, UnknownGroups};
 pub(super) use own_proc_files::may_reveal_this_process;
 pub(super) use sandbox::Sandbox;
+
+/// Proof that this process has no more rights than the caller or, if the server is not root's, than
+/// the server's user. Only such a process opens what a question names.
+pub(crate) struct Confined(());
+
+/// Becomes the caller, if this process is root's. Only root's own requests keep capabilities.
+pub(crate) fn become_caller(
+    caller: Caller,
+    groups: Option<&CallerGroups>,
+) -> Result<Confined, Errno> {
+    match (geteuid().is_root(), caller.uid.is_root()) {
+        (true, true) => {}
+        (true, false) => {
+            // The kernel counts this CPU time as the server's: let other processes go first.
+            credentials::step_back();
+            let CallerGroups { gid, supplementary, .. } = groups.ok_or(Errno::EPERM)?;
+            credentials::become_user(caller.uid, *gid, supplementary)?;
+        }
+        (false, _) => credentials::drop_capabilities()?,
+    }
+    Ok(Confined(()))
+}

@@ -17,8 +17,7 @@ pub(crate) fn may_reveal_this_process(file: &OwnedFd, device: u64) -> bool {
     if !fstatfs(file).is_ok_and(|fs| fs.filesystem_type() == PROC_SUPER_MAGIC) {
         return false;
     }
-    // In the /proc of another pid namespace our pid is another one, which we do not know. There,
-    // any process may be this one.
+    // In the /proc of another pid namespace, any process may be this one.
     let shows_our_pids =
         procfs::is_ours() && fs::metadata("/proc").is_ok_and(|proc| proc.dev() == device);
     match fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())) {
@@ -27,9 +26,8 @@ pub(crate) fn may_reveal_this_process(file: &OwnedFd, device: u64) -> bool {
     }
 }
 
-/// Whether a path in /proc leads through this process (through any, if None) to a file that differs
-/// from process to process. /proc/net, /proc/mounts and such are links to /proc/self/..., and have
-/// the same content for many.
+/// Whether a path in /proc leads through this process (through any, if None) to a file of its own.
+/// /proc/net, /proc/mounts and such are links to /proc/self/..., the same for many.
 fn is_about_process(path: &Path, this: Option<i32>) -> bool {
     let names: Vec<_> = path.iter().filter_map(OsStr::to_str).collect();
     let is_process =

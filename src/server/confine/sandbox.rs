@@ -24,14 +24,12 @@ const PROCESSES: [&str; 1] = ["/proc"];
 
 /// The restrictions of this thread and of all threads that it starts. Nothing can lift them.
 pub(crate) struct Sandbox {
-    /// The ruleset of a child that has its file open. It is made once for all children, since
-    /// making it costs more than entering it.
+    /// For a child that has its file open. Making it costs more than entering it.
     sealed: RefCell<Option<RulesetCreated>>,
 }
 
 impl Sandbox {
-    /// Gives up all rights that a server and its children do not need. Logs a warning if the kernel
-    /// has no Landlock. Fails only if a resource is short.
+    /// Gives up what a server and its children do not need. Fails only if a resource is short.
     pub(crate) fn enter(root: impl AsFd) -> Result<Self, Errno> {
         if geteuid().is_root()
             && let Err(errno) = credentials::leave_session_keyring()
@@ -53,11 +51,9 @@ impl Sandbox {
         Ok(Self { sealed: RefCell::new(sealed) })
     }
 
-    /// Gives up, in a child that has its file open, the right to open others except in /proc, as
-    /// far as the kernel supports it. Fails only if a resource is short.
-    ///
-    /// Consuming the child's copy of the common ruleset closes the descriptor: with it, a child
-    /// could allow more to later children.
+    /// Gives up the right to open further files, except in /proc. Fails only if a resource is
+    /// short. This closes the child's copy of the common ruleset: with it, a child could allow more
+    /// to later children.
     pub(crate) fn seal(&self) -> Result<(), Errno> {
         // `enter` has set no_new_privs for all children.
         let enter = |sealed: RulesetCreated| sealed.no_new_privs(false).restrict_self();
@@ -67,8 +63,7 @@ impl Sandbox {
         }
     }
 
-    /// Stays in the server's domain, in the child of a session, which opens more files. Closes the
-    /// child's copy of the common ruleset.
+    /// Closes that copy in the child of a session, which opens more files.
     pub(crate) fn stay_open(&self) {
         drop(self.sealed.take());
     }
@@ -116,8 +111,7 @@ fn sealed_ruleset() -> Result<RulesetCreated, RulesetError> {
     deny_everything()?.create()?.add_rules(path_beneath_rules(PROCESSES, READ))
 }
 
-/// A ruleset without rules, which denies all that this kernel can deny: files, TCP, and signals and
-/// abstract sockets beyond the server and its children. Source: landlock(7).
+/// Denies all that this kernel can deny: landlock(7).
 fn deny_everything() -> Result<Ruleset, RulesetError> {
     Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)

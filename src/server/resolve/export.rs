@@ -26,15 +26,14 @@ pub(crate) struct Export {
     own_descriptors: OnceCell<OwnedFd>,
 }
 
-/// The directory that a client entered last, or why it could not: then it must not get anything of
-/// the one that it was in before. None: it has entered none, and begins at the root.
+/// The directory that a client entered last, or why it could not: then it must get nothing of the
+/// one before. None: it is at the root.
 pub(crate) type Entered = Result<Option<PathFd>, Errno>;
 
 impl Export {
     /// How often to try to resolve a path while somebody renames directories on it.
     const TRIES: usize = 32;
 
-    /// Opens the root, with the system call that will resolve every path below it.
     pub(crate) fn open_root(root: &Path) -> Result<Self, Error> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let failed = |errno: Errno| match open(root, flags, Mode::empty()) {
@@ -97,9 +96,8 @@ impl Export {
         }
     }
 
-    /// Finds the file that a question names, with the rights of the caller. A question below the
-    /// directory that was entered follows no symbolic link. Unless it may wait, it fails with
-    /// `EAGAIN` if the path is not in the kernel's cache: a file system may hang.
+    /// Finds the file that a question names. Unless it may wait, it fails with `EAGAIN` if the path
+    /// is not in the kernel's cache: a file system may hang.
     pub(crate) fn find(
         &self,
         _: &Confined,
@@ -163,7 +161,6 @@ fn own_descriptor(number: u32) -> [u8; 32] {
 }
 
 impl AsFd for Export {
-    /// The root. Opened with `O_PATH`, so it can only resolve paths.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }

@@ -10,8 +10,7 @@ use nix::sys::stat::{FileStat, SFlag, fstat};
 use crate::server::confine::may_reveal_this_process;
 use crate::wire::{Entry, Kind, Stat};
 
-/// A handle to a file of any kind (`O_PATH`). It gives the metadata, but not the content. Opening
-/// it opens this inode, even if the path leads to another file by then.
+/// A handle to a file of any kind (`O_PATH`): its metadata, but not its content.
 pub(crate) struct PathFd {
     descriptor: OwnedFd,
     pub(crate) stat: FileStat,

@@ -10,8 +10,7 @@ use crate::server::confine::{Confined, Sandbox};
 use crate::server::resolve::{Entered, Export};
 use crate::wire::{Question, Trailer, append_zeros};
 
-/// Answers a question, but does not send its failure. Outside a session, it gives up opening files,
-/// by this sandbox, once the question's file is open.
+/// Answers a question, but does not send its failure. Seals the sandbox once the file is open.
 pub(crate) fn answer(
     export: &Export,
     caller: &Confined,

@@ -15,8 +15,6 @@ use crate::wire::{
 
 const DATA: MessageType = FrameType::Data.mtype();
 
-/// Writes answers to one client.
-///
 /// The parts of answers are frames, one after the other in a stream, and the messages are pieces of
 /// the stream. A plain client gets each part as a message of its type.
 pub(crate) struct AnswerWriter<'a> {
@@ -34,7 +32,6 @@ pub(crate) struct AnswerWriter<'a> {
     /// None: the client cannot use one, or none can be made.
     window_policy: Option<WindowPolicy>,
     window: Option<Window>,
-    /// Whether the client wants no zeros of holes.
     pub(super) wants_extents: bool,
 }
 
@@ -53,12 +50,10 @@ impl WriterMemory {
 }
 
 impl<'a> AnswerWriter<'a> {
-    /// The most bytes to read at once. With more, the first bytes would leave the CPU's cache
-    /// before they are sent.
+    /// With more bytes at once, the first would leave the CPU's cache before they are sent.
     const MAX_BATCH: usize = 128 << 10;
 
-    /// The most bytes that a frame other than DATA and EXTENTS adds. The first one comes behind the
-    /// cookie.
+    /// The most bytes that a frame adds, other than DATA and EXTENTS, with the cookie before it.
     const LONGEST: usize = size_of::<Cookie>() + FrameHeader::SIZE + FrameHeader::LONGEST;
 
     /// The least room in the stream to read a part of a file into.
@@ -95,13 +90,11 @@ impl<'a> AnswerWriter<'a> {
         }
     }
 
-    /// Begins the answer to a question that was received at this moment.
     pub(crate) fn begin(&mut self, question: u16, received: Instant) -> Result<(), Undelivered> {
         self.question = question;
         self.flush_if_old(received)
     }
 
-    /// Sends a META. Plain clients get none.
     pub(super) fn meta(&mut self, entry: &Entry<'_>) -> Result<(), Undelivered> {
         if self.is_plain() {
             return Ok(());
@@ -155,7 +148,6 @@ impl<'a> AnswerWriter<'a> {
         }
     }
 
-    /// Appends a frame to the stream.
     fn frame(&mut self, frame_type: FrameType, text: &[u8]) -> Result<(), Undelivered> {
         self.make_room(size_of::<Cookie>() + FrameHeader::SIZE + text.len());
         if let Some(cookie) = self.opening.take() {
@@ -208,8 +200,7 @@ impl<'a> AnswerWriter<'a> {
         Ok(count)
     }
 
-    /// Makes a window for a file of which this many bytes are to come, unless there is one. Without
-    /// a window, they go through the queue.
+    /// Makes a window for a file of which this many bytes are to come, unless there is one.
     fn make_window(&mut self, bytes: u64) -> Result<(), Undelivered> {
         let Some(policy) = self.window_policy.filter(|_| bytes >= Self::LEAST_FOR_WINDOW) else {
             return Ok(());
@@ -231,8 +222,7 @@ impl<'a> AnswerWriter<'a> {
         Ok(())
     }
 
-    /// As [`data`](Self::data), in shared memory, if so many bytes are left. None: there is no
-    /// window.
+    /// As [`data`](Self::data), in shared memory. None: there is no window.
     #[inline(never)] // with its buffers, every answer would touch further pages of the stack
     fn data_in_window(
         &mut self,
@@ -262,9 +252,8 @@ impl<'a> AnswerWriter<'a> {
         self.window = None;
     }
 
-    /// How many bytes to take from a source at once, if it has them. From a fast one it takes
-    /// several DATA: one by one takes a seventh longer in all. From others it takes no more than
-    /// the queue holds, because the client waits.
+    /// From a fast source it takes several DATA at once: one by one takes a seventh longer in all.
+    /// From others it takes no more than the queue holds, because the client waits.
     fn most_at_once(&self, source: &dyn Source) -> usize {
         let (chunk, batch) = (self.outbox.chunk, batch(self.outbox.chunk));
         let queue = self.outbox.reply.max_bytes;
@@ -280,7 +269,7 @@ impl<'a> AnswerWriter<'a> {
         }
     }
 
-    /// Sends what the stream has of whole messages. The rest waits for more.
+    /// Sends whole messages. The rest waits for more.
     fn send_full(&mut self) -> Result<(), Undelivered> {
         let length = self.buffer.text().len();
         while length - self.flushed >= self.outbox.chunk {

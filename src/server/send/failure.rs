@@ -32,7 +32,6 @@ impl Unanswerable {
         Self::new(format!("read: {}", errno.desc()), errno)
     }
 
-    /// The reason by which it is counted.
     pub(crate) fn reason(&self) -> FailureReason {
         match self.errno {
             Errno::ENOENT | Errno::ENOTDIR => FailureReason::NotFound,
@@ -45,7 +44,6 @@ impl Unanswerable {
     }
 }
 
-/// A failed system call on the way to the open file.
 impl From<Errno> for Unanswerable {
     fn from(errno: Errno) -> Self {
         Self::new(errno.desc(), errno)

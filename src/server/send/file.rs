@@ -16,13 +16,11 @@ use super::source::{Source, at_most};
 use crate::sys::errno_of;
 use crate::wire::{Extent, Range};
 
-/// A regular file, opened with the caller's rights, and the part of it to send.
 pub(super) struct OpenedFile {
     file: File,
     /// What the file was before it was opened.
     stat: FileStat,
-    /// How many bytes are left to send before the next hole. None: the size is unknown, so it is
-    /// read to its end.
+    /// How many bytes are left before the next hole. None: it is read to its end.
     left: Option<u64>,
     /// The extents behind those bytes, and how many bytes behind them were not searched for holes.
     extents: VecDeque<Extent>,
@@ -63,7 +61,7 @@ impl OpenedFile {
         Ok(Self { file, stat, left, extents: VecDeque::new(), unsearched, position })
     }
 
-    /// How many bytes will be sent, with holes. None: the size is unknown.
+    /// How many bytes will be sent, with holes.
     pub(super) fn announced(&self) -> Option<u64> {
         self.left.map(|left| left + self.unsearched)
     }
@@ -149,7 +147,9 @@ impl Source for OpenedFile {
 
     fn has_changed(&self) -> Result<bool, Unanswerable> {
         let now = fstat(&self.file).map_err(Unanswerable::read)?;
-        let changed = differ(&self.stat, &now);
+        // Not by the ctime, which a rename, a link or a chmod changes too.
+        let state = |stat: &FileStat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
+        let changed = state(&self.stat) != state(&now);
         let is_short =
             self.left.is_some_and(|left| left > 0) || now.st_size.cast_unsigned() < self.position;
         // Another machine may shorten a file of a shared file system without a change that this
@@ -160,11 +160,4 @@ impl Source for OpenedFile {
         }
         Ok(changed)
     }
-}
-
-/// Whether the content of a file changed between two looks. Not by its ctime, which a rename, a link
-/// or a chmod changes too.
-fn differ(before: &FileStat, now: &FileStat) -> bool {
-    let state = |stat: &FileStat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
-    state(before) != state(now)
 }

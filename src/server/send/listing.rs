@@ -22,12 +22,10 @@ pub(super) struct Listing {
     names: OwningIter,
     /// Whether a name was read; "." is one.
     has_names: bool,
-    /// What was not sent yet of an entry.
     pending: Vec<u8>,
 }
 
 impl Listing {
-    /// Lists a directory, which is on this device.
     pub(super) fn new(directory: OwnedFd, device: dev_t) -> Result<Self, Errno> {
         let copy = directory.try_clone().map_err(|error| errno_of(&error))?;
         let names = Dir::from_fd(copy)?.into_iter();

@@ -47,15 +47,12 @@ impl<'a> Outbox<'a> {
     /// How often a child that waits checks whether its client is alive.
     pub(crate) const TICK: Duration = Duration::from_secs(1);
 
-    /// After a pause of this long, the queue's id may be another queue's.
     const PAUSE: Duration = Duration::from_millis(20);
 
-    /// The counters are updated after this many bytes or this much time. So they show a transfer
-    /// while it runs, and counting costs almost nothing.
+    /// The counters show a transfer while it runs, but counting costs almost nothing.
     const COUNT_BYTES: u64 = 1 << 20;
     const COUNT_INTERVAL: Duration = Duration::from_millis(200);
 
-    /// For a request that was received at this moment, before its admission.
     pub(crate) fn new(
         request: &Admitted<'_>,
         stall_timeout: Duration,
@@ -111,10 +108,7 @@ impl<'a> Outbox<'a> {
     }
 
     /// Sends a message: tries for a short time, then waits, and checks on the client every second.
-    ///
-    /// Reading a file may take so long that the kernel gives the queue's id to another queue, which
-    /// takes two seconds or more. So after a pause it checks the queue first. Between two quick
-    /// messages, the queue can be removed, which msgsnd reports, but its id is not reused.
+    /// After a pause, it checks first: the kernel reuses a queue's id after two seconds or more.
     pub(crate) fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<(), Undelivered> {
         let now = Instant::now();
         if now.duration_since(self.last_sent) >= Self::PAUSE {
@@ -162,7 +156,6 @@ impl<'a> Outbox<'a> {
         }
     }
 
-    /// Lets a signal interrupt waits once a second.
     pub(crate) fn start_ticking(&mut self) -> Result<(), Undelivered> {
         if !self.ticking {
             signals::tick(Self::TICK).map_err(Undelivered::NoTimer)?;

@@ -13,8 +13,7 @@ pub(crate) trait Source {
         None
     }
 
-    /// Skips a hole that is left out, if one is next, and returns its length. Announces it before,
-    /// with those that follow.
+    /// Announces and skips a hole that is left out, if one is next, and returns its length.
     fn skip_hole(&mut self, _: &mut AnswerWriter<'_>) -> Result<u64, SendFailure> {
         Ok(0)
     }
@@ -27,20 +26,17 @@ pub(crate) trait Source {
         None
     }
 
-    /// Writes the next bytes into a range of shared memory, and returns how many. 0: there are no
-    /// more, or they are not for a window.
+    /// As `fill`, in a range of shared memory. 0 also if the bytes are not for a window.
     fn fill_shared(&mut self, _: &Attached, _: Range<usize>) -> Result<usize, Unanswerable> {
         Ok(0)
     }
 
-    /// Whether the file changed while it was read.
     fn has_changed(&self) -> Result<bool, Unanswerable> {
         Ok(false)
     }
 }
 
-/// How many of the bytes that are left fit into a buffer of this size. None: it is unknown how many
-/// are left.
+/// How many of the bytes that are left, if that is known, fit into a buffer of this size.
 pub(super) fn at_most(left: Option<u64>, size: usize) -> usize {
     left.and_then(|left| usize::try_from(left).ok()).map_or(size, |left| left.min(size))
 }

@@ -1,5 +1,4 @@
-//! A window: shared memory through which the bytes of a large file go, while the queue carries only
-//! messages that say where they are.
+//! A window: shared memory through which the bytes of a large file go.
 //!
 //! The queue's capacity is the flow control. Every message about the window is so long that only a
 //! certain number of them fit into the queue at once, *n*, whatever else is in it. So once such a
@@ -17,13 +16,11 @@ use sysv_ipc::{
 use crate::sys::geteuid;
 use crate::wire::{FrameHeader, MAX_WINDOW, WINDOW_MODE, WindowPart};
 
-/// A window, in the child that fills it.
 pub(super) struct Window {
     pub(super) memory: Attached,
     segment: SharedMemoryId,
-    /// The size that was asked for: its slots are whole pages, and may be less together.
+    /// As asked for. Its slots are whole pages, and may be less together.
     pub(super) size: usize,
-    /// The size of a slot in bytes, how many there are, and which is filled next.
     slot_size: usize,
     slots: usize,
     next: usize,
@@ -31,7 +28,6 @@ pub(super) struct Window {
     message_length: usize,
 }
 
-/// For whom windows are, how large they may be, and how many.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WindowPolicy {
     /// In bytes. 0: none is made.
@@ -51,7 +47,6 @@ impl WindowPolicy {
 }
 
 impl Window {
-    /// In a larger queue, the messages would have to be larger, too.
     pub(super) const LARGEST_QUEUE: usize = 16 << 10;
 
     /// At least so many messages should wait while the client reads.
@@ -62,9 +57,8 @@ impl Window {
 
     const PAGE: usize = 4096;
 
-    /// Makes a window of a size, which vanishes with the processes that use it. The queue holds
-    /// `capacity` bytes, and a message at most `longest`. None: they do not allow for it, or there
-    /// are too many windows. Fails if the memory or the segments are used up: shmget(2).
+    /// The queue holds `capacity` bytes, and a message at most `longest`. None: they do not allow
+    /// for a window, or there are too many. Fails if memory or segments are used up: shmget(2).
     pub(super) fn make(
         policy: &WindowPolicy,
         size: usize,
@@ -110,9 +104,8 @@ impl Window {
     }
 }
 
-/// How many windows of at most this size and of this user exist. Of a segment, an owner can change
-/// all but its size and its creator. Other programs' removed segments count, too. 0: fewer than
-/// `most`.
+/// How many windows of at most this size this user has made: an owner of a segment can change all
+/// but these two. Other programs' removed segments count, too. 0: fewer than `most`.
 fn count(size: usize, most: usize) -> Result<usize, Error> {
     if SharedMemoryUsage::current()?.segments < most {
         return Ok(0);
