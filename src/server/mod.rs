@@ -183,7 +183,8 @@ impl Server {
 
     /// Lets these signals stop this server, and unblocks them in this thread: block them before the
     /// start, so that none of them kills the owner of a queue. A second one ends the children at
-    /// once. `EINVAL`: a number is no signal, or one that cannot be caught.
+    /// once. `EINVAL`: a number is no signal, or one that cannot be caught. One server of a process
+    /// can be stopped so.
     pub fn stop_on_signals(&self, signals: impl IntoIterator<Item = i32>) -> Result<(), Error> {
         self.stop.stop_on(signals).map_err(Error::os("sigaction"))
     }
