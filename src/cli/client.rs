@@ -23,7 +23,7 @@ use super::progress::{self, When};
 use super::remedy::{explain_client, explain_output};
 use super::{FAILED, INTERRUPTED, KeyArgs, complain, duration, signals, size, user};
 use crate::client::save::CleanupGuard;
-use crate::client::{Canceller, Client, Error, ErrorKind};
+use crate::client::{Canceller, Client, Error, ErrorKind, Files, Transfer};
 use crate::escape::escape;
 use crate::sys;
 
@@ -170,22 +170,11 @@ fn clean_up_on_signals(canceller: Canceller, cleanup: CleanupGuard, quiet: bool)
     })
 }
 
-/// Why a path could not be fetched: the client failed, or the output.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
 enum Failure {
-    Source(Error),
-    Sink(io::Error),
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Source(error)
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Sink(error)
-    }
+    Source(#[from] Error),
+    Sink(#[from] io::Error),
 }
 
 impl Opts {
@@ -240,6 +229,51 @@ impl Opts {
             }
             Ok(missing == 0)
         })
+    }
+
+    /// Fetches the next file with `fetch`, and again, at most `retries` times, if it changes while
+    /// its server is away. With `--verbose`, says how much arrived.
+    fn fetch_file(
+        &self,
+        files: &mut Files,
+        path: &OsStr,
+        mut retries: u32,
+        mut fetch: impl FnMut(&mut Transfer) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        while let Some(transfer) = files.next_file() {
+            let fetched = transfer.map_err(Failure::from).and_then(|transfer| {
+                fetch(transfer)?;
+                progress::count_file();
+                self.report(path, transfer);
+                Ok(())
+            });
+            match fetched {
+                Err(Failure::Source(error))
+                    if error.kind() == ErrorKind::FileChanged && retries > 0 =>
+                {
+                    retries -= 1;
+                    files.ask_next(path);
+                }
+                outcome => return outcome,
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&self, path: &OsStr, transfer: &Transfer) {
+        if transfer.has_changed() {
+            self.warn_of_change(path);
+        }
+        if !self.verbose {
+            return;
+        }
+        let (path, bytes) = (escape(path), transfer.received());
+        let how = match (transfer.is_verified(), transfer.parts()) {
+            (false, _) => "unverified (the plain protocol has no checksum)".to_owned(),
+            (true, 1) => format!("verified (CRC-32 {:08x})", transfer.checksum()),
+            (true, n) => format!("in {n} parts, verified (CRC-32 {:08x})", transfer.checksum()),
+        };
+        complain(PROGRAM, format!("{path}: {bytes} bytes, {how}"));
     }
 
     fn complain_of(&self, what: impl Display, why: impl Display) {

@@ -33,21 +33,16 @@ pub(super) enum When {
 /// Most transfers end sooner, and a bar would only flicker.
 const DELAY: Duration = Duration::from_millis(500);
 
-/// How often the bar is drawn while nothing arrives.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How often it is drawn at most.
-const PER_SECOND: u8 = 20;
+const MOST_PER_SECOND: u8 = 20;
 
 /// The bar of this process. It is global because every message on stderr must step aside for it.
 static BAR: OnceLock<ProgressBar> = OnceLock::new();
 
 static IS_WAITING: AtomicBool = AtomicBool::new(false);
-/// What is on its way now.
 static NAME: Mutex<String> = Mutex::new(String::new());
-/// Complete files.
-static FILES: AtomicU64 = AtomicU64::new(0);
-/// Bytes that arrived.
+static COMPLETE_FILES: AtomicU64 = AtomicU64::new(0);
 static BYTES: AtomicU64 = AtomicU64::new(0);
 
 /// Shows the bar, when it is due. `into_terminal`: the files go to a terminal, where a bar would
@@ -67,7 +62,7 @@ pub(super) fn start(when: When, into_terminal: bool) {
         if !bar.is_finished() && (now || is_in_foreground()) {
             // Not by ProgressDrawTarget::stderr, which draws only on a terminal.
             let stderr = Box::new(Term::buffered_stderr());
-            bar.set_draw_target(ProgressDrawTarget::term_like_with_hz(stderr, PER_SECOND));
+            bar.set_draw_target(ProgressDrawTarget::term_like_with_hz(stderr, MOST_PER_SECOND));
             bar.enable_steady_tick(TICK);
         }
     };
@@ -115,7 +110,6 @@ fn style() -> ProgressStyle {
     )
 }
 
-/// Counts bytes that arrived.
 pub(super) fn advance(bytes: usize) {
     BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
     wait(false);
@@ -124,21 +118,19 @@ pub(super) fn advance(bytes: usize) {
     }
 }
 
-/// A file is complete.
 pub(super) fn count_file() {
-    FILES.fetch_add(1, Ordering::Relaxed);
+    COMPLETE_FILES.fetch_add(1, Ordering::Relaxed);
 }
 
 /// All that arrived, if anything did: `2 files, 16384 bytes in 0.01 s, 1.56 MiB/s`.
 pub(super) fn summary(started: Instant) -> Option<String> {
-    let (files, bytes) = (FILES.load(Ordering::Relaxed), BYTES.load(Ordering::Relaxed));
+    let (files, bytes) = (COMPLETE_FILES.load(Ordering::Relaxed), BYTES.load(Ordering::Relaxed));
     let seconds = started.elapsed().as_secs_f64();
     let rate = HumanBytes((bytes as f64 / seconds) as u64);
     let s = if files == 1 { "" } else { "s" };
     (files > 0).then(|| format!("{files} file{s}, {bytes} bytes in {seconds:.2} s, {rate}/s"))
 }
 
-/// Shows whether the client waits for its server.
 pub(super) fn wait(is_waiting: bool) {
     IS_WAITING.store(is_waiting, Ordering::Relaxed);
 }
@@ -149,7 +141,7 @@ fn line(state: &ProgressState, columns: usize) -> String {
     const SHORTEST_BAR: usize = 5;
     let waiting = if IS_WAITING.load(Ordering::Relaxed) { "waiting for the server, " } else { "" };
     let name = NAME.lock().unwrap_or_else(PoisonError::into_inner);
-    let files = match FILES.load(Ordering::Relaxed) {
+    let files = match COMPLETE_FILES.load(Ordering::Relaxed) {
         0 => waiting.to_owned(),
         1 => format!("{waiting}1 file done, "),
         files => format!("{waiting}{} files done, ", HumanCount(files)),
@@ -175,7 +167,6 @@ fn is_in_foreground() -> bool {
     !tcgetpgrp(io::stderr()).is_ok_and(|foreground| foreground != getpgrp())
 }
 
-/// Prints a message on stderr, above the bar.
 pub(super) fn aside(say: impl FnOnce()) {
     match BAR.get() {
         Some(bar) => bar.suspend(say),

@@ -31,9 +31,8 @@ pub(super) fn let_through() {
 }
 
 /// Blocks the signals that end this program, in this thread and in those that it starts. They stay
-/// pending until they are handled, so from here on none of them kills the owner of a queue.
-///
-/// A signal that is ignored stays ignored. `used`: a signal that the program uses itself.
+/// pending until they are handled, so from here on none of them kills the owner of a queue. Ignored
+/// ones stay ignored. `used`: a signal that the program uses itself.
 pub(super) fn block(used: Option<Signal>) -> Result<SigSet> {
     // Then a file that grows too large is an error of write(2), and not a signal.
     signals::ignore(Signal::SIGXFSZ).context("sigaction")?;

@@ -56,7 +56,7 @@ pub(super) fn columns<const N: usize>(
     text
 }
 
-/// The names of users and groups, each looked up once.
+/// Each name is looked up once.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     users: HashMap<Uid, String>,

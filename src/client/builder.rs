@@ -1,5 +1,3 @@
-//! The options of a client.
-
 use std::time::Duration;
 
 use sysv_ipc::{Key, Uid};

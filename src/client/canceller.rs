@@ -1,5 +1,3 @@
-//! Stopping a client from another thread.
-
 use super::reply_watch::Watch;
 
 /// Stops a client from another thread: removes its reply queues, so that every wait on one fails

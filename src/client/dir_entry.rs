@@ -1,5 +1,3 @@
-//! An entry of a directory.
-
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};

@@ -62,7 +62,6 @@ pub enum ErrorKind {
     Cancelled,
 }
 
-/// The details behind an [`ErrorKind`].
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum Cause {
     #[error("no server: nothing is under key {key}")]
@@ -94,7 +93,6 @@ pub(super) enum Cause {
     Failed { text: String, errno: Option<Errno> },
     #[error("timed out: nothing came for {0:?}")]
     TimedOut(Duration),
-    /// With a reason why the server may never answer.
     #[error("timed out: nothing came for {0:?} ({1})")]
     Unanswered(Duration, &'static str),
     #[error("left out: three others of its directory did not answer")]
@@ -206,7 +204,6 @@ impl Error {
         self.kind() == ErrorKind::Interrupted
     }
 
-    /// Whether no server can be asked now.
     pub(super) fn is_no_server(&self) -> bool {
         matches!(
             self.kind(),
@@ -214,7 +211,6 @@ impl Error {
         )
     }
 
-    /// Whether the server asks the client to try again later.
     pub(super) fn is_busy(&self) -> bool {
         matches!(self.0, Cause::Failed { errno: Some(Errno::EAGAIN), .. })
     }

@@ -18,16 +18,13 @@ use crate::wire::{Cookie, Failure, FrameHeader, FrameType, MAX_REPLY, Malformed}
 #[derive(Debug)]
 pub(super) struct Inbox {
     pub(super) queue: WatchedQueue,
-    /// The DATA of one message or several.
     buffer: MessageBuffer,
     taken: usize,
     /// How many bytes of our cookie have yet to arrive: the stream opens with it.
     unopened: usize,
-    /// What comes after those bytes.
-    pending: Option<Result<FrameType, Error>>,
+    pub(super) pending: Option<Result<FrameType, Error>>,
     /// How many bytes are left of the current DATA frame.
     left: usize,
-    /// Bytes of the file that came in shared memory.
     pub(super) window: Window,
     /// Whether the last message that arrived was, or looked like, a WINDOW.
     saw_window: bool,
@@ -42,7 +39,6 @@ impl Inbox {
     /// After a pause of this long, the queue may have been removed, and its id be another queue's.
     pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
-    /// With less room than this in the buffer, receiving another message is not worth a try.
     const WORTHWHILE_ROOM: usize = 8 << 10;
 
     /// The buffer's first size: that of a message by default. Most answers need no more, and each
@@ -135,7 +131,6 @@ impl Inbox {
         self.left = self.left.saturating_sub(count);
     }
 
-    /// Writes some of the bytes to a file, and shows them to a function.
     pub(super) fn write_to(
         &mut self,
         file: BorrowedFd<'_>,
@@ -155,11 +150,6 @@ impl Inbox {
         Failure::decode(&self.text).into()
     }
 
-    pub(super) fn put_back(&mut self, part: FrameType) {
-        self.pending = Some(Ok(part));
-    }
-
-    /// Whether everything that arrived was taken.
     pub(super) fn is_empty(&self) -> bool {
         self.taken == self.buffer.text().len() && self.pending.is_none()
     }

@@ -15,12 +15,11 @@ use crate::wire::{Entry, Malformed};
 #[derive(Debug)]
 pub(super) struct Listing<T> {
     entries: BTreeMap<Box<[u8]>, (T, usize)>,
-    size: usize,
+    pub(super) size: usize,
     /// The name that was taken last.
     after: Box<[u8]>,
     /// Whether more entries come after those.
     is_cut: bool,
-    /// How many entries the directory had when it was listed last.
     listed: u64,
 }
 
@@ -45,10 +44,6 @@ impl<T> Listing<T> {
     /// Whether the directory must be listed again to get the next entry.
     pub(super) fn is_incomplete(&self) -> bool {
         self.entries.is_empty() && self.is_cut
-    }
-
-    pub(super) fn size(&self) -> usize {
-        self.size
     }
 
     pub(super) fn forget(&mut self) {

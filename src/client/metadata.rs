@@ -1,7 +1,6 @@
 //! What a server says about a file.
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
 
 use sysv_ipc::{Gid, Uid};
 
@@ -25,16 +24,6 @@ impl FileType {
     /// Whether it is a symbolic link.
     pub fn is_symlink(self) -> bool {
         self.0 == Kind::Link
-    }
-
-    /// Whether it is a FIFO.
-    pub fn is_fifo(self) -> bool {
-        self.0 == Kind::Fifo
-    }
-
-    /// Whether it is a UNIX socket.
-    pub fn is_socket(self) -> bool {
-        self.0 == Kind::Socket
     }
 
     /// Whether it is a character device.
@@ -95,18 +84,6 @@ impl Metadata {
     /// Type and permissions: `st_mode`, inode(7).
     pub fn mode(&self) -> u32 {
         self.0.mode
-    }
-
-    /// When the content last changed.
-    pub fn modified(&self) -> SystemTime {
-        let (seconds, nanoseconds) = self.0.mtime;
-        let whole = Duration::from_secs(seconds.unsigned_abs());
-        let time = match seconds {
-            0.. => SystemTime::UNIX_EPOCH.checked_add(whole),
-            _ => SystemTime::UNIX_EPOCH.checked_sub(whole),
-        };
-        let part = Duration::from_nanos(nanoseconds.into());
-        time.and_then(|time| time.checked_add(part)).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     /// When the content last changed, in whole seconds since the epoch.

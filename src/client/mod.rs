@@ -116,7 +116,6 @@ impl Client {
         self.fetch_all(paths, Range::WHOLE)
     }
 
-    /// Requests the same range of files.
     pub(crate) fn fetch_all<I>(&self, paths: I, range: Range) -> Files
     where
         I: IntoIterator<Item: AsRef<Path>>,
@@ -140,7 +139,6 @@ impl Client {
         entry.link_target().map(Path::to_owned).ok_or_else(|| Cause::server(Errno::EINVAL).into())
     }
 
-    /// The metadata and the link target of one path.
     pub(crate) fn stat(&self, path: &Path, follow: bool) -> Result<DirEntry, Error> {
         let mut pipeline = Pipeline::new(self.requester.clone());
         pipeline.push(PlannedQuestion::new(path, Operation::Stat { follow }));

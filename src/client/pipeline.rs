@@ -25,13 +25,11 @@ use crate::wire::{Entry, Extent, Kind, Operation, Range};
 pub(super) struct Pipeline {
     requester: Requester,
     /// Whether to ask in a session. If not, every question has a request of its own.
-    in_session: bool,
+    pub(super) in_session: bool,
     session: Option<Session>,
     state: SessionState,
     ending: Ending,
-    /// The questions whose answers have not ended.
     questions: VecDeque<PlannedQuestion>,
-    /// How many of them were asked.
     asked: usize,
     one_by_one: bool,
     /// The directory of the last question that got no answer, and how many in a row in it got none.
@@ -40,11 +38,8 @@ pub(super) struct Pipeline {
     has_begun: bool,
     /// What the reader has of that answer, while it comes again.
     partial: Option<Tally>,
-    /// What arrived of the last answer that ended.
     last: Tally,
-    /// In how many parts the current or last answer came.
     pub(super) parts: u32,
-    /// Why the last answer did not come, unless it is a FAILURE.
     failed: Option<Error>,
 }
 
@@ -61,7 +56,6 @@ impl Pipeline {
     /// file system with many files would take a timeout for each.
     const MOST_SILENT: u32 = 3;
 
-    /// Questions that are asked in a session if the client's options say so.
     pub(super) fn new(requester: Requester) -> Self {
         Self {
             in_session: requester.uses_sessions(),
@@ -79,11 +73,6 @@ impl Pipeline {
             parts: 1,
             failed: None,
         }
-    }
-
-    pub(super) fn in_session(mut self) -> Self {
-        self.in_session = true;
-        self
     }
 
     pub(super) fn push(&mut self, planned: PlannedQuestion) {
@@ -153,7 +142,6 @@ impl Pipeline {
         path.and_then(Path::parent).unwrap_or("".as_ref()).to_owned()
     }
 
-    /// Waits for an answer that has no bytes.
     pub(super) fn next_entry(&mut self) -> Result<DirEntry, Error> {
         let mut found = None;
         loop {
@@ -177,7 +165,6 @@ impl Pipeline {
         self.failed.clone().map_or(Ok(()), Err)
     }
 
-    /// Takes an idle session, or asks for a new one.
     fn connect(&mut self) -> Result<(), Error> {
         let Some(first) = self.questions.front() else {
             return Err(Error::corrupt("nothing was asked"));
@@ -230,10 +217,8 @@ impl Pipeline {
     }
 
     fn is_fetch(&self) -> bool {
-        matches!(
-            self.questions.front(),
-            Some(PlannedQuestion { operation: Operation::Fetch(_), .. })
-        )
+        let operation = self.questions.front().map(|planned| planned.operation);
+        matches!(operation, Some(Operation::Fetch(_)))
     }
 
     fn ask_ahead(&mut self) -> Result<(), Error> {
@@ -350,7 +335,7 @@ impl Pipeline {
             && self.requester.uses_sessions()
             && let Some(mut session) = self.session.take_if(|session| session.is_idle())
         {
-            session.detach_window();
+            session.inbox.window.detach(); // later questions may never come
             self.requester.pool.put(session);
         }
     }

@@ -37,7 +37,7 @@ impl Entered {
         Self { base: Arc::clone(base), below: Vec::new() }
     }
 
-    /// Device and inode of the base, if this is the base itself.
+    /// The identity of the base, if this is the base itself.
     pub(super) fn top(&self) -> Option<(u64, u64)> {
         self.below.is_empty().then_some(self.base.identity)
     }

@@ -1,5 +1,3 @@
-//! Sessions that nobody uses at the moment.
-
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,12 +8,11 @@ use super::session::Session;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pool {
     idle: Arc<Mutex<Vec<Session>>>,
-    /// Whether this process could not attach the shared memory of a server.
     no_windows: Arc<AtomicBool>,
 }
 
 impl Pool {
-    /// The most sessions to keep. Each takes a queue, and a child of the server.
+    /// Each takes a queue, and a child of the server.
     const MAX_IDLE: usize = 8;
 
     /// How long to keep one. Servers end a session after 10 seconds, unless configured otherwise.

@@ -1,5 +1,3 @@
-//! The entries of a directory.
-
 use std::path::{Path, PathBuf};
 
 use super::dir_entry::DirEntry;
@@ -20,13 +18,11 @@ pub struct ReadDir {
 }
 
 impl ReadDir {
-    /// About how many bytes the entries may take.
     const MAX_BYTES: usize = 32 << 20;
 
     pub(super) fn open(requester: Requester, path: &Path) -> Result<Self, Error> {
-        let pipeline = Pipeline::new(requester);
-        let (path, listing) = (path.to_owned(), Listing::new());
-        let mut opened = Self { pipeline, path, listing };
+        let (pipeline, listing) = (Pipeline::new(requester), Listing::new());
+        let mut opened = Self { pipeline, path: path.to_owned(), listing };
         opened.list()?;
         Ok(opened)
     }

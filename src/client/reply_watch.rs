@@ -23,19 +23,18 @@ use crate::ownership::liveness::{Life, Observer};
 use crate::sys::getpid;
 use crate::wire::{Cookie, OwnerId};
 
-/// How often the thread checks every wait.
 const TICK: Duration = Duration::from_millis(200);
 
 /// If a check comes this late, this process was stopped, or the machine is too busy.
 const LATE: Duration = Duration::from_secs(1);
 
-/// After how many ticks without a wait the thread ends.
+/// Ticks without a wait after which the thread ends.
 const LINGER: u32 = 5;
 
 /// After a wait of this long, check whether the server is alive.
 const DOUBT_AFTER: Duration = Duration::from_millis(400);
 
-/// The reply queues of one client. Clones share them.
+/// Clones share the queues.
 #[derive(Debug, Clone)]
 pub(super) struct Watch(Arc<Shared>);
 
@@ -61,7 +60,6 @@ pub(super) struct Entry {
     pub(super) queue: Queue,
     /// The server that is expected to answer. Its successor would have another request queue.
     server: TrustedServer,
-    /// Every message but those of our own.
     select: Select,
     /// Whether more questions than that of the request may follow.
     pub(super) session: bool,
@@ -71,7 +69,6 @@ pub(super) struct Entry {
     /// Milliseconds from the watch's epoch to the start of the wait, plus 1; 0 while nobody waits.
     waiting_since: AtomicU64,
     has_answered: AtomicBool,
-    /// The process that sends the answer, once identified.
     child: OnceLock<OwnerId>,
     ended: OnceLock<Error>,
 }
@@ -316,8 +313,7 @@ impl Entry {
         let _ = self.waiting_since.fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
     }
 
-    /// Identifies the process that sends the answer, so that a later process with its pid is not
-    /// mistaken for it.
+    /// Notes which process sends the answer: its pid may later be another process's.
     pub(super) fn identify_child(&self) {
         if self.child.get().is_none()
             && let Ok(status) = self.queue.status()
@@ -326,7 +322,7 @@ impl Entry {
         }
     }
 
-    /// The process that sends the answer, as first seen. Its pid may later be another process's.
+    /// The process that sends the answer, as first seen.
     fn child(&self, status: &QueueStatus) -> Option<&OwnerId> {
         if let Some(child) = self.child.get() {
             return Some(child); // in a session, we may have sent last ourselves
@@ -335,7 +331,6 @@ impl Entry {
         Some(self.child.get_or_init(|| Observer::here().identify(sender)))
     }
 
-    /// Why it is useless to wait any longer.
     fn reason_to_stop(&self, now: Duration) -> Option<Error> {
         let since = self.waiting_since.load(Ordering::Acquire).checked_sub(1)?;
         let waited = now.saturating_sub(Duration::from_millis(since));
@@ -357,8 +352,7 @@ impl Entry {
             let is_dead = matches!(Observer::here().life_here(child), Life::Dead(_));
             return is_dead.then(|| Cause::ChildDied.into());
         }
-        let server = &self.server;
-        (!server.is_current() || (server.marked && server.is_dead()))
-            .then(|| Cause::ServerDied.into())
+        let has_died = !self.server.is_current() || self.server.marked && self.server.is_dead();
+        has_died.then(|| Cause::ServerDied.into())
     }
 }

@@ -41,7 +41,6 @@ impl Requester {
         Self { options, watch, pool, retries_left: options.retries }
     }
 
-    /// Whether questions are asked in sessions, where the server knows them.
     pub(super) fn uses_sessions(&self) -> bool {
         self.options.sessions && !self.options.plain
     }
@@ -188,14 +187,9 @@ fn encode(
     question: Question<'_>,
     windows: bool,
 ) -> Vec<u8> {
-    let (session, unknown_version) = (reply.session, None);
-    let extension = reply.cookie.map(|cookie| Extension {
-        cookie,
-        session,
-        windows,
-        extents: true,
-        unknown_version,
-    });
+    let (session, extents, unknown_version) = (reply.session, true, None);
+    let extension = |cookie| Extension { cookie, session, windows, extents, unknown_version };
+    let extension = reply.cookie.map(extension);
     let request = Request { reply_queue: reply.queue.id(), question, extension };
     let encoded = request.encode();
     if server.marked || encoded.len() <= MAX_PLAIN_REQUEST {

@@ -21,7 +21,7 @@ use crate::wire::{
 
 #[derive(Debug)]
 pub(super) struct Session {
-    inbox: Inbox,
+    pub(super) inbox: Inbox,
     /// What was asked, and whose answer has not ended.
     asked: VecDeque<Asked>,
     /// The last of these questions, which will be sent in one message.
@@ -33,13 +33,11 @@ pub(super) struct Session {
     full_at: Option<u64>,
     answered: u64,
     pub(super) entered: Option<Entered>,
-    /// Whether the first of those answers has begun.
     has_begun: bool,
     /// Whether the answer has a META, so that its END must have a trailer.
     is_extended: bool,
     /// The holes of the file whose zeros were not taken yet, and the data behind them.
     pub(super) extents: VecDeque<Extent>,
-    /// What was taken of the current answer, or of the last one.
     pub(super) tally: Tally,
     message: MessageBuffer,
 }
@@ -146,8 +144,7 @@ impl Session {
                 self.unsent.clear();
                 return Ok(());
             }
-            // There may be room later. An error comes again when nothing else is waited for.
-            Err(_) if is_waiting => {}
+            Err(_) if is_waiting => {} // an error comes again when nothing else is waited for
             Err(SendError::Full | SendError::Interrupted) if !is_empty() => {}
             Err(SendError::Full | SendError::Interrupted | SendError::TooBig) => {
                 return Err(Cause::RequestTooBig.into());
@@ -194,7 +191,7 @@ impl Session {
             }
             part if !self.has_begun && !self.inbox.queue.is_framed() => {
                 if part != FrameType::Data {
-                    self.inbox.put_back(part);
+                    self.inbox.pending = Some(Ok(part));
                 }
                 self.begin_answer(false); // a plain server sends no META
                 Ok(Step::Begun)
@@ -264,7 +261,6 @@ impl Session {
         self.hole() > 0 || self.inbox.has_bytes()
     }
 
-    /// The bytes of the answer that are there, or the first of them.
     pub(super) fn bytes(&mut self) -> &[u8] {
         match self.hole() {
             0 => self.inbox.bytes(),
@@ -316,11 +312,6 @@ impl Session {
         if *extent == Extent::default() {
             self.extents.pop_front();
         }
-    }
-
-    /// Gives back the shared memory: later questions may never come.
-    pub(super) fn detach_window(&mut self) {
-        self.inbox.window.detach();
     }
 
     pub(super) fn is_session(&self) -> bool {

@@ -1,5 +1,3 @@
-//! Counting and verifying bytes.
-
 use crc32fast::Hasher;
 
 use super::error::Error;
@@ -9,9 +7,8 @@ use crate::wire::{Trailer, append_zeros};
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tally {
     pub(super) bytes: u64,
-    /// The checksum of the first few bytes.
     few: u32,
-    /// That of all, if they are more.
+    /// None while there are few.
     hasher: Option<Hasher>,
 }
 

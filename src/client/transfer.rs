@@ -35,7 +35,6 @@ impl Transfer {
         Ok(transfer)
     }
 
-    /// A transfer whose files begin later.
     pub(super) fn new(pipeline: Pipeline) -> Self {
         Self { pipeline, metadata: None, expected: None, end: Some(Ok(None)) }
     }
@@ -126,8 +125,7 @@ impl Transfer {
         self.pipeline.extents()
     }
 
-    /// Takes bytes that are there and writes them to a file, with fewer copies than a reader; see
-    /// [`Session::write_to`](super::session::Session::write_to).
+    /// Takes bytes and writes them to a file, with fewer copies than a reader: `Session::write_to`.
     pub(crate) fn write_to(&mut self, file: BorrowedFd<'_>, sparse: bool) -> io::Result<usize> {
         self.pipeline.readable().map_or(Ok(0), |session| session.write_to(file, sparse))
     }

@@ -1,5 +1,3 @@
-//! Finding the request queue of a trusted server.
-
 use sysv_ipc::{Key, Permissions, Queue, Uid};
 
 use super::error::{Cause, Error};

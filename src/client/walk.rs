@@ -49,7 +49,6 @@ pub struct Walk {
     soon: VecDeque<Found>,
     /// What comes next, in the order of the questions in the pipeline.
     next: VecDeque<Next>,
-    /// The path of the current entry below the top.
     path: Vec<u8>,
     entry: DirEntry,
     depth: usize,
@@ -106,7 +105,8 @@ impl Walk {
     const AFTER_LISTING: usize = 32;
 
     pub(super) fn open(requester: Requester, path: &Path) -> Result<Self, Error> {
-        let mut pipeline = Pipeline::new(requester).in_session();
+        let mut pipeline = Pipeline::new(requester);
+        pipeline.in_session = true;
         pipeline.push(PlannedQuestion::new(path, Operation::Enter));
         let top = pipeline.next_entry()?;
         let metadata = top.metadata()?;
@@ -194,7 +194,6 @@ impl Walk {
         }
     }
 
-    /// Takes entries from the levels, and asks for the listing of a directory.
     fn look_ahead(&mut self, most: usize) {
         while self.soon.len() < most
             && !matches!(self.soon.back(), Some(Found { kept: Kept::Directory, .. }))
@@ -256,7 +255,7 @@ impl Walk {
         self.level_path.truncate(self.levels.last().map_or(0, |level| level.path_len));
     }
 
-    /// Receives the listing of the last directory in `soon`, whose entries come next.
+    /// Receives the listing of the last directory in `soon`.
     fn enter(&mut self) -> Result<(), Error> {
         let mut listing = Listing::new();
         let outcome = self.receive(&mut listing);
@@ -282,13 +281,13 @@ impl Walk {
     }
 
     fn limit_memory(&mut self) {
-        let mut size: usize = self.levels.iter().map(|level| level.listing.size()).sum();
-        let outer = self.levels.len().saturating_sub(1);
-        for level in &mut self.levels[..outer] {
+        let mut size: usize = self.levels.iter().map(|level| level.listing.size).sum();
+        let Some((_, outer)) = self.levels.split_last_mut() else { return };
+        for level in outer {
             if size <= Self::MAX_BYTES_IN_ALL {
                 break;
             }
-            size -= level.listing.size();
+            size -= level.listing.size;
             level.listing.forget();
         }
     }

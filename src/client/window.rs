@@ -14,11 +14,9 @@ use crate::wire::{MAX_WINDOW, WindowPart};
 /// Bytes of one message that are in shared memory and that the reader has not taken.
 #[derive(Debug)]
 pub(super) struct Window {
-    /// The segment that the last message named.
     attached: Option<(SharedMemoryId, AttachedReadOnly)>,
     /// The owner of the server's request queue. None: the request did not allow shared memory.
     server: Option<Uid>,
-    /// Where they are.
     part: Range<usize>,
     /// A private copy of the first of them: another process may change the segment while the
     /// reader looks. `taken` of it were taken.

@@ -22,7 +22,6 @@ const SMALL: u64 = 1 << 20;
 /// The largest file, in bytes, that is received whole because its size is unknown, as in /proc.
 const LARGEST_UNKNOWN: u64 = 64 << 20;
 
-/// What became of an entry.
 enum Outcome {
     Archived,
     /// Archived, but the file changed while it was read.
@@ -32,7 +31,6 @@ enum Outcome {
     Missing(String),
 }
 
-/// An archive that is being written.
 struct Archive<'a> {
     opts: &'a Opts,
     builder: Builder<BufWriter<OutputFile>>,

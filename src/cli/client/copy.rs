@@ -9,11 +9,10 @@ use anyhow::{Result, anyhow, bail, ensure};
 use nix::sys::stat::{Mode, umask};
 
 use super::{Failure, Opts, PROGRAM, joined};
-use crate::cli::complain;
-use crate::cli::progress;
 use crate::cli::remedy::explain_output;
+use crate::cli::{complain, progress};
 use crate::client::save::{CleanupGuard, Dir, Event, Report, WriteOptions, write_file, write_tree};
-use crate::client::{Client, ErrorKind, Files};
+use crate::client::{Client, Files, Transfer};
 use crate::escape::escape;
 
 pub(super) fn run(
@@ -24,7 +23,7 @@ pub(super) fn run(
 ) -> Result<u8> {
     let failed = |error| anyhow!(explain_output(directory, &error));
     let directory = Dir::open(directory).map_err(failed)?;
-    let options = WriteOptions::default().preserve(!opts.no_preserve).cleanup_guard(cleanup);
+    let options = WriteOptions { no_preserve: opts.no_preserve, cleanup: cleanup.clone() };
     progress::start(opts.progress(), false);
     let copy = Copy { opts, directory, options };
     let mut files = client.open_all(&opts.paths);
@@ -86,28 +85,14 @@ impl Copy<'_> {
         Ok(problems)
     }
 
-    /// Fetches the next file. Returns how many are missing.
     fn fetch_file(&self, files: &mut Files, path: &OsStr) -> Result<u64, Failure> {
         let mut on_event = |event: Event<'_>| self.on_event(path, &event);
-        let mut tries = self.opts.retries;
-        while let Some(transfer) = files.next_file() {
-            let transfer = transfer?;
-            // Only directories have no name, and those cannot be opened.
-            let name = Path::new(path).file_name().unwrap_or_default();
-            match write_file(transfer, &self.directory, name, &self.options, &mut on_event) {
-                Err(error) if error.kind() == ErrorKind::FileChanged && tries > 0 => {
-                    tries -= 1;
-                    files.ask_next(path);
-                }
-                Err(error) => return Err(error.into()),
-                Ok(report) => {
-                    progress::count_file();
-                    self.opts.report(path, transfer);
-                    return Ok(report.problems);
-                }
-            }
-        }
-        Ok(1)
+        // Only directories have no name, and those cannot be opened.
+        let name = Path::new(path).file_name().unwrap_or_default();
+        let write = |transfer: &mut Transfer| {
+            Ok(write_file(transfer, &self.directory, name, &self.options, &mut on_event)?)
+        };
+        self.opts.fetch_file(files, path, self.opts.retries, write).map(|()| 0)
     }
 
     fn on_event(&self, top: &OsStr, event: &Event<'_>) {
@@ -117,9 +102,7 @@ impl Copy<'_> {
             Event::Problem(path, why) | Event::Skipped(path, why) => {
                 self.opts.complain_of(escape(&joined(top, path.as_os_str())), why);
             }
-            Event::Changed(path) if self.opts.recursive => {
-                self.opts.warn_of_change(&joined(top, path.as_os_str()));
-            }
+            Event::Changed(path) => self.opts.warn_of_change(&joined(top, path.as_os_str())),
             _ => {}
         }
     }

@@ -46,9 +46,7 @@ struct View<'a> {
     opts: &'a Opts,
     out: BufWriter<OutputFile>,
     names: Names,
-    /// The table that is printed next.
     rows: Vec<Row>,
-    /// Whether no table was printed yet.
     is_empty: bool,
 }
 

@@ -16,7 +16,6 @@ use crate::sys;
 /// What was printed about orphans that still exist, so that it is not printed again.
 type Printed = HashMap<QueueId, (SystemTime, String)>;
 
-/// Removes orphans every so often, until a signal.
 pub(super) fn watch(opts: &Opts, every: Duration) -> Result<u8> {
     stdout::print("")?;
     signals::handle(|| sys::exit_now(0))?;

@@ -13,7 +13,6 @@ use crate::ownership::server_state::ServerState;
 /// Of the shape in docs/operations.md. New fields do not change it; any other change does.
 const VERSION: u64 = 1;
 
-/// One object, on a line of its own.
 pub(super) fn line(state: &KeyState) -> String {
     let rates = state.rates.zip(state.counters.as_deref()).map(|(rates, now)| {
         named(growing(now).into_iter().zip(rates).map(|((name, _), rate)| (name, rate)))

@@ -16,7 +16,6 @@ use crate::ownership::server_state::ServerState;
 use crate::reaper::{Finding, Policy};
 use crate::wire::{REPLY_QUEUE_MODE, is_request_queue_mode};
 
-/// Which queue to look at.
 #[derive(Clone, Copy)]
 pub(super) enum Target {
     Key(Key),
@@ -45,12 +44,10 @@ pub(super) struct KeyState {
     pub(super) reply_queues: Option<Vec<Finding>>,
     pub(super) usage: QueueUsage,
     pub(super) limits: QueueLimits,
-    /// Those under the key.
     pub(super) counters: Option<Box<Snapshot>>,
     /// Why there are no counters, or how it is known that they are a dead server's. None: they are
     /// those of the server of the queue.
     pub(super) counters_note: Option<String>,
-    /// Since the state before.
     pub(super) rates: Option<Rates>,
 }
 
@@ -97,7 +94,7 @@ impl KeyState {
     }
 }
 
-/// The reply queues, those that were used last first.
+/// Those that were used last come first.
 fn reply_queues() -> Result<Vec<Finding>> {
     let mut findings = Policy::new().survey()?;
     findings.retain(|finding| {

@@ -1,5 +1,3 @@
-//! What must be undone if the process ends early.
-
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,5 +1,3 @@
-//! A file that appears under its path complete or not at all.
-
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};

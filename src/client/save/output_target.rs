@@ -15,7 +15,6 @@ use super::dir::Dir;
 use crate::sys::credentials::is_unknown_uid;
 use crate::sys::geteuid;
 
-/// A name in a directory.
 pub(super) struct OutputTarget {
     pub(super) dir: Dir,
     pub(super) name: OsString,

@@ -1,5 +1,3 @@
-//! Writing a tree below a directory.
-
 use std::ffi::OsStr;
 use std::io::{BufRead, Write};
 use std::os::fd::AsFd;
@@ -21,24 +19,10 @@ use crate::sys::{errno_of, geteuid};
 /// Options for [`write_tree`] and [`write_file`].
 #[derive(Debug, Clone, Default)]
 pub struct WriteOptions {
-    no_preserve: bool,
-    cleanup: CleanupGuard,
-}
-
-impl WriteOptions {
-    /// Whether to copy modes and modification times. The default is true.
-    #[must_use]
-    pub fn preserve(mut self, yes: bool) -> Self {
-        self.no_preserve = !yes;
-        self
-    }
-
+    /// Do not copy modes and modification times.
+    pub no_preserve: bool,
     /// The guard to keep up to date, for a process that may end early.
-    #[must_use]
-    pub fn cleanup_guard(mut self, guard: &CleanupGuard) -> Self {
-        self.cleanup = guard.clone();
-        self
-    }
+    pub cleanup: CleanupGuard,
 }
 
 /// Progress of a tree. Paths are below its top.
@@ -99,7 +83,13 @@ pub fn write_tree(
         buffer: Vec::new(),
         report: Report::default(),
     };
-    let outcome = writer.write_all(walk);
+    let mut write_all = || {
+        while let Some(entry) = walk.next_entry()? {
+            writer.write(entry)?;
+        }
+        Ok(())
+    };
+    let outcome = write_all();
     writer.leave(0); // also after an error: gives the open directories their attributes
     outcome.map(|()| writer.report)
 }
@@ -111,18 +101,14 @@ pub fn write_file(
     name: &OsStr,
     options: &WriteOptions,
     on_event: &mut dyn FnMut(Event<'_>),
-) -> Result<Report, Error> {
-    copy_file(transfer, dir, name, options, &mut Vec::new(), on_event)?;
-    if transfer.has_changed() {
-        on_event(Event::Changed(Path::new("")));
-    }
-    Ok(Report { files: 1, bytes: transfer.received(), ..Report::default() })
+) -> Result<(), Error> {
+    copy_file(transfer, dir, name, options, &mut Vec::new(), on_event)
 }
 
 /// A file of at most this size, and without holes, is created only after it was verified.
 const SMALL: usize = 256 << 10;
 
-/// Writes a file. The buffer is for the content of a small one.
+/// The buffer is for the content of a small file.
 fn copy_file(
     source: &mut Transfer,
     dir: &Dir,
@@ -175,19 +161,12 @@ struct Writer<'a> {
 struct Level {
     /// None if it could not be created.
     dir: Option<Dir>,
-    /// Its device and inode.
+    /// Device and inode.
     identity: Option<(u64, u64)>,
     attrs: Option<PreservedAttrs>,
 }
 
 impl Writer<'_> {
-    fn write_all(&mut self, walk: &mut Walk) -> Result<(), Error> {
-        while let Some(entry) = walk.next_entry()? {
-            self.write(entry)?;
-        }
-        Ok(())
-    }
-
     fn write(&mut self, mut entry: WalkEntry<'_>) -> Result<(), Error> {
         self.leave(entry.depth());
         let metadata = entry.metadata();
@@ -210,7 +189,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Closes the directories at this depth and below, which are complete.
+    /// Closes the directories at this depth and below.
     fn leave(&mut self, depth: usize) {
         while self.levels.len() > depth {
             if let Some(Level { dir: Some(dir), attrs, .. }) = self.levels.pop() {
