@@ -402,7 +402,9 @@ fn a_range_matches_head_and_tail() {
 fn a_range_resumes_where_it_broke_off() {
     let (server, _folder, file) = serve_file(4 << 20, &[]);
     let mut command = server.client();
-    let stuck = Stuck::start(command.args(["-v", "--offset", "1000", "--length", "3M", "/file"]));
+    command.args(["-v", "--offset", "1000", "--length", "3M", "/file"]);
+    let mut stuck = Stuck::start(&mut command);
+    stuck.wait_for_its_output(); // otherwise there may be no first part
     server.kill_children();
     let finished = stuck.client.finish();
     let range = &file[1000..1000 + (3 << 20)];
