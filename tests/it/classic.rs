@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 use sysv_ipc::{
@@ -11,25 +11,23 @@ use sysv_ipc::{
 use tempfile::TempDir;
 
 use crate::support::{
-    Finished, Running, clear, in_own_namespace, program, queue_of, run, text, unique_key,
-    wait_until,
+    ClearAtEnd, Running, in_own_namespace, program, queue_of, run, text, unique_key, wait_until,
 };
 
 /// A program that serves under a key of its own, ready for requests.
 struct Service {
     key: Key,
-    running: Option<Running>,
+    running: Running,
+    _clear: ClearAtEnd,
 }
 
 impl Service {
-    #[track_caller]
     fn start(name: &str, arguments: &[&str]) -> Self {
         let key = unique_key();
         let mut command = on(key, name);
-        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut running = Running::start(&mut command);
+        let mut running = Running::piped(command.args(arguments));
         let line = running.first_line();
-        let service = Self { key, running: Some(running) };
+        let service = Self { key, running, _clear: ClearAtEnd(key) };
         let queue = queue_of(key).map(|queue| queue.id().to_string()).unwrap_or_default();
         assert_eq!(line, format!("{name}: ready: key {key}, queue {queue}\n"));
         service
@@ -39,7 +37,7 @@ impl Service {
     /// Returns its standard error.
     #[track_caller]
     fn stop(self) -> String {
-        self.signal(Signal::SIGTERM);
+        self.running.signal(Signal::SIGTERM);
         self.ended()
     }
 
@@ -47,35 +45,10 @@ impl Service {
     #[track_caller]
     fn ended(self) -> String {
         let key = self.key;
-        let finished = self.finish();
+        let finished = self.running.finish();
         assert_eq!(finished.code(), Some(0), "{}", finished.stderr);
         assert_nothing_left(key);
         finished.stderr
-    }
-
-    #[track_caller]
-    fn finish(mut self) -> Finished {
-        self.running.take().unwrap().finish()
-    }
-
-    fn pid(&self) -> i32 {
-        self.running.as_ref().unwrap().pid()
-    }
-
-    fn signal(&self, signal: Signal) {
-        self.running.as_ref().unwrap().signal(signal);
-    }
-
-    #[track_caller]
-    fn freeze(&self) {
-        self.running.as_ref().unwrap().freeze();
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        drop(self.running.take());
-        clear(self.key);
     }
 }
 
@@ -155,7 +128,7 @@ fn commands_switch_the_led_and_exit_or_a_signal_leaves_it_as_it_was() {
         }
         match signal {
             None => drop(send("exit")),
-            Some(signal) => controller.signal(signal),
+            Some(signal) => controller.running.signal(signal),
         }
         assert_eq!(controller.ended(), "");
         wait_for(&led, "17");
@@ -298,15 +271,15 @@ fn malformed_requests_are_refused_with_a_status() {
 #[in_own_namespace]
 fn the_next_client_with_the_id_of_one_that_gave_up_is_not_confused() {
     let server = server(&[]);
-    server.freeze();
+    server.running.freeze();
     let late = run(client(server.key).args(["--id", "42", "--msg", "1", "--timeout", "200ms"]));
     assert_eq!((late.code(), &late.stdout[..]), (Some(1), &b""[..]));
     assert!(late.stderr.contains("timed out"), "{}", late.stderr);
-    server.signal(Signal::SIGCONT);
+    server.running.signal(Signal::SIGCONT);
     let queue = queue_of(server.key).unwrap();
     wait_until("it is answered", || {
         let last = queue.status().unwrap().last_sender.map(|pid| pid.as_raw());
-        last == Some(server.pid())
+        last == Some(server.running.pid())
     });
     let next = run(client(server.key).args(["--id", "42", "--msg", "second"]));
     assert!(next.stderr.contains("discards an old answer"), "{}", next.stderr);

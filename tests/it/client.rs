@@ -23,8 +23,8 @@ use tempfile::TempDir;
 
 use crate::support::{
     Running, Server, Stuck, after_mounting, as_root_in_own_namespace, client, fails, fork_child,
-    in_own_namespace, noise, public_folder, reply_queues, run, serve_file, serve_folder,
-    serve_quietly, set_mode, state_of, stuck_client_without_retries, unique_key, wait_until,
+    in_own_namespace, let_pass, noise, public_folder, reply_queues, run, serve_file, serve_folder,
+    serve_quietly, set_mode, state_of, stuck_client, unique_key, wait_until,
 };
 
 fn names_in(folder: &Path) -> Vec<String> {
@@ -169,7 +169,7 @@ fn a_removed_reply_queue_is_replaced_or_is_an_incomplete_transfer() {
     let stuck = Stuck::start(server.client().arg("/file"));
     stuck.queue.remove().unwrap();
     assert!(stuck.finish() == file);
-    let client = stuck_client_without_retries(&server, "/file");
+    let client = stuck_client(&server, &["--retries", "0", "/file"]);
     for queue in reply_queues() {
         queue.remove().unwrap();
     }
@@ -363,9 +363,7 @@ fn a_client_may_be_dropped_when_its_thread_has_ended() {
         KEPT.with_borrow_mut(|kept| {
             let client = kept.insert(client);
             assert!(fetch(client));
-            let start = Instant::now();
-            let pause = Duration::from_millis(1100); // then it looks at the lease
-            wait_until("the pause is over", || start.elapsed() > pause);
+            let_pass(Duration::from_millis(1100)); // then it looks at the lease
             assert!(fetch(client));
         });
     });

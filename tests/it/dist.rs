@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::support::{
-    DEADLINE, Server, in_own_namespace, noise, program, run, stuck_client, unique_key, wait_until,
+    DEADLINE, Server, in_own_namespace, noise, run, server_of, stuck_client, unique_key, wait_until,
 };
 
 fn dist(name: &str) -> PathBuf {
@@ -159,8 +159,8 @@ impl Manager {
     #[track_caller]
     fn start<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Server {
         let key = unique_key();
-        let mut command = program("mqfs-server");
-        command.args(["-k", &key.to_string()]).args(arguments);
+        let mut command = server_of(key);
+        command.args(arguments);
         Server::start_as(key, command.env("NOTIFY_SOCKET", self.folder.path().join("notify")))
     }
 
@@ -182,7 +182,7 @@ fn a_service_manager_is_told_when_the_server_is_ready_and_when_it_stops() {
     let ready = manager.told();
     assert_eq!(ready[0], "READY=1");
     assert!(ready[1].starts_with(&format!("STATUS=ready: key {}, ", server.key)), "{ready:?}");
-    let client = stuck_client(&server, "/big");
+    let client = stuck_client(&server, &["/big"]);
     server.signal(Signal::SIGTERM);
     let stopping = manager.told();
     assert_eq!(stopping[0], "STOPPING=1");

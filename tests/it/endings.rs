@@ -7,8 +7,8 @@ use nix::sys::signal::Signal;
 
 use crate::support::{
     Finished, Running, as_root_in_own_namespace, by, client, dead_owner, exists, full,
-    in_own_namespace, leased, program, reply_queues, run, serve_file, stat_of, unique_key,
-    wait_until,
+    in_own_namespace, leased, program, reply_queues, run, serve_file, server_of, stat_of,
+    unique_key, wait_until,
 };
 
 fn with(mut command: Command, arguments: &[&str]) -> Command {
@@ -106,7 +106,7 @@ fn closed_or_full_output_is_an_error_of_every_program() {
 #[in_own_namespace]
 fn a_server_serves_also_if_it_cannot_say_that_it_is_ready() {
     let key = unique_key();
-    let server = with(program("mqfs-server"), &["-k", &key.to_string()]);
+    let server = server_of(key);
     for (mut command, is_warned) in [(closed(&server), false), (server, true)] {
         let server = Running::start(command.stdout(full()).stderr(Stdio::piped()));
         wait_until("it serves", || run(client(key).arg("/etc/passwd")).code() == Some(0));

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use crate::support::{Running, Server, Stuck, in_own_namespace, noise, run, serve_file, set_mode};
 use crate::tree::Site;
@@ -120,7 +120,7 @@ fn a_hole_of_8_eib_costs_nobody_anything() {
     let server = Server::start(&["--root", folder.path().to_str().unwrap()]);
     let command = |arguments: &[&str]| {
         let mut command = server.client();
-        command.args(arguments).current_dir(&here).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(arguments).current_dir(&here);
         command
     };
     for (arguments, copy) in [(["-o", "o", "/t/hole"], "o"), (["-r", "-C.", "/t"], "t/hole")] {

@@ -18,9 +18,10 @@ use sysv_ipc::{
 };
 
 use crate::support::{
-    ATTACKER, Attack, Idle, OPERATOR, Running, Site, VICTIM, all_queues, as_root_in_own_namespace,
-    as_user, clear, errno_of, lease_of, let_next_queue_have, noise, plain_request, queue_of,
-    received, refusals, request, run, sent, set, stat, unique_key, wait_for_refusals, wait_until,
+    ATTACKER, Attack, Idle, OPERATOR, Running, Site, Stuck, VICTIM, all_queues,
+    as_root_in_own_namespace, as_user, clear, errno_of, extension, lease_of, let_next_queue_have,
+    noise, plain_request, queue_of, received, refusals, request, run, sent, set, stat, unique_key,
+    wait_until,
 };
 
 const WRONG_COOKIE: &str = "the cookie is not that of the reply queue's lease";
@@ -37,9 +38,8 @@ fn guesses(queue: Queue) -> Vec<MessageBuffer> {
     let long = [guess([0; 16]).text(), &[0; 48]].concat();
     all.push(MessageBuffer::with_text(NORMAL_PRIORITY, &long));
     let question = Question::new("/file".as_ref(), Operation::Unknown { operation: 7, flags: 1 });
-    let (cookie, windows, extents) = (Cookie::new([0; 16]), false, false);
-    let unknown_version = Some(2);
-    let extension = Some(Extension { cookie, session: true, windows, extents, unknown_version });
+    let extension = extension(Cookie::new([0; 16]));
+    let extension = Some(Extension { session: true, unknown_version: Some(2), ..extension });
     let unknown = Request { reply_queue: queue.id(), question, extension };
     all.push(MessageBuffer::with_text(NORMAL_PRIORITY, &unknown.encode()));
     all
@@ -61,22 +61,33 @@ fn are_refused(site: &Site, reason: &str, all: &[MessageBuffer]) {
     let count = refusals(&site.server, reason) + all.len() as u64;
     ask_as_attacker(site, all);
     let requests = site.requests();
-    wait_for_refusals(&site.server, reason, count, || requests.send(&all[0]).unwrap());
+    // Each reason is logged once a second, with the next request that is refused for it.
+    wait_until("the log counts the refusals", || {
+        requests.send(&all[0]).unwrap();
+        refusals(&site.server, reason) >= count
+    });
+}
+
+/// Fails the test if an attack disturbs two requests of the victim: one that waits to be sent, and
+/// one under way. The attack gets the queues of both.
+fn during_requests(site: Site, handed_to: u32, attack: impl Fn(&Site, [Queue; 2])) {
+    let idle = Idle::new(site.requests(), VICTIM, handed_to);
+    let victim = Stuck::start(&mut site.victim());
+    attack(&site, [idle.queue, victim.queue]);
+    idle.assert_untouched();
+    site.finish_intact(victim);
+    site.stop();
 }
 
 #[as_root_in_own_namespace]
 fn guessing_cookies_gets_nothing_into_another_users_transfer() {
     for operator in [0, OPERATOR] {
-        let site = Site::start_as(operator, &[]);
-        let idle = Idle::new(site.requests(), VICTIM, operator);
-        let victim = site.stuck_victim();
-        for queue in [idle.queue, victim.queue] {
-            ask_as_attacker(&site, &guesses(queue));
-        }
-        are_refused(&site, WRONG_COOKIE, &guesses(victim.queue));
-        idle.assert_untouched();
-        site.finish_intact(victim);
-        site.stop();
+        during_requests(Site::start_as(operator, &[]), operator, |site, queues| {
+            for queue in queues {
+                ask_as_attacker(site, &guesses(queue));
+            }
+            are_refused(site, WRONG_COOKIE, &guesses(queues[1]));
+        });
     }
 }
 
@@ -118,33 +129,27 @@ fn assert_lock_is_closed(site: &Site, uid: u32) {
 #[as_root_in_own_namespace]
 fn a_third_user_cannot_touch_a_transfer_between_two_others() {
     for operator in [0, OPERATOR] {
-        let site = Site::start_as(operator, &[]);
-        let idle = Idle::new(site.requests(), VICTIM, operator);
-        let victim = site.stuck_victim();
-        let status = victim.queue.status().unwrap();
-        let owner = if operator == 0 { VICTIM } else { operator };
-        assert_eq!(
-            (status.permissions.cuid.as_raw(), status.permissions.uid.as_raw()),
-            (VICTIM, owner)
-        );
-        assert_eq!(status.permissions.mode, REPLY_QUEUE_MODE);
-        for uid in [VICTIM, owner] {
-            assert_eq!(as_user(uid, || stat(victim.queue)), Ok(()), "both ends may read");
-        }
+        during_requests(Site::start_as(operator, &[]), operator, |site, queues| {
+            let status = queues[1].status().unwrap();
+            let owner = if operator == 0 { VICTIM } else { operator };
+            let (permissions, settings) = (&status.permissions, status.settings());
+            assert_eq!([permissions.cuid, permissions.uid].map(|u| u.as_raw()), [VICTIM, owner]);
+            assert_eq!(permissions.mode, REPLY_QUEUE_MODE);
+            for uid in [VICTIM, owner] {
+                assert_eq!(as_user(uid, || stat(queues[1])), Ok(()), "both ends may read");
+            }
 
-        for queue in [victim.queue, idle.queue] {
-            assert_closed(queue, ATTACKER);
-            assert_eq!(write(queue, ATTACKER), Err(Errno::EACCES));
-        }
-        assert_lock_is_closed(&site, ATTACKER);
-        for uid in [ATTACKER, VICTIM] {
-            assert_closed(site.requests(), uid);
-            assert_eq!(write(site.requests(), uid), Ok(()), "everybody may ask");
-        }
-        assert_eq!(victim.queue.status().unwrap().settings(), status.settings());
-        idle.assert_untouched();
-        site.finish_intact(victim);
-        site.stop();
+            for queue in queues {
+                assert_closed(queue, ATTACKER);
+                assert_eq!(write(queue, ATTACKER), Err(Errno::EACCES));
+            }
+            assert_lock_is_closed(site, ATTACKER);
+            for uid in [ATTACKER, VICTIM] {
+                assert_closed(site.requests(), uid);
+                assert_eq!(write(site.requests(), uid), Ok(()), "everybody may ask");
+            }
+            assert_eq!(queues[1].status().unwrap().settings(), settings);
+        });
     }
 }
 
@@ -161,7 +166,7 @@ fn a_replayed_request_does_not_reach_a_later_queue_with_the_same_id() {
         site.server.wait_until_idle();
 
         let_next_queue_have(id);
-        let victim = site.stuck_victim();
+        let victim = Stuck::start(&mut site.victim());
         assert_eq!(victim.queue.id(), id);
         are_refused(&site, WRONG_COOKIE, &[valid(), valid(), valid()]);
         site.finish_intact(victim);
@@ -178,16 +183,12 @@ fn a_replayed_request_does_not_reach_a_later_queue_with_the_same_id() {
 #[as_root_in_own_namespace]
 fn a_plain_request_gets_nothing_into_another_users_transfer() {
     for (policy, reason) in [("any", PLAIN_FOR_LEASED), ("owner", PLAIN), ("never", PLAIN)] {
-        let site = Site::start(&["--plain", policy]);
-        let idle = Idle::new(site.requests(), VICTIM, VICTIM);
-        let victim = site.stuck_victim();
-        let paths = ["/file", "/missing", "/", ""];
-        let name = |queue| paths.iter().map(move |path| plain_request(queue, path));
-        let all: Vec<_> = name(idle.queue).chain(name(victim.queue)).collect();
-        are_refused(&site, reason, &all);
-        idle.assert_untouched();
-        site.finish_intact(victim);
-        site.stop();
+        during_requests(Site::start(&["--plain", policy]), VICTIM, |site, queues| {
+            let paths = ["/file", "/missing", "/", ""];
+            let name = |queue| paths.map(|path| plain_request(queue, path));
+            let all: Vec<_> = queues.into_iter().flat_map(name).collect();
+            are_refused(site, reason, &all);
+        });
     }
 }
 

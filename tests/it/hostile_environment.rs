@@ -13,14 +13,14 @@ use sysv_ipc::{Lock, MessageBuffer, Mode};
 
 use crate::support::{
     Running, Server, as_root_in_own_namespace, by, children_of, in_own_namespace,
-    private_queue_with, program, queue_of, reply_queues, run, serve_file, state_of, stuck_client,
+    private_queue_with, queue_of, reply_queues, run, serve_file, server_of, state_of, stuck_client,
     unique_key, unshared, wait_until,
 };
 
 #[as_root_in_own_namespace]
 fn a_server_leaves_a_later_queue_with_its_old_id_alone() {
     let (server, _folder, _) = serve_file(4 << 20, &["--max-children", "1"]);
-    let stuck = stuck_client(&server, "/file"); // at the bound: it does not receive
+    let stuck = stuck_client(&server, &["/file"]); // at the bound: it does not receive
     let queue = queue_of(server.key).unwrap();
     queue.remove().unwrap();
     let other = private_queue_with(queue.id(), Mode::new(0o600));
@@ -135,8 +135,8 @@ fn a_server_with_pid_1_survives_a_crowd_of_orphans() {
     let key = unique_key();
     // The shell becomes the server; the orphans end while it serves.
     let orphans = r#"for i in $(seq 100); do (sleep 0.3 &); done; exec "$0" "$@""#;
-    let mut command = program("mqfs-server");
-    command.args(["-k", &key.to_string(), "--root", "/proc", "--max-children", "2"]);
+    let mut command = server_of(key);
+    command.args(["--root", "/proc", "--max-children", "2"]);
     let command = by(&["sh", "-c", orphans], &command);
     let server = Server::start_as(key, &mut unshared(&["--pid", "--mount-proc"], &command));
     for _ in 0..100 {

@@ -18,7 +18,8 @@ use crate::reaper_keeps::{foreign, used_by_the_dead};
 use crate::support::{
     ATTACKER, DEADLINE, HungMount, Process, Running, SOMEBODY, Server, Site, Unanswered, VICTIM,
     Verdicts, as_root_in_own_namespace, can_mount, dead_owner, exists, fork_child, leased, program,
-    public_folder, reply_queues, run, serve_file, serve_folder, stat_of, unique_key, wait_until,
+    public_folder, reply_queues, run, serve_file, serve_folder, server_of, stat_of, unique_key,
+    wait_until,
 };
 
 /// What holds a child for good, but for a signal.
@@ -181,8 +182,7 @@ fn a_server_whose_root_hangs_keeps_no_other_from_its_key() {
     let (folder, key) = (public_folder(), unique_key());
     let root = folder.path().join("root");
     let mount = HungMount::on(&root, Unanswered::All);
-    let mut command = program("mqfs-server");
-    let hung = Running::piped(command.args(["-k", &key.to_string(), "--root"]).arg(&root));
+    let hung = Running::piped(server_of(key).arg("--root").arg(&root));
     let process = Process::with_pid(hung.pid()).unwrap();
     wait_until("it looks at its root", || process.waits_in(libc::SYS_statx));
     Server::start_on(key, &["--root", "/etc"]).stop();

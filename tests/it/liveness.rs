@@ -238,7 +238,7 @@ fn owner_that_made_its_lease_without_proc_is_proven_dead() {
         let can_be_judged = options.is_empty() || others_can_be_judged();
         let alive = if can_be_judged { UNPROVEN } else { ELSEWHERE };
         assert_eq!(Verdicts::now().on(stuck.queue), alive);
-        stuck.kill();
+        stuck.client.kill();
         wait_until("the owner dies, too, with unshare", || {
             !can_be_judged || Verdicts::now().on(stuck.queue)[0] == "orphan"
         });
@@ -247,7 +247,7 @@ fn owner_that_made_its_lease_without_proc_is_proven_dead() {
         drop(stopped);
     }
     let mut stuck = client_without_proc(&quiet, &[]);
-    stuck.kill();
+    stuck.client.kill();
     wait_until("its child notices, too", || !exists(stuck.queue));
     quiet.stop();
 }

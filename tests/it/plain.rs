@@ -3,7 +3,6 @@
 //! The textbook programs in examples/ use nothing of mqfs.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,7 +12,7 @@ use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select}
 use tempfile::TempDir;
 
 use crate::support::{
-    Running, Server, as_root_in_own_namespace, clear, client, fails, in_own_namespace, noise,
+    ClearAtEnd, Running, Server, as_root_in_own_namespace, client, fails, in_own_namespace, noise,
     program, queue_of, run, serve_file, serve_folder, unique_key, wait_until,
 };
 
@@ -178,13 +177,8 @@ fn a_dead_mqfs_servers_lock_does_not_hide_a_textbook_server() {
 #[in_own_namespace]
 fn plain_clients_beyond_the_per_user_limit_are_all_served() {
     let (server, _folder, file) = serve_file(1 << 16, &[]);
-    let clients: Vec<_> = (0..40)
-        .map(|_| {
-            let mut command = textbook_client(server.key);
-            let command = command.arg("/file").stdout(Stdio::piped()).stderr(Stdio::piped());
-            Running::start(command)
-        })
-        .collect();
+    let client = |_| Running::piped(textbook_client(server.key).arg("/file"));
+    let clients: Vec<_> = (0..40).map(client).collect();
     for client in clients {
         assert!(client.finish().success() == file);
     }
@@ -311,20 +305,17 @@ pub const TLPI_MODE: Mode = Mode::new(0o620);
 pub struct TextbookServer {
     pub key: Key,
     running: Running,
+    _clear: ClearAtEnd, // if it was killed, it has removed nothing
 }
 
 impl TextbookServer {
-    #[track_caller]
     pub fn start(arguments: &[&str]) -> Self {
         let key = unique_key();
         let mut command = program("textbook_server");
         command.args(["--key", &key.to_string()]).args(arguments).stdout(Stdio::piped());
         let mut running = Running::start(&mut command);
-        let mut line = String::new();
-        let stdout = running.child().stdout.take().unwrap();
-        BufReader::new(stdout).read_line(&mut line).unwrap();
-        assert_eq!(line, "textbook_server: ready\n");
-        Self { key, running }
+        assert_eq!(running.first_line(), "textbook_server: ready\n");
+        Self { key, running, _clear: ClearAtEnd(key) }
     }
 
     /// Stops it. Fails the test if it had ended by itself or leaves its queue.
@@ -334,13 +325,6 @@ impl TextbookServer {
         self.running.signal(Signal::SIGTERM);
         assert_eq!(self.running.wait().signal(), Some(Signal::SIGTERM as i32));
         assert_eq!(queue_of(self.key), None);
-    }
-}
-
-impl Drop for TextbookServer {
-    fn drop(&mut self) {
-        // If it was killed, it has removed nothing.
-        clear(self.key);
     }
 }
 

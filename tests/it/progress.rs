@@ -109,8 +109,8 @@ fn no_bar_is_drawn_unless_wanted_and_possible() {
         [(&["--progress", "never"], "xterm"), (&["--quiet"], "xterm"), (&[], "dumb")];
     let clients = cases.map(|(arguments, kind)| {
         let (terminal, mut command) = (Terminal::new(24, 80), server.client());
-        command.args(arguments).env("TERM", kind).stdout(Stdio::piped());
-        (terminal.start_in_its_own_environment(&mut command), terminal)
+        command.args(arguments).stdout(Stdio::piped());
+        (terminal.start_on(kind, &mut command), terminal)
     });
     let mut piped = server.client();
     let piped = Running::piped(&mut piped);

@@ -21,8 +21,8 @@ use sysv_ipc::{
 use crate::support::{
     ForEverybody, QuietServer, Running, SOMEBODY, Server, Stuck, Verdicts, all_queues,
     as_root_in_own_namespace, by, clear, dead_owner, exists, fails, full, give, in_dead_process,
-    lease_of_owner, leased, listed, owner_of, program, queue_of, reap, run, stat_of, state_of,
-    text, unique_key, wait_until,
+    lease_of_owner, leased, listed, owner_of, program, queue_of, reap, run, server_of, stat_of,
+    state_of, text, unique_key, wait_until,
 };
 
 #[as_root_in_own_namespace]
@@ -33,7 +33,7 @@ fn only_the_queue_of_a_killed_client_is_removed_and_none_of_stopped_processes() 
     let stopped = quiet.stop_children();
     frozen.client.freeze();
     quiet.server.freeze();
-    dying.kill();
+    dying.client.kill();
 
     let verdicts = Verdicts::now();
 
@@ -55,9 +55,8 @@ fn only_the_queue_of_a_killed_client_is_removed_and_none_of_stopped_processes() 
 fn servers_killed_at_any_point_leave_no_queue_and_no_held_lock() {
     let key = unique_key();
     for step in 0..40_u64 {
-        let mut server = program("mqfs-server");
-        server.args(["-k", &key.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut server = Running::start(&mut server);
+        let mut server = server_of(key);
+        let mut server = Running::start(server.stdout(Stdio::null()).stderr(Stdio::null()));
         thread::sleep(Duration::from_micros(step * step * 4));
         server.kill();
         Verdicts::now();
@@ -72,6 +71,7 @@ fn servers_killed_at_any_point_leave_no_queue_and_no_held_lock() {
 fn lock_and_counters_of_a_killed_server_go_with_its_queue_and_no_others() {
     let besides_queues = || ["sem", "shm"].map(listed);
     let living = Server::start(&["--reap-interval", "1h"]); // it removes nothing meanwhile
+    living.fetch("/proc/version"); // it removes orphans before its first request
     living.wait_until_idle();
     let programs = ForEverybody::new();
     for queue_is_left in [true, false] {
@@ -302,7 +302,7 @@ fn only_the_users_own_queues_are_examined() {
 
 fn watch(arguments: &[&str]) -> Command {
     let mut command = program("mqfs-reap");
-    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(arguments);
     command
 }
 
@@ -325,7 +325,7 @@ fn watch_prints_one_line_for_each_orphan_at_once() {
     let alive = leased(owner_of(getpid().as_raw()));
     for (options, action) in [(&[][..], "removed"), (&["-n"], "would remove"), (&["--json"], "")] {
         let arguments = [options, &["--watch", "100ms"]].concat();
-        let mut running = Running::start(&mut watch(&arguments));
+        let mut running = Running::piped(&mut watch(&arguments));
         let mut output = BufReader::new(running.child().stdout.take().unwrap());
         asleep(&running);
         let mut orphans = Vec::new(); // with -n, each pass finds the first again
@@ -356,7 +356,7 @@ fn watch_prints_one_line_for_each_orphan_at_once() {
 #[as_root_in_own_namespace]
 fn every_signal_and_a_closed_output_end_watch_at_once() {
     for signal in [Some(Signal::SIGINT), Some(Signal::SIGTERM), Some(Signal::SIGHUP), None] {
-        let mut running = Running::start(&mut watch(&["--watch", "1h"]));
+        let mut running = Running::piped(&mut watch(&["--watch", "1h"]));
         asleep(&running);
         let told = Instant::now();
         match signal {
@@ -389,7 +389,8 @@ fn watch_goes_on_after_a_stop_and_under_nohup() {
 
 #[as_root_in_own_namespace]
 fn watch_goes_on_when_its_output_cannot_be_written() {
-    let mut running = Running::start(watch(&["--watch", "100ms"]).stdout(full()));
+    let mut running =
+        Running::start(watch(&["--watch", "100ms"]).stdout(full()).stderr(Stdio::piped()));
     for _ in 0..2 {
         let orphan = leased(dead_owner());
         wait_until("it is at work", || !exists(*orphan));

@@ -15,8 +15,8 @@ use tempfile::TempDir;
 
 use crate::support::{
     Finished, Running, Server, Stuck, as_root_in_own_namespace, by, children_of, fails, full,
-    in_own_namespace, leased_request, noise, program, queue_of, run, state_of, unique_key,
-    wait_until,
+    in_own_namespace, leased_request, let_pass, noise, queue_of, run, server_of, state_of,
+    unique_key, wait_until,
 };
 
 /// A folder with 4 MiB under /file, and a server of it under a key of its own.
@@ -36,9 +36,8 @@ impl Place {
 
     /// `mqfs-server`, to be started.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = program("mqfs-server");
-        command.args(["-k", &self.key.to_string(), "--reap-interval", "1h", "--root"]);
-        command.arg(self.folder.path()).args(arguments);
+        let mut command = server_of(self.key);
+        command.args(["--reap-interval", "1h", "--root"]).arg(self.folder.path()).args(arguments);
         command
     }
 
@@ -53,7 +52,7 @@ impl Place {
 
     pub fn client(&self) -> Command {
         let mut command = crate::support::client(self.key);
-        command.arg("/file").stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.arg("/file");
         command
     }
 
@@ -66,7 +65,7 @@ impl Place {
     /// Clients that request the file at the same time.
     fn crowd(&self, size: usize, arguments: &[&str]) -> Crowd {
         let ask = |_| {
-            let client = Running::start(self.client().args(arguments));
+            let client = Running::piped(self.client().args(arguments));
             thread::spawn(|| client.finish())
         };
         Crowd((0..size).map(ask).collect())
@@ -162,12 +161,6 @@ fn a_stop_during_transfers_ends_in_time_and_the_next_server_sends_the_rest() {
     next.stop();
 }
 
-/// Sleeps. The duration is part of the test, and not a guess.
-fn let_pass(time: Duration) {
-    let start = Instant::now();
-    wait_until("the time has passed", || start.elapsed() > time);
-}
-
 #[in_own_namespace]
 fn a_stopped_server_later_serves_the_clients_that_still_wait() {
     let place = Place::new();
@@ -209,7 +202,7 @@ fn server_and_clients_frozen_beyond_every_timeout_go_on_afterwards() {
     let server = place.serve(&["--stall-timeout", "500ms"]);
     let big = noise(64 << 20);
     fs::write(place.folder.path().join("file"), &big).unwrap();
-    let client = Running::start(place.client().args(["--timeout", "1s"]));
+    let client = Running::piped(place.client().args(["--timeout", "1s"]));
     wait_until("it is under way", || !server.children().is_empty());
     let all = [server.pid(), client.pid(), server.children()[0]];
     let client = thread::spawn(|| client.finish());

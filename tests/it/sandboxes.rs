@@ -10,7 +10,8 @@ use nix::unistd::geteuid;
 
 use crate::dist::has;
 use crate::support::{
-    ForEverybody, Server, VICTIM, as_root_in_own_namespace, program, public_folder, run, unique_key,
+    ForEverybody, Server, VICTIM, as_root_in_own_namespace, public_folder, run, server_of,
+    unique_key,
 };
 
 const PAGE: &str = include_str!("../../docs/sandboxes.md");
@@ -157,8 +158,7 @@ fn an_old_filter_of_system_calls_hinders_no_client_and_stops_a_server_with_the_r
         fs::create_dir(copies.path().join(errno.to_string())).unwrap();
         run(&mut filtered(libc::SYS_openat2, errno, &client)).success();
 
-        let mut second = program("mqfs-server");
-        second.args(["-k", &unique_key().to_string()]);
+        let second = server_of(unique_key());
         for (call, told) in [
             (libc::SYS_openat2, "the system call openat2 is not available here: "),
             (libc::SYS_semget, "semget: key "),

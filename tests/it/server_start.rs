@@ -4,8 +4,6 @@
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::Duration;
 
 use mqfs::wire::NORMAL_PRIORITY;
 use nix::errno::Errno;
@@ -14,15 +12,16 @@ use nix::unistd::geteuid;
 use sysv_ipc::{Key, Lock, MessageBuffer, Mode, OwnedQueue, Queue, QueueSettings, Select};
 
 use crate::support::{
-    ATTACKER, Attack, Finished, ForEverybody, OPERATOR, Running, Server, Site, VICTIM,
+    ATTACKER, Attack, ClearAtEnd, Finished, ForEverybody, OPERATOR, Running, Server, Site, VICTIM,
     after_mounting, all_queues, as_root_in_own_namespace, as_user, clear, errno_of, exists, fails,
-    in_own_namespace, program, queue_of, received, run, set, unique_key, unshared, wait_until,
+    in_own_namespace, program, queue_of, received, run, server_of, set, unique_key, unshared,
+    wait_for_ever, wait_until,
 };
 
 /// The error message of a server that does not start under this key.
 #[track_caller]
 fn not_started(key: Key) -> String {
-    refused(program("mqfs-server").args(["-k", &key.to_string()]))
+    refused(&mut server_of(key))
 }
 
 #[in_own_namespace]
@@ -39,8 +38,7 @@ fn a_second_server_on_a_key_is_refused_naming_the_first() {
     server.freeze();
     assert_eq!(not_started(server.key), expected, "while the first is stopped");
     if geteuid().is_root() {
-        let mut second = program("mqfs-server");
-        second.args(["-k", &server.key.to_string()]);
+        let second = server_of(server.key);
         let second = run(&mut unshared(&["--pid", "--mount-proc"], &second));
         assert_eq!(second.code(), Some(2), "{}", second.stderr);
         assert!(second.stderr.contains("runs there already (choose"), "{}", second.stderr);
@@ -53,13 +51,8 @@ fn a_second_server_on_a_key_is_refused_naming_the_first() {
 #[in_own_namespace]
 fn of_twenty_servers_started_at_once_exactly_one_stays() {
     let key = unique_key();
-    let mut servers: Vec<_> = (0..20)
-        .map(|_| {
-            let mut command = program("mqfs-server");
-            command.args(["-k", &key.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
-            Running::start(&mut command)
-        })
-        .collect();
+    let start = |_| Running::start(server_of(key).stdout(Stdio::null()).stderr(Stdio::null()));
+    let mut servers: Vec<_> = (0..20).map(start).collect();
     wait_until("nineteen have given up", || {
         servers.retain_mut(|server| !server.has_ended());
         servers.len() <= 1
@@ -145,8 +138,7 @@ fn if_fork_fails_the_client_retries_until_its_timeout() {
 
 #[as_root_in_own_namespace]
 fn without_proc_no_server_starts() {
-    let mut server = program("mqfs-server");
-    server.args(["-k", &unique_key().to_string()]);
+    let server = server_of(unique_key());
     let why = "mqfs-server: /proc is not mounted here: mount -t proc proc /proc\n";
     fails(&mut after_mounting("mount -t tmpfs none /proc", &server), 2, why);
 }
@@ -156,6 +148,7 @@ struct Squatter {
     key: Key,
     queue: Queue,
     process: Attack,
+    _clear: ClearAtEnd,
 }
 
 impl Squatter {
@@ -165,24 +158,16 @@ impl Squatter {
     fn start(key: Key, mode: u16, then: impl FnOnce(Queue) -> Result<(), Errno>) -> Self {
         let process = Attack::start(ATTACKER, || {
             then(Queue::create(key, Mode::new(mode)).map_err(errno_of)?)?;
-            loop {
-                thread::sleep(Duration::from_secs(1));
-            }
+            wait_for_ever()
         });
         wait_until("it squats", || queue_of(key).is_some());
-        Self { key, queue: queue_of(key).unwrap(), process }
+        Self { key, queue: queue_of(key).unwrap(), process, _clear: ClearAtEnd(key) }
     }
 
     #[track_caller]
     fn assert_was_sent_nothing(&self) {
         let status = self.queue.status().unwrap();
         assert_eq!((status.messages, status.last_sender, status.sent_at), (0, None, None));
-    }
-}
-
-impl Drop for Squatter {
-    fn drop(&mut self) {
-        clear(self.key);
     }
 }
 
@@ -247,7 +232,7 @@ fn roots_server_replaces_a_squatters_marked_queue_and_semaphore() {
         wait_until("it has a semaphore", || {
             Lock::open(key).is_ok_and(|lock| !taken || lock.is_held() == Ok(true))
         });
-        let site = Site::start_on(key, 0, &[]);
+        let site = Site::start_by(key, 0, &[], |server| server);
         assert!(!exists(squatter.queue));
         let log = site.server.log();
         let pid = if taken { format!(" pid={}", squatter.process.pid()) } else { String::new() };
@@ -295,7 +280,7 @@ fn a_persistent_squatter_does_not_keep_roots_server_from_starting() {
         });
         wait_until("it squats", || queue_of(key).is_some());
         for _ in 0..5 {
-            let site = Site::start_on(key, 0, arguments);
+            let site = Site::start_by(key, 0, arguments, |server| server);
             let owner = site.requests().status().unwrap().permissions.cuid;
             assert_eq!(owner, sysv_ipc::Uid::ROOT);
             site.stop();

@@ -11,12 +11,11 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use mqfs::wire::{Entry, Kind, Operation, Question};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use nix::unistd::pause;
 use sysv_ipc::Queue;
 use tempfile::TempDir;
 
@@ -25,8 +24,8 @@ use crate::support::session::{
 };
 use crate::support::{
     ATTACKER, Attack, ForEverybody, HungMount, SOMEBODY, Server, Unanswered,
-    as_root_in_own_namespace, can_mount, cpu_of, exists, in_own_namespace, queue_of, reply_queues,
-    run, serve_quietly, ticks_per_second, wait_until, windows,
+    as_root_in_own_namespace, can_mount, cpu_of, exists, in_own_namespace, let_pass, queue_of,
+    reply_queues, run, serve_quietly, ticks_per_second, wait_for_ever, wait_until, windows,
 };
 
 /// A server of `/small`, and of `/file`, which is larger than any queue.
@@ -39,8 +38,7 @@ fn serve(arguments: &[&str]) -> (Server, TempDir, Queue) {
 /// Waits until a session that is idle now has been idle for so long that its child removes the
 /// queue when it ends.
 fn wait_until_long_idle() {
-    let start = Instant::now();
-    wait_until("four seconds pass", || start.elapsed() >= Duration::from_secs(4));
+    let_pass(Duration::from_secs(4));
 }
 
 /// Idle sessions of this user. The process that has them ends with its handle.
@@ -48,9 +46,7 @@ fn idle_sessions(uid: u32, count: usize, requests: Queue) -> (Attack, Vec<Queue>
     let before = reply_queues();
     let user = Attack::start(uid, || {
         let _sessions: Vec<_> = (0..count).map(|_| RawSession::idle(requests)).collect();
-        loop {
-            pause();
-        }
+        wait_for_ever()
     });
     let mut queues = Vec::new();
     wait_until("they are idle", || {
@@ -154,8 +150,8 @@ fn idle_sessions_cost_no_cpu() {
     let _sessions: Vec<_> = (0..8).map(|_| RawSession::idle(requests)).collect();
     let children = server.children();
     let used = || -> f64 { children.iter().map(|&child| cpu_of(child).unwrap()).sum() };
-    let (before, start) = (used(), Instant::now());
-    wait_until("three seconds pass", || start.elapsed() >= Duration::from_secs(3));
+    let before = used();
+    let_pass(Duration::from_secs(3));
     let ticks = (used() - before) * ticks_per_second();
     assert!(ticks <= 4.0, "{ticks} ticks of 8 idle children in 3 seconds");
     server.stop();

@@ -27,8 +27,8 @@ use crate::support::session::{Part, RawSession, fetch};
 use crate::support::{
     Running, Server, as_root_in_own_namespace, by, dead_owner, exists, fork_child,
     in_own_namespace, is_full, lease_of, leased, leased_request, noise, plain_request, program,
-    queue_of, reply_queues, run, serve_quietly, stat_of, state_of, stuck_client, unique_key,
-    wait_until,
+    queue_of, reply_queues, run, serve_quietly, server_of, stat_of, state_of, stuck_client,
+    unique_key, wait_until,
 };
 
 #[in_own_namespace]
@@ -50,7 +50,7 @@ fn a_server_that_stops_lets_its_children_finish() {
                 server.process_group(0);
                 server
             });
-            let client = stuck_client(&server, "/file");
+            let client = stuck_client(&server, &["/file"]);
             match to_its_group {
                 true => killpg(Pid::from_raw(server.pid()), signal).unwrap(),
                 false => server.signal(signal),
@@ -69,9 +69,10 @@ fn a_client_leaves_no_queue_after_any_signal_during_a_transfer() {
     for signal in
         [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGALRM, SIGUSR1, SIGUSR2, SIGXCPU, SIGPWR, SIGIO]
     {
-        let client = stuck_client(&server, "/file");
+        let mut client = stuck_client(&server, &["/file"]);
         client.signal(signal);
-        let client = client.finish_unread();
+        client.wait(); // reading what it wrote would let it go on
+        let client = client.finish();
         assert_eq!(client.code(), Some(130), "{signal}");
         assert_eq!(client.stderr, "mqfs-client: interrupted\n", "{signal}");
         assert_eq!(reply_queues(), [], "{signal}");
@@ -87,7 +88,7 @@ fn a_client_leaves_no_queue_after_any_signal_during_a_transfer() {
 fn a_client_leaves_no_queue_if_the_same_ctrl_c_ends_its_reader() {
     let (server, _folder, _) = serve_quietly(4 << 20, &[]);
     for _ in 0..20 {
-        let mut client = stuck_client(&server, "/file");
+        let mut client = stuck_client(&server, &["/file"]);
         client.signal(SIGINT);
         drop(client.child().stdout.take());
         // Whichever it notices first: the signal or the closed pipe.
@@ -142,8 +143,8 @@ fn held_back(option: &str, command: &Command) -> Command {
 fn serve(arguments: &[&str], by: impl FnOnce(Command) -> Command) -> (Server, TempDir, Vec<u8>) {
     let (folder, file, key) = (tempfile::tempdir().unwrap(), noise(4 << 20), unique_key());
     fs::write(folder.path().join("file"), &file).unwrap();
-    let mut command = program("mqfs-server");
-    command.args(["-k", &key.to_string(), "--root"]).arg(folder.path()).args(arguments);
+    let mut command = server_of(key);
+    command.arg("--root").arg(folder.path()).args(arguments);
     (Server::start_as(key, &mut by(command)), folder, file)
 }
 
@@ -200,7 +201,7 @@ fn children_end_and_make_way_whatever_the_starter_of_the_server_held_back() {
     for option in ["--block-signal", "--ignore-signal=CHLD,ALRM,USR1,PIPE,XFSZ"] {
         let (server, _folder, _) =
             serve(&["--max-children", "1"], |server| held_back(option, &server));
-        let client = stuck_client(&server, "/file");
+        let client = stuck_client(&server, &["/file"]);
         client.signal(SIGKILL);
         wait_until("its child notices", || reply_queues().is_empty());
         assert_eq!(state_of(client.pid()), Some('Z'), "nobody has waited for the client");

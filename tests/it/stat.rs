@@ -6,12 +6,11 @@ mod segment;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
-use mqfs::sys::exit_now;
 use mqfs::wire::NORMAL_PRIORITY;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
-use nix::unistd::{getpid, pause};
+use nix::unistd::getpid;
 use serde_json::Value;
 use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, OwnedQueue};
 use tempfile::TempDir;
@@ -20,7 +19,7 @@ use crate::support::session::{RawSession, fetch, list, lstat};
 use crate::support::{
     Finished, Running, Server, Terminal, as_root_in_own_namespace, by, dead_owner, fork_child,
     in_own_namespace, leased, listed, owner_of, program, queue_of, run, serve_file, stat_of,
-    stuck_client_without_retries, text, unique_key, wait_until,
+    stuck_client, text, unique_key, wait_for_ever, wait_until,
 };
 
 /// A server of a small file and one of 4 MiB, which removes orphans once.
@@ -117,8 +116,8 @@ fn each_question_of_a_session_is_counted() {
 fn active_children_lost_clients_and_dead_children_are_counted() {
     let (server, _folder) = server();
     server.wait_until_idle();
-    let first = stuck_client_without_retries(&server, "/file");
-    let second = stuck_client_without_retries(&server, "/file");
+    let first = stuck_client(&server, &["--retries", "0", "/file"]);
+    let second = stuck_client(&server, &["--retries", "0", "/file"]);
     wait_for(server.key, "children", 2);
     // Active transfers count as well.
     wait_until("bytes are counted", || {
@@ -231,11 +230,7 @@ fn process_names_are_escaped_on_a_terminal() {
     let evil = fork_child(|| {
         prctl::set_name(c"\x1b[31m\nevil").unwrap();
         queue.try_send(&message).unwrap();
-        loop {
-            pause();
-        }
-        #[allow(unreachable_code)]
-        exit_now(0)
+        wait_for_ever()
     });
     let evil = evil.unwrap();
     wait_until("it has sent", || queue.status().unwrap().messages == 1);

@@ -36,20 +36,17 @@ pub fn text(command: &mut Command) -> String {
 }
 
 /// Gives a queue to another user, who did not make it.
-#[track_caller]
 pub fn give(queue: Queue, uid: u32) {
     let mut settings = queue.status().unwrap().settings();
     settings.uid = Uid::from_raw(uid);
     queue.set(&settings).unwrap();
 }
 
-#[track_caller]
 pub fn set_mode(path: impl AsRef<Path>, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
 /// Without the kind of file.
-#[track_caller]
 pub fn mode_of(path: impl AsRef<Path>) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o7777
 }

@@ -8,7 +8,7 @@ use std::fs::{self};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
@@ -50,7 +50,6 @@ impl Site {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.server.client();
         command.args(arguments).current_dir(self.here.path());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
@@ -262,7 +261,7 @@ fn a_private_file_is_private_while_it_is_written() {
     allocate(&private, 1 << 32);
     set_mode(&private, 0o600);
     for arguments in [["-r", "/dir", "-C", "."], ["-v", "/dir/private", "-C", "."]] {
-        let client = Running::start(&mut site.command(&arguments));
+        let client = Running::piped(&mut site.command(&arguments));
         let mut mode = None;
         wait_until("a file is on its way", || {
             mode = client.incomplete_file().map(|file| file.mode());
@@ -296,7 +295,7 @@ fn a_tree_can_be_written_again_over_read_only_folders() {
     site.run(&["-r", "/dir", "-C", "."]).success();
     // More than the client can write before the signal.
     allocate(site.at("dir/z"), 1 << 30);
-    let client = Running::start(&mut site.command(&["-r", "/dir", "-C", "."]));
+    let client = Running::piped(&mut site.command(&["-r", "/dir", "-C", "."]));
     let top = || mode_of(site.here("dir"));
     wait_until("it writes", || top() == 0o755);
     client.signal(Signal::SIGTERM);

@@ -10,7 +10,7 @@ use mqfs::Client;
 use mqfs::wire::{FrameType, Kind, LEASE_TYPE, Question, WINDOW_MODE, WindowPart};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use nix::unistd::{geteuid, pause};
+use nix::unistd::geteuid;
 use sysv_ipc::{
     Attached, Key, MessageBuffer, Mode, OwnedQueue, Queue, QueueLimits, QueueSettings, Select,
     SharedMemory, SharedMemoryId,
@@ -22,7 +22,7 @@ use crate::support::{
     ATTACKER, Attack, Finished, ForEverybody, OPERATOR, SOMEBODY, Server, Site, Stuck, VICTIM,
     allocate, as_root_in_own_namespace, as_user, by, clear, errno_of, exists, in_dead_process,
     in_own_namespace, noise, public_folder, queue_of, reap, run, serve_folder, serve_quietly, set,
-    stat_of, text, unique_key, wait_until, windows,
+    stat_of, text, unique_key, wait_for_ever, wait_until, windows,
 };
 
 /// Waits until no window is left.
@@ -353,9 +353,7 @@ fn segment_of(uid: u32, bytes: &[u8]) -> (Attack, SharedMemory) {
     let attack = Attack::start(uid, || {
         let (memory, _attached) = segment(bytes)?;
         memory.remove().map_err(errno_of)?;
-        loop {
-            pause();
-        }
+        wait_for_ever()
     });
     let find = || windows().into_iter().find(|(_, s)| s.permissions.cuid.as_raw() == uid);
     wait_until("it is there", || find().is_some_and(|(_, status)| status.is_removed));

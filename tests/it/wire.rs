@@ -12,6 +12,8 @@ use mqfs::wire::{
 use nix::errno::Errno;
 use sysv_ipc::{QueueId, SharedMemoryId};
 
+use crate::support::extension;
+
 pub fn golden_folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/wire")
 }
@@ -39,13 +41,7 @@ const OPERATIONS: [(&str, Operation); 7] = [
 /// A plain request, or an extended one with the session flag or without it.
 fn request(path: &[u8], operation: Operation, session: Option<bool>) -> Request<'_> {
     let question = Question::new(Path::new(OsStr::from_bytes(path)), operation);
-    let extension = session.map(|session| Extension {
-        cookie: COOKIE,
-        session,
-        windows: false,
-        extents: false,
-        unknown_version: None,
-    });
+    let extension = session.map(|session| Extension { session, ..extension(COOKIE) });
     Request { reply_queue: QueueId::new(7), question, extension }
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use mqfs::wire::{Kind, MAX_PATH, QUESTION_TYPE, Question};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, pause};
+use nix::unistd::Pid;
 use sysv_ipc::{MessageBuffer, SendError};
 
 use super::serve;
@@ -18,7 +18,7 @@ use crate::support::session::{
 use crate::support::{
     ATTACKER, Attack, ForEverybody, OPERATOR, SOMEBODY, Server, Site, VICTIM,
     as_root_in_own_namespace, as_user, errno_of, in_own_namespace, public_folder, queue_of, reap,
-    reply_queues, run, sent, set_mode, unique_key, wait_until,
+    reply_queues, run, sent, set_mode, unique_key, wait_for_ever, wait_until,
 };
 
 #[as_root_in_own_namespace]
@@ -240,9 +240,7 @@ fn a_user_who_stops_its_children_blocks_no_others() {
             kill(Pid::from_raw(child.as_raw()), Signal::SIGSTOP)?;
         }
         assert!(matches!(lost.next_part(), Part::Refused(_)), "it learns of its child's death");
-        loop {
-            pause();
-        }
+        wait_for_ever()
     });
     wait_until("both are stopped", || {
         let children = site.server.process().children();

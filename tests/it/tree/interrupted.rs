@@ -51,7 +51,7 @@ fn replace_server(site: &mut Site) {
 
 /// A client that is stopped in the middle of the first file.
 fn frozen_client(site: &Site) -> Running {
-    let client = Running::start(&mut site.command(&["-r", "/dir", "-C", "."]));
+    let client = Running::piped(&mut site.command(&["-r", "/dir", "-C", "."]));
     wait_until("it is in the first file", || {
         client.incomplete_file().is_some_and(|file| file.len() > 1 << 20)
     });
@@ -64,7 +64,7 @@ fn frozen_client(site: &Site) -> Running {
 fn a_tree_whose_child_or_server_is_killed_again_and_again_arrives_whole() {
     let mut site = site();
     let arguments = ["--retries", "100", "-r", "/dir", "-C", "."];
-    let mut client = Running::start(&mut site.command(&arguments));
+    let mut client = Running::piped(&mut site.command(&arguments));
     let mut kills = 0;
     while !client.has_ended() && kills < 20 {
         if kills == 7 {
@@ -152,7 +152,7 @@ fn folders_of_an_interrupted_tree_have_their_final_modes() {
     set_mode(site.at("dir"), 0o751);
     // More than the client can write before it is stopped.
     allocate(site.at("dir/z/z"), 1 << 30);
-    let client = Running::start(&mut site.command(&["--retries", "0", "-r", "/dir", "-C", "."]));
+    let client = Running::piped(&mut site.command(&["--retries", "0", "-r", "/dir", "-C", "."]));
     wait_until("it is in the last file", || {
         let counters = read(site.server.key, None).unwrap();
         matches!(counters, Lookup::Found(counters) if counters.bytes_sent > 64 << 20)
@@ -192,7 +192,7 @@ fn trees_deeper_than_path_max_arrive_despite_interruptions() {
         let file = openat(&bottom, "file", flags, Mode::S_IRWXU).unwrap();
         posix_fallocate(file, 0, 16 << 20).unwrap();
         let arguments = ["--retries", "100", "-r", "/dir", "-C", "."];
-        let mut client = Running::start(&mut site.command(&arguments));
+        let mut client = Running::piped(&mut site.command(&arguments));
         let mut kills = 0;
         while kills < 20 && !client.has_ended() {
             kills += site.server.kill_children();
@@ -272,8 +272,9 @@ fn a_directory_of_a_hundred_thousand_entries_takes_little_memory() {
             fs::write(&first, "x").unwrap();
         }
     }
-    let mut client =
-        Running::start(site.command(&["-v", "-r", "--tar", "/dir"]).stdout(Stdio::null()));
+    let mut client = Running::start(
+        site.command(&["-v", "-r", "--tar", "/dir"]).stdout(Stdio::null()).stderr(Stdio::piped()),
+    );
     let mut most = 0;
     wait_until("it is done", || {
         most = most.max(anonymous_memory(client.pid()));
@@ -401,7 +402,9 @@ fn a_range_matches_head_and_tail() {
 fn a_range_resumes_where_it_broke_off() {
     let (server, _folder, file) = serve_file(4 << 20, &[]);
     let mut command = server.client();
-    let stuck = Stuck::start(command.args(["-v", "--offset", "1000", "--length", "3M", "/file"]));
+    command.args(["-v", "--offset", "1000", "--length", "3M", "/file"]);
+    let mut stuck = Stuck::start(&mut command);
+    stuck.wait_for_its_output(); // otherwise there may be no first part
     server.kill_children();
     let finished = stuck.client.finish();
     let range = &file[1000..1000 + (3 << 20)];

@@ -153,7 +153,6 @@ pub fn serve(requests: Queue, answer: &dyn Fn(&Question<'_>) -> Answer) {
     }
 }
 
-/// Runs a client of a server that answers like this.
 pub fn ask(
     answer: impl Fn(&Question<'_>) -> Answer + Sync,
     arguments: &[&str],

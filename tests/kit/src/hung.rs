@@ -64,7 +64,6 @@ pub fn can_mount() -> bool {
 
 impl HungMount {
     /// Mounts it on a new folder.
-    #[track_caller]
     pub fn on(folder: &Path, unanswered: Unanswered) -> Self {
         fs::create_dir(folder).unwrap();
         let fuse = OpenOptions::new().read(true).write(true).open("/dev/fuse").unwrap();

@@ -56,14 +56,25 @@ pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
     assert!(wait_for(DEADLINE, condition), "not in time: {what}");
 }
 
+/// Sleeps. The duration is part of the test, and not a guess.
+pub fn let_pass(time: Duration) {
+    let start = Instant::now();
+    wait_until("the time has passed", || start.elapsed() > time);
+}
+
+/// Waits for the signal that ends this process.
+pub fn wait_for_ever() -> ! {
+    loop {
+        nix::unistd::pause();
+    }
+}
+
 /// Makes a file of this many zeros, none of them in a hole, without writing them.
-#[track_caller]
 pub fn allocate(path: impl AsRef<std::path::Path>, size: i64) {
     let file = std::fs::File::create(path).unwrap();
     nix::fcntl::posix_fallocate(file, 0, size).unwrap();
 }
 
-/// Why a System V IPC call failed.
 pub fn errno_of(error: sysv_ipc::Error) -> nix::errno::Errno {
     nix::errno::Errno::from_raw(error.raw_os_error())
 }

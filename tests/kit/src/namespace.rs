@@ -92,7 +92,6 @@ pub fn all_queues() -> Vec<(Queue, QueueStatus)> {
     queues().unwrap().filter(|(queue, _)| !found.contains(&queue.id())).collect()
 }
 
-/// The queue under a key.
 pub fn queue_of(key: Key) -> Option<Queue> {
     Queue::open(key).ok()
 }
@@ -114,6 +113,15 @@ pub fn clear(key: Key) {
     }
     if let Ok(memory) = SharedMemory::open(key) {
         let _ = memory.remove();
+    }
+}
+
+#[derive(Debug)]
+pub struct ClearAtEnd(pub Key);
+
+impl Drop for ClearAtEnd {
+    fn drop(&mut self) {
+        clear(self.0);
     }
 }
 

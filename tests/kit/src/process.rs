@@ -17,7 +17,6 @@ pub struct Process {
 }
 
 impl Process {
-    /// The process that has this pid now.
     pub fn with_pid(pid: i32) -> Option<Self> {
         Some(Self { pid, start_time: Stat::of(pid)?.start_time() })
     }
@@ -59,7 +58,6 @@ impl Process {
         line.split(' ').next() == Some(&call.to_string()) && self.lives()
     }
 
-    /// Its children, zombies included.
     pub fn children(self) -> Vec<Self> {
         children_of(self.pid).into_iter().filter_map(Self::with_pid).collect()
     }

@@ -66,7 +66,6 @@ pub struct ForEverybody {
 }
 
 impl ForEverybody {
-    #[track_caller]
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
@@ -83,29 +82,21 @@ impl ForEverybody {
         self.folder.path().join(name)
     }
 
-    /// A program to be run as this user.
     pub fn program(&self, name: &str, uid: u32) -> Command {
         let mut command = Command::new(self.path(name));
         command.env_remove("MQFS_KEY").stdin(Stdio::null()).uid(uid).gid(uid);
         command
     }
 
-    /// A client of the server under this key, without further arguments.
     pub fn client(&self, key: Key, uid: u32) -> Command {
-        let mut command = self.program("mqfs-client", uid);
-        command.args(["-k", &key.to_string()]);
-        command
+        under(key, self.program("mqfs-client", uid))
     }
 
-    /// A server under this key, without further arguments.
     pub fn server(&self, key: Key, uid: u32) -> Command {
-        let mut command = self.program("mqfs-server", uid);
-        command.args(["-k", &key.to_string()]);
-        command
+        under(key, self.program("mqfs-server", uid))
     }
 }
 
-/// How a program ended, and what it wrote.
 #[derive(Debug)]
 pub struct Finished {
     pub status: ExitStatus,
@@ -131,13 +122,10 @@ impl Finished {
 pub struct Running(Child);
 
 impl Running {
-    #[track_caller]
     pub fn start(command: &mut Command) -> Self {
         Self(command.spawn().expect("the program starts"))
     }
 
-    /// Starts it with pipes for what it writes.
-    #[track_caller]
     pub fn piped(command: &mut Command) -> Self {
         Self::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
     }
@@ -177,7 +165,6 @@ impl Running {
         self.0.try_wait().unwrap()
     }
 
-    /// `kill -9`, and waits for its end.
     #[track_caller]
     pub fn kill(&mut self) {
         self.signal(Signal::SIGKILL);
@@ -197,13 +184,6 @@ impl Running {
             status.is_some()
         });
         status.unwrap()
-    }
-
-    /// Waits for its end before reading what it wrote, since reading would let it go on.
-    #[track_caller]
-    pub fn finish_unread(mut self) -> Finished {
-        self.wait();
-        self.finish()
     }
 
     /// Reads what it writes until it ends. Its output must be piped.
@@ -248,7 +228,6 @@ impl Drop for Running {
     }
 }
 
-/// Runs a program to its end.
 #[track_caller]
 pub fn run(command: &mut Command) -> Finished {
     Running::piped(command).finish()
@@ -256,9 +235,12 @@ pub fn run(command: &mut Command) -> Finished {
 
 /// `mqfs-client -k KEY`, without further arguments.
 pub fn client(key: Key) -> Command {
-    let mut command = program("mqfs-client");
-    command.args(["-k", &key.to_string()]);
-    command
+    under(key, program("mqfs-client"))
+}
+
+/// `mqfs-server -k KEY`, without further arguments.
+pub fn server_of(key: Key) -> Command {
+    under(key, program("mqfs-server"))
 }
 
 /// `mqfs-reap` with these arguments, run to its end.
@@ -269,7 +251,10 @@ pub fn reap(arguments: &[&str]) -> Finished {
 
 /// `mqfs-stat -k KEY`, without further arguments.
 pub fn stat_of(key: Key) -> Command {
-    let mut command = program("mqfs-stat");
+    under(key, program("mqfs-stat"))
+}
+
+fn under(key: Key, mut command: Command) -> Command {
     command.args(["-k", &key.to_string()]);
     command
 }

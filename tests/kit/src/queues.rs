@@ -1,6 +1,5 @@
 //! Hand-made queues, processes that own them, and the verdicts of `mqfs-reap`.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::process::Command;
@@ -17,7 +16,6 @@ use crate::{
     Process, Running, Server, all_queues, fork_child, owner_of, program, request, run, wait_until,
 };
 
-/// The output of `mqfs-reap --json`.
 #[derive(Debug)]
 pub struct Verdicts(pub Vec<Value>);
 
@@ -39,7 +37,6 @@ impl Verdicts {
         Self(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
     }
 
-    /// Verdict, reason and action.
     #[track_caller]
     pub fn on(&self, queue: Queue) -> [&str; 3] {
         let row = self.0.iter().find(|row| row["id"] == queue.id().get());
@@ -70,7 +67,6 @@ pub fn find_lease(queue: Queue) -> Option<Lease> {
     }
 }
 
-/// The queues with a lease of this process.
 pub fn queues_of(process: Process) -> Vec<(Queue, Lease)> {
     let all =
         queues().into_iter().flatten().filter(|(_, status)| status.permissions.key.is_private());
@@ -90,7 +86,6 @@ pub fn reply_queues() -> Vec<Queue> {
     all.filter(|(_, s)| marked(s.permissions.mode, s.permissions.key)).map(|(q, _)| q).collect()
 }
 
-/// A reply queue with a lease in the name of `owner`.
 pub fn leased(owner: OwnerId) -> OwnedQueue {
     marked_with(&lease_of_owner(owner).encode())
 }
@@ -101,7 +96,6 @@ pub fn let_next_queue_have(id: QueueId) {
 }
 
 /// A private queue with the id of a removed queue.
-#[track_caller]
 pub fn private_queue_with(id: QueueId, mode: Mode) -> OwnedQueue {
     let_next_queue_have(id);
     let queue = OwnedQueue::private(mode).unwrap();
@@ -110,7 +104,6 @@ pub fn private_queue_with(id: QueueId, mode: Mode) -> OwnedQueue {
 }
 
 /// Puts a lease of this process into a reply queue, for requests to this request queue.
-#[track_caller]
 pub fn put_lease(queue: Queue, requests: Queue) -> Cookie {
     let lease = lease::new(requests.id()).unwrap();
     queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease.encode())).unwrap();
@@ -118,7 +111,6 @@ pub fn put_lease(queue: Queue, requests: Queue) -> Cookie {
 }
 
 /// The same, and makes a request that names the queue.
-#[track_caller]
 pub fn leased_request(queue: Queue, requests: Queue, path: &str) -> MessageBuffer {
     request(queue, path, put_lease(queue, requests))
 }
@@ -135,7 +127,6 @@ pub fn marked_with(head: &[u8]) -> OwnedQueue {
     queue
 }
 
-/// A process that does nothing.
 pub fn sleeper() -> Running {
     Running::start(Command::new("sleep").arg("1000"))
 }
@@ -149,7 +140,6 @@ pub fn dead_owner() -> OwnerId {
 }
 
 /// Runs some system calls in a process of their own, which has ended when this returns.
-#[track_caller]
 pub fn in_dead_process(work: impl FnOnce()) -> Pid {
     let child = fork_child(|| {
         work();
@@ -200,12 +190,6 @@ impl Stuck {
         });
     }
 
-    /// `kill -9`, and waits for its end.
-    #[track_caller]
-    pub fn kill(&mut self) {
-        self.client.kill();
-    }
-
     /// Reads the rest of its output, and waits for its end.
     #[track_caller]
     pub fn finish(self) -> Vec<u8> {
@@ -213,22 +197,11 @@ impl Stuck {
     }
 }
 
-/// A client in the middle of a transfer that does not go on. When this returns, every child of the
-/// server serves a client.
+/// A client with these arguments, in the middle of a transfer that does not go on. When this
+/// returns, every child of the server serves a client.
 #[track_caller]
-pub fn stuck_client(server: &Server, path: impl AsRef<OsStr>) -> Running {
-    stuck(server, server.client().arg(path))
-}
-
-/// The same with `--retries 0`: it fails as soon as its transfer is lost.
-#[track_caller]
-pub fn stuck_client_without_retries(server: &Server, path: impl AsRef<OsStr>) -> Running {
-    stuck(server, server.client().args(["--retries", "0"]).arg(path))
-}
-
-#[track_caller]
-fn stuck(server: &Server, client: &mut Command) -> Running {
-    let stuck = Stuck::start(client);
+pub fn stuck_client(server: &Server, arguments: &[&str]) -> Running {
+    let stuck = Stuck::start(server.client().args(arguments));
     wait_until("the child that removes orphans ends", || {
         server.children().len() == reply_queues().len()
     });

@@ -22,7 +22,6 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number less than `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         self.number() % end
     }
@@ -48,7 +47,6 @@ pub fn noise(length: usize) -> Vec<u8> {
     seeded_noise(0, length)
 }
 
-/// Writes a file of noise, of any size.
 pub fn write_noise(path: &Path, size: u64) -> io::Result<()> {
     const PIECE: u64 = 1 << 20;
     let mut file = File::create(path)?;

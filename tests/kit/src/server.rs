@@ -14,7 +14,7 @@ use sysv_ipc::Key;
 use tempfile::TempDir;
 
 use crate::{
-    DEADLINE, Process, Running, children_of, clear, client, program, run, unique_key, wait_for,
+    DEADLINE, Process, Running, children_of, clear, client, run, server_of, unique_key, wait_for,
     wait_until,
 };
 
@@ -30,20 +30,15 @@ pub struct Server {
 
 impl Server {
     /// `mqfs-server` with these arguments, on a key that no other test has.
-    #[track_caller]
     pub fn start<S: AsRef<OsStr>>(arguments: &[S]) -> Self {
         Self::start_on(unique_key(), arguments)
     }
 
-    #[track_caller]
     pub fn start_on<S: AsRef<OsStr>>(key: Key, arguments: &[S]) -> Self {
-        let mut command = program("mqfs-server");
-        command.args(["-k", &key.to_string()]).args(arguments);
-        Self::start_as(key, &mut command)
+        Self::start_as(key, server_of(key).args(arguments))
     }
 
     /// Any command that ends up as a server under this key.
-    #[track_caller]
     pub fn start_as(key: Key, command: &mut Command) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut server = Self::start_logging_to(&folder.path().join("log"), key, command);
@@ -52,7 +47,6 @@ impl Server {
     }
 
     /// Any command that ends up as a server under this key, whose log is added to this file.
-    #[track_caller]
     pub fn start_logging_to(log: &Path, key: Key, command: &mut Command) -> Self {
         let stderr = OpenOptions::new().create(true).append(true).open(log).unwrap();
         let running = Running::start(command.stdout(Stdio::piped()).stderr(stderr));
@@ -100,17 +94,14 @@ impl Server {
         self.running.freeze();
     }
 
-    /// What it has logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// A client of this server, without further arguments.
     pub fn client(&self) -> Command {
         client(self.key)
     }
 
-    /// Fetches a file with `mqfs-client`.
     #[track_caller]
     pub fn fetch(&self, path: impl AsRef<OsStr>) -> Vec<u8> {
         run(self.client().arg(path)).success()
@@ -139,7 +130,6 @@ impl Server {
         self.running.kill();
     }
 
-    /// Waits until no request is under way and no child removes orphans.
     #[track_caller]
     pub fn wait_until_idle(&self) {
         assert!(self.settles(), "children stay");

@@ -8,7 +8,7 @@ use mqfs::wire::{
 use nix::errno::Errno;
 use sysv_ipc::{MessageBuffer, MessageType, OwnedQueue, Queue, ReceiveError, Select, SharedMemory};
 
-use crate::{lease_of, put_lease, wait_until};
+use crate::{extension, lease_of, put_lease, wait_until};
 
 /// A client that asks what a test wants, and watches nothing but its queue.
 #[derive(Debug)]
@@ -55,20 +55,17 @@ pub struct Answer {
 
 impl RawSession {
     /// A session that begins with this question.
-    #[track_caller]
     pub fn start(requests: Queue, first: &Question<'_>) -> Self {
-        let queue = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
-        Self::on(queue, false, requests, first)
+        Self::allowing(false, requests, first)
     }
 
-    /// A session that begins with this question, and allows shared memory.
-    #[track_caller]
+    /// The same, and it allows shared memory.
     pub fn with_windows(requests: Queue, first: &Question<'_>) -> Self {
-        Self::on(OwnedQueue::private(REPLY_QUEUE_MODE).unwrap(), true, requests, first)
+        Self::allowing(true, requests, first)
     }
 
-    #[track_caller]
-    fn on(queue: OwnedQueue, windows: bool, requests: Queue, first: &Question<'_>) -> Self {
+    fn allowing(windows: bool, requests: Queue, first: &Question<'_>) -> Self {
+        let queue = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
         let (unread, opened, asked) = (Vec::new(), false, 1);
         let session =
             Self { queue, windows, messages: 0, unread, opened, asked, answered: 0, number: 0 };
@@ -77,7 +74,6 @@ impl RawSession {
     }
 
     /// A session whose first question is answered, and that has none after it.
-    #[track_caller]
     pub fn idle(requests: Queue) -> Self {
         let mut session = Self::start(requests, &stat("/"));
         assert_eq!(session.answer().unwrap().kind, Kind::Directory);
@@ -85,24 +81,20 @@ impl RawSession {
     }
 
     /// Puts a lease into the queue, and sends a request.
-    #[track_caller]
     pub fn request(&self, requests: Queue, first: &Question<'_>) {
         let cookie = put_lease(*self.queue, requests);
         let windows = self.windows;
-        let (session, extents, unknown_version) = (true, false, None);
-        let extension = Some(Extension { cookie, session, windows, extents, unknown_version });
+        let extension = Some(Extension { session: true, windows, ..extension(cookie) });
         let request = Request { reply_queue: self.queue.id(), question: *first, extension };
         let request = MessageBuffer::with_text(NORMAL_PRIORITY, &request.encode());
         requests.send(&request).unwrap();
     }
 
-    #[track_caller]
     pub fn ask(&mut self, question: &Question<'_>) {
         self.ask_all(&[*question]);
     }
 
     /// Asks in one message.
-    #[track_caller]
     pub fn ask_all(&mut self, questions: &[Question<'_>]) {
         let mut text = Vec::new();
         for question in questions {

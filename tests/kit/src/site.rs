@@ -16,7 +16,6 @@ use crate::{
 };
 
 /// A server of an empty folder that every user may look into, and the folder.
-#[track_caller]
 pub fn serve_folder(arguments: &[&str]) -> (Server, TempDir) {
     let folder = public_folder();
     let root = folder.path().to_str().unwrap();
@@ -24,7 +23,6 @@ pub fn serve_folder(arguments: &[&str]) -> (Server, TempDir) {
 }
 
 /// The same with `/small`, and `/file`, which has so many bytes of noise.
-#[track_caller]
 pub fn serve_file(length: usize, arguments: &[&str]) -> (Server, TempDir, Vec<u8>) {
     let (server, folder) = serve_folder(arguments);
     let file = noise(length);
@@ -35,7 +33,6 @@ pub fn serve_file(length: usize, arguments: &[&str]) -> (Server, TempDir, Vec<u8
 
 /// The same. It has removed orphans once and does so again only after an hour, so that only
 /// `mqfs-reap` removes any.
-#[track_caller]
 pub fn serve_quietly(length: usize, arguments: &[&str]) -> (Server, TempDir, Vec<u8>) {
     let served = serve_file(length, &[&["--reap-interval", "1h"], arguments].concat());
     served.0.fetch("/small"); // it removes orphans before its first request
@@ -52,7 +49,6 @@ pub struct QuietServer {
 }
 
 impl QuietServer {
-    #[track_caller]
     pub fn start() -> Self {
         let (server, root, file) = serve_quietly(4 << 20, &[]);
         Self { server, file, root }
@@ -65,12 +61,10 @@ impl QuietServer {
         command
     }
 
-    /// The path of a file below its root.
     pub fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
 
-    /// Stops every child with SIGSTOP.
     #[track_caller]
     pub fn stop_children(&self) -> StoppedChildren {
         let children = self.server.children();
@@ -80,7 +74,6 @@ impl QuietServer {
         StoppedChildren(children)
     }
 
-    /// Waits until no request is under way, and stops the server.
     #[track_caller]
     pub fn stop(self) {
         self.server.wait_until_idle();
@@ -111,26 +104,16 @@ pub struct Site {
 }
 
 impl Site {
-    /// Root's server.
-    #[track_caller]
     pub fn start(arguments: &[&str]) -> Self {
         Self::start_as(0, arguments)
     }
 
     /// A server of this user.
-    #[track_caller]
     pub fn start_as(uid: u32, arguments: &[&str]) -> Self {
-        Self::start_on(unique_key(), uid, arguments)
-    }
-
-    /// A server of this user, under this key.
-    #[track_caller]
-    pub fn start_on(key: Key, uid: u32, arguments: &[&str]) -> Self {
-        Self::start_by(key, uid, arguments, |server| server)
+        Self::start_by(unique_key(), uid, arguments, |server| server)
     }
 
     /// A server of this user, under this key, started by another command.
-    #[track_caller]
     pub fn start_by(
         key: Key,
         uid: u32,
@@ -150,13 +133,10 @@ impl Site {
         queue_of(self.server.key).unwrap()
     }
 
-    /// The path of a file below the root.
     pub fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Makes a file below the root.
-    #[track_caller]
     pub fn put(&self, name: &str, mode: u32, owner: (u32, u32), content: &str) {
         let path = self.at(name);
         fs::write(&path, content).unwrap();
@@ -176,12 +156,6 @@ impl Site {
         let mut command = self.client(VICTIM);
         command.arg("/file");
         command
-    }
-
-    /// The victim's transfer, under way.
-    #[track_caller]
-    pub fn stuck_victim(&self) -> Stuck {
-        Stuck::start(&mut self.victim())
     }
 
     #[track_caller]
@@ -217,7 +191,6 @@ impl Site {
     }
 }
 
-/// A folder that everybody may look into.
 pub fn public_folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();

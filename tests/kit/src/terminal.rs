@@ -21,7 +21,6 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    #[track_caller]
     pub fn new(lines: u16, columns: u16) -> Self {
         let size = Winsize { ws_row: lines, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(Some(&size), None).unwrap();
@@ -37,15 +36,13 @@ impl Terminal {
         Self { keyboard, inside: pty.slave.into(), written }
     }
 
-    /// Starts a program with this terminal as its standard error.
-    #[track_caller]
+    /// Starts a program with this terminal, an xterm, as its standard error.
     pub fn start(&self, command: &mut Command) -> Running {
-        command.env("TERM", "xterm");
-        self.start_in_its_own_environment(command)
+        self.start_on("xterm", command)
     }
 
-    #[track_caller]
-    pub fn start_in_its_own_environment(&self, command: &mut Command) -> Running {
+    pub fn start_on(&self, kind: &str, command: &mut Command) -> Running {
+        command.env("TERM", kind);
         let running = Running::start(command.stderr(self.inside.try_clone().unwrap()));
         command.stdout(Stdio::null()).stderr(Stdio::null()); // it lets go of this terminal
         running
@@ -61,7 +58,6 @@ impl Terminal {
         self.written().strip_suffix(END).unwrap().to_owned()
     }
 
-    /// All bytes so far.
     pub fn written(&self) -> String {
         String::from_utf8_lossy(&self.written.lock().unwrap()).into_owned()
     }

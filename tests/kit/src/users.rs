@@ -45,7 +45,6 @@ impl Attack {
         self.pid.as_raw()
     }
 
-    /// Its outcome, if it has ended.
     #[track_caller]
     fn poll(&mut self) -> Option<Result<(), Errno>> {
         if self.outcome.is_none() {
@@ -65,7 +64,6 @@ impl Attack {
         self.poll().is_none()
     }
 
-    /// Waits for its end.
     #[track_caller]
     pub fn finish(mut self) -> Result<(), Errno> {
         wait_until("the attack ends", || !self.goes_on());
@@ -157,20 +155,15 @@ pub fn received(outcome: Result<(), ReceiveError>) -> Result<(), Errno> {
 
 /// A request for a whole file, as `mqfs-client` makes it.
 pub fn request(reply: Queue, path: &str, cookie: Cookie) -> MessageBuffer {
-    whole_file(
-        reply,
-        path,
-        Some(Extension {
-            cookie,
-            session: false,
-            windows: false,
-            extents: false,
-            unknown_version: None,
-        }),
-    )
+    whole_file(reply, path, Some(extension(cookie)))
 }
 
-/// A request of the plain protocol.
+/// The part of a request that tells its cookie, and allows nothing.
+pub fn extension(cookie: Cookie) -> Extension {
+    let (session, windows, extents, unknown_version) = (false, false, false, None);
+    Extension { cookie, session, windows, extents, unknown_version }
+}
+
 pub fn plain_request(reply: Queue, path: &str) -> MessageBuffer {
     whole_file(reply, path, None)
 }
@@ -244,16 +237,6 @@ pub fn refusals(server: &Server, reason: &str) -> u64 {
     let total = told.last().map_or(0, |line| number(line, "total="));
     assert_eq!(sum, total, "{log}");
     sum
-}
-
-/// Waits until a server has logged so many refusals. It logs each reason once a second, with the
-/// next request that it refuses for that reason: `again` makes one.
-#[track_caller]
-pub fn wait_for_refusals(server: &Server, reason: &str, count: u64, mut again: impl FnMut()) {
-    wait_until("the log counts the refusals", || {
-        again();
-        refusals(server, reason) >= count
-    });
 }
 
 /// Runs a client whose request gets no answer, until its timeout.
