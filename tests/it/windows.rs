@@ -168,7 +168,8 @@ fn a_client_that_attaches_and_reads_no_more_is_given_up() {
 fn windows_that_dead_children_left_are_removed() {
     let make = |mode| SharedMemory::create(Key::PRIVATE, 4096, mode).unwrap();
     in_dead_process(|| _ = make(WINDOW_MODE));
-    let attached = windows()[0].0.attach_read_only().unwrap();
+    let first = windows()[0].0;
+    let attached = first.attach_read_only().unwrap();
     in_dead_process(|| _ = make(WINDOW_MODE));
     in_dead_process(|| std::mem::forget(make(WINDOW_MODE).attach()));
     let others = [WINDOW_MODE, Mode::new(0o600)].map(make);
@@ -181,7 +182,7 @@ fn windows_that_dead_children_left_are_removed() {
     // One is used, and the maker of the other lives.
     assert_eq!(windows().len(), 2);
     drop(attached);
-    others.into_iter().chain([windows()[0].0]).for_each(|memory| _ = memory.remove());
+    others.into_iter().chain([first]).for_each(|memory| _ = memory.remove());
 }
 
 #[in_own_namespace]
