@@ -23,7 +23,7 @@ deadline=60
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 scratch='' bin='' key=''
-server='' clients=() comparers=() stopped_child=''
+server='' book_key='' clients=() comparers=() stopped_child=''
 queues_before=''
 expected_status=0
 
@@ -209,6 +209,7 @@ clean_up() {
             kill -KILL "$pid" 2>/dev/null
         done
         ipcrm -Q "$key" -S "$key"
+        [[ -z $book_key ]] || ipcrm -Q "$book_key" 2>/dev/null
     fi
     wait 2>/dev/null
     rm -rf -- "$scratch"
@@ -302,7 +303,7 @@ fetch_each_by_textbook() {
 }
 
 show_rates() {
-    local book_key book size=256 ours book_took
+    local book size=256 ours book_took
     book_key=$(unused_key)
     "$bin/examples/textbook_server" --key "$book_key" >"$scratch/book.out" 2>&1 &
     book=$!
@@ -324,6 +325,7 @@ show_rates() {
     kill -TERM "$book"
     wait "$book" 2>/dev/null || true
     ipcrm -Q "$book_key" 2>/dev/null || true
+    book_key=''
 }
 
 show_killed_server() {

@@ -5,15 +5,17 @@ mod concatenate;
 mod copy;
 mod list;
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::{Parser, ValueHint};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sysv_ipc::Uid;
@@ -127,7 +129,7 @@ fn run(opts: &Opts) -> Result<u8> {
         .plain(opts.plain)
         .sessions(opts.paths.len() > 1 || opts.list)
         .server_uid(opts.server_uid)
-        .on_wait(if opts.verbose { say_that_it_waits } else { |_| progress::wait(true) })
+        .on_wait(if opts.verbose { say_that_it_waits } else { |_| progress::set_waiting(true) })
         .build();
     let cleanup = CleanupGuard::default();
     clean_up_on_signals(client.canceller(), cleanup.clone(), opts.quiet)?;
@@ -151,7 +153,7 @@ fn run(opts: &Opts) -> Result<u8> {
 }
 
 fn say_that_it_waits(why: &Error) {
-    progress::wait(true);
+    progress::set_waiting(true);
     complain(PROGRAM, format!("waiting for the server: {why}"));
 }
 
@@ -190,6 +192,30 @@ impl Opts {
         if copies { self.check_names() } else { Ok(()) }
     }
 
+    /// Refuses paths whose copies would replace each other, and leaves out a path that is given
+    /// again, like cp(1).
+    fn check_names(&mut self) -> Result<()> {
+        let mut names: HashMap<_, PathBuf> = HashMap::new();
+        for path in mem::take(&mut self.paths) {
+            let whole = Path::new("/").join(&path); // compared by components
+            let shown = escape(&path);
+            match names.insert(whole.file_name().map(OsStr::to_owned), whole.clone()) {
+                Some(other) if other == whole => {
+                    self.complain_of(shown, "warning: given more than once");
+                }
+                Some(other) => {
+                    bail!("{shown}: will not overwrite the copy of {}", escape(&other))
+                }
+                None => self.paths.push(path),
+            }
+        }
+        ensure!(
+            names.len() < 2 || !names.contains_key(&None) || !(self.recursive || self.tar),
+            "a path that has no name of its own, such as / or .., must be the only one"
+        );
+        Ok(())
+    }
+
     /// Fetches each path with `fetch`, which tells whether everything arrived. Returns the exit
     /// status.
     fn fetch_each(
@@ -208,7 +234,8 @@ impl Opts {
                 },
                 Err(Failure::Source(error)) => {
                     let why = explain_client(&error);
-                    ensure!(!error.is_before_request(), why); // it would stop every other path
+                    // Invalid input, or what would stop every other path, too.
+                    ensure!(!error.is_before_request(), why);
                     self.complain_of(escape(path), why);
                     status = FAILED;
                 }

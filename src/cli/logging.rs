@@ -64,7 +64,7 @@ impl Visit for TextVisitor<'_> {
 
 /// Descriptor 2 without the lock of [`io::stderr`]: a forked child could find it locked for ever.
 /// It drops what would block, so that the reader of a log cannot hold up the server. Each write is
-/// one line, in which control characters are escaped.
+/// one line. The formatter has escaped ASCII control characters; here the other harmful ones are.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stderr;
 

@@ -1,7 +1,7 @@
 //! The programs: argument definitions, wording and exit codes. The work is done in the library.
 //!
-//! A new option also goes into README.md and, by `MQFS_WRITE_DIST=1 cargo test --test it dist::`,
-//! into the manual pages and completions.
+//! `MQFS_WRITE_DIST=1 cargo test --test it dist::` makes the manual pages and completions from the
+//! options. What takes more than their help to explain goes into docs/operations.md.
 
 pub mod client;
 mod findings;

@@ -112,7 +112,7 @@ fn style() -> ProgressStyle {
 
 pub(super) fn advance(bytes: usize) {
     BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
-    wait(false);
+    set_waiting(false);
     if let Some(bar) = BAR.get() {
         bar.inc(bytes as u64);
     }
@@ -131,7 +131,7 @@ pub(super) fn summary(started: Instant) -> Option<String> {
     (files > 0).then(|| format!("{files} file{s}, {bytes} bytes in {seconds:.2} s, {rate}/s"))
 }
 
-pub(super) fn wait(is_waiting: bool) {
+pub(super) fn set_waiting(is_waiting: bool) {
     IS_WAITING.store(is_waiting, Ordering::Relaxed);
 }
 

@@ -12,7 +12,7 @@ use super::{complain, is_closed_pipe, reason};
 use crate::client::save::OutputFile;
 
 /// How many columns a table may take: those of the terminal, or any number in a pipe or a file.
-pub(super) fn columns() -> usize {
+pub(super) fn width() -> usize {
     Term::stdout().size_checked().map_or(usize::MAX, |(_, columns)| columns.into())
 }
 

@@ -2,12 +2,11 @@ use std::time::Duration;
 
 use sysv_ipc::{Key, Uid};
 
-use super::Client;
 use super::error::Error;
-use super::requester::Requester;
 use crate::wire::DEFAULT_KEY;
 
-/// Builds a [`Client`] with options; made by [`Client::builder`].
+/// Builds a [`Client`](super::Client) with options; made by
+/// [`Client::builder`](super::Client::builder).
 #[derive(Debug, Clone, Copy)]
 pub struct ClientBuilder {
     pub(super) key: Key,
@@ -34,11 +33,6 @@ impl Default for ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Builds the client. This sends nothing yet.
-    pub fn build(self) -> Client {
-        Client { requester: Requester::new(self) }
-    }
-
     /// The server's key. The default is [`DEFAULT_KEY`](crate::DEFAULT_KEY).
     #[must_use]
     pub fn key(self, key: Key) -> Self {
@@ -68,7 +62,7 @@ impl ClientBuilder {
 
     /// Whether the client keeps a child of the server for later requests, which are then many times
     /// as fast. The default is true. Without, each child gives up the right to open other files
-    /// before it sends the first byte. A [`walk`](Client::walk) needs a session in any case.
+    /// before it sends the first byte. A [`walk`](super::Client::walk) needs a session in any case.
     #[must_use]
     pub fn sessions(self, sessions: bool) -> Self {
         Self { sessions, ..self }

@@ -194,7 +194,7 @@ impl Error {
         is_refused || self.is_no_server()
     }
 
-    /// The error of a failed read, which are all ours.
+    /// The error of a failed read: every one is an [`Error`].
     pub(crate) fn from_read(error: io::Error) -> Self {
         error.downcast().unwrap_or(Self::corrupt("an unknown error"))
     }

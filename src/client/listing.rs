@@ -18,7 +18,7 @@ pub(super) struct Listing<T> {
     pub(super) size: usize,
     /// The name that was taken last.
     after: Box<[u8]>,
-    /// Whether more entries come after those.
+    /// Whether there are more entries behind the last of `entries`.
     is_cut: bool,
     listed: u64,
 }

@@ -26,6 +26,16 @@ impl FileType {
         self.0 == Kind::Link
     }
 
+    /// Whether it is a FIFO.
+    pub fn is_fifo(self) -> bool {
+        self.0 == Kind::Fifo
+    }
+
+    /// Whether it is a UNIX socket.
+    pub fn is_socket(self) -> bool {
+        self.0 == Kind::Socket
+    }
+
     /// Whether it is a character device.
     pub fn is_char_device(self) -> bool {
         self.0 == Kind::CharacterDevice

@@ -61,6 +61,13 @@ pub struct Client {
     requester: Requester,
 }
 
+impl ClientBuilder {
+    /// Builds the client. This sends nothing yet.
+    pub fn build(self) -> Client {
+        Client { requester: Requester::new(self) }
+    }
+}
+
 impl Client {
     /// A client of the server under a key, with default options. This sends nothing yet.
     pub fn new(key: Key) -> Self {
@@ -111,7 +118,8 @@ impl Client {
         Transfer::open(self.requester.clone(), path.as_ref(), Range { offset, length })
     }
 
-    /// Requests files, and receives them one after the other. Errors come with each of them.
+    /// Requests files, and receives them one after the other. An error concerns one file: the
+    /// others may still arrive.
     pub fn open_all(&self, paths: impl IntoIterator<Item: AsRef<Path>>) -> Files {
         self.fetch_all(paths, Range::WHOLE)
     }

@@ -34,9 +34,9 @@ pub(super) struct Pipeline {
     one_by_one: bool,
     /// The directory of the last question that got no answer, and how many in a row in it got none.
     silent: (PathBuf, u32),
-    /// Whether the reader knows that the first of their answers has begun.
+    /// Whether the reader knows that the answer to the first question has begun.
     has_begun: bool,
-    /// What the reader has of that answer, while it comes again.
+    /// What the reader has of that first answer, while it comes again.
     partial: Option<Tally>,
     last: Tally,
     pub(super) parts: u32,

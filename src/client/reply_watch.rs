@@ -25,7 +25,8 @@ use crate::wire::{Cookie, OwnerId};
 
 const TICK: Duration = Duration::from_millis(200);
 
-/// If a check comes this late, this process was stopped, or the machine is too busy.
+/// If a check comes this late, this process was stopped, or the machine is too busy: that time does
+/// not count against the server.
 const LATE: Duration = Duration::from_secs(1);
 
 /// Ticks without a wait after which the thread ends.

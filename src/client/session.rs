@@ -24,9 +24,10 @@ pub(super) struct Session {
     pub(super) inbox: Inbox,
     /// What was asked, and whose answer has not ended.
     asked: VecDeque<Asked>,
-    /// The last of these questions, which will be sent in one message.
+    /// The last questions in `asked`, encoded, which will be sent in one message.
     unsent: Vec<u8>,
-    /// How many bytes the others are, and how many all may be.
+    /// How many bytes the questions take that were sent and not answered, and how many these and
+    /// the unsent ones may take.
     unanswered: usize,
     max_unanswered: usize,
     /// How many bytes had arrived when the queue had no room for the questions.

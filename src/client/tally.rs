@@ -7,6 +7,7 @@ use crate::wire::{Trailer, append_zeros};
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tally {
     pub(super) bytes: u64,
+    /// The CRC-32 while `hasher` is None.
     few: u32,
     /// None while there are few.
     hasher: Option<Hasher>,

@@ -21,7 +21,8 @@ use crate::wire::{Entry, Kind, Operation, Range};
 /// A directory with everything below it.
 ///
 /// A directory comes before its entries, which are sorted by the bytes of their names. No symbolic
-/// link below the top is followed. A directory is listed up to 32 entries before its turn.
+/// link below the top is followed. If the server dies on the way, another one is asked for the
+/// rest. A directory is listed up to 32 entries before its turn.
 ///
 /// ```no_run
 /// use std::io::Read;
@@ -298,6 +299,7 @@ impl Walk {
             Kind::Directory => (Kept::Directory, 0),
             _ => {
                 let size = size_of::<DirEntry>() + entry.name.len() + entry.target.len();
+                // Also a link whose target is not known: it cannot be copied.
                 let kept = match entry.errno {
                     Some(errno) => DirEntry::new(entry.name, Err(Cause::server(errno).into())),
                     None => DirEntry::of(entry),
@@ -352,7 +354,7 @@ impl WalkEntry<'_> {
 
     /// The metadata. Symbolic links are not followed. An error means that the server could not look
     /// at the entry, or that part of the previous entry, which the caller did not read, did not
-    /// arrive: then this entry has the previous one's name.
+    /// arrive: then this entry has the previous one's name. The rest of the tree is not affected.
     pub fn metadata(&self) -> Result<Metadata, Error> {
         self.walk.entry.metadata()
     }

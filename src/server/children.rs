@@ -97,12 +97,12 @@ impl Children {
     }
 
     fn note_end(&mut self, child: Ended, request: Option<Served>) {
-        let (died, what) = match child.status.code() {
+        let what = match child.status.code() {
             Some(0) => return,
-            Some(GAVE_UP) => (false, None), // the child has logged and counted it
-            Some(UNLOGGED) => (false, Some("a child could not log: its file size is limited")),
-            Some(_) => (true, Some("a child failed")),
-            None => (true, Some("a child was killed")),
+            Some(GAVE_UP) => None, // the child has logged and counted it
+            Some(UNLOGGED) => Some("a child could not log: its file size is limited"),
+            Some(_) => Some("a child failed"),
+            None => Some("a child was killed"),
         };
         let Some(request) = request else {
             return tracing::warn!(pid = child.pid.as_raw(), what, "housekeeping broke off");
@@ -110,10 +110,11 @@ impl Children {
         if let Some(what) = what {
             self.log_limit.log(&request, child.pid, what, child.status.to_string());
         }
-        self.died += u64::from(died);
-        // A client would take the notice before the rest of a complete answer.
-        if child.status.code() == Some(UNLOGGED) {
-            return;
+        match child.status.code() {
+            // A client would take a notice before the rest of a complete answer.
+            Some(UNLOGGED) => return,
+            Some(GAVE_UP) => {}
+            _ => self.died += 1,
         }
         self.death_notices.send(&request, child_death_notices::DIED);
     }

@@ -79,21 +79,6 @@ impl RequestHandler {
         })
     }
 
-    /// Counts a question, but not that its answer did not reach the client, which it returns.
-    pub(super) fn count(
-        &self,
-        outcome: &Result<Trailer, SendFailure>,
-        received: Instant,
-    ) -> Option<Undelivered> {
-        self.counters.question();
-        match outcome {
-            Ok(_) => self.counters.completed(received.elapsed()),
-            Err(SendFailure::Unanswerable(why)) => self.counters.failed(why.reason()),
-            Err(SendFailure::Undelivered(why)) => return Some(*why),
-        }
-        None
-    }
-
     fn count_undelivered(&self, why: Undelivered) {
         match why {
             Undelivered::Gone | Undelivered::Dead(_) => self.counters.client_gone(),
@@ -128,7 +113,8 @@ impl Answering<'_> {
             return self.refuse(why.into());
         }
         handler.export.keep_own_descriptors();
-        let mut session = Session::new(handler, caller, &mut self.writer);
+        let mut session =
+            Session::new(&handler.export, handler.config.idle_timeout, caller, &mut self.writer);
         let end = session.run(&self.request.question, self.received);
         let numbers = Some((session.questions, session.failures));
         self.writer.outbox.count_sent();
@@ -164,7 +150,7 @@ impl Answering<'_> {
     fn conclude(&mut self, outcome: Result<Trailer, SendFailure>) -> Option<Undelivered> {
         // Count after the last message: the first access to the counters is a page fault.
         self.writer.outbox.count_sent();
-        let undelivered = self.handler.count(&outcome, self.received);
+        let undelivered = self.writer.count_answer(&outcome, self.received);
         undelivered.inspect(|why| self.handler.count_undelivered(*why));
         let text: &dyn fmt::Display = match &outcome {
             Ok(Trailer { changed: true, .. }) => &"sent, but the file changed",

@@ -8,9 +8,8 @@ use nix::sys::signal::Signal;
 use sysv_ipc::{MessageBuffer, Queue, QueueStatus, ReceiveError, Select};
 
 use super::confine::Confined;
-use super::request_handler::RequestHandler;
 use super::request_log::loggable;
-use super::resolve::Entered;
+use super::resolve::{Entered, Export};
 use super::send::{AnswerWriter, Outbox, SendFailure, Unanswerable, Undelivered, answer};
 use crate::sys::{AdaptiveSpin, signals};
 use crate::wire::{MAX_PATH, Malformed, Operation, QUESTION_TYPE, Question, Trailer};
@@ -19,7 +18,8 @@ use crate::wire::{MAX_PATH, Malformed, Operation, QUESTION_TYPE, Question, Trail
 pub(super) const MAKE_WAY: Signal = Signal::SIGUSR1;
 
 pub(super) struct Session<'a, 'w> {
-    handler: &'a RequestHandler,
+    export: &'a Export,
+    idle_timeout: Duration,
     writer: &'a mut AnswerWriter<'w>,
     caller: Confined,
     entered: Entered,
@@ -52,12 +52,14 @@ impl<'a, 'w> Session<'a, 'w> {
     const LONG: Duration = Duration::from_secs(3);
 
     pub(super) fn new(
-        handler: &'a RequestHandler,
+        export: &'a Export,
+        idle_timeout: Duration,
         caller: Confined,
         writer: &'a mut AnswerWriter<'w>,
     ) -> Self {
         Self {
-            handler,
+            export,
+            idle_timeout,
             writer,
             caller,
             entered: Ok(None),
@@ -117,8 +119,7 @@ impl<'a, 'w> Session<'a, 'w> {
         self.has_only_entered &= question.operation == Operation::Enter;
         self.writer.begin(question.number, received)?;
         let (caller, entered) = (&self.caller, &mut self.entered);
-        let export = &self.handler.export;
-        let outcome = answer(export, caller, question, entered, None, self.writer);
+        let outcome = answer(self.export, caller, question, entered, None, self.writer);
         log(self.writer.outbox.reply.queue, question, &outcome);
         self.conclude(outcome, received)
     }
@@ -129,7 +130,7 @@ impl<'a, 'w> Session<'a, 'w> {
         received: Instant,
     ) -> Result<(), Undelivered> {
         self.questions += 1;
-        self.handler.count(&outcome, received).map_or(Ok(()), Err)?;
+        self.writer.count_answer(&outcome, received).map_or(Ok(()), Err)?;
         if let Err(SendFailure::Unanswerable(why)) = outcome {
             self.failures += 1;
             self.writer.failure(&why)?;
@@ -164,7 +165,7 @@ impl<'a, 'w> Session<'a, 'w> {
             }
             self.writer.drop_window();
             self.writer.outbox.check_client().map_err(SessionEnd::Left)?;
-            if since.elapsed() >= self.handler.config.idle_timeout {
+            if since.elapsed() >= self.idle_timeout {
                 return Err(SessionEnd::Idle);
             }
         }

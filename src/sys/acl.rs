@@ -1,26 +1,26 @@
 //! POSIX ACLs, acl(5): a file's mode shows their mask in place of the group's rights.
 
+use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-
-use nix::errno::Errno;
 
 /// What a file's ACL lets everybody do but the owner. None: it has no ACL.
 pub fn common_rights(file: impl AsFd) -> Option<u32> {
     const OWNER: [u8; 2] = 1_u16.to_le_bytes();
-    let (name, mut acl) = (c"system.posix_acl_access".as_ptr(), [0; 4096]);
+    // Room for 63 entries. A larger buffer costs a child of the server more pages of its stack.
+    let (name, mut acl) = (c"system.posix_acl_access".as_ptr(), [0; 4 + 63 * 8]);
     let fd = file.as_fd().as_raw_fd();
     // SAFETY: the buffer outlives the call and is as long as said; getxattr(2).
     let read = unsafe { libc::fgetxattr(fd, name, acl.as_mut_ptr().cast(), acl.len()) };
-    match Errno::result(read) {
-        Err(Errno::ENODATA | Errno::EOPNOTSUPP) => None,
-        Err(_) => Some(0), // longer than the buffer, or not to be known
-        // A version, and then for each entry a tag, its rights and a uid or gid.
-        Ok(length) => {
-            let entries = acl[4..length.unsigned_abs().max(4)].chunks_exact(8);
-            let rights = entries.filter(|entry| entry[..2] != OWNER).map(|entry| entry[2].into());
-            Some(rights.reduce(|one: u32, other| one & other).unwrap_or(0))
-        }
-    }
+    let Ok(length) = usize::try_from(read) else {
+        // Not an nix::Errno, whose table would be another page of code.
+        let errno = io::Error::last_os_error().raw_os_error();
+        let has_none = matches!(errno, Some(libc::ENODATA | libc::EOPNOTSUPP));
+        return (!has_none).then_some(0); // longer than the buffer, or not to be known
+    };
+    // A version, and then for each entry a tag, its rights and a uid or gid.
+    let entries = acl[4..length.max(4)].chunks_exact(8);
+    let rights = entries.filter(|entry| entry[..2] != OWNER).map(|entry| entry[2].into());
+    Some(rights.reduce(|one: u32, other| one & other).unwrap_or(0))
 }
 
 /// A file's mode; but if it has an ACL, group and others have only what the ACL lets everybody do.

@@ -29,11 +29,11 @@ pub(super) fn run(opts: &Opts, client: &Client, cleanup: &CleanupGuard) -> Resul
         let start = sink.position();
         // Standard output cannot take back what was written.
         let retries = start.map_or(0, |_| opts.retries);
-        let append = |transfer: &mut Transfer| {
+        let fetch = |transfer: &mut Transfer| {
             start.map_or(Ok(()), |start| sink.rewind(start))?;
             append(transfer, path, &mut sink, start.is_some())
         };
-        opts.fetch_file(&mut files, path, retries, append).map(|()| true)
+        opts.fetch_file(&mut files, path, retries, fetch).map(|()| true)
     })?;
     if status == 0 {
         sink.commit()?;

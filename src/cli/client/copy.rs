@@ -1,11 +1,9 @@
 //! Files and trees, written into a directory under their own names.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::mem;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Result, anyhow};
 use nix::sys::stat::{Mode, umask};
 
 use super::{Failure, Opts, PROGRAM, joined};
@@ -36,32 +34,6 @@ pub(super) fn run(
         true => copy.fetch_tree(client, path),
         false => copy.fetch_file(&mut files, path),
     })
-}
-
-impl Opts {
-    /// Refuses paths whose copies would replace each other, and leaves out a path that is given
-    /// again, like cp(1).
-    pub(super) fn check_names(&mut self) -> Result<()> {
-        let mut names: HashMap<_, PathBuf> = HashMap::new();
-        for path in mem::take(&mut self.paths) {
-            let whole = Path::new("/").join(&path); // compared by components
-            let shown = escape(&path);
-            match names.insert(whole.file_name().map(OsStr::to_owned), whole.clone()) {
-                Some(other) if other == whole => {
-                    self.complain_of(shown, "warning: given more than once");
-                }
-                Some(other) => {
-                    bail!("{shown}: will not overwrite the copy of {}", escape(&other))
-                }
-                None => self.paths.push(path),
-            }
-        }
-        ensure!(
-            names.len() < 2 || !names.contains_key(&None) || !(self.recursive || self.tar),
-            "a path that has no name of its own, such as / or .., must be the only one"
-        );
-        Ok(())
-    }
 }
 
 struct Copy<'a> {

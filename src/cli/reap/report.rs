@@ -63,5 +63,5 @@ pub(super) fn table(rows: &[Row<'_>]) -> String {
     }));
     // On a narrow terminal, age, key, bytes, messages and pid give way to verdict and action.
     let shorten = [(4, 0), (1, 0), (7, 0), (6, 0), (8, 24), (2, 8), (3, 0), (8, 8), (5, 0)];
-    columns(&lines, "  ", |column| matches!(column, 0 | 3..=7), stdout::columns(), &shorten)
+    columns(&lines, "  ", |column| matches!(column, 0 | 3..=7), stdout::width(), &shorten)
 }

@@ -1,17 +1,16 @@
 //! How fast the counters of a server grow.
 
 use std::array;
+use std::time::Duration;
 
-use super::state::KeyState;
 use crate::counters::Snapshot;
 
 /// The growth in a second of each [`growing`] counter.
 pub(super) type Rates = [f64; 8];
 
-/// None: one state has no counters, they are of two servers, or the clock was set back.
-pub(super) fn rates(before: &KeyState, now: &KeyState) -> Option<Rates> {
-    let seconds = now.time.duration_since(before.time).ok()?.as_secs_f64();
-    let (before, now) = (before.counters.as_deref()?, now.counters.as_deref()?);
+/// None: the counters are of two servers, or no time has passed between them.
+pub(super) fn rates(before: &Snapshot, now: &Snapshot, passed: Duration) -> Option<Rates> {
+    let seconds = passed.as_secs_f64();
     let same = (before.server, before.started) == (now.server, now.started);
     let (before, now) = (growing(before), growing(now));
     let rate = |index: usize| now[index].1.saturating_sub(before[index].1) as f64 / seconds;

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use anyhow::Result;
 use sysv_ipc::{Key, Pid, Queue, QueueId, QueueLimits, QueueStatus, QueueUsage};
 
-use super::rates::Rates;
+use super::rates::{Rates, rates};
 use crate::counters::{self, Lookup, Snapshot};
 use crate::escape::escape;
 use crate::ownership::liveness;
@@ -85,6 +85,14 @@ impl KeyState {
             counters_note,
             rates: None,
         })
+    }
+
+    /// Adds the rates since an earlier state, if both have counters and the clock was not set back.
+    pub(super) fn compare_with(&mut self, before: &Self) {
+        let passed = self.time.duration_since(before.time).ok();
+        let counters = before.counters.as_deref().zip(self.counters.as_deref());
+        self.rates =
+            passed.zip(counters).and_then(|(passed, (then, now))| rates(then, now, passed));
     }
 
     /// Whether a dead server left the objects under the key.

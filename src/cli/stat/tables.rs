@@ -29,7 +29,7 @@ pub(super) fn tables(state: &KeyState) -> String {
 }
 
 fn rows(rows: &[[String; 2]]) -> String {
-    columns(rows, "  ", |_| false, stdout::columns(), &[])
+    columns(rows, "  ", |_| false, stdout::width(), &[])
 }
 
 fn row(label: &str, value: impl ToString) -> [String; 2] {
@@ -53,7 +53,7 @@ fn title(state: &KeyState) -> String {
     let title = format!(
         "QUEUE {key}: {messages} messages, {bytes} of {max_bytes} bytes ({full} %){server}"
     );
-    format!("{}\n", truncate_str(&title, stdout::columns(), "…"))
+    format!("{}\n", truncate_str(&title, stdout::width(), "…"))
 }
 
 fn details(queue: Queue, status: &QueueStatus, names: &mut Names) -> String {
@@ -146,7 +146,7 @@ fn counts(snapshot: &Snapshot, rates: Option<Rates>) -> String {
         let times = format!("half within {}, 99 % within {}", within(0.5), within(0.99));
         rest.push(row("answer time", times));
     }
-    columns(&lines, "  ", |column| column > 0, stdout::columns(), &[]) + &rows(&rest)
+    columns(&lines, "  ", |column| column > 0, stdout::width(), &[]) + &rows(&rest)
 }
 
 fn reply_queues(findings: &[Finding], names: &mut Names) -> String {
@@ -164,6 +164,5 @@ fn reply_queues(findings: &[Finding], names: &mut Names) -> String {
     }));
     // On a narrow terminal, capacity, age, bytes and messages give way to the verdict.
     let shorten = [(7, 0), (3, 0), (8, 24), (6, 0), (1, 8), (5, 0), (8, 8), (2, 0)];
-    title
-        + &columns(&lines, "  ", |column| matches!(column, 0 | 2..=7), stdout::columns(), &shorten)
+    title + &columns(&lines, "  ", |column| matches!(column, 0 | 2..=7), stdout::width(), &shorten)
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::Result;
 use console::{Term, is_dumb, truncate_str};
 
-use super::rates::rates;
 use super::state::{KeyState, Target};
 use super::{PROGRAM, json, tables};
 use crate::cli::table::utc;
@@ -29,7 +28,9 @@ pub(super) fn watch(target: Target, every: Duration, json: bool) -> Result<u8> {
     let mut before: Option<KeyState> = None;
     loop {
         let mut state = KeyState::read(target, true)?;
-        state.rates = before.and_then(|before| rates(&before, &state));
+        if let Some(before) = &before {
+            state.compare_with(before);
+        }
         let text = if json {
             json::line(&state)
         } else {

@@ -46,7 +46,7 @@ pub(super) fn set_mode(copy: impl AsFd, mode: u32, gid: u32) -> Result<(), Errno
     let is_safe = group == others || stat.st_gid == gid && common_rights(&copy).is_none();
     let both = group & others;
     let mode = if is_safe { mode } else { mode & !0o077 | both << 3 | both };
-    // Set-id bits are not copied; but files made below get the group of the folder above.
+    // Set-id bits are not copied. A set-group-id bit that comes from the folder above stays.
     let mode = mode & 0o1777 | stat.st_mode & Mode::S_ISGID.bits();
     fchmod(&copy, Mode::from_bits_truncate(mode))
 }

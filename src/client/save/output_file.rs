@@ -68,10 +68,10 @@ impl OutputFile {
                 Ok(old) => mode_without_acl(old, existing.st_mode),
                 Err(_) => existing.st_mode & !0o077,
             };
-            // Another user chose the mode of another user's file.
+            // The mode of another user's file was that user's choice: no more than a new file has.
             let is_ours = existing.st_uid == geteuid().as_raw();
             if is_ours {
-                // Whom the kernel does not let do that gets no group's rights.
+                // If the kernel denies it, set_mode leaves the rights of the group out.
                 let _ = fchown(&new.file, None, Some(Gid::from_raw(existing.st_gid)));
             }
             let allowed = if is_ours { 0o777 } else { fstat(&new.file)?.st_mode };

@@ -41,7 +41,7 @@ pub(crate) fn answer(
     if let Some(source) = opened.source() {
         let mut checksum = Hasher::new();
         loop {
-            let hole = source.skip_hole(writer)?;
+            let hole = source.skip_hole(&mut |extents| writer.extents(extents))?;
             if hole > 0 {
                 checksum = Hasher::new_with_initial(append_zeros(checksum.finalize(), hole));
                 trailer.bytes += hole;

@@ -130,6 +130,22 @@ impl<'a> AnswerWriter<'a> {
         self.part(FrameType::Failure, &failure.encode())
     }
 
+    /// Counts a question, but not that its answer did not reach the client, which it returns.
+    pub(crate) fn count_answer(
+        &self,
+        outcome: &Result<Trailer, SendFailure>,
+        received: Instant,
+    ) -> Option<Undelivered> {
+        let counters = self.outbox.counters;
+        counters.question();
+        match outcome {
+            Ok(_) => counters.completed(received.elapsed()),
+            Err(SendFailure::Unanswerable(why)) => counters.failed(why.reason()),
+            Err(SendFailure::Undelivered(why)) => return Some(*why),
+        }
+        None
+    }
+
     /// Ends a session, of which this many questions were answered.
     pub(crate) fn farewell(&mut self, answered: u64) -> Result<(), Undelivered> {
         self.question = 0;

@@ -10,8 +10,8 @@ use nix::sys::stat::{FileStat, fstat};
 use nix::unistd::{Whence, lseek};
 use sysv_ipc::Attached;
 
-use super::answer_writer::AnswerWriter;
 use super::failure::{SendFailure, Unanswerable};
+use super::outbox::Undelivered;
 use super::source::{Source, at_most};
 use crate::sys::errno_of;
 use crate::wire::{Extent, Range};
@@ -108,14 +108,17 @@ impl Source for OpenedFile {
         self.left
     }
 
-    fn skip_hole(&mut self, writer: &mut AnswerWriter<'_>) -> Result<u64, SendFailure> {
+    fn skip_hole(
+        &mut self,
+        announce: &mut dyn FnMut(&[Extent]) -> Result<(), Undelivered>,
+    ) -> Result<u64, SendFailure> {
         if self.left != Some(0) {
             return Ok(0);
         }
         if self.extents.is_empty() {
             self.search();
             if self.extents.iter().any(|extent| extent.hole > 0) {
-                writer.extents(self.extents.make_contiguous())?;
+                announce(self.extents.make_contiguous())?;
             }
         }
         let Some(Extent { hole, data }) = self.extents.pop_front() else { return Ok(0) };

@@ -24,7 +24,7 @@ pub(crate) struct Outbox<'a> {
     pub(crate) sent: u64,
     uncounted: u64,
     last_counted: Instant,
-    counters: &'a Writer,
+    pub(super) counters: &'a Writer,
 }
 
 /// Why a message did not reach the client.

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use sysv_ipc::Attached;
 
-use super::answer_writer::AnswerWriter;
 use super::failure::{SendFailure, Unanswerable};
+use super::outbox::Undelivered;
+use crate::wire::Extent;
 
 pub(crate) trait Source {
     /// How many bytes are left. Only files tell; they are read about as fast as they are copied.
@@ -13,8 +14,12 @@ pub(crate) trait Source {
         None
     }
 
-    /// Announces and skips a hole that is left out, if one is next, and returns its length.
-    fn skip_hole(&mut self, _: &mut AnswerWriter<'_>) -> Result<u64, SendFailure> {
+    /// Skips a hole that is left out, if one is next, and returns its length. `announce` tells the
+    /// client of the next holes.
+    fn skip_hole(
+        &mut self,
+        _announce: &mut dyn FnMut(&[Extent]) -> Result<(), Undelivered>,
+    ) -> Result<u64, SendFailure> {
         Ok(0)
     }
 
