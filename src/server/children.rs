@@ -1,5 +1,6 @@
 //! The children that run, as far as the server knows: how many, for whom, and until when.
 
+use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -9,13 +10,13 @@ use sysv_ipc::{Pid, Uid};
 use super::child::{Child, WaitsFor};
 use super::child_death_notices::{self, ChildDeathNotices};
 use super::config::Config;
-use super::request_handler::{GAVE_UP, UNLOGGED};
+use super::request_handler::{FAILED_UNLOGGED, GAVE_UP, UNLOGGED};
 use super::request_log::{LogLimit, Served};
 use super::session::MAKE_WAY;
 use crate::counters::{FailureReason, Writer};
 use crate::sys::child_exits::{Ended, is_stopped, take_ended, wait_unless};
-use crate::sys::kill;
 use crate::sys::signals::Blocked;
+use crate::sys::{kill, nonblocking_write};
 
 pub(super) struct Children {
     /// In no order. A list that is searched: few pages are written to between two forks.
@@ -107,6 +108,10 @@ impl Children {
         let Some(request) = request else {
             return tracing::warn!(pid = child.pid.as_raw(), what, "housekeeping broke off");
         };
+        if matches!(child.status.code(), Some(UNLOGGED | FAILED_UNLOGGED)) {
+            // It may have written the beginning of its line.
+            let _ = nonblocking_write::write(io::stderr(), b"\n");
+        }
         if let Some(what) = what {
             self.log_limit.log(&request, child.pid, what, child.status.to_string());
         }

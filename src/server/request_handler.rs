@@ -44,6 +44,9 @@ pub(super) const GAVE_UP: i32 = 75; // EX_TEMPFAIL, sysexits(3head)
 /// The exit status of a child that is done, but could not log: see prlimit(2). The parent logs.
 pub(super) const UNLOGGED: i32 = 74; // EX_IOERR
 
+/// The same of a child that gave up.
+pub(super) const FAILED_UNLOGGED: i32 = 73; // EX_CANTCREAT
+
 struct Answering<'a> {
     handler: &'a RequestHandler,
     request: &'a Admitted<'a>,
@@ -75,7 +78,7 @@ impl RequestHandler {
             (true, false) => 0,
             (true, true) => UNLOGGED,
             (false, false) => GAVE_UP,
-            (false, true) => 1,
+            (false, true) => FAILED_UNLOGGED,
         })
     }
 

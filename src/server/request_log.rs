@@ -51,7 +51,7 @@ impl LogLimit {
         /// The most bytes of a line without its path.
         const LINE: usize = 250;
         // A byte of the path takes at most six when it is escaped.
-        let line = LINE + 6 * request.path.as_os_str().len();
+        let line = LINE + (6 * request.path.as_os_str().len()).min(LONGEST);
         let (bytes, left_out) = self.users.entry(request.caller.as_raw()).or_default();
         let fits = *bytes + line <= Self::BYTES;
         match fits {
@@ -87,10 +87,12 @@ impl Drop for LogLimit {
     }
 }
 
+/// The most bytes of a path in a log line.
+const LONGEST: usize = 3000;
+
 /// A path for a log line: invalid UTF-8 is replaced, and a very long path is cut, so that the line
 /// fits into a pipe's atomic write (`PIPE_BUF`, 4096). The log's format escapes the rest.
 pub(super) fn loggable(path: &Path) -> String {
-    const LONGEST: usize = 3000;
     let path = path.to_string_lossy();
     let mut escaped = 0;
     let cut = path.char_indices().find(|(_, char)| {

@@ -19,8 +19,8 @@ pub fn common_rights(file: impl AsFd) -> Option<u32> {
     };
     // A version, and then for each entry a tag, its rights and a uid or gid.
     let entries = acl[4..length.max(4)].chunks_exact(8);
-    let rights = entries.filter(|entry| entry[..2] != OWNER).map(|entry| entry[2].into());
-    Some(rights.reduce(|one: u32, other| one & other).unwrap_or(0))
+    let rights = entries.filter(|entry| entry[..2] != OWNER).map(|entry| u32::from(entry[2] & 7));
+    Some(rights.reduce(|one, other| one & other).unwrap_or(0))
 }
 
 /// A file's mode; but if it has an ACL, group and others have only what the ACL lets everybody do.

@@ -250,5 +250,14 @@ fn nothing_goes_where_others_could_lead_it() {
             assert_eq!(&arrived, b"secret");
         }
     }
+    // Where everybody may write, they can also put a file of theirs, or of ours, in the way.
+    set_mode(site.at("file"), 0o600);
+    set_mode(&folder, 0o777);
+    for owner in [0, SOMEBODY] {
+        fs::write(folder.join("planted"), "").unwrap();
+        chown(folder.join("planted"), Some(owner), None).unwrap();
+        site.run(&["-o", "folder/planted", "/file"]).success();
+        assert_eq!(mode_of(folder.join("planted")), 0o600, "{owner}");
+    }
     site.server.stop();
 }

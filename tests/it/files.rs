@@ -107,6 +107,7 @@ fn holes_arrive_as_holes() {
         let part = site.run(&["--offset", "5001", "--length", "20M", &path, &path]).success();
         let expected = &content[5001..content.len().min(5001 + (20 << 20))];
         assert!(part == [expected, expected].concat(), "a part of {name}");
+        assert!(site.run(&["--offset", "1G", &path]).success().is_empty(), "behind {name}");
     }
     site.server.stop();
 }

@@ -12,11 +12,11 @@ use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, renameat};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fchmod, fstat, umask};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
 use super::cleanup_guard::CleanupGuard;
-use super::dir::{Dir, PreservedAttrs, check_name, with_temporary_name};
+use super::dir::{Dir, PreservedAttrs, check_name, safe_mode, with_temporary_name};
 
 /// A file that is being written. If it is dropped before [`commit`](Self::commit), it disappears,
 /// and an older file of its name stays as it is.
@@ -26,6 +26,8 @@ pub(super) struct AtomicFile {
     name: OsString,
     pub(super) file: File,
     temporary: Option<String>,
+    /// The mode that it gets with its name. None: it has it.
+    mode: Option<Mode>,
     attrs: Option<PreservedAttrs>,
     cleanup: CleanupGuard,
 }
@@ -41,23 +43,36 @@ impl AtomicFile {
     ) -> Result<Self, Errno> {
         check_name(name)?;
         // A file that gets attributes at the end may become private, so it is private until then.
-        let mode = Mode::from_bits_truncate(if attrs.is_some() { 0o600 } else { 0o666 });
-        let (file, temporary) = match create_unnamed(dir, mode) {
-            Ok(file) => (file, None),
+        let unnamed = if attrs.is_some() { 0o600 } else { 0o666 };
+        let (file, temporary, mode) = match create_unnamed(dir, unnamed) {
+            Ok(file) => (file, None, None),
             Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::ENOENT | Errno::EINVAL) => {
-                let (file, temporary) = create_named(dir, mode, cleanup)?;
-                (file, Some(temporary))
+                let (file, temporary) = create_named(dir, cleanup)?;
+                (file, Some(temporary), Some(usual_mode()))
             }
             Err(errno) => return Err(errno),
         };
         let (dir, name, cleanup) = (dir.clone(), name.to_owned(), cleanup.clone());
-        Ok(Self { dir, name, file, temporary, attrs, cleanup })
+        Ok(Self { dir, name, file, temporary, mode, attrs, cleanup })
+    }
+
+    /// The mode that it will have.
+    pub(super) fn mode(&self) -> Result<u32, Errno> {
+        self.mode.map_or_else(|| Ok(fstat(&self.file)?.st_mode), |mode| Ok(mode.bits()))
+    }
+
+    /// Gives it another mode with its name, less what is not [safe](safe_mode) for a copy.
+    pub(super) fn choose_mode(&mut self, mode: u32, gid: u32) -> Result<(), Errno> {
+        self.mode = Some(safe_mode(&self.file, mode, gid)?);
+        Ok(())
     }
 
     /// Gives the file its attributes and its name. It replaces another file or a link.
     pub(super) fn commit(mut self) -> Result<(), Errno> {
-        if let Some(attrs) = &self.attrs {
-            attrs.apply(&self.file)?;
+        match (&self.attrs, self.mode) {
+            (Some(attrs), _) => attrs.apply(&self.file)?,
+            (None, Some(mode)) => fchmod(&self.file, mode)?,
+            (None, None) => {}
         }
         let mut held = self.cleanup.lock(); // until the temporary name is gone
         if let Some(temporary) = &self.temporary {
@@ -85,21 +100,31 @@ impl Drop for AtomicFile {
 }
 
 /// Creates a file without a name. Naming it later may need /proc, so without /proc this fails.
-fn create_unnamed(dir: &Dir, mode: Mode) -> Result<File, Errno> {
+fn create_unnamed(dir: &Dir, mode: u32) -> Result<File, Errno> {
     static HAS_PROC: OnceLock<bool> = OnceLock::new();
     if !*HAS_PROC.get_or_init(|| Path::new("/proc/self/fd").exists()) {
         return Err(Errno::EOPNOTSUPP);
     }
     let flags = OFlag::O_WRONLY | OFlag::O_TMPFILE;
-    dir.open_below(OsStr::new("."), flags, mode).map(File::from)
+    dir.open_below(OsStr::new("."), flags, Mode::from_bits_truncate(mode)).map(File::from)
 }
 
-fn create_named(dir: &Dir, mode: Mode, cleanup: &CleanupGuard) -> Result<(File, String), Errno> {
+/// Creates a file under a temporary name. It may be that of a secret, so nobody else can open it.
+fn create_named(dir: &Dir, cleanup: &CleanupGuard) -> Result<(File, String), Errno> {
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
     let mut held = cleanup.lock();
     let (file, name) = with_temporary_name(|name| dir.open_below(name, flags, mode))?;
     held.temporaries.push((dir.handle(), name.clone()));
     Ok((file.into(), name))
+}
+
+/// The mode of a new file. Only setting the umask tells it: umask(2). For that moment, files of other
+/// threads get a stricter one.
+fn usual_mode() -> Mode {
+    let mask = umask(Mode::S_IRWXG | Mode::S_IRWXO);
+    umask(mask);
+    Mode::from_bits_truncate(0o666) - mask
 }
 
 fn link(file: &File, dir: &Dir, name: &OsStr) -> Result<(), Errno> {

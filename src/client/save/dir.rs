@@ -34,21 +34,21 @@ pub(super) struct PreservedAttrs {
 
 impl PreservedAttrs {
     pub(super) fn apply(&self, file: impl AsFd) -> Result<(), Errno> {
-        set_mode(&file, self.mode, self.gid)?;
+        fchmod(&file, safe_mode(&file, self.mode, self.gid)?)?;
         futimens(&file, &TimeSpec::UTIME_OMIT, &self.mtime)
     }
 }
 
-/// Gives a copy the mode of its original, which has this group, so that nobody gets more rights. If
+/// The mode for a copy of an original with this mode and group, so that nobody gets more rights. If
 /// the copy has another group, or an ACL from its folder, group and others get what both have.
-pub(super) fn set_mode(copy: impl AsFd, mode: u32, gid: u32) -> Result<(), Errno> {
+pub(super) fn safe_mode(copy: impl AsFd, mode: u32, gid: u32) -> Result<Mode, Errno> {
     let (stat, group, others) = (fstat(&copy)?, mode >> 3 & 7, mode & 7);
     let is_safe = group == others || stat.st_gid == gid && common_rights(&copy).is_none();
     let both = group & others;
     let mode = if is_safe { mode } else { mode & !0o077 | both << 3 | both };
     // Set-id bits are not copied. A set-group-id bit that comes from the folder above stays.
     let mode = mode & 0o1777 | stat.st_mode & Mode::S_ISGID.bits();
-    fchmod(&copy, Mode::from_bits_truncate(mode))
+    Ok(Mode::from_bits_truncate(mode))
 }
 
 impl Dir {

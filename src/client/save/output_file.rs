@@ -10,8 +10,7 @@ use nix::unistd::{Gid, close, fchown};
 
 use super::atomic_file::AtomicFile;
 use super::cleanup_guard::CleanupGuard;
-use super::dir::set_mode;
-use super::output_target::{OutputTarget, is_same_file, is_type, resolve};
+use super::output_target::{OutputTarget, is_open, is_same_file, is_type, resolve};
 use crate::client::metadata::Metadata;
 use crate::sys::{geteuid, mode_without_acl, was_closed};
 
@@ -40,7 +39,11 @@ pub struct OutputFile(Output);
 #[derive(Debug)]
 enum Output {
     InPlace(File),
-    Atomic { new: AtomicFile, replaces: bool },
+    /// `replaces_ours`: it gets the permissions of the file of ours that it replaces.
+    Atomic {
+        new: AtomicFile,
+        replaces_ours: bool,
+    },
 }
 
 impl OutputFile {
@@ -60,24 +63,28 @@ impl OutputFile {
             }
             return Ok(Self(Output::InPlace(file.into())));
         }
-        let new = AtomicFile::create(&dir, &name, None, cleanup)?;
+        let mut new = AtomicFile::create(&dir, &name, None, cleanup)?;
+        let mut replaces_ours = false;
         if let Some(existing) = &existing {
             // The old file's ACL can only be seen by opening it.
             let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
             let mode = match dir.open_below(&name, flags, Mode::empty()) {
-                Ok(old) => mode_without_acl(old, existing.st_mode),
-                Err(_) => existing.st_mode & !0o077,
+                Ok(old) if is_same_file(existing, &fstat(&old)?) => {
+                    mode_without_acl(old, existing.st_mode)
+                }
+                _ => existing.st_mode & !0o077,
             };
-            // The mode of another user's file was that user's choice: no more than a new file has.
-            let is_ours = existing.st_uid == geteuid().as_raw();
-            if is_ours {
-                // If the kernel denies it, set_mode leaves the rights of the group out.
+            // Another user chose the mode of another user's file, and where everybody may write,
+            // also which file of ours has the name. Then this counts as a new file.
+            replaces_ours = existing.st_uid == geteuid().as_raw() && !is_open(&fstat(&dir)?);
+            if replaces_ours {
+                // If the kernel denies it, choose_mode leaves the rights of the group out.
                 let _ = fchown(&new.file, None, Some(Gid::from_raw(existing.st_gid)));
             }
-            let allowed = if is_ours { 0o777 } else { fstat(&new.file)?.st_mode };
-            set_mode(&new.file, mode & allowed & 0o777, existing.st_gid)?;
+            let allowed = if replaces_ours { 0o777 } else { new.mode()? };
+            new.choose_mode(mode & allowed & 0o777, existing.st_gid)?;
         }
-        Ok(Self(Output::Atomic { new, replaces: existing.is_some() }))
+        Ok(Self(Output::Atomic { new, replaces_ours }))
     }
 
     /// Whether this file is written in place, and the original at the same time.
@@ -88,11 +95,10 @@ impl OutputFile {
     }
 
     /// Takes from a new file the rights that the original, whose bytes come next, does not give. A
-    /// file that replaces another one keeps that one's permissions.
-    pub fn limit_rights(&self, original: &Metadata) -> io::Result<()> {
-        let Output::Atomic { new, replaces: false } = &self.0 else { return Ok(()) };
-        let mode = fstat(&new.file)?.st_mode & original.mode();
-        Ok(set_mode(&new.file, mode, original.gid().as_raw())?)
+    /// file that replaces one of ours keeps that one's permissions.
+    pub fn limit_rights(&mut self, original: &Metadata) -> io::Result<()> {
+        let Output::Atomic { new, replaces_ours: false } = &mut self.0 else { return Ok(()) };
+        Ok(new.choose_mode(new.mode()? & original.mode(), original.gid().as_raw())?)
     }
 
     #[cfg(feature = "programs")]

@@ -66,12 +66,17 @@ pub(super) fn resolve(path: &Path) -> io::Result<OutputTarget> {
 fn may_be_planted(found: &FileStat, dir: &FileStat) -> bool {
     let mode = Mode::from_bits_truncate(dir.st_mode);
     let is_shared = mode.intersects(Mode::S_IWGRP | Mode::S_IWOTH);
-    let is_open = mode.contains(Mode::S_IWOTH) && !mode.contains(Mode::S_ISVTX);
     // Every user without a number in this user namespace shows as the same, unknown one.
     let is_trusted = [geteuid().as_raw(), dir.st_uid].contains(&found.st_uid)
         && !is_unknown_uid(Uid::from_raw(found.st_uid));
     let (is_file, is_link) = (is_type(found, SFlag::S_IFREG), is_type(found, SFlag::S_IFLNK));
-    is_shared && !is_file && (!is_trusted || is_link && is_open)
+    is_shared && !is_file && (!is_trusted || is_link && is_open(dir))
+}
+
+/// Whether everybody can rename and replace everything in a directory.
+pub(super) fn is_open(dir: &FileStat) -> bool {
+    let mode = Mode::from_bits_truncate(dir.st_mode);
+    mode.contains(Mode::S_IWOTH) && !mode.contains(Mode::S_ISVTX)
 }
 
 pub(super) fn is_type(stat: &FileStat, file_type: SFlag) -> bool {

@@ -50,7 +50,7 @@ impl OpenedFile {
         };
         // Any other file has no hole, or not one that is worth further system calls.
         let (left, unsearched, position) = match left {
-            Some(left) if leaves_out_holes && blocks.saturating_mul(512) < size => {
+            Some(left @ 1..) if leaves_out_holes && blocks.saturating_mul(512) < size => {
                 (Some(0), left, offset)
             }
             left => (left, 0, 0),
