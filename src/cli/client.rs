@@ -12,6 +12,7 @@ use std::io::{self, Write};
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -162,7 +163,15 @@ fn say_that_it_waits(why: &Error) {
 fn clean_up_on_signals(canceller: Canceller, cleanup: CleanupGuard, quiet: bool) -> Result<()> {
     signals::handle(move || {
         canceller.cancel();
-        cleanup.discard();
+        // A file system that does not answer must not keep the program from ending.
+        let (cleanup, (done, is_done)) = (cleanup.clone(), mpsc::channel());
+        let discard = move || {
+            cleanup.discard();
+            let _ = done.send(());
+        };
+        if thread::Builder::new().spawn(discard).is_ok() {
+            let _ = is_done.recv_timeout(Duration::from_secs(2));
+        }
         progress::clear();
         if !quiet {
             // Never blocks: the reader of stderr may be gone, or may have sent the signal.

@@ -84,6 +84,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_a_process_that_is_gone_is_left_out_of_the_census() {
+        let told = |errno: Errno| known_or_gone::<()>(Err(errno.into()));
+        assert_eq!([Errno::ENOENT, Errno::ESRCH].map(told), [None; 2]);
+        let unknown = [Errno::EACCES, Errno::EPERM, Errno::EMFILE, Errno::ENOMEM].map(told);
+        assert_eq!(unknown, [Some(None); 4]);
+    }
+
+    #[test]
     fn census_holds_an_owner_unless_a_known_field_of_each_resident_differs() {
         let (home, pid, start) = (4_026_532_000, 7, 100);
         let owner = OwnerId { pid, start_time: start, pid_namespace: home, time_namespace: 1 };

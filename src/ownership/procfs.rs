@@ -26,14 +26,17 @@ pub(super) fn in_time<T: Send + 'static>(
     /// A user can have thousands of processes that do not let themselves be read.
     const MOST_LEFT: usize = 64;
     static LEFT_BEHIND: Mutex<Vec<(String, JoinHandle<()>)>> = Mutex::new(Vec::new());
-    let mut left = LEFT_BEHIND.lock().unwrap_or_else(PoisonError::into_inner);
-    left.retain(|(_, thread)| !thread.is_finished());
-    if left.len() >= MOST_LEFT || left.iter().any(|(other, _)| other == pid) {
-        return None;
-    }
-    // The more processes do not answer, the shorter, or a user could make it take minutes.
-    let patience =
-        (Duration::from_secs(1) / (1 + left.len() as u32)).max(Duration::from_millis(10));
+    // Not locked while this waits: a child that is forked meanwhile would find it locked for ever.
+    let lock = || LEFT_BEHIND.lock().unwrap_or_else(PoisonError::into_inner);
+    let patience = {
+        let mut left = lock();
+        left.retain(|(_, thread)| !thread.is_finished());
+        if left.len() >= MOST_LEFT || left.iter().any(|(other, _)| other == pid) {
+            return None;
+        }
+        // The more processes do not answer, the shorter, or a user could make it take minutes.
+        (Duration::from_secs(1) / (1 + left.len() as u32)).max(Duration::from_millis(10))
+    };
     let (sender, receiver) = mpsc::channel();
     let of = pid.to_owned();
     // Sending fails once nobody waits for the answer.
@@ -41,7 +44,7 @@ pub(super) fn in_time<T: Send + 'static>(
     let thread = thread::Builder::new().spawn(run).ok()?;
     let answer = receiver.recv_timeout(patience).ok();
     if answer.is_none() {
-        left.push((pid.to_owned(), thread));
+        lock().push((pid.to_owned(), thread));
     }
     answer
 }

@@ -73,8 +73,16 @@ pub(super) fn remove_lock_and_counters(key: Key, server: Uid) -> usize {
     }
     let mut removed = 0;
     if Queue::open(key).is_err_and(|error| error.is_gone()) {
-        let counters = counters_of(key, server);
-        removed += usize::from(counters.is_some_and(|counters| counters.remove().is_ok()));
+        // Whoever holds the lock may take any marked segment of this user, as a new server does: one
+        // whose maker was killed at once holds no counters yet.
+        let is_marked = |segment: &SharedMemory| {
+            segment.status().is_ok_and(|status| {
+                let Permissions { uid, cuid, mode, .. } = status.permissions;
+                (uid, cuid, mode) == (server, server, counters::MODE)
+            })
+        };
+        let left = SharedMemory::open(key).ok().filter(is_marked);
+        removed += usize::from(left.is_some_and(|segment| segment.remove().is_ok()));
         removed += usize::from(lock.remove().is_ok());
     }
     let _ = lock.release(); // if it still exists

@@ -18,7 +18,7 @@ pub(super) struct Child {
     pub(super) waits_for: WaitsFor,
     /// When the queue was last received from, and how many messages were in it.
     record: (Option<SystemTime>, u64),
-    /// For how long this has been so, as far as the server has looked.
+    /// For how long `record` has not changed, as far as the server has looked.
     pub(super) silence: Duration,
     /// Whether it has run for the stall timeout, and is stopped (`SIGSTOP`).
     pub(super) is_stopped: bool,

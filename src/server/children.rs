@@ -33,6 +33,9 @@ pub(super) struct Children {
 impl Children {
     pub(super) const ROUND: Duration = Duration::from_secs(1);
 
+    /// A child that removes orphaned queues for longer has been stopped: the next one starts.
+    const LONGEST_REAPING: Duration = Duration::from_secs(600);
+
     /// How long a session that was asked to make way may take before the next is asked.
     const MAKE_WAY_ROUND: Duration = Duration::from_millis(20);
 
@@ -60,7 +63,10 @@ impl Children {
     }
 
     pub(super) fn are_reaping(&self) -> bool {
-        self.running.iter().any(|child| child.request.is_none())
+        let is_reaping = |child: &Child| {
+            child.request.is_none() && child.started.elapsed() < Self::LONGEST_REAPING
+        };
+        self.running.iter().any(is_reaping)
     }
 
     pub(super) fn are_at_limit(&self) -> bool {
@@ -150,6 +156,9 @@ impl Children {
             // what they wanted by then, so the log names the request.
             child.is_stopped =
                 now - child.started > self.config.stall_timeout && is_stopped(child.pid);
+            if child.is_stopped {
+                child.silence = Duration::ZERO; // it has the whole time again when it goes on
+            }
             if child.is_stopped
                 && let Some(request) = &child.request
                 && !std::mem::replace(&mut child.noted_stopped, true)
@@ -255,8 +264,13 @@ impl Children {
             return;
         }
         tracing::warn!(children, "killing children: their time to finish is over");
-        for &Child { pid, .. } in &self.running {
-            let _ = kill(pid, Some(Signal::SIGKILL));
+        {
+            // As in give_up_overdue.
+            let _held = Blocked::new(SigSet::from(Signal::SIGCHLD));
+            self.forget_ended();
+            for &Child { pid, .. } in &self.running {
+                let _ = kill(pid, Some(Signal::SIGKILL));
+            }
         }
         self.wait_for_all(Self::ROUND, &|| false);
         // A child that waits for a disk or a hung file system does not react to SIGKILL.

@@ -16,6 +16,7 @@ mod children;
 mod config;
 mod confine;
 mod error;
+mod loggable;
 mod request_handler;
 mod request_log;
 mod resolve;
@@ -159,7 +160,6 @@ impl Server {
                 export,
                 sandbox,
                 groups: GroupFinder::new(),
-                most_windows: config.most_windows(),
                 counters: Rc::clone(&counters),
                 memory: RefCell::new(Some(WriterMemory::new())),
             },

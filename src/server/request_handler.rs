@@ -14,7 +14,7 @@ use sysv_ipc::Pid;
 use super::admission::Admitted;
 use super::config::Config;
 use super::confine::{CallerGroups, Confined, GroupFinder, Sandbox, UnknownGroups, become_caller};
-use super::request_log::loggable;
+use super::loggable::loggable;
 use super::resolve::Export;
 use super::send::{
     AnswerWriter, Outbox, SendFailure, Unanswerable, Undelivered, WindowPolicy, WriterMemory,
@@ -33,7 +33,6 @@ pub(super) struct RequestHandler {
     pub(super) export: Export,
     pub(super) sandbox: Sandbox,
     pub(super) groups: GroupFinder,
-    pub(super) most_windows: usize,
     pub(super) counters: Rc<Writer>,
     pub(super) memory: RefCell<Option<WriterMemory>>,
 }
@@ -61,7 +60,7 @@ impl RequestHandler {
         let Config { stall_timeout, window, .. } = *self.config;
         let outbox = Outbox::new(request, stall_timeout, &self.counters, received);
         let client = request.caller.uid;
-        let policy = WindowPolicy { size: window, client, count: self.most_windows };
+        let policy = WindowPolicy { size: window, client, count: self.config.most_windows() };
         let windows = request.windows.then_some(policy);
         let memory = self.memory.take().unwrap_or_else(WriterMemory::new);
         let writer = AnswerWriter::new(outbox, windows, request.extents, memory);
@@ -131,23 +130,26 @@ impl Answering<'_> {
         let RequestHandler { export, sandbox, .. } = self.handler;
         let (question, writer) = (&self.request.question, &mut self.writer);
         let mut outcome = answer(export, caller, question, &mut Ok(None), Some(sandbox), writer);
+        let mut lost = None;
         match &outcome {
             Ok(_) => outcome = writer.flush().map_err(SendFailure::from).and(outcome),
             Err(SendFailure::Unanswerable(why)) => {
-                // If this fails, the log still has the reason.
-                let _ = writer.failure(why).and_then(|()| writer.flush());
+                // If this fails, the log has the reason, and the parent tells the client later.
+                lost = writer.failure(why).and_then(|()| writer.flush()).err();
             }
             Err(SendFailure::Undelivered(_)) => {}
         }
-        self.conclude(outcome)
+        self.conclude(outcome).or(lost)
     }
 
     /// Tells the client that its request failed, not its question: then a session is over.
     fn refuse(&mut self, failure: SendFailure) -> Option<Undelivered> {
+        let mut lost = None;
         if let SendFailure::Unanswerable(why) = &failure {
-            let _ = self.writer.outbox.send(&self.request.reply.failure(&why.text, why.errno));
+            let message = self.request.reply.failure(&why.text, why.errno);
+            lost = self.writer.outbox.send(&message).err();
         }
-        self.conclude(Err(failure))
+        self.conclude(Err(failure)).or(lost)
     }
 
     fn conclude(&mut self, outcome: Result<Trailer, SendFailure>) -> Option<Undelivered> {

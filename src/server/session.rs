@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use sysv_ipc::{MessageBuffer, Queue, QueueStatus, ReceiveError, Select};
 
 use super::confine::Confined;
-use super::request_log::loggable;
+use super::loggable::loggable;
 use super::resolve::{Entered, Export};
 use super::send::{AnswerWriter, Outbox, SendFailure, Unanswerable, Undelivered, answer};
 use crate::sys::{AdaptiveSpin, signals};

@@ -14,7 +14,7 @@ pub const MAX_REPLY: usize = 65_536;
 /// What an extended END says about the transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trailer {
-    /// How many bytes were sent as DATA.
+    /// How many bytes the answer has: in DATA, in windows, and the zeros of holes.
     pub bytes: u64,
     /// That of zlib and gzip.
     pub checksum: u32,

@@ -5,7 +5,8 @@ use std::ops::Deref;
 use crate::{Error, IpcObject, Key, Mode, ProcessMark, Queue, object};
 
 /// An object that is removed when this goes out of scope, but only in the process that made this:
-/// a forked child that drops its copy removes nothing ([`ProcessMark`]).
+/// a forked child that drops its copy removes nothing ([`ProcessMark`]). Nothing is removed if the
+/// process dies without running destructors.
 #[derive(Debug)]
 pub struct Owned<T: IpcObject> {
     object: T,

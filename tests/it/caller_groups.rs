@@ -327,6 +327,8 @@ fn hidepid_hides_groups_only_from_a_server_that_is_not_in_its_group() {
     if outcome != Ok(()) {
         assert_eq!(outcome, Err(format!("{REFUSED}{GONE}")));
         refuses(&site, GONE, member);
+    } else {
+        gets(&site, "visible", &[VICTIM, FIRST], member);
     }
     site.server.stop();
 }

@@ -61,7 +61,7 @@ fn a_child_of_roots_server_has_only_the_callers_identity() {
     server.stop();
 }
 
-/// Gives a command ambient capabilities, as `AmbientCapabilities=` does: capabilities(7).
+/// A server that has ambient capabilities (`AmbientCapabilities=`): its callers get none of them.
 #[as_root_in_own_namespace]
 fn callers_do_not_get_the_capabilities_of_an_unprivileged_server() {
     let folder = public_folder();

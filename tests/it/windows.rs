@@ -12,8 +12,8 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use sysv_ipc::{
-    Attached, Key, MessageBuffer, Mode, OwnedQueue, Queue, QueueLimits, QueueSettings, Select,
-    SharedMemory, SharedMemoryId,
+    Attached, Key, MessageBuffer, Mode, Owned, OwnedQueue, Queue, QueueLimits, QueueSettings,
+    Select, SharedMemory, SharedMemoryId,
 };
 
 use crate::support::fake_server::{Answer, ask, encoded, entry, serve};
@@ -164,7 +164,7 @@ fn a_client_that_attaches_and_reads_no_more_is_given_up() {
     server.stop();
 }
 
-#[in_own_namespace]
+#[as_root_in_own_namespace]
 fn windows_that_dead_children_left_are_removed() {
     let make = |mode| SharedMemory::create(Key::PRIVATE, 4096, mode).unwrap();
     in_dead_process(|| _ = make(WINDOW_MODE));
@@ -303,6 +303,7 @@ fn a_wrong_window_is_an_error() {
     let (memory, _attached) = segment(&bytes).unwrap();
     memory.remove().unwrap();
     let (staying, _attached) = segment(&bytes).unwrap();
+    let _removed_at_the_end = Owned::new(staying);
     let (gone, attached) = segment(&bytes).unwrap();
     gone.remove().unwrap();
     drop(attached);
@@ -346,7 +347,6 @@ fn a_wrong_window_is_an_error() {
             ask(|_: &Question<'_>| answer.clone(), &arguments, here.path());
         assert_eq!((status.code(), &*stdout, stderr.lines().count()), (Some(1), &b""[..], 1));
     }
-    staying.remove().unwrap();
 }
 
 /// Shared memory of another user, and the process that has it attached.

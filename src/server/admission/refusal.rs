@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use super::reply_to::ReplyTo;
 use crate::counters::RefusalReason;
-use crate::server::request_log::loggable;
+use crate::server::loggable::loggable;
 use crate::wire::{Malformed, Request};
 
 pub(crate) struct Refusal {

@@ -41,7 +41,11 @@ pub(crate) fn answer(
     if let Some(source) = opened.source() {
         let mut checksum = Hasher::new();
         loop {
-            let hole = source.skip_hole(&mut |extents| writer.extents(extents))?;
+            let extents = source.new_extents();
+            if !extents.is_empty() {
+                writer.extents(extents)?;
+            }
+            let hole = source.skip_hole()?;
             if hole > 0 {
                 checksum = Hasher::new_with_initial(append_zeros(checksum.finalize(), hole));
                 trailer.bytes += hole;

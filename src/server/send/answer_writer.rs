@@ -328,7 +328,5 @@ impl<'a> AnswerWriter<'a> {
 
 /// How many bytes to take from a file at once, in whole DATA.
 fn batch(chunk: usize) -> usize {
-    // A message's type overwrites the bytes before it, which must be aligned.
-    let aligned = chunk.is_multiple_of(MessageBuffer::ALIGNMENT);
-    chunk * if aligned { (AnswerWriter::MAX_BATCH / chunk).max(1) } else { 1 }
+    chunk * (AnswerWriter::MAX_BATCH / chunk).max(1)
 }

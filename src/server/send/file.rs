@@ -10,8 +10,7 @@ use nix::sys::stat::{FileStat, fstat};
 use nix::unistd::{Whence, lseek};
 use sysv_ipc::Attached;
 
-use super::failure::{SendFailure, Unanswerable};
-use super::outbox::Undelivered;
+use super::failure::Unanswerable;
 use super::source::{Source, at_most};
 use crate::sys::errno_of;
 use crate::wire::{Extent, Range};
@@ -108,18 +107,18 @@ impl Source for OpenedFile {
         self.left
     }
 
-    fn skip_hole(
-        &mut self,
-        announce: &mut dyn FnMut(&[Extent]) -> Result<(), Undelivered>,
-    ) -> Result<u64, SendFailure> {
+    fn new_extents(&mut self) -> &[Extent] {
+        if self.left != Some(0) || !self.extents.is_empty() {
+            return &[];
+        }
+        self.search();
+        let has_hole = self.extents.iter().any(|extent| extent.hole > 0);
+        if has_hole { self.extents.make_contiguous() } else { &[] }
+    }
+
+    fn skip_hole(&mut self) -> Result<u64, Unanswerable> {
         if self.left != Some(0) {
             return Ok(0);
-        }
-        if self.extents.is_empty() {
-            self.search();
-            if self.extents.iter().any(|extent| extent.hole > 0) {
-                announce(self.extents.make_contiguous())?;
-            }
         }
         let Some(Extent { hole, data }) = self.extents.pop_front() else { return Ok(0) };
         let seek = self.file.seek(SeekFrom::Start(self.position + hole));

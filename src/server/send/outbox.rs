@@ -63,7 +63,7 @@ impl<'a> Outbox<'a> {
         Self {
             reply: request.reply,
             stall_timeout,
-            // A piece of the stream must begin at a multiple of this.
+            // Pieces of the stream begin at multiples of it, and must be aligned.
             chunk: aligned(chunk),
             spin: AdaptiveSpin::default(),
             ticking: false,

@@ -4,8 +4,7 @@ use std::ops::Range;
 
 use sysv_ipc::Attached;
 
-use super::failure::{SendFailure, Unanswerable};
-use super::outbox::Undelivered;
+use super::failure::Unanswerable;
 use crate::wire::Extent;
 
 pub(crate) trait Source {
@@ -14,12 +13,13 @@ pub(crate) trait Source {
         None
     }
 
-    /// Skips a hole that is left out, if one is next, and returns its length. `announce` tells the
-    /// client of the next holes.
-    fn skip_hole(
-        &mut self,
-        _announce: &mut dyn FnMut(&[Extent]) -> Result<(), Undelivered>,
-    ) -> Result<u64, SendFailure> {
+    /// Searches for the next holes to leave out, if it is time to. They must be announced.
+    fn new_extents(&mut self) -> &[Extent] {
+        &[]
+    }
+
+    /// Skips a hole that is left out, if one is next, and returns its length.
+    fn skip_hole(&mut self) -> Result<u64, Unanswerable> {
         Ok(0)
     }
 

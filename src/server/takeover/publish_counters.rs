@@ -11,7 +11,7 @@ use crate::sys::geteuid;
 
 /// Publishes the counters of a server that holds the lock of its key, unless they are published. If
 /// a segment is in the way that the server must not remove, nothing is counted until a later call
-/// finds none.
+/// finds none. `again`: an earlier call has warned of that, so this one is silent.
 pub(crate) fn publish_counters(counters: &Writer, config: &Config, queue: QueueId, again: bool) {
     if counters.is_published() {
         return;
@@ -25,7 +25,8 @@ pub(crate) fn publish_counters(counters: &Writer, config: &Config, queue: QueueI
         }
     });
     if let (Err(why), false) = (published, again) {
-        tracing::warn!(%key, reason = why.to_string(), "nothing is counted; later it is tried again");
+        let reason = why.to_string();
+        tracing::warn!(%key, reason, "nothing is counted; later it is tried again");
     }
 }
 

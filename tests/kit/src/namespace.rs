@@ -14,7 +14,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use sysv_ipc::{
-    Key, Lock, Queue, QueueId, QueueStatus, SharedMemory, SharedMemoryStatus, queues,
+    Key, Lock, Permissions, Queue, QueueId, QueueStatus, SharedMemory, SharedMemoryStatus, queues,
     shared_memory_segments,
 };
 
@@ -72,7 +72,10 @@ pub fn listed(kind: &str) -> usize {
 /// The segments through which servers send files.
 pub fn windows() -> Vec<(SharedMemory, SharedMemoryStatus)> {
     let is_window = |status: &SharedMemoryStatus| {
-        status.permissions.key.is_private() && status.permissions.mode == WINDOW_MODE
+        let Permissions { key, mode, cuid, .. } = status.permissions;
+        // Without root, the machine's namespace may have other users' windows.
+        let is_ours = geteuid().is_root() || cuid.as_raw() == geteuid().as_raw();
+        key.is_private() && mode == WINDOW_MODE && is_ours
     };
     shared_memory_segments().unwrap().filter(|(_, status)| is_window(status)).collect()
 }
