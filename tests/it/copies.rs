@@ -8,12 +8,13 @@ use std::os::unix::fs::{MetadataExt, chown, lchown, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use crate::support::{
     Running, SOMEBODY, after_mounting, as_root_in_own_namespace, fails, in_own_namespace, mode_of,
-    run, set_mode,
+    run, set_mode, wait_until,
 };
 use crate::tree::{Site, tree_of};
 
@@ -211,6 +212,28 @@ fn a_copy_lets_nobody_do_more_than_the_original() {
     let told = site.run(&["-r", "/t/d2", "-C", "."]);
     let why = format!("uid {SOMEBODY} made this directory, and may change it");
     assert_eq!((told.code(), told.stderr), (Some(0), format!("mqfs-client: /t/d2: {why}\n")));
+    site.server.stop();
+}
+
+#[as_root_in_own_namespace]
+fn nobody_can_open_a_file_by_its_temporary_name() {
+    let site = Site::start();
+    site.put("file", "content");
+    site.server.freeze();
+    // Without /proc, no file can be without a name.
+    let copy = site.here("f");
+    let client = site.command(&["-o", copy.to_str().unwrap(), "/file"]);
+    let mut client = after_mounting("mount -t tmpfs none /proc", &client);
+    let client = Running::piped(&mut client);
+    let part = || {
+        let mut names = fs::read_dir(site.here.path()).unwrap().flatten();
+        names.find(|entry| entry.file_name().to_string_lossy().ends_with(".part"))
+    };
+    wait_until("it is begun", || part().is_some());
+    assert_eq!(mode_of(part().unwrap().path()), 0o600);
+    site.server.signal(Signal::SIGCONT);
+    client.finish().success();
+    assert_eq!(mode_of(copy), 0o644, "the usual mode");
     site.server.stop();
 }
 

@@ -175,6 +175,26 @@ fn a_server_stops_in_time_though_a_child_is_beyond_sigkill() {
 }
 
 #[as_root_in_own_namespace]
+fn sigterm_ends_a_client_whose_destination_hangs() {
+    if !can_mount() {
+        return;
+    }
+    let folder = public_folder();
+    let mount = HungMount::on(&folder.path().join("mount"), Unanswered::New);
+    let server = Server::start(&["--root", "/proc/sys/kernel"]);
+    let mut client = server.client();
+    let client = client.arg("-o").arg(folder.path().join("mount/new")).arg("/ostype");
+    let client = Running::piped(client);
+    let process = Process::with_pid(client.pid()).unwrap();
+    wait_until("it makes its file", || process.waits_in(libc::SYS_openat));
+    client.signal(Signal::SIGTERM);
+    let ended = client.finish();
+    assert_eq!((ended.code(), &*ended.stderr), (Some(130), "mqfs-client: interrupted\n"));
+    drop(mount);
+    server.stop();
+}
+
+#[as_root_in_own_namespace]
 fn a_server_whose_root_hangs_keeps_no_other_from_its_key() {
     if !can_mount() {
         return;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
-use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select};
+use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, QueueSettings, Select};
 use tempfile::TempDir;
 
 use crate::support::{
@@ -90,6 +90,36 @@ fn a_missing_file_fails_with_the_servers_reason() {
         fails(client.arg("/no/such/file"), 1, "mqfs-client: /no/such/file: Couldn't open\n");
     }
     textbook.stop();
+}
+
+#[in_own_namespace]
+fn a_failure_that_finds_no_room_comes_when_there_is() {
+    // The server reads 32 DATA at once, of which three fill the queue.
+    const DATA: u64 = 4048;
+    let (server, folder) = serve_folder(&["--stall-timeout", "1s", "--reap-interval", "1h"]);
+    let (path, _) = noise_file(folder.path(), 1_000_000);
+    server.wait_until_idle();
+    let queue = reply_queue();
+    let settings = queue.status().unwrap().settings();
+    queue.set(&QueueSettings { max_bytes: 3 * DATA, ..settings }).unwrap();
+    ask(server.key, MessageType::new(1).unwrap(), &request(queue.id().get(), "/file-1000000", 260));
+    let wait_until_full = || {
+        wait_until("it is full", || queue.status().unwrap().bytes == 3 * DATA);
+    };
+    wait_until_full();
+    fs::File::options().write(true).open(path).unwrap().set_len(0).unwrap();
+    let mut message = MessageBuffer::with_capacity(8192);
+    for _ in 0..29 {
+        queue.receive(&mut message, Select::Any).unwrap();
+        wait_until_full();
+    }
+    server.wait_until_idle();
+    let mut text = String::new();
+    while !text.contains("shrank") && !text.contains("died") {
+        wait_until("more comes", || queue.try_receive(&mut message, Select::Any).is_ok());
+        text = String::from_utf8_lossy(message.text()).into_owned();
+    }
+    server.stop();
 }
 
 #[in_own_namespace]

@@ -74,12 +74,17 @@ fn lock_and_counters_of_a_killed_server_go_with_its_queue_and_no_others() {
     living.fetch("/proc/version"); // it removes orphans before its first request
     living.wait_until_idle();
     let programs = ForEverybody::new();
-    for queue_is_left in [true, false] {
+    for (queue_is_left, was_counting) in [(true, true), (true, false), (false, true)] {
         let key = unique_key();
         let mut killed = Server::start_on::<&str>(key, &[]);
         killed.leave_key();
+        killed.fetch("/proc/version"); // before that, its child that removes orphans has begun
         killed.wait_until_idle();
         killed.running().kill();
+        if !was_counting {
+            // As if it had been killed before it wrote the first word.
+            SharedMemory::open(key).unwrap().attach().unwrap().copy_from(0, &[0; 8]);
+        }
         if !queue_is_left {
             queue_of(key).unwrap().remove().unwrap();
         }
@@ -87,7 +92,7 @@ fn lock_and_counters_of_a_killed_server_go_with_its_queue_and_no_others() {
         // While there is a queue, only the lock proves that its server is dead.
         reap(&["--older-than", "1h"]).success();
         reap(&["-n"]).success();
-        assert_eq!(besides_queues(), [2, 2]);
+        assert_eq!(besides_queues(), [2, 2], "{queue_is_left} {was_counting}");
         reap(&[]).success();
         assert_eq!((besides_queues(), queue_of(key)), ([1, 1], None));
     }
