@@ -47,11 +47,11 @@
 //!
 //! # Sessions
 //!
-//! A fork costs more than a small file. So a client, its clones and its threads share idle sessions,
-//! and ask the next question in one; a session that ended meanwhile is replaced unnoticed. It takes
-//! a child of the server until the server's idle timeout, or until the client and its clones are
-//! dropped. [`ClientBuilder::sessions`] switches sessions off. After a fork, the child starts
-//! sessions of its own.
+//! A fork costs more than a small file. So a client, its clones and its threads share idle
+//! sessions, and ask the next question in one; a session that ended meanwhile is replaced
+//! unnoticed. It takes a child of the server until the server's idle timeout, or until the client
+//! and its clones are dropped. [`ClientBuilder::sessions`] switches sessions off. After a fork, the
+//! child starts sessions of its own.
 //!
 //! # Writing a tree
 //!

@@ -39,8 +39,8 @@ impl ClientBuilder {
         Self { key, ..self }
     }
 
-    /// How long a transfer waits without progress, or for a busy server, before it fails. The default
-    /// is 30 seconds.
+    /// How long a transfer waits without progress, or for a busy server, before it fails. The
+    /// default is 30 seconds.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }

@@ -5,8 +5,8 @@
 //! it by their checksum, and left out.
 //!
 //! If no answer comes in time, the file system of a question hangs, perhaps that of a later one: a
-//! child holds small answers back for a moment. So the questions are asked again one by one. The one
-//! that gets no answer again has failed, and the next is asked in another session.
+//! child holds small answers back for a moment. So the questions are asked again one by one. The
+//! one that gets no answer again has failed, and the next is asked in another session.
 
 use std::collections::VecDeque;
 use std::mem;

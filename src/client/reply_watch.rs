@@ -248,8 +248,8 @@ impl Shared {
 }
 
 impl Entry {
-    /// The server's user, whose windows the client accepts. If it is root, those of the client's own
-    /// user count too.
+    /// The server's user, whose windows the client accepts. If it is root, those of the client's
+    /// own user count too.
     pub(super) fn window_owner(&self) -> Uid {
         // Only root and this user can answer for an unknown server.
         if self.server.is_known { self.server.owner } else { Uid::ROOT }

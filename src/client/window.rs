@@ -18,8 +18,8 @@ pub(super) struct Window {
     /// The owner of the server's request queue. None: the request did not allow shared memory.
     server: Option<Uid>,
     part: Range<usize>,
-    /// A private copy of the first bytes of `part`: another process may change the segment while the
-    /// reader looks. `taken` of it were taken.
+    /// A private copy of the first bytes of `part`: another process may change the segment while
+    /// the reader looks. `taken` of it were taken.
     copy: Vec<u8>,
     taken: usize,
 }

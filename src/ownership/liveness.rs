@@ -1,9 +1,9 @@
 //! Alive or dead. A process counts as dead only if that is proven; a dead process stays dead.
 //!
 //! A lease names its owner by pid, start time and namespaces. Within our own pid namespace, an
-//! owner is dead if `kill` does not know its pid, or if the process with that pid started at another
-//! time. Processes of other pid namespaces can be judged only from the initial one, whose /proc
-//! shows all of them.
+//! owner is dead if `kill` does not know its pid, or if the process with that pid started at
+//! another time. Processes of other pid namespaces can be judged only from the initial one, whose
+//! /proc shows all of them.
 
 use std::cell::OnceCell;
 

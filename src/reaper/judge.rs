@@ -38,8 +38,9 @@ impl Policy {
     }
 }
 
-/// How old a marked queue without any use must be. If its owner was stopped for so long (SIGSTOP) or
-/// a clock jumped, the owner's first send finds the queue gone and it starts again: nothing is lost.
+/// How old a marked queue without any use must be. If its owner was stopped for so long (SIGSTOP)
+/// or a clock jumped, the owner's first send finds the queue gone and it starts again: nothing is
+/// lost.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Judges the queues of one survey. It asks about each process once, since with thousands of queues

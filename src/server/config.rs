@@ -16,8 +16,8 @@ pub struct Config {
     /// The key of the request queue. Default: [`DEFAULT_KEY`].
     pub key: Key,
     /// Whether root's server removes a queue that another user made under the key, whatever program
-    /// uses it. Otherwise such a queue keeps the server from starting, unless it is marked as mqfs's
-    /// or its last receiver has ended. Default: false.
+    /// uses it. Otherwise such a queue keeps the server from starting, unless it is marked as
+    /// mqfs's or its last receiver has ended. Default: false.
     pub claim_key: bool,
     /// Which users may send requests: 0600 (the server's own and root, the default), and any of the
     /// write bits of group (020) and others (002). Nobody else may read requests,
@@ -26,8 +26,8 @@ pub struct Config {
     /// The directory to serve. None (the default): everything, which needs root, or a mode that
     /// lets no other user ask.
     pub root: Option<PathBuf>,
-    /// The most children at once, at least 1; those that wait for a file system that does not answer
-    /// do not count. At the limit, requests wait in the queue. Default: 64.
+    /// The most children at once, at least 1; those that wait for a file system that does not
+    /// answer do not count. At the limit, requests wait in the queue. Default: 64.
     pub max_children: u16,
     /// The most children at once for one user, at least 1. At the limit, the server refuses that
     /// user's requests with `EAGAIN`. None (the default): 16 if other users may ask, otherwise

@@ -232,8 +232,8 @@ impl Server {
         }
     }
 
-    /// Receives a request. While requests wait, `held` blocks `SIGCHLD`, so that no handler runs for
-    /// each child that ends: [`serve`](Self::serve) collects them.
+    /// Receives a request. While requests wait, `held` blocks `SIGCHLD`, so that no handler runs
+    /// for each child that ends: [`serve`](Self::serve) collects them.
     fn receive(
         &self,
         message: &mut MessageBuffer,

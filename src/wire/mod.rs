@@ -1,8 +1,8 @@
 //! Bytes ⇄ [`Request`], [`Question`], [`Entry`], frames, [`Lease`]. No I/O, no policy.
 //!
 //! docs/protocol.md lists every offset. Decoding never panics: any bytes give a value or a
-//! [`Malformed`]. A new field also changes docs/protocol.md, `tests/golden-wire.py` with `fixtures/wire/`,
-//! `tests/it/wire.rs` and `tests/it/fuzz.rs`.
+//! [`Malformed`]. A new field also changes docs/protocol.md, `tests/golden-wire.py` with
+//! `fixtures/wire/`, `tests/it/wire.rs` and `tests/it/fuzz.rs`.
 
 mod bytes;
 mod entry;

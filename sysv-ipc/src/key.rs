@@ -10,8 +10,8 @@ use crate::syscalls;
 
 /// A System V IPC key, `key_t`.
 ///
-/// Displayed as `0x%08x`, like ipcs(1) does. Parsed like ipcrm(1) does: hexadecimal after `0x`, octal
-/// after `0`, else decimal.
+/// Displayed as `0x%08x`, like ipcs(1) does. Parsed like ipcrm(1) does: hexadecimal after `0x`,
+/// octal after `0`, else decimal.
 ///
 /// ```
 /// use sysv_ipc::Key;

@@ -119,8 +119,8 @@ fn create_named(dir: &Dir, cleanup: &CleanupGuard) -> Result<(File, String), Err
     Ok((file.into(), name))
 }
 
-/// The mode of a new file. Only setting the umask tells it: umask(2). For that moment, files of other
-/// threads get a stricter one.
+/// The mode of a new file. Only setting the umask tells it: umask(2). For that moment, files of
+/// other threads get a stricter one.
 fn usual_mode() -> Mode {
     let mask = umask(Mode::S_IRWXG | Mode::S_IRWXO);
     umask(mask);

@@ -219,7 +219,7 @@ impl Writer<'_> {
             let (file, buffer) = (entry.transfer(), &mut self.buffer);
             copy_file(file, parent, &name, self.options, buffer, self.on_event)?;
             self.report.files += 1;
-            self.report.bytes = self.report.bytes.saturating_add(file.received()); // holes may be long
+            self.report.bytes = self.report.bytes.saturating_add(file.received());
             if entry.has_changed() {
                 (self.on_event)(Event::Changed(entry.path()));
             }

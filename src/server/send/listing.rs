@@ -52,8 +52,8 @@ impl Listing {
         Ok(true)
     }
 
-    /// What the kernel last knew of a file system that is mounted on an entry. It is not asked: if it
-    /// does not answer, the other entries are listed all the same.
+    /// What the kernel last knew of a file system that is mounted on an entry. It is not asked: if
+    /// it does not answer, the other entries are listed all the same.
     fn mounted_on(&self, entry: &nix::dir::Entry) -> Option<FileStat> {
         let known = AtFlags::from_bits_retain(libc::AT_STATX_DONT_SYNC);
         let flags = known | AtFlags::AT_SYMLINK_NOFOLLOW;
