@@ -59,7 +59,9 @@ pub(super) fn start(when: When, into_terminal: bool) {
     let show = move || {
         let now = when == When::Always;
         thread::sleep(if now { Duration::ZERO } else { DELAY });
-        if !bar.is_finished() && (now || is_in_foreground()) {
+        // On the terminal of another job, a bar would mix with what that one shows.
+        let is_others = || tcgetpgrp(io::stderr()).is_ok_and(|foreground| foreground != getpgrp());
+        if !bar.is_finished() && (now || !is_others()) {
             // Not by ProgressDrawTarget::stderr, which draws only on a terminal.
             let stderr = Box::new(Term::buffered_stderr());
             bar.set_draw_target(ProgressDrawTarget::term_like_with_hz(stderr, MOST_PER_SECOND));
@@ -160,11 +162,6 @@ fn line(state: &ProgressState, columns: usize) -> String {
     }
     let bar = "=".repeat((done * (width - 1) as f64) as usize) + ">";
     format!("{start}{bar:<width$}{end}")
-}
-
-/// Whether stderr is free for a bar: not the terminal of another job.
-fn is_in_foreground() -> bool {
-    !tcgetpgrp(io::stderr()).is_ok_and(|foreground| foreground != getpgrp())
 }
 
 pub(super) fn aside(say: impl FnOnce()) {

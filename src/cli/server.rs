@@ -112,14 +112,6 @@ impl Opts {
             reap_interval: Some(self.reap_interval),
         })
     }
-
-    fn level(&self) -> Level {
-        match (self.quiet, self.verbose) {
-            (true, _) => Level::WARN,
-            (_, true) => Level::DEBUG,
-            _ => Level::INFO,
-        }
-    }
 }
 
 /// Runs the program.
@@ -129,7 +121,12 @@ pub fn main() -> ExitCode {
 
 fn run(opts: &Opts) -> Result<u8> {
     sys::keep_heap_at_hand();
-    logging::init(opts.log_format, opts.level());
+    let level = match (opts.quiet, opts.verbose) {
+        (true, _) => Level::WARN,
+        (_, true) => Level::DEBUG,
+        _ => Level::INFO,
+    };
+    logging::init(opts.log_format, level);
     let config = opts.config()?;
     // A file system that does not answer holds up whoever asks it. As long as no signal is blocked,
     // one ends that.
@@ -145,20 +142,17 @@ fn run(opts: &Opts) -> Result<u8> {
     }
     notify_manager(&[NotifyState::Ready, NotifyState::Status(&server.to_string())]);
     sys::leave_less_to_fork();
-    let stopping = || notify_manager(&stopping(opts.drain_timeout));
+    let stopping = || {
+        const MARGIN: Duration = Duration::from_secs(5);
+        let micros = (opts.drain_timeout + MARGIN).as_micros().try_into().unwrap_or(u32::MAX);
+        notify_manager(&[
+            NotifyState::Stopping,
+            NotifyState::Status("stopping: transfers under way may finish"),
+            NotifyState::ExtendTimeoutUsec(micros),
+        ]);
+    };
     server.run_with_notice(stopping).map_err(|error| anyhow!(explain_server(&error)))?;
     Ok(0)
-}
-
-/// Tells a service manager that the server stops, and how long its children may take.
-fn stopping(drain_timeout: Duration) -> [NotifyState<'static>; 3] {
-    const MARGIN: Duration = Duration::from_secs(5);
-    let micros = (drain_timeout + MARGIN).as_micros().try_into().unwrap_or(u32::MAX);
-    [
-        NotifyState::Stopping,
-        NotifyState::Status("stopping: transfers under way may finish"),
-        NotifyState::ExtendTimeoutUsec(micros),
-    ]
 }
 
 /// Tells the service manager, if there is one: sd_notify(3).

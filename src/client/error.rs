@@ -183,15 +183,15 @@ impl Error {
     /// Whether the client could not even send the request: invalid input, no server, or an IPC
     /// resource that is not available.
     pub fn is_before_request(&self) -> bool {
-        let is_refused = matches!(
-            self.kind(),
-            ErrorKind::UntrustedServer
-                | ErrorKind::NotAllowed
-                | ErrorKind::InvalidPath
-                | ErrorKind::NoQueueLeft
-                | ErrorKind::Ipc
-        );
-        is_refused || self.is_no_server()
+        self.is_no_server()
+            || matches!(
+                self.kind(),
+                ErrorKind::UntrustedServer
+                    | ErrorKind::NotAllowed
+                    | ErrorKind::InvalidPath
+                    | ErrorKind::NoQueueLeft
+                    | ErrorKind::Ipc
+            )
     }
 
     /// The error of a failed read: every one is an [`Error`].

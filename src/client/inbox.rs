@@ -93,11 +93,9 @@ impl Inbox {
                 return Err(Error::corrupt("an answer to another question"));
             }
             if header.frame_type != FrameType::Data {
-                let mut text = std::mem::take(&mut self.text);
-                text.resize(header.length as usize, 0);
-                let read = self.read_exact(&mut text);
+                let mut text = vec![0; header.length as usize];
+                self.read_exact(&mut text)?;
                 self.text = text;
-                read?;
                 // The bytes of a WINDOW are DATA.
                 return match header.frame_type {
                     FrameType::Window => self.window.open(&self.text).map(|()| FrameType::Data),
@@ -279,8 +277,7 @@ impl Inbox {
             self.saw_window = header.is_ok_and(|header| header.frame_type == FrameType::Window);
             return;
         }
-        self.text.clear();
-        self.text.extend_from_slice(&self.buffer.text()[at..]);
+        self.text = self.buffer.text()[at..].to_vec();
         self.buffer.truncate(at);
         self.pending = Some(match part {
             Ok(FrameType::Failure) => match self.failure() {

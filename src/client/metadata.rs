@@ -25,26 +25,6 @@ impl FileType {
     pub fn is_symlink(self) -> bool {
         self.0 == Kind::Link
     }
-
-    /// Whether it is a FIFO.
-    pub fn is_fifo(self) -> bool {
-        self.0 == Kind::Fifo
-    }
-
-    /// Whether it is a UNIX socket.
-    pub fn is_socket(self) -> bool {
-        self.0 == Kind::Socket
-    }
-
-    /// Whether it is a character device.
-    pub fn is_char_device(self) -> bool {
-        self.0 == Kind::CharacterDevice
-    }
-
-    /// Whether it is a block device.
-    pub fn is_block_device(self) -> bool {
-        self.0 == Kind::BlockDevice
-    }
 }
 
 /// In words: `regular file`, `symbolic link`.

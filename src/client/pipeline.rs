@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::dir_entry::DirEntry;
 use super::error::{Cause, Error, ErrorKind};
@@ -29,7 +30,7 @@ pub(super) struct Pipeline {
     session: Option<Session>,
     state: SessionState,
     ending: Ending,
-    questions: VecDeque<PlannedQuestion>,
+    pub(super) questions: VecDeque<PlannedQuestion>,
     asked: usize,
     one_by_one: bool,
     /// The directory of the last question that got no answer, and how many in a row in it got none.
@@ -86,10 +87,6 @@ impl Pipeline {
             self.drop_session();
         }
         self.questions.push_front(planned);
-    }
-
-    pub(super) fn has_questions(&self) -> bool {
-        !self.questions.is_empty()
     }
 
     pub(super) fn set_base(&mut self, base: &Arc<Base>) {
@@ -194,7 +191,7 @@ impl Pipeline {
             self.partial = Some(tally);
         }
         if let Cause::NoWindow = error.0 {
-            self.requester.pool.give_up_windows();
+            self.requester.pool.no_windows.store(true, Relaxed);
             self.ending = Ending::SentAway; // the server may have died with its child
             return Ok(());
         }
@@ -294,7 +291,7 @@ impl Pipeline {
         if session.tally.bytes < partial.bytes {
             return None;
         }
-        if session.tally.checksum() != partial.checksum() {
+        if session.tally.checksum != partial.checksum {
             return Some(self.end_changed());
         }
         self.partial = None;
@@ -320,7 +317,7 @@ impl Pipeline {
         self.questions.pop_front();
         self.asked = self.asked.saturating_sub(1);
         self.state = if self.asked == 0 { SessionState::Idle } else { SessionState::Answering };
-        if self.session.as_ref().is_some_and(|session| !session.is_session()) {
+        if self.session.as_ref().is_some_and(|session| !session.inbox.queue.session) {
             self.drop_session();
         }
     }

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use super::session::Session;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pool {
     idle: Arc<Mutex<Vec<Session>>>,
-    no_windows: Arc<AtomicBool>,
+    /// Whether a window could not be attached, so that no request allows one any more.
+    pub(super) no_windows: Arc<AtomicBool>,
 }
 
 impl Pool {
@@ -23,7 +24,8 @@ impl Pool {
         // Never wait: in a forked child, the thread that holds the lock may not exist.
         let mut idle = self.idle.try_lock().ok()?;
         while let Some(session) = idle.pop() {
-            if session.is_fresh(Self::MAX_AGE) {
+            let age = session.inbox.received_at.elapsed();
+            if age < Self::MAX_AGE && session.inbox.queue.is_usable() {
                 return Some(session);
             }
         }
@@ -36,13 +38,5 @@ impl Pool {
         {
             idle.push(session);
         }
-    }
-
-    pub(super) fn uses_windows(&self) -> bool {
-        !self.no_windows.load(Relaxed)
-    }
-
-    pub(super) fn give_up_windows(&self) {
-        self.no_windows.store(true, Relaxed);
     }
 }

@@ -51,7 +51,12 @@ pub(super) fn create(
 /// Sends the lease, and lets the server send.
 fn prepare(queue: Queue, lease: Option<&Lease>, server: &TrustedServer) -> Result<(), Error> {
     if let Some(lease) = lease {
-        send_lease(queue, lease)?;
+        let message = MessageBuffer::with_text(LEASE_TYPE, &lease.encode());
+        queue.try_send(&message).map_err(|error| match error {
+            SendError::Os(error) => error.into(),
+            SendError::TooBig | SendError::Full => Cause::QueueTooSmall,
+            _ => Cause::QueueRemoved,
+        })?;
     }
     let Some(user) = server.needs_reply_queue() else { return Ok(()) };
     hand_over(queue, user).map_err(|error| match error {
@@ -65,15 +70,6 @@ fn prepare(queue: Queue, lease: Option<&Lease>, server: &TrustedServer) -> Resul
 fn lease_blocks_largest_message() -> Result<bool, sysv_ipc::Error> {
     let limits = QueueLimits::current()?;
     Ok(limits.msgmnb < limits.msgmax + Lease::SIZE)
-}
-
-fn send_lease(queue: Queue, lease: &Lease) -> Result<(), Error> {
-    let message = MessageBuffer::with_text(LEASE_TYPE, &lease.encode());
-    queue.try_send(&message).map_err(|error| match error {
-        SendError::Os(error) => error.into(),
-        SendError::TooBig | SendError::Full => Cause::QueueTooSmall.into(),
-        _ => Cause::QueueRemoved.into(),
-    })
 }
 
 /// Makes the server's user the owner, so that the server may send. The creator keeps its rights,

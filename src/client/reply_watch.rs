@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use sysv_ipc::{
-    MessageBuffer, Mode, OwnedQueue, ProcessMark, Queue, QueueStatus, ReceiveError, Select, Uid,
+    Key, MessageBuffer, Mode, ProcessMark, Queue, QueueStatus, ReceiveError, Select, Uid,
 };
 
 use super::error::{Cause, Error};
@@ -79,7 +79,6 @@ pub(super) struct Entry {
 pub(super) struct WatchedQueue {
     watch: Watch,
     entry: Arc<Entry>,
-    owned: Option<OwnedQueue>,
 }
 
 impl Deref for WatchedQueue {
@@ -104,7 +103,7 @@ impl Watch {
     pub(super) fn cancel(&self) {
         let mut state = self.0.lock();
         state.is_cancelled = true;
-        for entry in state.live.iter().filter(|entry| entry.maker.is_current()) {
+        for entry in &state.live {
             entry.end(Cause::Cancelled.into());
         }
         self.0.cancelled.notify_all();
@@ -132,10 +131,10 @@ impl Watch {
         if state.is_cancelled {
             return Err(Cause::Cancelled.into());
         }
-        let queue = OwnedQueue::private(mode)?;
+        let queue = Queue::create(Key::PRIVATE, mode)?;
         let entry = Arc::new(Entry {
             maker: ProcessMark::current(),
-            queue: *queue,
+            queue,
             server: *server,
             select,
             session,
@@ -147,7 +146,7 @@ impl Watch {
             ended: OnceLock::new(),
         });
         state.live.push(Arc::clone(&entry));
-        Ok(WatchedQueue { watch: self.clone(), entry, owned: Some(queue) })
+        Ok(WatchedQueue { watch: self.clone(), entry })
     }
 }
 
@@ -191,14 +190,9 @@ impl WatchedQueue {
 
 impl Drop for WatchedQueue {
     fn drop(&mut self) {
-        // Remove the queue under the lock, and only once: its id may soon be another queue's.
         let mut state = self.watch.0.lock();
+        self.entry.end(Cause::QueueRemoved.into());
         state.live.retain(|entry| !Arc::ptr_eq(entry, &self.entry));
-        if let Some(queue) = self.owned.take()
-            && (self.entry.ended.get().is_some() || self.entry.is_lost())
-        {
-            let _ = queue.release();
-        }
     }
 }
 
@@ -285,10 +279,12 @@ impl Entry {
         }
     }
 
-    /// Ends a wait on the queue. Call it under the lock and while the queue is listed.
+    /// Removes the queue, which ends a wait on it, unless this is a forked child. Call it under the
+    /// lock and while the queue is listed: it must be removed only once, since its id may soon be
+    /// another queue's.
     fn end(&self, reason: Error) {
-        let is_lost = self.is_lost();
-        if self.ended.set(reason).is_ok() && !is_lost {
+        let may_remove = self.maker.is_current() && !self.is_lost();
+        if self.ended.set(reason).is_ok() && may_remove {
             let _ = self.queue.remove();
         }
     }

@@ -1,5 +1,7 @@
 //! Requests: the first, and others after an answer was lost.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use sysv_ipc::{MessageBuffer, SendError};
 
 use super::backoff;
@@ -107,25 +109,22 @@ impl Requester {
         let reply = reply_queue::create(&self.watch, &server, plain, in_session, timeout)?;
         let (question, entering) = first.next_question(None);
         check_path(question.path)?;
-        let windows =
-            reply.cookie.is_some() && self.pool.uses_windows() && server.can_prove_windows();
+        let no_windows = self.pool.no_windows.load(Relaxed);
+        let windows = reply.cookie.is_some() && !no_windows && server.can_prove_windows();
         self.send(&server, &encode(&server, &reply, question, windows))?;
-        Session::begin(reply, entering, windows).map_err(|error| match error.0 {
-            // An mqfs server silently refuses requests that prove nothing about their sender.
-            Cause::TimedOut(after) if plain && server.marked => {
-                Cause::Unanswered(after, "the server may take no plain requests").into()
-            }
-            Cause::TimedOut(after) if !server.marked => Cause::Unanswered(
-                after,
-                "no mqfs-server made the queue under this key: is it the right one?",
-            )
-            .into(),
-            Cause::TimedOut(after) if !server.is_known => Cause::Unanswered(
-                after,
-                "its user has no number in this user namespace: only root or you could answer",
-            )
-            .into(),
-            _ => error,
+        Session::begin(reply, entering, windows).map_err(|error| {
+            let Cause::TimedOut(after) = error.0 else { return error };
+            let why = if !server.marked {
+                "no mqfs-server made the queue under this key: is it the right one?"
+            } else if plain {
+                // An mqfs server silently refuses requests that prove nothing about their sender.
+                "the server may take no plain requests"
+            } else if !server.is_known {
+                "its user has no number in this user namespace: only root or you could answer"
+            } else {
+                return error;
+            };
+            Cause::Unanswered(after, why).into()
         })
     }
 

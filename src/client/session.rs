@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::unistd::{Whence, ftruncate, lseek, write};
@@ -15,8 +14,7 @@ use super::planned::{Entered, PlannedQuestion, check_path};
 use super::reply_watch::WatchedQueue;
 use super::tally::Tally;
 use crate::wire::{
-    Entry, Extent, FrameType, Lease, MAX_PATH, MAX_UNANSWERED, QUESTION_TYPE, Question, Trailer,
-    decode_farewell,
+    Entry, Extent, FrameType, Lease, MAX_UNANSWERED, QUESTION_TYPE, Trailer, decode_farewell,
 };
 
 #[derive(Debug)]
@@ -40,7 +38,6 @@ pub(super) struct Session {
     /// The holes of the file whose zeros were not taken yet, and the data behind them.
     pub(super) extents: VecDeque<Extent>,
     pub(super) tally: Tally,
-    message: MessageBuffer,
 }
 
 #[derive(Debug)]
@@ -71,12 +68,11 @@ impl Session {
         windows: bool,
     ) -> Result<Self, Error> {
         let inbox = Inbox::begin(queue, windows)?;
-        let (mut room, mut most) = (0, 0);
+        let mut most = 0;
         if inbox.queue.session {
             // A DATA takes at most half of the queue. It must fit in beside the questions.
             let capacity = inbox.queue.queue.status().map_or(0, |status| status.max_bytes);
             most = (capacity.saturating_sub(Lease::SIZE as u64) / 2).min(MAX_UNANSWERED as u64);
-            room = Question::HEADER + MAX_PATH;
         }
         Ok(Self {
             inbox,
@@ -91,7 +87,6 @@ impl Session {
             is_extended: false,
             extents: VecDeque::new(),
             tally: Tally::default(),
-            message: MessageBuffer::with_capacity(room),
         })
     }
 
@@ -134,12 +129,12 @@ impl Session {
                 return Err(Cause::QueueRemoved.into());
             }
         }
-        self.message.set(QUESTION_TYPE, &self.unsent);
+        let message = MessageBuffer::with_text(QUESTION_TYPE, &self.unsent);
         // From now on, the last sender may be this process.
         self.inbox.queue.identify_child();
         let queue = self.inbox.queue.queue;
         let is_empty = || queue.status().is_ok_and(|status| status.messages <= 1);
-        match queue.try_send(&self.message) {
+        match queue.try_send(&message) {
             Ok(()) => {
                 self.unanswered += self.unsent.len();
                 self.unsent.clear();
@@ -238,14 +233,17 @@ impl Session {
     /// Checks that the answer is complete. A plain server gives no means to do so.
     fn verify(&self) -> Result<Option<Trailer>, Error> {
         let trailer = Trailer::decode(&self.inbox.text)?;
-        match &trailer {
-            Some(trailer) => self.tally.verify(trailer)?,
-            None if self.is_extended => {
-                return Err(Error::corrupt("no count and checksum at the end"));
+        let wrong = match &trailer {
+            None if self.is_extended => "no count and checksum at the end",
+            Some(sent) if sent.bytes != self.tally.bytes => {
+                "not as many bytes arrived as were sent"
             }
-            None => {}
-        }
-        Ok(trailer)
+            Some(sent) if sent.checksum != self.tally.checksum => {
+                "the checksum is not that of the bytes sent"
+            }
+            _ => return Ok(trailer),
+        };
+        Err(Error::corrupt(wrong))
     }
 
     /// What the server says about the file that has just begun. None from a plain server.
@@ -315,18 +313,9 @@ impl Session {
         }
     }
 
-    pub(super) fn is_session(&self) -> bool {
-        self.inbox.queue.session
-    }
-
     /// Whether more questions can be asked later.
     pub(super) fn is_idle(&self) -> bool {
         self.inbox.queue.session && self.asked.is_empty() && self.inbox.is_empty()
-    }
-
-    /// Whether questions can still be asked after some time without one.
-    pub(super) fn is_fresh(&self, longest: Duration) -> bool {
-        self.inbox.received_at.elapsed() < longest && self.inbox.queue.is_usable()
     }
 }
 

@@ -22,9 +22,11 @@ impl TrustedServer {
     /// Looks the queue up anew: the id of an earlier look-up may be another user's queue by now.
     pub(super) fn find(key: Key, trusted: Option<Uid>) -> Result<Self, Error> {
         let no_server = |error: sysv_ipc::Error| -> Error {
+            // Those who are, or may be, trusted.
+            let mut owners = [geteuid()].into_iter().chain(trusted).chain(unknown_uid());
             if !error.is_gone() {
                 error.into()
-            } else if server_runs(key, trusted) {
+            } else if owners.any(|owner| ServerState::of(key, owner) == ServerState::Running) {
                 Cause::ServerRestarting { key }.into()
             } else {
                 Cause::NoServer { key }.into()
@@ -72,10 +74,4 @@ impl TrustedServer {
     pub(super) fn is_dead(&self) -> bool {
         ServerState::of(self.key, self.owner) == ServerState::Dead
     }
-}
-
-/// Whether a user who is, or may be, trusted holds the server lock of the key.
-fn server_runs(key: Key, trusted: Option<Uid>) -> bool {
-    let mut owners = [geteuid()].into_iter().chain(trusted).chain(unknown_uid());
-    owners.any(|owner| ServerState::of(key, owner) == ServerState::Running)
 }

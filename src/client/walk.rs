@@ -161,7 +161,11 @@ impl Walk {
         }
         if matches!(&self.transfer.end, Some(Err(error)) if error.kind() == ErrorKind::FileChanged)
         {
-            self.bring_again();
+            // It arrived in part: make it the next entry again.
+            let found = Found { path: self.path.clone(), depth: self.depth, kept: Kept::File };
+            let planned = self.planned(self.path.clone(), Operation::Fetch(Range::WHOLE));
+            self.transfer.pipeline.push_front(planned);
+            self.next.push_front(Next::Entry(found));
         }
         loop {
             self.ask_ahead();
@@ -325,14 +329,6 @@ impl Walk {
         let is_gone = matches!(&metadata, Err(error) if error.kind() == ErrorKind::NotFound);
         self.entry = DirEntry::new(name_of(&self.path), metadata);
         Ok(!is_gone || self.depth == 0)
-    }
-
-    /// Makes the current file, which arrived in part and has changed since, the next entry again.
-    fn bring_again(&mut self) {
-        let found = Found { path: self.path.clone(), depth: self.depth, kept: Kept::File };
-        let planned = self.planned(self.path.clone(), Operation::Fetch(Range::WHOLE));
-        self.transfer.pipeline.push_front(planned);
-        self.next.push_front(Next::Entry(found));
     }
 }
 

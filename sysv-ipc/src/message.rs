@@ -33,10 +33,9 @@ impl MessageType {
 /// address space, not memory, until it is used.
 ///
 /// Texts of several messages can lie next to each other: while a system call lasts, the type takes
-/// the place of the eight bytes before the text. [`Queue::receive_appending`] puts them back. When
-/// sending a [`part`](Self::part), they are lost, so send the parts in their order.
-///
-/// [`Queue::receive_appending`]: crate::Queue::receive_appending
+/// the place of the eight bytes before the text.
+/// [`receive_appending`](crate::Queue::receive_appending) puts them back. When sending a
+/// [`part`](Self::part), they are lost, so send the parts in their order.
 pub struct MessageBuffer {
     /// `mtype`, then `mtext`, rounded up to whole longs. Longs, so that the block is aligned.
     block: Vec<libc::c_long>,

@@ -57,17 +57,16 @@ impl Archive<'_> {
         while let Some(mut entry) = walk.next_entry()? {
             let below = entry.path().to_owned();
             let name = if below.as_os_str().is_empty() { top.clone() } else { top.join(&below) };
+            let path = joined(path, below.as_os_str());
             let archive = self.builder.get_ref().get_ref();
             let outcome = match entry.metadata() {
                 Ok(metadata) if metadata.is_file() && archive.is(&metadata) => {
-                    let path = joined(path, below.as_os_str());
                     self.opts.complain_of(escape(&path), "is the archive, which is left out");
                     continue;
                 }
                 Ok(metadata) => self.append(&mut entry, &metadata, &name),
                 Err(error) => Err(error.into()),
             };
-            let path = joined(path, below.as_os_str());
             if entry.has_changed() || matches!(outcome, Ok(Outcome::Changed)) {
                 self.opts.warn_of_change(&path);
             }

@@ -46,7 +46,7 @@ struct View<'a> {
     opts: &'a Opts,
     out: BufWriter<OutputFile>,
     names: Names,
-    rows: Vec<Row>,
+    rows: Vec<[String; 7]>,
     is_empty: bool,
 }
 
@@ -97,11 +97,8 @@ impl View<'_> {
     }
 }
 
-/// Mode, links, user, group, size, time and name.
-type Row = [String; 7];
-
-/// Like a line of `ls -l`.
-fn row(item: &DirEntry, path: &OsStr, names: &mut Names) -> Row {
+/// Like a line of `ls -l`: mode, links, user, group, size, time and name.
+fn row(item: &DirEntry, path: &OsStr, names: &mut Names) -> [String; 7] {
     let name = if item.file_name().is_empty() { path } else { item.file_name() };
     let mut shown = escape(name).to_string();
     if let Some(target) = item.link_target() {
@@ -110,14 +107,14 @@ fn row(item: &DirEntry, path: &OsStr, names: &mut Names) -> Row {
     let Ok(metadata) = item.metadata() else {
         return ["??????????", "?", "?", "?", "?", "?", &shown].map(str::to_owned);
     };
-    let file_type = metadata.file_type();
-    let size = if file_type.is_char_device() || file_type.is_block_device() {
+    let mode = metadata.mode();
+    let size = if unix_mode::is_char_device(mode) || unix_mode::is_block_device(mode) {
         format!("{}, {}", major(metadata.rdev()), minor(metadata.rdev()))
     } else {
         metadata.len().to_string()
     };
     [
-        unix_mode::to_string(metadata.mode()),
+        unix_mode::to_string(mode),
         metadata.nlink().to_string(),
         names.of(metadata.uid()).to_owned(),
         names.of_group(metadata.gid()).to_owned(),

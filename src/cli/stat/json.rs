@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 use sysv_ipc::{Pid, Queue, QueueStatus};
 
-use super::rates::growing;
 use super::state::{KeyState, process_name};
 use crate::cli::findings;
 use crate::cli::table::utc;
@@ -14,9 +13,6 @@ use crate::ownership::server_state::ServerState;
 const VERSION: u64 = 1;
 
 pub(super) fn line(state: &KeyState) -> String {
-    let rates = state.rates.zip(state.counters.as_deref()).map(|(rates, now)| {
-        named(growing(now).into_iter().zip(rates).map(|((name, _), rate)| (name, rate)))
-    });
     let object = json!({
         "version": VERSION,
         "time": utc(state.time),
@@ -36,7 +32,7 @@ pub(super) fn line(state: &KeyState) -> String {
         "counters": state.counters.as_deref().map(counters),
         "counters_are_current": state.counters_note.is_none(),
         "counters_note": state.counters_note,
-        "rates": rates,
+        "rates": state.rates.map(|rates| named(rates.into_iter())),
         "reply_queues": state.reply_queues.as_ref().map(|all| {
             all.iter().map(findings::json).collect::<Vec<_>>()
         }),

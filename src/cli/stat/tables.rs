@@ -114,7 +114,7 @@ fn counters(state: &KeyState) -> String {
 fn counts(snapshot: &Snapshot, rates: Option<Rates>) -> String {
     let mut lines = vec![];
     for (index, (name, count)) in growing(snapshot).into_iter().enumerate() {
-        let rate = rates.map(|rates| rates[index]).map_or(String::new(), |rate| match name {
+        let rate = rates.map(|rates| rates[index].1).map_or(String::new(), |rate| match name {
             "bytes_sent" => format!("{}/s", HumanBytes(rate as u64)),
             _ => format!("{rate:.1}/s"),
         });

@@ -81,11 +81,7 @@ impl AtomicFile {
             self.temporary = None;
             return Ok(());
         }
-        let link = |name: &OsStr| link(&self.file, &self.dir, name);
-        match link(&self.name) {
-            Err(Errno::EEXIST) => self.dir.replace(&self.name, link),
-            outcome => outcome,
-        }
+        self.dir.make_or_replace(&self.name, |name| link(&self.file, &self.dir, name))
     }
 }
 

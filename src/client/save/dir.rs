@@ -122,22 +122,23 @@ impl Dir {
     ) -> Result<(), Errno> {
         check_name(name)?;
         let _held = cleanup.lock(); // until the temporary name is gone
-        match symlinkat(target, self, name) {
-            Err(Errno::EEXIST) => self.replace(name, |name| symlinkat(target, self, name))?,
-            outcome => outcome?,
-        }
+        self.make_or_replace(name, |name| symlinkat(target, self, name))?;
         let Some(attrs) = attrs else { return Ok(()) };
         let flags = UtimensatFlags::NoFollowSymlink;
         utimensat(self, name, &TimeSpec::UTIME_OMIT, &attrs.mtime, flags)
     }
 
-    /// Makes a file or a link in place of another one: linkat(2) and symlinkat(2) replace nothing,
-    /// but renameat(2) does.
-    pub(super) fn replace(
+    /// Makes a file or a link, perhaps in place of another one: linkat(2) and symlinkat(2) replace
+    /// nothing, but renameat(2) does.
+    pub(super) fn make_or_replace(
         &self,
         name: &OsStr,
-        make: impl FnMut(&OsStr) -> Result<(), Errno>,
+        mut make: impl FnMut(&OsStr) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
+        match make(name) {
+            Err(Errno::EEXIST) => {}
+            outcome => return outcome,
+        }
         let ((), temporary) = with_temporary_name(make)?;
         renameat(self, temporary.as_str(), self, name).inspect_err(|_| {
             let _ = unlinkat(self, temporary.as_str(), UnlinkatFlags::NoRemoveDir);

@@ -35,7 +35,9 @@ pub(super) fn resolve(path: &Path) -> io::Result<OutputTarget> {
             Dir::open_at(base_fd, &path)?; // says if it does not exist, or is none
             return Err(Errno::EISDIR.into());
         };
-        let dir = Dir::open_at(base_fd, parent_of(&path))?;
+        // openat(2) takes no empty path, which is the parent of a name alone.
+        let parent = Path::new(".").join(path.parent().unwrap_or("".as_ref()));
+        let dir = Dir::open_at(base_fd, &parent)?;
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let found = match openat(&dir, &*name, flags, Mode::empty()) {
             Ok(found) => found,
@@ -91,11 +93,4 @@ pub(super) fn is_same_file(one: &FileStat, other: &FileStat) -> bool {
 fn file_name(path: &Path) -> Option<&OsStr> {
     let name = path.file_name()?;
     path.as_os_str().as_bytes().ends_with(name.as_bytes()).then_some(name)
-}
-
-fn parent_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }

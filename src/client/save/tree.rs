@@ -80,7 +80,6 @@ pub fn write_tree(
         options,
         on_event,
         levels: Vec::new(),
-        buffer: Vec::new(),
         report: Report::default(),
     };
     let mut write_all = || {
@@ -94,32 +93,20 @@ pub fn write_tree(
     outcome.map(|()| writer.report)
 }
 
-/// Writes a file into a directory, under a name.
-pub fn write_file(
-    transfer: &mut Transfer,
-    dir: &Dir,
-    name: &OsStr,
-    options: &WriteOptions,
-    on_event: &mut dyn FnMut(Event<'_>),
-) -> Result<(), Error> {
-    copy_file(transfer, dir, name, options, &mut Vec::new(), on_event)
-}
-
 /// A file of at most this size, and without holes, is created only after it was verified.
 const SMALL: usize = 256 << 10;
 
-/// The buffer is for the content of a small file.
-fn copy_file(
+/// Writes a file into a directory, under a name.
+pub fn write_file(
     source: &mut Transfer,
     dir: &Dir,
     name: &OsStr,
     options: &WriteOptions,
-    buffer: &mut Vec<u8>,
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<(), Error> {
     let output_failed = |error| Cause::Output(errno_of(&error));
     let attrs = source.metadata().and_then(|metadata| preserved(&metadata, options));
-    buffer.clear();
+    let mut buffer = Vec::new();
     let is_large = source.expected() > Some(SMALL as u64);
     while !is_large && buffer.len() <= SMALL && source.wait()? && source.extents().next().is_none()
     {
@@ -131,7 +118,7 @@ fn copy_file(
     }
     let created = AtomicFile::create(dir, name, attrs, &options.cleanup);
     let mut new = created.map_err(Cause::Output)?;
-    new.file.write_all(buffer).map_err(output_failed)?;
+    new.file.write_all(&buffer).map_err(output_failed)?;
     while source.wait()? {
         let count = source.write_to(new.file.as_fd(), true).map_err(output_failed)?;
         on_event(Event::Bytes(count));
@@ -153,7 +140,6 @@ struct Writer<'a> {
     options: &'a WriteOptions,
     on_event: &'a mut dyn FnMut(Event<'_>),
     levels: Vec<Level>,
-    buffer: Vec<u8>,
     report: Report,
 }
 
@@ -216,8 +202,8 @@ impl Writer<'_> {
         if metadata.is_dir() {
             self.report.directories += 1;
         } else if metadata.is_file() {
-            let (file, buffer) = (entry.transfer(), &mut self.buffer);
-            copy_file(file, parent, &name, self.options, buffer, self.on_event)?;
+            let file = entry.transfer();
+            write_file(file, parent, &name, self.options, self.on_event)?;
             self.report.files += 1;
             self.report.bytes = self.report.bytes.saturating_add(file.received());
             if entry.has_changed() {
