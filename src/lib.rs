@@ -36,6 +36,7 @@
 //! | fetch a directory tree | [`Client::walk`] |
 //! | write files that appear complete or not at all | [`client::save`] |
 //! | set key, timeout, retries or a trusted server's user | [`Client::builder`] |
+//! | not keep a child of the server for later requests | [`ClientBuilder::sessions`] |
 //! | stop transfers from another thread | [`Client::canceller`] |
 //! | branch on an error | [`Error::kind`]; `?` converts to [`std::io::Error`] |
 //!
@@ -44,14 +45,6 @@
 //! Any user can create a queue under any key. So a client trusts only servers of root, of its own
 //! user, and of one more user that you [name](ClientBuilder::server_uid), and sends nothing to any
 //! other server, not even a path.
-//!
-//! # Sessions
-//!
-//! A fork costs more than a small file. So a client, its clones and its threads share idle
-//! sessions, and ask the next question in one; a session that ended meanwhile is replaced
-//! unnoticed. It takes a child of the server until the server's idle timeout, or until the client
-//! and its clones are dropped. [`ClientBuilder::sessions`] switches sessions off. After a fork, the
-//! child starts sessions of its own.
 //!
 //! # Writing a tree
 //!

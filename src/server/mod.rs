@@ -123,12 +123,6 @@ impl fmt::Display for Server {
     }
 }
 
-impl fmt::Debug for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 impl Server {
     /// Takes the server lock, makes the request queue, and restricts this thread.
     pub fn start(config: Config) -> Result<Self, Error> {
