@@ -165,8 +165,11 @@ fn a_signal_ends_it_and_its_servers_and_leaves_nothing() {
         (0..lines).for_each(|_| _ = stdout.read_line(&mut String::new()).unwrap());
         running.signal(Signal::SIGTERM);
         // Its servers hold the other end too, so this ends when all of them have ended.
-        stdout.read_to_string(&mut String::new()).unwrap();
-        assert_eq!(running.finish().code(), Some(130));
+        let mut rest = String::new();
+        stdout.read_to_string(&mut rest).unwrap();
+        let was_finished = rest.ends_with("leaves nothing\n"); // before the signal came
+        let status = running.finish().code();
+        assert!(status == Some(130) || was_finished && status == Some(0), "{status:?}: {rest}");
         assert_nothing_left(key);
     }
 }
