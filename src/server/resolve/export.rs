@@ -64,12 +64,23 @@ impl Export {
         }
     }
 
-    pub(crate) fn open_file(&self, found: &PathFd) -> Result<File, Errno> {
+    /// Opens a regular file. A path without links is resolved once more, if it still leads to this
+    /// very file: /proc/self/fd costs a child that opens one file as much as all else.
+    pub(crate) fn open_file(&self, found: &PathFd, path: &Path) -> Result<File, Errno> {
         // Files of /proc have the size 0: skip the check for all others.
         if found.stat.st_size == 0 {
             found.refuse_own_proc_files()?;
         }
-        Ok(self.open(found.as_fd(), OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?.into())
+        let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS;
+        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
+        if self.own_descriptors.get().is_none()
+            && let Ok(again) = openat2(&self.root, path, how).and_then(PathFd::new)
+            && again.is_same_file(found)
+        {
+            return Ok(again.into());
+        }
+        Ok(self.open(found.as_fd(), flags)?.into())
     }
 
     pub(crate) fn open_directory(&self, found: &PathFd) -> Result<OwnedFd, Errno> {

@@ -1,5 +1,6 @@
 //! A file that was found, but not opened.
 
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
@@ -26,6 +27,11 @@ impl PathFd {
         kind(&self.stat)
     }
 
+    pub(super) fn is_same_file(&self, other: &Self) -> bool {
+        let id = |found: &Self| (found.stat.st_dev, found.stat.st_ino, found.kind());
+        id(self) == id(other)
+    }
+
     /// Reads the symbolic link. Empty for any other file.
     #[inline(never)] // with its buffer, every answer would touch another page of the stack
     pub(crate) fn target(&self) -> Result<Vec<u8>, Errno> {
@@ -47,6 +53,12 @@ impl PathFd {
 impl AsFd for PathFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
+    }
+}
+
+impl From<PathFd> for File {
+    fn from(found: PathFd) -> Self {
+        found.descriptor.into()
     }
 }
 

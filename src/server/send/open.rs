@@ -1,6 +1,7 @@
 //! Opens what a question names, with the rights of the caller.
 
 use std::fs::File;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -68,7 +69,7 @@ impl Opened {
         let (mut target, mut content) = (Vec::new(), Content::Nothing);
         match question.operation {
             Operation::Fetch(range) => {
-                let file = open_file(export, &mut found, writer)?;
+                let file = open_file(export, &mut found, question.path, writer)?;
                 meta = entry(&found.stat);
                 meta.stat.mode = mode_without_acl(&file, meta.stat.mode);
                 let file = OpenedFile::new(file, found.stat, range, writer.wants_extents)?;
@@ -109,6 +110,7 @@ impl Opened {
 fn open_file(
     export: &Export,
     found: &mut PathFd,
+    path: &Path,
     writer: &mut AnswerWriter<'_>,
 ) -> Result<File, SendFailure> {
     /// A client gives up after 30 s, the kernel takes the lease away after 45 s.
@@ -125,7 +127,7 @@ fn open_file(
     }
     let mut since = None;
     loop {
-        match export.open_file(found) {
+        match export.open_file(found, path) {
             Err(Errno::EAGAIN) if since.get_or_insert_with(Instant::now).elapsed() > PATIENCE => {
                 // Not EAGAIN, for which the client would ask again.
                 let text = "another process holds a lease on the file";
