@@ -41,7 +41,7 @@ impl Children {
 
     pub(super) fn new(config: Rc<Config>, counters: Rc<Writer>) -> Self {
         Self {
-            running: Vec::with_capacity(config.max_children() + 1),
+            running: Vec::with_capacity(8),
             death_notices: ChildDeathNotices::default(),
             died: 0,
             config,

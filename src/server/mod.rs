@@ -94,6 +94,7 @@ pub struct Server {
     stop: Arc<StopRequest>,
     policy: Policy,
     children: Children,
+    message: MessageBuffer,
     refusals: RefusalLog,
     last_reaping: Option<Instant>,
     /// Whether the timer is set for the children, or for the next reaping. None: not set yet.
@@ -145,6 +146,8 @@ impl Server {
         // the first write to a page copies it.
         child_exits::collect(config.max_children() + 2).map_err(Error::os("sigaction"))?;
         let children = Children::new(Rc::clone(&config), Rc::clone(&counters));
+        // One byte more than the longest valid request, so that longer ones are noticed.
+        let message = MessageBuffer::with_capacity(MAX_REQUEST + 1);
         Ok(Self {
             queue,
             lock,
@@ -153,13 +156,15 @@ impl Server {
                 config: Rc::clone(&config),
                 export,
                 sandbox,
-                groups: GroupFinder::new(),
+                groups: GroupFinder::of_root(),
+                most_windows: config.most_windows(),
                 counters: Rc::clone(&counters),
                 memory: RefCell::new(Some(WriterMemory::new())),
             },
             counters,
             policy,
             children,
+            message,
             refusals: RefusalLog::default(),
             config,
             stop,
@@ -192,8 +197,7 @@ impl Server {
     /// As [`run`](Self::run). Calls `stopping` before it waits for its children.
     pub(crate) fn run_with_notice(mut self, stopping: impl FnOnce()) -> Result<(), Error> {
         self.stop.will_wake_this_thread();
-        // One byte more than the longest valid request, so that longer ones are noticed.
-        let mut message = MessageBuffer::with_capacity(MAX_REQUEST + 1);
+        let mut message = std::mem::replace(&mut self.message, MessageBuffer::with_capacity(0));
         let outcome = self.serve(&mut message);
         self.stop.remove_queue();
         self.counters.withdraw();

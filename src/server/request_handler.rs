@@ -32,7 +32,9 @@ pub(super) struct RequestHandler {
     pub(super) config: Rc<Config>,
     pub(super) export: Export,
     pub(super) sandbox: Sandbox,
-    pub(super) groups: GroupFinder,
+    /// Only root's server becomes its callers.
+    pub(super) groups: Option<GroupFinder>,
+    pub(super) most_windows: usize,
     pub(super) counters: Rc<Writer>,
     pub(super) memory: RefCell<Option<WriterMemory>>,
 }
@@ -60,11 +62,11 @@ impl RequestHandler {
         let Config { stall_timeout, window, .. } = *self.config;
         let outbox = Outbox::new(request, stall_timeout, &self.counters, received);
         let client = request.caller.uid;
-        let policy = WindowPolicy { size: window, client, count: self.config.most_windows() };
+        let policy = WindowPolicy { size: window, client, count: self.most_windows };
         let windows = request.windows.then_some(policy);
         let memory = self.memory.take().unwrap_or_else(WriterMemory::new);
         let writer = AnswerWriter::new(outbox, windows, request.extents, memory);
-        let groups = self.groups.find(request);
+        let groups = self.groups.as_ref().and_then(|groups| groups.find(request));
         let unknown_groups = groups.as_ref().and_then(|groups| groups.unknown);
         let mut answering = Answering { handler: self, request, received, unknown_groups, writer };
         let undelivered = match answering.become_caller(groups.as_ref()) {
@@ -92,7 +94,7 @@ impl RequestHandler {
 
 impl Answering<'_> {
     fn become_caller(&self, groups: Option<&CallerGroups>) -> Result<Confined, SendFailure> {
-        let confined = become_caller(self.request.caller, groups)
+        let confined = become_caller(self.request.caller, self.handler.groups.is_some(), groups)
             .map_err(|errno| Unanswerable::new("the server cannot act for this user", errno))?;
         if let Some(unknown) = self.unknown_groups
             && unknown.may_be_hidden()

@@ -2,9 +2,12 @@
 //! of its request. Its caller can kill it before that: then the parent writes one.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
 use sysv_ipc::{Pid, Uid};
 
 use super::admission::{Admitted, ReplyTo};
@@ -18,13 +21,13 @@ pub(super) struct Served {
     pub(super) session: bool,
     client: Option<Pid>,
     operation: Operation,
-    path: PathBuf,
+    path: SmallVec<[u8; 64]>,
 }
 
 impl Served {
     pub(super) fn new(request: &Admitted<'_>) -> Self {
         let Admitted { caller, reply, session, client, question, .. } = *request;
-        let (operation, path) = (question.operation, question.path.to_owned());
+        let (operation, path) = (question.operation, question.path.as_os_str().as_bytes().into());
         Self { caller: caller.uid, reply, session, client, operation, path }
     }
 }
@@ -51,7 +54,7 @@ impl LogLimit {
         /// The most bytes of a line without its path.
         const LINE: usize = 250;
         // A byte of the path takes at most six when it is escaped.
-        let line = LINE + (6 * request.path.as_os_str().len()).min(LONGEST);
+        let line = LINE + (6 * request.path.len()).min(LONGEST);
         let (bytes, left_out) = self.users.entry(request.caller.as_raw()).or_default();
         let fits = *bytes + line <= Self::BYTES;
         match fits {
@@ -68,7 +71,11 @@ impl LogLimit {
         }
         let (uid, client_pid) = (request.caller.as_raw(), request.client.map(Pid::as_raw));
         let (queue, operation) = (request.reply.queue.id().get(), request.operation.name());
-        let (path, session, pid) = (loggable(&request.path), request.session, child.as_raw());
+        let (path, session, pid) = (
+            loggable(Path::new(OsStr::from_bytes(&request.path))),
+            request.session,
+            child.as_raw(),
+        );
         tracing::warn!(uid, client_pid, queue, operation, path, session, pid, outcome, "{what}");
     }
 

@@ -1,5 +1,6 @@
 //! Becoming another user for good, with no rights left of the old one.
 
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::OnceLock;
 
 use nix::errno::Errno;
@@ -80,6 +81,16 @@ pub fn leave_session_keyring() -> Result<(), Errno> {
     // SAFETY: takes a number and, for a keyring without a name, a null pointer; keyctl(2).
     Errno::result(unsafe {
         libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>())
+    })
+    .map(drop)
+}
+
+/// Adds the restrictions of a Landlock ruleset to those of this thread, and closes it. `E2BIG`: it
+/// has 16 already. `ENOMEM`: no memory. Source: landlock_restrict_self(2).
+pub fn enter_landlock(ruleset: OwnedFd) -> Result<(), Errno> {
+    // SAFETY: takes two integers.
+    Errno::result(unsafe {
+        libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0)
     })
     .map(drop)
 }

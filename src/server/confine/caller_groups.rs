@@ -66,19 +66,22 @@ impl From<io::Error> for UnknownGroups {
 }
 
 impl GroupFinder {
-    /// Warns if root's server cannot see its callers' processes.
-    pub(crate) fn new() -> Self {
+    /// None: the server is not root's. Warns if it cannot see its callers' processes.
+    pub(crate) fn of_root() -> Option<Self> {
+        if !geteuid().is_root() {
+            return None;
+        }
         let proc_is_ours = procfs::is_ours();
-        if geteuid().is_root() && !proc_is_ours {
+        if !proc_is_ours {
             tracing::warn!("/proc shows another pid namespace, so callers get no groups");
         }
         let (overflow_gid, unknown_gid) = (credentials::overflow_gid(), credentials::unknown_gid());
-        Self { proc_is_ours, overflow_gid, unknown_gid }
+        Some(Self { proc_is_ours, overflow_gid, unknown_gid })
     }
 
-    /// None: this process keeps its user, since it is not root's or the caller is root.
+    /// None: the caller is root, and this process keeps its user.
     pub(crate) fn find(&self, request: &Admitted<'_>) -> Option<CallerGroups> {
-        if !geteuid().is_root() || request.caller.uid.is_root() {
+        if request.caller.uid.is_root() {
             return None;
         }
         let found = self.groups_of_sender(&request.reply, request.caller);

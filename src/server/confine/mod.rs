@@ -8,7 +8,7 @@ mod sandbox;
 use nix::errno::Errno;
 
 use super::admission::Caller;
-use crate::sys::{credentials, geteuid};
+use crate::sys::credentials;
 
 pub(super) use caller_groups::{CallerGroups, GroupFinder, UnknownGroups};
 pub(super) use own_proc_files::may_reveal_this_process;
@@ -18,12 +18,13 @@ pub(super) use sandbox::Sandbox;
 /// the server's user. Only such a process opens what a question names.
 pub(crate) struct Confined(());
 
-/// Becomes the caller, if this process is root's. Only root's own requests keep capabilities.
+/// Becomes the caller, if the server is root's. Only root's own requests keep capabilities.
 pub(crate) fn become_caller(
     caller: Caller,
+    is_roots: bool,
     groups: Option<&CallerGroups>,
 ) -> Result<Confined, Errno> {
-    match (geteuid().is_root(), caller.uid.is_root()) {
+    match (is_roots, caller.uid.is_root()) {
         (true, true) => {}
         (true, false) => {
             // The kernel counts this CPU time as the server's: let other processes go first.
