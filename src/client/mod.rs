@@ -23,7 +23,6 @@ mod reply_watch;
 mod requester;
 pub mod save;
 mod session;
-mod tally;
 mod transfer;
 mod trusted_server;
 mod walk;

@@ -19,8 +19,7 @@ use super::error::{Cause, Error, ErrorKind};
 use super::planned::{Base, Entered, PlannedQuestion};
 use super::requester::{Ending, Requester};
 use super::session::{Answer, Session, Step};
-use super::tally::Tally;
-use crate::wire::{Entry, Extent, Kind, Operation, Range};
+use crate::wire::{Entry, Extent, Kind, Operation, Range, Tally};
 
 #[derive(Debug)]
 pub(super) struct Pipeline {

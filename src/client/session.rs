@@ -12,9 +12,8 @@ use super::error::{Cause, Error};
 use super::inbox::Inbox;
 use super::planned::{Entered, PlannedQuestion, check_path};
 use super::reply_watch::WatchedQueue;
-use super::tally::Tally;
 use crate::wire::{
-    Entry, Extent, FrameType, Lease, MAX_UNANSWERED, QUESTION_TYPE, Trailer, decode_farewell,
+    Entry, Extent, FrameType, Lease, MAX_UNANSWERED, QUESTION_TYPE, Tally, Trailer, decode_farewell,
 };
 
 #[derive(Debug)]

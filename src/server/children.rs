@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
+use smallvec::SmallVec;
 use sysv_ipc::{Pid, Uid};
 
 use super::child::{Child, WaitsFor};
@@ -19,8 +20,9 @@ use crate::sys::signals::Blocked;
 use crate::sys::{kill, nonblocking_write};
 
 pub(super) struct Children {
-    /// In no order. A list that is searched: few pages are written to between two forks.
-    running: Vec<Child>,
+    /// In no order. A list that is searched, and lies in place while it is short: few pages are
+    /// written to between two forks.
+    running: SmallVec<[Child; 4]>,
     death_notices: ChildDeathNotices,
     /// How many died before their request was answered.
     died: u64,
@@ -41,7 +43,7 @@ impl Children {
 
     pub(super) fn new(config: Rc<Config>, counters: Rc<Writer>) -> Self {
         Self {
-            running: Vec::with_capacity(8),
+            running: SmallVec::new(),
             death_notices: ChildDeathNotices::default(),
             died: 0,
             config,

@@ -51,7 +51,7 @@ use confine::{GroupFinder, Sandbox};
 use request_handler::RequestHandler;
 use request_log::Served;
 use resolve::Export;
-use send::WriterMemory;
+use send::AnswerWriter;
 use takeover::{RequestQueue, ServerLock, publish_counters};
 
 /// A server that holds its lock, has its request queue, and is ready to run.
@@ -159,7 +159,7 @@ impl Server {
                 groups: GroupFinder::of_root(),
                 most_windows: config.most_windows(),
                 counters: Rc::clone(&counters),
-                memory: RefCell::new(Some(WriterMemory::new())),
+                buffer: RefCell::new(Some(AnswerWriter::buffer())),
             },
             counters,
             policy,

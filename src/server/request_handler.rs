@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use nix::errno::Errno;
-use sysv_ipc::Pid;
+use sysv_ipc::{MessageBuffer, Pid};
 
 use super::admission::Admitted;
 use super::config::Config;
@@ -17,8 +17,7 @@ use super::confine::{CallerGroups, Confined, GroupFinder, Sandbox, UnknownGroups
 use super::loggable::loggable;
 use super::resolve::Export;
 use super::send::{
-    AnswerWriter, Outbox, SendFailure, Unanswerable, Undelivered, WindowPolicy, WriterMemory,
-    answer,
+    AnswerWriter, Outbox, SendFailure, Unanswerable, Undelivered, WindowPolicy, answer,
 };
 use super::session::{MAKE_WAY, Session, SessionEnd};
 use crate::counters::{FailureReason, Writer};
@@ -36,7 +35,7 @@ pub(super) struct RequestHandler {
     pub(super) groups: Option<GroupFinder>,
     pub(super) most_windows: usize,
     pub(super) counters: Rc<Writer>,
-    pub(super) memory: RefCell<Option<WriterMemory>>,
+    pub(super) buffer: RefCell<Option<MessageBuffer>>,
 }
 
 /// The exit status of a child that gave up on its client. The parent tells the client.
@@ -64,8 +63,8 @@ impl RequestHandler {
         let client = request.caller.uid;
         let policy = WindowPolicy { size: window, client, count: self.most_windows };
         let windows = request.windows.then_some(policy);
-        let memory = self.memory.take().unwrap_or_else(WriterMemory::new);
-        let writer = AnswerWriter::new(outbox, windows, request.extents, memory);
+        let buffer = self.buffer.take().unwrap_or_else(AnswerWriter::buffer);
+        let writer = AnswerWriter::new(outbox, windows, request.extents, buffer);
         let groups = self.groups.as_ref().and_then(|groups| groups.find(request));
         let unknown_groups = groups.as_ref().and_then(|groups| groups.unknown);
         let mut answering = Answering { handler: self, request, received, unknown_groups, writer };

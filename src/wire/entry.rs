@@ -85,31 +85,31 @@ impl<'a> Entry<'a> {
 
     /// Appends the entry. Panics if name or target is longer than 65,535 bytes. No file system has
     /// such.
-    pub fn append(&self, out: &mut Vec<u8>) {
+    pub fn append(&self, out: &mut impl Extend<u8>) {
         let stat = &self.stat;
         let [name, target] = [self.name, self.target]
             .map(|text| u16::try_from(text.len()).expect("a name as file systems have them"));
-        out.extend_from_slice(Self::MAGIC);
-        out.extend_from_slice(&Self::VERSION.to_ne_bytes());
-        out.extend_from_slice(&(stat.kind as u16).to_ne_bytes());
-        out.extend_from_slice(&stat.mode.to_ne_bytes());
-        out.extend_from_slice(&stat.size.to_ne_bytes());
-        out.extend_from_slice(&stat.mtime.0.to_ne_bytes());
-        out.extend_from_slice(&stat.mtime.1.to_ne_bytes());
-        out.extend_from_slice(&self.errno.map_or(0, |errno| errno as i32).to_ne_bytes());
-        out.extend_from_slice(&stat.device.to_ne_bytes());
-        out.extend_from_slice(&stat.inode.to_ne_bytes());
-        out.extend_from_slice(&self.offset.to_ne_bytes());
-        out.extend_from_slice(&self.length.unwrap_or(u64::MAX).to_ne_bytes());
-        out.extend_from_slice(&stat.uid.to_ne_bytes());
-        out.extend_from_slice(&stat.gid.to_ne_bytes());
-        out.extend_from_slice(&stat.links.to_ne_bytes());
-        out.extend_from_slice(&stat.special.to_ne_bytes());
-        out.extend_from_slice(&name.to_ne_bytes());
-        out.extend_from_slice(&target.to_ne_bytes());
-        out.extend_from_slice(&[0; 4]); // reserved
-        out.extend_from_slice(self.name);
-        out.extend_from_slice(self.target);
+        out.extend(Self::MAGIC.iter().copied());
+        out.extend(Self::VERSION.to_ne_bytes());
+        out.extend((stat.kind as u16).to_ne_bytes());
+        out.extend(stat.mode.to_ne_bytes());
+        out.extend(stat.size.to_ne_bytes());
+        out.extend(stat.mtime.0.to_ne_bytes());
+        out.extend(stat.mtime.1.to_ne_bytes());
+        out.extend(self.errno.map_or(0, |errno| errno as i32).to_ne_bytes());
+        out.extend(stat.device.to_ne_bytes());
+        out.extend(stat.inode.to_ne_bytes());
+        out.extend(self.offset.to_ne_bytes());
+        out.extend(self.length.unwrap_or(u64::MAX).to_ne_bytes());
+        out.extend(stat.uid.to_ne_bytes());
+        out.extend(stat.gid.to_ne_bytes());
+        out.extend(stat.links.to_ne_bytes());
+        out.extend(stat.special.to_ne_bytes());
+        out.extend(name.to_ne_bytes());
+        out.extend(target.to_ne_bytes());
+        out.extend([0; 4]); // reserved
+        out.extend(self.name.iter().copied());
+        out.extend(self.target.iter().copied());
     }
 
     /// Decodes the entry at the beginning of these bytes.

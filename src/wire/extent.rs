@@ -1,6 +1,4 @@
-//! Where a file has holes, and the checksum of their zeros.
-
-use crc32fast::Hasher;
+//! Where a file has holes.
 
 use super::bytes::{Malformed, Reader};
 
@@ -34,19 +32,4 @@ impl Extent {
         };
         text.chunks(Self::SIZE).map(decode).collect()
     }
-}
-
-/// The CRC-32 of bytes and this many zeros behind them, given that of the bytes. Any number takes
-/// a few microseconds: the checksum of n zeros gives that of 2n.
-pub fn append_zeros(checksum: u32, mut count: u64) -> u32 {
-    let mut all = Hasher::new_with_initial(checksum);
-    let mut zeros = Hasher::new_with_initial_len(crc32fast::hash(&[0]), 1);
-    while count > 0 {
-        if count & 1 == 1 {
-            all.combine(&zeros);
-        }
-        zeros.combine(&zeros.clone());
-        count >>= 1;
-    }
-    all.finalize()
 }

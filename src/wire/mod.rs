@@ -13,11 +13,12 @@ mod question;
 mod queue_mode;
 mod reply;
 mod request;
+mod tally;
 mod window;
 
 pub use bytes::Malformed;
 pub use entry::{Entry, Kind, Stat};
-pub use extent::{Extent, append_zeros};
+pub use extent::Extent;
 pub use frame::{FrameHeader, FrameType, decode_farewell, encode_farewell};
 pub use lease::{Cookie, LEASE_TYPE, Lease, OwnerId};
 pub use question::{MAX_PATH, MAX_UNANSWERED, Operation, QUESTION_TYPE, Question, Range};
@@ -26,4 +27,5 @@ pub use queue_mode::{
 };
 pub use reply::{Failure, MAX_PLAIN_REPLY, MAX_REPLY, Trailer};
 pub use request::{Extension, MAX_PLAIN_REQUEST, MAX_REQUEST, NORMAL_PRIORITY, Request};
+pub use tally::Tally;
 pub use window::{MAX_WINDOW, WINDOW_MODE, WindowPart};

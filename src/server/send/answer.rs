@@ -1,6 +1,5 @@
 //! Answers a question: opens what it names, and sends META, DATA, DATA, …, END.
 
-use crc32fast::Hasher;
 use nix::errno::Errno;
 
 use super::answer_writer::AnswerWriter;
@@ -8,7 +7,7 @@ use super::failure::{SendFailure, Unanswerable};
 use super::open::Opened;
 use crate::server::confine::{Confined, Sandbox};
 use crate::server::resolve::{Entered, Export};
-use crate::wire::{Question, Trailer, append_zeros};
+use crate::wire::{Question, Tally, Trailer};
 
 /// Answers a question, but does not send its failure. Seals the sandbox once the file is open.
 pub(crate) fn answer(
@@ -39,7 +38,7 @@ pub(crate) fn answer(
     writer.meta(&opened.meta())?;
     let mut trailer = Trailer { bytes: 0, checksum: 0, changed: false };
     if let Some(source) = opened.source() {
-        let mut checksum = Hasher::new();
+        let mut tally = Tally::default();
         loop {
             let extents = source.new_extents();
             if !extents.is_empty() {
@@ -47,15 +46,13 @@ pub(crate) fn answer(
             }
             let hole = source.skip_hole()?;
             if hole > 0 {
-                checksum = Hasher::new_with_initial(append_zeros(checksum.finalize(), hole));
-                trailer.bytes += hole;
+                tally.add_zeros(hole);
             }
-            match writer.data(source, &mut checksum)? {
-                0 => break,
-                count => trailer.bytes += count as u64,
+            if writer.data(source, &mut tally)? == 0 {
+                break;
             }
         }
-        trailer.checksum = checksum.finalize();
+        (trailer.bytes, trailer.checksum) = (tally.bytes, tally.checksum);
         trailer.changed = source.has_changed()?;
     }
     writer.end(&trailer)?;

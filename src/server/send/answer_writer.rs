@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crc32fast::Hasher;
+use smallvec::SmallVec;
 use sysv_ipc::{MessageBuffer, MessageType};
 
 use super::failure::{SendFailure, Unanswerable};
@@ -10,7 +10,7 @@ use super::outbox::{Outbox, Undelivered};
 use super::source::{Source, at_most};
 use super::window::{Window, WindowPolicy};
 use crate::wire::{
-    Cookie, Entry, Extent, Failure, FrameHeader, FrameType, Trailer, encode_farewell,
+    Cookie, Entry, Extent, Failure, FrameHeader, FrameType, Tally, Trailer, encode_farewell,
 };
 
 const DATA: MessageType = FrameType::Data.mtype();
@@ -28,25 +28,10 @@ pub(crate) struct AnswerWriter<'a> {
     flushed: usize,
     /// When the stream was last seen with nothing to send.
     empty_at: Instant,
-    meta: Vec<u8>,
     /// None: the client cannot use one, or none can be made.
     window_policy: Option<WindowPolicy>,
     window: Option<Window>,
     pub(super) wants_extents: bool,
-}
-
-/// Memory that a child writes to. The parent makes it and touches none of it, so it costs a child
-/// neither a call of malloc nor a copy of a page.
-pub(crate) struct WriterMemory {
-    meta: Vec<u8>,
-    buffer: MessageBuffer,
-}
-
-impl WriterMemory {
-    pub(crate) fn new() -> Self {
-        let buffer = MessageBuffer::with_capacity(2 * AnswerWriter::LONGEST);
-        Self { meta: Vec::with_capacity(512), buffer }
-    }
 }
 
 impl<'a> AnswerWriter<'a> {
@@ -65,13 +50,18 @@ impl<'a> AnswerWriter<'a> {
     /// How long an answer may wait for more that leaves in the same message.
     const LONGEST_WAIT: Duration = Duration::from_millis(1);
 
+    /// A buffer for a child. If the parent makes it, and touches none of it, it costs the child
+    /// neither a call of malloc nor a copy of a page.
+    pub(crate) fn buffer() -> MessageBuffer {
+        MessageBuffer::with_capacity(2 * Self::LONGEST)
+    }
+
     pub(crate) fn new(
         outbox: Outbox<'a>,
         window_policy: Option<WindowPolicy>,
         wants_extents: bool,
-        memory: WriterMemory,
+        mut buffer: MessageBuffer,
     ) -> Self {
-        let WriterMemory { meta, mut buffer } = memory;
         let least = outbox.chunk + Self::LONGEST;
         if buffer.capacity() < least {
             buffer = MessageBuffer::with_capacity(least);
@@ -83,7 +73,6 @@ impl<'a> AnswerWriter<'a> {
             buffer,
             flushed: 0,
             empty_at: Instant::now(),
-            meta,
             window_policy,
             window: None,
             wants_extents,
@@ -99,12 +88,9 @@ impl<'a> AnswerWriter<'a> {
         if self.is_plain() {
             return Ok(());
         }
-        let mut text = std::mem::take(&mut self.meta);
-        text.clear();
+        let mut text = SmallVec::<[u8; 256]>::new();
         entry.append(&mut text);
-        let outcome = self.frame(FrameType::Meta, &text);
-        self.meta = text;
-        outcome
+        self.frame(FrameType::Meta, &text)
     }
 
     /// Says where the next holes are.
@@ -180,10 +166,10 @@ impl<'a> AnswerWriter<'a> {
     pub(super) fn data(
         &mut self,
         source: &mut dyn Source,
-        checksum: &mut Hasher,
+        tally: &mut Tally,
     ) -> Result<usize, SendFailure> {
         if let Some(left) = source.left_for_window()
-            && let Some(count) = self.data_in_window(source, left, checksum)?
+            && let Some(count) = self.data_in_window(source, left, tally)?
         {
             return Ok(count);
         }
@@ -201,7 +187,7 @@ impl<'a> AnswerWriter<'a> {
             let (header, text) = room.split_at_mut(header);
             let most = text.len().min(most);
             count = source.fill(&mut text[..most])?;
-            checksum.update(&text[..count]); // while the bytes are in the cache
+            tally.add(&text[..count]); // while the bytes are in the cache
             let (frame_type, length) = (FrameType::Data, count as u32);
             let frame = FrameHeader { frame_type, length, question }.encode();
             header.copy_from_slice(&frame[..header.len()]);
@@ -244,7 +230,7 @@ impl<'a> AnswerWriter<'a> {
         &mut self,
         source: &mut dyn Source,
         left: u64,
-        checksum: &mut Hasher,
+        tally: &mut Tally,
     ) -> Result<Option<usize>, SendFailure> {
         self.make_window(left)?;
         if self.window.is_some() {
@@ -255,7 +241,7 @@ impl<'a> AnswerWriter<'a> {
         let start = slot.start;
         let count = source.fill_shared(&window.memory, slot)?;
         if count > 0 {
-            window.memory.for_each_copy(start..start + count, |bytes| checksum.update(bytes));
+            window.memory.for_each_copy(start..start + count, |bytes| tally.add(bytes));
             let text = window.announce(count);
             self.outbox.count_bytes(count);
             self.part(FrameType::Window, &text)?;

@@ -11,7 +11,7 @@ mod source;
 mod window;
 
 pub(super) use answer::answer;
-pub(super) use answer_writer::{AnswerWriter, WriterMemory};
+pub(super) use answer_writer::AnswerWriter;
 pub(super) use failure::{SendFailure, Unanswerable};
 pub(super) use outbox::{Outbox, Undelivered};
 pub(super) use window::WindowPolicy;
