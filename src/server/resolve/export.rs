@@ -4,11 +4,13 @@ use std::cell::OnceCell;
 use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{Mode, fstat};
+use smallvec::SmallVec;
 
 use super::path_fd::PathFd;
 use crate::server::confine::Confined;
@@ -75,7 +77,7 @@ impl Export {
         let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS;
         let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
         if self.own_descriptors.get().is_none()
-            && let Ok(again) = openat2(&self.root, path, how).and_then(PathFd::new)
+            && let Ok(again) = resolve_path(self.as_fd(), path, how)
             && again.is_same_file(found)
         {
             return Ok(again.into());
@@ -140,7 +142,7 @@ impl Export {
         let how = |flags| OpenHow::new().flags(flags).resolve(resolve);
         let mut tries = 1..if may_wait { Self::TRIES } else { 1 };
         loop {
-            match openat2(directory, question.path, how(flags)).and_then(PathFd::new) {
+            match resolve_path(directory, question.path, how(flags)) {
                 // The timer's signal: some file systems answer so.
                 Err(Errno::EINTR) => {}
                 // It is no directory. The answer says what it is.
@@ -155,6 +157,14 @@ impl Export {
             }
         }
     }
+}
+
+/// `openat2(2)`. Not by way of nix, whose way to end a path in NUL is two more page faults.
+fn resolve_path(directory: BorrowedFd<'_>, path: &Path, how: OpenHow) -> Result<PathFd, Errno> {
+    let mut text = SmallVec::<[u8; 256]>::from_slice(path.as_os_str().as_bytes());
+    text.push(0);
+    let path = CStr::from_bytes_until_nul(&text).map_err(|_| Errno::EINVAL)?;
+    openat2(directory, path, how).and_then(PathFd::new)
 }
 
 /// `/proc/self/fd/NUMBER` and NULs. Not by `write!`, whose code costs a child four page faults.

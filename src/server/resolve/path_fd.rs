@@ -6,9 +6,10 @@ use std::os::unix::ffi::OsStringExt;
 
 use nix::errno::Errno;
 use nix::fcntl::readlinkat;
-use nix::sys::stat::{FileStat, SFlag, fstat};
+use nix::sys::stat::{FileStat, SFlag};
 
 use crate::server::confine::may_reveal_this_process;
+use crate::sys::fstat;
 use crate::wire::{Entry, Kind, Stat};
 
 /// A handle to a file of any kind (`O_PATH`): its metadata, but not its content.

@@ -6,13 +6,13 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::ops;
 
 use nix::errno::Errno;
-use nix::sys::stat::{FileStat, fstat};
+use nix::sys::stat::FileStat;
 use nix::unistd::{Whence, lseek};
 use sysv_ipc::Attached;
 
 use super::failure::Unanswerable;
 use super::source::{Source, at_most};
-use crate::sys::errno_of;
+use crate::sys::{errno_of, fstat};
 use crate::wire::{Extent, Range};
 
 pub(super) struct OpenedFile {
