@@ -207,6 +207,8 @@ impl Server {
         outcome
     }
 
+    /// Not a part of main, whose locals lie on many pages of the stack.
+    #[inline(never)]
     fn serve(&mut self, message: &mut MessageBuffer) -> Result<(), Error> {
         let mut held = None;
         loop {

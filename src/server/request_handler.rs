@@ -105,6 +105,7 @@ impl Answering<'_> {
         Ok(confined)
     }
 
+    #[inline(never)] // a request without a session has fewer pages of the stack to write to
     fn answer_session(&mut self, caller: Confined) -> Option<Undelivered> {
         let handler = self.handler;
         handler.sandbox.stay_open();
@@ -168,6 +169,7 @@ impl Answering<'_> {
     }
 
     /// Logs the path of the only question, or the numbers of a session's questions and failures.
+    #[inline(never)] // as above
     fn log(&self, path: Option<&Path>, session: Option<(u64, u64)>, outcome: impl fmt::Display) {
         if !self.request.may_log {
             return; // even what the line would say costs page faults
