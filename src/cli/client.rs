@@ -8,7 +8,7 @@ mod list;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,7 +21,7 @@ use clap::{Parser, ValueHint};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sysv_ipc::Uid;
 
-use super::logging::Stderr;
+use super::logging::write_stderr;
 use super::progress::{self, When};
 use super::remedy::{explain_client, explain_output};
 use super::{FAILED, INTERRUPTED, KeyArgs, complain, duration, signals, size, user};
@@ -175,7 +175,7 @@ fn clean_up_on_signals(canceller: Canceller, cleanup: CleanupGuard, quiet: bool)
         progress::clear();
         if !quiet {
             // Never blocks: the reader of stderr may be gone, or may have sent the signal.
-            let _ = Stderr.write_all(format!("{PROGRAM}: interrupted\n").as_bytes());
+            write_stderr(&format!("{PROGRAM}: interrupted\n"));
         }
         sys::exit_now(INTERRUPTED.into());
     })

@@ -1,15 +1,17 @@
 //! Log lines on stderr, each in one write.
 
-use std::fmt::{self, Debug};
-use std::io::{self, Write};
+use std::fmt::{Debug, Write as _};
+use std::io;
+use std::time::SystemTime;
 
 use clap::ValueEnum;
+use humantime::format_rfc3339_micros;
 use nix::errno::Errno;
-use tracing::Level;
+use serde_json::Value;
 use tracing::field::{Field, Visit};
-use tracing_subscriber::field::{RecordFields, VisitOutput};
-use tracing_subscriber::fmt::FormatFields;
-use tracing_subscriber::fmt::format::{DefaultVisitor, Writer};
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::escape::{escape, escape_json};
 use crate::sys::nonblocking_write;
@@ -25,65 +27,114 @@ pub(super) enum LogFormat {
 
 /// Logs events of this level and above to stderr.
 pub(super) fn init(format: LogFormat, level: Level) {
-    let builder = tracing_subscriber::fmt()
-        .with_writer(|| Stderr)
-        .with_max_level(level)
-        .with_target(false)
-        .with_ansi(false)
-        .log_internal_errors(false);
-    match format {
-        LogFormat::Text => builder.fmt_fields(TextFields).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-    }
+    let _ = tracing::subscriber::set_global_default(Log { format, level });
 }
 
-/// Fields as `name=value`. It escapes text like every other message, while `Debug` of a `str` also
-/// escapes combining characters.
-struct TextFields;
-
-impl<'w> FormatFields<'w> for TextFields {
-    fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
-        let mut visitor = TextVisitor(DefaultVisitor::new(writer, true));
-        fields.record(&mut visitor);
-        visitor.0.finish()
-    }
+/// Writes events, and knows no spans. tracing-subscriber keeps 32 KiB for them, which the server
+/// would carry along at every fork.
+struct Log {
+    format: LogFormat,
+    level: Level,
 }
 
-struct TextVisitor<'w>(DefaultVisitor<'w>);
-
-impl Visit for TextVisitor<'_> {
-    fn record_str(&mut self, field: &Field, text: &str) {
-        let text = text.replace('\\', r"\\").replace('"', r#"\""#);
-        self.0.record_debug(field, &format_args!("\"{}\"", escape(&text)));
+impl Subscriber for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= self.level
     }
 
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.0.record_debug(field, value);
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(self.level.into())
     }
-}
 
-/// Descriptor 2 without the lock of [`io::stderr`]: a forked child could find it locked for ever.
-/// It drops what would block, so that the reader of a log cannot hold up the server. Each write is
-/// one line. The formatter has escaped ASCII control characters; here the other harmful ones are.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Stderr;
-
-impl Write for Stderr {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let text = String::from_utf8_lossy(line);
-        let text = escape_json(&text);
-        let mut rest = text.as_bytes();
-        while !rest.is_empty() {
-            match nonblocking_write::write(io::stderr(), rest) {
-                Ok(0) | Err(Errno::EAGAIN) => break,
-                Err(Errno::EINTR) => {}
-                written => rest = &rest[written?..],
+    fn event(&self, event: &Event<'_>) {
+        let (time, level) = (format_rfc3339_micros(SystemTime::now()), event.metadata().level());
+        let mut line = match self.format {
+            LogFormat::Text => Line::Text(format!("{time} {level:>5}")),
+            LogFormat::Json => {
+                Line::Json(format!("{{\"timestamp\":\"{time}\",\"level\":\"{level}\""))
             }
-        }
-        Ok(line.len())
+        };
+        event.record(&mut line);
+        write_stderr(&match line {
+            Line::Text(line) => line + "\n",
+            Line::Json(line) => escape_json(&line) + "}\n",
+        });
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+/// A line without its end.
+enum Line {
+    Text(String),
+    Json(String),
+}
+
+impl Line {
+    fn add(&mut self, field: &Field, value: Value) {
+        let name = field.name();
+        let _ = match (self, value) {
+            (Self::Json(line), value) => write!(line, ",\"{name}\":{value}"),
+            (Self::Text(line), Value::String(text)) => {
+                let text = text.replace('\\', r"\\").replace('"', r#"\""#);
+                write!(line, " {name}=\"{}\"", escape(&text))
+            }
+            (Self::Text(line), value) => write!(line, " {name}={value}"),
+        };
+    }
+}
+
+impl Visit for Line {
+    fn record_f64(&mut self, field: &Field, number: f64) {
+        self.add(field, number.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, number: i64) {
+        self.add(field, number.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, number: u64) {
+        self.add(field, number.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, is: bool) {
+        self.add(field, is.into());
+    }
+
+    fn record_str(&mut self, field: &Field, text: &str) {
+        self.add(field, text.into());
+    }
+
+    /// The message, and what is logged by `Debug` or `Display`: in text, without quotes.
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let text = format!("{value:?}");
+        let _ = match self {
+            Self::Text(line) if field.name() == "message" => write!(line, " {}", escape(&text)),
+            Self::Text(line) => write!(line, " {}={}", field.name(), escape(&text)),
+            Self::Json(_) => return self.add(field, text.into()),
+        };
+    }
+}
+
+/// Writes to descriptor 2 without the lock of [`io::stderr`]: a forked child could find it locked
+/// for ever. It drops what would block, so that the reader of a log cannot hold up the server.
+pub(super) fn write_stderr(line: &str) {
+    let mut rest = line.as_bytes();
+    while !rest.is_empty() {
+        match nonblocking_write::write(io::stderr(), rest) {
+            Err(Errno::EINTR) => {}
+            Ok(0) | Err(_) => break,
+            Ok(written) => rest = &rest[written..],
+        }
     }
 }

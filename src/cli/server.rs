@@ -120,7 +120,6 @@ pub fn main() -> ExitCode {
 }
 
 fn run(opts: &Opts) -> Result<u8> {
-    sys::keep_heap_at_hand();
     let level = match (opts.quiet, opts.verbose) {
         (true, _) => Level::WARN,
         (_, true) => Level::DEBUG,
@@ -141,6 +140,7 @@ fn run(opts: &Opts) -> Result<u8> {
         tracing::warn!("cannot say that the server is ready: {error:#}");
     }
     notify_manager(&[NotifyState::Ready, NotifyState::Status(&server.to_string())]);
+    sys::keep_heap_at_hand();
     sys::leave_less_to_fork();
     let stopping = || {
         const MARGIN: Duration = Duration::from_secs(5);

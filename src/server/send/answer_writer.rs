@@ -50,10 +50,10 @@ impl<'a> AnswerWriter<'a> {
     /// How long an answer may wait for more that leaves in the same message.
     const LONGEST_WAIT: Duration = Duration::from_millis(1);
 
-    /// A buffer for a child. If the parent makes it, and touches none of it, it costs the child
-    /// neither a call of malloc nor a copy of a page.
+    /// A buffer for a child. If the parent makes it, it costs the child no call of malloc. It is so
+    /// large that malloc maps it: until it is written to, it has no pages for a fork to copy.
     pub(crate) fn buffer() -> MessageBuffer {
-        MessageBuffer::with_capacity(2 * Self::LONGEST)
+        MessageBuffer::with_capacity(Self::MAX_BATCH + 2 * Self::LONGEST)
     }
 
     pub(crate) fn new(
