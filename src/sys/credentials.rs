@@ -1,6 +1,6 @@
 //! Becoming another user for good, with no rights left of the old one.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::sync::OnceLock;
 
 use nix::errno::Errno;
@@ -88,11 +88,13 @@ pub fn leave_session_keyring() -> Result<(), Errno> {
 /// Adds the restrictions of a Landlock ruleset to those of this thread, and closes it. `E2BIG`: it
 /// has 16 already. `ENOMEM`: no memory. Source: landlock_restrict_self(2).
 pub fn enter_landlock(ruleset: OwnedFd) -> Result<(), Errno> {
+    let ruleset = ruleset.into_raw_fd();
     // SAFETY: takes two integers.
-    Errno::result(unsafe {
-        libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0)
-    })
-    .map(drop)
+    let entered = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0) };
+    let entered = Errno::result(entered).map(drop);
+    // SAFETY: the descriptor is ours; close(2). By syscall(2), as in exit_now.
+    unsafe { libc::syscall(libc::SYS_close, ruleset) };
+    entered
 }
 
 /// The uid that stands for every user without a number in this user namespace. None: all users have

@@ -14,6 +14,7 @@ impl Tally {
     /// can do, which takes 50 us in a virtual machine; its code and tables are two page faults.
     const FEW: u64 = 512;
 
+    #[inline]
     pub fn add(&mut self, bytes: &[u8]) {
         self.bytes += bytes.len() as u64;
         if self.bytes <= Self::FEW {
@@ -21,10 +22,15 @@ impl Tally {
             let step = |crc, &byte: &u8| (0..8).fold(crc ^ u32::from(byte), shift);
             self.checksum = !bytes.iter().fold(!self.checksum, step);
         } else {
-            let mut hasher = Hasher::new_with_initial(self.checksum);
-            hasher.update(bytes);
-            self.checksum = hasher.finalize();
+            self.add_many(bytes);
         }
+    }
+
+    #[inline(never)]
+    fn add_many(&mut self, bytes: &[u8]) {
+        let mut hasher = Hasher::new_with_initial(self.checksum);
+        hasher.update(bytes);
+        self.checksum = hasher.finalize();
     }
 
     pub fn add_zeros(&mut self, count: u64) {

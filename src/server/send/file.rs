@@ -12,13 +12,14 @@ use sysv_ipc::Attached;
 
 use super::failure::Unanswerable;
 use super::source::{Source, at_most};
+use crate::server::resolve::PathFd;
 use crate::sys::{errno_of, fstat};
 use crate::wire::{Extent, Range};
 
 pub(super) struct OpenedFile {
     file: File,
     /// What the file was before it was opened.
-    stat: FileStat,
+    found: PathFd,
     /// How many bytes are left before the next hole. None: it is read to its end.
     left: Option<u64>,
     /// The extents behind those bytes, and how many bytes behind them were not searched for holes.
@@ -34,11 +35,12 @@ impl OpenedFile {
 
     pub(super) fn new(
         mut file: File,
-        stat: FileStat,
+        found: PathFd,
         Range { offset, length }: Range,
         leaves_out_holes: bool,
     ) -> Result<Self, Errno> {
-        let (size, blocks) = (stat.st_size.cast_unsigned(), stat.st_blocks.cast_unsigned());
+        let (size, blocks) =
+            (found.stat.st_size.cast_unsigned(), found.stat.st_blocks.cast_unsigned());
         let left = match size {
             // Empty, or a file of /proc, whose size is not known before it is read.
             0 => length,
@@ -57,7 +59,7 @@ impl OpenedFile {
         if offset > 0 && left != Some(0) {
             file.seek(SeekFrom::Start(offset)).map_err(|error| errno_of(&error))?;
         }
-        Ok(Self { file, stat, left, extents: VecDeque::new(), unsearched, position })
+        Ok(Self { file, found, left, extents: VecDeque::new(), unsearched, position })
     }
 
     /// How many bytes will be sent, with holes.
@@ -135,7 +137,7 @@ impl Source for OpenedFile {
 
     fn left_for_window(&self) -> Option<u64> {
         // A file of /proc gives few bytes at once, whatever the length that was asked for.
-        self.left.filter(|&left| self.stat.st_size > 0 && left > Self::SMALL)
+        self.left.filter(|&left| self.found.stat.st_size > 0 && left > Self::SMALL)
     }
 
     fn fill_shared(
@@ -151,12 +153,12 @@ impl Source for OpenedFile {
         let now = fstat(&self.file).map_err(Unanswerable::read)?;
         // Not by the ctime, which a rename, a link or a chmod changes too.
         let state = |stat: &FileStat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
-        let changed = state(&self.stat) != state(&now);
+        let changed = state(&self.found.stat) != state(&now);
         let is_short =
             self.left.is_some_and(|left| left > 0) || now.st_size.cast_unsigned() < self.position;
         // Another machine may shorten a file of a shared file system without a change that this
         // one sees in time. A file without blocks, as in /sys, never had a true size.
-        let had_a_true_size = changed || self.stat.st_blocks > 0;
+        let had_a_true_size = changed || self.found.stat.st_blocks > 0;
         if is_short && had_a_true_size {
             return Err(Unanswerable::new("the file shrank while it was read", Errno::EIO));
         }

@@ -72,7 +72,7 @@ impl Opened {
                 let file = open_file(export, &mut found, question.path, writer)?;
                 meta = entry(&found.stat);
                 meta.stat.mode = mode_without_acl(&file, meta.stat.mode);
-                let file = OpenedFile::new(file, found.stat, range, writer.wants_extents)?;
+                let file = OpenedFile::new(file, found, range, writer.wants_extents)?;
                 meta.offset = range.offset;
                 meta.length = if meta.stat.size == 0 { None } else { file.announced() };
                 content = Content::File(file);
