@@ -38,7 +38,7 @@ use crate::counters::{RefusalReason, Writer};
 use crate::escape::escape;
 use crate::reaper;
 use crate::sys::signals::{self, Blocked};
-use crate::sys::{self, StopRequest, child_exits, getpid};
+use crate::sys::{self, Moment, StopRequest, child_exits, getpid};
 use crate::wire::{MAX_REQUEST, Request};
 
 pub use config::{Config, PlainPolicy};
@@ -322,7 +322,7 @@ impl Server {
 
     /// Decodes a request, waits for a place, admits it, and forks a child that answers it.
     fn handle(&mut self, text: &[u8]) -> Result<(), Error> {
-        let received = Instant::now();
+        let received = Moment::now();
         let queue = self.queue.id(); // there may be a new queue after the wait
         self.counters.received();
         let request = Request::decode(text);
@@ -352,7 +352,7 @@ impl Server {
         Ok(())
     }
 
-    fn fork(&mut self, admitted: Admitted<'_>, received: Instant) -> Result<(), Refusal> {
+    fn fork(&mut self, admitted: Admitted<'_>, received: Moment) -> Result<(), Refusal> {
         let caller = admitted.caller.uid;
         self.children.reap_ended(); // a child that ended frees its place
         if self.children.of(caller).count() >= self.config.max_per_user() {

@@ -6,7 +6,6 @@ use std::fmt;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
 
 use nix::errno::Errno;
 use sysv_ipc::{MessageBuffer, Pid};
@@ -22,7 +21,7 @@ use super::send::{
 use super::session::{MAKE_WAY, Session, SessionEnd};
 use crate::counters::{FailureReason, Writer};
 use crate::sys::nonblocking_write::IS_LIMITED;
-use crate::sys::{exit_now, signals};
+use crate::sys::{Moment, exit_now, signals};
 use crate::wire::Trailer;
 
 /// What every child inherits to answer its request.
@@ -50,14 +49,14 @@ pub(super) const FAILED_UNLOGGED: i32 = 73; // EX_CANTCREAT
 struct Answering<'a> {
     handler: &'a RequestHandler,
     request: &'a Admitted<'a>,
-    received: Instant,
+    received: Moment,
     unknown_groups: Option<UnknownGroups>,
     writer: AnswerWriter<'a>,
 }
 
 impl RequestHandler {
     /// Answers one request. Runs in a child, and ends it.
-    pub(super) fn run(&self, request: &Admitted<'_>, received: Instant) -> Infallible {
+    pub(super) fn run(&self, request: &Admitted<'_>, received: Moment) -> Infallible {
         let Config { stall_timeout, window, .. } = *self.config;
         let outbox = Outbox::new(request, stall_timeout, &self.counters, received);
         let client = request.caller.uid;
@@ -182,7 +181,7 @@ impl Answering<'_> {
         let path = path.map(loggable);
         let (questions, failures) = session.unzip();
         let bytes = self.writer.outbox.sent;
-        let ms = (self.received.elapsed().as_secs_f64() * 1e6).round() / 1e3;
+        let ms = (Moment::now().since(self.received).as_secs_f64() * 1e6).round() / 1e3;
         let outcome = outcome.to_string();
         tracing::info!(
             uid,

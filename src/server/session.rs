@@ -11,7 +11,7 @@ use super::confine::Confined;
 use super::loggable::loggable;
 use super::resolve::{Entered, Export};
 use super::send::{AnswerWriter, Outbox, SendFailure, Unanswerable, Undelivered, answer};
-use crate::sys::{AdaptiveSpin, signals};
+use crate::sys::{AdaptiveSpin, Moment, signals};
 use crate::wire::{MAX_PATH, Malformed, Operation, QUESTION_TYPE, Question, Trailer};
 
 /// Asks a session to make way for other requests. The kernel sends it when the server dies.
@@ -70,14 +70,14 @@ impl<'a, 'w> Session<'a, 'w> {
         }
     }
 
-    pub(super) fn run(&mut self, first: &Question<'_>, received: Instant) -> SessionEnd {
+    pub(super) fn run(&mut self, first: &Question<'_>, received: Moment) -> SessionEnd {
         let Err(end) = self.answer_all(first, received);
         let outcome = match &end {
             SessionEnd::Idle | SessionEnd::MadeWay => self.leave(),
             // The client is broken, and may not even have asked.
             SessionEnd::Garbage(_) => {
                 let why = Unanswerable::new(end.to_string(), Errno::EBADMSG);
-                self.conclude(Err(why.into()), Instant::now()).and_then(|()| self.leave())
+                self.conclude(Err(why.into()), Moment::now()).and_then(|()| self.leave())
             }
             SessionEnd::Finished | SessionEnd::Left(_) | SessionEnd::Undelivered(_) => Ok(()),
         };
@@ -87,7 +87,7 @@ impl<'a, 'w> Session<'a, 'w> {
     fn answer_all(
         &mut self,
         first: &Question<'_>,
-        received: Instant,
+        received: Moment,
     ) -> Result<Infallible, SessionEnd> {
         self.answer(first, received)?;
         let mut message = MessageBuffer::with_capacity(Question::HEADER + MAX_PATH);
@@ -100,7 +100,7 @@ impl<'a, 'w> Session<'a, 'w> {
                 self.receive(&mut message)?;
                 at = 0;
             }
-            let received = Instant::now();
+            let received = Moment::now();
             let decoded = Question::decode(&message.text()[at..]);
             let (question, rest) = decoded.map_err(SessionEnd::Garbage)?;
             at = message.text().len() - rest.len();
@@ -115,7 +115,7 @@ impl<'a, 'w> Session<'a, 'w> {
         self.has_only_entered && self.questions < MAX_ENTERED
     }
 
-    fn answer(&mut self, question: &Question<'_>, received: Instant) -> Result<(), Undelivered> {
+    fn answer(&mut self, question: &Question<'_>, received: Moment) -> Result<(), Undelivered> {
         self.has_only_entered &= question.operation == Operation::Enter;
         self.writer.begin(question.number, received)?;
         let (caller, entered) = (&self.caller, &mut self.entered);
@@ -127,7 +127,7 @@ impl<'a, 'w> Session<'a, 'w> {
     fn conclude(
         &mut self,
         outcome: Result<Trailer, SendFailure>,
-        received: Instant,
+        received: Moment,
     ) -> Result<(), Undelivered> {
         self.questions += 1;
         self.writer.count_answer(&outcome, received).map_or(Ok(()), Err)?;

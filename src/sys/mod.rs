@@ -7,6 +7,7 @@ pub mod child_exits;
 pub mod credentials;
 mod fork;
 mod local_time;
+mod moment;
 pub mod nonblocking_write;
 mod own_pid_namespace;
 pub mod signals;
@@ -27,6 +28,7 @@ pub use acl::{common_rights, mode_without_acl};
 pub use adaptive_spin::AdaptiveSpin;
 pub use fork::{exit_now, fork_child, keep_heap_at_hand, leave_less_to_fork, share_one_arena};
 pub use local_time::local_time;
+pub use moment::Moment;
 pub use own_pid_namespace::own_pid_namespace;
 pub use standard_streams::was_closed;
 #[cfg(feature = "server")]

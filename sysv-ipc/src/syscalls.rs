@@ -178,6 +178,7 @@ pub(crate) fn msgget(key: libc::key_t, flags: c_int) -> Result<c_int, Errno> {
 // costs up to a tenth of the call. Source: sysdeps/unix/sysv/linux/msgsnd.c of glibc.
 
 /// Sends a msgbuf of `len` bytes after its mtype.
+#[inline]
 pub(crate) fn msgsnd(id: c_int, block: &[c_long], len: usize, flags: c_int) -> Result<(), Errno> {
     assert!(len <= size_of_val(&block[1..]), "the text is longer than the block");
     let block = block.as_ptr();

@@ -1,6 +1,6 @@
 //! Writes answers as the client wants them: as frames or, for a plain client, as messages.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use smallvec::SmallVec;
 use sysv_ipc::{MessageBuffer, MessageType};
@@ -9,6 +9,7 @@ use super::failure::{SendFailure, Unanswerable};
 use super::outbox::{Outbox, Undelivered};
 use super::source::{Source, at_most};
 use super::window::{Window, WindowPolicy};
+use crate::sys::Moment;
 use crate::wire::{
     Cookie, Entry, Extent, Failure, FrameHeader, FrameType, Tally, Trailer, encode_farewell,
 };
@@ -27,7 +28,7 @@ pub(crate) struct AnswerWriter<'a> {
     /// How many bytes of the stream in the buffer were sent.
     flushed: usize,
     /// When the stream was last seen with nothing to send.
-    empty_at: Instant,
+    empty_at: Moment,
     /// None: the client cannot use one, or none can be made.
     window_policy: Option<WindowPolicy>,
     window: Option<Window>,
@@ -68,18 +69,18 @@ impl<'a> AnswerWriter<'a> {
         }
         Self {
             opening: outbox.reply.cookie,
+            empty_at: outbox.now(),
             outbox,
             question: 0,
             buffer,
             flushed: 0,
-            empty_at: Instant::now(),
             window_policy,
             window: None,
             wants_extents,
         }
     }
 
-    pub(crate) fn begin(&mut self, question: u16, received: Instant) -> Result<(), Undelivered> {
+    pub(crate) fn begin(&mut self, question: u16, received: Moment) -> Result<(), Undelivered> {
         self.question = question;
         self.flush_if_old(received)
     }
@@ -120,12 +121,12 @@ impl<'a> AnswerWriter<'a> {
     pub(crate) fn count_answer(
         &self,
         outcome: &Result<Trailer, SendFailure>,
-        received: Instant,
+        received: Moment,
     ) -> Option<Undelivered> {
         let counters = self.outbox.counters;
         counters.question();
         match outcome {
-            Ok(_) => counters.completed(received.elapsed()),
+            Ok(_) => counters.completed(self.outbox.now().since(received)),
             Err(SendFailure::Unanswerable(why)) => counters.failed(why.reason()),
             Err(SendFailure::Undelivered(why)) => return Some(*why),
         }
@@ -173,7 +174,7 @@ impl<'a> AnswerWriter<'a> {
         {
             return Ok(count);
         }
-        self.flush_if_old(Instant::now())?;
+        self.flush_if_old(self.outbox.now())?;
         let batch = batch(self.outbox.chunk);
         let most = at_most(source.left(), self.most_at_once(source));
         if most > self.buffer.capacity() {
@@ -290,8 +291,8 @@ impl<'a> AnswerWriter<'a> {
         self.buffer.text().is_empty()
     }
 
-    fn flush_if_old(&mut self, now: Instant) -> Result<(), Undelivered> {
-        if now.duration_since(self.empty_at) > Self::LONGEST_WAIT {
+    fn flush_if_old(&mut self, now: Moment) -> Result<(), Undelivered> {
+        if now.since(self.empty_at) > Self::LONGEST_WAIT {
             self.flush()?;
         }
         if self.is_flushed() {

@@ -8,7 +8,7 @@ use sysv_ipc::{Message, MessageBuffer, QueueSettings, SendError};
 use crate::counters::Writer;
 use crate::ownership::liveness::{Dead, Life, Observer};
 use crate::server::admission::{Admitted, ReplyTo};
-use crate::sys::{AdaptiveSpin, signals};
+use crate::sys::{AdaptiveSpin, Moment, signals};
 use crate::wire::{Lease, MAX_PLAIN_REPLY, MAX_REPLY};
 
 pub(crate) struct Outbox<'a> {
@@ -19,11 +19,11 @@ pub(crate) struct Outbox<'a> {
     spin: AdaptiveSpin,
     ticking: bool,
     /// When the last message was sent, or the request received.
-    last_sent: Instant,
+    last_sent: Moment,
     /// How many bytes of files were sent, and how many of them the counters do not include yet.
     pub(crate) sent: u64,
     uncounted: u64,
-    last_counted: Instant,
+    last_counted: Moment,
     pub(super) counters: &'a Writer,
 }
 
@@ -47,6 +47,9 @@ impl<'a> Outbox<'a> {
     /// How often a child that waits checks whether its client is alive.
     pub(crate) const TICK: Duration = Duration::from_secs(1);
 
+    /// What so few bytes take is mostly page faults.
+    const SMALL: u64 = 16 << 10;
+
     const PAUSE: Duration = Duration::from_millis(20);
 
     /// The counters show a transfer while it runs, but counting costs almost nothing.
@@ -57,7 +60,7 @@ impl<'a> Outbox<'a> {
         request: &Admitted<'_>,
         stall_timeout: Duration,
         counters: &'a Writer,
-        received: Instant,
+        received: Moment,
     ) -> Self {
         let chunk = chunk_for(&request.reply);
         Self {
@@ -73,6 +76,10 @@ impl<'a> Outbox<'a> {
             last_counted: received,
             counters,
         }
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        if self.sent <= Self::SMALL { Moment::now_by_syscall() } else { Moment::now() }
     }
 
     pub(super) fn count_bytes(&mut self, bytes: usize) {
@@ -110,13 +117,13 @@ impl<'a> Outbox<'a> {
     /// Sends a message: tries for a short time, then waits, and checks on the client every second.
     /// After a pause, it checks first: the kernel reuses a queue's id after two seconds or more.
     pub(crate) fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> Result<(), Undelivered> {
-        let now = Instant::now();
-        if now.duration_since(self.last_sent) >= Self::PAUSE {
+        let now = self.now();
+        if now.since(self.last_sent) >= Self::PAUSE {
             self.check_queue()?;
         }
         self.last_sent = now;
         if self.uncounted >= Self::COUNT_BYTES
-            || now.duration_since(self.last_counted) >= Self::COUNT_INTERVAL
+            || now.since(self.last_counted) >= Self::COUNT_INTERVAL
         {
             self.count_sent();
             self.last_counted = now;
