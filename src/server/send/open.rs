@@ -71,7 +71,7 @@ impl Opened {
             Operation::Fetch(range) => {
                 let file = open_file(export, &mut found, question.path, writer)?;
                 meta = entry(&found.stat);
-                meta.stat.mode = mode_without_acl(&file, meta.stat.mode);
+                meta.stat.mode = mode_without_acl(&file, &found.stat);
                 let file = OpenedFile::new(file, found, range, writer.wants_extents)?;
                 meta.offset = range.offset;
                 meta.length = if meta.stat.size == 0 { None } else { file.announced() };
@@ -79,7 +79,7 @@ impl Opened {
             }
             Operation::List => {
                 let directory = export.open_directory(&found)?;
-                meta.stat.mode = mode_without_acl(&directory, meta.stat.mode);
+                meta.stat.mode = mode_without_acl(&directory, &found.stat);
                 content = Content::Directory(Listing::new(directory, found.stat.st_dev)?);
                 meta.length = None;
             }
