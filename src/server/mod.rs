@@ -38,7 +38,7 @@ use crate::counters::{RefusalReason, Writer};
 use crate::escape::escape;
 use crate::reaper;
 use crate::sys::signals::{self, Blocked};
-use crate::sys::{self, Moment, StopRequest, child_exits, getpid};
+use crate::sys::{self, Moment, StopRequest, child_exits, geteuid, getpid};
 use crate::wire::{MAX_REQUEST, Request};
 
 pub use config::{Config, PlainPolicy};
@@ -156,6 +156,7 @@ impl Server {
                 config: Rc::clone(&config),
                 export,
                 sandbox,
+                user: geteuid(),
                 groups: GroupFinder::of_root(),
                 most_windows: config.most_windows(),
                 counters: Rc::clone(&counters),

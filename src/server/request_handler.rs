@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use nix::errno::Errno;
-use sysv_ipc::{MessageBuffer, Pid};
+use sysv_ipc::{MessageBuffer, Pid, Uid};
 
 use super::admission::Admitted;
 use super::config::Config;
@@ -30,7 +30,8 @@ pub(super) struct RequestHandler {
     pub(super) config: Rc<Config>,
     pub(super) export: Export,
     pub(super) sandbox: Sandbox,
-    /// Only root's server becomes its callers.
+    /// The server's user.
+    pub(super) user: Uid,
     pub(super) groups: Option<GroupFinder>,
     pub(super) most_windows: usize,
     pub(super) counters: Rc<Writer>,
@@ -92,7 +93,7 @@ impl RequestHandler {
 
 impl Answering<'_> {
     fn become_caller(&self, groups: Option<&CallerGroups>) -> Result<Confined, SendFailure> {
-        let confined = become_caller(self.request.caller, self.handler.groups.is_some(), groups)
+        let confined = become_caller(self.request.caller, self.handler.user, groups)
             .map_err(|errno| Unanswerable::new("the server cannot act for this user", errno))?;
         if let Some(unknown) = self.unknown_groups
             && unknown.may_be_hidden()

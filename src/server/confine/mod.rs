@@ -6,6 +6,7 @@ mod own_proc_files;
 mod sandbox;
 
 use nix::errno::Errno;
+use sysv_ipc::Uid;
 
 use super::admission::Caller;
 use crate::sys::credentials;
@@ -15,16 +16,17 @@ pub(super) use own_proc_files::may_reveal_this_process;
 pub(super) use sandbox::Sandbox;
 
 /// Proof that this process has no more rights than the caller or, if the server is not root's, than
-/// the server's user. Only such a process opens what a question names.
-pub(crate) struct Confined(());
+/// the server's user. Only such a process opens what a question names. With the user as whom it
+/// acts.
+pub(crate) struct Confined(pub(super) Uid);
 
 /// Becomes the caller, if the server is root's. Only root's own requests keep capabilities.
 pub(crate) fn become_caller(
     caller: Caller,
-    is_roots: bool,
+    server: Uid,
     groups: Option<&CallerGroups>,
 ) -> Result<Confined, Errno> {
-    match (is_roots, caller.uid.is_root()) {
+    match (server.is_root(), caller.uid.is_root()) {
         (true, true) => {}
         (true, false) => {
             // The kernel counts this CPU time as the server's: let other processes go first.
@@ -34,5 +36,5 @@ pub(crate) fn become_caller(
         }
         (false, _) => credentials::drop_capabilities()?,
     }
-    Ok(Confined(()))
+    Ok(Confined(if server.is_root() { caller.uid } else { server }))
 }

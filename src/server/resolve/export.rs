@@ -1,7 +1,7 @@
 //! The directory that the server serves.
 
 use std::cell::OnceCell;
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -9,12 +9,13 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::Mode;
 use smallvec::SmallVec;
 
 use super::path_fd::PathFd;
 use crate::server::confine::Confined;
 use crate::server::error::Error;
+use crate::sys::fstat;
 use crate::wire::{Kind, Operation, Question};
 
 const OWN_DESCRIPTORS: &str = "/proc/self/fd";
@@ -66,23 +67,54 @@ impl Export {
         }
     }
 
-    /// Opens a regular file. A path without links is resolved once more, if it still leads to this
-    /// very file: /proc/self/fd costs a child that opens one file as much as all else.
-    pub(crate) fn open_file(&self, found: &PathFd, path: &Path) -> Result<File, Errno> {
+    /// Opens a regular file, this very inode.
+    pub(crate) fn open_file(
+        &self,
+        caller: &Confined,
+        found: &PathFd,
+        path: &Path,
+    ) -> Result<File, Errno> {
         // Files of /proc have the size 0: skip the check for all others.
         if found.stat.st_size == 0 {
             found.refuse_own_proc_files()?;
         }
         let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS;
-        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
+        // A session keeps /proc/self/fd open; otherwise it costs as much as all else together.
         if self.own_descriptors.get().is_none()
-            && let Ok(again) = resolve_path(self.as_fd(), path, how)
+            && let Some(again) = self.open_by_path(caller, path, flags)
             && again.is_same_file(found)
         {
             return Ok(again.into());
         }
         Ok(self.open(found.as_fd(), flags)?.into())
+    }
+
+    /// Opens what a path leads to by now, without following links, if nobody but root and the user
+    /// as whom this process acts could have put something else there: no folder on the way lets
+    /// others rename. So no FIFO or device is opened that somebody swaps in.
+    fn open_by_path(&self, caller: &Confined, path: &Path, flags: OFlag) -> Option<PathFd> {
+        /// With more folders, /proc/self/fd is cheaper.
+        const MOST: usize = 8;
+        let open = |folder: BorrowedFd<'_>, name: &[u8], flags| {
+            let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
+            let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
+            resolve_path(folder, Path::new(OsStr::from_bytes(name)), how).ok()
+        };
+        let names = path.as_os_str().as_bytes().split(|&byte| byte == b'/');
+        let mut names = names.filter(|&name| !matches!(name, b"" | b"."));
+        let mut name = names.next()?;
+        let mut folder: Option<PathFd> = None;
+        for _ in 0..MOST {
+            let stat = folder.as_ref().map_or_else(|| fstat(self).ok(), |it| Some(it.stat))?;
+            if stat.st_mode & 0o022 != 0 || ![0, caller.0.as_raw()].contains(&stat.st_uid) {
+                return None;
+            }
+            let at = folder.as_ref().map_or(self.as_fd(), PathFd::as_fd);
+            let Some(next) = names.next() else { return open(at, name, flags) };
+            folder = Some(open(at, name, OFlag::O_PATH | OFlag::O_DIRECTORY)?);
+            name = next;
+        }
+        None
     }
 
     pub(crate) fn open_directory(&self, found: &PathFd) -> Result<OwnedFd, Errno> {

@@ -69,7 +69,7 @@ impl Opened {
         let (mut target, mut content) = (Vec::new(), Content::Nothing);
         match question.operation {
             Operation::Fetch(range) => {
-                let file = open_file(export, &mut found, question.path, writer)?;
+                let file = open_file(export, caller, &mut found, question.path, writer)?;
                 meta = entry(&found.stat);
                 meta.stat.mode = mode_without_acl(&file, &found.stat);
                 let file = OpenedFile::new(file, found, range, writer.wants_extents)?;
@@ -109,6 +109,7 @@ impl Opened {
 /// process to give the lease up, which may take a while, and may change the file.
 fn open_file(
     export: &Export,
+    caller: &Confined,
     found: &mut PathFd,
     path: &Path,
     writer: &mut AnswerWriter<'_>,
@@ -127,7 +128,7 @@ fn open_file(
     }
     let mut since = None;
     loop {
-        match export.open_file(found, path) {
+        match export.open_file(caller, found, path) {
             Err(Errno::EAGAIN) if since.get_or_insert_with(Instant::now).elapsed() > PATIENCE => {
                 // Not EAGAIN, for which the client would ask again.
                 let text = "another process holds a lease on the file";
