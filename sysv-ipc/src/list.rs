@@ -26,10 +26,10 @@ pub fn shared_memory_segments()
 }
 
 fn objects<T: IpcObject>() -> Result<impl Iterator<Item = (T, T::Status)>, Error> {
-    let (last, _) = syscalls::usage::<T::Kind>().map_err(namespace_error::<T::Kind>)?;
+    let (last, _) = syscalls::usage::<T>().map_err(namespace_error::<T>)?;
     // The call fails for an index that is not in use.
     Ok((0..=last).filter_map(|index| {
-        let (id, raw) = syscalls::stat_any::<T::Kind>(index).ok()?;
+        let (id, raw) = syscalls::stat_any::<T>(index).ok()?;
         Some((T::from_raw_id(id), T::read_status(&raw)))
     }))
 }

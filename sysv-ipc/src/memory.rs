@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use libc::{c_int, c_long};
 
-use crate::ids::SharedMemoryId;
+use crate::SharedMemory;
 use crate::syscalls::{self, Errno, check, last_errno};
 
 /// The size of a word, in bytes.
@@ -40,7 +40,7 @@ impl Mapping {
         let start = NonNull::new(start.cast()).ok_or(("shmat", libc::EINVAL))?;
         let mut mapping = Self { start, len: 0 };
         // Only now: an attached segment keeps its id and its size, whatever others do.
-        let status = syscalls::stat::<SharedMemoryId>(id).map_err(|errno| ("shmctl", errno))?;
+        let status = syscalls::stat::<SharedMemory>(id).map_err(|errno| ("shmctl", errno))?;
         mapping.len = status.shm_segsz;
         Ok(mapping)
     }
@@ -197,7 +197,7 @@ mod tests {
         let id = syscalls::semget(libc::IPC_PRIVATE, 3, 0o600).unwrap();
         let outcomes =
             [2, 3, 40_000].map(|count| semctl_all(id, libc::GETALL, &mut vec![0; count]));
-        syscalls::remove::<crate::SemaphoreId>(id).unwrap();
+        syscalls::remove::<crate::SemaphoreSet>(id).unwrap();
         assert_eq!(outcomes, [Err(libc::EFAULT), Ok(()), Ok(())]);
     }
 }

@@ -15,13 +15,11 @@ pub trait IpcObject: Id {
     type Status: fmt::Debug;
 
     #[doc(hidden)]
-    fn read_status(raw: &<Self::Kind as Kind>::RawStatus) -> Self::Status;
+    fn read_status(raw: &Self::RawStatus) -> Self::Status;
 }
 
 /// An object as a number. In a private module, so that nobody else can implement it.
-pub trait Id: Copy {
-    type Kind: Kind;
-
+pub trait Id: Kind {
     fn from_raw_id(id: c_int) -> Self;
 
     fn raw_id(self) -> c_int;
@@ -94,8 +92,6 @@ macro_rules! ipc_object {
         }
 
         impl $crate::object::Id for $name {
-            type Kind = $crate::$id;
-
             fn from_raw_id(id: c_int) -> Self {
                 Self($crate::$id::new(id))
             }
@@ -140,33 +136,28 @@ pub(crate) fn status<T: IpcObject>(object: T) -> Result<T::Status, Error> {
     raw_status(object).map(|raw| T::read_status(&raw))
 }
 
-fn raw_status<T: Id>(object: T) -> Result<<T::Kind as Kind>::RawStatus, Error> {
+fn raw_status<T: Id>(object: T) -> Result<T::RawStatus, Error> {
     let id = object.raw_id();
-    let errno = match syscalls::stat::<T::Kind>(id) {
+    let errno = match syscalls::stat::<T>(id) {
         Err(libc::EACCES) => libc::EACCES,
-        status => return status.map_err(|errno| object.error(T::Kind::CONTROL, errno)),
+        status => return status.map_err(|errno| object.error(T::CONTROL, errno)),
     };
     // STAT_ANY needs no permission, but takes an index, which is the low bits of the id: 15 of
     // them, or 24 if the kernel was started with ipcmni_extend (ipc/util.h).
     [15, 24]
         .into_iter()
-        .filter_map(|bits| syscalls::stat_any::<T::Kind>(id & ((1 << bits) - 1)).ok())
+        .filter_map(|bits| syscalls::stat_any::<T>(id & ((1 << bits) - 1)).ok())
         .find_map(|(found, status)| (found == id).then_some(status))
-        .ok_or_else(|| object.error(T::Kind::CONTROL, errno))
+        .ok_or_else(|| object.error(T::CONTROL, errno))
 }
 
 /// `IPC_SET`, with a status that `change` made from the current one.
-pub(crate) fn set<T: Id>(
-    object: T,
-    change: impl FnOnce(&mut <T::Kind as Kind>::RawStatus),
-) -> Result<(), Error> {
+pub(crate) fn set<T: Id>(object: T, change: impl FnOnce(&mut T::RawStatus)) -> Result<(), Error> {
     let mut status = raw_status(object)?;
     change(&mut status);
-    syscalls::set::<T::Kind>(object.raw_id(), status)
-        .map_err(|errno| object.error(T::Kind::CONTROL, errno))
+    syscalls::set::<T>(object.raw_id(), status).map_err(|errno| object.error(T::CONTROL, errno))
 }
 
 pub(crate) fn remove<T: Id>(object: T) -> Result<(), Error> {
-    syscalls::remove::<T::Kind>(object.raw_id())
-        .map_err(|errno| object.error(T::Kind::CONTROL, errno))
+    syscalls::remove::<T>(object.raw_id()).map_err(|errno| object.error(T::CONTROL, errno))
 }
