@@ -52,29 +52,9 @@ impl<T> Listing<T> {
         self.size = 0;
     }
 
-    /// Adds an entry, and forgets the last ones if there are too many. `more` is the number of
-    /// bytes on the heap that belong to it.
-    fn add(&mut self, name: &[u8], kept: T, more: usize, most: usize) {
-        if name <= &self.after[..] {
-            return;
-        }
-        // A file that is removed and made again meanwhile may come twice: readdir(3).
-        let size = name.len() + more + Self::OVERHEAD;
-        if let Some((_, old)) = self.entries.insert(name.into(), (kept, size)) {
-            self.size -= old;
-        }
-        self.size += size;
-        while self.size > most
-            && self.entries.len() > 1
-            && let Some((_, (_, size))) = self.entries.pop_last()
-        {
-            self.size -= size;
-            self.is_cut = true;
-        }
-    }
-
     /// Receives the answer to a question that lists the directory. It keeps the entries after those
-    /// that were taken, as far as they fit into `most` bytes. Returns what the directory is.
+    /// that were taken, as far as they fit into `most` bytes. `keep` also returns how many bytes on
+    /// the heap belong to what it keeps. Returns what the directory is.
     pub(super) fn receive(
         &mut self,
         pipeline: &mut Pipeline,
@@ -108,7 +88,8 @@ impl<T> Listing<T> {
         Err(pipeline.fail(Error::corrupt(wrong)))
     }
 
-    /// Adds the entries that are complete, and returns how many bytes are left.
+    /// Adds the entries that are complete, and forgets the last ones if there are too many. Returns
+    /// how many bytes are left.
     fn add_all(
         &mut self,
         mut bytes: &[u8],
@@ -128,9 +109,24 @@ impl<T> Listing<T> {
             if self.listed > Self::MAX_ENTRIES {
                 return Err(Error::corrupt("more entries than any directory has"));
             }
-            let (kept, more) = keep(&entry);
-            self.add(entry.name, kept, more, most);
             bytes = &bytes[entry.encoded_len()..];
+            if entry.name <= &self.after[..] {
+                continue;
+            }
+            let (kept, more) = keep(&entry);
+            let size = entry.name.len() + more + Self::OVERHEAD;
+            // A file that is removed and made again meanwhile may come twice: readdir(3).
+            if let Some((_, old)) = self.entries.insert(entry.name.into(), (kept, size)) {
+                self.size -= old;
+            }
+            self.size += size;
+            while self.size > most
+                && self.entries.len() > 1
+                && let Some((_, (_, size))) = self.entries.pop_last()
+            {
+                self.size -= size;
+                self.is_cut = true;
+            }
         }
     }
 }

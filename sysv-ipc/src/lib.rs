@@ -23,7 +23,6 @@
 
 #![deny(missing_docs)]
 
-mod deadline;
 mod error;
 mod ids;
 mod key;
