@@ -8,8 +8,6 @@
 
 mod backoff;
 mod builder;
-mod canceller;
-mod dir_entry;
 mod error;
 mod inbox;
 mod listing;
@@ -37,10 +35,8 @@ use sysv_ipc::Key;
 use crate::wire::{Operation, Range};
 
 pub use builder::ClientBuilder;
-pub use canceller::Canceller;
-pub use dir_entry::DirEntry;
 pub use error::{Error, ErrorKind};
-pub use metadata::{FileType, Metadata};
+pub use metadata::{DirEntry, FileType, Metadata};
 pub use read_dir::ReadDir;
 pub use transfer::{Files, Transfer};
 pub use walk::{Walk, WalkEntry};
@@ -48,6 +44,7 @@ pub use walk::{Walk, WalkEntry};
 use error::Cause;
 use pipeline::Pipeline;
 use planned::PlannedQuestion;
+use reply_watch::Watch;
 use requester::Requester;
 
 /// A client of one server.
@@ -171,5 +168,30 @@ impl Client {
     /// the path is followed; other links are entries themselves.
     pub fn walk(&self, path: impl AsRef<Path>) -> Result<Walk, Error> {
         Walk::open(self.requester.clone(), path.as_ref())
+    }
+}
+
+/// Stops a client from another thread: removes its reply queues, so that every wait on one fails
+/// with [`ErrorKind::Cancelled`], and lets it create no new ones.
+///
+/// ```no_run
+/// use std::{thread, time::Duration};
+///
+/// let client = mqfs::Client::new(mqfs::DEFAULT_KEY);
+/// let canceller = client.canceller();
+/// thread::spawn(move || {
+///     thread::sleep(Duration::from_secs(60));
+///     canceller.cancel();
+/// });
+/// let transfer = client.open("/var/log/wtmp")?;
+/// # Ok::<(), mqfs::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Canceller(Watch);
+
+impl Canceller {
+    /// Stops the client and its clones for good.
+    pub fn cancel(&self) {
+        self.0.cancel();
     }
 }

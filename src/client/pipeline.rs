@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::dir_entry::DirEntry;
 use super::error::{Cause, Error, ErrorKind};
+use super::metadata::DirEntry;
 use super::planned::{Base, Entered, PlannedQuestion};
 use super::requester::{Ending, Requester};
 use super::session::{Answer, Session, Step};

@@ -1,8 +1,8 @@
 use std::path::{Path, PathBuf};
 
-use super::dir_entry::DirEntry;
 use super::error::Error;
 use super::listing::Listing;
+use super::metadata::DirEntry;
 use super::pipeline::Pipeline;
 use super::planned::PlannedQuestion;
 use super::requester::Requester;
