@@ -1,6 +1,6 @@
 //! The client: asks a server about files and receives them.
 //!
-//! The way of a question: `transfer`, `walk` and `read_dir` plan it. The `pipeline` asks it
+//! The way of a question: `transfer`, `walk` and `listing` plan it. The `pipeline` asks it
 //! ahead of the answers, in a `session` from the `pool` or in a new one: `requester` finds the
 //! server (`trusted_server`), prepares the queue (`reply_queue`) and sends the request. `inbox`
 //! receives, also from shared memory (`window`), and the session tells the answers apart.
@@ -15,7 +15,6 @@ mod metadata;
 mod pipeline;
 mod planned;
 mod pool;
-mod read_dir;
 mod reply_queue;
 mod reply_watch;
 mod requester;
@@ -36,8 +35,8 @@ use crate::wire::{Operation, Range};
 
 pub use builder::ClientBuilder;
 pub use error::{Error, ErrorKind};
+pub use listing::ReadDir;
 pub use metadata::{DirEntry, FileType, Metadata};
-pub use read_dir::ReadDir;
 pub use transfer::{Files, Transfer};
 pub use walk::{Walk, WalkEntry};
 

@@ -35,6 +35,9 @@ const LINGER: u32 = 5;
 /// After a wait of this long, check whether the server is alive.
 const DOUBT_AFTER: Duration = Duration::from_millis(400);
 
+/// A hundred years: an `Instant` cannot hold every timeout.
+const LONGEST_POLL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// Clones share the queues.
 #[derive(Debug, Clone)]
 pub(super) struct Watch(Arc<Shared>);
@@ -158,33 +161,20 @@ impl WatchedQueue {
         // Before the thread is looked for: it ends when nobody waits.
         let since = watch.epoch.elapsed().as_millis() as u64 + 1;
         self.waiting_since.store(since, Ordering::Release);
-        if !watch.ensure_thread() {
-            self.waiting_since.store(0, Ordering::Release);
-            return self.poll(message);
-        }
-        let outcome = loop {
-            match self.queue.receive(message, self.select) {
-                Err(ReceiveError::Interrupted) => {}
-                outcome => break outcome,
+        let outcome = if watch.ensure_thread() {
+            loop {
+                match self.queue.receive(message, self.select) {
+                    Err(ReceiveError::Interrupted) => {}
+                    outcome => break outcome,
+                }
             }
+        } else {
+            // Without the thread nobody could end a wait in msgrcv.
+            let deadline = Instant::now() + self.timeout.min(LONGEST_POLL);
+            self.queue.receive_until(message, self.select, deadline)
         };
         self.waiting_since.store(0, Ordering::Release);
         self.map_receive_error(outcome)
-    }
-
-    /// Receives the next message by polling: without the thread nobody could end a wait.
-    fn poll(&self, message: &mut MessageBuffer) -> Result<bool, Error> {
-        const PAUSE: Duration = Duration::from_millis(2);
-        let start = Instant::now();
-        loop {
-            if let Some(outcome) = self.try_receive(message) {
-                return outcome;
-            }
-            if start.elapsed() >= self.timeout {
-                return Err(Cause::TimedOut(self.timeout).into());
-            }
-            thread::sleep(PAUSE);
-        }
     }
 }
 
@@ -274,6 +264,7 @@ impl Entry {
                 Ok(true)
             }
             Err(ReceiveError::TooBig) => Ok(false),
+            Err(ReceiveError::TimedOut) => Err(Cause::TimedOut(self.timeout).into()),
             Err(ReceiveError::Os(error)) => Err(Cause::Receive(error).into()),
             Err(_) => Err(self.ended.get_or_init(|| Cause::QueueRemoved.into()).clone()),
         }

@@ -159,8 +159,8 @@ impl Session {
         }
         let part = self.inbox.next(self.answered as u16)?;
         if part == FrameType::Farewell {
-            let count = decode_farewell(&self.inbox.text)?;
-            if count == self.answered && count > 0 && !self.has_begun {
+            let is_right = decode_farewell(&self.inbox.text) == Ok(self.answered);
+            if is_right && self.answered > 0 && !self.has_begun {
                 return Err(Cause::SentAway.into());
             }
             return Err(Error::corrupt("a farewell with a wrong number of answers"));

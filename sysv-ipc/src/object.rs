@@ -1,15 +1,17 @@
-//! What queues, semaphore sets and shared memory have in common: ids, keys, status and removal.
+//! What queues, semaphore sets and shared memory have in common: ids, keys, status, lists and removal.
 
 use std::fmt;
 
 use libc::c_int;
 
-use crate::Error;
+use crate::limits::namespace_error;
 use crate::syscalls::{self, Errno, Kind};
+use crate::{
+    Error, Queue, QueueStatus, SemaphoreSet, SemaphoreStatus, SharedMemory, SharedMemoryStatus,
+};
 
-/// A [`Queue`](crate::Queue), a [`SemaphoreSet`](crate::SemaphoreSet) or
-/// [`SharedMemory`](crate::SharedMemory): what [`Owned`](crate::Owned) can own. Nobody else can
-/// implement it.
+/// A [`Queue`], a [`SemaphoreSet`] or [`SharedMemory`]: what [`Owned`](crate::Owned) can own. Nobody
+/// else can implement it.
 pub trait IpcObject: Id {
     /// What the kernel tells about an object of this kind.
     type Status: fmt::Debug;
@@ -160,4 +162,32 @@ pub(crate) fn set<T: Id>(object: T, change: impl FnOnce(&mut T::RawStatus)) -> R
 
 pub(crate) fn remove<T: Id>(object: T) -> Result<(), Error> {
     syscalls::remove::<T>(object.raw_id()).map_err(|errno| object.error(T::CONTROL, errno))
+}
+
+/// `MSG_STAT_ANY`: every queue of this IPC namespace with its status, whoever may read it.
+///
+/// An object that appears or vanishes meanwhile may be missing; none is listed twice.
+pub fn queues() -> Result<impl Iterator<Item = (Queue, QueueStatus)>, Error> {
+    objects()
+}
+
+/// `SEM_STAT_ANY`: every semaphore set of this IPC namespace with its status. See [`queues`].
+pub fn semaphore_sets() -> Result<impl Iterator<Item = (SemaphoreSet, SemaphoreStatus)>, Error> {
+    objects()
+}
+
+/// `SHM_STAT_ANY`: every segment of shared memory of this IPC namespace with its status. See
+/// [`queues`].
+pub fn shared_memory_segments()
+-> Result<impl Iterator<Item = (SharedMemory, SharedMemoryStatus)>, Error> {
+    objects()
+}
+
+fn objects<T: IpcObject>() -> Result<impl Iterator<Item = (T, T::Status)>, Error> {
+    let (last, _) = syscalls::usage::<T>().map_err(namespace_error::<T>)?;
+    // The call fails for an index that is not in use.
+    Ok((0..=last).filter_map(|index| {
+        let (id, raw) = syscalls::stat_any::<T>(index).ok()?;
+        Some((T::from_raw_id(id), T::read_status(&raw)))
+    }))
 }
