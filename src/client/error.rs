@@ -180,8 +180,7 @@ impl Error {
         }
     }
 
-    /// Whether the client could not even send the request: invalid input, no server, or an IPC
-    /// resource that is not available.
+    /// Whether no request could be sent: invalid input, no server, or no IPC resource available.
     pub fn is_before_request(&self) -> bool {
         self.is_no_server()
             || matches!(

@@ -79,8 +79,7 @@ impl Pipeline {
         self.questions.push_back(planned);
     }
 
-    /// Adds a question before the others, which are asked again if they were asked already. No
-    /// answer may have begun.
+    /// Adds a question at the front. Those asked already are asked again. No answer may have begun.
     pub(super) fn push_front(&mut self, planned: PlannedQuestion) {
         if self.asked > 0 {
             self.drop_session();

@@ -25,8 +25,7 @@ use crate::wire::{Cookie, OwnerId};
 
 const TICK: Duration = Duration::from_millis(200);
 
-/// If a check comes this late, this process was stopped, or the machine is too busy: that time does
-/// not count against the server.
+/// If a check is this late, we were stopped or starved: that time does not count as a wait.
 const LATE: Duration = Duration::from_secs(1);
 
 /// Ticks without a wait after which the thread ends.
@@ -232,8 +231,7 @@ impl Shared {
 }
 
 impl Entry {
-    /// The server's user, whose windows the client accepts. If it is root, those of the client's
-    /// own user count too.
+    /// The user whose windows the client accepts. If it is root, also those of its own user.
     pub(super) fn window_owner(&self) -> Uid {
         // Only root and this user can answer for an unknown server.
         if self.server.is_known { self.server.owner } else { Uid::ROOT }
@@ -270,9 +268,8 @@ impl Entry {
         }
     }
 
-    /// Removes the queue, which ends a wait on it, unless this is a forked child. Call it under the
-    /// lock and while the queue is listed: it must be removed only once, since its id may soon be
-    /// another queue's.
+    /// Removes the queue, which ends a wait on it, but not in a forked child. Call this under the
+    /// lock, and only for a listed queue: after its removal, its id may soon be another queue's.
     fn end(&self, reason: Error) {
         let may_remove = self.maker.is_current() && !self.is_lost();
         if self.ended.set(reason).is_ok() && may_remove {

@@ -1,5 +1,4 @@
-//! Receives a whole tree: the client lists the directories and asks for the files, ahead of the
-//! answers.
+//! Receives a tree: the client lists directories and asks for files, ahead of the answers.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};

@@ -137,8 +137,7 @@ impl Extent {
         extents.iter().flat_map(|it| [it.hole, it.data]).flat_map(u64::to_ne_bytes).collect()
     }
 
-    /// Decodes the text of an EXTENTS that follows this many bytes of a file. No file is longer
-    /// than `i64::MAX`.
+    /// Decodes an EXTENTS that follows this many bytes of a file. No file exceeds `i64::MAX`.
     pub fn decode_all(text: &[u8], before: u64) -> Result<Vec<Self>, Malformed> {
         let mut end = before;
         let decode = |bytes| {

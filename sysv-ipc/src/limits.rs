@@ -108,8 +108,7 @@ pub(crate) fn namespace_error<K: Kind>(errno: Errno) -> Error {
     Error::new(K::CONTROL, Object::Namespace, errno)
 }
 
-/// A number as the kernel gives it. The kernel counts in C ints and lets them wrap, so a negative
-/// number means a great many.
+/// A number from the kernel. It counts in C ints that wrap, so a negative one means a great many.
 pub(crate) fn count(raw: impl TryInto<usize>) -> usize {
     raw.try_into().unwrap_or(usize::MAX)
 }

@@ -1,5 +1,4 @@
-//! Special memory: attached segments, a page that forked children find empty, guarded numbers, and
-//! message blocks as bytes.
+//! Special memory: attached segments, a page wiped on fork, guarded numbers, blocks as bytes.
 
 use std::ffi::c_void;
 use std::ops::Range;
@@ -61,8 +60,7 @@ impl Mapping {
     /// `read(fd, start + range.start, range.len())`.
     pub(crate) fn read(&self, fd: BorrowedFd<'_>, range: Range<usize>) -> Result<usize, Errno> {
         let (start, len) = self.part(range);
-        // SAFETY: len bytes from start are within the segment. The kernel writes them as another
-        // process would; read(2).
+        // SAFETY: the kernel writes len bytes of the segment, as another process would; read(2).
         let count = check(unsafe { libc::read(fd.as_raw_fd(), start.cast(), len) })?;
         Ok(count.unsigned_abs())
     }
@@ -111,8 +109,7 @@ impl Drop for Mapping {
     }
 }
 
-/// A word that is zero at first, and zero again in every forked child. None if the kernel cannot
-/// provide that.
+/// A word that is zero at first and in every forked child. None if the kernel cannot do that.
 pub(crate) fn word_wiped_on_fork() -> Option<&'static AtomicU64> {
     static WORD: AtomicPtr<AtomicU64> = AtomicPtr::new(std::ptr::null_mut());
     /// Stands for "the kernel cannot do this": `WORD` then holds the address of this.

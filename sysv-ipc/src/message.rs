@@ -115,9 +115,8 @@ impl MessageBuffer {
         Ok(count)
     }
 
-    /// A message of some of the bytes. Its type overwrites the eight bytes before them. Panics if
-    /// the part is not within the text, or does not begin at a multiple of
-    /// [`ALIGNMENT`](Self::ALIGNMENT).
+    /// A message of some bytes; its type overwrites the eight before them. Panics unless the part
+    /// is within the text and begins at a multiple of [`ALIGNMENT`](Self::ALIGNMENT).
     pub fn part(&mut self, mtype: MessageType, part: Range<usize>) -> Message<'_> {
         assert!(part.start <= part.end && part.end <= self.len, "not within the text");
         assert!(part.start.is_multiple_of(Self::ALIGNMENT), "not aligned");
@@ -131,8 +130,7 @@ impl MessageBuffer {
         self.len.is_multiple_of(Self::ALIGNMENT) && self.capacity - self.len >= len
     }
 
-    /// Removes the first `count` bytes of the text, and moves the others to the front. Panics if
-    /// the text is shorter.
+    /// Removes the first `count` bytes, and moves the others there. Panics if the text is shorter.
     pub fn remove_front(&mut self, count: usize) {
         let len = self.len;
         self.room_mut().copy_within(count..len, 0);

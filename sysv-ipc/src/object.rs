@@ -110,8 +110,7 @@ macro_rules! ipc_object {
 }
 pub(crate) use ipc_object;
 
-/// What the kernel tells about an object: a structure, and the value of each field from the C
-/// structure.
+/// What the kernel tells about an object: a structure whose fields come from the C structure.
 macro_rules! object_status {
     ($(#[$doc:meta])* $object:ident: $name:ident from $raw:ident: $raw_type:ty {
         $($(#[$field_doc:meta])* $field:ident: $type:ty = $value:expr,)+
@@ -176,8 +175,7 @@ pub fn semaphore_sets() -> Result<impl Iterator<Item = (SemaphoreSet, SemaphoreS
     objects()
 }
 
-/// `SHM_STAT_ANY`: every segment of shared memory of this IPC namespace with its status. See
-/// [`queues`].
+/// `SHM_STAT_ANY`: every segment of this IPC namespace with its status. See [`queues`].
 pub fn shared_memory_segments()
 -> Result<impl Iterator<Item = (SharedMemory, SharedMemoryStatus)>, Error> {
     objects()

@@ -66,8 +66,7 @@ impl Queue {
         self.send_with(message.into(), libc::IPC_NOWAIT)
     }
 
-    /// Sends a message, waiting while the queue is full, but not beyond a deadline. See
-    /// [Waiting with a deadline](Self#waiting-with-a-deadline).
+    /// Sends a message, waiting while the queue is full, but not beyond a deadline: see [`Queue`].
     pub fn send_until<'a>(
         self,
         message: impl Into<Message<'a>>,
@@ -117,8 +116,7 @@ impl Queue {
         self.receive_at(message, 0, which.with_flags(libc::IPC_NOWAIT))
     }
 
-    /// Receives a message, waiting until there is one, but not beyond a deadline. See
-    /// [Waiting with a deadline](Self#waiting-with-a-deadline).
+    /// Receives a message, waiting until there is one, but not beyond a deadline: see [`Queue`].
     pub fn receive_until(
         self,
         message: &mut MessageBuffer,
@@ -235,8 +233,7 @@ pub struct QueueSettings {
     pub gid: Gid,
     /// The permission bits.
     pub mode: Mode,
-    /// `msg_qbytes`, in bytes. A value above `kernel.msgmnb` needs `CAP_SYS_RESOURCE`, even if the
-    /// queue has that much already.
+    /// `msg_qbytes`, in bytes. Above `kernel.msgmnb`, even the old value needs `CAP_SYS_RESOURCE`.
     pub max_bytes: u64,
 }
 

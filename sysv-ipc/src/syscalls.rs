@@ -39,8 +39,7 @@ pub unsafe trait Kind: Copy {
     const INFO: c_int;
 
     /// # Safety
-    /// `argument` points to the structure that the command reads or fills in, or is null for a
-    /// command without one.
+    /// `argument` points to what the command reads or fills in, or is null if that is nothing.
     unsafe fn control(id: c_int, command: c_int, argument: *mut c_void) -> c_int;
 }
 
@@ -72,8 +71,7 @@ unsafe impl Kind for SemaphoreSet {
     const INFO: c_int = libc::SEM_INFO;
 
     unsafe fn control(id: c_int, command: c_int, argument: *mut c_void) -> c_int {
-        // SAFETY: the caller answers for the argument, which semctl takes as a union of pointers;
-        // semctl(2).
+        // SAFETY: the caller answers for the argument, in C a union of pointers; semctl(2).
         unsafe { libc::semctl(id, 0, command, argument) }
     }
 }

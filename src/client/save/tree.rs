@@ -37,8 +37,7 @@ pub enum Event<'a> {
     Changed(&'a Path),
     /// An entry is no file, directory or symbolic link, and is left out. Says what it is.
     Skipped(&'a Path, String),
-    /// An entry could not be written, or a directory was another user's before. Says why. The
-    /// others are not affected.
+    /// An entry could not be written, or a directory was another user's before. Says why.
     Problem(&'a Path, String),
 }
 
