@@ -1,4 +1,4 @@
-//! What queues, semaphore sets and shared memory have in common: ids, keys, status, lists and removal.
+//! What queues, semaphore sets and shared memory share: ids, keys, status, lists and removal.
 
 use std::fmt;
 
@@ -10,8 +10,8 @@ use crate::{
     Error, Queue, QueueStatus, SemaphoreSet, SemaphoreStatus, SharedMemory, SharedMemoryStatus,
 };
 
-/// A [`Queue`], a [`SemaphoreSet`] or [`SharedMemory`]: what [`Owned`](crate::Owned) can own. Nobody
-/// else can implement it.
+/// A [`Queue`], a [`SemaphoreSet`] or [`SharedMemory`]: what [`Owned`](crate::Owned) can own.
+/// Nobody else can implement it.
 pub trait IpcObject: Id {
     /// What the kernel tells about an object of this kind.
     type Status: fmt::Debug;

@@ -69,7 +69,7 @@ impl OutputFile {
             let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
             let mode = match dir.open_below(&name, flags, Mode::empty()) {
                 Ok(old) if is_same_file(existing, &fstat(&old)?) => {
-                    mode_without_acl(old, &existing)
+                    mode_without_acl(old, existing)
                 }
                 _ => existing.st_mode & !0o077,
             };

@@ -164,7 +164,7 @@ impl Writer<'_> {
         let written = metadata.and_then(|metadata| self.write_entry(&mut entry, &metadata));
         let Err(error) = written else { return Ok(()) };
         let why = match error.0 {
-            _ if entry.transfer().pipeline.check().is_err() => return Err(error), // no other follows
+            _ if entry.transfer().pipeline.check().is_err() => return Err(error), // no more comes
             Cause::FileChanged => return Ok(()), // the server sends the file again
             Cause::Output(Errno::ENOSPC | Errno::EDQUOT | Errno::EIO) => return Err(error),
             _ => error.to_string(),
