@@ -61,16 +61,14 @@ impl Mapping {
     pub(crate) fn read(&self, fd: BorrowedFd<'_>, range: Range<usize>) -> Result<usize, Errno> {
         let (start, len) = self.part(range);
         // SAFETY: the kernel writes len bytes of the segment, as another process would; read(2).
-        let count = check(unsafe { libc::read(fd.as_raw_fd(), start.cast(), len) })?;
-        Ok(count.unsigned_abs())
+        check(unsafe { libc::read(fd.as_raw_fd(), start.cast(), len) }).map(isize::unsigned_abs)
     }
 
     /// `write(fd, start + range.start, range.len())`.
     pub(crate) fn write(&self, fd: BorrowedFd<'_>, range: Range<usize>) -> Result<usize, Errno> {
         let (start, len) = self.part(range);
         // SAFETY: len bytes from start are within the segment, and the kernel reads them; write(2).
-        let count = check(unsafe { libc::write(fd.as_raw_fd(), start.cast(), len) })?;
-        Ok(count.unsigned_abs())
+        check(unsafe { libc::write(fd.as_raw_fd(), start.cast(), len) }).map(isize::unsigned_abs)
     }
 
     /// Copies bytes out of the segment, as fast as the CPU can. False: not on this CPU.

@@ -248,10 +248,10 @@ impl Writer<'_> {
         }
         if !is_new {
             dir.make_writable(&stat, &self.options.cleanup);
-        }
-        if !is_new && stat.st_uid != geteuid().as_raw() {
-            let why = format!("uid {} made this directory, and may change it", stat.st_uid);
-            (self.on_event)(Event::Problem(path, why));
+            if stat.st_uid != geteuid().as_raw() {
+                let why = format!("uid {} made this directory, and may change it", stat.st_uid);
+                (self.on_event)(Event::Problem(path, why));
+            }
         }
         Ok(Level { dir: Some(dir), identity: Some((stat.st_dev, stat.st_ino)), attrs })
     }
