@@ -1,5 +1,4 @@
-//! Pauses between tries: each longer than the last, and random, so that clients do not all try at
-//! the same time.
+//! Pauses between tries, longer each time, and random: clients should not all try at once.
 
 use std::iter;
 use std::time::{Duration, Instant};

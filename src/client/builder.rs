@@ -39,8 +39,7 @@ impl ClientBuilder {
         Self { key, ..self }
     }
 
-    /// How long a transfer waits without progress, or for a busy server, before it fails. The
-    /// default is 30 seconds.
+    /// How long a transfer may wait without progress, or for a busy server; 30 seconds by default.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }

@@ -180,8 +180,7 @@ impl Error {
         }
     }
 
-    /// Whether the client could not even send the request: invalid input, no server, or an IPC
-    /// resource that is not available.
+    /// Whether no request could be sent: invalid input, no server, or no IPC resource available.
     pub fn is_before_request(&self) -> bool {
         self.is_no_server()
             || matches!(
@@ -214,9 +213,11 @@ impl Error {
     pub(super) fn is_busy(&self) -> bool {
         matches!(self.0, Cause::Failed { errno: Some(Errno::EAGAIN), .. })
     }
+}
 
-    fn io_kind(&self) -> io::ErrorKind {
-        match &self.0 {
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error.0 {
             // Not WouldBlock: that means a reader that does not wait.
             Cause::Failed { errno: Some(Errno::EAGAIN), .. } => io::ErrorKind::ResourceBusy,
             // Not Interrupted: readers would try again for ever.
@@ -225,7 +226,7 @@ impl Error {
                 io::Error::from(*errno).kind()
             }
             Cause::Ipc(error) | Cause::Receive(error) => error.kind(),
-            _ => match self.kind() {
+            _ => match error.kind() {
                 ErrorKind::TimedOut => io::ErrorKind::TimedOut,
                 ErrorKind::InvalidPath => io::ErrorKind::InvalidInput,
                 ErrorKind::Interrupted => io::ErrorKind::ConnectionReset,
@@ -233,13 +234,8 @@ impl Error {
                 ErrorKind::Unsupported => io::ErrorKind::Unsupported,
                 _ => io::ErrorKind::Other,
             },
-        }
-    }
-}
-
-impl From<Error> for io::Error {
-    fn from(error: Error) -> Self {
-        io::Error::new(error.io_kind(), error)
+        };
+        io::Error::new(kind, error)
     }
 }
 

@@ -4,12 +4,57 @@
 //! the directory is listed again for them.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use super::error::Error;
-use super::metadata::Metadata;
+use super::metadata::{DirEntry, Metadata};
 use super::pipeline::Pipeline;
+use super::planned::PlannedQuestion;
+use super::requester::Requester;
 use super::session::Step;
-use crate::wire::{Entry, Malformed};
+use crate::wire::{Entry, Malformed, Operation};
+
+/// The entries of a directory, sorted by the bytes of their names. It takes a limited amount of
+/// memory: a directory of several hundred thousand entries is listed several times.
+#[derive(Debug)]
+pub struct ReadDir {
+    pipeline: Pipeline,
+    path: PathBuf,
+    listing: Listing<DirEntry>,
+}
+
+impl ReadDir {
+    const MAX_BYTES: usize = 32 << 20;
+
+    pub(super) fn open(requester: Requester, path: &Path) -> Result<Self, Error> {
+        let (pipeline, listing) = (Pipeline::new(requester), Listing::new());
+        let mut opened = Self { pipeline, path: path.to_owned(), listing };
+        opened.list()?;
+        Ok(opened)
+    }
+
+    fn list(&mut self) -> Result<(), Error> {
+        self.pipeline.push(PlannedQuestion::new(&self.path, Operation::List));
+        let keep = |entry: &Entry<'_>| (DirEntry::of(entry), entry.name.len() + entry.target.len());
+        let outcome = self.listing.receive(&mut self.pipeline, Self::MAX_BYTES, keep);
+        self.pipeline.release();
+        outcome.map(drop)
+    }
+}
+
+impl Iterator for ReadDir {
+    type Item = Result<DirEntry, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.listing.is_incomplete()
+            && let Err(error) = self.list()
+        {
+            self.listing = Listing::new(); // the error is the end
+            return Some(Err(error));
+        }
+        self.listing.take().map(|(_, entry)| Ok(entry))
+    }
+}
 
 /// Entries of a directory that were listed, and not taken yet. `T` is what is kept of each.
 #[derive(Debug)]
@@ -52,29 +97,9 @@ impl<T> Listing<T> {
         self.size = 0;
     }
 
-    /// Adds an entry, and forgets the last ones if there are too many. `more` is the number of
-    /// bytes on the heap that belong to it.
-    fn add(&mut self, name: &[u8], kept: T, more: usize, most: usize) {
-        if name <= &self.after[..] {
-            return;
-        }
-        // A file that is removed and made again meanwhile may come twice: readdir(3).
-        let size = name.len() + more + Self::OVERHEAD;
-        if let Some((_, old)) = self.entries.insert(name.into(), (kept, size)) {
-            self.size -= old;
-        }
-        self.size += size;
-        while self.size > most
-            && self.entries.len() > 1
-            && let Some((_, (_, size))) = self.entries.pop_last()
-        {
-            self.size -= size;
-            self.is_cut = true;
-        }
-    }
-
     /// Receives the answer to a question that lists the directory. It keeps the entries after those
-    /// that were taken, as far as they fit into `most` bytes. Returns what the directory is.
+    /// that were taken, as far as they fit into `most` bytes. `keep` also returns how many bytes on
+    /// the heap belong to what it keeps. Returns what the directory is.
     pub(super) fn receive(
         &mut self,
         pipeline: &mut Pipeline,
@@ -108,7 +133,8 @@ impl<T> Listing<T> {
         Err(pipeline.fail(Error::corrupt(wrong)))
     }
 
-    /// Adds the entries that are complete, and returns how many bytes are left.
+    /// Adds the entries that are complete, and forgets the last ones if there are too many. Returns
+    /// how many bytes are left.
     fn add_all(
         &mut self,
         mut bytes: &[u8],
@@ -128,9 +154,24 @@ impl<T> Listing<T> {
             if self.listed > Self::MAX_ENTRIES {
                 return Err(Error::corrupt("more entries than any directory has"));
             }
-            let (kept, more) = keep(&entry);
-            self.add(entry.name, kept, more, most);
             bytes = &bytes[entry.encoded_len()..];
+            if entry.name <= &self.after[..] {
+                continue;
+            }
+            let (kept, more) = keep(&entry);
+            let size = entry.name.len() + more + Self::OVERHEAD;
+            // A file that is removed and made again meanwhile may come twice: readdir(3).
+            if let Some((_, old)) = self.entries.insert(entry.name.into(), (kept, size)) {
+                self.size -= old;
+            }
+            self.size += size;
+            while self.size > most
+                && self.entries.len() > 1
+                && let Some((_, (_, size))) = self.entries.pop_last()
+            {
+                self.size -= size;
+                self.is_cut = true;
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The client: asks a server about files and receives them.
 //!
-//! The way of a question: `transfer`, `walk` and `read_dir` plan it. The `pipeline` asks it
+//! The way of a question: `transfer`, `walk` and `listing` plan it. The `pipeline` asks it
 //! ahead of the answers, in a `session` from the `pool` or in a new one: `requester` finds the
 //! server (`trusted_server`), prepares the queue (`reply_queue`) and sends the request. `inbox`
 //! receives, also from shared memory (`window`), and the session tells the answers apart.
@@ -8,8 +8,6 @@
 
 mod backoff;
 mod builder;
-mod canceller;
-mod dir_entry;
 mod error;
 mod inbox;
 mod listing;
@@ -17,7 +15,6 @@ mod metadata;
 mod pipeline;
 mod planned;
 mod pool;
-mod read_dir;
 mod reply_queue;
 mod reply_watch;
 mod requester;
@@ -37,17 +34,16 @@ use sysv_ipc::Key;
 use crate::wire::{Operation, Range};
 
 pub use builder::ClientBuilder;
-pub use canceller::Canceller;
-pub use dir_entry::DirEntry;
 pub use error::{Error, ErrorKind};
-pub use metadata::{FileType, Metadata};
-pub use read_dir::ReadDir;
+pub use listing::ReadDir;
+pub use metadata::{DirEntry, FileType, Metadata};
 pub use transfer::{Files, Transfer};
 pub use walk::{Walk, WalkEntry};
 
 use error::Cause;
 use pipeline::Pipeline;
 use planned::PlannedQuestion;
+use reply_watch::Watch;
 use requester::Requester;
 
 /// A client of one server.
@@ -117,8 +113,7 @@ impl Client {
         Transfer::open(self.requester.clone(), path.as_ref(), Range { offset, length })
     }
 
-    /// Requests files, and receives them one after the other. An error concerns one file: the
-    /// others may still arrive.
+    /// Requests files, and receives them one after the other. An error concerns one file alone.
     pub fn open_all(&self, paths: impl IntoIterator<Item: AsRef<Path>>) -> Files {
         self.fetch_all(paths, Range::WHOLE)
     }
@@ -171,5 +166,30 @@ impl Client {
     /// the path is followed; other links are entries themselves.
     pub fn walk(&self, path: impl AsRef<Path>) -> Result<Walk, Error> {
         Walk::open(self.requester.clone(), path.as_ref())
+    }
+}
+
+/// Stops a client from another thread: removes its reply queues, so that every wait on one fails
+/// with [`ErrorKind::Cancelled`], and lets it create no new ones.
+///
+/// ```no_run
+/// use std::{thread, time::Duration};
+///
+/// let client = mqfs::Client::new(mqfs::DEFAULT_KEY);
+/// let canceller = client.canceller();
+/// thread::spawn(move || {
+///     thread::sleep(Duration::from_secs(60));
+///     canceller.cancel();
+/// });
+/// let transfer = client.open("/var/log/wtmp")?;
+/// # Ok::<(), mqfs::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Canceller(Watch);
+
+impl Canceller {
+    /// Stops the client and its clones for good.
+    pub fn cancel(&self) {
+        self.0.cancel();
     }
 }

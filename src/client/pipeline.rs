@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::dir_entry::DirEntry;
 use super::error::{Cause, Error, ErrorKind};
+use super::metadata::DirEntry;
 use super::planned::{Base, Entered, PlannedQuestion};
 use super::requester::{Ending, Requester};
 use super::session::{Answer, Session, Step};
@@ -79,8 +79,7 @@ impl Pipeline {
         self.questions.push_back(planned);
     }
 
-    /// Adds a question before the others, which are asked again if they were asked already. No
-    /// answer may have begun.
+    /// Adds a question at the front. Those asked already are asked again. No answer may have begun.
     pub(super) fn push_front(&mut self, planned: PlannedQuestion) {
         if self.asked > 0 {
             self.drop_session();

@@ -25,8 +25,7 @@ use crate::wire::{Cookie, OwnerId};
 
 const TICK: Duration = Duration::from_millis(200);
 
-/// If a check comes this late, this process was stopped, or the machine is too busy: that time does
-/// not count against the server.
+/// If a check is this late, we were stopped or starved: that time does not count as a wait.
 const LATE: Duration = Duration::from_secs(1);
 
 /// Ticks without a wait after which the thread ends.
@@ -34,6 +33,9 @@ const LINGER: u32 = 5;
 
 /// After a wait of this long, check whether the server is alive.
 const DOUBT_AFTER: Duration = Duration::from_millis(400);
+
+/// A hundred years: an `Instant` cannot hold every timeout.
+const LONGEST_POLL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Clones share the queues.
 #[derive(Debug, Clone)]
@@ -158,33 +160,20 @@ impl WatchedQueue {
         // Before the thread is looked for: it ends when nobody waits.
         let since = watch.epoch.elapsed().as_millis() as u64 + 1;
         self.waiting_since.store(since, Ordering::Release);
-        if !watch.ensure_thread() {
-            self.waiting_since.store(0, Ordering::Release);
-            return self.poll(message);
-        }
-        let outcome = loop {
-            match self.queue.receive(message, self.select) {
-                Err(ReceiveError::Interrupted) => {}
-                outcome => break outcome,
+        let outcome = if watch.ensure_thread() {
+            loop {
+                match self.queue.receive(message, self.select) {
+                    Err(ReceiveError::Interrupted) => {}
+                    outcome => break outcome,
+                }
             }
+        } else {
+            // Without the thread nobody could end a wait in msgrcv.
+            let deadline = Instant::now() + self.timeout.min(LONGEST_POLL);
+            self.queue.receive_until(message, self.select, deadline)
         };
         self.waiting_since.store(0, Ordering::Release);
         self.map_receive_error(outcome)
-    }
-
-    /// Receives the next message by polling: without the thread nobody could end a wait.
-    fn poll(&self, message: &mut MessageBuffer) -> Result<bool, Error> {
-        const PAUSE: Duration = Duration::from_millis(2);
-        let start = Instant::now();
-        loop {
-            if let Some(outcome) = self.try_receive(message) {
-                return outcome;
-            }
-            if start.elapsed() >= self.timeout {
-                return Err(Cause::TimedOut(self.timeout).into());
-            }
-            thread::sleep(PAUSE);
-        }
     }
 }
 
@@ -242,8 +231,7 @@ impl Shared {
 }
 
 impl Entry {
-    /// The server's user, whose windows the client accepts. If it is root, those of the client's
-    /// own user count too.
+    /// The user whose windows the client accepts. If it is root, also those of its own user.
     pub(super) fn window_owner(&self) -> Uid {
         // Only root and this user can answer for an unknown server.
         if self.server.is_known { self.server.owner } else { Uid::ROOT }
@@ -274,14 +262,14 @@ impl Entry {
                 Ok(true)
             }
             Err(ReceiveError::TooBig) => Ok(false),
+            Err(ReceiveError::TimedOut) => Err(Cause::TimedOut(self.timeout).into()),
             Err(ReceiveError::Os(error)) => Err(Cause::Receive(error).into()),
             Err(_) => Err(self.ended.get_or_init(|| Cause::QueueRemoved.into()).clone()),
         }
     }
 
-    /// Removes the queue, which ends a wait on it, unless this is a forked child. Call it under the
-    /// lock and while the queue is listed: it must be removed only once, since its id may soon be
-    /// another queue's.
+    /// Removes the queue, which ends a wait on it, but not in a forked child. Call this under the
+    /// lock, and only for a listed queue: after its removal, its id may soon be another queue's.
     fn end(&self, reason: Error) {
         let may_remove = self.maker.is_current() && !self.is_lost();
         if self.ended.set(reason).is_ok() && may_remove {

@@ -159,7 +159,11 @@ impl Session {
         }
         let part = self.inbox.next(self.answered as u16)?;
         if part == FrameType::Farewell {
-            return Err(self.take_farewell());
+            let is_right = decode_farewell(&self.inbox.text) == Ok(self.answered);
+            if is_right && self.answered > 0 && !self.has_begun {
+                return Err(Cause::SentAway.into());
+            }
+            return Err(Error::corrupt("a farewell with a wrong number of answers"));
         }
         let Some(Asked { enters, .. }) = self.asked.front() else {
             return Err(Error::corrupt("an answer to no question"));
@@ -176,13 +180,10 @@ impl Session {
                 }
                 Ok(Step::Begun)
             }
+            FrameType::Failure if top.is_some() => return Err(self.inbox.failure()),
             FrameType::Failure => {
-                let error = self.inbox.failure();
-                if top.is_some() {
-                    return Err(error);
-                }
                 self.end_answer();
-                Err(error)
+                Err(self.inbox.failure())
             }
             part if !self.has_begun && !self.inbox.queue.is_framed() => {
                 if part != FrameType::Data {
@@ -206,15 +207,6 @@ impl Session {
         };
         // If a directory cannot be entered, the questions about what is below it fail too.
         Ok(is_for_reader.then_some(answer))
-    }
-
-    fn take_farewell(&self) -> Error {
-        match decode_farewell(&self.inbox.text) {
-            Ok(count) if count == self.answered && count > 0 && !self.has_begun => {
-                Cause::SentAway.into()
-            }
-            _ => Error::corrupt("a farewell with a wrong number of answers"),
-        }
     }
 
     fn begin_answer(&mut self, is_extended: bool) {

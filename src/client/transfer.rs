@@ -68,8 +68,7 @@ impl Transfer {
         self.pipeline.tally().checksum
     }
 
-    /// Whether the end has arrived, and length and checksum were right. Always false for a plain
-    /// server.
+    /// Whether the end arrived, and length and checksum were right. Never with a plain server.
     pub fn is_verified(&self) -> bool {
         matches!(self.end, Some(Ok(Some(_))))
     }

@@ -1,5 +1,4 @@
-//! Receives a whole tree: the client lists the directories and asks for the files, ahead of the
-//! answers.
+//! Receives a tree: the client lists directories and asks for files, ahead of the answers.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -8,10 +7,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::dir_entry::DirEntry;
 use super::error::{Cause, Error, ErrorKind};
 use super::listing::Listing;
-use super::metadata::Metadata;
+use super::metadata::{DirEntry, Metadata};
 use super::pipeline::Pipeline;
 use super::planned::{Base, PlannedQuestion};
 use super::requester::Requester;
@@ -123,7 +121,7 @@ impl Walk {
             entry: top,
             depth: 0,
         };
-        let kept = if metadata.is_dir() {
+        if metadata.is_dir() {
             let identity = (metadata.dev(), metadata.ino());
             let base = Arc::new(Base { path: path.to_owned(), identity });
             walk.transfer.pipeline.set_base(&base);
@@ -132,8 +130,8 @@ impl Walk {
             let mut listing = Listing::new();
             walk.entry = DirEntry::new(b"", Ok(walk.receive(&mut listing)?));
             walk.levels.push(Level { listing, path_len: 0 });
-            Kept::Other(Box::new(walk.entry.clone()))
-        } else if metadata.is_file() {
+        }
+        let kept = if metadata.is_file() {
             walk.ask(Vec::new(), Operation::Fetch(Range::WHOLE));
             Kept::File
         } else {
@@ -372,11 +370,6 @@ impl WalkEntry<'_> {
     #[cfg(feature = "programs")]
     pub(crate) fn extents(&self) -> impl Iterator<Item = crate::wire::Extent> {
         self.walk.transfer.extents()
-    }
-
-    /// Whether no other entry will follow.
-    pub(super) fn is_fatal(&self) -> bool {
-        self.walk.transfer.pipeline.check().is_err()
     }
 }
 

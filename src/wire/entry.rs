@@ -83,8 +83,7 @@ impl<'a> Entry<'a> {
     /// The size in bytes without name and target.
     pub const SIZE: usize = 104;
 
-    /// Appends the entry. Panics if name or target is longer than 65,535 bytes. No file system has
-    /// such.
+    /// Appends the entry. Panics if name or target exceeds 65,535 bytes, as no file system allows.
     pub fn append(&self, out: &mut impl Extend<u8>) {
         let stat = &self.stat;
         let [name, target] = [self.name, self.target]

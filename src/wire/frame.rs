@@ -1,10 +1,9 @@
 //! Frames: the DATA of an mqfs server are together one stream of these.
 
 use libc::c_long;
-use sysv_ipc::MessageType;
+use sysv_ipc::{MessageType, SharedMemoryId};
 
 use super::bytes::{Malformed, Reader};
-use super::extent::Extent;
 use super::reply::MAX_REPLY;
 
 /// What a frame holds. Of a plain server, what a message holds: then it is the message's type.
@@ -20,7 +19,7 @@ pub enum FrameType {
     Meta = 4,
     /// The child will answer no more questions: see [`encode_farewell`].
     Farewell = 5,
-    /// A [`WindowPart`](super::WindowPart), in a message of its own.
+    /// A [`WindowPart`], in a message of its own.
     Window = 6,
     /// [`Extent`](super::Extent)s, before the data behind the holes.
     Extents = 7,
@@ -84,4 +83,71 @@ pub fn encode_farewell(answered: u64) -> [u8; 8] {
 
 pub fn decode_farewell(text: &[u8]) -> Result<u64, Malformed> {
     Reader::new(text).u64()
+}
+
+pub const MAX_WINDOW: usize = 64 << 20;
+
+/// The text of a WINDOW: some bytes of a file, which stand in a segment until the client receives
+/// the next message. Bytes that follow fill the message up, and mean nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowPart {
+    pub segment: SharedMemoryId,
+    pub offset: u32,
+    /// More than 0.
+    pub length: u32,
+}
+
+impl WindowPart {
+    /// The size in bytes without what follows.
+    pub const SIZE: usize = 16;
+
+    pub fn encode(&self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        bytes[0..4].copy_from_slice(&self.segment.get().to_ne_bytes());
+        bytes[4..8].copy_from_slice(&self.offset.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&self.length.to_ne_bytes());
+        bytes
+    }
+
+    pub fn decode(text: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(text);
+        let segment = SharedMemoryId::new(reader.i32()?);
+        let (offset, length) = (reader.u32()?, reader.u32()?);
+        reader.u32()?; // reserved
+        if length == 0 || segment.get() < 0 {
+            return Err(Malformed::Field);
+        }
+        Ok(Self { segment, offset, length })
+    }
+}
+
+/// A hole of a file, and the data that follows it up to the next one. Lengths are in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Extent {
+    pub hole: u64,
+    pub data: u64,
+}
+
+impl Extent {
+    pub const MOST: usize = 65_536;
+
+    const SIZE: usize = 16;
+
+    pub fn encode_all(extents: &[Self]) -> Vec<u8> {
+        extents.iter().flat_map(|it| [it.hole, it.data]).flat_map(u64::to_ne_bytes).collect()
+    }
+
+    /// Decodes an EXTENTS that follows this many bytes of a file. No file exceeds `i64::MAX`.
+    pub fn decode_all(text: &[u8], before: u64) -> Result<Vec<Self>, Malformed> {
+        let mut end = before;
+        let decode = |bytes| {
+            let mut reader = Reader::new(bytes);
+            let extent = Self { hole: reader.u64()?, data: reader.u64()? };
+            let all = end.checked_add(extent.hole).and_then(|all| all.checked_add(extent.data));
+            let is_valid = |&all: &u64| all > end && i64::try_from(all).is_ok();
+            end = all.filter(is_valid).ok_or(Malformed::Field)?;
+            Ok(extent)
+        };
+        text.chunks(Self::SIZE).map(decode).collect()
+    }
 }

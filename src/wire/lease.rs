@@ -58,9 +58,8 @@ pub struct Lease {
     pub owner: OwnerId,
     /// A request that names the queue must contain this cookie.
     pub cookie: Cookie,
-    /// The request queue that the request goes to. The server that gets the reply queue can read
-    /// the cookie: without this field, it could send requests to another server in the owner's
-    /// name.
+    /// The queue of the request. A server that gets the reply queue can read the cookie: without
+    /// this field, it could send requests to another server in the owner's name.
     pub request_queue: QueueId,
 }
 

@@ -6,7 +6,6 @@
 
 mod bytes;
 mod entry;
-mod extent;
 mod frame;
 mod lease;
 mod question;
@@ -14,18 +13,17 @@ mod queue_mode;
 mod reply;
 mod request;
 mod tally;
-mod window;
 
 pub use bytes::Malformed;
 pub use entry::{Entry, Kind, Stat};
-pub use extent::Extent;
-pub use frame::{FrameHeader, FrameType, decode_farewell, encode_farewell};
+pub use frame::{
+    Extent, FrameHeader, FrameType, MAX_WINDOW, WindowPart, decode_farewell, encode_farewell,
+};
 pub use lease::{Cookie, LEASE_TYPE, Lease, OwnerId};
 pub use question::{MAX_PATH, MAX_UNANSWERED, Operation, QUESTION_TYPE, Question, Range};
 pub use queue_mode::{
-    DEFAULT_KEY, MARK, REPLY_QUEUE_MODE, REQUEST_QUEUE_MODE, is_request_queue_mode,
+    DEFAULT_KEY, MARK, REPLY_QUEUE_MODE, REQUEST_QUEUE_MODE, WINDOW_MODE, is_request_queue_mode,
 };
 pub use reply::{Failure, MAX_PLAIN_REPLY, MAX_REPLY, Trailer};
 pub use request::{Extension, MAX_PLAIN_REQUEST, MAX_REQUEST, NORMAL_PRIORITY, Request};
 pub use tally::Tally;
-pub use window::{MAX_WINDOW, WINDOW_MODE, WindowPart};

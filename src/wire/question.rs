@@ -24,8 +24,7 @@ pub struct Question<'a> {
     /// Any bytes but NUL, at most [`MAX_PATH`] of them, perhaps none.
     pub path: &'a Path,
     pub operation: Operation,
-    /// Its place among the questions of a session, counted from 0 and modulo 65,536. The frames of
-    /// its answer have the same number.
+    /// Its place in the session, from 0 and modulo 65,536. The frames of its answer have it too.
     pub number: u16,
     /// Whether the path begins at the directory that was entered last, leads nowhere above it, and
     /// has no symbolic link in it that would be followed.
@@ -42,8 +41,7 @@ pub enum Operation {
     Stat { follow: bool },
     /// Send the entries of a directory.
     List,
-    /// Send the metadata of a file. If it is a directory, later questions may be about what is
-    /// below it.
+    /// Send a file's metadata. If it is a directory, later questions may be about what is below.
     Enter,
     /// An operation or flags that this build does not know. The server must answer with a FAILURE.
     Unknown { operation: u16, flags: u16 },
@@ -104,8 +102,7 @@ impl<'a> Question<'a> {
         Ok((Self::decode_header(header, Path::new(OsStr::from_bytes(path)))?, rest))
     }
 
-    /// Appends the question to the `mtext` of a message of type [`QUESTION_TYPE`]. Panics if the
-    /// path is longer than 65,535 bytes.
+    /// Appends the question to an `mtext`. Panics if the path is longer than 65,535 bytes.
     pub fn append(&self, out: &mut Vec<u8>) {
         let path = self.path.as_os_str().as_bytes();
         self.append_header(u16::try_from(path.len()).expect("a path"), out);

@@ -1,4 +1,4 @@
-//! The default key, and the modes by which mqfs's queues are recognised.
+//! The default key, and the modes by which mqfs's queues and segments are recognised.
 
 use sysv_ipc::{Key, Mode};
 
@@ -15,8 +15,10 @@ pub const REPLY_QUEUE_MODE: Mode = Mode::new(0o711);
 /// send requests. The r bits stay clear, since requests contain cookies.
 pub const REQUEST_QUEUE_MODE: Mode = Mode::new(0o600).with(MARK);
 
-/// Whether a mode marks a queue as a server's. A queue that others may read, such as one of mode
-/// 0777, is other software's.
+/// The mode of a segment of shared memory. The mark tells it from those of other programs.
+pub const WINDOW_MODE: Mode = Mode::new(0o600).with(MARK);
+
+/// Whether a mode marks a server's queue. One that others may read, like 0777, is other software's.
 pub const fn is_request_queue_mode(mode: Mode) -> bool {
     mode.without(Mode::new(0o022)).bits() == REQUEST_QUEUE_MODE.bits()
 }

@@ -53,8 +53,7 @@ impl Extension {
     const EXTENTS: u32 = 1;
     const SIZE: usize = 56;
 
-    /// Decodes what follows the magic. Version and cookie keep their places in every future
-    /// version.
+    /// Decodes what follows the magic. Version and cookie keep their places in future versions.
     fn decode<'a>(bytes: &[u8], path: &'a Path) -> Result<(Question<'a>, Self), Malformed> {
         let mut reader = Reader::new(bytes);
         let (version, flags) = (reader.u16()?, reader.u16()?);
@@ -83,8 +82,7 @@ impl Extension {
 }
 
 impl<'a> Request<'a> {
-    /// Decodes `mtext`. What follows the path's NUL is an extension if it begins with the magic,
-    /// and padding otherwise.
+    /// Decodes `mtext`. Behind the path is an extension if it begins with the magic, else padding.
     pub fn decode(text: &'a [u8]) -> Result<Self, Malformed> {
         if text.len() > MAX_REQUEST {
             return Err(Malformed::TooLong);
@@ -106,8 +104,7 @@ impl<'a> Request<'a> {
         Ok(Self { reply_queue: QueueId::new(id), question, extension })
     }
 
-    /// Encodes the request as `mtext`, as short as possible. Panics if the path contains a NUL or
-    /// is longer than [`MAX_PATH`].
+    /// Encodes `mtext`, as short as possible. Panics if the path has a NUL or exceeds [`MAX_PATH`].
     pub fn encode(&self) -> Vec<u8> {
         let path = self.question.path.as_os_str().as_bytes();
         assert!(path.len() <= MAX_PATH && !path.contains(&0), "not a path");

@@ -33,23 +33,18 @@ impl Tally {
         self.checksum = hasher.finalize();
     }
 
-    pub fn add_zeros(&mut self, count: u64) {
-        self.checksum = append_zeros(self.checksum, count);
+    /// Any number takes a few microseconds: the checksum of n zeros gives that of 2n.
+    pub fn add_zeros(&mut self, mut count: u64) {
         self.bytes += count;
-    }
-}
-
-/// The CRC-32 of bytes and this many zeros behind them, given that of the bytes. Any number takes
-/// a few microseconds: the checksum of n zeros gives that of 2n.
-fn append_zeros(checksum: u32, mut count: u64) -> u32 {
-    let mut all = Hasher::new_with_initial(checksum);
-    let mut zeros = Hasher::new_with_initial_len(crc32fast::hash(&[0]), 1);
-    while count > 0 {
-        if count & 1 == 1 {
-            all.combine(&zeros);
+        let mut all = Hasher::new_with_initial(self.checksum);
+        let mut zeros = Hasher::new_with_initial_len(crc32fast::hash(&[0]), 1);
+        while count > 0 {
+            if count & 1 == 1 {
+                all.combine(&zeros);
+            }
+            zeros.combine(&zeros.clone());
+            count >>= 1;
         }
-        zeros.combine(&zeros.clone());
-        count >>= 1;
+        self.checksum = all.finalize();
     }
-    all.finalize()
 }

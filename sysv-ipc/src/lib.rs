@@ -23,12 +23,10 @@
 
 #![deny(missing_docs)]
 
-mod deadline;
 mod error;
 mod ids;
 mod key;
 mod limits;
-mod list;
 mod lock;
 #[allow(unsafe_code)]
 mod memory;
@@ -50,10 +48,9 @@ pub use key::{InvalidKey, Key};
 pub use limits::{
     QueueLimits, QueueUsage, SemaphoreLimits, SemaphoreUsage, SharedMemoryLimits, SharedMemoryUsage,
 };
-pub use list::{queues, semaphore_sets, shared_memory_segments};
 pub use lock::{Acquire, Lock};
 pub use message::{Message, MessageBuffer, MessageType};
-pub use object::IpcObject;
+pub use object::{IpcObject, queues, semaphore_sets, shared_memory_segments};
 pub use owned::{Owned, OwnedQueue};
 pub use permissions::{Mode, Permissions, Settings};
 pub use process_mark::ProcessMark;

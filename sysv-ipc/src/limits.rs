@@ -1,7 +1,7 @@
 //! The limits of the IPC namespace, and how much of them is in use.
 
 use crate::syscalls::{self, Errno, Kind};
-use crate::{Error, Object, QueueId, SemaphoreId, SharedMemoryId};
+use crate::{Error, Object, Queue, SemaphoreSet, SharedMemory};
 
 /// A structure whose fields a control call of the namespace fills in.
 macro_rules! namespace_info {
@@ -27,7 +27,7 @@ macro_rules! namespace_info {
 
 namespace_info! {
     /// `msgctl(IPC_INFO)`: the limits on message queues. Source: msgctl(2), proc_sys_kernel(5).
-    QueueLimits, QueueId, limits {
+    QueueLimits, Queue, limits {
         /// The most bytes of `mtext` in one message (`kernel.msgmax`; 8192 by default).
         msgmax: msgmax,
         /// The `msg_qbytes` of a new queue (`kernel.msgmnb`; 16384 by default).
@@ -39,7 +39,7 @@ namespace_info! {
 
 namespace_info! {
     /// `msgctl(MSG_INFO)`: how much message queues use. Source: msgctl(2).
-    QueueUsage, QueueId, usage {
+    QueueUsage, Queue, usage {
         /// Queues in use.
         queues: msgpool,
         /// Messages in all of them.
@@ -52,7 +52,7 @@ namespace_info! {
 namespace_info! {
     /// `semctl(IPC_INFO)`: the limits on semaphores (`kernel.sem`, but `semvmx`). Source:
     /// semctl(2), proc_sys_kernel(5).
-    SemaphoreLimits, SemaphoreId, limits {
+    SemaphoreLimits, SemaphoreSet, limits {
         /// The most semaphores in one set (32000 by default).
         semmsl: semmsl,
         /// The most semaphores in all sets (1,024,000,000 by default).
@@ -68,7 +68,7 @@ namespace_info! {
 
 namespace_info! {
     /// `semctl(SEM_INFO)`: how much semaphores use. Source: semctl(2).
-    SemaphoreUsage, SemaphoreId, usage {
+    SemaphoreUsage, SemaphoreSet, usage {
         /// Sets in use.
         sets: semusz,
         /// Semaphores in all of them.
@@ -78,7 +78,7 @@ namespace_info! {
 
 namespace_info! {
     /// `shmctl(IPC_INFO)`: the limits on shared memory. Source: shmctl(2), proc_sys_kernel(5).
-    SharedMemoryLimits, SharedMemoryId, limits {
+    SharedMemoryLimits, SharedMemory, limits {
         /// The most bytes in one segment (`kernel.shmmax`).
         shmmax: shmmax,
         /// The fewest bytes in one segment: 1.
@@ -92,7 +92,7 @@ namespace_info! {
 
 namespace_info! {
     /// `shmctl(SHM_INFO)`: how much shared memory is in use. Source: shmctl(2).
-    SharedMemoryUsage, SharedMemoryId, usage {
+    SharedMemoryUsage, SharedMemory, usage {
         /// Segments in use.
         segments: used_ids,
         /// Their size together, in pages.
@@ -108,8 +108,7 @@ pub(crate) fn namespace_error<K: Kind>(errno: Errno) -> Error {
     Error::new(K::CONTROL, Object::Namespace, errno)
 }
 
-/// A number as the kernel gives it. The kernel counts in C ints and lets them wrap, so a negative
-/// number means a great many.
+/// A number from the kernel. It counts in C ints that wrap, so a negative one means a great many.
 pub(crate) fn count(raw: impl TryInto<usize>) -> usize {
     raw.try_into().unwrap_or(usize::MAX)
 }

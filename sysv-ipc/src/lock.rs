@@ -2,9 +2,8 @@
 
 use crate::{Error, Key, Mode, Object, Operation, Pid, SemaphoreSet};
 
-/// A semaphore used as a lock between processes: 0 is free, 1 is held. The kernel releases it when
-/// its holder ends, however it ends (`SEM_UNDO`). A forked child does not hold what its parent
-/// holds.
+/// A semaphore as a lock between processes: 0 is free, 1 is held. The kernel releases it when its
+/// holder ends, however it ends (`SEM_UNDO`). A forked child does not hold what its parent holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lock(SemaphoreSet);
 
@@ -56,8 +55,7 @@ impl Lock {
         self.0.value(0).map(|value| value != 0)
     }
 
-    /// `semctl(GETPID)`: the process that took or lost the lock last. None if none did, or if this
-    /// pid namespace cannot see it.
+    /// `semctl(GETPID)`: the process that took or lost it last. See [`SemaphoreSet::last_pid`].
     pub fn last_pid(self) -> Result<Option<Pid>, Error> {
         self.0.last_pid(0)
     }

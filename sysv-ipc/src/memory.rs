@@ -1,5 +1,4 @@
-//! Special memory: attached segments, a page that forked children find empty, guarded numbers, and
-//! message blocks as bytes.
+//! Special memory: attached segments, a page wiped on fork, guarded numbers, blocks as bytes.
 
 use std::ffi::c_void;
 use std::ops::Range;
@@ -9,7 +8,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use libc::{c_int, c_long};
 
-use crate::ids::SharedMemoryId;
+use crate::SharedMemory;
 use crate::syscalls::{self, Errno, check, last_errno};
 
 /// The size of a word, in bytes.
@@ -40,7 +39,7 @@ impl Mapping {
         let start = NonNull::new(start.cast()).ok_or(("shmat", libc::EINVAL))?;
         let mut mapping = Self { start, len: 0 };
         // Only now: an attached segment keeps its id and its size, whatever others do.
-        let status = syscalls::stat::<SharedMemoryId>(id).map_err(|errno| ("shmctl", errno))?;
+        let status = syscalls::stat::<SharedMemory>(id).map_err(|errno| ("shmctl", errno))?;
         mapping.len = status.shm_segsz;
         Ok(mapping)
     }
@@ -61,18 +60,15 @@ impl Mapping {
     /// `read(fd, start + range.start, range.len())`.
     pub(crate) fn read(&self, fd: BorrowedFd<'_>, range: Range<usize>) -> Result<usize, Errno> {
         let (start, len) = self.part(range);
-        // SAFETY: len bytes from start are within the segment. The kernel writes them as another
-        // process would; read(2).
-        let count = check(unsafe { libc::read(fd.as_raw_fd(), start.cast(), len) })?;
-        Ok(count.unsigned_abs())
+        // SAFETY: the kernel writes len bytes of the segment, as another process would; read(2).
+        check(unsafe { libc::read(fd.as_raw_fd(), start.cast(), len) }).map(isize::unsigned_abs)
     }
 
     /// `write(fd, start + range.start, range.len())`.
     pub(crate) fn write(&self, fd: BorrowedFd<'_>, range: Range<usize>) -> Result<usize, Errno> {
         let (start, len) = self.part(range);
         // SAFETY: len bytes from start are within the segment, and the kernel reads them; write(2).
-        let count = check(unsafe { libc::write(fd.as_raw_fd(), start.cast(), len) })?;
-        Ok(count.unsigned_abs())
+        check(unsafe { libc::write(fd.as_raw_fd(), start.cast(), len) }).map(isize::unsigned_abs)
     }
 
     /// Copies bytes out of the segment, as fast as the CPU can. False: not on this CPU.
@@ -111,8 +107,7 @@ impl Drop for Mapping {
     }
 }
 
-/// A word that is zero at first, and zero again in every forked child. None if the kernel cannot
-/// provide that.
+/// A word that is zero at first and in every forked child. None if the kernel cannot do that.
 pub(crate) fn word_wiped_on_fork() -> Option<&'static AtomicU64> {
     static WORD: AtomicPtr<AtomicU64> = AtomicPtr::new(std::ptr::null_mut());
     /// Stands for "the kernel cannot do this": `WORD` then holds the address of this.
@@ -197,7 +192,7 @@ mod tests {
         let id = syscalls::semget(libc::IPC_PRIVATE, 3, 0o600).unwrap();
         let outcomes =
             [2, 3, 40_000].map(|count| semctl_all(id, libc::GETALL, &mut vec![0; count]));
-        syscalls::remove::<crate::SemaphoreId>(id).unwrap();
+        syscalls::remove::<crate::SemaphoreSet>(id).unwrap();
         assert_eq!(outcomes, [Err(libc::EFAULT), Ok(()), Ok(())]);
     }
 }

@@ -5,9 +5,6 @@ use std::ops::Range;
 
 use crate::memory;
 
-/// The size of a `long`, in bytes.
-const LONG: usize = size_of::<libc::c_long>();
-
 /// The type of a message, `mtype`: a number greater than zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageType(libc::c_long);
@@ -60,11 +57,11 @@ impl<'a> From<&'a MessageBuffer> for Message<'a> {
 
 impl MessageBuffer {
     /// Texts in a buffer begin at a multiple of this, in bytes.
-    pub const ALIGNMENT: usize = LONG;
+    pub const ALIGNMENT: usize = size_of::<libc::c_long>();
 
     /// An empty message of type 1 with room for `capacity` bytes.
     pub fn with_capacity(capacity: usize) -> Self {
-        let mut block = vec![0; 1 + capacity.div_ceil(LONG)];
+        let mut block = vec![0; 1 + capacity.div_ceil(Self::ALIGNMENT)];
         block[0] = 1;
         Self { block, capacity, len: 0 }
     }
@@ -118,24 +115,22 @@ impl MessageBuffer {
         Ok(count)
     }
 
-    /// A message of some of the bytes. Its type overwrites the eight bytes before them. Panics if
-    /// the part is not within the text, or does not begin at a multiple of
-    /// [`ALIGNMENT`](Self::ALIGNMENT).
+    /// A message of some bytes; its type overwrites the eight before them. Panics unless the part
+    /// is within the text and begins at a multiple of [`ALIGNMENT`](Self::ALIGNMENT).
     pub fn part(&mut self, mtype: MessageType, part: Range<usize>) -> Message<'_> {
         assert!(part.start <= part.end && part.end <= self.len, "not within the text");
-        assert!(part.start.is_multiple_of(LONG), "not aligned");
-        let block = &mut self.block[part.start / LONG..];
+        assert!(part.start.is_multiple_of(Self::ALIGNMENT), "not aligned");
+        let block = &mut self.block[part.start / Self::ALIGNMENT..];
         block[0] = mtype.get();
         Message { block, len: part.len() }
     }
 
     /// Whether a text of `len` bytes can be appended.
     pub fn has_room_for(&self, len: usize) -> bool {
-        self.len.is_multiple_of(LONG) && self.capacity - self.len >= len
+        self.len.is_multiple_of(Self::ALIGNMENT) && self.capacity - self.len >= len
     }
 
-    /// Removes the first `count` bytes of the text, and moves the others to the front. Panics if
-    /// the text is shorter.
+    /// Removes the first `count` bytes, and moves the others there. Panics if the text is shorter.
     pub fn remove_front(&mut self, count: usize) {
         let len = self.len;
         self.room_mut().copy_within(count..len, 0);
@@ -159,8 +154,11 @@ impl MessageBuffer {
         at: usize,
         call: impl FnOnce(&mut [libc::c_long], usize) -> Result<usize, E>,
     ) -> Result<(), E> {
-        assert!(at <= self.len && at.is_multiple_of(LONG), "not at the end of a message");
-        let mtype = at / LONG;
+        assert!(
+            at <= self.len && at.is_multiple_of(Self::ALIGNMENT),
+            "not at the end of a message"
+        );
+        let mtype = at / Self::ALIGNMENT;
         let kept = self.block[mtype];
         let outcome = call(&mut self.block[mtype..], self.capacity - at);
         if at > 0 {

@@ -1,27 +1,27 @@
-//! What queues, semaphore sets and shared memory have in common: ids, keys, status and removal.
+//! What queues, semaphore sets and shared memory share: ids, keys, status, lists and removal.
 
 use std::fmt;
 
 use libc::c_int;
 
-use crate::Error;
+use crate::limits::namespace_error;
 use crate::syscalls::{self, Errno, Kind};
+use crate::{
+    Error, Queue, QueueStatus, SemaphoreSet, SemaphoreStatus, SharedMemory, SharedMemoryStatus,
+};
 
-/// A [`Queue`](crate::Queue), a [`SemaphoreSet`](crate::SemaphoreSet) or
-/// [`SharedMemory`](crate::SharedMemory): what [`Owned`](crate::Owned) can own. Nobody else can
-/// implement it.
+/// A [`Queue`], a [`SemaphoreSet`] or [`SharedMemory`]: what [`Owned`](crate::Owned) can own.
+/// Nobody else can implement it.
 pub trait IpcObject: Id {
     /// What the kernel tells about an object of this kind.
     type Status: fmt::Debug;
 
     #[doc(hidden)]
-    fn read_status(raw: &<Self::Kind as Kind>::RawStatus) -> Self::Status;
+    fn read_status(raw: &Self::RawStatus) -> Self::Status;
 }
 
 /// An object as a number. In a private module, so that nobody else can implement it.
-pub trait Id: Copy {
-    type Kind: Kind;
-
+pub trait Id: Kind {
     fn from_raw_id(id: c_int) -> Self;
 
     fn raw_id(self) -> c_int;
@@ -94,8 +94,6 @@ macro_rules! ipc_object {
         }
 
         impl $crate::object::Id for $name {
-            type Kind = $crate::$id;
-
             fn from_raw_id(id: c_int) -> Self {
                 Self($crate::$id::new(id))
             }
@@ -112,8 +110,7 @@ macro_rules! ipc_object {
 }
 pub(crate) use ipc_object;
 
-/// What the kernel tells about an object: a structure, and the value of each field from the C
-/// structure.
+/// What the kernel tells about an object: a structure whose fields come from the C structure.
 macro_rules! object_status {
     ($(#[$doc:meta])* $object:ident: $name:ident from $raw:ident: $raw_type:ty {
         $($(#[$field_doc:meta])* $field:ident: $type:ty = $value:expr,)+
@@ -140,33 +137,55 @@ pub(crate) fn status<T: IpcObject>(object: T) -> Result<T::Status, Error> {
     raw_status(object).map(|raw| T::read_status(&raw))
 }
 
-fn raw_status<T: Id>(object: T) -> Result<<T::Kind as Kind>::RawStatus, Error> {
+fn raw_status<T: Id>(object: T) -> Result<T::RawStatus, Error> {
     let id = object.raw_id();
-    let errno = match syscalls::stat::<T::Kind>(id) {
+    let errno = match syscalls::stat::<T>(id) {
         Err(libc::EACCES) => libc::EACCES,
-        status => return status.map_err(|errno| object.error(T::Kind::CONTROL, errno)),
+        status => return status.map_err(|errno| object.error(T::CONTROL, errno)),
     };
     // STAT_ANY needs no permission, but takes an index, which is the low bits of the id: 15 of
     // them, or 24 if the kernel was started with ipcmni_extend (ipc/util.h).
     [15, 24]
         .into_iter()
-        .filter_map(|bits| syscalls::stat_any::<T::Kind>(id & ((1 << bits) - 1)).ok())
+        .filter_map(|bits| syscalls::stat_any::<T>(id & ((1 << bits) - 1)).ok())
         .find_map(|(found, status)| (found == id).then_some(status))
-        .ok_or_else(|| object.error(T::Kind::CONTROL, errno))
+        .ok_or_else(|| object.error(T::CONTROL, errno))
 }
 
 /// `IPC_SET`, with a status that `change` made from the current one.
-pub(crate) fn set<T: Id>(
-    object: T,
-    change: impl FnOnce(&mut <T::Kind as Kind>::RawStatus),
-) -> Result<(), Error> {
+pub(crate) fn set<T: Id>(object: T, change: impl FnOnce(&mut T::RawStatus)) -> Result<(), Error> {
     let mut status = raw_status(object)?;
     change(&mut status);
-    syscalls::set::<T::Kind>(object.raw_id(), status)
-        .map_err(|errno| object.error(T::Kind::CONTROL, errno))
+    syscalls::set::<T>(object.raw_id(), status).map_err(|errno| object.error(T::CONTROL, errno))
 }
 
 pub(crate) fn remove<T: Id>(object: T) -> Result<(), Error> {
-    syscalls::remove::<T::Kind>(object.raw_id())
-        .map_err(|errno| object.error(T::Kind::CONTROL, errno))
+    syscalls::remove::<T>(object.raw_id()).map_err(|errno| object.error(T::CONTROL, errno))
+}
+
+/// `MSG_STAT_ANY`: every queue of this IPC namespace with its status, whoever may read it.
+///
+/// An object that appears or vanishes meanwhile may be missing; none is listed twice.
+pub fn queues() -> Result<impl Iterator<Item = (Queue, QueueStatus)>, Error> {
+    objects()
+}
+
+/// `SEM_STAT_ANY`: every semaphore set of this IPC namespace with its status. See [`queues`].
+pub fn semaphore_sets() -> Result<impl Iterator<Item = (SemaphoreSet, SemaphoreStatus)>, Error> {
+    objects()
+}
+
+/// `SHM_STAT_ANY`: every segment of this IPC namespace with its status. See [`queues`].
+pub fn shared_memory_segments()
+-> Result<impl Iterator<Item = (SharedMemory, SharedMemoryStatus)>, Error> {
+    objects()
+}
+
+fn objects<T: IpcObject>() -> Result<impl Iterator<Item = (T, T::Status)>, Error> {
+    let (last, _) = syscalls::usage::<T>().map_err(namespace_error::<T>)?;
+    // The call fails for an index that is not in use.
+    Ok((0..=last).filter_map(|index| {
+        let (id, raw) = syscalls::stat_any::<T>(index).ok()?;
+        Some((T::from_raw_id(id), T::read_status(&raw)))
+    }))
 }

@@ -1,10 +1,10 @@
 //! Message queues.
 
-use std::time::{Instant, SystemTime};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use libc::{c_int, c_long};
 
-use crate::deadline::try_until;
 use crate::object::{self, Id, ipc_object, object_status};
 use crate::permissions::{Settings, time};
 use crate::syscalls;
@@ -66,8 +66,7 @@ impl Queue {
         self.send_with(message.into(), libc::IPC_NOWAIT)
     }
 
-    /// Sends a message, waiting while the queue is full, but not beyond a deadline. See
-    /// [Waiting with a deadline](Self#waiting-with-a-deadline).
+    /// Sends a message, waiting while the queue is full, but not beyond a deadline: see [`Queue`].
     pub fn send_until<'a>(
         self,
         message: impl Into<Message<'a>>,
@@ -117,8 +116,7 @@ impl Queue {
         self.receive_at(message, 0, which.with_flags(libc::IPC_NOWAIT))
     }
 
-    /// Receives a message, waiting until there is one, but not beyond a deadline. See
-    /// [Waiting with a deadline](Self#waiting-with-a-deadline).
+    /// Receives a message, waiting until there is one, but not beyond a deadline: see [`Queue`].
     pub fn receive_until(
         self,
         message: &mut MessageBuffer,
@@ -235,7 +233,36 @@ pub struct QueueSettings {
     pub gid: Gid,
     /// The permission bits.
     pub mode: Mode,
-    /// `msg_qbytes`, in bytes. A value above `kernel.msgmnb` needs `CAP_SYS_RESOURCE`, even if the
-    /// queue has that much already.
+    /// `msg_qbytes`, in bytes. Above `kernel.msgmnb`, even the old value needs `CAP_SYS_RESOURCE`.
     pub max_bytes: u64,
+}
+
+/// For this long the thread yields between two tries. Then it sleeps.
+const YIELDING: Duration = Duration::from_micros(50);
+
+/// The longest sleep between two tries, and so the most that is added to a long wait.
+const LONGEST_SLEEP: Duration = Duration::from_millis(5);
+
+/// Tries until an attempt has an outcome or the deadline has passed, but at least once. None: the
+/// deadline has passed.
+///
+/// Each sleep is an eighth of the time waited so far. So a short wait is hardly lengthened, and a
+/// long one tries only 200 times a second.
+fn try_until<T>(deadline: Instant, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(outcome) = attempt() {
+            return Some(outcome);
+        }
+        let now = Instant::now();
+        if now >= deadline {
+            return None;
+        }
+        let waited = now - start;
+        if waited < YIELDING {
+            thread::yield_now();
+        } else {
+            thread::sleep((waited / 8).min(LONGEST_SLEEP).min(deadline - now));
+        }
+    }
 }

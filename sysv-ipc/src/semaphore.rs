@@ -78,8 +78,7 @@ impl SemaphoreSet {
         self.operate_with(operations, 0, None)
     }
 
-    /// `semop(id, operations, n)`, each with `IPC_NOWAIT`: performs all operations if that is
-    /// possible now.
+    /// `semop(id, operations, n)`, each with `IPC_NOWAIT`: performs all if that is possible now.
     pub fn try_operate(self, operations: &[Operation]) -> Result<(), OperateError> {
         self.operate_with(operations, libc::IPC_NOWAIT, None)
     }

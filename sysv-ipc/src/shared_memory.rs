@@ -116,8 +116,7 @@ impl AttachedReadOnly {
         &self.0.words()[..self.len() / WORD]
     }
 
-    /// Copies the bytes from `at` on out of the segment, until `into` is full. Panics if that is
-    /// beyond the segment's end.
+    /// Fills `into` with the bytes from `at` on. Panics if they reach beyond the segment's end.
     pub fn copy_to(&self, at: usize, mut into: &mut [u8]) {
         let words = self.words_of(at, into.len());
         if self.0.copy_to(at, into) {
@@ -190,8 +189,7 @@ impl Attached {
     }
 
     /// `read(fd, segment + range.start, range.len())`: reads from a file into a range of the
-    /// segment, with no copy in between, and returns the number of bytes read. Panics if the range
-    /// is beyond the segment's end.
+    /// segment, with no copy in between. Returns how many bytes. Panics if the range is beyond it.
     pub fn read_from(&self, file: impl AsFd, range: Range<usize>) -> io::Result<usize> {
         self.0.0.read(file.as_fd(), range).map_err(io::Error::from_raw_os_error)
     }

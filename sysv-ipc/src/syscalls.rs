@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use libc::{c_int, c_long, c_ulong};
 
-use crate::ids::{QueueId, SemaphoreId, SharedMemoryId};
+use crate::{Queue, SemaphoreSet, SharedMemory};
 
 /// An errno: why a system call failed.
 pub(crate) type Errno = c_int;
@@ -21,13 +21,13 @@ pub(crate) fn last_errno() -> Errno {
     io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
-/// What differs between the control calls of the three kinds of object, by the type of their ids.
+/// What differs between the control calls of the three kinds of object.
 ///
 /// # Safety
 /// `control` makes the control call of the kind. `RawStatus` is the structure that its `IPC_STAT`
 /// fills in, `RawLimits` that of `IPC_INFO`, and `RawUsage` that of `INFO`. All zeroes are a valid
 /// value of each.
-pub unsafe trait Kind: Sized {
+pub unsafe trait Kind: Copy {
     type RawStatus;
     type RawLimits;
     type RawUsage;
@@ -39,8 +39,7 @@ pub unsafe trait Kind: Sized {
     const INFO: c_int;
 
     /// # Safety
-    /// `argument` points to the structure that the command reads or fills in, or is null for a
-    /// command without one.
+    /// `argument` points to what the command reads or fills in, or is null if that is nothing.
     unsafe fn control(id: c_int, command: c_int, argument: *mut c_void) -> c_int;
 }
 
@@ -48,7 +47,7 @@ pub unsafe trait Kind: Sized {
 const TIME_64: c_int = libc::IPC_STAT & 0x100;
 
 // SAFETY: the structures are those of msgctl(2), and consist of integers.
-unsafe impl Kind for QueueId {
+unsafe impl Kind for Queue {
     type RawStatus = libc::msqid_ds;
     type RawLimits = libc::msginfo;
     type RawUsage = libc::msginfo;
@@ -63,7 +62,7 @@ unsafe impl Kind for QueueId {
 }
 
 // SAFETY: the structures are those of semctl(2), and consist of integers.
-unsafe impl Kind for SemaphoreId {
+unsafe impl Kind for SemaphoreSet {
     type RawStatus = libc::semid_ds;
     type RawLimits = libc::seminfo;
     type RawUsage = libc::seminfo;
@@ -72,14 +71,13 @@ unsafe impl Kind for SemaphoreId {
     const INFO: c_int = libc::SEM_INFO;
 
     unsafe fn control(id: c_int, command: c_int, argument: *mut c_void) -> c_int {
-        // SAFETY: the caller answers for the argument, which semctl takes as a union of pointers;
-        // semctl(2).
+        // SAFETY: the caller answers for the argument, in C a union of pointers; semctl(2).
         unsafe { libc::semctl(id, 0, command, argument) }
     }
 }
 
 // SAFETY: the structures are those of shmctl(2), and consist of integers.
-unsafe impl Kind for SharedMemoryId {
+unsafe impl Kind for SharedMemory {
     type RawStatus = libc::shmid_ds;
     type RawLimits = ShmInfo;
     type RawUsage = ShmUsage;

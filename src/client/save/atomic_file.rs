@@ -33,8 +33,7 @@ pub(super) struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Begins a file which will have this name in the directory, and the given attributes or the
-    /// usual mode, less the umask.
+    /// Begins a file that gets this name, and these attributes or the usual mode, less the umask.
     pub(super) fn create(
         dir: &Dir,
         name: &OsStr,

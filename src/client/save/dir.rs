@@ -64,8 +64,7 @@ impl Dir {
         Ok(Self(Arc::new(openat(base, path, flags, Mode::empty())?)))
     }
 
-    /// Opens a name in the directory. It is a single component, so openat(2) is enough: old
-    /// sandboxes deny openat2(2).
+    /// Opens a name: a single component, so openat(2) is enough. Old sandboxes deny openat2(2).
     pub(super) fn open_below(
         &self,
         name: &OsStr,
@@ -128,8 +127,7 @@ impl Dir {
         utimensat(self, name, &TimeSpec::UTIME_OMIT, &attrs.mtime, flags)
     }
 
-    /// Makes a file or a link, perhaps in place of another one: linkat(2) and symlinkat(2) replace
-    /// nothing, but renameat(2) does.
+    /// Makes or replaces a file or a link. Neither linkat(2) nor symlinkat(2) replaces one.
     pub(super) fn make_or_replace(
         &self,
         name: &OsStr,

@@ -47,9 +47,8 @@ enum Output {
 }
 
 impl OutputFile {
-    /// Begins a file. A symbolic link's target is replaced, not the link. The new file gets the
-    /// permissions of the one that it replaces. A symbolic link or a FIFO that another user may
-    /// have put there is refused.
+    /// Begins a file. A symbolic link's target is replaced. The new file gets the old one's
+    /// permissions. A link or a FIFO that another user may have put there is refused.
     pub fn create(path: &Path, cleanup: &CleanupGuard) -> io::Result<Self> {
         let OutputTarget { dir, name, existing } = resolve(path)?;
         if existing.is_some_and(|existing| is_type(&existing, SFlag::S_IFLNK)) {
@@ -69,9 +68,7 @@ impl OutputFile {
             // The old file's ACL can only be seen by opening it.
             let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
             let mode = match dir.open_below(&name, flags, Mode::empty()) {
-                Ok(old) if is_same_file(existing, &fstat(&old)?) => {
-                    mode_without_acl(old, &existing)
-                }
+                Ok(old) if is_same_file(existing, &fstat(&old)?) => mode_without_acl(old, existing),
                 _ => existing.st_mode & !0o077,
             };
             // Another user chose the mode of another user's file, and where everybody may write,
@@ -106,8 +103,7 @@ impl OutputFile {
         Ok(Self(Output::InPlace(open_descriptor(1)?)))
     }
 
-    /// How many bytes were written. None if they cannot be taken back, since the file is written in
-    /// place.
+    /// How many bytes were written. None in a file written in place: they cannot be taken back.
     pub fn position(&self) -> Option<u64> {
         match &self.0 {
             Output::InPlace(_) => None,
@@ -122,8 +118,7 @@ impl OutputFile {
         file.seek(SeekFrom::Start(position)).map(drop)
     }
 
-    /// Gives the file its name, in place of an older file. A network file system may report a
-    /// failed write only now: close(2).
+    /// Gives the file its name. A network file system may report a failed write only now: close(2).
     pub fn commit(self) -> io::Result<()> {
         match self.0 {
             Output::InPlace(file) => Ok(close(file)?),

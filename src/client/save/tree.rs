@@ -37,8 +37,7 @@ pub enum Event<'a> {
     Changed(&'a Path),
     /// An entry is no file, directory or symbolic link, and is left out. Says what it is.
     Skipped(&'a Path, String),
-    /// An entry could not be written, or a directory was another user's before. Says why. The
-    /// others are not affected.
+    /// An entry could not be written, or a directory was another user's before. Says why.
     Problem(&'a Path, String),
 }
 
@@ -165,7 +164,7 @@ impl Writer<'_> {
         let written = metadata.and_then(|metadata| self.write_entry(&mut entry, &metadata));
         let Err(error) = written else { return Ok(()) };
         let why = match error.0 {
-            _ if entry.is_fatal() => return Err(error),
+            _ if entry.transfer().pipeline.check().is_err() => return Err(error), // no more comes
             Cause::FileChanged => return Ok(()), // the server sends the file again
             Cause::Output(Errno::ENOSPC | Errno::EDQUOT | Errno::EIO) => return Err(error),
             _ => error.to_string(),
@@ -249,10 +248,10 @@ impl Writer<'_> {
         }
         if !is_new {
             dir.make_writable(&stat, &self.options.cleanup);
-        }
-        if !is_new && stat.st_uid != geteuid().as_raw() {
-            let why = format!("uid {} made this directory, and may change it", stat.st_uid);
-            (self.on_event)(Event::Problem(path, why));
+            if stat.st_uid != geteuid().as_raw() {
+                let why = format!("uid {} made this directory, and may change it", stat.st_uid);
+                (self.on_event)(Event::Problem(path, why));
+            }
         }
         Ok(Level { dir: Some(dir), identity: Some((stat.st_dev, stat.st_ino)), attrs })
     }
