@@ -2,7 +2,6 @@
 
 mod json;
 mod prometheus;
-mod rates;
 mod state;
 mod tables;
 mod watch;

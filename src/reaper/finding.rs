@@ -66,10 +66,10 @@ pub(super) fn was_never_used(status: &QueueStatus) -> bool {
         && (status.sent_at, status.received_at) == (None, None)
 }
 
-pub(super) fn is_reply_queue(status: &QueueStatus) -> bool {
+pub(crate) fn is_reply_queue(status: &QueueStatus) -> bool {
     status.permissions.key.is_private() && status.permissions.mode == REPLY_QUEUE_MODE
 }
 
-pub(super) fn is_request_queue(status: &QueueStatus) -> bool {
+pub(crate) fn is_request_queue(status: &QueueStatus) -> bool {
     !status.permissions.key.is_private() && is_request_queue_mode(status.permissions.mode)
 }
