@@ -12,7 +12,6 @@ use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,7 +23,9 @@ use sysv_ipc::Uid;
 use super::logging::write_stderr;
 use super::progress::{self, When};
 use super::remedy::{explain_client, explain_output};
-use super::{FAILED, INTERRUPTED, KeyArgs, complain, duration, signals, size, user};
+use super::{
+    FAILED, INTERRUPTED, KeyArgs, complain, duration, run_for_at_most, signals, size, user,
+};
 use crate::client::save::CleanupGuard;
 use crate::client::{Canceller, Client, Error, ErrorKind, Files, Transfer};
 use crate::escape::escape;
@@ -164,14 +165,8 @@ fn clean_up_on_signals(canceller: Canceller, cleanup: CleanupGuard, quiet: bool)
     signals::handle(move || {
         canceller.cancel();
         // A file system that does not answer must not keep the program from ending.
-        let (cleanup, (done, is_done)) = (cleanup.clone(), mpsc::channel());
-        let discard = move || {
-            cleanup.discard();
-            let _ = done.send(());
-        };
-        if thread::Builder::new().spawn(discard).is_ok() {
-            let _ = is_done.recv_timeout(Duration::from_secs(2));
-        }
+        let cleanup = cleanup.clone();
+        run_for_at_most(Duration::from_secs(2), move || cleanup.discard());
         progress::clear();
         if !quiet {
             // Never blocks: the reader of stderr may be gone, or may have sent the signal.
@@ -280,7 +275,12 @@ impl Opts {
             let fetched = transfer.map_err(Failure::from).and_then(|transfer| {
                 fetch(transfer)?;
                 progress::count_file();
-                self.report(path, transfer);
+                if transfer.has_changed() {
+                    self.warn_of_change(path);
+                }
+                if self.verbose {
+                    report(path, transfer);
+                }
                 Ok(())
             });
             match fetched {
@@ -296,22 +296,6 @@ impl Opts {
         Ok(())
     }
 
-    fn report(&self, path: &OsStr, transfer: &Transfer) {
-        if transfer.has_changed() {
-            self.warn_of_change(path);
-        }
-        if !self.verbose {
-            return;
-        }
-        let (path, bytes) = (escape(path), transfer.received());
-        let how = match (transfer.is_verified(), transfer.parts()) {
-            (false, _) => "unverified (the plain protocol has no checksum)".to_owned(),
-            (true, 1) => format!("verified (CRC-32 {:08x})", transfer.checksum()),
-            (true, n) => format!("in {n} parts, verified (CRC-32 {:08x})", transfer.checksum()),
-        };
-        complain(PROGRAM, format!("{path}: {bytes} bytes, {how}"));
-    }
-
     fn complain_of(&self, what: impl Display, why: impl Display) {
         if !self.quiet {
             complain(PROGRAM, format!("{what}: {why}"));
@@ -325,6 +309,16 @@ impl Opts {
     fn progress(&self) -> When {
         self.progress.unwrap_or(if self.quiet { When::Never } else { When::Auto })
     }
+}
+
+fn report(path: &OsStr, transfer: &Transfer) {
+    let (path, bytes) = (escape(path), transfer.received());
+    let how = match (transfer.is_verified(), transfer.parts()) {
+        (false, _) => "unverified (the plain protocol has no checksum)".to_owned(),
+        (true, 1) => format!("verified (CRC-32 {:08x})", transfer.checksum()),
+        (true, n) => format!("in {n} parts, verified (CRC-32 {:08x})", transfer.checksum()),
+    };
+    complain(PROGRAM, format!("{path}: {bytes} bytes, {how}"));
 }
 
 /// The path of an entry below `top`.

@@ -18,6 +18,8 @@ mod table;
 use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Error, Result, anyhow};
@@ -158,6 +160,18 @@ fn complain(program: &str, message: impl Display) {
     use std::io::Write;
     let line = format!("{program}: {message}\n");
     progress::aside(|| _ = std::io::stderr().write_all(line.as_bytes()));
+}
+
+/// Runs `action` on a thread of its own, and gives up waiting for it after a while.
+fn run_for_at_most(longest: Duration, action: impl FnOnce() + Send + 'static) {
+    let (done, is_done) = mpsc::channel::<()>();
+    let run = move || {
+        action();
+        drop(done);
+    };
+    // It ends at once if there is no thread, as `done` is dropped then, too.
+    let _ = thread::Builder::new().spawn(run);
+    let _ = is_done.recv_timeout(longest);
 }
 
 /// An error in the words of the system, without the number that std adds.

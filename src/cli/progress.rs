@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use indicatif::{
 };
 use nix::unistd::{getpgrp, tcgetpgrp};
 
+use super::run_for_at_most;
 use crate::escape::escape;
 
 /// When to show a progress bar.
@@ -174,13 +175,7 @@ pub(super) fn aside(say: impl FnOnce()) {
 /// Clears the bar for good, before the process ends. Gives up after a moment: drawing on a stopped
 /// terminal (Ctrl-S) blocks, and must not delay the end.
 pub(super) fn clear() {
-    let Some(bar) = BAR.get() else { return };
-    let (done, cleared) = mpsc::channel();
-    let spawned = thread::Builder::new().spawn(move || {
-        bar.finish_and_clear();
-        let _ = done.send(());
-    });
-    if spawned.is_ok() {
-        let _ = cleared.recv_timeout(DELAY);
+    if let Some(bar) = BAR.get() {
+        run_for_at_most(DELAY, || bar.finish_and_clear());
     }
 }
