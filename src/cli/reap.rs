@@ -17,9 +17,11 @@ use crate::reaper::{Action, Policy};
 const PROGRAM: &str = "mqfs-reap";
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 done, or stopped by a signal (--watch); 1 a queue could not be removed, there are
-orphans (--check), or the output failed; 2 invalid input or an unavailable IPC resource; 141 nobody
-reads the output any more. An orphan that is not yours to remove is no failure.";
+Exit status: 0 done, or stopped by a signal (--watch); 1 a queue could not be removed, there are \
+orphans (--check), or the output failed; 2 invalid input or an unavailable IPC resource; 141 \
+nobody reads the output any more. An orphan that is not yours to remove is no failure.";
+
+const WHICH: &str = "Which queues";
 
 /// Remove the message queues of dead processes
 ///
@@ -29,7 +31,20 @@ reads the output any more. An orphan that is not yours to remove is no failure."
 /// shared memory that killed servers and their children left are removed, too.
 #[derive(Debug, Parser)]
 #[command(name = "mqfs-reap", version, after_help = EXIT_STATUS, args_override_self = true)]
+#[command(next_help_heading = "What to do and to show")]
 pub(super) struct Opts {
+    /// Keep orphans that were made, changed or used within this time [default: none; with --foreign
+    /// 1h for queues of other programs]
+    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = WHICH)]
+    older_than: Option<Duration>,
+    /// Look only at queues that this user made: a name or a uid
+    #[arg(long, value_name = "UID", value_parser = user, value_hint = ValueHint::Username)]
+    #[arg(help_heading = WHICH)]
+    uid: Option<Uid>,
+    /// Include queues of other programs: those without a key that no other user may use, whose last
+    /// sender and last receiver are both dead
+    #[arg(long, help_heading = WHICH)]
+    foreign: bool,
     /// Remove nothing, only show what would be removed
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -40,17 +55,6 @@ pub(super) struct Opts {
     /// Print JSON, one object to a line, instead of a table
     #[arg(long)]
     json: bool,
-    /// Keep orphans that were made, changed or used within this time [default: none; with --foreign
-    /// 1h for queues of other programs]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    older_than: Option<Duration>,
-    /// Look only at queues that this user made: a name or a uid
-    #[arg(long, value_name = "UID", value_parser = user, value_hint = ValueHint::Username)]
-    uid: Option<Uid>,
-    /// Include queues of other programs: those without a key that no other user may use, whose last
-    /// sender and last receiver are both dead
-    #[arg(long)]
-    foreign: bool,
     /// Repeat every TIME until a signal; print a line for each queue removed
     #[arg(long, value_name = "TIME", value_parser = interval)]
     watch: Option<Duration>,
