@@ -115,7 +115,6 @@ pub(super) struct Opts {
     retries: u32,
 }
 
-/// Runs the program.
 pub fn main() -> ExitCode {
     let mut opts: Opts = super::parse(PROGRAM);
     let outcome = opts.check().and_then(|()| run(&opts));

@@ -50,7 +50,6 @@ pub fn programs() -> Vec<(clap::Command, u8)> {
     ]
 }
 
-/// The key of the server.
 #[derive(Debug, Args)]
 struct KeyArgs {
     /// Key of the request queue: 0x and hexadecimal digits, 0 and octal ones, or a decimal number

@@ -1,8 +1,9 @@
 //! `mqfs-reap`.
 
 mod report;
-mod watch;
 
+use std::collections::HashMap;
+use std::mem;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,8 +12,10 @@ use clap::{Parser, ValueHint};
 use sysv_ipc::Uid;
 
 use self::report::Row;
-use super::{FAILED, complain, duration, interval, stdout, user};
+use super::table::Names;
+use super::{FAILED, complain, duration, interval, signals, stdout, user};
 use crate::reaper::{Action, Policy};
+use crate::sys;
 
 const PROGRAM: &str = "mqfs-reap";
 
@@ -66,14 +69,13 @@ impl Opts {
     }
 }
 
-/// Runs the program.
 pub fn main() -> ExitCode {
     super::exit_status(PROGRAM, false, run(&super::parse(PROGRAM))).into()
 }
 
 fn run(opts: &Opts) -> Result<u8> {
     if let Some(every) = opts.watch {
-        return watch::watch(opts, every);
+        return watch(opts, every);
     }
     let mut findings = opts.policy().survey()?;
     if opts.check {
@@ -94,6 +96,43 @@ fn run(opts: &Opts) -> Result<u8> {
     }
     let failed = rows.iter().any(|row| matches!(row.action, Some(Action::Failed(_))));
     Ok(if failed || alarm { FAILED } else { 0 })
+}
+
+/// Removes orphans again and again, and prints a line for each.
+fn watch(opts: &Opts, every: Duration) -> Result<u8> {
+    stdout::print("")?;
+    signals::handle(|| sys::exit_now(0))?;
+    let (policy, mut names) = (opts.policy(), Names::default());
+    // What was printed about orphans that still exist, so that it is not printed again.
+    let mut printed = HashMap::new();
+    loop {
+        match policy.survey() {
+            Ok(findings) => {
+                let before = mem::take(&mut printed);
+                let orphans = findings.iter().filter(|finding| finding.verdict.is_orphan());
+                for row in orphans.map(|orphan| Row::carry_out(orphan, opts.dry_run)) {
+                    if matches!(row.action, Some(Action::Changed | Action::Kept)) {
+                        continue;
+                    }
+                    let id = row.finding.queue.id();
+                    let what = (row.finding.status.changed_at, row.action());
+                    if before.get(&id) != Some(&what) {
+                        let line =
+                            if opts.json { row.json_line(true) } else { row.line(&mut names) };
+                        stdout::print_or_complain(PROGRAM, &line)?;
+                    }
+                    if row.action != Some(Action::Removed) {
+                        printed.insert(id, what);
+                    }
+                }
+                if !opts.dry_run {
+                    remove_leftovers(&policy)?;
+                }
+            }
+            Err(error) => complain(PROGRAM, error),
+        }
+        stdout::sleep(every)?;
+    }
 }
 
 fn remove_leftovers(policy: &Policy) -> Result<()> {

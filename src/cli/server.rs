@@ -124,7 +124,6 @@ impl Opts {
     }
 }
 
-/// Runs the program.
 pub fn main() -> ExitCode {
     super::exit_status(PROGRAM, false, run(&super::parse(PROGRAM))).into()
 }

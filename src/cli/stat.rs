@@ -54,7 +54,6 @@ pub(super) struct Opts {
     watch: Option<Duration>,
 }
 
-/// Runs the program.
 pub fn main() -> ExitCode {
     super::exit_status(PROGRAM, false, run(&super::parse(PROGRAM))).into()
 }

@@ -1,6 +1,6 @@
 //! What a survey found out about one queue.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use sysv_ipc::{Pid, Queue, QueueStatus};
 
@@ -47,15 +47,6 @@ impl Finding {
 pub(super) fn last_used(status: &QueueStatus) -> SystemTime {
     let times = [status.sent_at, status.received_at];
     times.into_iter().flatten().fold(status.changed_at, SystemTime::max)
-}
-
-/// Whether nobody used the queue for longer than `age`, as seen at `now`. A time in the future
-/// proves no age but 0.
-pub(super) fn is_unused_for(age: Duration, status: &QueueStatus, now: SystemTime) -> bool {
-    // The kernel drops fractions, so the queue may have been used up to a second later.
-    const SECOND: Duration = Duration::from_secs(1);
-    let unused = now.duration_since(last_used(status));
-    age.is_zero() || unused.is_ok_and(|unused| unused > age.saturating_add(SECOND))
 }
 
 /// Whether nobody ever sent to the queue or received from it. A process of a foreign pid namespace
