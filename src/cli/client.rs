@@ -1,5 +1,3 @@
-//! `mqfs-client`.
-
 mod archive;
 mod concatenate;
 mod copy;
@@ -201,8 +199,7 @@ impl Opts {
         if copies { self.check_names() } else { Ok(()) }
     }
 
-    /// Refuses paths whose copies would replace each other, and leaves out a path that is given
-    /// again, like cp(1).
+    /// Refuses paths whose copies would replace each other, and leaves out repetitions, like cp(1).
     fn check_names(&mut self) -> Result<()> {
         let mut names: HashMap<_, PathBuf> = HashMap::new();
         for path in mem::take(&mut self.paths) {
@@ -225,8 +222,7 @@ impl Opts {
         Ok(())
     }
 
-    /// Fetches each path with `fetch`, which tells whether everything arrived. Returns the exit
-    /// status.
+    /// Fetches each path by `fetch`, which tells whether all arrived. Returns the exit status.
     fn fetch_each(
         &self,
         paths: &[OsString],

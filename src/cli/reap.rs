@@ -1,5 +1,3 @@
-//! `mqfs-reap`.
-
 mod report;
 
 use std::collections::HashMap;

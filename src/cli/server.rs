@@ -1,5 +1,3 @@
-//! `mqfs-server`.
-
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;

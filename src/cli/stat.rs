@@ -1,5 +1,3 @@
-//! `mqfs-stat`.
-
 mod json;
 mod prometheus;
 mod state;

@@ -1,5 +1,3 @@
-//! What a survey found out about one queue.
-
 use std::time::SystemTime;
 
 use sysv_ipc::{Pid, Queue, QueueStatus};

@@ -14,8 +14,7 @@ use crate::ownership::server_state::ServerState;
 use crate::wire::OwnerId;
 
 impl Policy {
-    /// Judges every queue that this policy covers. Fails if the kernel's list of queues cannot be
-    /// read.
+    /// Judges every queue that this policy covers. Fails if the kernel's list cannot be read.
     pub fn survey(&self) -> Result<Vec<Finding>, Error> {
         let seen: Vec<_> = queues()?
             .filter(|(_, status)| self.uid.is_none_or(|uid| uid == status.permissions.cuid))
@@ -104,8 +103,7 @@ impl Judge<'_> {
         match ServerState::of(status.permissions.key, status.permissions.uid) {
             ServerState::Running => Verdict::Alive(KeepReason::Serving),
             ServerState::NoLock => Verdict::Alive(KeepReason::NoLock),
-            // Other software could have made such a queue and such a semaphore. So the lock alone
-            // does not prove it.
+            // The lock alone is no proof: other software could make such a queue and semaphore.
             ServerState::Dead => match status.last_receiver {
                 Some(pid) if !self.has_ended(pid) => Verdict::Alive(KeepReason::Receiver),
                 _ => Verdict::Orphan(Proof::NoServer),

@@ -52,8 +52,8 @@ fn is_left_window(status: &SharedMemoryStatus, observer: &Observer) -> bool {
 }
 
 /// Removes the lock and the counters of this user's server under a key, if that server is dead and
-/// its request queue is gone: without the lock, nobody could prove the queue an orphan. Returns how
-/// many objects it removed.
+/// its request queue is gone: without the lock, nobody could prove the queue an orphan. Returns the
+/// number of removed objects.
 ///
 /// To hold the lock proves that no server does, and keeps a new one of this user from taking over
 /// what is about to be removed. That one tries again (`ServerLock::take`).

@@ -1,5 +1,3 @@
-//! The options of a survey.
-
 use std::time::Duration;
 
 use sysv_ipc::Uid;

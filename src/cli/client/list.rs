@@ -50,13 +50,13 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    /// Prints an item, or adds it to the table. What `path` itself names has no name. Returns
-    /// whether the server could look at it.
+    /// Prints an item or adds it to the table. Returns whether the server could look at it.
     fn show(&mut self, item: &DirEntry, path: &OsStr) -> Result<bool, Failure> {
         let metadata = item.metadata();
         if let Err(why) = &metadata {
             self.opts.complain_of(escape(&joined(path, item.file_name())), why);
         }
+        // What `path` itself names has no name.
         let name = if item.file_name().is_empty() { path } else { item.file_name() };
         let target = item.link_target().map(|target| format!(" -> {}", escape(target)));
         let shown = format!("{}{}", escape(name), target.unwrap_or_default());

@@ -89,8 +89,7 @@ impl KeyState {
         })
     }
 
-    /// Adds the rates since an earlier state, if both have counters of one server and the clock
-    /// was not set back.
+    /// Adds the rates, if both states have counters of one server, and the clock was not set back.
     pub(super) fn compare_with(&mut self, before: &Self) {
         let passed = self.time.duration_since(before.time).unwrap_or_default().as_secs_f64();
         let counters = before.counters.as_deref().zip(self.counters.as_deref());
