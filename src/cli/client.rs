@@ -1,5 +1,3 @@
-//! `mqfs-client`.
-
 mod archive;
 mod concatenate;
 mod copy;
@@ -12,7 +10,6 @@ use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,7 +21,9 @@ use sysv_ipc::Uid;
 use super::logging::write_stderr;
 use super::progress::{self, When};
 use super::remedy::{explain_client, explain_output};
-use super::{FAILED, INTERRUPTED, KeyArgs, complain, duration, signals, size, user};
+use super::{
+    FAILED, INTERRUPTED, KeyArgs, complain, duration, run_for_at_most, signals, size, user,
+};
 use crate::client::save::CleanupGuard;
 use crate::client::{Canceller, Client, Error, ErrorKind, Files, Transfer};
 use crate::escape::escape;
@@ -33,8 +32,12 @@ use crate::sys;
 const PROGRAM: &str = "mqfs-client";
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 done; 1 a request or the output failed, or a file is incomplete; 2 invalid input or
-an unavailable IPC resource; 130 interrupted; 141 nobody reads the output any more.";
+Exit status: 0 done; 1 a request or the output failed, or a file is incomplete; 2 invalid input \
+or an unavailable IPC resource; 130 interrupted; 141 nobody reads the output any more.";
+
+const WHAT: &str = "What to fetch";
+const WHERE: &str = "Where to put it";
+const SHOW: &str = "What to show";
 
 /// Fetch files from mqfs-server
 ///
@@ -43,72 +46,73 @@ an unavailable IPC resource; 130 interrupted; 141 nobody reads the output any mo
 #[derive(Debug, Parser)]
 #[command(name = "mqfs-client", version, after_help = EXIT_STATUS, args_override_self = true)]
 pub(super) struct Opts {
-    #[command(flatten)]
-    key: KeyArgs,
-    /// Write to FILE, which appears complete or not at all; - is standard output
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
-    /// Write the files into the directory DIR, under their own names
-    #[arg(short = 'C', long, value_name = "DIR", alias = "target-directory")]
-    #[arg(value_hint = ValueHint::DirPath, conflicts_with_all = ["output", "offset", "length"])]
-    directory: Option<PathBuf>,
+    /// Files to fetch. A path begins at the server's --root, also without a slash: the current
+    /// directory does not count
+    #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    #[arg(required_unless_present = "list", default_value_if("list", "true", "/"))]
+    paths: Vec<OsString>,
     /// Fetch directories with everything below them, to -C DIR or as --tar
-    #[arg(short, long, short_alias = 'R')]
+    #[arg(short, long, short_alias = 'R', help_heading = WHAT)]
     #[arg(conflicts_with_all = ["output", "offset", "length", "plain"])]
     recursive: bool,
-    /// Write a tar archive to standard output
-    #[arg(long, conflicts_with_all = ["directory", "output", "offset", "length", "plain"])]
-    tar: bool,
-    /// Do not keep the files' modes and times in -C DIR or --tar
-    #[arg(long)]
-    no_preserve: bool,
     /// List the entries of directories, like ls -l; without a PATH, those of /
     #[arg(short, long, conflicts_with_all = ["directory", "output", "recursive", "tar"])]
-    #[arg(conflicts_with_all = ["offset", "length", "plain"])]
+    #[arg(conflicts_with_all = ["offset", "length", "plain"], help_heading = WHAT)]
     list: bool,
     /// Show the metadata of a file, like stat
     #[arg(long, conflicts_with_all = ["list", "directory", "output", "recursive", "tar"])]
-    #[arg(conflicts_with_all = ["offset", "length", "plain"])]
+    #[arg(conflicts_with_all = ["offset", "length", "plain"], help_heading = WHAT)]
     stat: bool,
-    /// Print --list or --stat as JSON, one object to a line
-    #[arg(long)]
-    json: bool,
     /// Begin at this byte, counted from 0: 4096, 64K, 1M. Behind the end of a file is nothing
     #[arg(long, value_name = "N", default_value = "0", value_parser = size)]
-    #[arg(conflicts_with = "plain")]
+    #[arg(conflicts_with = "plain", help_heading = WHAT)]
     offset: u64,
     /// Fetch at most this many bytes
-    #[arg(long, value_name = "N", value_parser = size, conflicts_with = "plain")]
+    #[arg(long, value_name = "N", value_parser = size)]
+    #[arg(conflicts_with = "plain", help_heading = WHAT)]
     length: Option<u64>,
+    /// Write to FILE, which appears complete or not at all; - is standard output
+    #[arg(short, long, value_name = "FILE", help_heading = WHERE)]
+    output: Option<PathBuf>,
+    /// Write the files into the directory DIR, under their own names
+    #[arg(short = 'C', long, value_name = "DIR", alias = "target-directory", help_heading = WHERE)]
+    #[arg(value_hint = ValueHint::DirPath, conflicts_with_all = ["output", "offset", "length"])]
+    directory: Option<PathBuf>,
+    /// Write a tar archive to standard output
+    #[arg(long, conflicts_with_all = ["directory", "output", "offset", "length", "plain"])]
+    #[arg(help_heading = WHERE)]
+    tar: bool,
+    /// Do not keep the files' modes and times in -C DIR or --tar
+    #[arg(long, help_heading = WHERE)]
+    no_preserve: bool,
+    /// Print --list or --stat as JSON, one object to a line
+    #[arg(long, help_heading = SHOW)]
+    json: bool,
+    /// When to show a progress bar on standard error [default: auto, or never with --quiet]
+    #[arg(long, value_name = "WHEN", help_heading = SHOW)]
+    progress: Option<When>,
+    /// Say what arrived, whether it was verified, how long it took, and what is waited for
+    #[arg(short, long, conflicts_with = "quiet", help_heading = SHOW)]
+    verbose: bool,
+    /// Print no messages; the exit status tells
+    #[arg(short, long, alias = "silent", help_heading = SHOW)]
+    quiet: bool,
+    #[command(flatten, next_help_heading = "Server and time limits")]
+    key: KeyArgs,
+    /// Trust this user's server, and not only root's and your own: a name or a uid
+    #[arg(long, value_name = "UID", value_parser = user, value_hint = ValueHint::Username)]
+    server_uid: Option<Uid>,
+    /// Use only the plain protocol, that of other programs: no proof of identity, no checksum
+    #[arg(long)]
+    plain: bool,
     /// Fail if nothing arrives for this long
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     timeout: Duration,
     /// Ask again at most this often if servers die and nothing new arrives
     #[arg(long, value_name = "N", default_value = "3")]
     retries: u32,
-    /// Use only the plain protocol, that of other programs: no proof of identity, no checksum
-    #[arg(long)]
-    plain: bool,
-    /// Trust this user's server, and not only root's and your own: a name or a uid
-    #[arg(long, value_name = "UID", value_parser = user, value_hint = ValueHint::Username)]
-    server_uid: Option<Uid>,
-    /// When to show a progress bar on standard error [default: auto, or never with --quiet]
-    #[arg(long, value_name = "WHEN")]
-    progress: Option<When>,
-    /// Say what arrived, whether it was verified, how long it took, and what is waited for
-    #[arg(short, long, conflicts_with = "quiet")]
-    verbose: bool,
-    /// Print no messages; the exit status tells
-    #[arg(short, long, alias = "silent")]
-    quiet: bool,
-    /// Files to fetch. A path begins at the server's --root, also without a slash: the current
-    /// directory does not count
-    #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
-    #[arg(required_unless_present = "list", default_value_if("list", "true", "/"))]
-    paths: Vec<OsString>,
 }
 
-/// Runs the program.
 pub fn main() -> ExitCode {
     let mut opts: Opts = super::parse(PROGRAM);
     let outcome = opts.check().and_then(|()| run(&opts));
@@ -164,14 +168,8 @@ fn clean_up_on_signals(canceller: Canceller, cleanup: CleanupGuard, quiet: bool)
     signals::handle(move || {
         canceller.cancel();
         // A file system that does not answer must not keep the program from ending.
-        let (cleanup, (done, is_done)) = (cleanup.clone(), mpsc::channel());
-        let discard = move || {
-            cleanup.discard();
-            let _ = done.send(());
-        };
-        if thread::Builder::new().spawn(discard).is_ok() {
-            let _ = is_done.recv_timeout(Duration::from_secs(2));
-        }
+        let cleanup = cleanup.clone();
+        run_for_at_most(Duration::from_secs(2), move || cleanup.discard());
         progress::clear();
         if !quiet {
             // Never blocks: the reader of stderr may be gone, or may have sent the signal.
@@ -201,8 +199,7 @@ impl Opts {
         if copies { self.check_names() } else { Ok(()) }
     }
 
-    /// Refuses paths whose copies would replace each other, and leaves out a path that is given
-    /// again, like cp(1).
+    /// Refuses paths whose copies would replace each other, and leaves out repetitions, like cp(1).
     fn check_names(&mut self) -> Result<()> {
         let mut names: HashMap<_, PathBuf> = HashMap::new();
         for path in mem::take(&mut self.paths) {
@@ -225,8 +222,7 @@ impl Opts {
         Ok(())
     }
 
-    /// Fetches each path with `fetch`, which tells whether everything arrived. Returns the exit
-    /// status.
+    /// Fetches each path by `fetch`, which tells whether all arrived. Returns the exit status.
     fn fetch_each(
         &self,
         paths: &[OsString],
@@ -280,7 +276,12 @@ impl Opts {
             let fetched = transfer.map_err(Failure::from).and_then(|transfer| {
                 fetch(transfer)?;
                 progress::count_file();
-                self.report(path, transfer);
+                if transfer.has_changed() {
+                    self.warn_of_change(path);
+                }
+                if self.verbose {
+                    report(path, transfer);
+                }
                 Ok(())
             });
             match fetched {
@@ -296,22 +297,6 @@ impl Opts {
         Ok(())
     }
 
-    fn report(&self, path: &OsStr, transfer: &Transfer) {
-        if transfer.has_changed() {
-            self.warn_of_change(path);
-        }
-        if !self.verbose {
-            return;
-        }
-        let (path, bytes) = (escape(path), transfer.received());
-        let how = match (transfer.is_verified(), transfer.parts()) {
-            (false, _) => "unverified (the plain protocol has no checksum)".to_owned(),
-            (true, 1) => format!("verified (CRC-32 {:08x})", transfer.checksum()),
-            (true, n) => format!("in {n} parts, verified (CRC-32 {:08x})", transfer.checksum()),
-        };
-        complain(PROGRAM, format!("{path}: {bytes} bytes, {how}"));
-    }
-
     fn complain_of(&self, what: impl Display, why: impl Display) {
         if !self.quiet {
             complain(PROGRAM, format!("{what}: {why}"));
@@ -325,6 +310,16 @@ impl Opts {
     fn progress(&self) -> When {
         self.progress.unwrap_or(if self.quiet { When::Never } else { When::Auto })
     }
+}
+
+fn report(path: &OsStr, transfer: &Transfer) {
+    let (path, bytes) = (escape(path), transfer.received());
+    let how = match (transfer.is_verified(), transfer.parts()) {
+        (false, _) => "unverified (the plain protocol has no checksum)".to_owned(),
+        (true, 1) => format!("verified (CRC-32 {:08x})", transfer.checksum()),
+        (true, n) => format!("in {n} parts, verified (CRC-32 {:08x})", transfer.checksum()),
+    };
+    complain(PROGRAM, format!("{path}: {bytes} bytes, {how}"));
 }
 
 /// The path of an entry below `top`.

@@ -18,6 +18,8 @@ mod table;
 use std::fmt::Display;
 use std::io;
 use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Error, Result, anyhow};
@@ -34,7 +36,7 @@ const FAILED: u8 = 1;
 const UNAVAILABLE: u8 = 2;
 /// A signal ended the program: 128 + SIGINT, as in shells.
 const INTERRUPTED: u8 = 130;
-/// Nobody reads the output any more: 128 + SIGPIPE, as in shells.
+/// Nobody reads the output any more: 128 + SIGPIPE, as of a filter that the signal kills.
 const NOBODY_READS: u8 = 141;
 
 /// Every program, and the section of its manual page. tests/it/dist.rs makes manual pages and
@@ -48,7 +50,6 @@ pub fn programs() -> Vec<(clap::Command, u8)> {
     ]
 }
 
-/// The key of the server.
 #[derive(Debug, Args)]
 struct KeyArgs {
     /// Key of the request queue: 0x and hexadecimal digits, 0 and octal ones, or a decimal number
@@ -134,8 +135,7 @@ fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(|| "too large".to_owned())
 }
 
-/// Begins a program. Parses the arguments, or ends the program: with the help or the version, or
-/// with one line on stderr.
+/// Parses the arguments, or ends the program: with the help, the version or one line on stderr.
 fn parse<T: Parser>(program: &str) -> T {
     signals::let_through();
     T::try_parse().unwrap_or_else(|error| {
@@ -152,12 +152,23 @@ fn parse<T: Parser>(program: &str) -> T {
     })
 }
 
-/// Prints a message to stderr, in one write, so that lines of several programs do not mix. It does
-/// not matter whether anybody reads it.
+/// Prints a message to stderr, if anybody reads it, and in one write, so that lines do not mix.
 fn complain(program: &str, message: impl Display) {
     use std::io::Write;
     let line = format!("{program}: {message}\n");
     progress::aside(|| _ = std::io::stderr().write_all(line.as_bytes()));
+}
+
+/// Runs `action` on a thread of its own, and gives up waiting for it after a while.
+fn run_for_at_most(longest: Duration, action: impl FnOnce() + Send + 'static) {
+    let (done, is_done) = mpsc::channel::<()>();
+    let run = move || {
+        action();
+        drop(done);
+    };
+    // It ends at once if there is no thread, as `done` is dropped then, too.
+    let _ = thread::Builder::new().spawn(run);
+    let _ = is_done.recv_timeout(longest);
 }
 
 /// An error in the words of the system, without the number that std adds.
@@ -179,8 +190,7 @@ fn exit_status(program: &str, quiet: bool, outcome: Result<u8>) -> u8 {
     })
 }
 
-/// Whether the reader of the output has left. That is no failure: the exit status is that of a
-/// filter killed by SIGPIPE.
+/// Whether the reader of the output has left, which is no failure.
 fn is_closed_pipe(error: &Error) -> bool {
     let error = error.downcast_ref::<io::Error>();
     error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,9 +17,9 @@ use indicatif::{
 };
 use nix::unistd::{getpgrp, tcgetpgrp};
 
+use super::run_for_at_most;
 use crate::escape::escape;
 
-/// When to show a progress bar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum When {
     /// On a terminal, after half a second, unless the files go to a terminal themselves
@@ -32,10 +32,6 @@ pub(super) enum When {
 
 /// Most transfers end sooner, and a bar would only flicker.
 const DELAY: Duration = Duration::from_millis(500);
-
-const TICK: Duration = Duration::from_millis(100);
-
-const MOST_PER_SECOND: u8 = 20;
 
 /// The bar of this process. It is global because every message on stderr must step aside for it.
 static BAR: OnceLock<ProgressBar> = OnceLock::new();
@@ -64,8 +60,8 @@ pub(super) fn start(when: When, into_terminal: bool) {
         if !bar.is_finished() && (now || !is_others()) {
             // Not by ProgressDrawTarget::stderr, which draws only on a terminal.
             let stderr = Box::new(Term::buffered_stderr());
-            bar.set_draw_target(ProgressDrawTarget::term_like_with_hz(stderr, MOST_PER_SECOND));
-            bar.enable_steady_tick(TICK);
+            bar.set_draw_target(ProgressDrawTarget::term_like_with_hz(stderr, 20));
+            bar.enable_steady_tick(Duration::from_millis(100));
         }
     };
     // Without the thread there is no bar, which is no reason to fail.
@@ -73,9 +69,8 @@ pub(super) fn start(when: When, into_terminal: bool) {
 }
 
 /// A file or a tree begins, or begins again. `size`: how many bytes are to come, if known.
-pub(super) fn begin(path: impl AsRef<OsStr>, size: Option<u64>) {
+pub(super) fn begin(path: &OsStr, size: Option<u64>) {
     let Some(bar) = BAR.get() else { return };
-    let path = path.as_ref();
     let name = escape(Path::new(path).file_name().unwrap_or(path)).to_string();
     *NAME.lock().unwrap_or_else(PoisonError::into_inner) = name;
     match size.filter(|&size| size > 0) {
@@ -174,13 +169,7 @@ pub(super) fn aside(say: impl FnOnce()) {
 /// Clears the bar for good, before the process ends. Gives up after a moment: drawing on a stopped
 /// terminal (Ctrl-S) blocks, and must not delay the end.
 pub(super) fn clear() {
-    let Some(bar) = BAR.get() else { return };
-    let (done, cleared) = mpsc::channel();
-    let spawned = thread::Builder::new().spawn(move || {
-        bar.finish_and_clear();
-        let _ = done.send(());
-    });
-    if spawned.is_ok() {
-        let _ = cleared.recv_timeout(DELAY);
+    if let Some(bar) = BAR.get() {
+        run_for_at_most(DELAY, || bar.finish_and_clear());
     }
 }

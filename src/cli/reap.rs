@@ -1,8 +1,7 @@
-//! `mqfs-reap`.
-
 mod report;
-mod watch;
 
+use std::collections::HashMap;
+use std::mem;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,15 +10,19 @@ use clap::{Parser, ValueHint};
 use sysv_ipc::Uid;
 
 use self::report::Row;
-use super::{FAILED, complain, duration, interval, stdout, user};
+use super::table::Names;
+use super::{FAILED, complain, duration, interval, signals, stdout, user};
 use crate::reaper::{Action, Policy};
+use crate::sys;
 
 const PROGRAM: &str = "mqfs-reap";
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 done, or stopped by a signal (--watch); 1 a queue could not be removed, there are
-orphans (--check), or the output failed; 2 invalid input or an unavailable IPC resource; 141 nobody
-reads the output any more. An orphan that is not yours to remove is no failure.";
+Exit status: 0 done, or stopped by a signal (--watch); 1 a queue could not be removed, there are \
+orphans (--check), or the output failed; 2 invalid input or an unavailable IPC resource; 141 \
+nobody reads the output any more. An orphan that is not yours to remove is no failure.";
+
+const WHICH: &str = "Which queues";
 
 /// Remove the message queues of dead processes
 ///
@@ -29,7 +32,20 @@ reads the output any more. An orphan that is not yours to remove is no failure."
 /// shared memory that killed servers and their children left are removed, too.
 #[derive(Debug, Parser)]
 #[command(name = "mqfs-reap", version, after_help = EXIT_STATUS, args_override_self = true)]
+#[command(next_help_heading = "What to do and to show")]
 pub(super) struct Opts {
+    /// Keep orphans that were made, changed or used within this time [default: none; with --foreign
+    /// 1h for queues of other programs]
+    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = WHICH)]
+    older_than: Option<Duration>,
+    /// Look only at queues that this user made: a name or a uid
+    #[arg(long, value_name = "UID", value_parser = user, value_hint = ValueHint::Username)]
+    #[arg(help_heading = WHICH)]
+    uid: Option<Uid>,
+    /// Include queues of other programs: those without a key that no other user may use, whose last
+    /// sender and last receiver are both dead
+    #[arg(long, help_heading = WHICH)]
+    foreign: bool,
     /// Remove nothing, only show what would be removed
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -40,17 +56,6 @@ pub(super) struct Opts {
     /// Print JSON, one object to a line, instead of a table
     #[arg(long)]
     json: bool,
-    /// Keep orphans that were made, changed or used within this time [default: none; with --foreign
-    /// 1h for queues of other programs]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    older_than: Option<Duration>,
-    /// Look only at queues that this user made: a name or a uid
-    #[arg(long, value_name = "UID", value_parser = user, value_hint = ValueHint::Username)]
-    uid: Option<Uid>,
-    /// Include queues of other programs: those without a key that no other user may use, whose last
-    /// sender and last receiver are both dead
-    #[arg(long)]
-    foreign: bool,
     /// Repeat every TIME until a signal; print a line for each queue removed
     #[arg(long, value_name = "TIME", value_parser = interval)]
     watch: Option<Duration>,
@@ -62,14 +67,13 @@ impl Opts {
     }
 }
 
-/// Runs the program.
 pub fn main() -> ExitCode {
     super::exit_status(PROGRAM, false, run(&super::parse(PROGRAM))).into()
 }
 
 fn run(opts: &Opts) -> Result<u8> {
     if let Some(every) = opts.watch {
-        return watch::watch(opts, every);
+        return watch(opts, every);
     }
     let mut findings = opts.policy().survey()?;
     if opts.check {
@@ -90,6 +94,43 @@ fn run(opts: &Opts) -> Result<u8> {
     }
     let failed = rows.iter().any(|row| matches!(row.action, Some(Action::Failed(_))));
     Ok(if failed || alarm { FAILED } else { 0 })
+}
+
+/// Removes orphans again and again, and prints a line for each.
+fn watch(opts: &Opts, every: Duration) -> Result<u8> {
+    stdout::print("")?;
+    signals::handle(|| sys::exit_now(0))?;
+    let (policy, mut names) = (opts.policy(), Names::default());
+    // What was printed about orphans that still exist, so that it is not printed again.
+    let mut printed = HashMap::new();
+    loop {
+        match policy.survey() {
+            Ok(findings) => {
+                let before = mem::take(&mut printed);
+                let orphans = findings.iter().filter(|finding| finding.verdict.is_orphan());
+                for row in orphans.map(|orphan| Row::carry_out(orphan, opts.dry_run)) {
+                    if matches!(row.action, Some(Action::Changed | Action::Kept)) {
+                        continue;
+                    }
+                    let id = row.finding.queue.id();
+                    let what = (row.finding.status.changed_at, row.action());
+                    if before.get(&id) != Some(&what) {
+                        let line =
+                            if opts.json { row.json_line(true) } else { row.line(&mut names) };
+                        stdout::print_or_complain(PROGRAM, &line)?;
+                    }
+                    if row.action != Some(Action::Removed) {
+                        printed.insert(id, what);
+                    }
+                }
+                if !opts.dry_run {
+                    remove_leftovers(&policy)?;
+                }
+            }
+            Err(error) => complain(PROGRAM, error),
+        }
+        stdout::sleep(every)?;
+    }
 }
 
 fn remove_leftovers(policy: &Policy) -> Result<()> {

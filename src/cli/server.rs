@@ -1,5 +1,3 @@
-//! `mqfs-server`.
-
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,8 +20,11 @@ use crate::wire::MAX_WINDOW;
 const PROGRAM: &str = "mqfs-server";
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 stopped by a signal; 2 invalid input or an unavailable IPC resource, such as a key in
-use.";
+Exit status: 0 stopped by a signal; 2 invalid input or an unavailable IPC resource, such as a key \
+in use.";
+
+const LIMITS: &str = "Limits and times";
+const LOG: &str = "What to log";
 
 /// Serve files over System V message queues
 ///
@@ -32,6 +33,7 @@ use.";
 /// who may send requests gets what that user can open below --root.
 #[derive(Debug, Parser)]
 #[command(name = "mqfs-server", version, after_help = EXIT_STATUS, args_override_self = true)]
+#[command(next_help_heading = "What to serve, and to whom")]
 pub(super) struct Opts {
     #[command(flatten)]
     key: KeyArgs,
@@ -45,40 +47,46 @@ pub(super) struct Opts {
     /// Who may send requests: 0600 (owner), 0620 (group), 0602 or 0622 (everybody)
     #[arg(long, value_name = "MODE", default_value = "0600", value_parser = mode)]
     mode: Mode,
+    /// Which plain requests to answer: those of other programs, which do not prove who sent them
+    #[arg(long, value_name = "WHICH", default_value = "owner")]
+    plain: PlainPolicy,
     /// Most children at once; more requests wait in the queue
     #[arg(long, value_name = "N", default_value = "64")]
-    #[arg(value_parser = value_parser!(u16).range(1..))]
+    #[arg(value_parser = value_parser!(u16).range(1..), help_heading = LIMITS)]
     max_children: u16,
     /// Most children at once for one user, whose further requests are told to try again later
     /// [default: 16 if others may send requests]
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..))]
+    #[arg(help_heading = LIMITS)]
     max_per_user: Option<u16>,
     /// How long a child waits for a client that does not read, or for a hung file system
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    #[arg(help_heading = LIMITS)]
     stall_timeout: Duration,
     /// How long a session waits for its client's next question
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    #[arg(help_heading = LIMITS)]
     idle_timeout: Duration,
     /// How long children may continue after the server stops
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    #[arg(help_heading = LIMITS)]
     drain_timeout: Duration,
     /// How often to remove the queues of dead clients
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    #[arg(help_heading = LIMITS)]
     reap_interval: Duration,
     /// Most shared memory for each large file on its way, at most 64M; 0: none
     #[arg(long, value_name = "SIZE", default_value = "2M", value_parser = window)]
+    #[arg(help_heading = LIMITS)]
     window: usize,
-    /// Which plain requests to answer: those of other programs, which do not prove who sent them
-    #[arg(long, value_name = "WHICH", default_value = "owner")]
-    plain: PlainPolicy,
     /// Log more
-    #[arg(short, long, conflicts_with = "quiet")]
+    #[arg(short, long, conflicts_with = "quiet", help_heading = LOG)]
     verbose: bool,
     /// Log only warnings and errors
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = LOG)]
     quiet: bool,
     /// The form of log lines
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = LOG)]
     log_format: LogFormat,
 }
 
@@ -114,7 +122,6 @@ impl Opts {
     }
 }
 
-/// Runs the program.
 pub fn main() -> ExitCode {
     super::exit_status(PROGRAM, false, run(&super::parse(PROGRAM))).into()
 }

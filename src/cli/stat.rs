@@ -1,8 +1,5 @@
-//! `mqfs-stat`.
-
 mod json;
 mod prometheus;
-mod rates;
 mod state;
 mod tables;
 mod watch;
@@ -20,9 +17,11 @@ use sysv_ipc::{Key, QueueId};
 const PROGRAM: &str = "mqfs-stat";
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 done; 1 the server of the queue or of the counters is dead, or the output failed; 2
-invalid input, or no queue under the key; 130 interrupted (--watch); 141 nobody reads the output any
-more.";
+Exit status: 0 done; 1 the server of the queue or of the counters is dead, or the output failed; \
+2 invalid input, or no queue under the key; 130 interrupted (--watch); 141 nobody reads the \
+output any more.";
+
+const SHOW: &str = "How to show it";
 
 /// Show the state of mqfs-server, or of any message queue
 ///
@@ -32,28 +31,27 @@ more.";
 #[derive(Debug, Parser)]
 #[command(name = "mqfs-stat", version, after_help = EXIT_STATUS, args_override_self = true)]
 pub(super) struct Opts {
-    #[command(flatten)]
-    key: KeyArgs,
     /// The same as --key; the queue may be any program's
     #[arg(value_name = "KEY", id = "queue", value_parser = super::key)]
     #[arg(conflicts_with_all = ["key", "key_file"])]
     queue: Option<Key>,
+    #[command(flatten, next_help_heading = "Which queue")]
+    key: KeyArgs,
     /// The queue with this id, as ipcs prints it: any program's, also one without a key
     #[arg(long, value_name = "MSQID", value_parser = clap::value_parser!(i32).range(0..))]
     #[arg(conflicts_with_all = ["key", "key_file", "queue", "prometheus"])]
     id: Option<i32>,
     /// Print JSON, one object to a line, instead of tables
-    #[arg(long)]
+    #[arg(long, help_heading = SHOW)]
     json: bool,
     /// Print metrics in the text format of Prometheus
-    #[arg(long, conflicts_with_all = ["json", "watch"])]
+    #[arg(long, conflicts_with_all = ["json", "watch"], help_heading = SHOW)]
     prometheus: bool,
     /// Repeat every TIME, with rates, until a signal; redraw in place on a terminal
-    #[arg(long, value_name = "TIME", value_parser = interval)]
+    #[arg(long, value_name = "TIME", value_parser = interval, help_heading = SHOW)]
     watch: Option<Duration>,
 }
 
-/// Runs the program.
 pub fn main() -> ExitCode {
     super::exit_status(PROGRAM, false, run(&super::parse(PROGRAM))).into()
 }

@@ -72,15 +72,11 @@ const _: () = assert!(word::END * size_of::<u64>() <= SIZE);
 
 /// The upper bounds of the histogram of transfer durations, each included in its bucket.
 pub const BOUNDS: [Duration; 20] = {
-    let tens_of_microseconds = [
-        10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,
-        500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 25_000_000,
-    ];
-    let mut bounds = [Duration::ZERO; 20];
-    let mut index = 0;
-    while index < bounds.len() {
-        bounds[index] = Duration::from_micros(10 * tens_of_microseconds[index]);
-        index += 1;
+    macro_rules! microseconds {
+        ($($bound:literal)+) => { [$(Duration::from_micros($bound)),+] };
     }
-    bounds
+    microseconds! {
+        100 250 500 1_000 2_500 5_000 10_000 25_000 50_000 100_000 250_000 500_000 1_000_000
+        2_500_000 5_000_000 10_000_000 25_000_000 50_000_000 100_000_000 250_000_000
+    }
 };

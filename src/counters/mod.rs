@@ -9,7 +9,7 @@
 //! child over. So a server reads one word of it, to log only the first window that could not be
 //! made, and nothing else that it does depends on it.
 //!
-//! A new counter also changes `src/cli/stat/rates.rs` and docs/operations.md, and a new reason
+//! A new counter also changes `src/cli/stat/state.rs` and docs/operations.md, and a new reason
 //! docs/security.md.
 //!
 //! # Layout

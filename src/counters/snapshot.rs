@@ -38,8 +38,7 @@ macro_rules! snapshot {
             /// When the server started.
             pub started: SystemTime,
             $(#[doc = concat!($help, " Word ", $index, ".")] pub $field: u64,)+
-            /// Complete answers by duration: one bucket for each of [`BOUNDS`], and one for longer
-            /// ones.
+            /// Complete answers by duration: a bucket for each of [`BOUNDS`], and one above them.
             pub transfers: [u64; BOUNDS.len() + 1],
             /// How long all complete answers took together.
             pub transfer_time: Duration,

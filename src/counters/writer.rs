@@ -16,8 +16,7 @@ use crate::sys::getpid;
 /// Until it is published it counts nothing. The process that made the segment removes it on drop.
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
-    /// The segment is removed before it is detached, while its id cannot be given to another
-    /// segment.
+    /// Removed before it is detached: until then no other segment can have its id.
     segment: OnceCell<(Owned<SharedMemory>, Attached)>,
 }
 

@@ -113,8 +113,7 @@ impl Observer {
         }
     }
 
-    /// Whether no process or thread of this pid namespace has this pid, or only a zombie, which
-    /// makes no more system calls.
+    /// Whether no process or thread here has this pid, or only a zombie: it makes no more calls.
     pub fn has_ended(&self, pid: Pid) -> bool {
         no_such_process(pid) || self.stat(pid).is_some_and(|stat| stat.is_zombie())
     }
@@ -164,8 +163,7 @@ impl Observer {
         }
     }
 
-    /// None: it died just now, `hidepid` hides it, or it does not let itself be read. That proves
-    /// nothing.
+    /// None proves nothing: it died just now, `hidepid` hides it, or it cannot be read.
     fn stat(&self, pid: Pid) -> Option<Stat> {
         let pid = self.proc_is_ours.then(|| pid.to_string())?;
         procfs::in_time(&pid, Stat::read)?.ok()

@@ -3,7 +3,6 @@
 //! The server, the client and the reaper all ask [`liveness`], and no other code decides it.
 
 mod census;
-mod identity;
 pub mod lease;
 pub mod liveness;
 pub(crate) mod procfs;

@@ -85,8 +85,7 @@ impl Stat {
         Some(Self { state, threads, start_time })
     }
 
-    /// Whether no thread of the process runs. A zombie main thread does not prove it: other
-    /// threads may still run.
+    /// Whether no thread of the process runs: others may run on if the main one is a zombie.
     pub(crate) fn is_zombie(&self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x') && self.threads <= 1
     }

@@ -1,6 +1,4 @@
-//! What a survey found out about one queue.
-
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use sysv_ipc::{Pid, Queue, QueueStatus};
 
@@ -49,15 +47,6 @@ pub(super) fn last_used(status: &QueueStatus) -> SystemTime {
     times.into_iter().flatten().fold(status.changed_at, SystemTime::max)
 }
 
-/// Whether nobody used the queue for longer than `age`, as seen at `now`. A time in the future
-/// proves no age but 0.
-pub(super) fn is_unused_for(age: Duration, status: &QueueStatus, now: SystemTime) -> bool {
-    // The kernel drops fractions, so the queue may have been used up to a second later.
-    const SECOND: Duration = Duration::from_secs(1);
-    let unused = now.duration_since(last_used(status));
-    age.is_zero() || unused.is_ok_and(|unused| unused > age.saturating_add(SECOND))
-}
-
 /// Whether nobody ever sent to the queue or received from it. A process of a foreign pid namespace
 /// reads as no pid, so the times count too.
 pub(super) fn was_never_used(status: &QueueStatus) -> bool {
@@ -66,10 +55,10 @@ pub(super) fn was_never_used(status: &QueueStatus) -> bool {
         && (status.sent_at, status.received_at) == (None, None)
 }
 
-pub(super) fn is_reply_queue(status: &QueueStatus) -> bool {
+pub(crate) fn is_reply_queue(status: &QueueStatus) -> bool {
     status.permissions.key.is_private() && status.permissions.mode == REPLY_QUEUE_MODE
 }
 
-pub(super) fn is_request_queue(status: &QueueStatus) -> bool {
+pub(crate) fn is_request_queue(status: &QueueStatus) -> bool {
     !status.permissions.key.is_private() && is_request_queue_mode(status.permissions.mode)
 }

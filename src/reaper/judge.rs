@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use sysv_ipc::{Error, Mode, Permissions, Pid, Queue, QueueStatus, queues};
 
-use super::finding::{Finding, is_reply_queue, is_request_queue, is_unused_for, was_never_used};
+use super::finding::{Finding, is_reply_queue, is_request_queue, last_used, was_never_used};
 use super::policy::Policy;
 use super::verdict::{ForeignReason, KeepReason, Proof, Verdict};
 use crate::ownership::lease::{self, Head};
@@ -14,8 +14,7 @@ use crate::ownership::server_state::ServerState;
 use crate::wire::OwnerId;
 
 impl Policy {
-    /// Judges every queue that this policy covers. Fails if the kernel's list of queues cannot be
-    /// read.
+    /// Judges every queue that this policy covers. Fails if the kernel's list cannot be read.
     pub fn survey(&self) -> Result<Vec<Finding>, Error> {
         let seen: Vec<_> = queues()?
             .filter(|(_, status)| self.uid.is_none_or(|uid| uid == status.permissions.cuid))
@@ -61,13 +60,25 @@ impl Judge<'_> {
             None if is_request_queue(&status) => self.judge_request_queue(&status),
             None => self.judge_foreign(queue, &status),
         };
-        let is_recent = |proof| !is_unused_for(self.policy.age_for(proof), &status, self.now);
         let verdict = match verdict {
-            Verdict::Orphan(proof) if is_recent(proof) => Verdict::Recent(proof),
+            Verdict::Orphan(proof) if self.is_recent(proof, &status) => Verdict::Recent(proof),
             verdict => verdict,
         };
         let lease = if let Some(Head::Lease(lease)) = head { Some(lease) } else { None };
         Finding { queue, status, verdict, lease }
+    }
+
+    /// Whether a queue was used too recently to be an orphan by this proof. A time in the future
+    /// proves no age but 0.
+    fn is_recent(&self, proof: Proof, status: &QueueStatus) -> bool {
+        let least = self.policy.older_than.unwrap_or(match proof {
+            Proof::LastUsers => Duration::from_secs(60 * 60),
+            _ => Duration::ZERO,
+        });
+        // The kernel drops fractions, so the queue may have been used up to a second later.
+        let proven = least.saturating_add(Duration::from_secs(1));
+        let unused = self.now.duration_since(last_used(status));
+        !least.is_zero() && !unused.is_ok_and(|unused| unused > proven)
     }
 
     fn judge_reply_queue(&mut self, status: &QueueStatus, head: Head) -> Verdict {
@@ -92,8 +103,7 @@ impl Judge<'_> {
         match ServerState::of(status.permissions.key, status.permissions.uid) {
             ServerState::Running => Verdict::Alive(KeepReason::Serving),
             ServerState::NoLock => Verdict::Alive(KeepReason::NoLock),
-            // Other software could have made such a queue and such a semaphore. So the lock alone
-            // does not prove it.
+            // The lock alone is no proof: other software could make such a queue and semaphore.
             ServerState::Dead => match status.last_receiver {
                 Some(pid) if !self.has_ended(pid) => Verdict::Alive(KeepReason::Receiver),
                 _ => Verdict::Orphan(Proof::NoServer),

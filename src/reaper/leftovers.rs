@@ -23,11 +23,14 @@ impl Policy {
                 && self.older_than.is_none_or(|least| age >= Some(least))
         };
         let remove = |(segment, status): (SharedMemory, SharedMemoryStatus)| {
-            let Permissions { key, mode, uid, .. } = status.permissions;
+            let Permissions { key, mode, uid, cuid, .. } = status.permissions;
             if is_left_window(&status, &observer) {
                 // It may be gone by now, or not be ours.
                 usize::from(segment.remove().is_ok())
-            } else if mode == counters::MODE && counters_of(key, uid).is_some() {
+            } else if (uid, mode) == (cuid, counters::MODE)
+                && matches!(counters::read(key, Some(uid)), Ok(Lookup::Found(_)))
+            {
+                // The counters tell that the semaphore under their key is a server's lock.
                 remove_lock_and_counters(key, uid)
             } else {
                 0
@@ -48,17 +51,9 @@ fn is_left_window(status: &SharedMemoryStatus, observer: &Observer) -> bool {
         && status.creator.is_some_and(|creator| observer.has_ended(creator))
 }
 
-/// The counters of this user's server under a key. They tell that the semaphore there is its lock.
-fn counters_of(key: Key, server: Uid) -> Option<SharedMemory> {
-    let segment = SharedMemory::open(key).ok()?;
-    let Permissions { uid, cuid, .. } = segment.status().ok()?.permissions;
-    let found = counters::read(key, Some(server)).ok()?;
-    ((uid, cuid) == (server, server) && matches!(found, Lookup::Found(_))).then_some(segment)
-}
-
 /// Removes the lock and the counters of this user's server under a key, if that server is dead and
-/// its request queue is gone: without the lock, nobody could prove the queue an orphan. Returns how
-/// many objects it removed.
+/// its request queue is gone: without the lock, nobody could prove the queue an orphan. Returns the
+/// number of removed objects.
 ///
 /// To hold the lock proves that no server does, and keeps a new one of this user from taking over
 /// what is about to be removed. That one tries again (`ServerLock::take`).

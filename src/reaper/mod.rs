@@ -24,6 +24,8 @@ mod verdict;
 
 pub use crate::ownership::liveness::{Alive, Dead};
 pub use finding::Finding;
+#[cfg(feature = "programs")]
+pub(crate) use finding::{is_reply_queue, is_request_queue};
 pub use policy::Policy;
 pub use removal::{Action, remove, sweep};
 pub use verdict::{ForeignReason, KeepReason, Proof, Verdict};

@@ -1,10 +1,6 @@
-//! The options of a survey.
-
 use std::time::Duration;
 
 use sysv_ipc::Uid;
-
-use super::verdict::Proof;
 
 /// Which queues to look at, and which orphans to spare.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,13 +40,5 @@ impl Policy {
     pub fn foreign(mut self, include: bool) -> Self {
         self.foreign = include;
         self
-    }
-
-    /// How long a queue must be unused to be an orphan by this proof.
-    pub(super) fn age_for(&self, proof: Proof) -> Duration {
-        self.older_than.unwrap_or(match proof {
-            Proof::LastUsers => Duration::from_secs(60 * 60),
-            _ => Duration::ZERO,
-        })
     }
 }

@@ -1,5 +1,3 @@
-//! Removing orphans.
-
 use sysv_ipc::{Permissions, Pid, QueueStatus};
 
 use super::finding::{Finding, last_used, was_never_used};
@@ -75,8 +73,7 @@ fn is_unchanged(finding: &Finding, proof: Proof, now: &QueueStatus) -> bool {
     identity(now) == identity(then) && is_proven()
 }
 
-/// Removes every orphan and what was left besides, and logs what it did. For a server's
-/// housekeeping.
+/// Removes every orphan and other leftovers, and logs it: a server's housekeeping.
 pub fn sweep() {
     match Policy::new().remove_leftovers() {
         Ok(0) => {}

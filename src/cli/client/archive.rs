@@ -15,8 +15,7 @@ use crate::client::{Client, Error, ErrorKind, Metadata, WalkEntry};
 use crate::escape::escape;
 use crate::wire::Extent;
 
-/// Up to this size in bytes, a file is received whole before it is written: then its size is
-/// certain.
+/// A file of at most this many bytes is received whole, so that its size is certain.
 const SMALL: u64 = 1 << 20;
 
 /// The largest file, in bytes, that is received whole because its size is unknown, as in /proc.
@@ -49,7 +48,7 @@ pub(super) fn run(opts: &Opts, client: &Client) -> Result<u8> {
 }
 
 impl Archive<'_> {
-    /// Appends a tree. Returns how many entries are missing.
+    /// Returns how many entries are missing.
     fn append_tree(&mut self, client: &Client, path: &OsStr) -> Result<u64, Failure> {
         let mut problems = 0;
         let top = Path::new(path).file_name().map(PathBuf::from).unwrap_or_default();

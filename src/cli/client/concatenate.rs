@@ -1,12 +1,11 @@
 //! Files one after the other, to standard output or into one file.
 
-use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 
 use anyhow::{Result, anyhow};
 
-use super::{Failure, Opts};
+use super::Opts;
 use crate::cli::progress;
 use crate::cli::remedy::explain_output;
 use crate::client::save::{CleanupGuard, OutputFile};
@@ -31,7 +30,18 @@ pub(super) fn run(opts: &Opts, client: &Client, cleanup: &CleanupGuard) -> Resul
         let retries = start.map_or(0, |_| opts.retries);
         let fetch = |transfer: &mut Transfer| {
             start.map_or(Ok(()), |start| sink.rewind(start))?;
-            append(transfer, path, &mut sink, start.is_some())
+            if let Some(original) = transfer.metadata() {
+                if sink.is(&original) {
+                    let why = format!("it is {} itself, which is to be read", escape(path));
+                    return Err(io::Error::other(why).into());
+                }
+                sink.limit_rights(&original)?;
+            }
+            progress::begin(path, transfer.expected());
+            while transfer.wait()? {
+                progress::advance(transfer.write_to(sink.as_fd(), start.is_some())?);
+            }
+            Ok(())
         };
         opts.fetch_file(&mut files, path, retries, fetch).map(|()| true)
     })?;
@@ -39,24 +49,4 @@ pub(super) fn run(opts: &Opts, client: &Client, cleanup: &CleanupGuard) -> Resul
         sink.commit()?;
     }
     Ok(status)
-}
-
-fn append(
-    transfer: &mut Transfer,
-    path: &OsStr,
-    sink: &mut OutputFile,
-    sparse: bool,
-) -> Result<(), Failure> {
-    if let Some(original) = transfer.metadata() {
-        if sink.is(&original) {
-            let why = format!("it is {} itself, which is to be read", escape(path));
-            return Err(io::Error::other(why).into());
-        }
-        sink.limit_rights(&original)?;
-    }
-    progress::begin(path, transfer.expected());
-    while transfer.wait()? {
-        progress::advance(transfer.write_to(sink.as_fd(), sparse)?);
-    }
-    Ok(())
 }

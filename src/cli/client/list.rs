@@ -1,7 +1,6 @@
 //! `--list` and `--stat`: metadata as text or as JSON.
 
 use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::io::{self, BufWriter, IntoInnerError, Write};
 use std::mem;
 use std::os::unix::ffi::OsStrExt;
@@ -51,19 +50,22 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    /// Prints an item, or adds it to the table. What `path` itself names has no name. Returns
-    /// whether the server could look at it.
+    /// Prints an item or adds it to the table. Returns whether the server could look at it.
     fn show(&mut self, item: &DirEntry, path: &OsStr) -> Result<bool, Failure> {
         let metadata = item.metadata();
         if let Err(why) = &metadata {
             self.opts.complain_of(escape(&joined(path, item.file_name())), why);
         }
+        // What `path` itself names has no name.
+        let name = if item.file_name().is_empty() { path } else { item.file_name() };
+        let target = item.link_target().map(|target| format!(" -> {}", escape(target)));
+        let shown = format!("{}{}", escape(name), target.unwrap_or_default());
         let text = if self.opts.json {
             format!("{}\n", escape_json(&to_json(item, path).to_string()))
         } else if self.opts.stat {
-            details(item, path, &mut self.names)
+            details(item, &shown, &mut self.names)
         } else {
-            self.rows.push(row(item, path, &mut self.names));
+            self.rows.push(row(item, shown, &mut self.names));
             String::new()
         };
         self.out.write_all(text.as_bytes())?;
@@ -98,12 +100,7 @@ impl View<'_> {
 }
 
 /// Like a line of `ls -l`: mode, links, user, group, size, time and name.
-fn row(item: &DirEntry, path: &OsStr, names: &mut Names) -> [String; 7] {
-    let name = if item.file_name().is_empty() { path } else { item.file_name() };
-    let mut shown = escape(name).to_string();
-    if let Some(target) = item.link_target() {
-        let _ = write!(shown, " -> {}", escape(target));
-    }
+fn row(item: &DirEntry, shown: String, names: &mut Names) -> [String; 7] {
     let Ok(metadata) = item.metadata() else {
         return ["??????????", "?", "?", "?", "?", "?", &shown].map(str::to_owned);
     };
@@ -125,17 +122,13 @@ fn row(item: &DirEntry, path: &OsStr, names: &mut Names) -> [String; 7] {
 }
 
 /// Like stat(1).
-fn details(item: &DirEntry, path: &OsStr, names: &mut Names) -> String {
+fn details(item: &DirEntry, shown: &str, names: &mut Names) -> String {
     let Ok(metadata) = item.metadata() else { return String::new() };
-    let mut file = escape(path).to_string();
-    if let Some(target) = item.link_target() {
-        let _ = write!(file, " -> {}", escape(target));
-    }
     let (uid, gid, links) = (metadata.uid(), metadata.gid(), metadata.nlink());
     let (user, group) = (format!("{uid} ({})", names.of(uid)), names.of_group(gid));
     let (device, inode) = (metadata.dev(), metadata.ino());
     format!(
-        "  File: {file}\n  Size: {}  Kind: {}\n  Mode: {:04o} ({})  Uid: {user}  \
+        "  File: {shown}\n  Size: {}  Kind: {}\n  Mode: {:04o} ({})  Uid: {user}  \
          Gid: {gid} ({group})\n  Device: {},{}  Inode: {inode}  Links: {links}\n  Modified: {}\n",
         metadata.len(),
         metadata.file_type(),

@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::time::SystemTime;
 
 use super::state::KeyState;
-use crate::counters::{BOUNDS, Snapshot};
+use crate::counters::BOUNDS;
 use crate::ownership::server_state::ServerState;
 use sysv_ipc::Key;
 
@@ -25,9 +25,32 @@ pub(super) fn page(state: &KeyState) -> String {
         let help = "Most bytes that the request queue can hold.";
         page.single("mqfs_queue_capacity_bytes", help, status.max_bytes);
     }
-    if let Some(counters) = &state.counters {
-        page.counters(counters);
+    let Some(counters) = &state.counters else { return page.text };
+    let started = counters.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let help = "When the server started, in seconds since 1970.";
+    page.single("mqfs_start_time_seconds", help, started.as_secs());
+    for number in counters.numbers() {
+        page.single(number.metric, number.help, number.value);
     }
+    let failures = "mqfs_failures_total";
+    page.family(failures, "counter", "Questions that a child could not answer.");
+    for (reason, count) in counters.failures() {
+        page.sample(failures, &format!("reason=\"{}\",", reason.name()), count);
+    }
+    let refused = "mqfs_refused_total";
+    page.family(refused, "counter", "Requests that the server refused without a child.");
+    for (reason, count) in counters.refusals() {
+        page.sample(refused, &format!("reason=\"{}\",", reason.name()), count);
+    }
+    let help = "Seconds from a question's arrival to the end of its complete answer.";
+    page.family("mqfs_transfer_seconds", "histogram", help);
+    let bounds = BOUNDS.into_iter().map(|bound| bound.as_secs_f64().to_string());
+    let bounds = bounds.chain(["+Inf".to_owned()]);
+    for (bound, count) in bounds.zip(counters.cumulative_transfers()) {
+        page.sample("mqfs_transfer_seconds_bucket", &format!("le=\"{bound}\","), count);
+    }
+    page.sample("mqfs_transfer_seconds_sum", "", counters.transfer_time.as_secs_f64());
+    page.sample("mqfs_transfer_seconds_count", "", counters.completed());
     page.text
 }
 
@@ -49,33 +72,5 @@ impl Page {
     fn single(&mut self, name: &str, help: &str, value: u64) {
         self.family(name, if name.ends_with("_total") { "counter" } else { "gauge" }, help);
         self.sample(name, "", value);
-    }
-
-    fn counters(&mut self, counters: &Snapshot) {
-        let started = counters.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let help = "When the server started, in seconds since 1970.";
-        self.single("mqfs_start_time_seconds", help, started.as_secs());
-        for number in counters.numbers() {
-            self.single(number.metric, number.help, number.value);
-        }
-        let failures = "mqfs_failures_total";
-        self.family(failures, "counter", "Questions that a child could not answer.");
-        for (reason, count) in counters.failures() {
-            self.sample(failures, &format!("reason=\"{}\",", reason.name()), count);
-        }
-        let refused = "mqfs_refused_total";
-        self.family(refused, "counter", "Requests that the server refused without a child.");
-        for (reason, count) in counters.refusals() {
-            self.sample(refused, &format!("reason=\"{}\",", reason.name()), count);
-        }
-        let help = "Seconds from a question's arrival to the end of its complete answer.";
-        self.family("mqfs_transfer_seconds", "histogram", help);
-        let bounds = BOUNDS.into_iter().map(|bound| bound.as_secs_f64().to_string());
-        let bounds = bounds.chain(["+Inf".to_owned()]);
-        for (bound, count) in bounds.zip(counters.cumulative_transfers()) {
-            self.sample("mqfs_transfer_seconds_bucket", &format!("le=\"{bound}\","), count);
-        }
-        self.sample("mqfs_transfer_seconds_sum", "", counters.transfer_time.as_secs_f64());
-        self.sample("mqfs_transfer_seconds_count", "", counters.completed());
     }
 }

@@ -1,5 +1,6 @@
 //! Everything that `mqfs-stat` shows of a key, at one moment.
 
+use std::array;
 use std::cmp::Reverse;
 use std::fmt::{self, Display};
 use std::fs;
@@ -8,13 +9,14 @@ use std::time::SystemTime;
 use anyhow::Result;
 use sysv_ipc::{Key, Pid, Queue, QueueId, QueueLimits, QueueStatus, QueueUsage};
 
-use super::rates::{Rates, rates};
 use crate::counters::{self, Lookup, Snapshot};
 use crate::escape::escape;
 use crate::ownership::liveness;
 use crate::ownership::server_state::ServerState;
-use crate::reaper::{Finding, Policy};
-use crate::wire::{REPLY_QUEUE_MODE, is_request_queue_mode};
+use crate::reaper::{Finding, Policy, is_reply_queue, is_request_queue};
+
+/// The growth in a second of each [`growing`] counter.
+pub(super) type Rates = [(&'static str, f64); 8];
 
 #[derive(Clone, Copy)]
 pub(super) enum Target {
@@ -67,7 +69,7 @@ impl KeyState {
             (Target::Id(_), queue) => queue.map_or(Key::PRIVATE, |(_, seen)| seen.permissions.key),
         };
         let server = queue
-            .filter(|(_, seen)| !key.is_private() && is_request_queue_mode(seen.permissions.mode))
+            .filter(|(_, seen)| is_request_queue(seen))
             .map(|(_, seen)| ServerState::of(key, seen.permissions.uid));
         let is_another_programs = key.is_private() || queue.is_some() && server.is_none();
         let wanted = with_reply_queues && !is_another_programs;
@@ -87,12 +89,18 @@ impl KeyState {
         })
     }
 
-    /// Adds the rates since an earlier state, if both have counters and the clock was not set back.
+    /// Adds the rates, if both states have counters of one server, and the clock was not set back.
     pub(super) fn compare_with(&mut self, before: &Self) {
-        let passed = self.time.duration_since(before.time).ok();
+        let passed = self.time.duration_since(before.time).unwrap_or_default().as_secs_f64();
         let counters = before.counters.as_deref().zip(self.counters.as_deref());
-        self.rates =
-            passed.zip(counters).and_then(|(passed, (then, now))| rates(then, now, passed));
+        let counters = counters.filter(|(then, now)| {
+            passed > 0.0 && (then.server, then.started) == (now.server, now.started)
+        });
+        self.rates = counters.map(|(then, now)| {
+            let (then, now) = (growing(then), growing(now));
+            let rate = |count: u64, then: u64| count.saturating_sub(then) as f64 / passed;
+            array::from_fn(|index| (now[index].0, rate(now[index].1, then[index].1)))
+        });
     }
 
     /// Whether a dead server left the objects under the key.
@@ -102,13 +110,24 @@ impl KeyState {
     }
 }
 
+/// The counters that only grow, with their names in JSON.
+pub(super) fn growing(counters: &Snapshot) -> [(&'static str, u64); 8] {
+    [
+        ("requests", counters.requests),
+        ("questions", counters.questions),
+        ("complete", counters.completed()),
+        ("bytes_sent", counters.bytes_sent),
+        ("clients_gone", counters.clients_gone),
+        ("windows_failed", counters.windows_failed),
+        ("failed", counters.all_failures()),
+        ("refused", counters.all_refusals()),
+    ]
+}
+
 /// Those that were used last come first.
 fn reply_queues() -> Result<Vec<Finding>> {
     let mut findings = Policy::new().survey()?;
-    findings.retain(|finding| {
-        finding.status.permissions.key.is_private()
-            && finding.status.permissions.mode == REPLY_QUEUE_MODE
-    });
+    findings.retain(|finding| is_reply_queue(&finding.status));
     findings.sort_by_key(|finding| Reverse(finding.last_used()));
     Ok(findings)
 }

@@ -6,8 +6,7 @@ use console::truncate_str;
 use indicatif::HumanBytes;
 use sysv_ipc::{Permissions, Pid, Queue, QueueStatus};
 
-use super::rates::{Rates, growing};
-use super::state::{KeyState, process_name};
+use super::state::{KeyState, Rates, growing, process_name};
 use crate::cli::findings::cells;
 use crate::cli::stdout;
 use crate::cli::table::{Names, age_text, columns, utc};

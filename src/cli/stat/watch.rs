@@ -13,8 +13,7 @@ use crate::cli::table::utc;
 use crate::cli::{INTERRUPTED, signals, stdout};
 use crate::sys::{self, nonblocking_write};
 
-/// Shows the state every so often, until a signal: in place on a terminal, else one after the
-/// other.
+/// Shows the state until a signal: in place on a terminal, else one after the other.
 pub(super) fn watch(target: Target, every: Duration, json: bool) -> Result<u8> {
     stdout::print("")?;
     let in_place = !json && io::stdout().is_terminal() && !is_dumb();
@@ -31,17 +30,15 @@ pub(super) fn watch(target: Target, every: Duration, json: bool) -> Result<u8> {
         if let Some(before) = &before {
             state.compare_with(before);
         }
+        let time = utc(state.time);
         let text = if json {
             json::line(&state)
+        } else if in_place {
+            let (every, tables) = (humantime::format_duration(every), tables::tables(&state));
+            let text = format!("{time}, every {every}; Ctrl-C ends it\n{tables}");
+            frame(&text, Term::stdout().size())
         } else {
-            let (time, tables) = (utc(state.time), tables::tables(&state));
-            if in_place {
-                let every = humantime::format_duration(every);
-                let text = format!("{time}, every {every}; Ctrl-C ends it\n{tables}");
-                frame(&text, Term::stdout().size())
-            } else {
-                format!("{time}\n\n{tables}\n")
-            }
+            format!("{time}\n\n{}\n", tables::tables(&state))
         };
         stdout::print_or_complain(PROGRAM, &text)?;
         before = Some(state);
