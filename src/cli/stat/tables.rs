@@ -50,7 +50,7 @@ fn title(state: &KeyState) -> String {
     };
     let key = state.key;
     let title = format!(
-        "QUEUE {key}: {messages} messages, {bytes} of {max_bytes} bytes ({full} %){server}"
+        "QUEUE {key}{server}: {messages} messages, {bytes} of {max_bytes} bytes ({full} %)"
     );
     format!("{}\n", truncate_str(&title, stdout::width(), "…"))
 }
