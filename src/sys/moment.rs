@@ -1,6 +1,5 @@
 //! Points in time that a new child can ask for cheaply.
 
-use std::mem::MaybeUninit;
 use std::time::Duration;
 
 /// A time of `CLOCK_MONOTONIC`, clock_gettime(2), in nanoseconds.
@@ -22,10 +21,8 @@ impl Moment {
     }
 
     fn read(ask: impl FnOnce(*mut libc::timespec) -> libc::c_long) -> Self {
-        let mut time = MaybeUninit::<libc::timespec>::zeroed();
-        ask(time.as_mut_ptr());
-        // SAFETY: zero is a valid value.
-        let time = unsafe { time.assume_init() };
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        ask(&raw mut time);
         Self(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
     }
 

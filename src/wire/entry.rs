@@ -83,32 +83,37 @@ impl<'a> Entry<'a> {
     /// The size in bytes without name and target.
     pub const SIZE: usize = 104;
 
-    /// Appends the entry. Panics if name or target exceeds 65,535 bytes, as no file system allows.
-    pub fn append(&self, out: &mut impl Extend<u8>) {
+    pub fn append(&self, out: &mut Vec<u8>) {
+        self.encode(|bytes| out.extend_from_slice(bytes));
+    }
+
+    /// Passes on the entry, part by part. Panics if name or target exceeds 65,535 bytes, as no file
+    /// system allows.
+    pub fn encode(&self, mut add: impl FnMut(&[u8])) {
         let stat = &self.stat;
         let [name, target] = [self.name, self.target]
             .map(|text| u16::try_from(text.len()).expect("a name as file systems have them"));
-        out.extend(Self::MAGIC.iter().copied());
-        out.extend(Self::VERSION.to_ne_bytes());
-        out.extend((stat.kind as u16).to_ne_bytes());
-        out.extend(stat.mode.to_ne_bytes());
-        out.extend(stat.size.to_ne_bytes());
-        out.extend(stat.mtime.0.to_ne_bytes());
-        out.extend(stat.mtime.1.to_ne_bytes());
-        out.extend(self.errno.map_or(0, |errno| errno as i32).to_ne_bytes());
-        out.extend(stat.device.to_ne_bytes());
-        out.extend(stat.inode.to_ne_bytes());
-        out.extend(self.offset.to_ne_bytes());
-        out.extend(self.length.unwrap_or(u64::MAX).to_ne_bytes());
-        out.extend(stat.uid.to_ne_bytes());
-        out.extend(stat.gid.to_ne_bytes());
-        out.extend(stat.links.to_ne_bytes());
-        out.extend(stat.special.to_ne_bytes());
-        out.extend(name.to_ne_bytes());
-        out.extend(target.to_ne_bytes());
-        out.extend([0; 4]); // reserved
-        out.extend(self.name.iter().copied());
-        out.extend(self.target.iter().copied());
+        add(Self::MAGIC);
+        add(&Self::VERSION.to_ne_bytes());
+        add(&(stat.kind as u16).to_ne_bytes());
+        add(&stat.mode.to_ne_bytes());
+        add(&stat.size.to_ne_bytes());
+        add(&stat.mtime.0.to_ne_bytes());
+        add(&stat.mtime.1.to_ne_bytes());
+        add(&self.errno.map_or(0, |errno| errno as i32).to_ne_bytes());
+        add(&stat.device.to_ne_bytes());
+        add(&stat.inode.to_ne_bytes());
+        add(&self.offset.to_ne_bytes());
+        add(&self.length.unwrap_or(u64::MAX).to_ne_bytes());
+        add(&stat.uid.to_ne_bytes());
+        add(&stat.gid.to_ne_bytes());
+        add(&stat.links.to_ne_bytes());
+        add(&stat.special.to_ne_bytes());
+        add(&name.to_ne_bytes());
+        add(&target.to_ne_bytes());
+        add(&[0; 4]); // reserved
+        add(self.name);
+        add(self.target);
     }
 
     /// Decodes the entry at the beginning of these bytes.

@@ -16,8 +16,7 @@ pub(super) use own_proc_files::may_reveal_this_process;
 pub(super) use sandbox::Sandbox;
 
 /// Proof that this process has no more rights than the caller or, if the server is not root's, than
-/// the server's user. Only such a process opens what a question names. With the user as whom it
-/// acts.
+/// the server's user: it acts as this user. Only such a process opens what a question names.
 pub(crate) struct Confined(pub(super) Uid);
 
 /// Becomes the caller, if the server is root's. Only root's own requests keep capabilities.

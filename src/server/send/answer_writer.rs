@@ -90,7 +90,7 @@ impl<'a> AnswerWriter<'a> {
             return Ok(());
         }
         let mut text = SmallVec::<[u8; 256]>::new();
-        entry.append(&mut text);
+        entry.encode(|bytes| text.extend_from_slice(bytes));
         self.frame(FrameType::Meta, &text)
     }
 

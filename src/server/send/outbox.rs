@@ -14,6 +14,7 @@ use crate::wire::{Lease, MAX_PLAIN_REPLY, MAX_REPLY};
 pub(crate) struct Outbox<'a> {
     pub(crate) reply: ReplyTo,
     pub(crate) stall_timeout: Duration,
+    in_session: bool,
     /// The most bytes for one DATA.
     pub(super) chunk: usize,
     spin: AdaptiveSpin,
@@ -66,6 +67,7 @@ impl<'a> Outbox<'a> {
         Self {
             reply: request.reply,
             stall_timeout,
+            in_session: request.session,
             // Pieces of the stream begin at multiples of it, and must be aligned.
             chunk: aligned(chunk),
             spin: AdaptiveSpin::default(),
@@ -79,7 +81,8 @@ impl<'a> Outbox<'a> {
     }
 
     pub(super) fn now(&self) -> Moment {
-        if self.sent <= Self::SMALL { Moment::now_by_syscall() } else { Moment::now() }
+        let is_old = self.in_session || self.sent > Self::SMALL;
+        if is_old { Moment::now() } else { Moment::now_by_syscall() }
     }
 
     pub(super) fn count_bytes(&mut self, bytes: usize) {
