@@ -20,8 +20,7 @@ use crate::sys::signals::Blocked;
 use crate::sys::{kill, nonblocking_write};
 
 pub(super) struct Children {
-    /// In no order. A list that is searched, and lies in place while it is short: few pages are
-    /// written to between two forks.
+    /// In no order, and in place while they are few: forks copy what is written to between them.
     running: SmallVec<[Child; 4]>,
     death_notices: ChildDeathNotices,
     /// How many died before their request was answered.

@@ -208,8 +208,7 @@ impl Server {
         outcome
     }
 
-    /// Not a part of main, whose locals lie on many pages of the stack.
-    #[inline(never)]
+    #[inline(never)] // the locals of main lie on many pages of the stack
     fn serve(&mut self, message: &mut MessageBuffer) -> Result<(), Error> {
         let mut held = None;
         loop {

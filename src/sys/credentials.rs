@@ -35,8 +35,8 @@ fn nix_gid(gid: Gid) -> nix::unistd::Gid {
     nix::unistd::Gid::from_raw(gid.as_raw())
 }
 
-/// Lets other processes have more of the CPU: nice(2). By 5 instead of 2, many clients at once get two
-/// thirds of the files a second. Nothing depends on it, so it may fail.
+/// Lets others have more of the CPU: nice(2). By 5, many clients at once would get a third less.
+/// Nothing depends on it, so it may fail.
 pub fn step_back() {
     // SAFETY: takes an integer.
     let _ = unsafe { libc::nice(2) };

@@ -27,8 +27,8 @@ pub(crate) struct AnswerWriter<'a> {
     buffer: MessageBuffer,
     /// How many bytes of the stream in the buffer were sent.
     flushed: usize,
-    /// When the stream was last seen with nothing to send.
-    empty_at: Moment,
+    /// When the stream was last seen with nothing to send. None: nobody has looked.
+    empty_at: Option<Moment>,
     /// None: the client cannot use one, or none can be made.
     window_policy: Option<WindowPolicy>,
     window: Option<Window>,
@@ -69,7 +69,7 @@ impl<'a> AnswerWriter<'a> {
         }
         Self {
             opening: outbox.reply.cookie,
-            empty_at: outbox.now(),
+            empty_at: None,
             outbox,
             question: 0,
             buffer,
@@ -174,7 +174,9 @@ impl<'a> AnswerWriter<'a> {
         {
             return Ok(count);
         }
-        self.flush_if_old(self.outbox.now())?;
+        if source.left() != Some(0) {
+            self.flush_if_old(self.outbox.now())?;
+        }
         let batch = batch(self.outbox.chunk);
         let most = at_most(source.left(), self.most_at_once(source));
         if most > self.buffer.capacity() {
@@ -292,11 +294,11 @@ impl<'a> AnswerWriter<'a> {
     }
 
     fn flush_if_old(&mut self, now: Moment) -> Result<(), Undelivered> {
-        if now.since(self.empty_at) > Self::LONGEST_WAIT {
+        if now.since(*self.empty_at.get_or_insert(now)) > Self::LONGEST_WAIT {
             self.flush()?;
         }
         if self.is_flushed() {
-            self.empty_at = now;
+            self.empty_at = Some(now);
         }
         Ok(())
     }
