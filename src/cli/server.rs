@@ -140,6 +140,7 @@ fn run(opts: &Opts) -> Result<u8> {
     let ending = signals::block(Some(Signal::SIGALRM))?;
     let server = Server::start(config).map_err(|error| anyhow!(explain_server(&error)))?;
     server.stop_on_signals(ending.iter().map(|signal| signal as i32))?;
+    sys::keep_heap_at_hand();
     // A server serves all the same. Whoever closed standard output does not wait for the line.
     if let Err(error) = stdout::print(&format!("{PROGRAM}: {server}\n"))
         && !sys::was_closed(libc::STDOUT_FILENO)
@@ -147,7 +148,6 @@ fn run(opts: &Opts) -> Result<u8> {
         tracing::warn!("cannot say that the server is ready: {error:#}");
     }
     notify_manager(&[NotifyState::Ready, NotifyState::Status(&server.to_string())]);
-    sys::keep_heap_at_hand();
     sys::leave_less_to_fork();
     let stopping = || {
         const MARGIN: Duration = Duration::from_secs(5);

@@ -25,19 +25,3 @@ fn pauses(first: Duration, longest: Duration, timeout: Duration) -> impl Iterato
         (!left.is_zero()).then(|| (step / 2 + (step / 2).mul_f64(jitter)).min(left))
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_differ_and_end() {
-        let pauses = || for_server(Duration::MAX).take(12).collect::<Vec<_>>();
-        let (one, other) = (pauses(), pauses());
-        assert!(one[0] <= Duration::from_millis(10));
-        assert!(one[11] >= Duration::from_millis(500));
-        assert!(one.iter().all(|&pause| pause <= Duration::from_secs(1)));
-        assert_ne!(one, other);
-        assert_eq!(for_server(Duration::ZERO).next(), None);
-    }
-}

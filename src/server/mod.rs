@@ -197,6 +197,9 @@ impl Server {
 
     /// As [`run`](Self::run). Calls `stopping` before it waits for its children.
     pub(crate) fn run_with_notice(mut self, stopping: impl FnOnce()) -> Result<(), Error> {
+        if geteuid() != self.handler.user {
+            return Err(Error::os("geteuid")(nix::errno::Errno::EPERM)); // its children would act as another
+        }
         self.stop.will_wake_this_thread();
         let mut message = std::mem::replace(&mut self.message, MessageBuffer::with_capacity(0));
         let outcome = self.serve(&mut message);

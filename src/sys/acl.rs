@@ -3,8 +3,6 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use nix::sys::stat::FileStat;
-
 /// What a file's ACL lets everybody do but the owner. None: it has no ACL.
 pub fn common_rights(file: impl AsFd) -> Option<u32> {
     const OWNER: [u8; 2] = 1_u16.to_le_bytes();
@@ -27,16 +25,13 @@ pub fn common_rights(file: impl AsFd) -> Option<u32> {
 
 /// A file's mode; but if it has an ACL, group and others have only what the ACL lets everybody do.
 /// So nobody gets more rights by a copy of this mode, which has no ACL.
-pub fn mode_without_acl(
-    file: impl AsFd,
-    &FileStat { st_mode: mode, st_blocks, .. }: &FileStat,
-) -> u32 {
+/// `lists_acls`: the list of extended attributes tells whether it has one. A new child asks that at
+/// half the price, but not every file system tells, and files in /sys are changed by the question.
+pub fn mode_without_acl(file: impl AsFd, mode: u32, lists_acls: bool) -> u32 {
     let is_private = mode & 0o077 == 0; // and so is the ACL's mask
-    // Most files have no extended attribute, which costs a new child less to ask. But files in
-    // /sys, which have no blocks, are changed by that question.
     // SAFETY: without a buffer it tells the length of the list; listxattr(2).
     let list = || unsafe { libc::flistxattr(file.as_fd().as_raw_fd(), std::ptr::null_mut(), 0) };
-    let has_none = is_private || st_blocks > 0 && list() == 0;
+    let has_none = is_private || lists_acls && list() == 0;
     let rights = if has_none { None } else { common_rights(&file) };
     rights.map_or(mode, |rights| mode & !0o077 | rights << 3 | rights)
 }

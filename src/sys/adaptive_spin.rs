@@ -56,23 +56,3 @@ impl AdaptiveSpin {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn after_failures_trying_is_skipped_for_longer_and_longer() {
-        let mut spin = AdaptiveSpin::default();
-        let begins_with_trying = |_: &u32| {
-            let mut tried = false;
-            spin.attempt(|| {
-                tried = true;
-                None::<()>
-            });
-            tried
-        };
-        let waits: Vec<u32> = (0..20).filter(begins_with_trying).collect();
-        assert_eq!(waits, [0, 2, 5, 10, 19]); // it skips 1, 2, 4, 8, ...
-    }
-}

@@ -89,7 +89,7 @@ pub fn leave_session_keyring() -> Result<(), Errno> {
 /// Adds the restrictions of a Landlock ruleset to those of this thread, and closes it. `E2BIG`: it
 /// has 16 already. `ENOMEM`: no memory. Source: landlock_restrict_self(2).
 pub fn enter_landlock(ruleset: OwnedFd) -> Result<(), Errno> {
-    let ruleset = ruleset.into_raw_fd();
+    let ruleset = libc::c_long::from(ruleset.into_raw_fd());
     // SAFETY: takes two integers.
     let entered = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0) };
     let entered = Errno::result(entered).map(drop);

@@ -87,7 +87,8 @@ pub fn keep_heap_at_hand() {
         let _ = unsafe { libc::mallopt(parameter, bytes) };
     }
     // More than the initial heap, and less than malloc maps separately.
-    let more = [(); 2].map(|()| Vec::<u8>::with_capacity(120 << 10));
+    let mut more = [const { Vec::<u8>::new() }; 2];
+    let _ = more.iter_mut().try_for_each(|more| more.try_reserve_exact(120 << 10));
     drop(std::hint::black_box(more));
 }
 
@@ -114,7 +115,7 @@ pub fn leave_less_to_fork() {
 #[inline(always)] // and by syscall(2), whose code a child has used: a page fault each
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: takes an integer; exit_group(2).
-    unsafe { libc::syscall(libc::SYS_exit_group, status) };
+    unsafe { libc::syscall(libc::SYS_exit_group, c_long::from(status)) };
     // SAFETY: takes an integer and does not return; _exit(2).
     unsafe { libc::_exit(status) }
 }

@@ -38,12 +38,14 @@ pub fn geteuid() -> Uid {
     Uid::from_raw(nix::unistd::geteuid().as_raw())
 }
 
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub use nix::sys::stat::fstat;
+
 /// `fstat(2)`. glibc's passes a path from its own data: two more page faults in a new child.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub fn fstat(file: impl AsFd) -> Result<FileStat, Errno> {
-    if cfg!(not(any(target_arch = "x86_64", target_arch = "aarch64"))) {
-        return nix::sys::stat::fstat(file);
-    }
-    let (fd, mut stat) = (file.as_fd().as_raw_fd(), MaybeUninit::<FileStat>::zeroed());
+    let fd = libc::c_long::from(file.as_fd().as_raw_fd());
+    let mut stat = MaybeUninit::<FileStat>::zeroed();
     // SAFETY: here libc's structure is the kernel's, and outlives the call.
     Errno::result(unsafe { libc::syscall(libc::SYS_fstat, fd, stat.as_mut_ptr()) })?;
     // SAFETY: zero is a valid value.

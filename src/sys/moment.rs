@@ -15,7 +15,7 @@ impl Moment {
     /// As [`now`](Self::now), but slower, without the code of the vDSO and of libc that asks it:
     /// these are two page faults in a new child.
     pub fn now_by_syscall() -> Self {
-        let clock = libc::CLOCK_MONOTONIC;
+        let clock = libc::c_long::from(libc::CLOCK_MONOTONIC);
         // SAFETY: fills the structure in.
         Self::read(|time| unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) })
     }

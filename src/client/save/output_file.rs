@@ -68,7 +68,9 @@ impl OutputFile {
             // The old file's ACL can only be seen by opening it.
             let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
             let mode = match dir.open_below(&name, flags, Mode::empty()) {
-                Ok(old) if is_same_file(existing, &fstat(&old)?) => mode_without_acl(old, existing),
+                Ok(old) if is_same_file(existing, &fstat(&old)?) => {
+                    mode_without_acl(old, existing.st_mode, false)
+                }
                 _ => existing.st_mode & !0o077,
             };
             // Another user chose the mode of another user's file, and where everybody may write,

@@ -17,7 +17,13 @@ pub(super) use sandbox::Sandbox;
 
 /// Proof that this process has no more rights than the caller or, if the server is not root's, than
 /// the server's user: it acts as this user. Only such a process opens what a question names.
-pub(crate) struct Confined(pub(super) Uid);
+pub(crate) struct Confined(Uid);
+
+impl Confined {
+    pub(crate) fn user(&self) -> Uid {
+        self.0
+    }
+}
 
 /// Becomes the caller, if the server is root's. Only root's own requests keep capabilities.
 pub(crate) fn become_caller(

@@ -7,9 +7,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use libc::dev_t;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{FileStat, Mode};
+use nix::sys::statfs::{
+    BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, Statfs, TMPFS_MAGIC,
+    XFS_SUPER_MAGIC, fstatfs,
+};
 use smallvec::SmallVec;
 
 use super::path_fd::PathFd;
@@ -23,6 +28,8 @@ const OWN_DESCRIPTORS: &str = "/proc/self/fd";
 /// The root: every path of a question is resolved below it.
 pub(crate) struct Export {
     root: OwnedFd,
+    /// See [`Self::is_local`].
+    local_device: Option<dev_t>,
     /// Whether it had links (`st_nlink`) at first: on some file systems no directory has any.
     had_links: bool,
     /// /proc/self/fd of the child of a session.
@@ -47,8 +54,10 @@ impl Export {
         match std::fs::symlink_metadata(format!("{OWN_DESCRIPTORS}/{}", root.as_raw_fd())) {
             Ok(_) => {
                 // A file system that does not answer holds the server here, before it has a queue.
-                let had_links = fstat(&root).map_err(failed)?.st_nlink > 0;
-                Ok(Self { root, had_links, own_descriptors: OnceCell::new() })
+                let stat = fstat(&root).map_err(failed)?;
+                let local_device = fstatfs(&root).is_ok_and(is_local).then_some(stat.st_dev);
+                let had_links = stat.st_nlink > 0;
+                Ok(Self { root, local_device, had_links, own_descriptors: OnceCell::new() })
             }
             Err(_) => Err(Error::NoProc),
         }
@@ -67,54 +76,59 @@ impl Export {
         }
     }
 
-    /// Opens a regular file, this very inode.
-    pub(crate) fn open_file(
-        &self,
-        caller: &Confined,
-        found: &PathFd,
-        path: &Path,
-    ) -> Result<File, Errno> {
+    pub(crate) fn open_file(&self, found: &PathFd) -> Result<File, Errno> {
         // Files of /proc have the size 0: skip the check for all others.
         if found.stat.st_size == 0 {
             found.refuse_own_proc_files()?;
         }
-        let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        // A session keeps /proc/self/fd open; otherwise it costs as much as all else together.
-        if self.own_descriptors.get().is_none()
-            && let Some(again) = self.open_by_path(caller, path, flags)
-            && again.is_same_file(found)
-        {
-            return Ok(again.into());
-        }
-        Ok(self.open(found.as_fd(), flags)?.into())
+        Ok(self.open(found.as_fd(), OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?.into())
     }
 
-    /// Opens what a path leads to by now, without following links, if nobody but root and the user
-    /// as whom this process acts could have put something else there: no folder on the way lets
-    /// others rename. So no FIFO or device is opened that somebody swaps in.
-    fn open_by_path(&self, caller: &Confined, path: &Path, flags: OFlag) -> Option<PathFd> {
+    /// Opens the file by its path once more, which costs far less, outside a session: if nobody but
+    /// root and the user as whom this process acts could have put something else there since. That
+    /// is so on a file system whose modes are true, if no folder on the way lets others rename. So
+    /// no FIFO or device is opened that somebody swaps in.
+    pub(crate) fn open_again(
+        &self,
+        caller: &Confined,
+        found: &PathFd,
+        question: &Question<'_>,
+    ) -> Option<File> {
         /// With more folders, /proc/self/fd is cheaper.
         const MOST: usize = 8;
+        if question.below || self.own_descriptors.get().is_some() || !self.is_local(&found.stat) {
+            return None;
+        }
         let open = |folder: BorrowedFd<'_>, name: &[u8], flags| {
             let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
             let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
             resolve_path(folder, Path::new(OsStr::from_bytes(name)), how).ok()
         };
-        let names = path.as_os_str().as_bytes().split(|&byte| byte == b'/');
+        let names = question.path.as_os_str().as_bytes().split(|&byte| byte == b'/');
         let mut names = names.filter(|&name| !matches!(name, b"" | b"."));
         let mut name = names.next()?;
-        let mut folder: Option<PathFd> = None;
+        let mut folder: Option<OwnedFd> = None;
         for _ in 0..MOST {
-            let stat = folder.as_ref().map_or_else(|| fstat(self).ok(), |it| Some(it.stat))?;
-            if stat.st_mode & 0o022 != 0 || ![0, caller.0.as_raw()].contains(&stat.st_uid) {
+            let at = folder.as_ref().map_or(self.as_fd(), AsFd::as_fd);
+            let stat = fstat(at).ok()?;
+            let is_owned = [0, caller.user().as_raw()].contains(&stat.st_uid);
+            if !is_owned || stat.st_mode & 0o022 != 0 || !self.is_local(&stat) {
                 return None;
             }
-            let at = folder.as_ref().map_or(self.as_fd(), PathFd::as_fd);
-            let Some(next) = names.next() else { return open(at, name, flags) };
+            let Some(next) = names.next() else {
+                let file = open(at, name, OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
+                return found.is(&file).then(|| file.into());
+            };
             folder = Some(open(at, name, OFlag::O_PATH | OFlag::O_DIRECTORY)?);
             name = next;
         }
         None
+    }
+
+    /// Whether it lies on the file system of the root, and that is one of those which are known to
+    /// show who may rename in their modes, and every ACL among the extended attributes.
+    pub(crate) fn is_local(&self, stat: &FileStat) -> bool {
+        self.local_device == Some(stat.st_dev)
     }
 
     pub(crate) fn open_directory(&self, found: &PathFd) -> Result<OwnedFd, Errno> {
@@ -174,7 +188,7 @@ impl Export {
         let how = |flags| OpenHow::new().flags(flags).resolve(resolve);
         let mut tries = 1..if may_wait { Self::TRIES } else { 1 };
         loop {
-            match resolve_path(directory, question.path, how(flags)) {
+            match resolve_path(directory, question.path, how(flags)).and_then(PathFd::new) {
                 // The timer's signal: some file systems answer so.
                 Err(Errno::EINTR) => {}
                 // It is no directory. The answer says what it is.
@@ -191,12 +205,24 @@ impl Export {
     }
 }
 
+fn is_local(file_system: Statfs) -> bool {
+    let kind = file_system.filesystem_type();
+    matches!(
+        kind,
+        EXT4_SUPER_MAGIC
+            | XFS_SUPER_MAGIC
+            | BTRFS_SUPER_MAGIC
+            | TMPFS_MAGIC
+            | OVERLAYFS_SUPER_MAGIC
+    )
+}
+
 /// `openat2(2)`. Not by way of nix, whose way to end a path in NUL is two more page faults.
-fn resolve_path(directory: BorrowedFd<'_>, path: &Path, how: OpenHow) -> Result<PathFd, Errno> {
+fn resolve_path(directory: BorrowedFd<'_>, path: &Path, how: OpenHow) -> Result<OwnedFd, Errno> {
     let mut text = SmallVec::<[u8; 256]>::from_slice(path.as_os_str().as_bytes());
     text.push(0);
     let path = CStr::from_bytes_until_nul(&text).map_err(|_| Errno::EINVAL)?;
-    openat2(directory, path, how).and_then(PathFd::new)
+    openat2(directory, path, how)
 }
 
 /// `/proc/self/fd/NUMBER` and NULs. Not by `write!`, whose code costs a child four page faults.

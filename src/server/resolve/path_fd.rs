@@ -1,6 +1,5 @@
 //! A file that was found, but not opened.
 
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
@@ -28,9 +27,10 @@ impl PathFd {
         kind(&self.stat)
     }
 
-    pub(super) fn is_same_file(&self, other: &Self) -> bool {
-        let id = |found: &Self| (found.stat.st_dev, found.stat.st_ino, found.kind());
-        id(self) == id(other)
+    /// Whether this is the file that was found.
+    pub(super) fn is(&self, file: impl AsFd) -> bool {
+        let id = |stat: &FileStat| (stat.st_dev, stat.st_ino, kind(stat));
+        fstat(file).is_ok_and(|stat| id(&stat) == id(&self.stat))
     }
 
     /// Reads the symbolic link. Empty for any other file.
@@ -54,12 +54,6 @@ impl PathFd {
 impl AsFd for PathFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
-    }
-}
-
-impl From<PathFd> for File {
-    fn from(found: PathFd) -> Self {
-        found.descriptor.into()
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct AnswerWriter<'a> {
     buffer: MessageBuffer,
     /// How many bytes of the stream in the buffer were sent.
     flushed: usize,
-    /// When the stream was last seen with nothing to send. None: nobody has looked.
+    /// When the stream was last seen with nothing to send. None: not yet.
     empty_at: Option<Moment>,
     /// None: the client cannot use one, or none can be made.
     window_policy: Option<WindowPolicy>,
@@ -294,7 +294,9 @@ impl<'a> AnswerWriter<'a> {
     }
 
     fn flush_if_old(&mut self, now: Moment) -> Result<(), Undelivered> {
-        if now.since(*self.empty_at.get_or_insert(now)) > Self::LONGEST_WAIT {
+        let begun = (self.outbox.last_sent, Outbox::PAUSE);
+        let (since, longest) = self.empty_at.map_or(begun, |at| (at, Self::LONGEST_WAIT));
+        if now.since(since) > longest {
             self.flush()?;
         }
         if self.is_flushed() {

@@ -1,7 +1,6 @@
 //! Opens what a question names, with the rights of the caller.
 
 use std::fs::File;
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -69,9 +68,10 @@ impl Opened {
         let (mut target, mut content) = (Vec::new(), Content::Nothing);
         match question.operation {
             Operation::Fetch(range) => {
-                let file = open_file(export, caller, &mut found, question.path, writer)?;
+                let file = open_file(export, caller, &mut found, question, writer)?;
                 meta = entry(&found.stat);
-                meta.stat.mode = mode_without_acl(&file, &found.stat);
+                meta.stat.mode =
+                    mode_without_acl(&file, found.stat.st_mode, export.is_local(&found.stat));
                 let file = OpenedFile::new(file, found, range, writer.wants_extents)?;
                 meta.offset = range.offset;
                 meta.length = if meta.stat.size == 0 { None } else { file.announced() };
@@ -79,7 +79,7 @@ impl Opened {
             }
             Operation::List => {
                 let directory = export.open_directory(&found)?;
-                meta.stat.mode = mode_without_acl(&directory, &found.stat);
+                meta.stat.mode = mode_without_acl(&directory, found.stat.st_mode, false);
                 content = Content::Directory(Listing::new(directory, found.stat.st_dev)?);
                 meta.length = None;
             }
@@ -111,7 +111,7 @@ fn open_file(
     export: &Export,
     caller: &Confined,
     found: &mut PathFd,
-    path: &Path,
+    question: &Question<'_>,
     writer: &mut AnswerWriter<'_>,
 ) -> Result<File, SendFailure> {
     /// A client gives up after 30 s, the kernel takes the lease away after 45 s.
@@ -126,9 +126,12 @@ fn open_file(
             return Err(Unanswerable::new(text, Errno::EOPNOTSUPP).into());
         }
     }
+    if let Some(file) = export.open_again(caller, found, question) {
+        return Ok(file);
+    }
     let mut since = None;
     loop {
-        match export.open_file(caller, found, path) {
+        match export.open_file(found) {
             Err(Errno::EAGAIN) if since.get_or_insert_with(Instant::now).elapsed() > PATIENCE => {
                 // Not EAGAIN, for which the client would ask again.
                 let text = "another process holds a lease on the file";

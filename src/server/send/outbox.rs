@@ -20,7 +20,7 @@ pub(crate) struct Outbox<'a> {
     spin: AdaptiveSpin,
     ticking: bool,
     /// When the last message was sent, or the request received.
-    last_sent: Moment,
+    pub(super) last_sent: Moment,
     /// How many bytes of files were sent, and how many of them the counters do not include yet.
     pub(crate) sent: u64,
     uncounted: u64,
@@ -51,7 +51,7 @@ impl<'a> Outbox<'a> {
     /// What so few bytes take is mostly page faults.
     const SMALL: u64 = 16 << 10;
 
-    const PAUSE: Duration = Duration::from_millis(20);
+    pub(super) const PAUSE: Duration = Duration::from_millis(20);
 
     /// The counters show a transfer while it runs, but counting costs almost nothing.
     const COUNT_BYTES: u64 = 1 << 20;
@@ -81,8 +81,8 @@ impl<'a> Outbox<'a> {
     }
 
     pub(super) fn now(&self) -> Moment {
-        let is_old = self.in_session || self.sent > Self::SMALL;
-        if is_old { Moment::now() } else { Moment::now_by_syscall() }
+        let is_warm = self.in_session || self.sent > Self::SMALL;
+        if is_warm { Moment::now() } else { Moment::now_by_syscall() }
     }
 
     pub(super) fn count_bytes(&mut self, bytes: usize) {
