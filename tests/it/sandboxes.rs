@@ -178,10 +178,11 @@ const PAGES: [(&str, &str); 2] = [
 ];
 
 /// How commands begin that are not run here, and why.
-const NOT_RUN: [(&str, &str); 7] = [
+const NOT_RUN: [(&str, &str); 8] = [
     ("cargo ", "it builds, and .ci/run does"),
     ("./run_demo.sh", ".ci/run does"),
     ("sudo dpkg ", "it installs"),
+    ("sudo install ", "it installs"),
     ("sudo systemctl ", "it needs the package"),
     ("systemctl ", "it needs the package"),
     ("systemd-run ", "it needs systemd"),
