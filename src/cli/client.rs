@@ -168,8 +168,10 @@ fn clean_up_on_signals(canceller: Canceller, cleanup: CleanupGuard, quiet: bool)
     signals::handle(move || {
         canceller.cancel();
         // A file system that does not answer must not keep the program from ending.
-        let cleanup = cleanup.clone();
-        run_for_at_most(Duration::from_secs(2), move || cleanup.discard());
+        let for_thread = cleanup.clone();
+        if !run_for_at_most(Duration::from_secs(2), move || for_thread.discard()) {
+            cleanup.discard();
+        }
         progress::clear();
         if !quiet {
             // Never blocks: the reader of stderr may be gone, or may have sent the signal.

@@ -159,16 +159,17 @@ fn complain(program: &str, message: impl Display) {
     progress::aside(|| _ = std::io::stderr().write_all(line.as_bytes()));
 }
 
-/// Runs `action` on a thread of its own, and gives up waiting for it after a while.
-fn run_for_at_most(longest: Duration, action: impl FnOnce() + Send + 'static) {
+/// Runs `action` on a thread of its own, and gives up waiting for it after a while. False: there
+/// is no thread, and nothing was run.
+fn run_for_at_most(longest: Duration, action: impl FnOnce() + Send + 'static) -> bool {
     let (done, is_done) = mpsc::channel::<()>();
     let run = move || {
         action();
         drop(done);
     };
-    // It ends at once if there is no thread, as `done` is dropped then, too.
-    let _ = thread::Builder::new().spawn(run);
-    let _ = is_done.recv_timeout(longest);
+    let has_begun = thread::Builder::new().spawn(run).is_ok();
+    let _ = is_done.recv_timeout(longest); // at once without a thread, which drops `done`
+    has_begun
 }
 
 /// An error in the words of the system, without the number that std adds.

@@ -72,7 +72,7 @@ fn lease_blocks_largest_message() -> Result<bool, sysv_ipc::Error> {
     Ok(limits.msgmnb < limits.msgmax + Lease::SIZE)
 }
 
-/// Makes the server's user the owner, so that it may send besides the creator, and nobody else.
+/// Makes the server's user the owner, so that it and the creator may send, and nobody else.
 fn hand_over(queue: Queue, server: Uid) -> Result<(), sysv_ipc::Error> {
     let mut settings = queue.status()?.settings();
     settings.uid = server;

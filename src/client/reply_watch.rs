@@ -231,7 +231,7 @@ impl Shared {
 }
 
 impl Entry {
-    /// The user whose windows the client accepts. If it is root, also those of its own user.
+    /// The user whose windows the client accepts. If it is root, also those of the client's user.
     pub(super) fn window_owner(&self) -> Uid {
         // Only root and this user can answer for an unknown server.
         if self.server.is_known { self.server.owner } else { Uid::ROOT }

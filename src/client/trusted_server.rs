@@ -22,7 +22,7 @@ impl TrustedServer {
     /// Looks the queue up anew: the id of an earlier look-up may be another user's queue by now.
     pub(super) fn find(key: Key, trusted: Option<Uid>) -> Result<Self, Error> {
         let no_server = |error: sysv_ipc::Error| -> Error {
-            // Those who are, or may be, trusted.
+            // Users who are, or may be, trusted.
             let mut owners = [geteuid()].into_iter().chain(trusted).chain(unknown_uid());
             if !error.is_gone() {
                 error.into()

@@ -6,8 +6,8 @@
 //! running server, are a dead server's.
 //!
 //! Children write to the segment with the rights of their callers, and a caller may have taken its
-//! child over. So a server reads one word of it, to log only the first window that could not be
-//! made, and nothing else that it does depends on it.
+//! child over. So the server never reads the segment; a child reads one word, to log only the first
+//! window that could not be made.
 //!
 //! A new counter also changes `src/cli/stat/state.rs` and docs/operations.md, and a new reason
 //! docs/security.md.

@@ -20,8 +20,8 @@ pub struct Config {
     /// mqfs's or its last receiver has ended. Default: false.
     pub claim_key: bool,
     /// Which users may send requests: 0600 (the server's own and root, the default), and any of the
-    /// write bits of group (020) and others (002). Nobody else may read requests,
-    /// because they contain cookies.
+    /// write bits of group (020) and others (002). Nobody else may read requests, because they
+    /// contain cookies.
     pub mode: Mode,
     /// The directory to serve. None (the default): everything, which needs root, or a mode that
     /// lets no other user ask.

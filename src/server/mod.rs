@@ -31,6 +31,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use sysv_ipc::{MessageBuffer, MessageType, ReceiveError, Select};
 
@@ -198,7 +199,8 @@ impl Server {
     /// As [`run`](Self::run). Calls `stopping` before it waits for its children.
     pub(crate) fn run_with_notice(mut self, stopping: impl FnOnce()) -> Result<(), Error> {
         if geteuid() != self.handler.user {
-            return Err(Error::os("geteuid")(nix::errno::Errno::EPERM)); // its children would act as another
+            // Its children would act as another user than the one that it was started for.
+            return Err(Error::os("geteuid")(Errno::EPERM));
         }
         self.stop.will_wake_this_thread();
         let mut message = std::mem::replace(&mut self.message, MessageBuffer::with_capacity(0));

@@ -71,11 +71,8 @@ impl LogLimit {
         }
         let (uid, client_pid) = (request.caller.as_raw(), request.client.map(Pid::as_raw));
         let (queue, operation) = (request.reply.queue.id().get(), request.operation.name());
-        let (path, session, pid) = (
-            loggable(Path::new(OsStr::from_bytes(&request.path))),
-            request.session,
-            child.as_raw(),
-        );
+        let path = loggable(Path::new(OsStr::from_bytes(&request.path)));
+        let (session, pid) = (request.session, child.as_raw());
         tracing::warn!(uid, client_pid, queue, operation, path, session, pid, outcome, "{what}");
     }
 

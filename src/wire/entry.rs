@@ -83,6 +83,7 @@ impl<'a> Entry<'a> {
     /// The size in bytes without name and target.
     pub const SIZE: usize = 104;
 
+    /// Appends the entry. Panics as [`encode`](Self::encode) does.
     pub fn append(&self, out: &mut Vec<u8>) {
         self.encode(|bytes| out.extend_from_slice(bytes));
     }

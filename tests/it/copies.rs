@@ -234,6 +234,15 @@ fn nobody_can_open_a_file_by_its_temporary_name() {
     site.server.signal(Signal::SIGCONT);
     client.finish().success();
     assert_eq!(mode_of(copy), 0o644, "the usual mode");
+    // What a folder's default ACL leaves out stays out.
+    let closed = site.here("closed");
+    fs::create_dir(&closed).unwrap();
+    set_acl(&closed, "default", [7, 7, 7, 7, 0]);
+    let client = site.command(&["-o", closed.join("f").to_str().unwrap(), "/file"]);
+    run(&mut after_mounting("mount -t tmpfs none /proc", &client)).success();
+    assert_eq!(mode_of(closed.join("f")) & 0o007, 0);
+    let names: Vec<_> = tree_of(&closed).into_keys().collect();
+    assert_eq!(names, [Path::new("f")]);
     site.server.stop();
 }
 
@@ -275,12 +284,13 @@ fn nothing_goes_where_others_could_lead_it() {
     }
     // Where everybody may write, they can also put a file of theirs, or of ours, in the way.
     set_mode(site.at("file"), 0o600);
-    set_mode(&folder, 0o777);
-    for owner in [0, SOMEBODY] {
+    for (dir, owner) in [(0o777, 0), (0o777, SOMEBODY), (0o1777, 0)] {
+        set_mode(&folder, dir);
         fs::write(folder.join("planted"), "").unwrap();
+        set_mode(folder.join("planted"), 0o666);
         chown(folder.join("planted"), Some(owner), None).unwrap();
         site.run(&["-o", "folder/planted", "/file"]).success();
-        assert_eq!(mode_of(folder.join("planted")), 0o600, "{owner}");
+        assert_eq!(mode_of(folder.join("planted")), 0o600, "{dir:o} {owner}");
     }
     site.server.stop();
 }

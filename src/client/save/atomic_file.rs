@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, renameat};
-use nix::sys::stat::{Mode, fchmod, fstat, umask};
+use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
 use super::cleanup_guard::CleanupGuard;
@@ -26,7 +26,7 @@ pub(super) struct AtomicFile {
     name: OsString,
     pub(super) file: File,
     temporary: Option<String>,
-    /// The mode that it gets with its name. None: it has it.
+    /// The mode that it gets with its name. None: the file has its mode already.
     mode: Option<Mode>,
     attrs: Option<PreservedAttrs>,
     cleanup: CleanupGuard,
@@ -46,8 +46,9 @@ impl AtomicFile {
         let (file, temporary, mode) = match create_unnamed(dir, unnamed) {
             Ok(file) => (file, None, None),
             Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::ENOENT | Errno::EINVAL) => {
+                let usual = attrs.is_none().then(|| usual_mode(dir, cleanup)).transpose()?;
                 let (file, temporary) = create_named(dir, cleanup)?;
-                (file, Some(temporary), Some(usual_mode()))
+                (file, Some(temporary), usual)
             }
             Err(errno) => return Err(errno),
         };
@@ -104,22 +105,29 @@ fn create_unnamed(dir: &Dir, mode: u32) -> Result<File, Errno> {
     dir.open_below(OsStr::new("."), flags, Mode::from_bits_truncate(mode)).map(File::from)
 }
 
-/// Creates a file under a temporary name. It may be that of a secret, so nobody else can open it.
+/// Creates a file under a temporary name. Its content may be a secret, so only its owner can open
+/// it.
 fn create_named(dir: &Dir, cleanup: &CleanupGuard) -> Result<(File, String), Errno> {
-    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
     let mut held = cleanup.lock();
-    let (file, name) = with_temporary_name(|name| dir.open_below(name, flags, mode))?;
+    let (file, name) = create(dir, 0o600)?;
     held.temporaries.push((dir.handle(), name.clone()));
-    Ok((file.into(), name))
+    Ok((file, name))
 }
 
-/// The mode of a new file. Only setting the umask tells it: umask(2). For that moment, files of
-/// other threads get a stricter one.
-fn usual_mode() -> Mode {
-    let mask = umask(Mode::S_IRWXG | Mode::S_IRWXO);
-    umask(mask);
-    Mode::from_bits_truncate(0o666) - mask
+/// The mode of a new file. An empty one shows it, with the umask and the folder's default ACL:
+/// nothing else tells both, and to ask for the umask is to change it for all threads, umask(2).
+fn usual_mode(dir: &Dir, cleanup: &CleanupGuard) -> Result<Mode, Errno> {
+    let _held = cleanup.lock(); // no signal ends the program while the file is there
+    let (empty, name) = create(dir, 0o666)?;
+    unlinkat(dir, name.as_str(), UnlinkatFlags::NoRemoveDir)?;
+    Ok(Mode::from_bits_truncate(fstat(&empty)?.st_mode & 0o777))
+}
+
+fn create(dir: &Dir, mode: u32) -> Result<(File, String), Errno> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
+    let mode = Mode::from_bits_truncate(mode);
+    let (file, name) = with_temporary_name(|name| dir.open_below(name, flags, mode))?;
+    Ok((file.into(), name))
 }
 
 fn link(file: &File, dir: &Dir, name: &OsStr) -> Result<(), Errno> {

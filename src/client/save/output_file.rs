@@ -10,7 +10,7 @@ use nix::unistd::{Gid, close, fchown};
 
 use super::atomic_file::AtomicFile;
 use super::cleanup_guard::CleanupGuard;
-use super::output_target::{OutputTarget, is_open, is_same_file, is_type, resolve};
+use super::output_target::{OutputTarget, is_same_file, is_type, resolve};
 use crate::client::metadata::Metadata;
 use crate::sys::{geteuid, mode_without_acl, was_closed};
 
@@ -74,8 +74,9 @@ impl OutputFile {
                 _ => existing.st_mode & !0o077,
             };
             // Another user chose the mode of another user's file, and where everybody may write,
-            // also which file of ours has the name. Then this counts as a new file.
-            replaces_ours = existing.st_uid == geteuid().as_raw() && !is_open(&fstat(&dir)?);
+            // also which file of ours has the name (a link to it). Then this counts as a new file.
+            let others_write = fstat(&dir)?.st_mode & Mode::S_IWOTH.bits() != 0;
+            replaces_ours = existing.st_uid == geteuid().as_raw() && !others_write;
             if replaces_ours {
                 // If the kernel denies it, choose_mode leaves the rights of the group out.
                 let _ = fchown(&new.file, None, Some(Gid::from_raw(existing.st_gid)));

@@ -72,13 +72,8 @@ fn may_be_planted(found: &FileStat, dir: &FileStat) -> bool {
     let is_trusted = [geteuid().as_raw(), dir.st_uid].contains(&found.st_uid)
         && !is_unknown_uid(Uid::from_raw(found.st_uid));
     let (is_file, is_link) = (is_type(found, SFlag::S_IFREG), is_type(found, SFlag::S_IFLNK));
-    is_shared && !is_file && (!is_trusted || is_link && is_open(dir))
-}
-
-/// Whether everybody can rename and replace everything in a directory.
-pub(super) fn is_open(dir: &FileStat) -> bool {
-    let mode = Mode::from_bits_truncate(dir.st_mode);
-    mode.contains(Mode::S_IWOTH) && !mode.contains(Mode::S_ISVTX)
+    let anyone_renames = mode.contains(Mode::S_IWOTH) && !mode.contains(Mode::S_ISVTX);
+    is_shared && !is_file && (!is_trusted || is_link && anyone_renames)
 }
 
 pub(super) fn is_type(stat: &FileStat, file_type: SFlag) -> bool {

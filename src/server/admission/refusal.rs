@@ -62,10 +62,10 @@ impl From<Malformed> for Refusal {
 
 /// How often each reason came up, and when the log last said so: nobody can flood the log.
 #[derive(Default)]
-pub(crate) struct RefusalLog([Tally; RefusalReason::ALL.len()]);
+pub(crate) struct RefusalLog([Count; RefusalReason::ALL.len()]);
 
 #[derive(Default)]
-struct Tally {
+struct Count {
     total: u64,
     unlogged: u64,
     logged: Option<Instant>,
@@ -76,15 +76,15 @@ impl RefusalLog {
 
     /// Logs a refusal, unless its reason was logged just now.
     pub(crate) fn log(&mut self, refusal: &Refusal, request: Option<&Request<'_>>) {
-        let tally = &mut self.0[refusal.reason as usize];
-        tally.total += 1;
-        tally.unlogged += 1;
-        if tally.logged.is_some_and(|logged| logged.elapsed() < Self::INTERVAL) {
+        let count = &mut self.0[refusal.reason as usize];
+        count.total += 1;
+        count.unlogged += 1;
+        if count.logged.is_some_and(|logged| logged.elapsed() < Self::INTERVAL) {
             return;
         }
-        tally.logged = Some(Instant::now());
-        let requests = std::mem::take(&mut tally.unlogged);
-        let total = tally.total;
+        count.logged = Some(Instant::now());
+        let requests = std::mem::take(&mut count.unlogged);
+        let total = count.total;
         let queue = request.map(|request| request.reply_queue.get());
         let operation = request.map(|request| request.question.operation.name());
         let path = request.map(|request| loggable(request.question.path));

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{FileStat, Mode};
 use nix::sys::statfs::{
-    BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, Statfs, TMPFS_MAGIC,
+    BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC, Statfs, TMPFS_MAGIC,
     XFS_SUPER_MAGIC, fstatfs,
 };
 use smallvec::SmallVec;
@@ -44,6 +44,10 @@ impl Export {
     /// How often to try to resolve a path while somebody renames directories on it.
     const TRIES: usize = 32;
 
+    /// File systems whose modes and lists of extended attributes tell who may do what.
+    const TRUE_MODES: [FsType; 5] =
+        [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, TMPFS_MAGIC, OVERLAYFS_SUPER_MAGIC];
+
     pub(crate) fn open_root(root: &Path) -> Result<Self, Error> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let failed = |errno: Errno| match open(root, flags, Mode::empty()) {
@@ -55,7 +59,9 @@ impl Export {
             Ok(_) => {
                 // A file system that does not answer holds the server here, before it has a queue.
                 let stat = fstat(&root).map_err(failed)?;
-                let local_device = fstatfs(&root).is_ok_and(is_local).then_some(stat.st_dev);
+                let has_true_modes =
+                    |found: Statfs| Self::TRUE_MODES.contains(&found.filesystem_type());
+                let local_device = fstatfs(&root).is_ok_and(has_true_modes).then_some(stat.st_dev);
                 let had_links = stat.st_nlink > 0;
                 Ok(Self { root, local_device, had_links, own_descriptors: OnceCell::new() })
             }
@@ -84,10 +90,9 @@ impl Export {
         Ok(self.open(found.as_fd(), OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?.into())
     }
 
-    /// Opens the file by its path once more, which costs far less, outside a session: if nobody but
-    /// root and the user as whom this process acts could have put something else there since. That
-    /// is so on a file system whose modes are true, if no folder on the way lets others rename. So
-    /// no FIFO or device is opened that somebody swaps in.
+    /// Opens the file by its path once more, which is cheaper. None, in a session, or if another
+    /// user could have swapped in a FIFO or a device since: some folder on the way lets others
+    /// rename, or is on a file system whose modes may not be true.
     pub(crate) fn open_again(
         &self,
         caller: &Confined,
@@ -125,8 +130,7 @@ impl Export {
         None
     }
 
-    /// Whether it lies on the file system of the root, and that is one of those which are known to
-    /// show who may rename in their modes, and every ACL among the extended attributes.
+    /// Whether it lies on the file system of the root, and that is one of [`Self::TRUE_MODES`].
     pub(crate) fn is_local(&self, stat: &FileStat) -> bool {
         self.local_device == Some(stat.st_dev)
     }
@@ -203,18 +207,6 @@ impl Export {
             }
         }
     }
-}
-
-fn is_local(file_system: Statfs) -> bool {
-    let kind = file_system.filesystem_type();
-    matches!(
-        kind,
-        EXT4_SUPER_MAGIC
-            | XFS_SUPER_MAGIC
-            | BTRFS_SUPER_MAGIC
-            | TMPFS_MAGIC
-            | OVERLAYFS_SUPER_MAGIC
-    )
 }
 
 /// `openat2(2)`. Not by way of nix, whose way to end a path in NUL is two more page faults.
