@@ -276,6 +276,7 @@ impl Opts {
     ) -> Result<(), Failure> {
         while let Some(transfer) = files.next_file() {
             let fetched = transfer.map_err(Failure::from).and_then(|transfer| {
+                progress::begin(path, transfer.expected());
                 fetch(transfer)?;
                 progress::count_file();
                 if transfer.has_changed() {

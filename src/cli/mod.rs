@@ -77,7 +77,9 @@ impl KeyArgs {
 
 fn key(text: &str) -> Result<Key, String> {
     match text.parse::<Key>() {
-        Ok(key) if key.is_private() => Err("this is IPC_PRIVATE, which nobody can find".to_owned()),
+        Ok(key) if key.is_private() => {
+            Err("that is IPC_PRIVATE, which finds no queue (mqfs-stat --id takes an id)".to_owned())
+        }
         parsed => parsed.map_err(|error| error.to_string()),
     }
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
 
 use nix::errno::Errno;
 use sysv_ipc::{MessageBuffer, Pid, Uid};
@@ -155,6 +156,8 @@ impl Answering<'_> {
     }
 
     fn conclude(&mut self, outcome: Result<Trailer, SendFailure>) -> Option<Undelivered> {
+        // The client may have been woken on this CPU. Let it run before this process's exit does.
+        thread::yield_now();
         // Count after the last message: the first access to the counters is a page fault.
         self.writer.outbox.count_sent();
         let undelivered = self.writer.count_answer(&outcome, self.received);

@@ -1,6 +1,6 @@
 //! Semaphore sets.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use libc::c_int;
 
@@ -62,12 +62,6 @@ impl Operation {
     pub const fn undo(self) -> Self {
         Self { flags: self.flags | libc::SEM_UNDO, ..self }
     }
-
-    /// `IPC_NOWAIT`: if this operation would wait, the call fails instead.
-    #[must_use]
-    pub const fn no_wait(self) -> Self {
-        Self { flags: self.flags | libc::IPC_NOWAIT, ..self }
-    }
 }
 
 impl SemaphoreSet {
@@ -99,14 +93,10 @@ impl SemaphoreSet {
         flags: c_int,
         timeout: Option<Duration>,
     ) -> Result<(), OperateError> {
-        let start = Instant::now();
         self.perform(operations, flags, timeout).map_err(|errno| match errno {
             libc::EIDRM | libc::EINVAL => OperateError::Gone,
-            // Without a timeout, or before its end: an operation with IPC_NOWAIT would wait.
-            libc::EAGAIN => match timeout {
-                Some(timeout) if start.elapsed() >= timeout => OperateError::TimedOut,
-                _ => OperateError::WouldBlock,
-            },
+            libc::EAGAIN if timeout.is_some() => OperateError::TimedOut,
+            libc::EAGAIN => OperateError::WouldBlock,
             libc::EINTR => OperateError::Interrupted,
             errno => OperateError::Os(self.error("semop", errno)),
         })

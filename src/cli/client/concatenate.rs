@@ -37,7 +37,6 @@ pub(super) fn run(opts: &Opts, client: &Client, cleanup: &CleanupGuard) -> Resul
                 }
                 sink.limit_rights(&original)?;
             }
-            progress::begin(path, transfer.expected());
             while transfer.wait()? {
                 progress::advance(transfer.write_to(sink.as_fd(), start.is_some())?);
             }
