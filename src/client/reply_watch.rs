@@ -337,7 +337,7 @@ impl Entry {
             let is_dead = matches!(Observer::here().life_here(child), Life::Dead(_));
             return is_dead.then(|| Cause::ChildDied.into());
         }
-        let has_died = !self.server.is_current() || self.server.is_dead();
+        let has_died = !self.server.is_current() || self.server.marked && self.server.is_dead();
         has_died.then(|| Cause::ServerDied.into())
     }
 }

@@ -112,7 +112,6 @@ impl Requester {
         let no_windows = self.pool.no_windows.load(Relaxed);
         let windows = reply.cookie.is_some() && !no_windows && server.can_prove_windows();
         self.send(&server, &encode(&server, &reply, question, windows))?;
-        server.check_alive()?; // while it works: before the request, the look would add to the wait
         Session::begin(reply, entering, windows).map_err(|error| {
             let Cause::TimedOut(after) = error.0 else { return error };
             let why = if !server.marked {
@@ -165,7 +164,7 @@ impl Requester {
             self.watch.sleep(pause)?;
             // Check after every pause: the queue may be gone, and its id be another user's by now.
             match self.find_server() {
-                Ok(found) if found == *server => found.check_alive()?,
+                Ok(found) if found == *server => {}
                 Ok(_) | Err(Error(Cause::NoServer { .. })) => {
                     return Err(Cause::ServerRestarting { key: server.key }.into());
                 }

@@ -46,11 +46,11 @@ impl TrustedServer {
             }
         }
         let marked = is_request_queue_mode(mode);
-        Ok(Self { key, queue, owner, is_known, marked })
-    }
-
-    pub(super) fn check_alive(&self) -> Result<(), Error> {
-        if self.is_dead() { Err(Cause::ServerDead { key: self.key }.into()) } else { Ok(()) }
+        let server = Self { key, queue, owner, is_known, marked };
+        if server.is_dead() && marked {
+            return Err(Cause::ServerDead { key }.into());
+        }
+        Ok(server)
     }
 
     /// The user to whom the client must hand its reply queue over. None: the server can answer
@@ -70,8 +70,8 @@ impl TrustedServer {
         Queue::open(self.key) == Ok(self.queue)
     }
 
-    /// Whether an mqfs server made the queue, and nobody holds its lock.
+    /// Whether nobody holds the server lock.
     pub(super) fn is_dead(&self) -> bool {
-        self.marked && ServerState::of(self.key, self.owner) == ServerState::Dead
+        ServerState::of(self.key, self.owner) == ServerState::Dead
     }
 }

@@ -1,6 +1,6 @@
 //! Making a lease, and reading the one at the head of a queue.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 
 use nix::errno::Errno;
 
@@ -63,13 +63,9 @@ pub enum Head {
 
 /// Reads the message at the head of a queue and leaves it there (`MSG_COPY`).
 pub fn peek(queue: Queue) -> Head {
-    thread_local! {
-        // Twice a lease, so that leases of later versions fit. Other messages need not fit. A call
-        // of malloc for every request would cost the server two page faults.
-        static ROOM: RefCell<MessageBuffer> =
-            RefCell::new(MessageBuffer::with_capacity(2 * Lease::SIZE));
-    }
-    let look = |message: &mut MessageBuffer| match queue.peek(message, 0) {
+    // Twice a lease, so that leases of later versions fit. Other messages need not fit.
+    let mut message = MessageBuffer::with_capacity(2 * Lease::SIZE);
+    match queue.peek(&mut message, 0) {
         Ok(()) => match Lease::decode(message.mtype(), message.text()) {
             Ok(lease) => Head::Lease(lease),
             Err(Malformed::Version(version)) => Head::UnknownLease(version),
@@ -79,10 +75,7 @@ pub fn peek(queue: Queue) -> Head {
         Err(ReceiveError::Gone) => Head::Gone,
         Err(ReceiveError::Os(error)) => Head::Unreadable(errno_of_ipc(error)),
         Err(_) => Head::Other,
-    };
-    // A client that another thread-local holds may outlive this one.
-    ROOM.try_with(|room| look(&mut room.borrow_mut()))
-        .unwrap_or_else(|_| look(&mut MessageBuffer::with_capacity(2 * Lease::SIZE)))
+    }
 }
 
 #[cfg(test)]

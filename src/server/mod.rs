@@ -85,6 +85,7 @@ use takeover::{RequestQueue, ServerLock, publish_counters};
 /// let server = Server::start(Config::default()).unwrap();
 /// std::thread::spawn(move || server.run());
 /// ```
+#[repr(align(4096))] // on one page: after each fork, the first write to a page copies it
 pub struct Server {
     // The lock must outlive the queue that it guards: fields are dropped in this order.
     queue: RequestQueue,

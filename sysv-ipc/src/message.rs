@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use smallvec::{SmallVec, smallvec};
+
 use crate::memory;
 
 /// The type of a message, `mtype`: a number greater than zero.
@@ -35,7 +37,7 @@ impl MessageType {
 /// [`part`](Self::part), they are lost, so send the parts in their order.
 pub struct MessageBuffer {
     /// `mtype`, then `mtext`, rounded up to whole longs. Longs, so that the block is aligned.
-    block: Vec<libc::c_long>,
+    block: SmallVec<[libc::c_long; 20]>,
     capacity: usize,
     len: usize,
 }
@@ -61,7 +63,7 @@ impl MessageBuffer {
 
     /// An empty message of type 1 with room for `capacity` bytes.
     pub fn with_capacity(capacity: usize) -> Self {
-        let mut block = vec![0; 1 + capacity.div_ceil(Self::ALIGNMENT)];
+        let mut block = smallvec![0; 1 + capacity.div_ceil(Self::ALIGNMENT)];
         block[0] = 1;
         Self { block, capacity, len: 0 }
     }
