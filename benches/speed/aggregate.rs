@@ -3,7 +3,7 @@
 use crate::contender::{Amount, Contender, Pairs, Sink};
 use crate::options::Options;
 use crate::plot::{Curve, Plot};
-use crate::report::{Report, Target};
+use crate::report::Report;
 use crate::servers::{Server, WITHOUT_WINDOWS};
 use crate::stage::Stage;
 
@@ -23,12 +23,12 @@ pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
         let total = Amount::Bytes(size * count);
         let pairs = Pairs::run(stage, &ours, &anchor, Sink::Null, options.runs, total);
         let what = format!("aggregate, {count} at once");
-        let rate = pairs.rate(&what, Some(Target::AtLeast(1.0)));
+        let rate = pairs.rate(&what);
         for (curve, rate) in curves.iter_mut().zip(rate.values()) {
             curve.add(count as f64, rate);
         }
         report.add(rate);
-        report.add(pairs.cpu(&what, None));
+        report.add(pairs.cpu(&what));
     }
     report.plot(Plot {
         name: "transfers",

@@ -8,7 +8,7 @@ use std::time::Instant;
 use nix::sys::resource::UsageWho;
 
 use crate::neighbours::cpu_of;
-use crate::report::{Figure, Target, Unit};
+use crate::report::{Figure, Unit};
 use crate::servers::Server;
 use crate::spread::Spread;
 use crate::stage::Stage;
@@ -83,34 +83,28 @@ impl Pairs {
     }
 
     /// How much came in a second.
-    pub(crate) fn rate(&self, what: &str, target: Option<Target>) -> Figure {
+    pub(crate) fn rate(&self, what: &str) -> Figure {
         let (amount, unit) = match self.amount {
             Amount::Bytes(bytes) => (bytes as f64 / 1e6, Unit::MegabytesPerSecond),
             Amount::Files(files) => (files as f64, Unit::FilesPerSecond),
         };
-        self.figure(what, unit, |cost| amount / cost.seconds, target)
+        self.figure(what, unit, |cost| amount / cost.seconds)
     }
 
     /// What it cost both ends.
-    pub(crate) fn cpu(&self, what: &str, target: Option<Target>) -> Figure {
+    pub(crate) fn cpu(&self, what: &str) -> Figure {
         let (amount, unit) = match self.amount {
             Amount::Bytes(bytes) => (bytes as f64 / 1e9, Unit::SecondsPerGigabyte),
             Amount::Files(files) => (files as f64 / 1e6, Unit::MicrosecondsPerFile),
         };
         // A server's time comes in ticks: none at all may have passed.
         let of = |cost: &Cost| cost.cpu.max(1e-4) / amount;
-        self.figure(&format!("CPU, both ends, {what}"), unit, of, target)
+        self.figure(&format!("CPU, both ends, {what}"), unit, of)
     }
 
-    fn figure(
-        &self,
-        what: &str,
-        unit: Unit,
-        of: impl Fn(&Cost) -> f64,
-        target: Option<Target>,
-    ) -> Figure {
+    fn figure(&self, what: &str, unit: Unit, of: impl Fn(&Cost) -> f64) -> Figure {
         let compared = spreads(self.costs.iter().map(|(ours, anchor)| (of(ours), of(anchor))));
-        Figure::new(what, unit, self.anchor, compared, target)
+        Figure::new(what, unit, self.anchor, compared)
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
         ask(50); // until nothing is done for the first time
         let pid = server.pid();
         let mut add = |what: &str, unit, count: f64| {
-            report.add(Figure::alone(&format!("{who}: {what}"), unit, count, None));
+            report.add(Figure::alone(&format!("{who}: {what}"), unit, count));
         };
         let so_far = || (server.cpu(), page_faults(pid)); // the first waits for the children's end
         let (cpu, faults) = so_far();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::contender::{Amount, Contender, Sink, in_pairs, run};
 use crate::latency;
 use crate::options::Options;
-use crate::report::{Figure, Report, Target, Unit};
+use crate::report::{Figure, Report, Unit};
 use crate::servers::{Owner, Server};
 use crate::stage::Stage;
 
@@ -17,8 +17,6 @@ const FOLDERS: usize = 100;
 const FILES_IN_FOLDER: usize = 100;
 const CLIENTS: usize = 256;
 const PATHS_OF_CLIENT: usize = 20;
-/// As fast as before, as far as a ratio can tell.
-const AS_BEFORE: f64 = 0.95;
 
 /// A folder of files, and who serves them.
 pub(crate) struct Site<'a> {
@@ -88,12 +86,9 @@ impl Site<'_> {
             let contender = Contender::new("files by path", None, line);
             run(self.stage, &contender, Sink::Pipe, Amount::Bytes((PATHS * SIZE) as u64));
         }
-        let cat = || (Way::process("cat, a process", &cat), None);
+        let cat = || Way::process("cat, a process", &cat);
         let mut anchors = vec![cat()];
-        anchors.extend(curl.map(|line| {
-            let way = Way::process("curl from nginx, keep-alive", &line);
-            (way, Some(Target::AtLeast(3.0)))
-        }));
+        anchors.extend(curl.map(|line| Way::process("curl from nginx, keep-alive", &line)));
         let client = |of: &Programs| Way::process(of.name, &of.by_path(PATHS));
         self.race(report, "2,000 by path", PATHS, client, anchors);
         let library = |of: &Programs| of.library("mqfs").repeated(1, PATHS);
@@ -119,10 +114,10 @@ impl Site<'_> {
         let out = out.display();
         let cp = Way::process("cp -r", &format!("cp -r {} {out}", tree.display()));
         let rsync = Server::rsync(self.stage, &self.data);
-        let mut anchors = vec![(cp, None)];
+        let mut anchors = vec![cp];
         anchors.extend(rsync.as_ref().map(|rsync| {
             let line = format!("rsync -a rsync://127.0.0.1:{}/data/tree {out}", rsync.at);
-            (Way::process("rsync -a from its daemon", &line), Some(Target::AtLeast(2.4)))
+            Way::process("rsync -a from its daemon", &line)
         }));
         let client =
             |of: &Programs| Way::process(of.name, &format!("{} -r /tree -C {out}", of.client));
@@ -135,7 +130,7 @@ impl Site<'_> {
         let files = CLIENTS * PATHS_OF_CLIENT;
         let each = || {
             let way = self.ours.library("mqfs-each").repeated(CLIENTS, PATHS_OF_CLIENT);
-            vec![(Way { name: "a request for every file", ..way }, None)]
+            vec![Way { name: "a request for every file", ..way }]
         };
         let library = |of: &Programs| of.library("mqfs").repeated(CLIENTS, PATHS_OF_CLIENT);
         self.race(report, "256 × 20 at once, within processes", files, library, each());
@@ -152,10 +147,7 @@ impl Site<'_> {
             return;
         };
         let fetch = |of: &Programs| format!("run:{}", of.by_path(1));
-        let kinds = [
-            ("ours", fetch(&self.ours), None),
-            ("before", fetch(before), Some(Target::AtMost(1.0 / AS_BEFORE))),
-        ];
+        let kinds = [("ours", fetch(&self.ours)), ("before", fetch(before))];
         latency::compare(self.stage, self.options, report, &self.what("one, a process"), &kinds);
         let times = if self.options.quick { 20 } else { 500 };
         let library = |of: &Programs| of.library("mqfs-each").repeated(1, times);
@@ -169,7 +161,7 @@ impl Site<'_> {
         what: &str,
         files: usize,
         way: impl Fn(&Programs) -> Way,
-        mut anchors: Vec<(Way, Option<Target>)>,
+        mut anchors: Vec<Way>,
     ) {
         let rate = |way: &Way| {
             self.remove_copy();
@@ -180,11 +172,11 @@ impl Site<'_> {
         };
         let ours = way(&self.ours);
         let before = self.before.as_ref();
-        anchors.extend(before.map(|before| (way(before), Some(Target::AtLeast(AS_BEFORE)))));
-        for (anchor, target) in anchors {
+        anchors.extend(before.map(way));
+        for anchor in anchors {
             let compared = in_pairs(self.options.runs, || rate(&ours), || rate(&anchor));
             let (what, unit) = (self.what(what), Unit::FilesPerSecond);
-            report.add(Figure::new(&what, unit, anchor.name, compared, target));
+            report.add(Figure::new(&what, unit, anchor.name, compared));
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mqfs_kit::{children_of, cpu_of, number, wait_until};
 
-use crate::report::{Figure, Report, Target, Unit};
+use crate::report::{Figure, Report, Unit};
 use crate::servers::{Owner, Server};
 use crate::stage::Stage;
 
@@ -17,23 +17,16 @@ pub(crate) fn measure(stage: &Stage, report: &mut Report) {
     let mqfs = Server::mqfs(stage);
     let mut client = stage.command("mqfs-client");
     client.args(["--key", &mqfs.at, "/big"]);
-    let targets = [Some(Target::AtMost(4.0)), Some(Target::AtMost(3.0))];
-    rest(report, "mqfs", &mqfs, &mut client, targets);
+    rest(report, "mqfs", &mqfs, &mut client);
 
     let textbook = Server::textbook(stage, Owner::User);
     let mut client = stage.command("textbook_client");
     client.args(["--key", &textbook.at]).arg(stage.file("big")).stderr(Stdio::null());
-    rest(report, "textbook", &textbook, &mut client, [None, None]);
+    rest(report, "textbook", &textbook, &mut client);
 }
 
 /// Watches a transfer whose output nobody reads; then a server without transfers.
-fn rest(
-    report: &mut Report,
-    name: &str,
-    server: &Server,
-    client: &mut Command,
-    [resident, private]: [Option<Target>; 2],
-) {
+fn rest(report: &mut Report, name: &str, server: &Server, client: &mut Command) {
     let mut client = client.stdout(Stdio::piped()).spawn().expect("the client starts");
     let pid = client.id().cast_signed();
     let (cpu, private_now) =
@@ -45,16 +38,16 @@ fn rest(
     let resident_now = mebibytes("status", server.pid(), "VmRSS").expect("the server runs");
     let what = |what: &str| format!("{name}: {what}");
     let at_rest = what("memory of the server at rest, resident");
-    report.add(Figure::alone(&at_rest, Unit::Mebibytes, resident_now, resident));
+    report.add(Figure::alone(&at_rest, Unit::Mebibytes, resident_now));
     match private_now {
         Some(now) => {
             let under_way = what("memory of a child under way, private");
-            report.add(Figure::alone(&under_way, Unit::Mebibytes, now, private));
+            report.add(Figure::alone(&under_way, Unit::Mebibytes, now));
         }
         None => eprintln!("speed: without a child's memory, which only root may look at"),
     }
     let stalled = what("CPU of server, child and client while nobody reads, a second");
-    report.add(Figure::alone(&stalled, Unit::Milliseconds, cpu, None));
+    report.add(Figure::alone(&stalled, Unit::Milliseconds, cpu));
 }
 
 /// The CPU time that server, child and client use, in ms a second, and the child's private memory.

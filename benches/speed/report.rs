@@ -1,8 +1,8 @@
-//! The figures beside their anchors and targets, as a table, and the plots.
+//! The figures beside their anchors, as a table, and the plots.
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::{fmt, fs, io};
+use std::{fs, io};
 
 use nix::sys::utsname::uname;
 
@@ -26,13 +26,6 @@ pub(crate) enum Unit {
     Mebibytes,
 }
 
-/// The target of a ratio, or of a figure without an anchor.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Target {
-    AtLeast(f64),
-    AtMost(f64),
-}
-
 /// One line of the table.
 #[derive(Debug)]
 pub(crate) struct Figure {
@@ -41,7 +34,6 @@ pub(crate) struct Figure {
     ours: f64,
     /// The name of what it is compared with, its figure, and our ratio to it.
     anchor: Option<(String, f64, Spread)>,
-    target: Option<Target>,
 }
 
 impl Figure {
@@ -51,15 +43,14 @@ impl Figure {
         unit: Unit,
         anchor: &str,
         (ours, others, ratios): (Spread, Spread, Spread),
-        target: Option<Target>,
     ) -> Self {
         let anchor = Some((anchor.to_owned(), others.median, ratios));
-        Self { what: what.to_owned(), unit, ours: ours.median, anchor, target }
+        Self { what: what.to_owned(), unit, ours: ours.median, anchor }
     }
 
     /// A figure without an anchor.
-    pub(crate) fn alone(what: &str, unit: Unit, ours: f64, target: Option<Target>) -> Self {
-        Self { what: what.to_owned(), unit, ours, anchor: None, target }
+    pub(crate) fn alone(what: &str, unit: Unit, ours: f64) -> Self {
+        Self { what: what.to_owned(), unit, ours, anchor: None }
     }
 
     /// Ours, and the anchor's.
@@ -67,24 +58,14 @@ impl Figure {
         std::iter::once(self.ours).chain(self.anchor.as_ref().map(|(_, value, _)| *value))
     }
 
-    fn is_met(&self) -> Option<bool> {
-        let value = self.anchor.as_ref().map_or(self.ours, |(_, _, ratios)| ratios.median);
-        self.target.map(|target| match target {
-            Target::AtLeast(least) => value >= least,
-            Target::AtMost(most) => value <= most,
-        })
-    }
-
-    fn cells(&self) -> [String; 6] {
+    fn cells(&self) -> [String; 4] {
         let (anchor, ratio) = match &self.anchor {
             Some((name, value, ratios)) => {
                 (format!("{name}: {}", self.unit.show(*value)), ratios.to_string())
             }
             None => (String::new(), String::new()),
         };
-        let target = self.target.map_or(String::new(), |target| target.to_string());
-        let met = self.is_met().map_or("", |met| if met { "met" } else { "**missed**" });
-        [self.what.clone(), self.unit.show(self.ours), anchor, ratio, target, met.to_owned()]
+        [self.what.clone(), self.unit.show(self.ours), anchor, ratio]
     }
 }
 
@@ -112,15 +93,6 @@ impl Unit {
     }
 }
 
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AtLeast(least) => write!(f, "≥ {least}"),
-            Self::AtMost(most) => write!(f, "≤ {}", (most * 100.0).round() / 100.0),
-        }
-    }
-}
-
 /// All that was measured.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -133,7 +105,7 @@ pub(crate) struct Report {
 impl Report {
     const BEGIN: &str = "<!-- what benches/compare.sh wrote -->";
     const END: &str = "<!-- end -->";
-    const HEAD: [&str; 6] = ["figure", "ours", "anchor", "ratio (min–max)", "target", ""];
+    const HEAD: [&str; 4] = ["figure", "ours", "anchor", "ratio (min–max)"];
 
     pub(crate) fn new(stage: &Stage, options: &Options) -> Self {
         let kernel = uname().map_or(String::new(), |uname| uname.release().display().to_string());

@@ -2,12 +2,9 @@
 
 use crate::latency::compare;
 use crate::options::Options;
-use crate::report::{Report, Target};
+use crate::report::Report;
 use crate::servers::{Server, WITHOUT_WINDOWS};
 use crate::stage::Stage;
-
-/// The smallest file for which a window is made.
-const LEAST_KIB: u64 = 1024;
 
 pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
     let [with, without] = [&[][..], WITHOUT_WINDOWS].map(|with| Server::of_build(stage, "", with));
@@ -21,9 +18,7 @@ pub(crate) fn measure(stage: &Stage, options: &Options, report: &mut Report) {
             ("in a session, within a process", "mqfs,KEY,/part".to_owned()),
         ] {
             let source = |of: &Server| source.replace("KEY", &of.at);
-            let target = (kib >= LEAST_KIB).then_some(Target::AtMost(1.0));
-            let kinds =
-                [("ours", source(&with), None), ("without windows", source(&without), target)];
+            let kinds = [("ours", source(&with)), ("without windows", source(&without))];
             compare(stage, options, report, &format!("{kib} KiB, {what}"), &kinds);
         }
     }

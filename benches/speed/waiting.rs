@@ -70,7 +70,7 @@ fn compare(stage: &Stage, options: &Options, report: &mut Report, surroundings: 
         let before = Contender::new("before", Some(before), line("before/", before));
         let pairs = Pairs::run(stage, &ours, &before, Sink::Null, options.runs, amount);
         let what = format!("waiting, {surroundings}: {what}");
-        report.add(pairs.rate(&what, None));
-        report.add(pairs.cpu(&what, None));
+        report.add(pairs.rate(&what));
+        report.add(pairs.cpu(&what));
     }
 }
