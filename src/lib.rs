@@ -4,7 +4,7 @@
 //!
 //! A server owns a well-known *request queue* and forks a child for each request. A client creates
 //! a private *reply queue*, names it in its request, and receives the answer from it. In a
-//! *session*, the child answers more questions from the same queue. The client removes it. A reaper
+//! *session*, the child answers more questions from the same queue. The client removes the queue. A reaper
 //! removes the queues of processes that are provably dead. mqfs also speaks the protocol of
 //! *The Linux Programming Interface* (TLPI), section 46.8: it works with the clients and servers of
 //! that book, and with programs modelled on them.

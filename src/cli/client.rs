@@ -46,8 +46,8 @@ const SHOW: &str = "What to show";
 #[derive(Debug, Parser)]
 #[command(name = "mqfs-client", version, after_help = EXIT_STATUS, args_override_self = true)]
 pub(super) struct Opts {
-    /// Files to fetch. A path begins at the server's --root, also without a slash: the current
-    /// directory does not count
+    /// Files to fetch. A path begins at the server's --root, with or without a slash; the
+    /// current directory does not count
     #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
     #[arg(required_unless_present = "list", default_value_if("list", "true", "/"))]
     paths: Vec<OsString>,
@@ -63,7 +63,7 @@ pub(super) struct Opts {
     #[arg(long, conflicts_with_all = ["list", "directory", "output", "recursive", "tar"])]
     #[arg(conflicts_with_all = ["offset", "length", "plain"], help_heading = WHAT)]
     stat: bool,
-    /// Begin at this byte, counted from 0: 4096, 64K, 1M. Behind the end of a file is nothing
+    /// Begin at this byte, counted from 0: 4096, 64K, 1M. Beyond the end of a file is nothing
     #[arg(long, value_name = "N", default_value = "0", value_parser = size)]
     #[arg(conflicts_with = "plain", help_heading = WHAT)]
     offset: u64,
@@ -91,7 +91,7 @@ pub(super) struct Opts {
     /// When to show a progress bar on standard error [default: auto, or never with --quiet]
     #[arg(long, value_name = "WHEN", help_heading = SHOW)]
     progress: Option<When>,
-    /// Say what arrived, whether it was verified, how long it took, and what is waited for
+    /// Say what arrived, whether it was verified, how long it took, and what the client waits for
     #[arg(short, long, conflicts_with = "quiet", help_heading = SHOW)]
     verbose: bool,
     /// Print no messages; the exit status tells
@@ -108,7 +108,7 @@ pub(super) struct Opts {
     /// Fail if nothing arrives for this long
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     timeout: Duration,
-    /// Ask again at most this often if servers die and nothing new arrives
+    /// Ask again at most this often in a row if servers die and no byte arrives in between
     #[arg(long, value_name = "N", default_value = "3")]
     retries: u32,
 }
@@ -327,8 +327,6 @@ fn report(path: &OsStr, transfer: &Transfer) {
 
 /// The path of an entry below `top`.
 fn joined(top: &OsStr, below: &OsStr) -> OsString {
-    match below.is_empty() {
-        true => top.to_owned(), // join would append a slash
-        false => Path::new(top).join(below).into(),
-    }
+    // join would append a slash
+    if below.is_empty() { top.to_owned() } else { Path::new(top).join(below).into() }
 }

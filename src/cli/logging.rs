@@ -94,26 +94,17 @@ impl Line {
     }
 }
 
+/// Each kind of value keeps its own type in JSON.
+macro_rules! record {
+    ($($name:ident: $type:ty),*) => {
+        $(fn $name(&mut self, field: &Field, value: $type) {
+            self.add(field, value.into());
+        })*
+    };
+}
+
 impl Visit for Line {
-    fn record_f64(&mut self, field: &Field, number: f64) {
-        self.add(field, number.into());
-    }
-
-    fn record_i64(&mut self, field: &Field, number: i64) {
-        self.add(field, number.into());
-    }
-
-    fn record_u64(&mut self, field: &Field, number: u64) {
-        self.add(field, number.into());
-    }
-
-    fn record_bool(&mut self, field: &Field, is: bool) {
-        self.add(field, is.into());
-    }
-
-    fn record_str(&mut self, field: &Field, text: &str) {
-        self.add(field, text.into());
-    }
+    record!(record_f64: f64, record_i64: i64, record_u64: u64, record_bool: bool, record_str: &str);
 
     /// The message, and what is logged by `Debug` or `Display`: in text, without quotes.
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {

@@ -85,8 +85,8 @@ pub(super) fn begin(path: &OsStr, size: Option<u64>) {
     }
 }
 
-/// One line, whatever the terminal takes a character's width for: it does not wrap what is too
-/// long, and the spaces at the end leave indicatif nothing to add.
+/// One line, even if the terminal takes a character for wider than we do: it does not wrap what is
+/// too long, and the spaces at the end leave indicatif nothing to add.
 fn style() -> ProgressStyle {
     // Source: console_codes(4). Below is the rest of a line that a narrower window broke.
     const ERASE_BELOW: &str = "\x1b[J";

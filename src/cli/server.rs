@@ -134,14 +134,14 @@ fn run(opts: &Opts) -> Result<u8> {
     };
     logging::init(opts.log_format, level);
     let config = opts.config()?;
-    // A file system that does not answer holds up whoever asks it. As long as no signal is blocked,
-    // one ends that.
+    // If the root's file system hangs, so does this call. No signal is blocked yet, so one still
+    // ends the program.
     let _ = config.root.as_ref().map(fs::metadata);
     let ending = signals::block(Some(Signal::SIGALRM))?;
     let server = Server::start(config).map_err(|error| anyhow!(explain_server(&error)))?;
     server.stop_on_signals(ending.iter().map(|signal| signal as i32))?;
     sys::keep_heap_at_hand();
-    // A server serves all the same. Whoever closed standard output does not wait for the line.
+    // Not fatal: the server serves all the same. If stdout was closed, nobody waits for the line.
     if let Err(error) = stdout::print(&format!("{PROGRAM}: {server}\n"))
         && !sys::was_closed(libc::STDOUT_FILENO)
     {

@@ -18,7 +18,7 @@ const PROGRAM: &str = "mqfs-stat";
 
 const EXIT_STATUS: &str = "\
 Exit status: 0 done; 1 the server of the queue or of the counters is dead, or the output failed; \
-2 invalid input, or no queue under the key; 130 interrupted (--watch); 141 nobody reads the \
+2 invalid input, or no such queue; 130 interrupted (--watch); 141 nobody reads the \
 output any more.";
 
 const SHOW: &str = "How to show it";

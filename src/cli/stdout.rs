@@ -16,7 +16,7 @@ pub(super) fn width() -> usize {
     Term::stdout().size_checked().map_or(usize::MAX, |(_, columns)| columns.into())
 }
 
-/// Writes text, in one write if the reader takes it all. No text checks that this is possible.
+/// Writes text, in one write if the reader takes it all. Empty text only checks that this works.
 pub(super) fn print(text: &str) -> Result<()> {
     // Not io::stdout(), which takes a closed descriptor for success.
     let written = OutputFile::stdout().and_then(|mut stdout| {

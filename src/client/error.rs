@@ -182,15 +182,9 @@ impl Error {
 
     /// Whether no request could be sent: invalid input, no server, or no IPC resource available.
     pub fn is_before_request(&self) -> bool {
-        self.is_no_server()
-            || matches!(
-                self.kind(),
-                ErrorKind::UntrustedServer
-                    | ErrorKind::NotAllowed
-                    | ErrorKind::InvalidPath
-                    | ErrorKind::NoQueueLeft
-                    | ErrorKind::Ipc
-            )
+        use ErrorKind::{InvalidPath, Ipc, NoQueueLeft, NotAllowed, UntrustedServer};
+        let others = [InvalidPath, Ipc, NoQueueLeft, NotAllowed, UntrustedServer];
+        self.is_no_server() || others.contains(&self.kind())
     }
 
     /// The error of a failed read: every one is an [`Error`].
@@ -204,10 +198,8 @@ impl Error {
     }
 
     pub(super) fn is_no_server(&self) -> bool {
-        matches!(
-            self.kind(),
-            ErrorKind::NoServer | ErrorKind::ServerDead | ErrorKind::ServerRestarting
-        )
+        use ErrorKind::{NoServer, ServerDead, ServerRestarting};
+        matches!(self.kind(), NoServer | ServerDead | ServerRestarting)
     }
 
     pub(super) fn is_busy(&self) -> bool {

@@ -21,7 +21,7 @@ pub(super) struct Inbox {
     buffer: MessageBuffer,
     taken: usize,
     /// How many bytes of our cookie have yet to arrive: the stream opens with it.
-    unopened: usize,
+    cookie_left: usize,
     pub(super) pending: Option<Result<FrameType, Error>>,
     /// How many bytes are left of the current DATA frame.
     left: usize,
@@ -54,10 +54,10 @@ impl Inbox {
     /// Waits for the first message. A request that was refused fails here.
     pub(super) fn begin(queue: WatchedQueue, windows: bool) -> Result<Self, Error> {
         let window = Window::new(windows.then(|| queue.window_owner()));
-        let unopened = if queue.is_framed() { size_of::<Cookie>() } else { 0 };
+        let cookie_left = if queue.is_framed() { size_of::<Cookie>() } else { 0 };
         let mut inbox = Self {
             queue,
-            unopened,
+            cookie_left,
             buffer: MessageBuffer::with_capacity(Self::SMALL),
             taken: 0,
             pending: None,
@@ -195,7 +195,7 @@ impl Inbox {
         self.take(0);
         // The bytes of a WINDOW stand in the segment until the next message is received.
         while self.pending.is_none()
-            && self.unopened == 0
+            && self.cookie_left == 0
             && !self.saw_window
             && self.buffer.has_room_for(Self::WORTHWHILE_ROOM)
         {
@@ -240,9 +240,9 @@ impl Inbox {
         Ok(true)
     }
 
-    /// Whether the message whose text begins at `at` answers our request. Another queue had this id
-    /// before, and a child that answers there may still send. It does not know our cookie, so
-    /// nothing counts before that; then frames and their checksum tell. Takes the cookie.
+    /// Whether the message whose text begins at `at` answers our request. A child that answered an
+    /// earlier queue with this id may still send. It does not know our cookie, so messages before
+    /// the cookie are dropped; later strays break the frames or the checksum. Removes the cookie.
     fn is_ours(&mut self, part: Result<FrameType, Malformed>, at: usize) -> bool {
         let text = &self.buffer.text()[at..];
         let Some(cookie) = self.queue.cookie.filter(|_| self.queue.is_framed()) else {
@@ -251,14 +251,14 @@ impl Inbox {
         if part == Ok(FrameType::Failure) {
             return Failure::decode(text).cookie == Some(cookie);
         }
-        if self.unopened == 0 {
+        if self.cookie_left == 0 {
             return true;
         }
-        let expected = &cookie.as_bytes()[size_of::<Cookie>() - self.unopened..];
+        let expected = &cookie.as_bytes()[size_of::<Cookie>() - self.cookie_left..];
         let count = expected.len().min(text.len());
         let is_ours = part == Ok(FrameType::Data) && text[..count] == expected[..count];
         if is_ours {
-            self.unopened -= count;
+            self.cookie_left -= count;
             self.taken += count;
         }
         is_ours

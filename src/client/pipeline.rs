@@ -4,9 +4,9 @@
 //! in part comes again from its beginning: the bytes that the reader already has are compared with
 //! it by their checksum, and left out.
 //!
-//! If no answer comes in time, the file system of a question hangs, perhaps that of a later one: a
-//! child holds small answers back for a moment. So the questions are asked again one by one. The
-//! one that gets no answer again has failed, and the next is asked in another session.
+//! If no answer comes in time, a file system hangs: that of the first question, or of a later one,
+//! as a child holds small answers back for a moment. So the questions are asked again one by one.
+//! The one that again gets no answer has failed, and the next is asked in another session.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -46,7 +46,7 @@ pub(super) struct Pipeline {
 #[derive(Debug)]
 enum SessionState {
     New,
-    /// It has answered all before, and nothing since: its child may have left it.
+    /// Every question so far is answered. The child may have ended the session since.
     Idle,
     Answering,
 }
@@ -94,8 +94,8 @@ impl Pipeline {
     }
 
     /// Waits for the next step of the answer to the first question. After its end, the next
-    /// question is the first. An error is the end of the answer too: its FAILURE, or
-    /// [`check`](Self::check) fails as well, since it could not be asked for, or not to its end.
+    /// question is the first. An error also ends the answer. [`check`](Self::check) then fails too,
+    /// unless the error is about this question alone: a FAILURE, a timeout, a changed file.
     pub(super) fn next(&mut self) -> Answer {
         self.failed = None;
         if !self.has_begun
@@ -155,7 +155,7 @@ impl Pipeline {
         error
     }
 
-    /// Fails if the last answer did not come, and not because of a FAILURE.
+    /// Fails if the last answer ended with an error that is not about its question alone.
     pub(super) fn check(&self) -> Result<(), Error> {
         self.failed.clone().map_or(Ok(()), Err)
     }
@@ -178,7 +178,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Notes that the session was lost. An error that another one cannot mend is returned.
+    /// Notes that the session was lost. Returns an error that a new session cannot mend.
     fn lose(&mut self, error: Error) -> Result<(), Error> {
         let (is_between_answers, were_many) = (!self.has_begun, self.asked > 1);
         let tally = self.session.take().map(|session| session.tally.clone()).unwrap_or_default();
@@ -218,10 +218,9 @@ impl Pipeline {
 
     fn ask_ahead(&mut self) -> Result<(), Error> {
         let Some(session) = &mut self.session else { return Ok(()) };
-        while let Some(planned) = self.questions.get(self.asked) {
-            if self.one_by_one && self.asked > 0 {
-                break;
-            }
+        while let Some(planned) = self.questions.get(self.asked)
+            && !(self.one_by_one && self.asked > 0)
+        {
             match session.ask(planned) {
                 Ok(true) => self.asked += 1,
                 Ok(false) => break,
@@ -233,7 +232,7 @@ impl Pipeline {
         session.send()
     }
 
-    /// Takes a step, if the reader will not notice it.
+    /// Takes a step. None: the reader need not know of it.
     fn step(&mut self) -> Result<Option<Answer>, Error> {
         self.ask_ahead()?;
         let Some(session) = &mut self.session else { return Ok(None) };

@@ -42,7 +42,7 @@ impl Entered {
         self.below.is_empty().then_some(self.base.identity)
     }
 
-    /// What of a path below the base is below this directory.
+    /// The part of `path` (below the base) that is below this directory. None: it is elsewhere.
     fn rest_of<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
         let rest = path.strip_prefix(&self.below[..])?;
         if self.below.is_empty() || rest.is_empty() { Some(rest) } else { rest.strip_prefix(b"/") }
@@ -50,15 +50,15 @@ impl Entered {
 }
 
 impl PlannedQuestion {
-    /// A directory that is farther away is entered, so that all questions are short.
+    /// In bytes. For longer paths, the client first enters a directory on the way.
     const MAX_LEN: usize = 2048;
 
     pub(super) fn new(path: &Path, operation: Operation) -> Self {
         Self { path: path.to_owned(), operation, base: None }
     }
 
-    /// The next question to ask of a server that has `entered` a directory. If that only enters
-    /// another one, also which.
+    /// The next question to ask of a server that has `entered` a directory; and, if it only enters
+    /// a directory on the way, that directory.
     pub(super) fn next_question(
         &self,
         entered: Option<&Entered>,

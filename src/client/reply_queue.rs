@@ -58,7 +58,7 @@ fn prepare(queue: Queue, lease: Option<&Lease>, server: &TrustedServer) -> Resul
             _ => Cause::QueueRemoved,
         })?;
     }
-    let Some(user) = server.needs_reply_queue() else { return Ok(()) };
+    let Some(user) = server.reply_queue_owner() else { return Ok(()) };
     hand_over(queue, user).map_err(|error| match error {
         gone if gone.is_gone() => Cause::QueueRemoved.into(),
         error => error.into(),

@@ -55,12 +55,12 @@ impl TrustedServer {
 
     /// The user to whom the client must hand its reply queue over. None: the server can answer
     /// without, or nobody must get the queue.
-    pub(super) fn needs_reply_queue(&self) -> Option<Uid> {
+    pub(super) fn reply_queue_owner(&self) -> Option<Uid> {
         let is_other = !self.owner.is_root() && self.owner != geteuid();
         (is_other && self.is_known).then_some(self.owner)
     }
 
-    /// Whether a number can show that its shared memory is this user's.
+    /// Whether a uid can prove who made the server's shared memory.
     pub(super) fn can_prove_windows(&self) -> bool {
         self.is_known || !is_unknown_uid(geteuid())
     }

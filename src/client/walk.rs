@@ -99,8 +99,8 @@ impl Walk {
     const AHEAD: usize = 128;
     const AHEAD_BYTES: usize = 64 << 10;
 
-    /// How many entries before a directory are asked for after its listing. While they arrive, the
-    /// first entries in the directory are asked for, so the server always has something to answer.
+    /// How many entries before its turn a directory is listed. While they arrive, the first entries
+    /// in it are asked for, so the server always has something to answer.
     const AFTER_LISTING: usize = 32;
 
     pub(super) fn open(requester: Requester, path: &Path) -> Result<Self, Error> {

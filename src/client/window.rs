@@ -52,20 +52,19 @@ impl Window {
         let Some(server) = self.server else {
             return Err(Error::corrupt("shared memory that was not asked for"));
         };
-        let failed = |error: sysv_ipc::Error| match error.is_gone() {
-            true => Cause::ChildDied,
-            false => Cause::NoWindow,
+        let failed = |error: sysv_ipc::Error| {
+            if error.is_gone() { Cause::ChildDied } else { Cause::NoWindow }
         };
         let segment = SharedMemory::from_id(segment);
         let memory = segment.attach_read_only().map_err(failed)?;
         let status = segment.status().map_err(failed)?;
         let creator = status.permissions.cuid;
-        // Only a number tells whose it is: its id may have been given to another user's segment.
+        // Only the creator's uid tells whose segment it is: another user's may have its id by now.
         if is_unknown_uid(creator) {
             return Err(Cause::NoWindow.into());
         }
-        // The child of root's server makes it as this user. From any other server, one of this
-        // user's may be what root's server is sending meanwhile.
+        // Only a child of root's server makes it as this user. From any other server, a segment of
+        // this user may be one that root's server is sending at the same time.
         let of_user = server.is_root() && creator == geteuid();
         if !of_user && creator != server {
             return Err(Error::corrupt("the shared memory is another user's"));

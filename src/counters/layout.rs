@@ -18,8 +18,8 @@ pub(super) const SIZE: usize = 4096;
 pub(super) const NO_QUEUE: u64 = u64::MAX;
 
 /// Hands a macro every counter that is one number: its word, its field in the snapshot and in JSON,
-/// and its name and help in Prometheus. Words that only the parent writes share no cache line with
-/// words that children write, from 40 on.
+/// and its name and help in Prometheus. Words that the parent writes share no cache line with those
+/// that children write, from 40 on; two reasons of failure, 46 and 48, are exceptions.
 macro_rules! with_numbers {
     ($macro:ident) => {
         $macro! {
@@ -62,6 +62,8 @@ pub(super) mod word {
     pub(crate) const REFUSED: usize = 16;
     pub(crate) const FAILURES: usize = 40;
     pub(crate) const TRANSFER_NANOSECONDS: usize = 58;
+    #[cfg(any(feature = "server", test))]
+    pub(crate) const YIELDS_TO_SKIP: usize = 61;
     pub(crate) const TRANSFERS: usize = 64;
     pub(crate) const END: usize = TRANSFERS + super::BOUNDS.len() + 1;
 }

@@ -103,6 +103,18 @@ impl Writer {
         self.add(word::CLIENTS_GONE, 1);
     }
 
+    pub(crate) fn may_yield(&self) -> bool {
+        let skip = |left: u64| left.checked_sub(1);
+        let left = self.word(word::YIELDS_TO_SKIP);
+        left.is_some_and(|left| left.fetch_update(Relaxed, Relaxed, skip).is_err())
+    }
+
+    pub(crate) fn yielded(&self, took: Duration) {
+        if took > Duration::from_millis(1) {
+            self.set(word::YIELDS_TO_SKIP, 100);
+        }
+    }
+
     /// Removes the segment, so that no key finds it. Children that have it attached keep counting.
     pub(crate) fn withdraw(&self) {
         if let Some((segment, _)) = self.segment.get() {

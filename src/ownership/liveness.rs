@@ -113,7 +113,7 @@ impl Observer {
         }
     }
 
-    /// Whether no process or thread here has this pid, or only a zombie: it makes no more calls.
+    /// Whether no process or thread here has this pid, or only a zombie, which makes no more calls.
     pub fn has_ended(&self, pid: Pid) -> bool {
         no_such_process(pid) || self.stat(pid).is_some_and(|stat| stat.is_zombie())
     }
@@ -136,7 +136,7 @@ impl Observer {
         waits.iter().any(|&on| on == Waiting::Somewhere || on == Waiting::On(queue.get()))
     }
 
-    /// Whether this process is alive, which is in this pid namespace.
+    /// Whether an owner in this pid namespace is alive.
     pub fn life_here(&self, owner: &OwnerId) -> Life {
         let pid = Pid::from_raw(owner.pid);
         if no_such_process(pid) {

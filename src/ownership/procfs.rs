@@ -28,7 +28,7 @@ pub(super) fn in_time<T: Send + 'static>(
     static LEFT_BEHIND: Mutex<Vec<(String, JoinHandle<()>)>> = Mutex::new(Vec::new());
     // Not locked while this waits: a child that is forked meanwhile would find it locked for ever.
     let lock = || LEFT_BEHIND.lock().unwrap_or_else(PoisonError::into_inner);
-    let patience = {
+    let time_limit = {
         let mut left = lock();
         left.retain(|(_, thread)| !thread.is_finished());
         if left.len() >= MOST_LEFT || left.iter().any(|(other, _)| other == pid) {
@@ -42,7 +42,7 @@ pub(super) fn in_time<T: Send + 'static>(
     // Sending fails once nobody waits for the answer.
     let run = move || sender.send(read(&of)).unwrap_or(());
     let thread = thread::Builder::new().spawn(run).ok()?;
-    let answer = receiver.recv_timeout(patience).ok();
+    let answer = receiver.recv_timeout(time_limit).ok();
     if answer.is_none() {
         lock().push((pid.to_owned(), thread));
     }

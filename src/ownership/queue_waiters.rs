@@ -19,27 +19,28 @@ pub(super) enum Waiting {
 /// The waits in msgsnd and msgrcv of all threads of this IPC namespace that /proc shows to this
 /// process. A process that cannot be read now may wait anywhere.
 pub(super) fn waiting() -> Vec<Waiting> {
-    let ipc_namespace = |folder: &Path| fs::metadata(folder.join("ns/ipc")).map(|ns| ns.ino()).ok();
+    let ipc_namespace =
+        |process: &Path| fs::metadata(process.join("ns/ipc")).map(|ns| ns.ino()).ok();
     // A thread can be in another IPC namespace than its process: unshare(2).
     let here = ipc_namespace(Path::new("/proc/thread-self"));
-    let is_elsewhere = move |folder: &Path| {
-        here.zip(ipc_namespace(folder)).is_some_and(|(here, there)| here != there)
+    let is_elsewhere = move |process: &Path| {
+        here.zip(ipc_namespace(process)).is_some_and(|(here, there)| here != there)
     };
     let threads_of = move |pid: &str| -> Vec<_> {
         let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-        let wait = |folder: &Path| waiting_thread(folder).filter(|_| !is_elsewhere(folder));
+        let wait = |process: &Path| waiting_thread(process).filter(|_| !is_elsewhere(process));
         threads.filter_map(|thread| wait(&thread.path())).collect()
     };
     let seen = |pid: &String| procfs::in_time(pid, threads_of).unwrap_or(vec![Waiting::Somewhere]);
     procfs::processes().unwrap_or_default().iter().flat_map(seen).collect()
 }
 
-fn waiting_thread(folder: &Path) -> Option<Waiting> {
+fn waiting_thread(process: &Path) -> Option<Waiting> {
     // Needs the right to trace the thread, and a kernel with this file: proc_pid_syscall(5).
-    match fs::read_to_string(folder.join("syscall")) {
+    match fs::read_to_string(process.join("syscall")) {
         Ok(line) => waits_on(&line).map(Waiting::On),
         // Needs no such right, but does not name the queue: proc_pid_wchan(5).
-        Err(_) => fs::read_to_string(folder.join("wchan"))
+        Err(_) => fs::read_to_string(process.join("wchan"))
             .is_ok_and(|place| ["do_msgsnd", "do_msgrcv"].iter().any(|f| place.contains(f)))
             .then_some(Waiting::Somewhere),
     }

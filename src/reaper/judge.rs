@@ -121,7 +121,7 @@ impl Judge<'_> {
         } else if !key.is_private() {
             ForeignReason::HasKey
         } else if uid != cuid || mode.without(Mode::new(0o711)) != Mode::new(0) {
-            // Whoever else may use it can send, receive and end, and would pass for its users.
+            // The mode or the owner lets another user send and receive in the creator's place.
             ForeignReason::Shared
         } else {
             match status.last_sender.zip(status.last_receiver) {

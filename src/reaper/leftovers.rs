@@ -68,8 +68,8 @@ pub(super) fn remove_lock_and_counters(key: Key, server: Uid) -> usize {
     }
     let mut removed = 0;
     if Queue::open(key).is_err_and(|error| error.is_gone()) {
-        // Whoever holds the lock may take any marked segment of this user, as a new server does:
-        // one whose maker was killed at once holds no counters yet.
+        // With the lock, any marked segment of this user may be removed, as a new server does. It
+        // holds no counters yet if its server was killed while it made the segment.
         let is_marked = |segment: &SharedMemory| {
             segment.status().is_ok_and(|status| {
                 let Permissions { uid, cuid, mode, .. } = status.permissions;

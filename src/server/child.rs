@@ -27,10 +27,10 @@ pub(super) struct Child {
     pub(super) is_given_up: bool,
 }
 
-/// What a child waits for, if it waits. Of sessions, the last is the first to make way.
+/// What a child waits for, if it waits. Sessions that wait for what stands last make way first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum WaitsFor {
-    /// There is room for its answer.
+    /// A file: there is room for its answer in the queue.
     FileSystem,
     /// The client has not read what the child sent.
     Client,

@@ -44,7 +44,7 @@ impl ChildDeathNotices {
     pub(super) fn send(&mut self, request: &Served, reason: Reason) {
         let Served { caller, reply, .. } = *request;
         let of_caller = |notice: &&Notice| notice.caller == caller;
-        if !is_done(&reply, reason)
+        if !try_tell(&reply, reason)
             && self.waiting.len() < Self::LIMIT
             && self.waiting.iter().filter(of_caller).count() < Self::LIMIT_PER_USER
         {
@@ -59,7 +59,7 @@ impl ChildDeathNotices {
         }
         self.last_try = Some(Instant::now());
         self.waiting.retain(|Notice { reply, reason, since, .. }| {
-            !is_done(reply, *reason) && since.elapsed() < Self::LIFETIME
+            !try_tell(reply, *reason) && since.elapsed() < Self::LIFETIME
         });
     }
 
@@ -69,6 +69,6 @@ impl ChildDeathNotices {
 }
 
 /// Tries to tell a client. False: its queue is full, so try again later.
-fn is_done(reply: &ReplyTo, (text, errno): Reason) -> bool {
+fn try_tell(reply: &ReplyTo, (text, errno): Reason) -> bool {
     !reply.is_clients() || reply.try_fail(text, errno) != Err(SendError::Full)
 }

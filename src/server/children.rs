@@ -113,7 +113,7 @@ impl Children {
             None => Some("a child was killed"),
         };
         let Some(request) = request else {
-            return tracing::warn!(pid = child.pid.as_raw(), what, "housekeeping broke off");
+            return tracing::warn!(pid = child.pid.as_raw(), what, "removing orphans broke off");
         };
         if matches!(child.status.code(), Some(UNLOGGED | FAILED_UNLOGGED)) {
             // It may have written the beginning of its line.
@@ -173,7 +173,7 @@ impl Children {
         self.count();
     }
 
-    /// Whether a child does nothing for so long that it would have ended by itself.
+    /// Whether a child has done nothing for longer than its own time limits allow.
     fn is_overdue(&self, child: &Child) -> bool {
         let Config { stall_timeout, idle_timeout, .. } = *self.config;
         let own_end = 2 * Self::ROUND;
@@ -186,7 +186,7 @@ impl Children {
         !child.is_given_up && !child.is_stopped && child.silence >= most + Self::ROUND / 2
     }
 
-    /// Tells their clients, and kills them. Many remain, until the file system answers or goes.
+    /// Kills the overdue children and tells their clients. Many stay until the file system answers.
     fn give_up_overdue(&mut self) {
         // Until the signals are sent, no child is reaped, so that no pid is another process's.
         let _held = Blocked::new(SigSet::from(Signal::SIGCHLD));

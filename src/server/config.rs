@@ -40,7 +40,7 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How long children may continue after the server is asked to stop. Default: 10 s.
     pub drain_timeout: Duration,
-    /// How many bytes of shared memory a child may send a large file in; 0: none. Default: 2 MiB.
+    /// The size of the shared memory for a large file, in bytes; 0: none. Default: 2 MiB.
     pub window: usize,
     /// Which plain requests the server answers. Default: [`PlainPolicy::Owner`].
     pub plain: PlainPolicy,

@@ -258,8 +258,8 @@ impl Server {
         }
     }
 
-    /// Sets the timer that interrupts the wait for a request. To set it twice for every request
-    /// would cost more than the alarm that comes in vain after the last one.
+    /// Sets the timer that interrupts the wait for a request. It runs on for a round after the last
+    /// child: to set it twice for each request would cost more than one needless alarm.
     fn set_alarm(&mut self) -> Result<(), Error> {
         if self.children.need_attention() {
             self.last_attention = Some(Instant::now());
@@ -363,10 +363,8 @@ impl Server {
         self.children.reap_ended(); // a child that ended frees its place
         if self.children.of(caller).count() >= self.config.max_per_user() {
             self.children.make_way(Some(caller));
-            let reason = match self.children.of(caller).any(Child::is_hung) {
-                true => RefusalReason::UserHung,
-                false => RefusalReason::UserBusy,
-            };
+            let is_hung = self.children.of(caller).any(Child::is_hung);
+            let reason = if is_hung { RefusalReason::UserHung } else { RefusalReason::UserBusy };
             return Err(admitted.refuse(reason, Some(format!("uid {caller}"))));
         }
         let served = Served::new(&admitted);
@@ -395,7 +393,7 @@ impl Server {
         };
         match sys::fork_child(reap) {
             Ok(pid) => self.children.started(pid, None),
-            Err(errno) => tracing::warn!(%errno, "housekeeping put off: fork failed"),
+            Err(errno) => tracing::warn!(%errno, "removing orphans put off: fork failed"),
         }
     }
 }

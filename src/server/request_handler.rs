@@ -45,7 +45,7 @@ pub(super) const GAVE_UP: i32 = 75; // EX_TEMPFAIL, sysexits(3head)
 /// The exit status of a child that is done, but could not log: see prlimit(2). The parent logs.
 pub(super) const UNLOGGED: i32 = 74; // EX_IOERR
 
-/// The same of a child that gave up.
+/// The exit status of a child that gave up and could not log either.
 pub(super) const FAILED_UNLOGGED: i32 = 73; // EX_CANTCREAT
 
 struct Answering<'a> {
@@ -109,7 +109,7 @@ impl Answering<'_> {
     #[inline(never)] // a request without a session has fewer pages of the stack to write to
     fn answer_session(&mut self, caller: Confined) -> Option<Undelivered> {
         let handler = self.handler;
-        handler.sandbox.stay_open();
+        handler.sandbox.close_ruleset();
         // Changes of credentials clear this setting: prctl(2).
         if let Err(errno) = signals::note(MAKE_WAY)
             .and_then(|()| signals::send_when_parent_dies(MAKE_WAY, handler.server))
@@ -156,12 +156,11 @@ impl Answering<'_> {
     }
 
     fn conclude(&mut self, outcome: Result<Trailer, SendFailure>) -> Option<Undelivered> {
-        // The client may have been woken on this CPU. Let it run before this process's exit does.
-        thread::yield_now();
         // Count after the last message: the first access to the counters is a page fault.
         self.writer.outbox.count_sent();
         let undelivered = self.writer.count_answer(&outcome, self.received);
         undelivered.inspect(|why| self.handler.count_undelivered(*why));
+        self.let_client_go_first();
         let text: &dyn fmt::Display = match &outcome {
             Ok(Trailer { changed: true, .. }) => &"sent, but the file changed",
             Ok(_) => &"sent",
@@ -171,8 +170,20 @@ impl Answering<'_> {
         undelivered
     }
 
+    /// The client may have been woken on this CPU: it need not wait for this process's exit, which
+    /// takes a quarter of a request. Where other programs keep the CPU busy, they would go first,
+    /// for a whole time slice: then the next children do not yield.
+    fn let_client_go_first(&self) {
+        let counters = &self.handler.counters;
+        if counters.may_yield() {
+            let before = self.writer.outbox.now();
+            thread::yield_now();
+            counters.yielded(self.writer.outbox.now().since(before));
+        }
+    }
+
     /// Logs the path of the only question, or the numbers of a session's questions and failures.
-    #[inline(never)] // as above
+    #[inline(never)] // see answer_session
     fn log(&self, path: Option<&Path>, session: Option<(u64, u64)>, outcome: impl fmt::Display) {
         if !self.request.may_log {
             return; // even what the line would say costs page faults
@@ -187,18 +198,9 @@ impl Answering<'_> {
         let bytes = self.writer.outbox.sent;
         let ms = (Moment::now().since(self.received).as_secs_f64() * 1e6).round() / 1e3;
         let outcome = outcome.to_string();
-        tracing::info!(
-            uid,
-            client_pid,
-            unknown_groups,
-            queue,
-            operation,
-            path,
-            questions,
-            failures,
-            bytes,
-            ms,
+        tracing::info! {
+            uid, client_pid, unknown_groups, queue, operation, path, questions, failures, bytes, ms,
             outcome
-        );
+        }
     }
 }

@@ -40,7 +40,7 @@ pub(super) struct LogLimit {
 }
 
 impl LogLimit {
-    const WINDOW: Duration = Duration::from_secs(60);
+    const PERIOD: Duration = Duration::from_secs(60);
 
     /// The most bytes of one user in that time: 7,000 lines with paths of usual length.
     const BYTES: usize = 4 << 20;
@@ -77,7 +77,7 @@ impl LogLimit {
     }
 
     pub(super) fn renew(&mut self) {
-        if self.since.elapsed() >= Self::WINDOW {
+        if self.since.elapsed() >= Self::PERIOD {
             *self = Self::new();
         }
     }

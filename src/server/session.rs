@@ -33,7 +33,7 @@ pub(super) struct Session<'a, 'w> {
 pub(super) enum SessionEnd {
     #[error("the client ended it")]
     Finished,
-    /// When it had everything.
+    /// The client left after it had everything.
     #[error("{0}")]
     Left(Undelivered),
     #[error("idle")]
@@ -108,7 +108,7 @@ impl<'a, 'w> Session<'a, 'w> {
         }
     }
 
-    /// Whether the client is only about to ask. If such a session made way at once, a client that
+    /// Whether the client has only entered directories so far. If such a session made way at once, a client that
     /// walks a tree might never get any further.
     fn is_on_its_way(&self) -> bool {
         const MAX_ENTERED: u64 = 64;
@@ -174,7 +174,7 @@ impl<'a, 'w> Session<'a, 'w> {
     /// Ends the session. If the client waits for nothing, removes its queue, so that nothing is
     /// left even if the client is killed; its next question fails, and it asks in a new session.
     fn leave(&mut self) -> Result<(), Undelivered> {
-        // Whoever waits for this place need not wait for a client that fills its own queue.
+        // Another request waits for this place: do not wait long for a client whose queue is full.
         self.writer.outbox.stall_timeout = Outbox::TICK;
         self.writer.flush()?;
         let reply = &self.writer.outbox.reply;
@@ -182,8 +182,8 @@ impl<'a, 'w> Session<'a, 'w> {
             let since = status.received_at.and_then(|last| last.elapsed().ok());
             status.messages == 1 && since >= Some(Self::LONG)
         };
-        let is_to_go = reply.queue.status().is_ok_and(is_idle) && reply.lease().is_some();
-        if is_to_go && reply.queue.remove().is_ok() {
+        let may_remove = reply.queue.status().is_ok_and(is_idle) && reply.lease().is_some();
+        if may_remove && reply.queue.remove().is_ok() {
             return Ok(());
         }
         self.writer.farewell(self.questions)

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// What a file's ACL lets everybody do but the owner. None: it has no ACL.
+/// The rights (rwx bits) that a file's ACL gives to all but the owner. None: it has no ACL.
 pub fn common_rights(file: impl AsFd) -> Option<u32> {
     const OWNER: [u8; 2] = 1_u16.to_le_bytes();
     // Room for 63 entries. A larger buffer costs a child of the server more pages of its stack.
@@ -12,10 +12,10 @@ pub fn common_rights(file: impl AsFd) -> Option<u32> {
     // SAFETY: the buffer outlives the call and is as long as said; getxattr(2).
     let read = unsafe { libc::fgetxattr(fd, name, acl.as_mut_ptr().cast(), acl.len()) };
     let Ok(length) = usize::try_from(read) else {
-        // Not an nix::Errno, whose table would be another page of code.
+        // Not a nix::Errno, whose table would be another page of code.
         let errno = io::Error::last_os_error().raw_os_error();
         let has_none = matches!(errno, Some(libc::ENODATA | libc::EOPNOTSUPP));
-        return (!has_none).then_some(0); // longer than the buffer, or not to be known
+        return (!has_none).then_some(0); // longer than the buffer, or unknown
     };
     // A version, and then for each entry a tag, its rights and a uid or gid.
     let entries = acl[4..length.max(4)].chunks_exact(8);

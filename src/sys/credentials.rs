@@ -21,7 +21,7 @@ pub fn become_user(uid: Uid, gid: Gid, groups: &[Gid]) -> Result<(), Errno> {
     setresgid(new_gid, new_gid, new_gid)?;
     setresuid(new_uid, new_uid, new_uid)?;
     // A change of uid sets this flag from fs.suid_dumpable: proc_sys_fs(5).
-    close_memory()?;
+    hide_memory()?;
     drop_capabilities()?;
     // Verify that there is no way back: setuid(2), NOTES.
     let root = nix::unistd::Uid::from_raw(0);
@@ -37,7 +37,7 @@ fn nix_gid(gid: Gid) -> nix::unistd::Gid {
 
 /// Lets others have more of the CPU: nice(2). By 5, many clients at once would get a third less.
 /// Nothing depends on it, so it may fail.
-pub fn step_back() {
+pub fn lower_priority() {
     // SAFETY: takes an integer.
     let _ = unsafe { libc::nice(2) };
 }
@@ -56,8 +56,7 @@ pub fn drop_capabilities() -> Result<(), Errno> {
     static NONE: [u32; 6] = [0; 6]; // two `struct __user_cap_data_struct`
     let mut header = Header { version: VERSION, pid: 0 };
     let mut before = NONE;
-    // SAFETY: both structures are of the size that this version has, and outlive the call;
-    // capget(2).
+    // SAFETY: both structures have the size of this version, and outlive the call; capget(2).
     let known = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, &raw mut before) };
     if known == 0 && before == NONE {
         return Ok(()); // asking is cheaper than setting
@@ -70,7 +69,7 @@ pub fn drop_capabilities() -> Result<(), Errno> {
 /// Hides this process's memory and descriptors from other processes of its user: nobody can trace
 /// it, its files in /proc belong to root, and it leaves no core dump. Children inherit this.
 /// Source: `PR_SET_DUMPABLE`, prctl(2).
-pub fn close_memory() -> Result<(), Errno> {
+pub fn hide_memory() -> Result<(), Errno> {
     prctl::set_dumpable(false)
 }
 

@@ -16,8 +16,7 @@ pub fn local_time(time: i64, form: &CStr) -> Option<String> {
     unsafe { tm.assume_init() }.tm_year.checked_add(1900)?; // strftime(3) does not check
     let mut text = [0_u8; 64];
     let (start, size) = (text.as_mut_ptr().cast(), text.len());
-    // SAFETY: at most the size of text is written to it; form ends with a NUL, and localtime_r
-    // filled in tm; strftime(3).
+    // SAFETY: writes at most size bytes to text; form ends with NUL, tm is filled in; strftime(3).
     let length = unsafe { libc::strftime(start, size, form.as_ptr(), tm.as_ptr()) };
     (length > 0).then(|| String::from_utf8_lossy(&text[..length]).into_owned())
 }

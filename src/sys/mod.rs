@@ -1,5 +1,5 @@
 //! System calls that std and nix do not make safe: forking, becoming another user, signals. All
-//! unsafe code of mqfs is here.
+//! unsafe code of the library is here.
 
 mod acl;
 pub mod adaptive_spin;

@@ -37,8 +37,7 @@ pub fn wait(signals: &SigSet, timeout: Option<Duration>) -> Option<Signal> {
         tv_nsec: timeout.subsec_nanos().into(),
     });
     let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-    // SAFETY: both pointers are to values that outlive the call, or null where that is allowed;
-    // sigtimedwait(2).
+    // SAFETY: each pointer is to a value that outlives the call, or may be null; sigtimedwait(2).
     let taken = unsafe { libc::sigtimedwait(signals.as_ref(), std::ptr::null_mut(), timeout) };
     Signal::try_from(taken).ok()
 }

@@ -81,7 +81,7 @@ impl StopRequest {
     }
 
     /// Makes this the queue that a stop removes. After a stop, removes it at once.
-    pub(crate) fn will_remove(&self, queue: Queue) {
+    pub(crate) fn set_queue(&self, queue: Queue) {
         self.queue.store(queue.id().get(), SeqCst);
         if self.is_stopping() {
             self.remove_queue();

@@ -6,7 +6,7 @@ use sysv_ipc::{MessageType, SharedMemoryId};
 use super::bytes::{Malformed, Reader};
 use super::reply::MAX_REPLY;
 
-/// What a frame holds. Of a plain server, what a message holds: then it is the message's type.
+/// What a frame holds: its type. From a plain server, the type of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameType {
     /// A [`Failure`](super::Failure).

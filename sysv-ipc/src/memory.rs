@@ -24,8 +24,8 @@ pub(crate) struct Mapping {
 
 // SAFETY: it is an address and a length, and any thread may detach the segment.
 unsafe impl Send for Mapping {}
-// SAFETY: all access is by atomic words, or in bulk by the kernel or assembly, of which the
-// compiler knows no more than of what other processes do.
+// SAFETY: all access is by atomic words, or in bulk by the kernel or by assembly. To the compiler,
+// these are like what other processes do.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {

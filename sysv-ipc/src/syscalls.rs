@@ -156,7 +156,7 @@ pub(crate) fn limits<K: Kind>() -> Result<(c_int, K::RawLimits), Errno> {
     unsafe { filled::<K, _>(0, libc::IPC_INFO) }
 }
 
-/// `MSG_INFO` and its like, with that index too.
+/// `MSG_INFO` and its like, with the highest index in use.
 pub(crate) fn usage<K: Kind>() -> Result<(c_int, K::RawUsage), Errno> {
     // SAFETY: INFO fills in a RawUsage, by the contract of Kind.
     unsafe { filled::<K, _>(0, K::INFO) }
@@ -216,8 +216,7 @@ pub(crate) fn semop(
     });
     let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     let (first, count) = (operations.as_mut_ptr(), operations.len());
-    // SAFETY: count operations follow first, and timeout is null or a timespec; all outlive the
-    // call; semop(2).
+    // SAFETY: first is count operations, timeout null or a timespec; they outlive this; semop(2).
     check(unsafe { libc::syscall(libc::SYS_semtimedop, id, first, count, timeout) }).map(drop)
 }
 

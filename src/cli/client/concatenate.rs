@@ -32,7 +32,7 @@ pub(super) fn run(opts: &Opts, client: &Client, cleanup: &CleanupGuard) -> Resul
             start.map_or(Ok(()), |start| sink.rewind(start))?;
             if let Some(original) = transfer.metadata() {
                 if sink.is(&original) {
-                    let why = format!("it is {} itself, which is to be read", escape(path));
+                    let why = format!("it is {} itself, the file to fetch", escape(path));
                     return Err(io::Error::other(why).into());
                 }
                 sink.limit_rights(&original)?;

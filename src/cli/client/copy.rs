@@ -26,7 +26,7 @@ pub(super) fn run(
     let copy = Copy { opts, directory, options };
     let mut files = client.open_all(&opts.paths);
     if opts.recursive {
-        // The owner of a new folder must be able to write into it.
+        // The owner of a new directory must be able to write into it.
         let mask = umask(Mode::empty());
         umask(mask - Mode::S_IRWXU);
     }

@@ -56,7 +56,7 @@ impl View<'_> {
         if let Err(why) = &metadata {
             self.opts.complain_of(escape(&joined(path, item.file_name())), why);
         }
-        // What `path` itself names has no name.
+        // The item that `path` itself names comes without a name.
         let name = if item.file_name().is_empty() { path } else { item.file_name() };
         let target = item.link_target().map(|target| format!(" -> {}", escape(target)));
         let shown = format!("{}{}", escape(name), target.unwrap_or_default());

@@ -114,8 +114,8 @@ fn create_named(dir: &Dir, cleanup: &CleanupGuard) -> Result<(File, String), Err
     Ok((file, name))
 }
 
-/// The mode of a new file. An empty one shows it, with the umask and the folder's default ACL:
-/// nothing else tells both, and to ask for the umask is to change it for all threads, umask(2).
+/// The mode of a new file, read from an empty one: it shows the umask and the directory's default
+/// ACL. The umask alone cannot be read without changing it for all threads: umask(2).
 fn usual_mode(dir: &Dir, cleanup: &CleanupGuard) -> Result<Mode, Errno> {
     let _held = cleanup.lock(); // no signal ends the program while the file is there
     let (empty, name) = create(dir, 0o666)?;

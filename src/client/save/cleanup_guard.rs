@@ -18,8 +18,8 @@ pub(super) struct State {
 }
 
 impl CleanupGuard {
-    /// Removes the temporary files, and restores the modes of directories. From then on writers
-    /// wait, so that none begins another file before the process ends.
+    /// Removes the temporary files, and restores the modes of directories. From then on writers and
+    /// further calls wait for ever, so that no file is begun before the process ends.
     pub fn discard(&self) {
         let mut held = self.lock();
         for (dir, name) in held.temporaries.drain(..) {

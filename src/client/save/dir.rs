@@ -40,13 +40,13 @@ impl PreservedAttrs {
 }
 
 /// The mode for a copy of an original with this mode and group, so that nobody gets more rights. If
-/// the copy has another group, or an ACL from its folder, group and others get what both have.
+/// the copy has another group, or an ACL from its directory, group and others get what both have.
 pub(super) fn safe_mode(copy: impl AsFd, mode: u32, gid: u32) -> Result<Mode, Errno> {
     let (stat, group, others) = (fstat(&copy)?, mode >> 3 & 7, mode & 7);
     let is_safe = group == others || stat.st_gid == gid && common_rights(&copy).is_none();
     let both = group & others;
     let mode = if is_safe { mode } else { mode & !0o077 | both << 3 | both };
-    // Set-id bits are not copied. A set-group-id bit that comes from the folder above stays.
+    // Set-id bits are not copied. A set-group-id bit that comes from the directory above stays.
     let mode = mode & 0o1777 | stat.st_mode & Mode::S_ISGID.bits();
     Ok(Mode::from_bits_truncate(mode))
 }

@@ -47,8 +47,8 @@ enum Output {
 }
 
 impl OutputFile {
-    /// Begins a file. A symbolic link's target is replaced. The new file gets the old one's
-    /// permissions. A link or a FIFO that another user may have put there is refused.
+    /// Begins a file. A symbolic link's target is replaced. The new file gets the permissions of an
+    /// old one of ours. A link or a FIFO that another user may have put there is refused.
     pub fn create(path: &Path, cleanup: &CleanupGuard) -> io::Result<Self> {
         let OutputTarget { dir, name, existing } = resolve(path)?;
         if existing.is_some_and(|existing| is_type(&existing, SFlag::S_IFLNK)) {
@@ -73,8 +73,8 @@ impl OutputFile {
                 }
                 _ => existing.st_mode & !0o077,
             };
-            // Another user chose the mode of another user's file, and where everybody may write,
-            // also which file of ours has the name (a link to it). Then this counts as a new file.
+            // This counts as a new file if another user chose its mode (the old file is theirs), or
+            // may have linked a file of ours to this name (everybody may write to the directory).
             let others_write = fstat(&dir)?.st_mode & Mode::S_IWOTH.bits() != 0;
             replaces_ours = existing.st_uid == geteuid().as_raw() && !others_write;
             if replaces_ours {
@@ -87,7 +87,7 @@ impl OutputFile {
         Ok(Self(Output::Atomic { new, replaces_ours }))
     }
 
-    /// Whether this file is written in place, and the original at the same time.
+    /// Whether this file is the original itself, written in place.
     #[cfg(feature = "programs")]
     pub(crate) fn is(&self, original: &Metadata) -> bool {
         let Output::InPlace(file) = &self.0 else { return false };

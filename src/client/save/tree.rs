@@ -230,7 +230,7 @@ impl Writer<'_> {
         original: &Metadata,
     ) -> Result<Level, Error> {
         let identity = Some((original.dev(), original.ino()));
-        // It would grow as long as it is copied.
+        // A copy of the copy would never end.
         let itself =
             || Cause::Failed { text: "Is the copy, which is left out".into(), errno: None };
         if self.levels.iter().any(|level| level.identity == identity) {

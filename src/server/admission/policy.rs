@@ -100,7 +100,7 @@ impl Policy {
             may_log: true,
         };
         if let Some(reason) = unknown {
-            return Err(admitted.refuse(reason, None)); // it has proven itself, so it is told
+            return Err(admitted.refuse(reason, None)); // an answer may go to this queue
         }
         let is_unknown = matches!(request.question.operation, Operation::Unknown { .. })
             || request.extension.is_some_and(|extension| extension.unknown_version.is_some());

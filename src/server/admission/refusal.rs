@@ -12,12 +12,12 @@ use crate::wire::{Malformed, Request};
 pub(crate) struct Refusal {
     pub(crate) reason: RefusalReason,
     pub(crate) detail: Option<String>,
-    /// The reply queue, if the caller has proven that it owns it.
+    /// The reply queue, if an answer may go there. A plain request has proven nothing.
     pub(super) reply: Option<ReplyTo>,
 }
 
 impl Refusal {
-    /// Tells a caller that has proven itself what it can act on, unless its queue is full.
+    /// Tells the caller what it can act on, if an answer may go there and the queue has room.
     pub(crate) fn tell_caller(&self) {
         if let (Some(reply), Some((text, errno))) = (&self.reply, answer(self.reason)) {
             let _ = reply.try_fail(text, errno);

@@ -109,12 +109,12 @@ impl GroupFinder {
         if !self.proc_is_ours {
             return Err(UnknownGroups::ForeignProc);
         }
-        // Once the process has ended, its open folder shows nothing, not even of a reused pid.
+        // Once the process has ended, its open directory shows nothing, not even of a reused pid.
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let folder = open(&*format!("/proc/{sender}"), flags, Mode::empty());
-        let folder = folder.map_err(io::Error::from)?;
+        let directory = open(&*format!("/proc/{sender}"), flags, Mode::empty());
+        let directory = directory.map_err(io::Error::from)?;
         let file = |name: &str| -> io::Result<File> {
-            Ok(openat(&folder, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?.into())
+            Ok(openat(&directory, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?.into())
         };
         if started(&Stat::read_from(file("stat")?)?) > latest_boot_time(sent_at)? {
             return Err(UnknownGroups::SenderGone); // its pid was reused

@@ -35,7 +35,7 @@ pub(crate) fn become_caller(
         (true, true) => {}
         (true, false) => {
             // The kernel counts this CPU time as the server's: let other processes go first.
-            credentials::step_back();
+            credentials::lower_priority();
             let CallerGroups { gid, supplementary, .. } = groups.ok_or(Errno::EPERM)?;
             credentials::become_user(caller.uid, *gid, supplementary)?;
         }

@@ -39,7 +39,7 @@ impl Sandbox {
         }
         // No program that a child runs may give it more rights (set-user-ID, capabilities).
         prctl::set_no_new_privs()?;
-        credentials::close_memory()?;
+        credentials::hide_memory()?;
         match server_ruleset(root).and_then(RulesetCreated::restrict_self) {
             Ok(status) => log(&status),
             Err(error) => do_without("no Landlock: only users' rights limit children", error)?,
@@ -65,8 +65,8 @@ impl Sandbox {
         }
     }
 
-    /// Closes that copy in the child of a session, which opens more files.
-    pub(crate) fn stay_open(&self) {
+    /// Closes the copy of the common ruleset, in the child of a session, which opens more files.
+    pub(crate) fn close_ruleset(&self) {
         drop(self.sealed.take());
     }
 }

@@ -36,8 +36,8 @@ pub(crate) struct Export {
     own_descriptors: OnceCell<OwnedFd>,
 }
 
-/// The directory that a client entered last, or why it could not: then it must get nothing of the
-/// one before. None: it is at the root.
+/// The directory that a client entered last; None: the root. An error: it could not be entered, so
+/// the client must get nothing of the one before.
 pub(crate) type Entered = Result<Option<PathFd>, Errno>;
 
 impl Export {
@@ -91,7 +91,7 @@ impl Export {
     }
 
     /// Opens the file by its path once more, which is cheaper. None, in a session, or if another
-    /// user could have swapped in a FIFO or a device since: some folder on the way lets others
+    /// user could have swapped in a FIFO or a device since: some directory on the way lets others
     /// rename, or is on a file system whose modes may not be true.
     pub(crate) fn open_again(
         &self,
@@ -99,22 +99,22 @@ impl Export {
         found: &PathFd,
         question: &Question<'_>,
     ) -> Option<File> {
-        /// With more folders, /proc/self/fd is cheaper.
+        /// With more directorys, /proc/self/fd is cheaper.
         const MOST: usize = 8;
         if question.below || self.own_descriptors.get().is_some() || !self.is_local(&found.stat) {
             return None;
         }
-        let open = |folder: BorrowedFd<'_>, name: &[u8], flags| {
+        let open = |directory: BorrowedFd<'_>, name: &[u8], flags| {
             let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
             let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
-            resolve_path(folder, Path::new(OsStr::from_bytes(name)), how).ok()
+            resolve_path(directory, Path::new(OsStr::from_bytes(name)), how).ok()
         };
         let names = question.path.as_os_str().as_bytes().split(|&byte| byte == b'/');
         let mut names = names.filter(|&name| !matches!(name, b"" | b"."));
         let mut name = names.next()?;
-        let mut folder: Option<OwnedFd> = None;
+        let mut directory: Option<OwnedFd> = None;
         for _ in 0..MOST {
-            let at = folder.as_ref().map_or(self.as_fd(), AsFd::as_fd);
+            let at = directory.as_ref().map_or(self.as_fd(), AsFd::as_fd);
             let stat = fstat(at).ok()?;
             let is_owned = [0, caller.user().as_raw()].contains(&stat.st_uid);
             if !is_owned || stat.st_mode & 0o022 != 0 || !self.is_local(&stat) {
@@ -124,7 +124,7 @@ impl Export {
                 let file = open(at, name, OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
                 return found.is(&file).then(|| file.into());
             };
-            folder = Some(open(at, name, OFlag::O_PATH | OFlag::O_DIRECTORY)?);
+            directory = Some(open(at, name, OFlag::O_PATH | OFlag::O_DIRECTORY)?);
             name = next;
         }
         None
@@ -153,7 +153,7 @@ impl Export {
         let path = CStr::from_bytes_until_nul(path).map_err(|_| Errno::EINVAL)?;
         loop {
             match openat(directory, path, flags | OFlag::O_CLOEXEC, Mode::empty()) {
-                Err(Errno::EINTR) => {} // as in find
+                Err(Errno::EINTR) => {} // the timer's signal
                 opened => return opened,
             }
         }

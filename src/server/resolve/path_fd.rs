@@ -44,10 +44,8 @@ impl PathFd {
     }
 
     pub(super) fn refuse_own_proc_files(&self) -> Result<(), Errno> {
-        match may_reveal_this_process(&self.descriptor, self.stat.st_dev) {
-            true => Err(Errno::EACCES),
-            false => Ok(()),
-        }
+        let reveals = may_reveal_this_process(&self.descriptor, self.stat.st_dev);
+        if reveals { Err(Errno::EACCES) } else { Ok(()) }
     }
 }
 

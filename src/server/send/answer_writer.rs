@@ -117,7 +117,7 @@ impl<'a> AnswerWriter<'a> {
         self.part(FrameType::Failure, &failure.encode())
     }
 
-    /// Counts a question, but not that its answer did not reach the client, which it returns.
+    /// Counts a question. Returns why its answer did not reach the client; the caller counts that.
     pub(crate) fn count_answer(
         &self,
         outcome: &Result<Trailer, SendFailure>,
@@ -266,8 +266,8 @@ impl<'a> AnswerWriter<'a> {
         if is_fast { batch } else { batch.min(queue.max(chunk) / chunk * chunk) }
     }
 
-    /// Makes room for this many bytes of the stream: less than a message waits to be sent, and the
-    /// buffer is larger than both.
+    /// Makes room for this many bytes of the stream. Never fails: the buffer has room for them and
+    /// for the unsent rest, which is less than a message.
     fn make_room(&mut self, bytes: usize) {
         if self.buffer.capacity() - self.buffer.text().len() < bytes {
             self.buffer.remove_front(std::mem::take(&mut self.flushed));

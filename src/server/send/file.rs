@@ -67,7 +67,7 @@ impl OpenedFile {
         self.left.map(|left| left + self.unsearched)
     }
 
-    /// Searches for holes. A file system that knows of none says so, or that all is data.
+    /// Searches for holes. A file system without holes reports only data, or fails.
     fn search(&mut self) {
         let end = self.position + self.unsearched;
         let seek = |from: u64, whence| match lseek(&self.file, from.cast_signed(), whence) {

@@ -40,13 +40,11 @@ impl Listing {
             return if is_removed { Err(Errno::ENOENT) } else { Ok(false) };
         };
         self.has_names = true;
-        if !matches!(name.file_name().to_bytes(), b"." | b"..") {
-            let (name, mounted) = (name.file_name(), self.mounted_on(&name));
-            match mounted {
-                Some(stat) => {
-                    Entry { name: name.to_bytes(), ..entry(&stat) }.append(&mut self.pending);
-                }
-                None => append_entry(&self.directory, name, &mut self.pending),
+        let bytes = name.file_name().to_bytes();
+        if !matches!(bytes, b"." | b"..") {
+            match self.mounted_on(&name) {
+                Some(stat) => Entry { name: bytes, ..entry(&stat) }.append(&mut self.pending),
+                None => append_entry(&self.directory, name.file_name(), &mut self.pending),
             }
         }
         Ok(true)
@@ -57,9 +55,9 @@ impl Listing {
     fn mounted_on(&self, entry: &nix::dir::Entry) -> Option<FileStat> {
         let known = AtFlags::from_bits_retain(libc::AT_STATX_DONT_SYNC);
         let flags = known | AtFlags::AT_SYMLINK_NOFOLLOW;
-        let may_be_one = entry.file_type().is_none_or(|kind| kind == Type::Directory);
+        let may_be_mount_point = entry.file_type().is_none_or(|kind| kind == Type::Directory);
         let look = || fstatat(&self.directory, entry.file_name(), flags).ok();
-        may_be_one.then(look)?.filter(|found| found.st_dev != self.device)
+        may_be_mount_point.then(look)?.filter(|found| found.st_dev != self.device)
     }
 }
 
@@ -75,9 +73,7 @@ fn append_entry(directory: &OwnedFd, name: &CStr, out: &mut Vec<u8>) {
             }
             // A link of a kernel's thread in /proc exists, but leads nowhere.
             Err(Errno::ENOENT) if look() == Err(Errno::ENOENT) => {}
-            Err(errno) => {
-                Entry { name: bytes, errno: Some(errno), ..entry(&stat) }.append(out);
-            }
+            Err(errno) => Entry { name: bytes, errno: Some(errno), ..entry(&stat) }.append(out),
         },
         Ok(stat) => Entry { name: bytes, ..entry(&stat) }.append(out),
         Err(Errno::ENOENT) => {}

@@ -115,7 +115,7 @@ fn open_file(
     writer: &mut AnswerWriter<'_>,
 ) -> Result<File, SendFailure> {
     /// A client gives up after 30 s, the kernel takes the lease away after 45 s.
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const MAX_LEASE_WAIT: Duration = Duration::from_secs(20);
     const PAUSE: Duration = Duration::from_millis(10);
     match found.kind() {
         Kind::Regular => {}
@@ -132,7 +132,9 @@ fn open_file(
     let mut since = None;
     loop {
         match export.open_file(found) {
-            Err(Errno::EAGAIN) if since.get_or_insert_with(Instant::now).elapsed() > PATIENCE => {
+            Err(Errno::EAGAIN)
+                if since.get_or_insert_with(Instant::now).elapsed() > MAX_LEASE_WAIT =>
+            {
                 // Not EAGAIN, for which the client would ask again.
                 let text = "another process holds a lease on the file";
                 return Err(Unanswerable::new(text, Errno::EBUSY).into());

@@ -48,7 +48,7 @@ impl<'a> Outbox<'a> {
     /// How often a child that waits checks whether its client is alive.
     pub(crate) const TICK: Duration = Duration::from_secs(1);
 
-    /// What so few bytes take is mostly page faults.
+    /// An answer of so few bytes takes mostly page faults, so `now` avoids those of the vDSO.
     const SMALL: u64 = 16 << 10;
 
     pub(super) const PAUSE: Duration = Duration::from_millis(20);
@@ -80,7 +80,7 @@ impl<'a> Outbox<'a> {
         }
     }
 
-    pub(super) fn now(&self) -> Moment {
+    pub(crate) fn now(&self) -> Moment {
         let is_warm = self.in_session || self.sent > Self::SMALL;
         if is_warm { Moment::now() } else { Moment::now_by_syscall() }
     }

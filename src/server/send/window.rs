@@ -19,7 +19,7 @@ use crate::wire::{FrameHeader, MAX_WINDOW, WINDOW_MODE, WindowPart};
 pub(super) struct Window {
     pub(super) memory: Attached,
     segment: SharedMemoryId,
-    /// As asked for. Its slots are whole pages, and may be less together.
+    /// In bytes, as requested. The slots, of whole pages, may take less together.
     pub(super) size: usize,
     slot_size: usize,
     slots: usize,
@@ -33,7 +33,7 @@ pub(crate) struct WindowPolicy {
     /// In bytes. 0: none is made.
     pub(crate) size: usize,
     pub(crate) client: Uid,
-    /// A client keeps the memory of a window for as long as it likes.
+    /// The most windows at once: a client may keep the memory of one for as long as it likes.
     pub(crate) count: usize,
 }
 
@@ -104,8 +104,8 @@ impl Window {
     }
 }
 
-/// How many windows of at most this size this user has made: an owner of a segment can change all
-/// but these two. Other programs' removed segments count, too. 0: fewer than `most`.
+/// How many removed segments of at most this size this user has made, other programs' too: the
+/// owner of a segment can change neither. 0: there are fewer than `most` segments.
 fn count(size: usize, most: usize) -> Result<usize, Error> {
     if SharedMemoryUsage::current()?.segments < most {
         return Ok(0);

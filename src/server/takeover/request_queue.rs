@@ -25,7 +25,7 @@ pub(crate) struct RequestQueue {
 impl RequestQueue {
     pub(crate) fn create(config: &Config, stop: Arc<StopRequest>) -> Result<Self, Error> {
         let queue = replace_predecessor(config)?;
-        stop.will_remove(queue);
+        stop.set_queue(queue);
         if lease::peek(queue) == Head::Unreadable(Errno::ENOSYS) {
             tracing::warn!("{}", RefusalReason::NoPeek);
         }
@@ -35,7 +35,7 @@ impl RequestQueue {
     /// Makes the queue again after somebody removed it. The server must hold its lock.
     pub(crate) fn recreate(&mut self, config: &Config) -> Result<(), Error> {
         self.queue = replace_predecessor(config)?;
-        self.stop.will_remove(self.queue);
+        self.stop.set_queue(self.queue);
         Ok(())
     }
 

@@ -30,7 +30,7 @@ impl ServerLock {
         take_over("server lock", key, || match Self::try_take(key) {
             // A server that is stopping removed it: the next attempt makes a new one.
             Err(Error::Ipc(error)) if error.is_gone() => Ok(Attempt::Retry),
-            // Perhaps by a reaper, which holds a dead server's lock while it removes it.
+            // A reaper may hold a dead server's lock while it removes it.
             Err(Error::AlreadyRunning { .. }) if tries > 0 => {
                 tries -= 1;
                 thread::sleep(Duration::from_millis(5));
