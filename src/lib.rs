@@ -29,7 +29,7 @@
 //!
 //! | to … | use |
 //! | --- | --- |
-//! | fetch many files, asking ahead of the answers | [`Client::open_all`] |
+//! | fetch many files, asking ahead of the answers | [`Client::open_all`], then [`Files::next_file`] |
 //! | fetch a part of a file | [`Client::open_range`] |
 //! | list a directory | [`Client::read_dir`] |
 //! | look at one file | [`Client::metadata`], [`Client::symlink_metadata`], [`Client::read_link`] |
@@ -65,7 +65,7 @@
 //! fetches files needs neither:
 //!
 //! ```toml
-//! mqfs = { version = "0.1", default-features = false }
+//! mqfs = { version = "0.1", default-features = false } # or path = "…", for a checkout
 //! ```
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]

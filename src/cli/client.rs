@@ -63,13 +63,14 @@ pub(super) struct Opts {
     #[arg(long, conflicts_with_all = ["list", "directory", "output", "recursive", "tar"])]
     #[arg(conflicts_with_all = ["offset", "length", "plain"], help_heading = WHAT)]
     stat: bool,
-    /// Begin at this byte, counted from 0: 4096, 64K, 1M. Beyond the end of a file is nothing
+    /// Begin at this byte, counted from 0: 4096, 64K, 1M. Beyond the end of a file is nothing. For
+    /// standard output or -o FILE
     #[arg(long, value_name = "N", default_value = "0", value_parser = size)]
-    #[arg(conflicts_with = "plain", help_heading = WHAT)]
+    #[arg(conflicts_with = "plain", help_heading = WHAT, allow_negative_numbers = true)]
     offset: u64,
-    /// Fetch at most this many bytes
+    /// Fetch at most this many bytes, to standard output or -o FILE
     #[arg(long, value_name = "N", value_parser = size)]
-    #[arg(conflicts_with = "plain", help_heading = WHAT)]
+    #[arg(conflicts_with = "plain", help_heading = WHAT, allow_negative_numbers = true)]
     length: Option<u64>,
     /// Write to FILE, which appears complete or not at all; - is standard output
     #[arg(short, long, value_name = "FILE", help_heading = WHERE)]
@@ -105,7 +106,7 @@ pub(super) struct Opts {
     /// Use only the plain protocol, that of other programs: no proof of identity, no checksum
     #[arg(long)]
     plain: bool,
-    /// Fail if nothing arrives for this long
+    /// Fail if nothing arrives for this long. Without a server, fail at once
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     timeout: Duration,
     /// Ask again at most this often in a row if servers die and no byte arrives in between

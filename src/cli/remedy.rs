@@ -25,7 +25,7 @@ pub(super) fn explain_client(error: &client::Error) -> String {
         ErrorKind::Failed if errno == Some(Errno::ELOOP) => {
             " (a link to what a process has open, such as /dev/stdin, is not followed)"
         }
-        ErrorKind::NotAllowed => " (mqfs-server --mode 0622 lets everybody ask)",
+        ErrorKind::NotAllowed => " (its --mode says who may ask; 0622: everybody)",
         ErrorKind::UntrustedServer => " (if you trust that user, say so with --server-uid)",
         ErrorKind::NoServer => " (is mqfs-server running in this IPC namespace?)",
         ErrorKind::ServerDead => " (start mqfs-server again)",

@@ -114,7 +114,7 @@ pub(super) enum Cause {
     FileChanged,
     #[error("the server supports only whole files")]
     PlainServer,
-    #[error("cannot write: {}", .0.desc())]
+    #[error("cannot write the copy: {}", .0.desc())]
     Output(Errno),
     #[error("incomplete: {0}")]
     Corrupt(&'static str),

@@ -113,7 +113,7 @@ impl Client {
         Transfer::open(self.requester.clone(), path.as_ref(), Range { offset, length })
     }
 
-    /// Requests files, and receives them one after the other. An error concerns one file alone.
+    /// Requests files. [`Files::next_file`] lends one after the other, so it is no iterator.
     pub fn open_all(&self, paths: impl IntoIterator<Item: AsRef<Path>>) -> Files {
         self.fetch_all(paths, Range::WHOLE)
     }

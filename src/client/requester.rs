@@ -120,7 +120,7 @@ impl Requester {
                 // An mqfs server silently refuses requests that prove nothing about their sender.
                 "the server may take no plain requests"
             } else if !server.is_known {
-                "its user has no number in this user namespace: only root or you could answer"
+                "its user is not mapped in this user namespace: only root or you could answer"
             } else {
                 return error;
             };

@@ -12,7 +12,7 @@ pub(super) struct TrustedServer {
     pub(super) key: Key,
     pub(super) queue: Queue,
     pub(super) owner: Uid,
-    /// Whether the owner has a number in this user namespace. If not, it may be anybody.
+    /// Whether the owner is mapped in this user namespace. If not, it may be anybody.
     pub(super) is_known: bool,
     /// Whether the queue carries the mark of an mqfs server. If not, it is another program's.
     pub(super) marked: bool,
@@ -36,7 +36,7 @@ impl TrustedServer {
         let Permissions { uid: owner, cuid, mode, .. } =
             queue.status().map_err(no_server)?.permissions;
         let is_known = owner.is_root() || !is_unknown_uid(owner);
-        // In a user namespace root of the host has no number, like everybody else outside. Ask, but
+        // In a user namespace root of the host is not mapped, like everybody else outside. Ask, but
         // do not hand the reply queue over: the kernel then lets only root and this user answer.
         let may_be_root = !is_known && cuid == owner;
         // The creator keeps the right to read, whatever owner IPC_SET gives the queue.

@@ -135,7 +135,7 @@ fn a_stopped_child_sends_nothing_to_a_later_queue_with_its_clients_id() {
 
 const UNKNOWN_UID: &str = "the caller's uid is unknown in this user namespace";
 const UNKNOWN_GID: &str = "the caller's gid is unknown in this user namespace";
-const UNKNOWN_CALLER: &str = "your user or group has no number in the server's user namespace";
+const UNKNOWN_CALLER: &str = "your user or group is not mapped in the server's user namespace";
 const DENIED: &str = "Permission denied";
 
 /// Keys of a session keyring give all its processes access to encrypted and network files:

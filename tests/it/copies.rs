@@ -131,7 +131,7 @@ fn what_cannot_be_written_is_said_with_a_remedy() {
     assert_eq!(fs::read_dir(site.here.path()).unwrap().count(), 3);
     // What is local is told apart from what is the server's.
     let told = site.run(&["-C", "dir", "/file"]);
-    assert_eq!(told.stderr, "mqfs-client: /file: cannot write: Is a directory\n");
+    assert_eq!(told.stderr, "mqfs-client: /file: cannot write the copy: Is a directory\n");
     // A mount point keeps its name; on a read-only file system nothing can be written.
     let client = site.command(&["-o", "old", "/file"]);
     for (options, expected) in [

@@ -155,7 +155,7 @@ fn reply_queues_are_shown_with_their_owner_and_whether_it_lives() {
     assert!(row.ends_with("orphan: owner is gone") && row.contains("root"), "{table}");
     assert!(table.contains("REPLY QUEUES: 2\n"), "{table}");
     let pid = server.pid();
-    assert!(table.contains(&format!(", server running, pid {pid}: ")), "{table}");
+    assert!(table.contains(&format!(", server running, pid {pid}\n")), "{table}");
     assert!(table.contains(&format!("{pid} (mqfs-server), ")), "{table}");
     fits_any_terminal(&mut stat_of(server.key), &table);
     let mut reap = program("mqfs-reap");

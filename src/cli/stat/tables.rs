@@ -49,10 +49,10 @@ fn title(state: &KeyState) -> String {
         (Some(ServerState::NoLock), _) => ", server unknown: there is no server lock".to_owned(),
     };
     let key = state.key;
-    let title = format!(
-        "QUEUE {key}{server}: {messages} messages, {bytes} of {max_bytes} bytes ({full} %)"
-    );
-    format!("{}\n", truncate_str(&title, stdout::width(), "…"))
+    let title = format!("QUEUE {key}{server}");
+    let title = truncate_str(&title, stdout::width(), "…");
+    let bytes = row("bytes", format!("{bytes} of {max_bytes} ({full} %)"));
+    format!("{title}\n{}", rows(&[row("messages", messages), bytes]))
 }
 
 fn details(queue: Queue, status: &QueueStatus, names: &mut Names) -> String {

@@ -63,7 +63,7 @@ impl Policy {
     /// Warns of a server that refuses its own user.
     pub(crate) fn warn(&self) {
         if Some(self.server) == self.unknown_uid {
-            tracing::warn!("this user has no number in its user namespace, so it is not served");
+            tracing::warn!("this user is not mapped in its user namespace, so it is not served");
         }
     }
 

@@ -32,7 +32,7 @@ fn answer(reason: RefusalReason) -> Option<(&'static str, Errno)> {
             Errno::EPROTONOSUPPORT,
         )),
         RefusalReason::UnknownUid | RefusalReason::UnknownGid => {
-            Some(("your user or group has no number in the server's user namespace", Errno::EACCES))
+            Some(("your user or group is not mapped in the server's user namespace", Errno::EACCES))
         }
         RefusalReason::UserBusy => {
             Some(("busy: as many transfers as one user may have are under way", Errno::EAGAIN))

@@ -220,7 +220,7 @@ fn folders_too_deep_for_the_descriptor_limit_are_named_and_the_rest_arrives() {
     let outcome = run(by(&["prlimit", "--nofile=100"], &client).current_dir(site.here.path()));
     assert_eq!(outcome.code(), Some(1));
     let told = outcome.stderr;
-    assert!(told.contains("d/d/d: cannot write: Too many open files\n"), "{told}");
+    assert!(told.contains("d/d/d: cannot write the copy: Too many open files\n"), "{told}");
     assert!(told.ends_with("incomplete: 1 entry is missing\n"), "{told}");
     assert_eq!(fs::read(site.here("dir/z")).unwrap(), b"behind");
     site.server.stop();

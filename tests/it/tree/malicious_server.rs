@@ -224,7 +224,7 @@ fn no_file_is_written_through_a_link() {
     let entries = [entry(Kind::Directory, "a", ""), entry(Kind::Regular, "b", "")];
     let directories = [("/dir", &entries[..]), ("a", &inside)];
     let outcome = ask(tree(&directories), &COPY, &here);
-    let expected = "mqfs-client: /dir/a: cannot write: Not a directory\n\
+    let expected = "mqfs-client: /dir/a: cannot write the copy: Not a directory\n\
                         mqfs-client: /dir: incomplete: 1 entry is missing\n";
     assert_eq!((outcome.code(), &*outcome.stderr), (Some(1), expected));
     assert_eq!(fs::read(outer.path().join("victim")).unwrap(), b"mine");
