@@ -330,7 +330,6 @@ fn hidepid_hides_groups_only_from_a_server_that_is_not_in_its_group() {
     } else {
         gets(&site, "visible", &[VICTIM, FIRST], member);
     }
-    site.server.stop();
 }
 
 #[as_root_in_own_namespace]

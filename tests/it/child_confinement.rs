@@ -58,7 +58,6 @@ fn a_child_of_roots_server_has_only_the_callers_identity() {
         assert!(stuck.finish() == file.repeat(paths.len()));
         server.wait_until_idle();
     }
-    server.stop();
 }
 
 /// A server that has ambient capabilities (`AmbientCapabilities=`): its callers get none of them.
@@ -83,7 +82,6 @@ fn callers_do_not_get_the_capabilities_of_an_unprivileged_server() {
     let stuck = Stuck::start(programs.client(key, 64_150).arg("/file"));
     assert_powerless(server.only_child().pid);
     assert!(stuck.finish() == noise(4 << 20));
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -130,7 +128,6 @@ fn a_stopped_child_sends_nothing_to_a_later_queue_with_its_clients_id() {
     // One, if it was stopped between the check and the call: no system call does both.
     assert!(other.status().unwrap().messages <= 1);
     assert!(server.log().contains("client gone"), "{}", server.log());
-    server.stop();
 }
 
 const UNKNOWN_UID: &str = "the caller's uid is unknown in this user namespace";
@@ -152,7 +149,6 @@ fn a_child_cannot_use_the_servers_session_keyring() {
     assert!(own.contains("mqfs-test-secret"), "the server's own: {own}");
     let shown = text(programs.client(server.key, VICTIM).arg("/keys"));
     assert!(!shown.contains("mqfs-test"), "{shown}");
-    server.stop();
 }
 
 /// Gives this thread, and what it starts, a session keyring with a key.
@@ -217,5 +213,4 @@ fn a_server_in_a_user_namespace_refuses_unmapped_users() {
     assert_eq!(site.server.log().matches("outcome=").count(), 1, "{}", site.server.log());
     site.finish_intact(victim);
     assert_eq!(run(site.client(OPERATOR).arg("/file")).success(), site.file);
-    site.server.stop();
 }

@@ -48,7 +48,6 @@ fn several_files_are_concatenated_like_cat() {
     wait_until("told", || server.log().contains(" questions=4 failures=1 bytes=19 "));
     let quiet = run(server.client().args(["-q", "/missing"]));
     assert_eq!((quiet.code(), &*quiet.stderr), (Some(1), ""));
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -71,7 +70,6 @@ fn an_output_file_appears_complete_or_not_at_all() {
     assert_eq!(fs::read(&target).unwrap().len(), 200_000);
     assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o640);
     assert_eq!(names_in(here.path()), ["target"]);
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -96,7 +94,6 @@ fn a_killed_client_leaves_no_temporary_file() {
             queue.remove().unwrap(); // what SIGKILL leaves
         }
     }
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -131,7 +128,6 @@ fn any_path_that_linux_has_works() {
         create_below(folder.path(), &name);
         assert_eq!(server.fetch(OsString::from_vec(name.clone())), name);
     }
-    server.stop();
 }
 
 /// Makes a file whose content is its name. It makes one folder at a time, because the whole path
@@ -160,7 +156,6 @@ fn a_client_without_a_free_queue_names_the_remedy_and_the_server_goes_on() {
     fails(server.client().arg("/file"), 2, told);
     drop(taken);
     assert_eq!(server.fetch("/file"), file);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -177,7 +172,6 @@ fn a_removed_reply_queue_is_replaced_or_is_an_incomplete_transfer() {
     assert_eq!(client.code(), Some(1));
     let expected = "mqfs-client: /file: incomplete: the reply queue was removed\n";
     assert_eq!(client.stderr, expected);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -215,7 +209,6 @@ fn cancelling_a_client_leaves_others_of_the_same_builder_alone() {
     assert_eq!(one.open("/file").unwrap_err().kind(), mqfs::ErrorKind::Cancelled);
     assert_eq!(one.clone().open("/file").unwrap_err().kind(), mqfs::ErrorKind::Cancelled);
     assert_eq!(other.open("/file").unwrap().metadata().unwrap().len(), 50_000);
-    server.stop();
 }
 
 /// A server of `/file`, which has removed orphans, and a client that has asked nothing.
@@ -280,12 +273,11 @@ fn calls_one_after_the_other_share_a_session() {
     let client = Client::builder().key(server.key).sessions(false).build();
     assert!(fetch(&client) && fetch(&client));
     assert_eq!(counters(server.key).requests, after.requests + 2);
-    server.stop();
 }
 
 #[in_own_namespace]
 fn a_file_can_be_asked_for_before_others_that_were_asked_for() {
-    let (server, _folder, client) = site(&[]);
+    let (_server, _folder, client) = site(&[]);
     let mut files = client.open_all(["/file", "/none", "/file"]);
     files.next_file().unwrap().unwrap().read_exact(&mut [0; 10]).unwrap();
     files.ask_next("/file");
@@ -296,8 +288,6 @@ fn a_file_can_be_asked_for_before_others_that_were_asked_for() {
         assert!(bytes == noise(if is_there { 50_000 } else { 0 }));
     }
     assert!(files.next_file().is_none());
-    drop((files, client));
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -323,7 +313,6 @@ fn transfers_at_once_and_threads_have_sessions_of_their_own() {
     assert!(after < before + 100, "{}", after - before);
     drop(client);
     assert_eq!(reply_queues(), []);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -349,8 +338,6 @@ fn a_forked_child_leaves_its_parents_sessions_alone() {
     assert!(bytes == noise(50_000) && fetch(&client));
     assert_eq!(counters(server.key).requests, asked + 1);
     assert!(own.is_some_and(|(_, transfer)| read(transfer) == noise(50_000)));
-    drop((client, under_way));
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -358,7 +345,7 @@ fn a_client_may_be_dropped_when_its_thread_has_ended() {
     thread_local! {
         static KEPT: RefCell<Option<Client>> = const { RefCell::new(None) };
     }
-    let (server, _folder, client) = site(&[]);
+    let (_server, _folder, client) = site(&[]);
     let thread = thread::spawn(|| {
         KEPT.with_borrow_mut(|kept| {
             let client = kept.insert(client);
@@ -369,12 +356,11 @@ fn a_client_may_be_dropped_when_its_thread_has_ended() {
     });
     thread.join().unwrap();
     assert_eq!(reply_queues(), []);
-    server.stop();
 }
 
 #[in_own_namespace]
 fn idle_sessions_are_replaced_unnoticed() {
-    let (server, folder, client) = site(&["--idle-timeout", "4s"]);
+    let (server, _folder, client) = site(&["--idle-timeout", "4s"]);
     assert!(fetch(&client));
     let before = counters(server.key).requests;
     wait_until("the server has ended it", || reply_queues().is_empty());
@@ -388,8 +374,6 @@ fn idle_sessions_are_replaced_unnoticed() {
         wait_until("the server has noticed", || state_of(child).is_none());
     }
     assert!(fetch(&client));
-    drop((client, folder));
-    server.stop();
 }
 
 #[in_own_namespace]

@@ -57,7 +57,6 @@ fn no_copy_replaces_another_of_the_same_command() {
     let expected = "mqfs-client: /a//./f: warning: given more than once\n";
     assert_eq!((twice.code(), &*twice.stderr), (Some(0), expected));
     assert_eq!(fs::read(site.here("f")).unwrap(), b"a/f");
-    site.server.stop();
 }
 
 #[in_own_namespace]
@@ -104,7 +103,6 @@ fn a_tree_is_not_copied_into_itself() {
     let told = append_to("t/app", &["/t/backups/old", "/t/app"]);
     assert_eq!((told.code(), told.stderr.lines().count()), (Some(1), 1), "{}", told.stderr);
     assert_eq!(fs::read(site.at("t/app")).unwrap(), b"appold");
-    site.server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -146,7 +144,6 @@ fn what_cannot_be_written_is_said_with_a_remedy() {
         let expected = format!("mqfs-client: cannot write old: {expected}\n");
         fails(mounted.current_dir(site.here.path()), 1, &expected);
     }
-    site.server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -212,7 +209,6 @@ fn a_copy_lets_nobody_do_more_than_the_original() {
     let told = site.run(&["-r", "/t/d2", "-C", "."]);
     let why = format!("uid {SOMEBODY} made this directory, and may change it");
     assert_eq!((told.code(), told.stderr), (Some(0), format!("mqfs-client: /t/d2: {why}\n")));
-    site.server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -243,7 +239,6 @@ fn nobody_can_open_a_file_by_its_temporary_name() {
     assert_eq!(mode_of(closed.join("f")) & 0o007, 0);
     let names: Vec<_> = tree_of(&closed).into_keys().collect();
     assert_eq!(names, [Path::new("f")]);
-    site.server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -292,5 +287,4 @@ fn nothing_goes_where_others_could_lead_it() {
         site.run(&["-o", "folder/planted", "/file"]).success();
         assert_eq!(mode_of(folder.join("planted")), 0o600, "{dir:o} {owner}");
     }
-    site.server.stop();
 }

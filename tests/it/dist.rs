@@ -199,7 +199,6 @@ fn a_server_serves_even_if_its_service_manager_does_not_listen() {
     let server = manager.start(&["--root", "/proc"]);
     assert!(!server.fetch("/version").is_empty());
     wait_until("it says so", || server.log().contains("cannot notify the service manager"));
-    server.stop();
 }
 
 /// The units, and the exposure of those that systemd rates, which must not grow.

@@ -48,7 +48,6 @@ fn closed_output_ends_a_program_like_a_filter_and_nothing_is_left() {
         drop(orphan);
         assert_eq!(reply_queues(), [], "{what}");
     }
-    server.stop();
 }
 
 /// The same command, with its standard output closed.
@@ -99,7 +98,6 @@ fn closed_or_full_output_is_an_error_of_every_program() {
     let target = folder.path().join("copy");
     let copy = client(&["/file", "-o", target.to_str().unwrap()]);
     assert_eq!(run(&mut closed(&copy)).code(), Some(0));
-    server.stop();
 }
 
 /// A supervisor may close standard output, and a disk may be full: neither keeps files from users.
@@ -132,7 +130,6 @@ fn options_are_read_as_other_tools_read_them_and_the_last_one_counts() {
         let fetched = run(server.client().args(arguments).arg("small"));
         assert_eq!(fetched.code(), Some(0), "{arguments:?}: {}", fetched.stderr);
     }
-    server.stop();
 }
 
 #[test]

@@ -57,8 +57,6 @@ fn a_client_whose_standard_error_nobody_reads_still_cleans_up() {
     client.signal(Signal::SIGTERM);
     assert_eq!(client.wait().code(), Some(130));
     assert_eq!(reply_queues(), []);
-    server.signal(Signal::SIGCONT);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -98,7 +96,6 @@ fn output_through_a_link_reaches_a_file_without_a_name() {
         assert!(fs::symlink_metadata(&dangling).unwrap().is_symlink());
         assert!(fs::read_to_string(folder.path().join("target")).unwrap().starts_with("Linux"));
     }
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -111,7 +108,6 @@ fn a_file_size_limit_ends_with_status_1() {
     assert!(limited.stderr.ends_with("File too large\n"), "{}", limited.stderr);
     assert_eq!(limited.stderr.lines().count(), 1);
     assert!(!folder.path().join("copy").exists());
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -126,7 +122,6 @@ fn queue_limits_that_are_too_small_are_reported() {
         assert!(refused.stderr.contains("queues are too small here"), "{}", refused.stderr);
         fs::write(&path, normal).unwrap();
     }
-    server.stop();
 }
 
 /// As process 1 of a pid namespace a server inherits the children of dead processes.

@@ -46,7 +46,7 @@ fn nobody_waits_for_others_files_that_hang() {
     let limits = ["--max-children", "12", "--max-per-user", "6"];
     let times = ["--stall-timeout", "4s", "--drain-timeout", "1s"];
     let site = Site::start(&[limits, times].concat());
-    let mounts: Vec<_> =
+    let _mounts: Vec<_> =
         HOLDS_A_FILE.map(|way| HungMount::on(&site.at(&format!("{way:?}")), way)).into();
     let fetch = |uid, way| {
         let mut client = site.client(uid);
@@ -85,7 +85,6 @@ fn nobody_waits_for_others_files_that_hang() {
     site.server.stop();
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     Server::start_on(key, &["--root", "/etc"]).stop();
-    drop(mounts);
 }
 
 #[as_root_in_own_namespace]
@@ -127,7 +126,6 @@ fn a_tree_goes_on_behind_what_hangs() {
             assert!(hung == "m" || has("m/good").as_deref() == Some("good"), "{way:?}");
         }
         server.wait_until_idle();
-        server.stop();
     }
 }
 
@@ -146,7 +144,6 @@ fn many_files_that_hang_do_not_take_a_timeout_each() {
     assert_eq!(finished.stderr.matches("left out").count(), 6, "{}", finished.stderr);
     drop(mount);
     server.wait_until_idle();
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -156,7 +153,7 @@ fn a_server_stops_in_time_though_a_child_is_beyond_sigkill() {
     }
     let folder = public_folder();
     let root = folder.path().join("root");
-    let mount = HungMount::on(&root, Unanswered::Read);
+    let _mount = HungMount::on(&root, Unanswered::Read);
     let server = Server::start(&["--drain-timeout", "500ms", "--root", root.to_str().unwrap()]);
     server.wait_until_idle(); // a child cleans up at the start
     let mut client = server.client();
@@ -171,7 +168,6 @@ fn a_server_stops_in_time_though_a_child_is_beyond_sigkill() {
     // The second, if a part of the answer has arrived.
     let reasons = ["the server died", "the file system does not answer"];
     assert!(reasons.iter().any(|reason| output.stderr.contains(reason)), "{output:?}");
-    drop(mount);
 }
 
 #[as_root_in_own_namespace]
@@ -180,7 +176,7 @@ fn sigterm_ends_a_client_whose_destination_hangs() {
         return;
     }
     let folder = public_folder();
-    let mount = HungMount::on(&folder.path().join("mount"), Unanswered::New);
+    let _mount = HungMount::on(&folder.path().join("mount"), Unanswered::New);
     let server = Server::start(&["--root", "/proc/sys/kernel"]);
     let mut client = server.client();
     let client = client.arg("-o").arg(folder.path().join("mount/new")).arg("/ostype");
@@ -190,8 +186,6 @@ fn sigterm_ends_a_client_whose_destination_hangs() {
     client.signal(Signal::SIGTERM);
     let ended = client.finish();
     assert_eq!((ended.code(), &*ended.stderr), (Some(130), "mqfs-client: interrupted\n"));
-    drop(mount);
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -201,7 +195,7 @@ fn a_server_whose_root_hangs_keeps_no_other_from_its_key() {
     }
     let (folder, key) = (public_folder(), unique_key());
     let root = folder.path().join("root");
-    let mount = HungMount::on(&root, Unanswered::All);
+    let _mount = HungMount::on(&root, Unanswered::All);
     let hung = Running::piped(server_of(key).arg("--root").arg(&root));
     let process = Process::with_pid(hung.pid()).unwrap();
     wait_until("it looks at its root", || process.waits_in(libc::SYS_statx));
@@ -209,7 +203,6 @@ fn a_server_whose_root_hangs_keeps_no_other_from_its_key() {
     hung.signal(Signal::SIGTERM);
     let ended = hung.finish();
     assert_eq!((ended.status.signal(), &*ended.stderr), (Some(libc::SIGTERM), ""));
-    drop(mount);
 }
 
 #[as_root_in_own_namespace]
@@ -258,5 +251,4 @@ fn process_that_hangs_in_execve_holds_nobody_up_and_counts_as_alive() {
     drop(mount); // FUSE lets no process go whose request it has read, however it is killed.
     waitpid(hung, None).unwrap();
     wait_until("the dead owner's queue is removed", || !exists(queue));
-    server.stop();
 }

@@ -52,7 +52,6 @@ fn a_listing_matches_ls() {
     assert_eq!(both.stderr, "mqfs-client: /none: No such file or directory\n");
     let both = String::from_utf8(both.stdout).unwrap();
     assert!(both.starts_with("/dir:\n-") && both.contains("\n\n/to-dir:\n-"), "{both}");
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -70,7 +69,6 @@ fn a_directory_that_was_removed_is_no_empty_one() {
         assert!(refused.stderr.contains(why), "{}", refused.stderr);
     }
     assert!(server.log().contains("WARN"), "{}", server.log());
-    server.stop();
 }
 
 /// The kernel mounts debugfs/tracing when somebody looks into it, as with autofs.
@@ -121,7 +119,6 @@ fn names_are_shown_as_written_and_only_what_harms_is_escaped() {
         wait_until("it is logged", || server.log().contains(&logged));
         fs::remove_dir(folder.path().join(name)).unwrap();
     }
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -147,7 +144,6 @@ fn names_are_escaped_for_a_terminal_and_complete_in_json() {
     assert_eq!(lines[3]["name_hex"], "781b5b33316d0aff");
     assert_eq!(lines[4]["name"], "z\u{9b}2J");
     assert_eq!((&lines[3]["size"], &lines[3]["kind"]), (&5.into(), &"regular file".into()));
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -168,7 +164,6 @@ fn stat_shows_the_file_itself_and_not_a_links_target() {
     assert!(shown.starts_with("  File: /link -> file\n  Size: 4  Kind: symbolic link\n"));
     let told = "mqfs-client: /none: No such file or directory\n";
     fails(server.client().args(["--stat", "/none"]), 1, told);
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -220,12 +215,11 @@ fn the_library_lists_like_std_fs() {
     let first = ["0  ", "1 Zed ", "1 dir ", "2 dir/below ", "1 fifo ", "1 file content"];
     assert_eq!(paths, [&first[..], &["1 link ", "1 to-dir "]].concat());
     assert!(walk.next_entry().unwrap().is_none());
-    server.stop();
 }
 
 #[in_own_namespace]
 fn the_examples_print_files_and_copy_trees() {
-    let (server, folder) = server();
+    let (server, _folder) = server();
     let here = public_folder();
     let example = |name: &str| {
         let mut command = crate::support::program(name);
@@ -241,6 +235,4 @@ fn the_examples_print_files_and_copy_trees() {
     let incomplete = run(example("mirror").args(["/", "."]));
     assert_eq!(incomplete.stderr, "mirror: fifo: Is a FIFO, which is not copied\n");
     assert_eq!(fs::read(here.path().join("file")).unwrap(), b"content");
-    drop(folder);
-    server.stop();
 }

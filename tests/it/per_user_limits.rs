@@ -52,7 +52,6 @@ fn a_user_with_too_many_transfers_is_told_to_try_again_and_others_go_on() {
     assert!(first.finish() == file);
     assert!(third.finish().success() == file, "it tried again");
     assert!(second.finish() == file);
-    server.stop();
 }
 
 /// Fetches as the victim during the flood, and once more. Returns how often.
@@ -101,7 +100,6 @@ fn a_flood_of_garbage_and_requests_of_one_user_does_not_starve_another() {
     let lines = server.log().lines().filter(|line| line.contains("refused")).count();
     assert!(lines < 1000, "the flood is told of in a few lines");
     server.wait_until_idle();
-    server.stop();
 }
 
 /// Sends ten garbage messages of all types and lengths for each of 10,000 requests.

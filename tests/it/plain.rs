@@ -46,7 +46,6 @@ fn every_size_reaches_plain_clients() {
         client.args(["--request", &size.to_string(), &path]);
         assert!(run(&mut client).success() == content, "{client:?}");
     }
-    server.stop();
 }
 
 #[test]
@@ -70,7 +69,6 @@ fn every_size_arrives_from_a_textbook_server() {
                 assert_eq!(stdout, b"");
                 assert!(fs::read(&output).unwrap() == content, "{size} bytes, -o");
             }
-            server.stop();
         });
     }
 }
@@ -89,7 +87,6 @@ fn a_missing_file_fails_with_the_servers_reason() {
     for mut client in [client(textbook.key), plain_client(textbook.key)] {
         fails(client.arg("/no/such/file"), 1, "mqfs-client: /no/such/file: Couldn't open\n");
     }
-    textbook.stop();
 }
 
 #[in_own_namespace]
@@ -119,7 +116,6 @@ fn a_failure_that_finds_no_room_comes_when_there_is() {
         wait_until("more comes", || queue.try_receive(&mut message, Select::Any).is_ok());
         text = String::from_utf8_lossy(message.text()).into_owned();
     }
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -137,8 +133,6 @@ fn a_plain_copy_is_reported_as_unverified() {
         assert!(arrived.stderr.starts_with(&told), "{}", arrived.stderr);
         assert_eq!(arrived.success(), content);
     }
-    textbook.stop();
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -152,7 +146,6 @@ fn several_paths_arrive_from_a_textbook_server_in_order() {
         assert!(arrived.stdout == [&two.1[..], &one.1, &two.1].concat());
         assert_eq!(arrived.code(), Some(1));
     }
-    server.stop();
 }
 
 /// A request that is larger than its buffer ends TLPI's server (`E2BIG`), so an extension of 48
@@ -171,7 +164,6 @@ fn a_long_path_does_not_end_a_textbook_server() {
                 "a path of {length} bytes"
             );
         }
-        server.stop();
     }
 }
 
@@ -184,10 +176,8 @@ fn a_client_omits_its_lease_if_a_textbook_servers_message_would_not_fit() {
     let (path, content) = noise_file(folder.path(), 20_000);
     let textbook = TextbookServer::start(&[]);
     assert!(run(client(textbook.key).arg(path)).success() == content);
-    textbook.stop();
     let server = Server::start(&["--root".as_ref(), folder.path()]);
     assert!(server.fetch("/file-20000") == content);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -197,10 +187,9 @@ fn a_dead_mqfs_servers_lock_does_not_hide_a_textbook_server() {
     dead.running().wait();
     let _ = Queue::open(dead.key).and_then(Queue::remove);
     // Somebody's server that takes its time: nobody answers here.
-    let theirs = OwnedQueue::create(dead.key, Mode::new(0o622)).unwrap();
+    let _theirs = OwnedQueue::create(dead.key, Mode::new(0o622)).unwrap();
     let waiting = run(client(dead.key).args(["--timeout", "1s", "/version"]));
     assert!(waiting.stderr.contains("no mqfs-server made the queue"), "{}", waiting.stderr);
-    drop(theirs);
 }
 
 /// They cannot be told to try again: the book's client knows no such thing.
@@ -212,7 +201,6 @@ fn plain_clients_beyond_the_per_user_limit_are_all_served() {
     for client in clients {
         assert!(client.finish().success() == file);
     }
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -225,7 +213,6 @@ fn a_range_from_a_textbook_server_is_an_error() {
         assert_eq!((refused.code(), &refused.stdout[..]), (Some(1), &b""[..]));
         assert!(refused.stderr.ends_with("the server supports only whole files\n"));
     }
-    server.stop();
 }
 
 const CONTENT: &[u8] = b"served\n";
@@ -248,8 +235,7 @@ fn plain_request(key: Key, queue: Queue) {
 #[track_caller]
 fn end(mut server: Server) -> String {
     server.signal(Signal::SIGTERM);
-    let status = server.running().wait();
-    assert!(status.success(), "{status}\n{}", server.log());
+    assert!(server.running().wait().success());
     server.log()
 }
 
@@ -347,14 +333,17 @@ impl TextbookServer {
         assert_eq!(running.first_line(), "textbook_server: ready\n");
         Self { key, running, _clear: ClearAtEnd(key) }
     }
+}
 
+impl Drop for TextbookServer {
     /// Stops it. Fails the test if it had ended by itself or leaves its queue.
-    #[track_caller]
-    pub fn stop(mut self) {
-        assert!(!self.running.has_ended(), "it ended by itself");
-        self.running.signal(Signal::SIGTERM);
-        assert_eq!(self.running.wait().signal(), Some(Signal::SIGTERM as i32));
-        assert_eq!(queue_of(self.key), None);
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert!(!self.running.has_ended(), "it ended by itself");
+            self.running.signal(Signal::SIGTERM);
+            assert_eq!(self.running.wait().signal(), Some(Signal::SIGTERM as i32));
+            assert_eq!(queue_of(self.key), None);
+        }
     }
 }
 

@@ -43,7 +43,6 @@ fn a_slow_transfer_shows_a_bar_and_clears_it() {
     let piped = run(server.client().args(["--progress", "always"]));
     assert!(piped.stderr.contains(" of 4.00 MiB"), "{}", piped.stderr);
     assert!(piped.success() == server.file);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -79,7 +78,6 @@ fn an_archive_is_not_written_to_a_terminal() {
     assert_eq!(terminal.start(&mut command).wait().code(), Some(2));
     let refused = "mqfs-client: --tar does not write an archive to a terminal";
     assert_eq!(screen(&terminal.close()), [refused]);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -100,7 +98,6 @@ fn every_signal_and_a_closed_output_clear_the_bar() {
         let left = signal.map(|_| "mqfs-client: interrupted");
         assert_eq!(screen(&terminal.close()), left.as_slice(), "{signal:?}");
     }
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -128,7 +125,6 @@ fn no_bar_is_drawn_unless_wanted_and_possible() {
     let piped = piped.finish();
     assert_eq!(piped.stderr, "");
     assert!(piped.success() == server.file);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -142,7 +138,6 @@ fn a_terminal_that_was_stopped_delays_a_transfer_and_keeps_no_signal_from_ending
     assert_eq!(killed.wait().code(), Some(130));
     tcflow(&terminal.inside, FlowArg::TCOON).unwrap();
     assert!(client.finish().success() == server.file);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -168,5 +163,4 @@ fn a_bar_is_one_line_whatever_the_name_and_the_width() {
         assert!(wraps.lines().step_by(2).all(|outside| !outside.contains("MiB")), "{written:?}");
         assert_eq!(screen(&written), [""; 0]);
     }
-    server.stop();
 }

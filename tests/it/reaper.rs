@@ -380,7 +380,7 @@ fn every_signal_and_a_closed_output_end_watch_at_once() {
 fn watch_goes_on_after_a_stop_and_under_nohup() {
     let mut nohup = by(&["nohup"], program("mqfs-reap").args(["--watch", "100ms"]));
     let mut running = Running::start(nohup.stdout(Stdio::piped()).stderr(Stdio::null()));
-    let output = running.child().stdout.take().unwrap();
+    let _output = running.child().stdout.take().unwrap();
     asleep(&running);
     running.signal(Signal::SIGHUP);
     running.freeze();
@@ -389,7 +389,6 @@ fn watch_goes_on_after_a_stop_and_under_nohup() {
     wait_until("it is still at work", || !exists(*orphan));
     running.signal(Signal::SIGINT);
     assert_eq!(running.wait().code(), Some(0));
-    drop(output);
 }
 
 #[as_root_in_own_namespace]

@@ -130,7 +130,6 @@ fn a_thousand_children_killed_at_once_leave_no_zombie_and_the_server_goes_on() {
     assert_eq!(server.log().matches("a child was killed").count(), CROWD);
     drop(queues);
     place.fetch();
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -175,7 +174,6 @@ fn a_stopped_server_later_serves_the_clients_that_still_wait() {
     server.signal(Signal::SIGCONT);
     patient.all_get(&place.file);
     wait_until("told", || server.log().contains(r#"reason="the reply queue does not exist""#));
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -192,7 +190,6 @@ fn a_child_stopped_beyond_the_stall_timeout_goes_on_with_a_reading_client() {
     let_pass(Duration::from_millis(1500));
     signal(child, Signal::SIGCONT);
     assert!(client.join().unwrap() == place.file, "{}", server.log());
-    server.stop();
 }
 
 /// Stops and continues like the cgroup freezer or `docker pause`.
@@ -216,7 +213,6 @@ fn server_and_clients_frozen_beyond_every_timeout_go_on_afterwards() {
     }
     let finished = client.join().unwrap();
     assert!(finished.stdout == big, "{}\n{}", finished.stderr, server.log());
-    server.stop();
 }
 
 #[track_caller]
@@ -241,7 +237,6 @@ fn a_repeatedly_removed_request_queue_loses_no_file() {
     crowd.all_get(&place.file.repeat(16));
     let told = server.log().matches("the request queue was removed; made a new one").count();
     assert_eq!(told, 20, "{}", server.log());
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -268,13 +263,12 @@ fn a_request_queue_is_recreated_once_a_queue_is_free() {
     fs::write(limit, "0").unwrap();
     ipcrm(&["-q", &place.requests().id().to_string()]);
     wait_until("told", || server.log().matches("no room for a new one").count() == 2);
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
 fn after_ipcrm_all_transfers_go_on_and_the_server_recovers_queue_and_lock() {
     let place = Place::new();
-    let server = place.serve(&[]);
+    let _server = place.serve(&[]);
     let stuck: Vec<_> = (0..4).map(|_| Stuck::start(&mut place.client())).collect();
     let lost = place.requests();
     ipcrm(&["--all=sem"]);
@@ -285,7 +279,6 @@ fn after_ipcrm_all_transfers_go_on_and_the_server_recovers_queue_and_lock() {
     }
     place.fetch();
     assert_eq!(Lock::open(place.key).unwrap().is_held(), Ok(true));
-    server.stop();
 }
 
 /// Sets a limit of a running server with `prlimit`.
@@ -317,7 +310,6 @@ fn a_server_without_descriptors_tells_its_clients_and_recovers() {
     assert!(under_way.finish() == place.file, "what is open stays open");
     limit(&server, "--nofile=100:");
     place.fetch();
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -334,7 +326,6 @@ fn a_server_without_memory_survives_and_recovers() {
     assert!(under_way.finish() == place.file);
     limit(&server, "--as=unlimited:");
     place.fetch();
-    server.stop();
 }
 
 #[in_own_namespace]

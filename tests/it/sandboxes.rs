@@ -121,7 +121,6 @@ fn a_client_needs_its_program_and_the_c_library_and_nothing_else() {
     assert_eq!(fs::read(root.path().join("out/copy")).unwrap(), vec![7; 4 << 20]);
     let listed = String::from_utf8(ask(&["-l", "/tree"])).unwrap();
     assert!(listed.starts_with("-rw-r--r-- 1 0 0 4194304 "), "{listed}");
-    server.stop();
 }
 
 /// The same command behind a filter that answers a system call with this errno.
@@ -169,7 +168,6 @@ fn an_old_filter_of_system_calls_hinders_no_client_and_stops_a_server_with_the_r
             assert!(refused.stderr.contains("ilter"), "{}", refused.stderr);
         }
     }
-    server.stop();
 }
 
 const PAGES: [(&str, &str); 2] = [

@@ -45,7 +45,6 @@ fn a_second_server_on_a_key_is_refused_naming_the_first() {
     }
     server.signal(Signal::SIGCONT);
     assert!(!server.fetch("/proc/version").is_empty());
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -83,9 +82,8 @@ fn another_programs_queue_is_replaced_only_once_the_program_is_dead() {
     assert!(Lock::open(key).is_err(), "a server that gives up leaves no lock");
     theirs.kill();
 
-    let server = Server::start_on::<&str>(key, &[]);
+    let _server = Server::start_on::<&str>(key, &[]);
     assert_ne!(queue_of(key), Some(queue));
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -133,7 +131,6 @@ fn if_fork_fails_the_client_retries_until_its_timeout() {
     fails(&mut fetch(), 1, "mqfs-client: /version: busy: the server cannot fork\n");
     limit("--nproc=1000:");
     run(&mut fetch()).success();
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -259,7 +256,7 @@ fn another_users_server_names_who_is_in_the_way_and_advises_no_harm() {
     drop(squatter);
     let server = Server::start_as(key, programs.server(key, ATTACKER).args(["--root", "/proc"]));
     start(&format!("a server of uid {ATTACKER} runs there already, pid {}", server.pid()));
-    server.stop();
+    drop(server);
     for mode in [0o666, 0o600] {
         let squat = || Lock::open_or_create(key, Mode::new(mode)).map(drop);
         assert_eq!(as_user(ATTACKER, || squat().map_err(errno_of)), Ok(()));

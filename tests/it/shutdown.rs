@@ -81,7 +81,6 @@ fn a_client_leaves_no_queue_after_any_signal_during_a_transfer() {
         let last = log.lines().last().unwrap_or_default();
         assert!(last.contains(r#"outcome="client gone""#), "{signal}: {log}");
     }
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -95,7 +94,6 @@ fn a_client_leaves_no_queue_if_the_same_ctrl_c_ends_its_reader() {
         assert!(matches!(client.wait().code(), Some(130 | 141)));
         assert_eq!(reply_queues(), []);
     }
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -183,7 +181,6 @@ fn sigterm_ends_a_program_whose_output_blocks_also_if_its_starter_held_it_back()
         }
         assert!(!exists(*orphan));
         server.signal(SIGCONT);
-        server.stop();
     }
 }
 
@@ -210,7 +207,6 @@ fn children_end_and_make_way_whatever_the_starter_of_the_server_held_back() {
         let _session = RawSession::idle(queue_of(server.key).unwrap());
         assert_eq!(server.fetch("/file").len(), 4 << 20, "the session makes way");
         server.wait_until_idle();
-        server.stop();
     }
 }
 
@@ -226,7 +222,6 @@ fn what_nohup_and_shells_ignore_ends_neither_server_nor_client() {
         server.signal(signal);
         assert!(client.finish().success() == file);
     }
-    server.stop();
 }
 
 /// A client that has asked for `/file`, and watches only its reply queue.
@@ -304,12 +299,11 @@ fn a_client_is_told_of_its_childs_death_once_its_queue_has_room() {
         kill_the_child(&server, *client.queue);
         client.assert_told();
     }
-    server.stop();
 }
 
 #[in_own_namespace]
 fn a_stopping_server_tells_the_clients_of_the_children_that_it_kills() {
-    let (mut server, _folder, _) = serve_quietly(1 << 20, &[]);
+    let (server, _folder, _) = serve_quietly(1 << 20, &[]);
     let client = ByHand::ask(&server, true);
     wait_until("it sends", || client.queue.status().unwrap().messages > 2);
     server.only_child().freeze();
@@ -319,7 +313,6 @@ fn a_stopping_server_tells_the_clients_of_the_children_that_it_kills() {
     assert_eq!(client.receive().0, 2, "a DATA");
     server.signal(SIGTERM);
     client.assert_told();
-    assert!(server.running().wait().success());
 }
 
 #[in_own_namespace]
@@ -335,7 +328,6 @@ fn a_client_that_stalled_learns_that_its_child_gave_up() {
     let Ok(Lookup::Found(counted)) = read(server.key, None) else { panic!("no counters") };
     let failed: Vec<_> = counted.failures().filter(|(_, count)| *count > 0).collect();
     assert_eq!(failed, [(FailureReason::Stalled, 2)], "not as children that died as well");
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -343,7 +335,6 @@ fn a_stop_does_not_wait_for_clients_of_dead_children() {
     let (server, _folder, _) = serve_quietly(1 << 20, &["--drain-timeout", "1h"]);
     let client = ByHand::ask(&server, true);
     kill_the_child(&server, *client.queue);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -372,6 +363,4 @@ fn every_transfer_has_its_timeout_and_so_have_those_of_a_forked_copy() {
         ended != WaitStatus::StillAlive
     });
     assert_eq!(ended, WaitStatus::Exited(pid, 0));
-    server.signal(SIGCONT);
-    server.stop();
 }

@@ -84,7 +84,6 @@ fn every_request_is_counted_by_its_outcome() {
     assert_eq!(seen["counters_are_current"], true);
     assert_eq!(seen["server"], "running");
     wait_for(server.key, "children", 0);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -109,7 +108,6 @@ fn each_question_of_a_session_is_counted() {
     wait_for(server.key, "sessions", 0);
     wait_for(server.key, "sessions_idle", 0);
     assert_eq!(look(server.key)["counters"]["clients_gone"], 0, "it had everything");
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -129,7 +127,6 @@ fn active_children_lost_clients_and_dead_children_are_counted() {
     wait_for(server.key, "clients_gone", 1);
     wait_for(server.key, "children", 0);
     assert_eq!(look(server.key)["counters"]["children_peak"], 2);
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -161,7 +158,6 @@ fn reply_queues_are_shown_with_their_owner_and_whether_it_lives() {
     let mut reap = program("mqfs-reap");
     let table = text(reap.arg("--dry-run"));
     fits_any_terminal(&mut reap, &table);
-    server.stop();
 }
 
 /// A table is cut to the width of a terminal, never in a pipe, and needs no escape sequence.
@@ -319,7 +315,6 @@ fn watch_shows_first_what_moves() {
     }
     assert!(lines.any(|line| line.split_whitespace().next() == Some(&id)), "{id}: {frame}");
     assert!(lines.any(|line| line.contains("lines more")), "{frame}");
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -332,7 +327,6 @@ fn watch_on_a_dumb_terminal_prints_consecutive_tables_with_rates() {
     running.signal(Signal::SIGTERM);
     assert_eq!(running.wait().code(), Some(130));
     assert!(!terminal.close().contains('\x1b'));
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -352,7 +346,6 @@ fn rates_are_differences_of_counters() {
     assert!(seen < 5.1, "{seen}");
     running.signal(Signal::SIGINT);
     assert_eq!(running.wait().code(), Some(130));
-    server.stop();
 }
 
 #[in_own_namespace]

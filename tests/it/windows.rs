@@ -106,7 +106,6 @@ fn clients_that_misuse_windows_harm_only_themselves() {
         server.wait_until_idle();
     }
     assert!(!server.log().contains("WARN") && !server.log().contains("ERROR"), "{}", server.log());
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -161,7 +160,6 @@ fn a_client_that_attaches_and_reads_no_more_is_given_up() {
         wait_until_gone();
     }
     assert_eq!(server.log().matches("client stalled").count(), 2, "{}", server.log());
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -213,7 +211,6 @@ fn files_of_any_size_arrive_whole() {
             assert_eq!(transfer.read(&mut [0]).unwrap(), 0);
             assert!(bytes == content, "{size} bytes, to a reader");
         }
-        server.stop();
     }
 }
 
@@ -233,8 +230,6 @@ fn large_and_small_files_arrive_in_one_session() {
         files.next_file().unwrap().unwrap().read_exact(&mut start).unwrap();
         assert_eq!(start, expected);
     }
-    drop((files, client));
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -258,7 +253,6 @@ fn without_shared_memory_files_go_through_the_queue() {
         let counted = [["windows", "failed", "2"]].repeat(warnings).concat();
         assert!(counted.is_empty() || words.windows(3).any(|row| row == counted), "{table}");
         fs::write("/proc/sys/kernel/shmmni", "4096").unwrap();
-        server.stop();
     }
 }
 
@@ -276,7 +270,6 @@ fn a_client_that_cannot_attach_asks_again_and_once_only() {
     };
     assert!(fetch(&["/file"]) == (file.clone(), 2));
     assert!(fetch(&["/file", "/file"]) == (file.repeat(2), 2));
-    server.stop();
 }
 
 const SIZE: u32 = 65_536;

@@ -112,7 +112,6 @@ fn a_session_serves_neither_its_own_process_nor_the_server() {
             Ok(())
         });
         assert_eq!(asked, Ok(()));
-        server.stop();
     }
 }
 
@@ -159,7 +158,6 @@ fn what_is_no_question_ends_the_session() {
         assert_eq!(server.fetch("/small"), b"small");
     }
     assert_eq!(server.log().matches("not a question").count(), 6, "{}", server.log());
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -202,8 +200,6 @@ fn questions_before_the_first_answer_are_answered_after_it() {
     assert_eq!(session.answer().unwrap().bytes, b"small");
     assert_eq!(session.answer(), Err(Errno::ENOENT));
     assert_eq!(session.answer().unwrap().bytes, b"small");
-    drop(session);
-    server.stop();
 }
 
 /// Root's server takes the caller's groups from the process that sent last, so that must have been

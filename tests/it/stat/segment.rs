@@ -118,7 +118,6 @@ fn a_recreated_request_queue_is_recorded_in_the_segment() {
     let seen = look(server.key);
     assert_eq!(seen["counters"]["queue"], queue_of(server.key).unwrap().id().get());
     assert_eq!(seen["counters"]["complete"], 1, "what was counted stays");
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -139,8 +138,6 @@ fn changes_of_the_segment_do_not_affect_the_server() {
         memory.words()[0].store(magic, Relaxed);
         memory.words()[1].store(version, Relaxed);
     }
-    drop(memory);
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -153,7 +150,6 @@ fn roots_server_removes_a_segment_that_another_user_made() {
         assert!(server.log().contains("removed another user's shared memory"), "{}", server.log());
         assert_eq!(look(key)["counters"]["requests"], 0);
         std::mem::forget(squat); // its id may be the server's by now
-        server.stop();
     }
 }
 
@@ -181,7 +177,6 @@ fn an_unprivileged_server_works_without_a_segment() {
         assert_eq!(run(programs.client(key, OPERATOR).arg("/file")).success(), b"file");
         wait_for(key, "complete", 1);
         assert_eq!(server.log().matches("nothing is counted").count(), 1, "{}", server.log());
-        server.stop();
     }
 }
 
@@ -284,7 +279,6 @@ fn prometheus_and_json_show_the_same_values() {
             assert_eq!(count, 2.0, "{bound}");
         }
     }
-    server.stop();
 }
 
 #[in_own_namespace]

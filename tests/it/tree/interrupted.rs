@@ -77,7 +77,6 @@ fn a_tree_whose_child_or_server_is_killed_again_and_again_arrives_whole() {
     assert!(kills > 0, "it was too fast");
     site.assert_same();
     assert_eq!(reply_queues(), []);
-    site.server.stop();
 }
 
 #[in_own_namespace]
@@ -100,7 +99,6 @@ fn a_replaced_file_is_fetched_again_and_a_removed_one_is_named() {
         let mtime = fs::metadata(site.at("dir")).unwrap().modified().unwrap();
         fs::File::open(site.here("dir")).unwrap().set_modified(mtime).unwrap();
         site.assert_same();
-        site.server.stop();
     }
 }
 
@@ -143,7 +141,6 @@ fn an_archive_reports_changed_and_grown_files_and_holds_a_refetched_one() {
     let mut archive = tar::Archive::new(&outcome.stdout[..]);
     let sizes = archive.entries().unwrap().map(|entry| entry.unwrap().size());
     assert_eq!(sizes.filter(|&size| size == 20 << 20).count(), 2);
-    site.server.stop();
 }
 
 #[in_own_namespace]
@@ -168,7 +165,6 @@ fn folders_of_an_interrupted_tree_have_their_final_modes() {
         assert_eq!(here.permissions(), there.permissions(), "{folder}");
         assert_eq!(here.modified().unwrap(), there.modified().unwrap(), "{folder}");
     }
-    site.server.stop();
 }
 
 /// Opens a folder at this depth, and makes it if necessary.
@@ -205,7 +201,6 @@ fn trees_deeper_than_path_max_arrive_despite_interruptions() {
         for top in [site.at("dir"), site.here("dir")] {
             run(std::process::Command::new("rm").arg("-rf").arg(top)).success();
         }
-        site.server.stop();
     }
 }
 
@@ -223,7 +218,6 @@ fn folders_too_deep_for_the_descriptor_limit_are_named_and_the_rest_arrives() {
     assert!(told.contains("d/d/d: cannot write: Too many open files\n"), "{told}");
     assert!(told.ends_with("incomplete: 1 entry is missing\n"), "{told}");
     assert_eq!(fs::read(site.here("dir/z")).unwrap(), b"behind");
-    site.server.stop();
 }
 
 /// In KiB; 0 if the process has ended.
@@ -254,7 +248,6 @@ fn nested_large_directories_take_little_memory() {
     let archive = stuck.finish();
     let mut archive = tar::Archive::new(&archive[..]);
     assert_eq!(archive.entries().unwrap().count(), LEVELS * 2001);
-    site.server.stop();
 }
 
 #[in_own_namespace]
@@ -286,7 +279,6 @@ fn a_directory_of_a_hundred_thousand_entries_takes_little_memory() {
     let listed = text(&mut site.command(&["-l", "/dir", "--json"]));
     assert_eq!(listed.lines().count(), 100_000);
     assert!(listed.lines().enumerate().all(|(n, line)| line.contains(&name(n))), "in order");
-    site.server.stop();
 }
 
 /// Kills a server and all its children.
@@ -327,7 +319,6 @@ fn a_replaced_file_is_fetched_again_or_is_an_error() {
     to_file.signal(Signal::SIGCONT);
     to_file.finish().success();
     assert!(fs::read(copy).unwrap() == other);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -395,7 +386,6 @@ fn a_range_matches_head_and_tail() {
     }
     let twice = get(&["--offset", "2", "--length", "3", "/file", "/file"]);
     assert_eq!(twice, file[2..5].repeat(2));
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -413,5 +403,4 @@ fn a_range_resumes_where_it_broke_off() {
     assert!(finished.stderr.contains(&how), "{}", finished.stderr);
     assert!(finished.stderr.contains("waiting for the server"), "{}", finished.stderr);
     assert!(finished.success() == range);
-    server.stop();
 }

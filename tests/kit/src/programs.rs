@@ -119,11 +119,15 @@ impl Finished {
 
 /// A program that runs. Ends with its handle.
 #[derive(Debug)]
-pub struct Running(Child);
+pub struct Running {
+    child: Child,
+    /// Whether the test knows how it ended.
+    pub(crate) is_judged: bool,
+}
 
 impl Running {
     pub fn start(command: &mut Command) -> Self {
-        Self(command.spawn().expect("the program starts"))
+        Self { child: command.spawn().expect("the program starts"), is_judged: false }
     }
 
     pub fn piped(command: &mut Command) -> Self {
@@ -131,7 +135,7 @@ impl Running {
     }
 
     pub fn pid(&self) -> i32 {
-        self.0.id() as i32
+        self.child.id() as i32
     }
 
     /// The file that the program is writing and that has no name yet, or a temporary one.
@@ -162,7 +166,9 @@ impl Running {
 
     /// Its exit status; None while it runs.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.0.try_wait().unwrap()
+        let status = self.child.try_wait().unwrap();
+        self.is_judged |= status.is_some();
+        status
     }
 
     #[track_caller]
@@ -172,7 +178,7 @@ impl Running {
     }
 
     pub fn child(&mut self) -> &mut Child {
-        &mut self.0
+        &mut self.child
     }
 
     /// Waits for its end, and fails the test if it does not come.
@@ -189,7 +195,8 @@ impl Running {
     /// Reads what it writes until it ends. Its output must be piped.
     #[track_caller]
     pub fn finish(mut self) -> Finished {
-        let (stdout, stderr) = (read_all(self.0.stdout.take()), read_all(self.0.stderr.take()));
+        let (stdout, stderr) =
+            (read_all(self.child.stdout.take()), read_all(self.child.stderr.take()));
         let status = self.wait();
         let stderr = stderr.join().unwrap();
         Finished {
@@ -217,8 +224,8 @@ impl Drop for Running {
         let start = Instant::now();
         while !self.has_ended() {
             if start.elapsed() > DEADLINE / 3 {
-                let _ = self.0.kill();
-                let _ = self.0.wait();
+                let _ = self.child.kill();
+                let _ = self.child.wait();
                 return;
             }
             let _ = kill(pid, Signal::SIGCONT);

@@ -12,7 +12,6 @@ use tempfile::TempDir;
 
 use crate::{
     ForEverybody, Process, Server, Stuck, VICTIM, exists, noise, queue_of, run, unique_key,
-    wait_until,
 };
 
 /// A server of an empty folder that every user may look into, and the folder.
@@ -77,7 +76,6 @@ impl QuietServer {
     #[track_caller]
     pub fn stop(self) {
         self.server.wait_until_idle();
-        self.server.stop();
     }
 }
 
@@ -186,8 +184,7 @@ impl Site {
     #[track_caller]
     pub fn stop(self) {
         self.fetch_intact();
-        wait_until("its children end", || self.server.children().is_empty());
-        self.server.stop();
+        self.server.wait_until_idle();
     }
 }
 
