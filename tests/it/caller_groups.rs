@@ -15,11 +15,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{Gid, Pid, Uid, seteuid, setgroups, setresgid, setresuid};
 use sysv_ipc::{Key, MessageBuffer, Queue, Select};
 
-use crate::support::{
-    ATTACKER, Server, Site, VICTIM, after_mounting, as_root_in_own_namespace,
-    as_root_in_own_pid_namespace, by, fork_child, lease_of, reply_queues, request, run, set_mode,
-    state_of, unique_key, unshared, wait_until,
-};
+use crate::support::*;
 
 const FIRST: u32 = 64_181;
 const SECOND: u32 = 64_182;

@@ -15,11 +15,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use sysv_ipc::OwnedQueue;
 
-use crate::support::{
-    ForEverybody, OPERATOR, SOMEBODY, Server, Site, Stuck, VICTIM, as_root_in_own_namespace, by,
-    fails, field, leased_request, noise, private_queue_with, public_folder, queue_of, refusals,
-    run, serve_file, serve_quietly, set_mode, text, unique_key, wait_until,
-};
+use crate::support::*;
 
 /// A field of /proc/PID/status, with single spaces.
 fn status(pid: i32, name: &str) -> String {

@@ -10,9 +10,7 @@ use sysv_ipc::{
 };
 use tempfile::TempDir;
 
-use crate::support::{
-    ClearAtEnd, Running, in_own_namespace, program, queue_of, run, text, unique_key, wait_until,
-};
+use crate::support::*;
 
 /// A program that serves under a key of its own, ready for requests.
 struct Service {

@@ -21,11 +21,7 @@ use nix::unistd::Pid;
 use sysv_ipc::{Key, Mode, OwnedQueue};
 use tempfile::TempDir;
 
-use crate::support::{
-    Running, Server, Stuck, after_mounting, as_root_in_own_namespace, client, fails, fork_child,
-    in_own_namespace, let_pass, noise, public_folder, reply_queues, run, serve_file, serve_folder,
-    serve_quietly, set_mode, state_of, stuck_client, unique_key, wait_until,
-};
+use crate::support::*;
 
 fn names_in(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(folder)

@@ -12,10 +12,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use crate::support::{
-    Running, SOMEBODY, after_mounting, as_root_in_own_namespace, fails, in_own_namespace, mode_of,
-    run, set_mode, wait_until,
-};
+use crate::support::*;
 use crate::tree::{Site, tree_of};
 
 /// Sets the rights of owner, SOMEBODY, group, mask and others: acl(5).

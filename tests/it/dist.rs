@@ -15,9 +15,7 @@ use clap_mangen::roff::{Roff, bold, roman};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::support::{
-    DEADLINE, Server, in_own_namespace, noise, run, server_of, stuck_client, unique_key, wait_until,
-};
+use crate::support::*;
 
 fn dist(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("dist").join(name)

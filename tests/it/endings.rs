@@ -5,11 +5,7 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 
-use crate::support::{
-    Finished, Running, as_root_in_own_namespace, by, client, dead_owner, exists, full,
-    in_own_namespace, leased, program, reply_queues, run, serve_file, server_of, stat_of,
-    unique_key, wait_until,
-};
+use crate::support::*;
 
 fn with(mut command: Command, arguments: &[&str]) -> Command {
     command.args(arguments);

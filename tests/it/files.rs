@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Running, Server, Stuck, in_own_namespace, noise, run, serve_file, set_mode};
+use crate::support::*;
 use crate::tree::Site;
 
 #[in_own_namespace]

@@ -17,12 +17,7 @@ use sysv_ipc::{
     Key, Lock, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, QueueSettings, Select,
 };
 
-use crate::support::{
-    ATTACKER, Attack, Idle, OPERATOR, Running, Site, Stuck, VICTIM, all_queues,
-    as_root_in_own_namespace, as_user, clear, errno_of, extension, lease_of, let_next_queue_have,
-    noise, plain_request, queue_of, received, refusals, request, run, sent, set, stat, unique_key,
-    wait_until,
-};
+use crate::support::*;
 
 const WRONG_COOKIE: &str = "the cookie is not that of the reply queue's lease";
 const PLAIN: &str = "a plain request, and --plain does not take it";

@@ -11,11 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sysv_ipc::{Lock, MessageBuffer, Mode};
 
-use crate::support::{
-    Running, Server, as_root_in_own_namespace, by, children_of, in_own_namespace,
-    private_queue_with, queue_of, reply_queues, run, serve_file, server_of, state_of, stuck_client,
-    unique_key, unshared, wait_until,
-};
+use crate::support::*;
 
 #[as_root_in_own_namespace]
 fn a_server_leaves_a_later_queue_with_its_old_id_alone() {

@@ -15,12 +15,7 @@ use nix::unistd::execv;
 use sysv_ipc::{Key, MessageBuffer, Queue, QueueId};
 
 use crate::reaper_keeps::{foreign, used_by_the_dead};
-use crate::support::{
-    ATTACKER, DEADLINE, HungMount, Process, Running, SOMEBODY, Server, Site, Unanswered, VICTIM,
-    Verdicts, as_root_in_own_namespace, can_mount, dead_owner, exists, fork_child, leased, program,
-    public_folder, reply_queues, run, serve_file, serve_folder, server_of, stat_of, unique_key,
-    wait_until,
-};
+use crate::support::*;
 
 /// What holds a child for good, but for a signal.
 const HOLDS_A_FILE: [Unanswered; 6] = [

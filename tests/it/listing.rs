@@ -12,10 +12,7 @@ use nix::unistd::mkfifo;
 use serde_json::Value;
 
 use crate::support::session::RawSession;
-use crate::support::{
-    Server, VICTIM, as_root_in_own_namespace, fails, in_own_namespace, public_folder, queue_of,
-    run, set_mode, text, wait_until,
-};
+use crate::support::*;
 
 /// A server of a folder with a file of each kind, and the folder.
 fn server() -> (Server, tempfile::TempDir) {

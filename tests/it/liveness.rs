@@ -12,11 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getpid};
 
-use crate::support::{
-    ForEverybody, QuietServer, Running, SOMEBODY, Stuck, Verdicts, as_root_in_own_namespace,
-    children_of, dead_owner, exists, fork_child, give, leased, owner_of, program, reply_queues,
-    sleeper, state_of, unshared, wait_until,
-};
+use crate::support::*;
 
 const RUNNING: [&str; 3] = ["alive", "owner is running", "kept"];
 const UNPROVEN: [&str; 3] = ["alive", "a process has the owner's pid", "kept"];

@@ -11,11 +11,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use sysv_ipc::{MessageBuffer, MessageType, OwnedQueue, Queue, QueueLimits};
 
-use crate::support::{
-    ATTACKER, Attack, ForEverybody, Running, SOMEBODY, Server, Site, Stuck, VICTIM,
-    as_root_in_own_namespace, fails, in_own_namespace, leased_request, noise, number, queue_of,
-    reply_queues, run, sent, serve_file, serve_quietly, wait_until,
-};
+use crate::support::*;
 
 fn refusals(server: &Server) -> usize {
     server.log().matches("the user has as many children as one may have").count()

@@ -11,10 +11,7 @@ use nix::sys::signal::Signal;
 use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, QueueSettings, Select};
 use tempfile::TempDir;
 
-use crate::support::{
-    ClearAtEnd, Running, Server, as_root_in_own_namespace, client, fails, in_own_namespace, noise,
-    program, queue_of, run, serve_file, serve_folder, unique_key, wait_until,
-};
+use crate::support::*;
 
 /// `mqfs-client --plain -k KEY`.
 fn plain_client(key: Key) -> Command {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::sys::termios::{FlowArg, tcflow};
 
-use crate::support::{QuietServer, Running, Terminal, in_own_namespace, run, wait_until};
+use crate::support::*;
 
 /// The lines that a terminal of 80 columns shows in the end.
 fn screen(written: &str) -> Vec<String> {

@@ -18,12 +18,7 @@ use sysv_ipc::{
     Key, Lock, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select, SharedMemory,
 };
 
-use crate::support::{
-    ForEverybody, QuietServer, Running, SOMEBODY, Server, Stuck, Verdicts, all_queues,
-    as_root_in_own_namespace, by, clear, dead_owner, exists, fails, full, give, in_dead_process,
-    lease_of_owner, leased, listed, owner_of, program, queue_of, reap, run, server_of, stat_of,
-    state_of, text, unique_key, wait_until,
-};
+use crate::support::*;
 
 #[as_root_in_own_namespace]
 fn only_the_queue_of_a_killed_client_is_removed_and_none_of_stopped_processes() {

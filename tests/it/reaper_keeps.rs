@@ -19,12 +19,7 @@ use sysv_ipc::{
     ReceiveError, Select,
 };
 
-use crate::support::{
-    Running, SOMEBODY, Verdicts, all_queues, as_root_in_own_namespace,
-    as_root_in_own_pid_namespace, children_of, clear, dead_owner, exists, fork_child, give,
-    in_dead_process, lease_of_owner, leased, let_next_queue_have, marked_with, owner_of, program,
-    queue_of, sleeper, unique_key, unshared, wait_until,
-};
+use crate::support::*;
 
 const MESSAGE: MessageType = MessageType::new(1).unwrap();
 

@@ -13,11 +13,7 @@ use nix::unistd::Pid;
 use sysv_ipc::{Key, Lock, OwnedQueue, Queue};
 use tempfile::TempDir;
 
-use crate::support::{
-    Finished, Running, Server, Stuck, as_root_in_own_namespace, by, children_of, fails, full,
-    in_own_namespace, leased_request, let_pass, noise, queue_of, run, server_of, state_of,
-    unique_key, wait_until,
-};
+use crate::support::*;
 
 /// A folder with 4 MiB under /file, and a server of it under a key of its own.
 pub struct Place {

@@ -15,10 +15,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use tempfile::TempDir;
 
 use crate::support::session::{RawSession, fetch};
-use crate::support::{
-    ATTACKER, Attack, ForEverybody, Running, Server, Site, VICTIM, as_root_in_own_namespace,
-    public_folder, run, set_mode, sleeper, wait_until,
-};
+use crate::support::*;
 
 const INSIDE: &str = "inside";
 const SECRET: &str = "secret";

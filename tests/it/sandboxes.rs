@@ -9,10 +9,7 @@ use nix::errno::Errno;
 use nix::unistd::geteuid;
 
 use crate::dist::has;
-use crate::support::{
-    ForEverybody, Server, VICTIM, as_root_in_own_namespace, public_folder, run, server_of,
-    unique_key,
-};
+use crate::support::*;
 
 const PAGE: &str = include_str!("../../docs/sandboxes.md");
 

@@ -11,12 +11,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use sysv_ipc::{Key, Lock, MessageBuffer, Mode, OwnedQueue, Queue, QueueSettings, Select};
 
-use crate::support::{
-    ATTACKER, Attack, ClearAtEnd, Finished, ForEverybody, OPERATOR, Running, Server, Site, VICTIM,
-    after_mounting, all_queues, as_root_in_own_namespace, as_user, clear, errno_of, exists, fails,
-    in_own_namespace, program, queue_of, received, run, server_of, set, unique_key, unshared,
-    wait_for_ever, wait_until,
-};
+use crate::support::*;
 
 /// The error message of a server that does not start under this key.
 #[track_caller]

@@ -22,11 +22,7 @@ use tempfile::TempDir;
 use crate::support::session::{
     Part, RawSession, below, enter, fetch, list, lstat, names, question_message, range, stat,
 };
-use crate::support::{
-    ATTACKER, Attack, ForEverybody, HungMount, SOMEBODY, Server, Unanswered,
-    as_root_in_own_namespace, can_mount, cpu_of, exists, in_own_namespace, let_pass, queue_of,
-    reply_queues, run, serve_quietly, ticks_per_second, wait_for_ever, wait_until, windows,
-};
+use crate::support::*;
 
 /// A server of `/small`, and of `/file`, which is larger than any queue.
 fn serve(arguments: &[&str]) -> (Server, TempDir, Queue) {

@@ -24,12 +24,7 @@ use sysv_ipc::{MessageBuffer, Mode, OwnedQueue, Queue, Select};
 use tempfile::TempDir;
 
 use crate::support::session::{Part, RawSession, fetch};
-use crate::support::{
-    Running, Server, as_root_in_own_namespace, by, dead_owner, exists, fork_child,
-    in_own_namespace, is_full, lease_of, leased, leased_request, noise, plain_request, program,
-    queue_of, reply_queues, run, serve_quietly, server_of, stat_of, state_of, stuck_client,
-    unique_key, wait_until,
-};
+use crate::support::*;
 
 #[in_own_namespace]
 fn an_idle_server_leaves_nothing_after_any_signal() {

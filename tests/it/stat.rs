@@ -16,11 +16,7 @@ use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, OwnedQueue};
 use tempfile::TempDir;
 
 use crate::support::session::{RawSession, fetch, list, lstat};
-use crate::support::{
-    Finished, Running, Server, Terminal, as_root_in_own_namespace, by, dead_owner, fork_child,
-    in_own_namespace, leased, listed, owner_of, program, queue_of, run, serve_file, stat_of,
-    stuck_client, text, unique_key, wait_for_ever, wait_until,
-};
+use crate::support::*;
 
 /// A server of a small file and one of 4 MiB, which removes orphans once.
 fn server() -> (Server, TempDir) {

@@ -16,10 +16,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
-use crate::support::{
-    Finished, Running, Server, allocate, in_own_namespace, mode_of, noise, public_folder, run,
-    serve_folder, set_mode, wait_until,
-};
+use crate::support::*;
 
 /// A server of a tree, and a folder to write to.
 pub struct Site {

@@ -9,11 +9,7 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use sysv_ipc::{Key, Lock, MessageBuffer, Mode, Queue, QueueSettings, Select, Uid};
 
-use crate::support::{
-    ATTACKER, Attack, DEADLINE, Finished, ForEverybody, OPERATOR, Running, Site, VICTIM,
-    as_root_in_own_namespace, by, clear, errno_of, queue_of, received, run, sent, set, unique_key,
-    wait_until,
-};
+use crate::support::*;
 
 const UNKNOWN: &str = "only root or you could answer";
 const DENIED: &str = "Permission denied";

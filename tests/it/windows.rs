@@ -18,12 +18,7 @@ use sysv_ipc::{
 
 use crate::support::fake_server::{Answer, ask, encoded, entry, serve};
 use crate::support::session::{Part, RawSession, fetch, stat};
-use crate::support::{
-    ATTACKER, Attack, Finished, ForEverybody, OPERATOR, SOMEBODY, Server, Site, Stuck, VICTIM,
-    allocate, as_root_in_own_namespace, as_user, by, clear, errno_of, exists, in_dead_process,
-    in_own_namespace, noise, public_folder, queue_of, reap, run, serve_folder, serve_quietly, set,
-    stat_of, text, unique_key, wait_for_ever, wait_until, windows,
-};
+use crate::support::*;
 
 /// Waits until no window is left.
 #[track_caller]

@@ -9,10 +9,7 @@ use tempfile::TempDir;
 
 use super::{serve, wait_until_long_idle};
 use crate::support::session::{Part, RawSession, fill, unfill};
-use crate::support::{
-    Process, Running, Server, as_root_in_own_namespace, field, is_full, queue_of, reap,
-    reply_queues, run, wait_until, windows,
-};
+use crate::support::*;
 
 /// Where a session is when something is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,11 +15,7 @@ use super::serve;
 use crate::support::session::{
     Part, RawSession, below, enter, fetch, list, question_message, stat,
 };
-use crate::support::{
-    ATTACKER, Attack, ForEverybody, OPERATOR, SOMEBODY, Server, Site, VICTIM,
-    as_root_in_own_namespace, as_user, errno_of, in_own_namespace, public_folder, queue_of, reap,
-    reply_queues, run, sent, set_mode, unique_key, wait_for_ever, wait_until,
-};
+use crate::support::*;
 
 #[as_root_in_own_namespace]
 fn each_question_is_answered_with_the_callers_rights() {

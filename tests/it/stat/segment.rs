@@ -11,10 +11,7 @@ use serde_json::Value;
 use sysv_ipc::{Key, Mode, OwnedQueue, SharedMemory};
 
 use super::{look, others_queue, server, wait_for};
-use crate::support::{
-    ATTACKER, Finished, ForEverybody, OPERATOR, Server, as_root_in_own_namespace, as_user,
-    errno_of, in_own_namespace, listed, queue_of, run, stat_of, text, unique_key, wait_until,
-};
+use crate::support::*;
 
 /// A segment of this process. Removed with its handle.
 struct Segment(SharedMemory);

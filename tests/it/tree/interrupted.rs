@@ -20,10 +20,7 @@ use nix::unistd::Pid;
 
 use super::Site;
 use crate::recovery::Place;
-use crate::support::{
-    Running, Server, Stuck, allocate, as_root_in_own_pid_namespace, by, in_own_namespace, noise,
-    number, owner_of, reply_queues, run, serve_file, set_mode, sleeper, text, wait_until,
-};
+use crate::support::*;
 
 /// Two large files, and many small ones between them, in folders.
 fn site() -> Site {

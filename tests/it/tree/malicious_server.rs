@@ -16,9 +16,7 @@ use nix::unistd::Pid;
 use sysv_ipc::{MessageBuffer, Mode, OwnedQueue, Queue, Select};
 
 use crate::support::fake_server::{Answer, ask, encoded, entry};
-use crate::support::{
-    Finished, Running, client, in_own_namespace, number, public_folder, unique_key, wait_until,
-};
+use crate::support::*;
 
 /// A server of these directories, by the path of the question; the first is the top. Everything
 /// else is a file.
