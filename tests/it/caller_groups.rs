@@ -147,7 +147,6 @@ fn gets(site: &Site, what: &str, theirs: &[u32], start: impl Fn(&Site) -> Sender
     }
 }
 
-/// The victim as a member of the first group.
 fn member(site: &Site) -> Sender {
     Sender::start(site, || stay_victim([VICTIM; 2], &[FIRST]), |_| ())
 }
@@ -227,14 +226,9 @@ fn a_caller_has_the_groups_that_its_process_has_now_and_none_of_the_servers() {
     for (what, theirs, before, after) in CASES {
         gets(&site, what, theirs, |site| Sender::start(site, before, |_| after()));
     }
+    let exec = |_| _ = Command::new("sh").args(["-c", "kill -STOP $$"]).exec();
     gets(&site, "exec", &[VICTIM, FIRST], |site| {
-        Sender::start(
-            site,
-            || stay_victim([VICTIM; 2], &[FIRST]),
-            |_| {
-                panic!("{}", Command::new("sh").args(["-c", "kill -STOP $$"]).exec());
-            },
-        )
+        Sender::start(site, || stay_victim([VICTIM; 2], &[FIRST]), exec)
     });
     let ask = |groups: &'static [u32]| {
         let sender = Sender::start(&site, || stay_victim([VICTIM; 2], groups), |_| ());
@@ -341,17 +335,6 @@ fn a_sandbox_with_a_pid_namespace_below_the_servers_keeps_its_groups() {
     site.stop();
 }
 
-/// Ends a server below `unshare --fork` as [`Server::stop`] does.
-#[track_caller]
-fn stop_inner(server: Server) {
-    for inner in server.children() {
-        kill(Pid::from_raw(inner), Signal::SIGTERM).unwrap();
-    }
-    let mut server = server;
-    let status = server.running().wait();
-    assert!(status.success(), "{status}\n{}", server.log());
-}
-
 #[as_root_in_own_namespace]
 fn a_caller_that_the_server_cannot_see_has_no_groups() {
     let why = "its process is in a pid namespace that is not shown";
@@ -362,7 +345,7 @@ fn a_caller_that_the_server_cannot_see_has_no_groups() {
         wait_until("the log says so", || site.server.log().contains(&told));
         let warned = site.server.log().contains("/proc shows another pid namespace");
         assert_eq!(warned, options.len() == 1, "{}", site.server.log());
-        stop_inner(site.server);
+        site.server.stop_inner();
     }
 }
 

@@ -59,25 +59,16 @@ fn a_child_of_roots_server_has_only_the_callers_identity() {
 /// A server that has ambient capabilities (`AmbientCapabilities=`): its callers get none of them.
 #[as_root_in_own_namespace]
 fn callers_do_not_get_the_capabilities_of_an_unprivileged_server() {
-    let folder = public_folder();
-    fs::write(folder.path().join("file"), noise(4 << 20)).unwrap();
-    let secret = folder.path().join("secret");
-    fs::write(&secret, "secret").unwrap();
-    set_mode(&secret, 0o600);
-    let (key, programs) = (unique_key(), ForEverybody::new());
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=64150", "--regid=64150", "--clear-groups"]);
-    command.args(["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]);
-    command.arg(programs.path("mqfs-server")).args(["-k", &key.to_string()]);
-    command.arg("--root").arg(folder.path());
-    let server = Server::start_as(key, &mut command);
-    assert_ne!(status(server.pid(), "CapEff"), "0000000000000000", "it has some to lose");
-    let mut client = programs.client(key, 64_150);
-    let denied = run(client.arg("/secret"));
-    assert_eq!(denied.stderr, "mqfs-client: /secret: Permission denied\n");
-    let stuck = Stuck::start(programs.client(key, 64_150).arg("/file"));
-    assert_powerless(server.only_child().pid);
-    assert!(stuck.finish() == noise(4 << 20));
+    let capabilities = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"];
+    let user = ["setpriv", "--reuid=64150", "--regid=64150", "--clear-groups"];
+    let starter = [&user[..], &capabilities].concat();
+    let site = Site::start_by(unique_key(), 64_150, &[], |server| by(&starter, &server));
+    site.put("secret", 0o600, (0, 0), "secret");
+    assert_ne!(status(site.server.pid(), "CapEff"), "0000000000000000", "it has some to lose");
+    assert_eq!(site.denied(64_150, "/secret"), DENIED);
+    let stuck = Stuck::start(site.client(64_150).arg("/file"));
+    assert_powerless(site.server.only_child().pid);
+    site.finish_intact(stuck);
 }
 
 #[as_root_in_own_namespace]
@@ -183,9 +174,7 @@ fn nobody_is_a_user_like_others_where_every_user_has_a_number() {
 #[as_root_in_own_namespace]
 fn a_server_in_a_user_namespace_refuses_unmapped_users() {
     let inside = |command: Command| {
-        let uid = OPERATOR.to_string();
-        let user = ["setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups"];
-        by(&[&user[..], &["unshare", "--user", "--map-root-user"]].concat(), &command)
+        as_uid(OPERATOR, &by(&["unshare", "--user", "--map-root-user"], &command))
     };
     if !run(&mut inside(Command::new("true"))).status.success() {
         return eprintln!("skipped: users may not make user namespaces here");

@@ -8,7 +8,6 @@ use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,15 +21,6 @@ use sysv_ipc::{Key, Mode, OwnedQueue};
 use tempfile::TempDir;
 
 use crate::support::*;
-
-fn names_in(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
-}
 
 #[in_own_namespace]
 fn several_files_are_concatenated_like_cat() {
@@ -77,9 +67,9 @@ fn a_killed_client_leaves_no_temporary_file() {
         [(Signal::SIGTERM, "true"), (Signal::SIGKILL, "true"), (Signal::SIGTERM, hide_proc)]
     {
         server.freeze(); // so that it is still at work
-        let mut client = server.client();
-        client.arg("-o").arg(here.path().join("target")).arg("/file");
-        let mut client = Running::start(after_mounting(prepare, &client).stderr(Stdio::null()));
+        let mut client = with(server.client(), &["/file", "-o"]);
+        let mut client = after_mounting(prepare, client.arg(here.path().join("target")));
+        let mut client = Running::piped(&mut client);
         wait_until("it has asked", || !reply_queues().is_empty());
         assert_eq!(names_in(here.path()).len(), usize::from(prepare == hide_proc));
         client.signal(signal);

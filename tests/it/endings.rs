@@ -7,11 +7,6 @@ use nix::sys::signal::Signal;
 
 use crate::support::*;
 
-fn with(mut command: Command, arguments: &[&str]) -> Command {
-    command.args(arguments);
-    command
-}
-
 /// Runs a program with this standard output.
 #[track_caller]
 fn write_to(stdout: impl Into<Stdio>, mut command: Command) -> Finished {

@@ -7,8 +7,7 @@ use std::process::Command;
 
 use mqfs::wire::NORMAL_PRIORITY;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use sysv_ipc::{Lock, MessageBuffer, Mode};
 
 use crate::support::*;
@@ -62,9 +61,9 @@ fn output_through_a_link_reaches_a_file_without_a_name() {
     symlink("/proc/self/fd/1", &link).unwrap();
     let mut unnamed = tempfile::tempfile().unwrap();
     let server = Server::start(&["--root", "/proc"]);
-    let mut command = server.client();
-    command.arg("-o").arg(&link).arg("/version").stdout(unnamed.try_clone().unwrap());
-    Running::start(&mut command).finish().success();
+    let mut client = server.client();
+    let client = client.arg("-o").arg(&link).arg("/version").stdout(unnamed.try_clone().unwrap());
+    Running::start(client).finish().success();
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     let mut content = String::new();
     std::io::Seek::rewind(&mut unnamed).unwrap();
@@ -97,13 +96,12 @@ fn output_through_a_link_reaches_a_file_without_a_name() {
 #[in_own_namespace]
 fn a_file_size_limit_ends_with_status_1() {
     let (server, folder, _) = serve_file(4 << 20, &[]);
-    let mut client = server.client();
-    client.arg("-o").arg(folder.path().join("copy")).arg("/file");
-    let limited = run(&mut by(&["prlimit", "--fsize=4096"], &client));
-    assert_eq!(limited.code(), Some(1));
+    let copy = folder.path().join("copy");
+    let client = &mut with(server.client(), &["/file", "-o"]);
+    let limited = run(&mut by(&["prlimit", "--fsize=4096"], client.arg(&copy)));
+    assert_eq!((limited.code(), limited.stderr.lines().count()), (Some(1), 1));
     assert!(limited.stderr.ends_with("File too large\n"), "{}", limited.stderr);
-    assert_eq!(limited.stderr.lines().count(), 1);
-    assert!(!folder.path().join("copy").exists());
+    assert!(!copy.exists());
 }
 
 #[as_root_in_own_namespace]
@@ -135,7 +133,5 @@ fn a_server_with_pid_1_survives_a_crowd_of_orphans() {
     }
     let init = server.children()[0];
     wait_until("the orphans are reaped", || children_of(init).is_empty());
-    kill(Pid::from_raw(init), Signal::SIGTERM).unwrap();
-    let mut server = server;
-    assert!(server.running().wait().success());
+    server.stop_inner();
 }

@@ -38,10 +38,9 @@ fn if_seen(verdict: [&'static str; 3]) -> [&'static str; 3] {
 /// `unshare` options for a whole pid namespace.
 const PID_NAMESPACE: [&str; 2] = ["--pid", "--mount-proc"];
 
-fn reap_json() -> Command {
-    let mut command = program("mqfs-reap");
-    command.arg("--json");
-    command
+/// What `mqfs-reap` says under `unshare` with these options.
+fn verdicts_in(options: &[&str]) -> Verdicts {
+    Verdicts::of(&mut unshared(options, program("mqfs-reap").arg("--json")))
 }
 
 #[as_root_in_own_namespace]
@@ -117,7 +116,7 @@ fn owner_missing_from_a_living_pid_namespace_is_dead_only_if_seen_from_the_initi
     let reborn = leased(OwnerId { start_time: first.start_time - 1, ..first });
     let untold = leased(OwnerId { start_time: 0, ..first });
 
-    let elsewhere = Verdicts::of(&mut unshared(&PID_NAMESPACE, &reap_json()));
+    let elsewhere = verdicts_in(&PID_NAMESPACE);
     for queue in [&living, &missing, &reborn, &untold] {
         assert_eq!(elsewhere.on(**queue), ELSEWHERE);
     }
@@ -169,13 +168,13 @@ fn start_times_are_not_compared_across_time_namespaces() {
     let stopped = quiet.stop_children();
 
     assert_eq!(Verdicts::now().on(stuck.queue), UNPROVEN);
-    let there = Verdicts::of(&mut unshared(&later, &reap_json()));
+    let there = verdicts_in(&later);
     assert_eq!(there.on(*here), UNPROVEN);
     // Both namespaces at once, as seen from the initial pid namespace.
     let both = ["--pid", "--mount-proc", "--time", "--boottime", "100000"];
     let other = Stuck::start(&mut unshared(&both, &quiet.client()));
     assert_eq!(Verdicts::now().on(other.queue), if_seen(UNPROVEN));
-    let there = Verdicts::of(&mut unshared(&later, &reap_json()));
+    let there = verdicts_in(&later);
     assert_eq!(there.on(other.queue), if_seen(UNPROVEN));
 
     let inner = Pid::from_raw(children_of(stuck.client.pid())[0]);
@@ -201,7 +200,7 @@ fn what_a_reaper_cannot_see_it_does_not_judge_dead() {
     // without any process.
     let (living, gone) = (leased(here), leased(OwnerId { pid_namespace: 1, ..here }));
     for options in [&PID_NAMESPACE[..], &["--pid"]] {
-        let inside = Verdicts::of(&mut unshared(options, &reap_json()));
+        let inside = verdicts_in(options);
         assert_eq!([inside.on(*living), inside.on(*gone)], [ELSEWHERE; 2], "{options:?}");
     }
     let programs = ForEverybody::new();
@@ -258,7 +257,7 @@ fn owner_of_an_unknown_pid_namespace_is_dead_if_no_process_anywhere_has_its_pid(
     let mut sleep = Command::new("sleep");
     let _first = Running::start(&mut unshared(&PID_NAMESPACE, sleep.arg("1000")));
     let first_elsewhere = leased(unknown(1));
-    let elsewhere = Verdicts::of(&mut unshared(&PID_NAMESPACE, &reap_json()));
+    let elsewhere = verdicts_in(&PID_NAMESPACE);
     let here = Verdicts::now();
     for queue in [*living, *first_elsewhere] {
         assert_eq!(elsewhere.on(queue), unidentified);

@@ -21,11 +21,7 @@ fn refusals(server: &Server) -> usize {
 fn a_user_with_too_many_transfers_is_told_to_try_again_and_others_go_on() {
     let (server, _folder, file) = serve_file(4 << 20, &["--mode", "0622", "--max-per-user", "2"]);
     let programs = ForEverybody::new();
-    let client = |uid| {
-        let mut command = programs.client(server.key, uid);
-        command.arg("/file");
-        command
-    };
+    let client = |uid| with(programs.client(server.key, uid), &["/file"]);
     let first = Stuck::start(&mut client(SOMEBODY));
     let second = Stuck::start(&mut client(SOMEBODY));
     let why = "busy: as many transfers as one user may have are under way";

@@ -5,19 +5,15 @@
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, QueueSettings, Select};
-use tempfile::TempDir;
 
 use crate::support::*;
 
-/// `mqfs-client --plain -k KEY`.
 fn plain_client(key: Key) -> Command {
-    let mut command = client(key);
-    command.arg("--plain");
-    command
+    with(client(key), &["--plain"])
 }
 
 #[in_own_namespace]
@@ -212,21 +208,7 @@ fn a_range_from_a_textbook_server_is_an_error() {
     }
 }
 
-const CONTENT: &[u8] = b"served\n";
-
 const NOT_TAKEN: &str = "refused reason=\"a plain request, and --plain does not take it\"";
-
-/// A server of one file, `/file`.
-fn start(arguments: &[&str]) -> (TempDir, Server) {
-    let (server, folder) = serve_folder(arguments);
-    fs::write(folder.path().join("file"), CONTENT).unwrap();
-    (folder, server)
-}
-
-fn plain_request(key: Key, queue: Queue) {
-    let mtext = request(queue.id().get(), "/file", 260);
-    ask(key, MessageType::new(1).unwrap(), &mtext);
-}
 
 /// Stops a server with all its children, so that it has sent everything. Returns its log.
 #[track_caller]
@@ -239,16 +221,15 @@ fn end(mut server: Server) -> String {
 /// Fails the test unless a server with these arguments refuses plain requests, and only those.
 #[track_caller]
 fn refuses_plain(arguments: &[&str]) {
-    let (_folder, server) = start(arguments);
+    let (server, _folder, file) = serve_file(7, arguments);
     let queue = reply_queue();
-    plain_request(server.key, *queue);
+    ask(server.key, MessageType::new(1).unwrap(), &request(queue.id().get(), "/file", 260));
     wait_until("the log says refused", || server.log().contains(NOT_TAKEN));
-    let mut refused = textbook_client(server.key);
-    let mut refused = Running::start(refused.arg("/file").stdout(Stdio::null()));
+    let mut refused = Running::piped(textbook_client(server.key).arg("/file"));
     let why = "timed out: nothing came for 300ms (the server may take no plain requests)";
     let told = format!("mqfs-client: /file: {why}\n");
     fails(server.client().args(["--plain", "--timeout", "300ms", "/file"]), 1, &told);
-    assert_eq!(server.fetch("/file"), CONTENT);
+    assert_eq!(server.fetch("/file"), file);
     let log = end(server);
     assert_eq!(log.matches("outcome=").count(), 1, "{log}");
     assert_eq!(queue.status().unwrap().last_sender, None);
@@ -268,7 +249,7 @@ fn plain_requests_are_refused_on_request_and_by_default_if_others_may_ask() {
 
 #[in_own_namespace]
 fn garbage_on_the_request_queue_does_not_stop_the_server() {
-    let (_folder, server) = start(&[]);
+    let (server, _folder, file) = serve_file(7, &[]);
     let (bystander, keyed) = (reply_queue(), OwnedQueue::create(unique_key(), TLPI_MODE));
     let keyed = keyed.unwrap();
     let removed = reply_queue().id().get(); // goes at once
@@ -292,12 +273,12 @@ fn garbage_on_the_request_queue_does_not_stop_the_server() {
         // Types are priorities; the server takes all of them.
         let asking = reply_queue();
         ask(server.key, mtype, &request(asking.id().get(), "/file", 260));
-        assert_eq!(receive_plain(*asking), CONTENT);
-        assert_eq!(server.fetch("/file"), CONTENT);
+        assert_eq!(receive_plain(*asking), file);
+        assert_eq!(server.fetch("/file"), file);
     }
     let own = queue_of(server.key).unwrap().id().get();
     ask(server.key, MessageType::MAX, &request(own, "/file", 260)); // its own request queue
-    assert_eq!(server.fetch("/file"), CONTENT);
+    assert_eq!(server.fetch("/file"), file);
     let log = end(server);
     assert!(log.contains("refused reason=\"malformed\""), "{log}");
     assert!(log.contains("refused reason=\"the reply queue does not exist\""), "{log}");
@@ -324,9 +305,7 @@ pub struct TextbookServer {
 impl TextbookServer {
     pub fn start(arguments: &[&str]) -> Self {
         let key = unique_key();
-        let mut command = program("textbook_server");
-        command.args(["--key", &key.to_string()]).args(arguments).stdout(Stdio::piped());
-        let mut running = Running::start(&mut command);
+        let mut running = Running::piped(under(key, program("textbook_server")).args(arguments));
         assert_eq!(running.first_line(), "textbook_server: ready\n");
         Self { key, running, _clear: ClearAtEnd(key) }
     }
@@ -344,19 +323,14 @@ impl Drop for TextbookServer {
     }
 }
 
-/// `textbook_client --key KEY`, without further arguments.
 pub fn textbook_client(key: Key) -> Command {
-    let mut command = program("textbook_client");
-    command.args(["--key", &key.to_string()]);
-    command
+    under(key, program("textbook_client"))
 }
 
 /// The two kinds of plain client in use: sizes of their buffer and path field.
 pub fn textbook_clients(key: Key) -> [Command; 2] {
     [("4096", "260"), ("8192", "4100")].map(|(buffer, request)| {
-        let mut command = textbook_client(key);
-        command.args(["--buffer", buffer, "--request", request]);
-        command
+        with(textbook_client(key), &["--buffer", buffer, "--request", request])
     })
 }
 

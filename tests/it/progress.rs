@@ -110,11 +110,9 @@ fn no_bar_is_drawn_unless_wanted_and_possible() {
         command.args(arguments).stdout(Stdio::piped());
         (terminal.start_on(kind, &mut command), terminal)
     });
-    let mut piped = server.client();
-    let piped = Running::piped(&mut piped);
+    let piped = Running::piped(&mut server.client());
     let short = Terminal::new(24, 80);
-    let mut small = server.server.client();
-    assert!(short.start(small.arg("/small").stdout(Stdio::null())).wait().success());
+    assert!(start(&short, server.server.client().arg("/small")).wait().success());
     assert_eq!(short.close(), "", "no bar for so short a time");
     let start = Instant::now();
     wait_until("a bar would be there", || start.elapsed() > Duration::from_millis(900));

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc::{TryRecvError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -188,11 +188,6 @@ fn json_prints_one_object_per_line() {
 const REMOVED: [&str; 3] = ["orphan", "owner is gone", "removed"];
 const RECENT: [&str; 3] = ["recent", "owner is gone, but it was used recently", "kept"];
 
-/// `mqfs-reap --json` with more arguments.
-fn verdicts(arguments: &[&str]) -> Verdicts {
-    Verdicts::of(program("mqfs-reap").arg("--json").args(arguments))
-}
-
 /// A queue with a dead owner, made by this user.
 fn orphan_of(uid: u32) -> Queue {
     let before = all_queues();
@@ -240,9 +235,9 @@ fn orphan_is_kept_until_it_is_old_enough() {
     let key = unique_key();
     let requests = OwnedQueue::create(key, Mode::new(0o733)).unwrap();
     Lock::open_or_create(key, Mode::new(0o644)).unwrap();
-    assert_eq!(verdicts(&["--older-than", "1h"]).on(*orphan), RECENT);
+    assert_eq!(Verdicts::with(&["--older-than", "1h"]).on(*orphan), RECENT);
     assert_eq!(
-        verdicts(&["--older-than", "1h"]).on(*requests),
+        Verdicts::with(&["--older-than", "1h"]).on(*requests),
         ["recent", "no server holds the key's lock, but it was used recently", "kept",]
     );
     wait_until("they are old enough", || {
@@ -266,8 +261,8 @@ fn use_resets_an_orphans_age_even_after_the_verdict() {
     orphan.try_send(&message).unwrap();
     assert_eq!(remove(&findings[0]), Action::Changed);
     assert!(exists(*orphan));
-    assert_eq!(verdicts(&["--older-than", "1h"]).on(*orphan), RECENT);
-    assert_eq!(verdicts(&[]).on(*orphan), REMOVED);
+    assert_eq!(Verdicts::with(&["--older-than", "1h"]).on(*orphan), RECENT);
+    assert_eq!(Verdicts::with(&[]).on(*orphan), REMOVED);
 }
 
 #[as_root_in_own_namespace]
@@ -279,13 +274,13 @@ fn only_the_users_own_queues_are_examined() {
     let theirs = orphan_of(SOMEBODY);
     let others = orphan_of(SOMEBODY - 1);
 
-    let seen = verdicts(&["--uid", &SOMEBODY.to_string()]);
+    let seen = Verdicts::with(&["--uid", &SOMEBODY.to_string()]);
 
     assert_eq!(seen.0.len(), 1);
     assert_eq!(seen.on(theirs), REMOVED);
     assert_eq!(reap(&["--check", "--uid", &SOMEBODY.to_string()]).code(), Some(0));
     for root in ["root", "0"] {
-        let seen = verdicts(&["-n", "--uid", root]);
+        let seen = Verdicts::with(&["-n", "--uid", root]);
         assert_eq!(seen.0.len(), 2);
         assert_eq!(seen.on(*roots), ["orphan", "owner is gone", "would remove"]);
     }
@@ -298,12 +293,6 @@ fn only_the_users_own_queues_are_examined() {
     assert_eq!([theirs, *given].map(|queue| seen.on(queue)), [REMOVED; 2]);
     assert_eq!([*roots, others].map(|queue| seen.on(queue)), [not_seen; 2]);
     assert_eq!(Verdicts::now().removed().len(), 2);
-}
-
-fn watch(arguments: &[&str]) -> Command {
-    let mut command = program("mqfs-reap");
-    command.args(arguments);
-    command
 }
 
 /// Waits for the end of its first pass.
@@ -325,7 +314,7 @@ fn watch_prints_one_line_for_each_orphan_at_once() {
     let alive = leased(owner_of(getpid().as_raw()));
     for (options, action) in [(&[][..], "removed"), (&["-n"], "would remove"), (&["--json"], "")] {
         let arguments = [options, &["--watch", "100ms"]].concat();
-        let mut running = Running::piped(&mut watch(&arguments));
+        let mut running = Running::piped(program("mqfs-reap").args(arguments));
         let mut output = BufReader::new(running.child().stdout.take().unwrap());
         asleep(&running);
         let mut orphans = Vec::new(); // with -n, each pass finds the first again
@@ -356,7 +345,7 @@ fn watch_prints_one_line_for_each_orphan_at_once() {
 #[as_root_in_own_namespace]
 fn every_signal_and_a_closed_output_end_watch_at_once() {
     for signal in [Some(Signal::SIGINT), Some(Signal::SIGTERM), Some(Signal::SIGHUP), None] {
-        let mut running = Running::piped(&mut watch(&["--watch", "1h"]));
+        let mut running = Running::piped(program("mqfs-reap").args(["--watch", "1h"]));
         asleep(&running);
         let told = Instant::now();
         match signal {
@@ -388,8 +377,8 @@ fn watch_goes_on_after_a_stop_and_under_nohup() {
 
 #[as_root_in_own_namespace]
 fn watch_goes_on_when_its_output_cannot_be_written() {
-    let mut running =
-        Running::start(watch(&["--watch", "100ms"]).stdout(full()).stderr(Stdio::piped()));
+    let mut reaper = with(program("mqfs-reap"), &["--watch", "100ms"]);
+    let mut running = Running::start(reaper.stdout(full()).stderr(Stdio::piped()));
     for _ in 0..2 {
         let orphan = leased(dead_owner());
         wait_until("it is at work", || !exists(*orphan));

@@ -190,7 +190,7 @@ const GONE: &str = "not made by mqfs, its last sender and receiver are gone";
 const IN_USE: &str = "not made by mqfs, its last sender or receiver is running";
 const UNKNOWN: &str = "not made by mqfs, its last sender or receiver unknown";
 /// After a second every queue is older than this; the kernel counts whole seconds.
-const AT_ONCE: [&str; 4] = ["--json", "--foreign", "--older-than", "1ms"];
+const AT_ONCE: [&str; 4] = ["-n", "--foreign", "--older-than", "1ms"];
 
 /// A typical queue of other software.
 pub fn foreign() -> OwnedQueue {
@@ -223,7 +223,7 @@ fn judged() -> Verdicts {
     let old = used_by_the_dead(foreign());
     let mut verdicts = Verdicts(vec![]);
     wait_until("the youngest queue is old enough", || {
-        verdicts = Verdicts::of(program("mqfs-reap").arg("-n").args(AT_ONCE));
+        verdicts = Verdicts::with(&AT_ONCE);
         verdicts.on(*old) == ["orphan", GONE, "would remove"]
     });
     verdicts
@@ -235,11 +235,10 @@ fn old_private_queue_whose_last_users_are_dead_is_removed_on_request() {
     let used = Instant::now();
     assert_eq!(Verdicts::now().on(*queue), ["foreign", "not made by mqfs", "kept"]);
     let recent = format!("{GONE}, but it was used recently");
-    let default = Verdicts::of(program("mqfs-reap").args(["--json", "--foreign"]));
+    let default = Verdicts::with(&["--foreign"]);
     assert_eq!(default.on(*queue), ["recent", &recent, "kept"], "an hour is the default");
     wait_until("it is old enough", || {
-        let verdicts =
-            Verdicts::of(program("mqfs-reap").args(["--json", "--foreign", "--older-than", "1s"]));
+        let verdicts = Verdicts::with(&["--foreign", "--older-than", "1s"]);
         verdicts.on(*queue) == ["orphan", GONE, "removed"]
     });
     // Minus the time between its use and the reading of the clock.
@@ -293,7 +292,7 @@ fn queue_whose_last_receiver_is_a_living_thread_is_kept() {
     // Only a receiver that already waits is recorded by its thread id: pipelined_send in
     // ipc/msg.c.
     wait_until("it waits", || {
-        Verdicts::of(program("mqfs-reap").arg("-n").args(AT_ONCE));
+        Verdicts::with(&AT_ONCE);
         waits_in_this_process()
     });
     in_dead_process(|| send(handle));
@@ -332,7 +331,7 @@ fn queue_with_a_waiting_process_is_kept() {
     let sender = thread::spawn(move || sending.send(&MessageBuffer::with_text(MESSAGE, b"x")));
     let waited_on = ["foreign", "not made by mqfs, and a process may wait on it", "kept"];
     wait_until("both wait", || {
-        let verdicts = Verdicts::of(program("mqfs-reap").arg("-n").args(AT_ONCE));
+        let verdicts = Verdicts::with(&AT_ONCE);
         [receiving, sending].iter().all(|&queue| verdicts.on(queue) == waited_on)
     });
 
@@ -352,7 +351,10 @@ fn queue_used_from_outside_the_reapers_pid_namespace_is_kept() {
     let by_the_dead = used_by_the_dead(foreign());
     judged();
     for options in [&["--pid", "--mount-proc"][..], &["--pid"]] {
-        let inside = Verdicts::of(&mut unshared(options, program("mqfs-reap").args(AT_ONCE)));
+        let inside = Verdicts::of(&mut unshared(
+            options,
+            program("mqfs-reap").arg("--json").args(&AT_ONCE[1..]),
+        ));
         for queue in [*by_the_living, *by_the_dead] {
             let unknown = ["foreign", UNKNOWN, "kept"];
             assert_eq!(inside.on(queue), unknown, "{options:?}");

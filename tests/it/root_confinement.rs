@@ -76,10 +76,7 @@ fn links_and_dots_do_not_lead_out_of_the_root() {
 fn links_in_proc_are_not_followed() {
     let server = Server::start(&["--mode", "0622", "--root", "/"]);
     let (programs, process) = (ForEverybody::new(), sleeper());
-    let mut theirs = Command::new("setpriv");
-    let uid = VICTIM.to_string();
-    theirs.args(["--reuid", &uid, "--regid", &uid, "--clear-groups", "sleep", "1000"]);
-    let theirs = Running::start(&mut theirs);
+    let theirs = Running::start(&mut as_uid(VICTIM, Command::new("sleep").arg("1000")));
     let folders = [server.pid(), process.pid(), theirs.pid(), 1].map(|pid| pid.to_string());
     for folder in folders.iter().map(String::as_str).chain(["self", "thread-self"]) {
         for link in ["root/etc/passwd", "cwd", "exe", "fd/0", "fd/1", "fd/2", "fd/3", "ns/ipc"] {

@@ -2,7 +2,6 @@
 //! who put their own queue or semaphore there.
 
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use mqfs::wire::NORMAL_PRIORITY;
@@ -62,8 +61,7 @@ fn of_twenty_servers_started_at_once_exactly_one_stays() {
 #[in_own_namespace]
 fn another_programs_queue_is_replaced_only_once_the_program_is_dead() {
     let key = unique_key();
-    let mut theirs = program("textbook_server");
-    let mut theirs = Running::start(theirs.args(["--key", &key.to_string()]).stdout(Stdio::null()));
+    let mut theirs = Running::piped(&mut under(key, program("textbook_server")));
     wait_until("it has its queue", || queue_of(key).is_some());
     let queue = queue_of(key).unwrap();
     let unread = not_started(key);
@@ -109,18 +107,15 @@ fn if_fork_fails_the_client_retries_until_its_timeout() {
     // Root's own processes are not limited in number.
     let mut command = programs.server(key, 64_123);
     let server = Server::start_as(key, command.args(["--root", "/proc"]));
-    let fetch = || {
-        let mut client = server.client();
-        client.args(["--server-uid", "64123", "--timeout", "300ms", "/version"]);
-        client
-    };
+    let arguments = ["--server-uid", "64123", "--timeout", "300ms", "/version"];
+    let fetch = || with(server.client(), &arguments);
     run(&mut fetch()).success();
     server.wait_until_idle();
     // As the same user: root may lack CAP_SYS_RESOURCE.
-    let limit = |processes: &str| {
-        let mut prlimit = std::process::Command::new("prlimit");
-        prlimit.args(["--pid", &server.pid().to_string(), processes]).uid(64_123).gid(64_123);
-        run(&mut prlimit).success();
+    let pid = server.pid().to_string();
+    let limit = |processes| {
+        let prlimit = with(Command::new("prlimit"), &["--pid", &pid, processes]);
+        run(&mut as_uid(64_123, &prlimit)).success();
     };
     limit("--nproc=1:");
     fails(&mut fetch(), 1, "mqfs-client: /version: busy: the server cannot fork\n");
@@ -178,10 +173,8 @@ fn a_client_sends_no_request_to_a_squatters_queue() {
     // The modes of another program, of an mqfs server, of an open and of a closed queue.
     for mode in [0o622, 0o733, 0o711, 0o666, 0o777, 0o600, 0] {
         let squatter = Squatter::start(unique_key(), mode, |_| Ok(()));
-        let ask = |uid, plain: &[&str]| {
-            let mut client = programs.client(squatter.key, uid);
-            refused(client.args(plain).arg("/file"))
-        };
+        let client = |uid| programs.client(squatter.key, uid);
+        let ask = |uid, plain: &[&str]| refused(client(uid).args(plain).arg("/file"));
         for uid in [VICTIM, OPERATOR, 0] {
             let expected = format!(
                 "mqfs-client: not trusted: the queue under key {} belongs to uid {ATTACKER}, \

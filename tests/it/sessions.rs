@@ -271,11 +271,8 @@ fn a_question_below_a_directory_stays_there() {
     assert_eq!(session.answer_to(&below(fetch("deep"))).unwrap().bytes, b"deep");
 }
 
-#[as_root_in_own_namespace]
+#[as_root_with_mounts]
 fn answers_that_are_ready_do_not_wait_for_a_file_system_that_hangs() {
-    if !can_mount() {
-        return;
-    }
     let (server, folder, requests) = serve(&[]);
     let mount = HungMount::on(&folder.path().join("hung"), Unanswered::Lookup);
     let mut session = RawSession::idle(requests);

@@ -152,10 +152,6 @@ fn sigterm_ends_a_program_whose_output_blocks_also_if_its_starter_held_it_back()
         let orphan = leased(dead_owner());
         let (_unread, mut full) = std::io::pipe().unwrap();
         full.write_all(&vec![b'\n'; 65_536]).unwrap(); // the capacity of a pipe: pipe(7)
-        let with = |mut command: Command, arguments: &[&str]| {
-            command.args(arguments);
-            command
-        };
         for (command, code) in [
             (with(server.client(), &["/file"]), Some(130)),
             (stat_of(server.key), None),
@@ -210,8 +206,7 @@ fn what_nohup_and_shells_ignore_ends_neither_server_nor_client() {
     let option = "--ignore-signal=HUP,INT,QUIT";
     let (server, _folder, file) = serve(&[], |server| held_back(option, &server));
     for signal in [SIGHUP, SIGINT, SIGQUIT] {
-        let mut client = server.client();
-        let client = Running::piped(&mut held_back(option, client.arg("/file")));
+        let client = Running::piped(&mut held_back(option, server.client().arg("/file")));
         wait_until("a child is at work", || !reply_queues().is_empty());
         client.signal(signal);
         server.signal(signal);

@@ -253,9 +253,7 @@ fn three_frames(terminal: &Terminal) -> Vec<String> {
 
 /// What `mqfs-stat --json --watch` prints.
 fn objects(key: Key, every: &str) -> (Running, impl Iterator<Item = Value>) {
-    let mut command = stat_of(key);
-    command.args(["--json", "--watch", every]).stdout(Stdio::piped());
-    let mut running = Running::start(&mut command);
+    let mut running = Running::piped(stat_of(key).args(["--json", "--watch", every]));
     let output = BufReader::new(running.child().stdout.take().unwrap());
     (running, output.lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()))
 }

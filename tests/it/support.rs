@@ -3,18 +3,10 @@
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 pub use mqfs_kit::*;
 use sysv_ipc::{Queue, Uid};
-
-/// The same command, started by another one, such as `unshare --mount`.
-pub fn by(starter: &[&str], command: &Command) -> Command {
-    let mut started = Command::new(starter[0]);
-    started.args(&starter[1..]).arg(command.get_program()).args(command.get_args());
-    started.env_remove("MQFS_KEY").stdin(Stdio::null());
-    started
-}
 
 /// The same command, after a script in a mount namespace of its own.
 pub fn after_mounting(script: &str, command: &Command) -> Command {
@@ -54,4 +46,13 @@ pub fn mode_of(path: impl AsRef<Path>) -> u32 {
 /// A file to which nothing can be written.
 pub fn full() -> File {
     File::options().write(true).open("/dev/full").unwrap()
+}
+
+/// Those in a folder, in order; none if there is no folder.
+pub fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
 }

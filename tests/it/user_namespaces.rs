@@ -27,9 +27,7 @@ const SANDBOXES: [&[&str]; 6] = [
 
 /// The same command, as this user and in a sandbox of that user's.
 fn inside(sandbox: &[&str], uid: u32, command: &Command) -> Command {
-    let uid = uid.to_string();
-    let user = ["setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups"];
-    by(&[&user[..], sandbox].concat(), command)
+    as_uid(uid, &by(sandbox, command))
 }
 
 /// The sandboxes that can be made here.
@@ -127,8 +125,8 @@ fn a_users_own_server_serves_it_in_a_sandbox_and_nobody_elses_can() {
     for (owner, is_own) in [(VICTIM, true), (OPERATOR, false)] {
         let site = Site::start_as(owner, &[]);
         for sandbox in sandboxes() {
-            let mut client = site.programs.client(site.server.key, 0);
-            client.args(["--timeout", "500ms", "/file"]);
+            let client = site.programs.client(site.server.key, 0);
+            let client = with(client, &["--timeout", "500ms", "/file"]);
             let Finished { status, stdout, stderr } = run(&mut inside(sandbox, VICTIM, &client));
             assert_eq!(status.success(), is_own, "{sandbox:?}: {stderr}");
             assert!(stdout == if is_own { &*site.file } else { b"" });
@@ -217,9 +215,8 @@ fn a_squatter_can_tell_a_client_in_a_sandbox_nothing() {
         let start = Instant::now();
         let clients = sandboxes().flat_map(|sandbox| {
             variants.map(|arguments| {
-                let mut client = programs.client(key, 0);
-                client.args(["--timeout", "400ms"]).args(arguments);
-                Running::piped(&mut inside(sandbox, VICTIM, &client))
+                let client = &mut with(programs.client(key, 0), &["--timeout", "400ms"]);
+                Running::piped(&mut inside(sandbox, VICTIM, client.args(arguments)))
             })
         });
         for client in clients.collect::<Vec<_>>() {
@@ -243,8 +240,8 @@ fn a_client_in_a_sandbox_asks_no_queue_that_somebody_gave_to_its_user() {
     });
     assert_eq!(made.finish(), Ok(()));
     for sandbox in sandboxes().skip(1) {
-        let mut client = programs.client(key, 0);
-        let refused = run(&mut inside(sandbox, VICTIM, client.arg("/file")));
+        let client = with(programs.client(key, 0), &["/file"]);
+        let refused = run(&mut inside(sandbox, VICTIM, &client));
         assert_eq!(refused.code(), Some(2), "{sandbox:?}: {}", refused.stderr);
         assert!(refused.stderr.contains("belongs to uid 65534"), "{}", refused.stderr);
     }

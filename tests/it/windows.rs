@@ -361,9 +361,8 @@ fn a_server_cannot_make_a_client_take_its_own_window_for_the_servers() {
         Ok(())
     });
     wait_until("the rogue listens", || queue_of(key).is_some());
-    let mut client = programs.client(key, VICTIM);
-    let Finished { status, stdout, stderr } =
-        run(client.args(["--server-uid", &ATTACKER.to_string(), "--timeout", "2s", "/a"]));
+    let arguments = ["--server-uid", &ATTACKER.to_string(), "--timeout", "2s", "/a"];
+    let Finished { status, stdout, stderr } = run(programs.client(key, VICTIM).args(arguments));
     assert_eq!((status.code(), &*stdout), (Some(1), &b""[..]), "{stderr}");
     assert!(stderr.ends_with("the shared memory is another user's\n"), "{stderr}");
     drop(rogue);

@@ -388,9 +388,8 @@ fn a_range_matches_head_and_tail() {
 #[in_own_namespace]
 fn a_range_resumes_where_it_broke_off() {
     let (server, _folder, file) = serve_file(4 << 20, &[]);
-    let mut command = server.client();
-    command.args(["-v", "--offset", "1000", "--length", "3M", "/file"]);
-    let mut stuck = Stuck::start(&mut command);
+    let arguments = ["-v", "--offset", "1000", "--length", "3M", "/file"];
+    let mut stuck = Stuck::start(server.client().args(arguments));
     stuck.wait_for_its_output(); // otherwise there may be no first part
     server.kill_children();
     let finished = stuck.client.finish();

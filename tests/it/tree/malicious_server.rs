@@ -47,11 +47,7 @@ fn copy(answer: impl Fn(&Question<'_>) -> Answer + Sync) -> (Finished, Vec<Strin
     let outcome = ask(answer, &COPY, &here);
     assert_eq!(fs::read(outer.path().join("victim")).unwrap(), b"mine");
     assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 2, "nothing is beside it");
-    let dir = fs::read_dir(here.join("dir")).into_iter().flatten();
-    let mut names: Vec<_> =
-        dir.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    (outcome, names)
+    (outcome, names_in(&here.join("dir")))
 }
 
 #[in_own_namespace]

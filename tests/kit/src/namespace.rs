@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::panic::resume_unwind;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 use std::thread;
@@ -18,7 +18,7 @@ use sysv_ipc::{
     shared_memory_segments,
 };
 
-use crate::{run, wait_until};
+use crate::{by, run, wait_until};
 
 thread_local! {
     /// The queues that a test found and that are not its own.
@@ -130,10 +130,7 @@ impl Drop for ClearAtEnd {
 
 /// The same command under `unshare`, ended with it.
 pub fn unshared(options: &[&str], command: &Command) -> Command {
-    let mut unshare = Command::new("unshare");
-    unshare.args(["--fork", "--kill-child"]).args(options).arg(command.get_program());
-    unshare.args(command.get_args()).env_remove("MQFS_KEY").stdin(Stdio::null());
-    unshare
+    by(&[&["unshare", "--fork", "--kill-child"], options].concat(), command)
 }
 
 /// Runs the test of this name in a pid namespace of its own, with its own /proc and IPC namespace,

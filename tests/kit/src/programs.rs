@@ -240,12 +240,11 @@ pub fn run(command: &mut Command) -> Finished {
     Running::piped(command).finish()
 }
 
-/// `mqfs-client -k KEY`, without further arguments.
+/// `mqfs-client --key KEY`, without further arguments.
 pub fn client(key: Key) -> Command {
     under(key, program("mqfs-client"))
 }
 
-/// `mqfs-server -k KEY`, without further arguments.
 pub fn server_of(key: Key) -> Command {
     under(key, program("mqfs-server"))
 }
@@ -256,12 +255,30 @@ pub fn reap(arguments: &[&str]) -> Finished {
     run(program("mqfs-reap").args(arguments))
 }
 
-/// `mqfs-stat -k KEY`, without further arguments.
 pub fn stat_of(key: Key) -> Command {
     under(key, program("mqfs-stat"))
 }
 
-fn under(key: Key, mut command: Command) -> Command {
-    command.args(["-k", &key.to_string()]);
+/// The same command with `--key KEY`.
+pub fn under(key: Key, command: Command) -> Command {
+    with(command, &["--key", &key.to_string()])
+}
+
+pub fn with(mut command: Command, arguments: &[&str]) -> Command {
+    command.args(arguments);
     command
+}
+
+/// The same command, started by another one, such as `unshare --mount`.
+pub fn by(starter: &[&str], command: &Command) -> Command {
+    let mut started = Command::new(starter[0]);
+    started.args(&starter[1..]).arg(command.get_program()).args(command.get_args());
+    started.env_remove("MQFS_KEY").stdin(Stdio::null());
+    started
+}
+
+/// The same command as this user, without other groups.
+pub fn as_uid(uid: u32, command: &Command) -> Command {
+    let uid = uid.to_string();
+    by(&["setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups"], command)
 }

@@ -22,7 +22,13 @@ pub struct Verdicts(pub Vec<Value>);
 impl Verdicts {
     #[track_caller]
     pub fn now() -> Self {
-        Self::of(program("mqfs-reap").arg("--json"))
+        Self::with(&[])
+    }
+
+    /// The verdicts of `mqfs-reap --json` with more arguments.
+    #[track_caller]
+    pub fn with(arguments: &[&str]) -> Self {
+        Self::of(program("mqfs-reap").arg("--json").args(arguments))
     }
 
     /// The verdicts of any command that ends up as `mqfs-reap --json`.

@@ -140,6 +140,14 @@ impl Server {
         wait_for(DEADLINE, || self.children().is_empty())
     }
 
+    /// Stops a server below `unshare --fork`, and fails the test unless it ends well.
+    #[track_caller]
+    pub fn stop_inner(mut self) {
+        self.process().children().iter().for_each(|inner| _ = inner.signal(Signal::SIGTERM));
+        let status = self.running.wait();
+        assert!(status.success(), "{status}\n{}", self.log());
+    }
+
     /// Stops it now, rather than when its handle goes.
     pub fn stop(self) {}
 }

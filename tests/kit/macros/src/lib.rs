@@ -15,6 +15,12 @@ pub fn as_root_in_own_namespace(_: TokenStream, test: TokenStream) -> TokenStrea
     run_with("as_root_in_own_namespace", test)
 }
 
+/// The same, skipped where this thread may not mount file systems of its own.
+#[proc_macro_attribute]
+pub fn as_root_with_mounts(_: TokenStream, test: TokenStream) -> TokenStream {
+    run_with("as_root_with_mounts", test)
+}
+
 /// `fn name() { body }` becomes `#[test] fn name() { mqfs_kit::runner(|| { body }) }`.
 fn run_with(runner: &str, test: TokenStream) -> TokenStream {
     let parse = |code: &str| code.parse::<TokenStream>().expect("valid Rust");
