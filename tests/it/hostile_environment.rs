@@ -6,7 +6,6 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use mqfs::wire::NORMAL_PRIORITY;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
 use sysv_ipc::{Lock, MessageBuffer, Mode};
 
@@ -43,10 +42,7 @@ fn a_client_whose_standard_error_nobody_reads_still_cleans_up() {
     let server = Server::start(&["--root", "/proc"]);
     server.freeze();
     let (_unread, mut full) = std::io::pipe().unwrap();
-    let flags = OFlag::from_bits_retain(fcntl(&full, FcntlArg::F_GETFL).unwrap());
-    fcntl(&full, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).unwrap();
-    while full.write(&[0; 4096]).is_ok() {}
-    fcntl(&full, FcntlArg::F_SETFL(flags)).unwrap();
+    full.write_all(&[b'\n'; 65_536]).unwrap(); // the capacity of a pipe: pipe(7)
     let mut client = Running::start(server.client().arg("/version").stderr(full));
     wait_until("it waits", || !reply_queues().is_empty() && state_of(client.pid()) == Some('S'));
     client.signal(Signal::SIGTERM);

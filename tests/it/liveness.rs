@@ -61,7 +61,9 @@ fn zombie_is_dead_and_an_owner_whose_pid_another_process_has() {
 #[as_root_in_own_namespace]
 fn process_lives_while_any_of_its_threads_does() {
     let pid = process_without_main_thread();
-    let queue = leased(owner_of_zombie_leader(pid.as_raw()));
+    // Its main thread has no namespaces any more, but the pid namespace.
+    let Process { pid: number, start_time } = Process::with_pid(pid.as_raw()).unwrap();
+    let queue = leased(OwnerId { pid: number, start_time, ..owner_of(getpid().as_raw()) });
     let verdict = Verdicts::now();
     kill(pid, Signal::SIGKILL).unwrap();
     assert_eq!(verdict.on(*queue), RUNNING);
@@ -73,9 +75,7 @@ fn process_lives_while_any_of_its_threads_does() {
 #[allow(unsafe_code)]
 fn process_without_main_thread() -> Pid {
     let child = fork_child(|| {
-        // SAFETY: closes what this child inherited and nothing here uses; close_range(2). Other
-        // tests wait for the ends of pipes.
-        let _ = unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+        close_inherited();
         std::thread::spawn(|| {
             std::thread::sleep(crate::support::DEADLINE);
             exit_now(0)
@@ -88,14 +88,6 @@ fn process_without_main_thread() -> Pid {
     let pid = child.unwrap();
     wait_until("the main thread ends", || state_of(pid.as_raw()) == Some('Z'));
     pid
-}
-
-/// As [`owner_of`], of a process whose main thread has no namespaces any more, but the pid
-/// namespace.
-fn owner_of_zombie_leader(pid: i32) -> OwnerId {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let start_time = stat.rsplit_once(") ").unwrap().1.split(' ').nth(22 - 3).unwrap();
-    OwnerId { pid, start_time: start_time.parse().unwrap(), ..owner_of(getpid().as_raw()) }
 }
 
 #[as_root_in_own_namespace]
@@ -209,7 +201,7 @@ fn what_a_reaper_cannot_see_it_does_not_judge_dead() {
     assert_eq!(blind.on(*living), UNPROVEN);
     let hidepid = "mount -t proc -o hidepid=2 proc /proc && test -e /proc/1 && exec";
     assert_eq!(reap_with_proc(hidepid, &reaper).on(*gone), ELSEWHERE);
-    give(*living, SOMEBODY);
+    give(*living, SOMEBODY).unwrap();
     let as_somebody = format!("setpriv --reuid {SOMEBODY} --regid {SOMEBODY} --clear-groups");
     let seen = reap_with_proc(&format!("{hidepid} {as_somebody}"), &reaper);
     assert_eq!(seen.on(*living), UNPROVEN);

@@ -160,7 +160,7 @@ fn a_caller_cannot_keep_its_request_out_of_the_log() {
 #[in_own_namespace]
 fn a_user_who_fills_the_log_is_cut_off_and_the_lines_left_out_are_counted() {
     const REQUESTS: usize = 1_500;
-    let (mut server, _folder, _) = serve_quietly(1, &["--log-format", "json"]);
+    let (server, _folder, _) = serve_quietly(1, &["--log-format", "json"]);
     let before = server.log().len();
     let client = mqfs::Client::builder().key(server.key).sessions(false).build();
     let path = "\u{1}".repeat(1_000);
@@ -168,9 +168,7 @@ fn a_user_who_fills_the_log_is_cut_off_and_the_lines_left_out_are_counted() {
         assert!(client.open(&path).is_err());
     }
     server.wait_until_idle();
-    server.signal(Signal::SIGTERM);
-    assert!(server.running().wait().success());
-    let log = &server.log()[before..];
+    let log = &server.stop()[before..];
     assert!(log.len() < 5 << 20, "{}", log.len());
     let lines = log.matches(r#""operation":"fetch""#).count();
     let left_out = log.split(r#""lines":"#).skip(1).map(|rest| rest.split('}').next().unwrap());

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
-use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, QueueSettings, Select};
+use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select};
 
 use crate::support::*;
 
@@ -90,8 +90,7 @@ fn a_failure_that_finds_no_room_comes_when_there_is() {
     let (path, _) = noise_file(folder.path(), 1_000_000);
     server.wait_until_idle();
     let queue = reply_queue();
-    let settings = queue.status().unwrap().settings();
-    queue.set(&QueueSettings { max_bytes: 3 * DATA, ..settings }).unwrap();
+    change(*queue, |to| to.max_bytes = 3 * DATA).unwrap();
     ask(server.key, MessageType::new(1).unwrap(), &request(queue.id().get(), "/file-1000000", 260));
     let wait_until_full = || {
         wait_until("it is full", || queue.status().unwrap().bytes == 3 * DATA);
@@ -210,14 +209,6 @@ fn a_range_from_a_textbook_server_is_an_error() {
 
 const NOT_TAKEN: &str = "refused reason=\"a plain request, and --plain does not take it\"";
 
-/// Stops a server with all its children, so that it has sent everything. Returns its log.
-#[track_caller]
-fn end(mut server: Server) -> String {
-    server.signal(Signal::SIGTERM);
-    assert!(server.running().wait().success());
-    server.log()
-}
-
 /// Fails the test unless a server with these arguments refuses plain requests, and only those.
 #[track_caller]
 fn refuses_plain(arguments: &[&str]) {
@@ -230,7 +221,7 @@ fn refuses_plain(arguments: &[&str]) {
     let told = format!("mqfs-client: /file: {why}\n");
     fails(server.client().args(["--plain", "--timeout", "300ms", "/file"]), 1, &told);
     assert_eq!(server.fetch("/file"), file);
-    let log = end(server);
+    let log = server.stop(); // so that its children have sent everything
     assert_eq!(log.matches("outcome=").count(), 1, "{log}");
     assert_eq!(queue.status().unwrap().last_sender, None);
     assert!(!refused.has_ended(), "it was answered");
@@ -279,7 +270,7 @@ fn garbage_on_the_request_queue_does_not_stop_the_server() {
     let own = queue_of(server.key).unwrap().id().get();
     ask(server.key, MessageType::MAX, &request(own, "/file", 260)); // its own request queue
     assert_eq!(server.fetch("/file"), file);
-    let log = end(server);
+    let log = server.stop(); // so that its children have sent everything
     assert!(log.contains("refused reason=\"malformed\""), "{log}");
     assert!(log.contains("refused reason=\"the reply queue does not exist\""), "{log}");
     assert!(log.contains("refused reason=\"the reply queue has a key\""), "{log}");

@@ -14,10 +14,9 @@ use mqfs::reaper::{Action, Policy, remove};
 use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE};
 use nix::sys::signal::Signal;
 use nix::unistd::{Uid, getpid, setuid};
-use sysv_ipc::{
-    Key, Lock, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select, SharedMemory,
-};
+use sysv_ipc::{Key, Lock, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, SharedMemory};
 
+use crate::reaper_keeps::{foreign, used_by_the_dead};
 use crate::support::*;
 
 #[as_root_in_own_namespace]
@@ -270,7 +269,7 @@ fn only_the_users_own_queues_are_examined() {
     let roots = leased(dead_owner());
     // That user owns it, but did not create it.
     let given = leased(dead_owner());
-    give(*given, SOMEBODY);
+    give(*given, SOMEBODY).unwrap();
     let theirs = orphan_of(SOMEBODY);
     let others = orphan_of(SOMEBODY - 1);
 
@@ -394,12 +393,7 @@ fn watch_goes_on_when_its_output_cannot_be_written() {
 
 #[as_root_in_own_namespace]
 fn watch_reports_each_orphan_that_it_may_not_remove_once() {
-    let message = MessageType::new(1).unwrap();
-    let roots = OwnedQueue::private(Mode::new(0o600)).unwrap();
-    in_dead_process(|| {
-        roots.try_send(&MessageBuffer::with_text(message, b"")).unwrap();
-        roots.try_receive(&mut MessageBuffer::with_capacity(8), Select::Any).unwrap();
-    });
+    let roots = used_by_the_dead(foreign());
     let programs = ForEverybody::new();
     let mut command = programs.program("mqfs-reap", SOMEBODY);
     command.args(["--foreign", "--older-than", "1ms", "--watch", "100ms"]);
@@ -410,7 +404,7 @@ fn watch_reports_each_orphan_that_it_may_not_remove_once() {
     assert!(first.contains(&format!("queue {}: not permitted: ", roots.id())), "{first}");
     // An orphan that it may remove, in a later pass, which finds the first one again.
     let theirs = leased(dead_owner());
-    give(*theirs, SOMEBODY);
+    give(*theirs, SOMEBODY).unwrap();
     let second = line();
     assert!(second.contains(&format!("queue {}: removed: ", theirs.id())), "{second}");
     running.signal(Signal::SIGTERM);

@@ -33,10 +33,7 @@ fn queues_of_other_software_are_foreign_whatever_their_mode() {
         for mode in FOREIGN {
             for key in [Key::PRIVATE, unique_key()] {
                 let queue = Queue::create(key, Mode::new(mode)).unwrap();
-                queue.try_send(&MessageBuffer::with_text(MESSAGE, b"kept")).unwrap();
-                queue.try_send(&MessageBuffer::with_text(MESSAGE, b"taken")).unwrap();
-                let mut taken = MessageBuffer::with_capacity(8);
-                queue.try_receive(&mut taken, Select::Any).unwrap();
+                send_and_receive(queue);
                 Queue::create(Key::PRIVATE, Mode::new(mode)).unwrap();
             }
         }
@@ -68,7 +65,7 @@ fn marked_queue_without_a_valid_lease_is_kept() {
     taken.try_receive(&mut lease, Select::Any).unwrap();
     // With a lease, but not at its head.
     let second = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
-    second.try_send(&MessageBuffer::with_text(MESSAGE, b"")).unwrap();
+    send(*second);
     second.try_send(&lease).unwrap();
     // A lease's bytes in a message of another type.
     let other_type = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
@@ -118,8 +115,8 @@ fn request_queue_is_kept_without_a_lock_of_its_owner_and_while_its_receiver_live
     let free_lock = |key: Key| {
         Lock::open_or_create(key, Mode::new(0o644)).unwrap();
         let queue = queue_of(key).unwrap();
-        queue.try_send(&MessageBuffer::with_text(MESSAGE, b"")).unwrap();
-        queue.try_receive(&mut MessageBuffer::with_capacity(8), Select::Any).unwrap();
+        send(queue);
+        receive(queue);
     };
     let no_lock = "a request queue without a server lock";
     let with_lock: [(Prepare, &str); 3] =
@@ -256,7 +253,7 @@ fn only_a_private_queue_that_is_closed_to_others_and_used_by_the_dead_is_an_orph
     send(*sender_lives);
     receive(*receiver_lives);
     let given = foreign();
-    give(*given, SOMEBODY);
+    give(*given, SOMEBODY).unwrap();
     let mut open = Vec::from([0o660, 0o606, 0o620, 0o602, 0o640, 0o604, 0o733].map(with));
     open.push(used_by_the_dead(given));
     let under_a_key = "not made by mqfs, and under a key";
@@ -316,9 +313,7 @@ fn waits_in_this_process() -> bool {
 fn queue_with_a_waiting_process_is_kept() {
     let to_receive = used_by_the_dead(foreign());
     let to_send = foreign();
-    let mut settings = to_send.status().unwrap().settings();
-    settings.max_bytes = 4;
-    to_send.set(&settings).unwrap();
+    change(*to_send, |to| to.max_bytes = 4).unwrap();
     in_dead_process(|| {
         send(*to_send);
         receive(*to_send);

@@ -8,7 +8,7 @@ use mqfs::wire::NORMAL_PRIORITY;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
-use sysv_ipc::{Key, Lock, MessageBuffer, Mode, OwnedQueue, Queue, QueueSettings, Select};
+use sysv_ipc::{Key, Lock, MessageBuffer, Mode, OwnedQueue, Queue, Select};
 
 use crate::support::*;
 
@@ -189,14 +189,7 @@ fn a_client_sends_no_request_to_a_squatters_queue() {
         squatter.assert_was_sent_nothing();
         // The creator can still read it after giving it away.
         for owner in [0, VICTIM] {
-            let given = as_user(ATTACKER, || {
-                let settings = squatter.queue.status().map_err(errno_of)?.settings();
-                set(
-                    squatter.queue,
-                    &QueueSettings { uid: sysv_ipc::Uid::from_raw(owner), ..settings },
-                )
-            });
-            assert_eq!(given, Ok(()));
+            assert_eq!(as_user(ATTACKER, || give(squatter.queue, owner)), Ok(()));
             assert!(ask(VICTIM, &[]).contains(&format!("belongs to uid {ATTACKER}")));
         }
         squatter.assert_was_sent_nothing();

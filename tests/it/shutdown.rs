@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use mqfs::counters::{FailureReason, Lookup, read};
 use mqfs::sys::exit_now;
-use mqfs::wire::{Failure, LEASE_TYPE, MAX_REPLY, NORMAL_PRIORITY, REPLY_QUEUE_MODE};
+use mqfs::wire::{Failure, LEASE_TYPE, MAX_REPLY, REPLY_QUEUE_MODE};
 use nix::errno::Errno;
 use nix::sys::signal::Signal::{
     SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGIO, SIGKILL, SIGPWR, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2,
@@ -23,7 +23,7 @@ use nix::unistd::Pid;
 use sysv_ipc::{MessageBuffer, Mode, OwnedQueue, Queue, Select};
 use tempfile::TempDir;
 
-use crate::support::session::{Part, RawSession, fetch};
+use crate::support::session::{Part, RawSession, fetch, fill};
 use crate::support::*;
 
 #[in_own_namespace]
@@ -111,10 +111,7 @@ fn a_client_of_a_dead_server_is_told_at_once_also_if_it_waits_to_send_its_reques
     let (mut server, _folder, _) = serve_quietly(4 << 20, &[]);
     server.freeze();
     let requests = queue_of(server.key).unwrap();
-    for size in [1000, 10, 1] {
-        let filler = MessageBuffer::with_text(NORMAL_PRIORITY, &vec![0xff; size]);
-        while requests.try_send(&filler).is_ok() {}
-    }
+    fill(requests);
     let client = Running::start(server.client().arg("/file").stderr(Stdio::piped()));
     wait_until("it has its queue", || !reply_queues().is_empty());
     let start = Instant::now();

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::process::Command;
 
 pub use mqfs_kit::*;
-use sysv_ipc::{Queue, Uid};
 
 /// The same command, after a script in a mount namespace of its own.
 pub fn after_mounting(script: &str, command: &Command) -> Command {
@@ -25,13 +24,6 @@ pub fn fails(command: &mut Command, code: i32, stderr: &str) {
 #[track_caller]
 pub fn text(command: &mut Command) -> String {
     String::from_utf8(run(command).success()).unwrap()
-}
-
-/// Gives a queue to another user, who did not make it.
-pub fn give(queue: Queue, uid: u32) {
-    let mut settings = queue.status().unwrap().settings();
-    settings.uid = Uid::from_raw(uid);
-    queue.set(&settings).unwrap();
 }
 
 pub fn set_mode(path: impl AsRef<Path>, mode: u32) {

@@ -148,14 +148,17 @@ impl Server {
         assert!(status.success(), "{status}\n{}", self.log());
     }
 
-    /// Stops it now, rather than when its handle goes.
-    pub fn stop(self) {}
-}
+    /// Stops it now, rather than when its handle goes. Returns its log.
+    #[track_caller]
+    pub fn stop(mut self) -> String {
+        self.end();
+        self.log()
+    }
 
-impl Drop for Server {
     /// Stops it as a service manager would, and fails the test unless it ends well. A server whose
     /// end the test has seen is not judged again.
-    fn drop(&mut self) {
+    #[track_caller]
+    fn end(&mut self) {
         let is_judged = self.running.is_judged;
         // Once somebody has waited for it, its pid may belong to another process.
         if !is_judged {
@@ -171,6 +174,12 @@ impl Drop for Server {
             let status = self.running.ended();
             assert!(status.is_some_and(|status| status.success()), "{status:?}\n{}", self.log());
         }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
