@@ -273,7 +273,6 @@ fn check(samples: &[Sample], server: Server, request: &Request<'_>) {
     samples.iter().for_each(Sample::assert_untouched);
 }
 
-#[track_caller]
 fn check_admitted(request: &Request<'_>, admitted: &Admitted<'_>) {
     let status = admitted.reply.queue.status().unwrap();
     assert_eq!(admitted.reply.queue.id(), request.reply_queue);

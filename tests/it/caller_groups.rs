@@ -65,7 +65,6 @@ fn victim_with(gids: [u32; 2], groups: &[u32], saved: u32) {
     setresuid(uid, uid, Uid::from_raw(saved)).unwrap();
 }
 
-/// Stops this process.
 fn stop() -> ! {
     loop {
         raise(Signal::SIGSTOP).unwrap();
@@ -122,7 +121,6 @@ impl Sender {
         Err(String::from_utf8(Failure::decode(failure).text).unwrap())
     }
 
-    /// Ends the process, and waits for its end.
     fn end(&self) {
         let _ = kill(self.pid, Signal::SIGKILL);
         let _ = waitpid(self.pid, None);
@@ -275,27 +273,24 @@ fn a_caller_whose_groups_cannot_be_told_any_more_is_refused() {
     site.stop();
 }
 
-#[test]
+#[as_root_in_own_pid_namespace]
 fn another_process_with_the_same_pid_is_not_taken_for_the_sender() {
-    let name = "caller_groups::another_process_with_the_same_pid_is_not_taken_for_the_sender";
-    as_root_in_own_pid_namespace(name, || {
-        let site = site();
-        refuses(&site, GONE, |site| {
-            let sender = Sender::start(site, || stay_victim([VICTIM; 2], &[]), |_| ());
-            sender.end();
-            sleep(Duration::from_millis(1_500)); // queues keep time in whole seconds
-            let last = sender.pid.as_raw() - 1;
-            fs::write("/proc/sys/kernel/ns_last_pid", last.to_string()).unwrap();
-            let richer = fork_child(|| {
-                stay_victim([VICTIM; 2], &[FIRST]);
-                stop()
-            });
-            assert_eq!(richer.unwrap(), sender.pid);
-            wait_until("it has stopped", || state_of(sender.pid.as_raw()) == Some('T'));
-            sender
+    let site = site();
+    refuses(&site, GONE, |site| {
+        let sender = Sender::start(site, || stay_victim([VICTIM; 2], &[]), |_| ());
+        sender.end();
+        sleep(Duration::from_millis(1_500)); // queues keep time in whole seconds
+        let last = sender.pid.as_raw() - 1;
+        fs::write("/proc/sys/kernel/ns_last_pid", last.to_string()).unwrap();
+        let richer = fork_child(|| {
+            stay_victim([VICTIM; 2], &[FIRST]);
+            stop()
         });
-        site.stop();
+        assert_eq!(richer.unwrap(), sender.pid);
+        wait_until("it has stopped", || state_of(sender.pid.as_raw()) == Some('T'));
+        sender
     });
+    site.stop();
 }
 
 /// A server with this much of /proc.

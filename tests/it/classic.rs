@@ -178,13 +178,11 @@ fn client(key: Key) -> Command {
     on(key, "single_queue_client")
 }
 
-/// A hand-made request.
 fn request(id: i32, body: &[u8]) -> MessageBuffer {
     let mtext = [&id.to_ne_bytes()[..], body].concat();
     MessageBuffer::with_text(REQUEST, &mtext)
 }
 
-/// Receives the answer to an id.
 #[track_caller]
 fn answer(queue: Queue, id: i64) -> Vec<u8> {
     let mut message = MessageBuffer::with_capacity(8192);

@@ -11,13 +11,11 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mqfs::counters::{Lookup, Snapshot};
-use mqfs::sys::exit_now;
+use mqfs::counters::Snapshot;
 use mqfs::{Client, Transfer};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
-use sysv_ipc::{Key, Mode, OwnedQueue};
+use sysv_ipc::{Mode, OwnedQueue};
 use tempfile::TempDir;
 
 use crate::support::*;
@@ -204,13 +202,6 @@ fn site(arguments: &[&str]) -> (Server, TempDir, Client) {
     (server, folder, client)
 }
 
-fn counters(key: Key) -> Snapshot {
-    match mqfs::counters::read(key, None) {
-        Ok(Lookup::Found(snapshot)) => *snapshot,
-        other => panic!("{other:?}"),
-    }
-}
-
 fn read(mut transfer: Transfer) -> Vec<u8> {
     let mut bytes = Vec::new();
     transfer.read_to_end(&mut bytes).unwrap();
@@ -311,13 +302,10 @@ fn a_forked_child_leaves_its_parents_sessions_alone() {
     let mut own = Some((client.clone(), client.open("/file").unwrap()));
     let queues = reply_queues();
     let asked = counters(server.key).requests;
-    let child = fork_child(|| {
-        let ok = fetch(&client) && fetch(&client);
+    in_dead_process(|| {
+        assert!(fetch(&client) && fetch(&client));
         drop(own.take()); // the child's copy
-        exit_now(i32::from(!ok))
     });
-    let child = child.unwrap();
-    assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
     wait_until("what the child itself left is gone", || reply_queues() == queues);
     assert_eq!(counters(server.key).requests, asked + 1, "the child had one of its own");
     under_way.read_to_end(&mut bytes).unwrap();

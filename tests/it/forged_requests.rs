@@ -112,7 +112,6 @@ fn write(queue: Queue, uid: u32) -> Result<(), Errno> {
     as_user(uid, || sent(queue.try_send(&message)))
 }
 
-#[track_caller]
 fn assert_lock_is_closed(site: &Site, uid: u32) {
     let lock = Lock::open(site.server.key).unwrap();
     let take = || lock.try_acquire().map(drop).map_err(errno_of);

@@ -15,17 +15,11 @@ use nix::unistd::execv;
 use sysv_ipc::{Key, MessageBuffer, Queue, QueueId};
 
 use crate::reaper_keeps::{foreign, used_by_the_dead};
+use crate::support::Unanswered::{All, Close, List, Lookup, New, Open, Read, Stat, StatOfTop};
 use crate::support::*;
 
 /// What holds a child for good, but for a signal.
-const HOLDS_A_FILE: [Unanswered; 6] = [
-    Unanswered::Lookup,
-    Unanswered::Stat,
-    Unanswered::Open,
-    Unanswered::Read,
-    Unanswered::Close,
-    Unanswered::All,
-];
+const HOLDS_A_FILE: [Unanswered; 6] = [Lookup, Stat, Open, Read, Close, All];
 
 fn children_hung(server: &Server) -> u64 {
     let shown = run(stat_of(server.key).arg("--json")).success();
@@ -56,7 +50,7 @@ fn nobody_waits_for_others_files_that_hang() {
 
     for (way, client) in clients {
         let told = client.finish();
-        if way == Unanswered::Close {
+        if way == Close {
             assert_eq!(told.success(), b"file");
             continue;
         }
@@ -78,7 +72,6 @@ fn nobody_waits_for_others_files_that_hang() {
 
 #[as_root_with_mounts]
 fn a_tree_goes_on_behind_what_hangs() {
-    use Unanswered::{Close, List, Lookup, Open, Read, Stat, StatOfTop};
     let told = "the file system does not answer";
     for (stall, timeout, why) in
         [("1s", "1m", told), ("1h", "1s", "timed out: nothing came for 1s")]
@@ -118,7 +111,7 @@ fn a_tree_goes_on_behind_what_hangs() {
 #[as_root_with_mounts]
 fn many_files_that_hang_do_not_take_a_timeout_each() {
     let (server, folder, _) = serve_file(1, &[]);
-    let mount = HungMount::on(&folder.path().join("m"), Unanswered::Read);
+    let mount = HungMount::on(&folder.path().join("m"), Read);
     let client = &mut with(server.client(), &["--timeout", "500ms"]);
     let finished = run(client.args(["/m/file"; 9]).arg("/small"));
     assert_eq!((finished.code(), &finished.stdout[..]), (Some(1), &b"small"[..]));
@@ -132,7 +125,7 @@ fn many_files_that_hang_do_not_take_a_timeout_each() {
 fn a_server_stops_in_time_though_a_child_is_beyond_sigkill() {
     let folder = public_folder();
     let root = folder.path().join("root");
-    let _mount = HungMount::on(&root, Unanswered::Read);
+    let _mount = HungMount::on(&root, Read);
     let server = Server::start(&["--drain-timeout", "500ms", "--root", root.to_str().unwrap()]);
     server.wait_until_idle(); // a child cleans up at the start
     let client = Running::piped(server.client().args(["--retries", "0", "/file"]));
@@ -151,7 +144,7 @@ fn a_server_stops_in_time_though_a_child_is_beyond_sigkill() {
 #[as_root_with_mounts]
 fn sigterm_ends_a_client_whose_destination_hangs() {
     let folder = public_folder();
-    let _mount = HungMount::on(&folder.path().join("mount"), Unanswered::New);
+    let _mount = HungMount::on(&folder.path().join("mount"), New);
     let server = Server::start(&["--root", "/proc/sys/kernel"]);
     let target = folder.path().join("mount/new");
     let client = Running::piped(server.client().arg("-o").arg(target).arg("/ostype"));
@@ -166,7 +159,7 @@ fn sigterm_ends_a_client_whose_destination_hangs() {
 fn a_server_whose_root_hangs_keeps_no_other_from_its_key() {
     let (folder, key) = (public_folder(), unique_key());
     let root = folder.path().join("root");
-    let _mount = HungMount::on(&root, Unanswered::All);
+    let _mount = HungMount::on(&root, All);
     let hung = Running::piped(server_of(key).arg("--root").arg(&root));
     let process = Process::with_pid(hung.pid()).unwrap();
     wait_until("it looks at its root", || process.waits_in(libc::SYS_statx));
@@ -179,7 +172,7 @@ fn a_server_whose_root_hangs_keeps_no_other_from_its_key() {
 #[as_root_with_mounts]
 fn process_that_hangs_in_execve_holds_nobody_up_and_counts_as_alive() {
     let (started, folder) = (Instant::now(), public_folder());
-    let mount = HungMount::on(&folder.path().join("hung"), Unanswered::Close);
+    let mount = HungMount::on(&folder.path().join("hung"), Close);
     let file = folder.path().join("hung/file");
     let server = Server::start(&["--reap-interval", "100ms"]);
     let by_the_dead = used_by_the_dead(foreign());

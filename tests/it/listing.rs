@@ -165,7 +165,7 @@ fn stat_shows_the_file_itself_and_not_a_links_target() {
 
 #[as_root_in_own_namespace]
 fn a_listing_without_permission_is_refused() {
-    let site = crate::support::Site::start(&[]);
+    let site = Site::start(&[]);
     fs::create_dir(site.at("closed")).unwrap();
     fs::create_dir(site.at("names-only")).unwrap();
     site.put("names-only/file", 0o644, (0, 0), "");
@@ -219,7 +219,7 @@ fn the_examples_print_files_and_copy_trees() {
     let (server, _folder) = server();
     let here = public_folder();
     let example = |name: &str| {
-        let mut command = crate::support::program(name);
+        let mut command = program(name);
         command.env("MQFS_KEY", server.key.to_string()).current_dir(here.path());
         command
     };

@@ -302,7 +302,6 @@ fn queue_whose_last_receiver_is_a_living_thread_is_kept() {
     thread.join().unwrap();
 }
 
-/// Whether a thread of this test waits in msgrcv.
 fn waits_in_this_process() -> bool {
     fs::read_dir("/proc/self/task").unwrap().flatten().any(|thread| {
         fs::read_to_string(thread.path().join("wchan")).is_ok_and(|at| at.contains("do_msgrcv"))
@@ -357,20 +356,15 @@ fn queue_used_from_outside_the_reapers_pid_namespace_is_kept() {
     }
 }
 
-#[test]
+#[as_root_in_own_pid_namespace]
 fn deaths_within_the_reapers_own_pid_namespace_are_proven() {
-    as_root_in_own_pid_namespace(
-        "reaper_keeps::deaths_within_the_reapers_own_pid_namespace_are_proven",
-        || {
-            let by_the_dead = used_by_the_dead(foreign());
-            let by_the_living = foreign();
-            send_and_receive(*by_the_living);
-            let verdicts = judged();
-            assert_eq!(verdicts.on(*by_the_dead), ["orphan", GONE, "would remove"]);
-            let running = ["foreign", IN_USE, "kept"];
-            assert_eq!(verdicts.on(*by_the_living), running);
-        },
-    );
+    let by_the_dead = used_by_the_dead(foreign());
+    let by_the_living = foreign();
+    send_and_receive(*by_the_living);
+    let verdicts = judged();
+    assert_eq!(verdicts.on(*by_the_dead), ["orphan", GONE, "would remove"]);
+    let running = ["foreign", IN_USE, "kept"];
+    assert_eq!(verdicts.on(*by_the_living), running);
 }
 
 #[as_root_in_own_namespace]

@@ -30,7 +30,6 @@ impl Place {
         Self { folder, key: unique_key(), file }
     }
 
-    /// `mqfs-server`, to be started.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = server_of(self.key);
         command.args(["--reap-interval", "1h", "--root"]).arg(self.folder.path()).args(arguments);
@@ -47,9 +46,7 @@ impl Place {
     }
 
     pub fn client(&self) -> Command {
-        let mut command = crate::support::client(self.key);
-        command.arg("/file");
-        command
+        with(client(self.key), &["/file"])
     }
 
     /// Fails the test unless the server serves.
@@ -58,7 +55,6 @@ impl Place {
         assert!(run(&mut self.client()).success() == self.file);
     }
 
-    /// Clients that request the file at the same time.
     fn crowd(&self, size: usize, arguments: &[&str]) -> Crowd {
         let ask = |_| {
             let client = Running::piped(self.client().args(arguments));
@@ -71,7 +67,6 @@ impl Place {
         queue_of(self.key).unwrap()
     }
 
-    /// How many requests wait in the queue.
     fn waiting(&self) -> u64 {
         queue_of(self.key).and_then(|queue| queue.status().ok()).map_or(0, |s| s.messages)
     }
@@ -347,7 +342,7 @@ fn a_log_that_cannot_be_written_delays_nobody_and_goes_on_when_it_can() {
         wait_until("it can be asked", || queue_of(place.key).is_some());
         // A line for which the pipe has not enough room.
         let unknown = "\u{7f}".repeat(3000);
-        assert_eq!(run(crate::support::client(place.key).arg(unknown)).code(), Some(1));
+        assert_eq!(run(client(place.key).arg(unknown)).code(), Some(1));
         place.crowd(4, &["/file"; 4]).all_get(&place.file.repeat(5));
         let _stuck = Stuck::start(&mut place.client());
         let stuck = Stuck::start(&mut place.client());

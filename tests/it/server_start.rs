@@ -52,7 +52,7 @@ fn of_twenty_servers_started_at_once_exactly_one_stays() {
     });
     let mut last = servers.pop().expect("one stays");
     wait_until("it can be asked", || queue_of(key).is_some());
-    assert!(!run(crate::support::client(key).arg("/proc/version")).success().is_empty());
+    assert!(!run(client(key).arg("/proc/version")).success().is_empty());
     assert_eq!(all_queues().iter().filter(|(_, status)| status.permissions.key == key).count(), 1);
     last.signal(Signal::SIGTERM);
     assert!(last.wait().success());

@@ -298,7 +298,6 @@ fn lease(file: &File, command: libc::c_int, lease: libc::c_int) -> libc::c_int {
     unsafe { libc::fcntl(file.as_raw_fd(), command, lease) }
 }
 
-/// A file with a lease of this process.
 fn leased_file(folder: &TempDir) -> File {
     let file = File::create(folder.path().join("leased")).unwrap();
     // The kernel's request to give the lease up is a signal, whose default action is to end us.

@@ -44,7 +44,6 @@ fn wait_for(key: Key, counter: &str, value: u64) {
     });
 }
 
-/// A queue of another program, under a key.
 fn others_queue(key: Key) -> OwnedQueue {
     let queue = OwnedQueue::create(key, Mode::new(0o600)).unwrap();
     queue.try_send(&MessageBuffer::with_text(MessageType::new(7).unwrap(), b"seven")).unwrap();

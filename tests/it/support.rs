@@ -5,7 +5,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
+use mqfs::counters::{Lookup, Snapshot};
 pub use mqfs_kit::*;
+use sysv_ipc::Key;
 
 /// The same command, after a script in a mount namespace of its own.
 pub fn after_mounting(script: &str, command: &Command) -> Command {
@@ -47,4 +49,12 @@ pub fn names_in(folder: &Path) -> Vec<String> {
         entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
+}
+
+#[track_caller]
+pub fn counters(key: Key) -> Snapshot {
+    match mqfs::counters::read(key, None) {
+        Ok(Lookup::Found(snapshot)) => *snapshot,
+        other => panic!("{other:?}"),
+    }
 }

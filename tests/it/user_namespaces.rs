@@ -30,7 +30,6 @@ fn inside(sandbox: &[&str], uid: u32, command: &Command) -> Command {
     as_uid(uid, &by(sandbox, command))
 }
 
-/// The sandboxes that can be made here.
 fn sandboxes() -> impl Iterator<Item = &'static [&'static str]> {
     SANDBOXES.into_iter().filter(|sandbox| can_make(sandbox))
 }

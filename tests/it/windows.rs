@@ -20,13 +20,11 @@ use crate::support::fake_server::{Answer, ask, encoded, entry, serve};
 use crate::support::session::{Part, RawSession, fetch, stat};
 use crate::support::*;
 
-/// Waits until no window is left.
 #[track_caller]
 fn wait_until_gone() {
     wait_until("no window is left", || windows().is_empty());
 }
 
-/// Receives the first message about a window.
 #[track_caller]
 fn first_window(session: &mut RawSession) -> WindowPart {
     loop {

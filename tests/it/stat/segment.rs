@@ -152,7 +152,7 @@ fn roots_server_removes_a_segment_that_another_user_made() {
 #[as_root_in_own_namespace]
 fn an_unprivileged_server_works_without_a_segment() {
     let programs = ForEverybody::new();
-    let folder = crate::support::public_folder();
+    let folder = public_folder();
     fs::write(folder.path().join("file"), "file").unwrap();
     for mode in [0o755, 0o666, 0o600] {
         let key = unique_key();

@@ -10,7 +10,6 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use mqfs::counters::{Lookup, read};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, posix_fallocate};
 use nix::sys::signal::Signal;
@@ -147,10 +146,7 @@ fn folders_of_an_interrupted_tree_have_their_final_modes() {
     // More than the client can write before it is stopped.
     allocate(site.at("dir/z/z"), 1 << 30);
     let client = Running::piped(&mut site.command(&["--retries", "0", "-r", "/dir", "-C", "."]));
-    wait_until("it is in the last file", || {
-        let counters = read(site.server.key, None).unwrap();
-        matches!(counters, Lookup::Found(counters) if counters.bytes_sent > 64 << 20)
-    });
+    wait_until("it is in the last file", || counters(site.server.key).bytes_sent > 64 << 20);
     client.freeze();
     site.server.kill_children();
     client.signal(Signal::SIGCONT);
@@ -278,7 +274,6 @@ fn a_directory_of_a_hundred_thousand_entries_takes_little_memory() {
     assert!(listed.lines().enumerate().all(|(n, line)| line.contains(&name(n))), "in order");
 }
 
-/// Kills a server and all its children.
 fn kill_all(mut server: Server) {
     server.kill_with_children();
     server.make_way(); // its queue is for the next one
@@ -292,7 +287,7 @@ fn a_replaced_file_is_fetched_again_or_is_an_error() {
     let to_stdout = Stuck::start(&mut place.client());
     // Large enough to be stopped in the middle.
     allocate(place.folder.path().join("large"), 1 << 32);
-    let mut command = crate::support::client(place.key);
+    let mut command = client(place.key);
     command.arg("-o").arg(&copy).arg("/large");
     let to_file = Running::piped(&mut command);
     wait_until("it writes", || to_file.incomplete_file().is_some_and(|file| file.len() > 0));
@@ -332,34 +327,29 @@ fn when_no_server_comes_back_the_transfer_fails_at_its_timeout() {
     place.serve(&[]).stop();
 }
 
-#[test]
+#[as_root_in_own_pid_namespace]
 fn a_dead_child_is_not_confused_with_a_process_that_reuses_its_pid() {
-    as_root_in_own_pid_namespace(
-        "tree::interrupted::a_dead_child_is_not_confused_with_a_process_that_reuses_its_pid",
-        || {
-            let place = Place::new();
-            let server = place.serve(&[]);
-            let mut stuck = Stuck::start(&mut place.client());
-            stuck.wait_for_its_output(); // by then it has looked at who sends
-            let child = server.children()[0];
-            let born = owner_of(child).start_time;
-            // All at once, so that nobody informs the client.
-            kill_all(server);
-            waitpid(Pid::from_raw(child), None).unwrap(); // we are process 1 here
-            let mut other = None;
-            wait_until("the pid is another's", || {
-                fs::write("/proc/sys/kernel/ns_last_pid", (child - 1).to_string()).unwrap();
-                let process = sleeper();
-                // Start times count hundredths of a second; let one pass.
-                let found = process.pid() == child && owner_of(child).start_time != born;
-                other = Some(process);
-                found
-            });
-            let next = place.serve(&[]);
-            assert!(stuck.finish() == place.file);
-            next.stop();
-        },
-    );
+    let place = Place::new();
+    let server = place.serve(&[]);
+    let mut stuck = Stuck::start(&mut place.client());
+    stuck.wait_for_its_output(); // by then it has looked at who sends
+    let child = server.children()[0];
+    let born = owner_of(child).start_time;
+    // All at once, so that nobody informs the client.
+    kill_all(server);
+    waitpid(Pid::from_raw(child), None).unwrap(); // we are process 1 here
+    let mut other = None;
+    wait_until("the pid is another's", || {
+        fs::write("/proc/sys/kernel/ns_last_pid", (child - 1).to_string()).unwrap();
+        let process = sleeper();
+        // Start times count hundredths of a second; let one pass.
+        let found = process.pid() == child && owner_of(child).start_time != born;
+        other = Some(process);
+        found
+    });
+    let next = place.serve(&[]);
+    assert!(stuck.finish() == place.file);
+    next.stop();
 }
 
 #[in_own_namespace]

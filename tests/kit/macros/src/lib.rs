@@ -15,7 +15,13 @@ pub fn as_root_in_own_namespace(_: TokenStream, test: TokenStream) -> TokenStrea
     run_with("as_root_in_own_namespace", test)
 }
 
-/// The same, skipped where this thread may not mount file systems of its own.
+/// A test in a pid namespace of its own, skipped without root.
+#[proc_macro_attribute]
+pub fn as_root_in_own_pid_namespace(_: TokenStream, test: TokenStream) -> TokenStream {
+    run_with("as_root_in_own_pid_namespace", test)
+}
+
+/// A test in an IPC namespace of its own, skipped where this thread may not mount file systems of its own.
 #[proc_macro_attribute]
 pub fn as_root_with_mounts(_: TokenStream, test: TokenStream) -> TokenStream {
     run_with("as_root_with_mounts", test)
