@@ -133,8 +133,8 @@ pub fn unshared(options: &[&str], command: &Command) -> Command {
     by(&[&["unshare", "--fork", "--kill-child"], options].concat(), command)
 }
 
-/// Runs a test in a pid namespace of its own, with its own /proc and IPC namespace, so that no other
-/// test takes pids. Skips the test, and says so, without root.
+/// Runs a test in a pid namespace of its own, with its own /proc and IPC namespace, so that no
+/// other test takes pids. Skips the test, and says so, without root.
 pub fn as_root_in_own_pid_namespace(test: impl FnOnce() + Send + 'static) {
     const INSIDE: &str = "MQFS_TEST_IN_OWN_PID_NAMESPACE";
     if std::env::var_os(INSIDE).is_some() {

@@ -21,7 +21,7 @@ pub fn as_root_in_own_pid_namespace(_: TokenStream, test: TokenStream) -> TokenS
     run_with("as_root_in_own_pid_namespace", test)
 }
 
-/// A test in an IPC namespace of its own, skipped where this thread may not mount file systems of its own.
+/// A test in an IPC and a mount namespace of its own, skipped where it may not mount file systems.
 #[proc_macro_attribute]
 pub fn as_root_with_mounts(_: TokenStream, test: TokenStream) -> TokenStream {
     run_with("as_root_with_mounts", test)
