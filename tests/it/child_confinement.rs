@@ -48,8 +48,7 @@ fn a_child_of_roots_server_has_only_the_callers_identity() {
             fields.skip(16).map(|field| field.parse::<i32>().unwrap()).next().unwrap()
         };
         assert!(nice(child) > nice(server.pid()) || nice(child) == 19);
-        let mut look = Command::new("cat");
-        look.arg(format!("/proc/{child}/maps")).uid(SOMEBODY).gid(SOMEBODY);
+        let mut look = as_uid(SOMEBODY, Command::new("cat").arg(format!("/proc/{child}/maps")));
         assert!(!run(&mut look).status.success(), "the caller sees into its child");
         assert!(stuck.finish() == file.repeat(paths.len()));
         server.wait_until_idle();

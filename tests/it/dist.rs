@@ -157,9 +157,8 @@ impl Manager {
     #[track_caller]
     fn start<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Server {
         let key = unique_key();
-        let mut command = server_of(key);
-        command.args(arguments);
-        Server::start_as(key, command.env("NOTIFY_SOCKET", self.folder.path().join("notify")))
+        let socket = self.folder.path().join("notify");
+        Server::start_as(key, server_of(key).args(arguments).env("NOTIFY_SOCKET", socket))
     }
 
     #[track_caller]

@@ -230,9 +230,8 @@ fn ask_rogue(
         let (key, requests) = (unique_key(), site.requests());
         let mut attack = Attack::start(ATTACKER, || rogue(&mut Rogue::listen(key)?, requests));
         wait_until("the rogue listens", || queue_of(key).is_some());
-        let mut command = site.programs.client(key, client);
-        command.args(["--server-uid", &ATTACKER.to_string(), "--timeout", "2s", "/anything"]);
-        let asking = Running::piped(&mut command);
+        let arguments = ["--server-uid", &ATTACKER.to_string(), "--timeout", "2s", "/anything"];
+        let asking = Running::piped(site.programs.client(key, client).args(arguments));
         check(&site, &mut attack, asking);
         drop(attack);
         clear(key);

@@ -120,9 +120,8 @@ fn a_server_with_pid_1_survives_a_crowd_of_orphans() {
     let key = unique_key();
     // The shell becomes the server; the orphans end while it serves.
     let orphans = r#"for i in $(seq 100); do (sleep 0.3 &); done; exec "$0" "$@""#;
-    let mut command = server_of(key);
-    command.args(["--root", "/proc", "--max-children", "2"]);
-    let command = by(&["sh", "-c", orphans], &command);
+    let server = with(server_of(key), &["--root", "/proc", "--max-children", "2"]);
+    let command = by(&["sh", "-c", orphans], &server);
     let server = Server::start_as(key, &mut unshared(&["--pid", "--mount-proc"], &command));
     for _ in 0..100 {
         assert!(!server.fetch("/version").is_empty());

@@ -92,8 +92,7 @@ fn process_without_main_thread() -> Pid {
 
 #[as_root_in_own_namespace]
 fn owner_missing_from_a_living_pid_namespace_is_dead_only_if_seen_from_the_initial_one() {
-    let mut sleep = Command::new("sleep");
-    let outer = Running::start(&mut unshared(&PID_NAMESPACE, sleep.arg("1000")));
+    let outer = Running::start(&mut unshared(&PID_NAMESPACE, Command::new("sleep").arg("1000")));
     let mut inner = vec![];
     wait_until("the namespace is there", || {
         inner = children_of(outer.pid());
@@ -130,9 +129,7 @@ fn with_another_namespaces_proc_no_living_owner_is_judged_dead() {
     shell.args(["-c", r#""$1" -k "$2" /file | sleep 1000 & read go; exec "$3" --json"#, "sh"]);
     shell.arg(program("mqfs-client").get_program()).arg(quiet.server.key.to_string());
     shell.arg(program("mqfs-reap").get_program());
-    let mut command = unshared(&["--pid"], &shell);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut running = Running::start(&mut command);
+    let mut running = Running::piped(unshared(&["--pid"], &shell).stdin(Stdio::piped()));
     let queue = Stuck::find(&before);
     let stopped = quiet.stop_children();
     writeln!(running.child().stdin.take().unwrap(), "go").unwrap();
@@ -246,8 +243,7 @@ fn owner_of_an_unknown_pid_namespace_is_dead_if_no_process_anywhere_has_its_pid(
     let unidentified = ["alive", "owner not identified by its lease", "kept"];
     let dead = leased(unknown(dead_owner().pid));
     let living = leased(unknown(getpid().as_raw()));
-    let mut sleep = Command::new("sleep");
-    let _first = Running::start(&mut unshared(&PID_NAMESPACE, sleep.arg("1000")));
+    let _first = Running::start(&mut unshared(&PID_NAMESPACE, Command::new("sleep").arg("1000")));
     let first_elsewhere = leased(unknown(1));
     let elsewhere = verdicts_in(&PID_NAMESPACE);
     let here = Verdicts::now();

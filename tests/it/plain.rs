@@ -35,8 +35,8 @@ fn every_size_reaches_plain_clients() {
         let mtext = request(queue.id().get(), &path, size);
         ask(server.key, MessageType::new(1).unwrap(), &mtext);
         assert!(receive_plain(*queue) == content, "{size} bytes");
-        let mut client = textbook_client(server.key);
-        client.args(["--request", &size.to_string(), &path]);
+        let mut client =
+            with(textbook_client(server.key), &["--request", &size.to_string(), &path]);
         assert!(run(&mut client).success() == content, "{client:?}");
     }
 }

@@ -50,11 +50,9 @@ fn a_bar_of_a_tree_counts_files() {
     let quiet = QuietServer::start();
     let folder = tempfile::tempdir().unwrap();
     let client = |arguments: &[&str], last: &str| {
-        let mut client = quiet.server.client();
-        client.args(["--verbose", "--progress", "always"]).args(arguments);
-        client.current_dir(folder.path());
+        let mut client = with(quiet.server.client(), &["--verbose", "--progress", "always"]);
         // Without a terminal the last state stays.
-        let finished = run(&mut client);
+        let finished = run(client.args(arguments).current_dir(folder.path()));
         assert!(finished.status.success(), "{}", finished.stderr);
         assert!(finished.stderr.contains(last), "{:?}", finished.stderr);
         let summary = "mqfs-client: 2 files, 4194309 bytes in ";

@@ -395,9 +395,8 @@ fn watch_goes_on_when_its_output_cannot_be_written() {
 fn watch_reports_each_orphan_that_it_may_not_remove_once() {
     let roots = used_by_the_dead(foreign());
     let programs = ForEverybody::new();
-    let mut command = programs.program("mqfs-reap", SOMEBODY);
-    command.args(["--foreign", "--older-than", "1ms", "--watch", "100ms"]);
-    let mut running = Running::piped(&mut command);
+    let arguments = ["--foreign", "--older-than", "1ms", "--watch", "100ms"];
+    let mut running = Running::piped(programs.program("mqfs-reap", SOMEBODY).args(arguments));
     let mut output = BufReader::new(running.child().stdout.take().unwrap());
     let mut line = || next_line(&mut output);
     let first = line();

@@ -103,9 +103,8 @@ fn a_client_needs_its_program_and_the_c_library_and_nothing_else() {
     let copy = r#"cd "$1"; mkdir -m 777 out; cp "$2" client
         for library in $(ldd "$2" | grep -o '/[^ ]*'); do cp --parents "$library" .; done"#;
     let client = server.client();
-    let mut shell = Command::new("sh");
-    shell.args(["-ec", copy, "sh"]).arg(root.path()).arg(client.get_program());
-    run(&mut shell).success();
+    let mut shell = with(Command::new("sh"), &["-ec", copy, "sh"]);
+    run(shell.arg(root.path()).arg(client.get_program())).success();
     let ask = |arguments: &[&str]| {
         let mut chroot = Command::new("chroot");
         chroot.arg(format!("--userspec={VICTIM}:{VICTIM}")).arg(root.path()).arg("/client");

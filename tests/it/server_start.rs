@@ -105,8 +105,7 @@ fn a_server_without_a_free_queue_or_semaphore_names_the_remedy() {
 fn if_fork_fails_the_client_retries_until_its_timeout() {
     let (key, programs) = (unique_key(), ForEverybody::new());
     // Root's own processes are not limited in number.
-    let mut command = programs.server(key, 64_123);
-    let server = Server::start_as(key, command.args(["--root", "/proc"]));
+    let server = Server::start_as(key, programs.server(key, 64_123).args(["--root", "/proc"]));
     let arguments = ["--server-uid", "64123", "--timeout", "300ms", "/version"];
     let fetch = || with(server.client(), &arguments);
     run(&mut fetch()).success();

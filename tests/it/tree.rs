@@ -225,8 +225,7 @@ fn a_tree_is_a_tar_archive_too() {
     let archive = site.run(&["--tar", "/dir"]).success();
     let archive_file = site.here("archive");
     fs::write(&archive_file, &archive).unwrap();
-    let mut tar = Command::new("tar");
-    run(tar.args(["xpf", "archive"]).current_dir(site.here.path())).success();
+    run(Command::new("tar").args(["xpf", "archive"]).current_dir(&site.here)).success();
     fs::remove_file(&archive_file).unwrap();
     assert_eq!(fs::metadata(site.here("dir/large")).unwrap().modified().unwrap(), early);
     let what = |top: &Path| -> Vec<_> {

@@ -51,12 +51,12 @@ impl ManyUsers {
 
     /// None: there are no such namespaces here.
     fn start(options: &[&str]) -> Option<Self> {
-        let mut sleep = Command::new("sleep");
         let options = [&["unshare", "--user"], options].concat();
         if !can_make(&options) {
             return None;
         }
-        let holder = Running::start(&mut inside(&options, VICTIM, sleep.arg("600")));
+        let holder =
+            Running::start(&mut inside(&options, VICTIM, Command::new("sleep").arg("600")));
         wait_until("it has its namespaces", || {
             fs::read_to_string(format!("/proc/{}/comm", holder.pid())).unwrap() == "sleep\n"
         });

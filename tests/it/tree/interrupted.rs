@@ -123,8 +123,7 @@ fn an_archive_reports_changed_and_grown_files_and_holds_a_refetched_one() {
     let outcome = client.client.finish();
     assert_eq!((outcome.code(), &*outcome.stderr), (Some(0), ""));
     fs::write(site.here("archive"), outcome.stdout).unwrap();
-    let mut tar = Command::new("tar");
-    assert!(tar.args(["-xf", "archive"]).current_dir(site.here.path()).status().unwrap().success());
+    run(Command::new("tar").args(["-xf", "archive"]).current_dir(&site.here)).success();
     assert!(fs::read(site.here("dir/a")).unwrap() == fs::read(site.at("dir/a")).unwrap());
 
     // A file that grows is in the archive with the size that was announced.
@@ -192,7 +191,7 @@ fn trees_deeper_than_path_max_arrive_despite_interruptions() {
         let file = openat(&bottom, "file", OFlag::O_RDONLY, Mode::empty()).unwrap();
         assert_eq!(File::from(file).metadata().unwrap().len(), 16 << 20);
         for top in [site.at("dir"), site.here("dir")] {
-            run(std::process::Command::new("rm").arg("-rf").arg(top)).success();
+            run(Command::new("rm").arg("-rf").arg(top)).success();
         }
     }
 }
@@ -287,9 +286,7 @@ fn a_replaced_file_is_fetched_again_or_is_an_error() {
     let to_stdout = Stuck::start(&mut place.client());
     // Large enough to be stopped in the middle.
     allocate(place.folder.path().join("large"), 1 << 32);
-    let mut command = client(place.key);
-    command.arg("-o").arg(&copy).arg("/large");
-    let to_file = Running::piped(&mut command);
+    let to_file = Running::piped(client(place.key).arg("-o").arg(&copy).arg("/large"));
     wait_until("it writes", || to_file.incomplete_file().is_some_and(|file| file.len() > 0));
     to_file.freeze();
     assert_eq!(reply_queues().len(), 2, "it was too fast");
