@@ -8,12 +8,12 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use mqfs::ownership::lease;
-use mqfs::wire::{Failure, FrameHeader, FrameType, LEASE_TYPE, REPLY_QUEUE_MODE};
+use mqfs::wire::{Failure, FrameHeader, FrameType, LEASE_TYPE};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Gid, Pid, Uid, seteuid, setgroups, setresgid, setresuid};
-use sysv_ipc::{Key, MessageBuffer, Queue, Select};
+use sysv_ipc::{MessageBuffer, Queue, Select};
 
 use crate::support::*;
 
@@ -87,9 +87,7 @@ impl Sender {
         let lease = lease::new(site.requests().id()).unwrap();
         let child = fork_child(|| {
             before();
-            let queue = Queue::create(Key::PRIVATE, REPLY_QUEUE_MODE).unwrap();
-            queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease.encode())).unwrap();
-            after(queue);
+            after(marked_with(&lease.encode()).release());
             set_pdeathsig(Signal::SIGKILL).unwrap(); // a change of uid clears it
             stop()
         });

@@ -218,12 +218,10 @@ fn nobody_can_open_a_file_by_its_temporary_name() {
     let client = site.command(&["-o", copy.to_str().unwrap(), "/file"]);
     let mut client = after_mounting("mount -t tmpfs none /proc", &client);
     let client = Running::piped(&mut client);
-    let part = || {
-        let mut names = fs::read_dir(site.here.path()).unwrap().flatten();
-        names.find(|entry| entry.file_name().to_string_lossy().ends_with(".part"))
-    };
+    let names = || names_in(site.here.path()).into_iter();
+    let part = || names().find(|name| name.ends_with(".part"));
     wait_until("it is begun", || part().is_some());
-    assert_eq!(mode_of(part().unwrap().path()), 0o600);
+    assert_eq!(mode_of(site.here(&part().unwrap())), 0o600);
     site.server.signal(Signal::SIGCONT);
     client.finish().success();
     assert_eq!(mode_of(copy), 0o644, "the usual mode");

@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 
 use mqfs::ownership::lease;
 use mqfs::sys::exit_now;
-use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::execv;
-use sysv_ipc::{Key, MessageBuffer, Queue, QueueId};
+use sysv_ipc::QueueId;
 
 use crate::reaper_keeps::{foreign, used_by_the_dead};
 use crate::support::Unanswered::{All, Close, List, Lookup, New, Open, Read, Stat, StatOfTop};
@@ -178,9 +177,7 @@ fn process_that_hangs_in_execve_holds_nobody_up_and_counts_as_alive() {
     let by_the_dead = used_by_the_dead(foreign());
     // Only this child opens the file, which execve then closes.
     let hung = fork_child(|| {
-        let queue = Queue::create(Key::PRIVATE, REPLY_QUEUE_MODE).unwrap();
-        let lease = lease::new(QueueId::new(0)).unwrap().encode();
-        queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease)).unwrap();
+        marked_with(&lease::new(QueueId::new(0)).unwrap().encode()).release();
         let _file = File::open(&file).unwrap();
         let _ = execv(c"/bin/true", &[c"true"]);
         exit_now(1)

@@ -5,13 +5,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Command;
 
-use mqfs::wire::{Operation, Question};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::Value;
 
-use crate::support::session::RawSession;
+use crate::support::session::{RawSession, below, enter, list};
 use crate::support::*;
 
 /// A server of a folder with a file of each kind, and the folder.
@@ -86,11 +85,9 @@ fn what_is_mounted_on_demand_is_seen() {
     assert_eq!(listed.iter().filter(|&&byte| byte == b'\n').count(), mounted());
     assert!(sh("umount \"$0/tracing\""));
     // As in a tree.
-    let enter = Question::new("/debug/tracing".as_ref(), Operation::Enter);
-    let mut session = RawSession::start(queue_of(server.key).unwrap(), &enter);
+    let mut session = RawSession::start(queue_of(server.key).unwrap(), &enter("/debug/tracing"));
     assert!(session.answer().is_ok());
-    let below = Question { below: true, ..Question::new(".".as_ref(), Operation::List) };
-    assert!(!session.answer_to(&below).unwrap().bytes.is_empty());
+    assert!(!session.answer_to(&below(list("."))).unwrap().bytes.is_empty());
     drop(session);
     server.stop();
     assert!(sh("umount --lazy \"$0\""));

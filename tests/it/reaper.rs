@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mqfs::reaper::{Action, Policy, remove};
-use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE};
+use mqfs::wire::REPLY_QUEUE_MODE;
 use nix::sys::signal::Signal;
 use nix::unistd::{Uid, getpid, setuid};
 use sysv_ipc::{Key, Lock, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, SharedMemory};
@@ -193,8 +193,7 @@ fn orphan_of(uid: u32) -> Queue {
     let lease = lease_of_owner(dead_owner()).encode();
     in_dead_process(|| {
         setuid(Uid::from_raw(uid)).unwrap();
-        let queue = Queue::create(Key::PRIVATE, REPLY_QUEUE_MODE).unwrap();
-        queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease)).unwrap();
+        marked_with(&lease).release();
     });
     let new = |queue: &Queue| before.iter().all(|(other, _)| other != queue);
     all_queues().into_iter().map(|(queue, _)| queue).find(new).unwrap()

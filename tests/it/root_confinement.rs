@@ -186,8 +186,7 @@ fn fetch_meanwhile(site: &Site, attack: &mut Attack, path: &str, reason: &str) {
 
 #[as_root_in_own_namespace]
 fn swapping_a_folder_with_a_link_does_not_lead_out_of_the_root() {
-    let (site, outside) = (site(), public_folder());
-    fs::write(outside.path().join("file"), SECRET).unwrap();
+    let (site, outside) = (site(), outside());
     let (folder, link) = (site.at("moving/folder"), site.at("moving/link"));
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("file"), INSIDE).unwrap();
@@ -236,8 +235,7 @@ fn a_special_file_swapped_in_is_not_opened_and_blocks_nobody() {
         if !file.is_file() {
             exchange(&file, &other).unwrap();
         }
-        let removed = fs::remove_file(&other).or_else(|_| fs::remove_dir(&other));
-        removed.unwrap();
+        fs::remove_file(&other).or_else(|_| fs::remove_dir(&other)).unwrap();
     }
     site.stop();
 }

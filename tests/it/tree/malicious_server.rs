@@ -10,8 +10,7 @@ use mqfs::wire::{
     Stat, Trailer,
 };
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
-use nix::sys::signal::kill;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sysv_ipc::{MessageBuffer, Mode, OwnedQueue, Queue, Select};
 

@@ -5,18 +5,15 @@ use std::process::{Command, Stdio};
 
 use mqfs::ownership::lease::{self, Head};
 use mqfs::sys::exit_now;
-use mqfs::wire::{
-    Cookie, Extension, LEASE_TYPE, Lease, NORMAL_PRIORITY, Operation, Question, REPLY_QUEUE_MODE,
-    Range, Request,
-};
+use mqfs::wire::{Cookie, Extension, Lease, NORMAL_PRIORITY, Operation, Question, Range, Request};
 use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
-use sysv_ipc::{Key, MessageBuffer, Queue, QueueSettings, QueueStatus, ReceiveError, SendError};
+use sysv_ipc::{MessageBuffer, Queue, QueueSettings, QueueStatus, ReceiveError, SendError};
 
-use crate::{Server, errno_of, find_lease, fork_child, reply_queues, run, wait_until};
+use crate::{Server, errno_of, find_lease, fork_child, marked_with, reply_queues, run, wait_until};
 
 /// Unrelated users.
 pub const ATTACKER: u32 = 64_160;
@@ -210,11 +207,7 @@ impl Idle {
     pub fn new(requests: Queue, uid: u32, handed_to: u32) -> Self {
         let lease = lease::new(requests.id()).unwrap(); // in the name of the test, which lives
         let before = reply_queues();
-        let made = as_user(uid, || {
-            let queue = Queue::create(Key::PRIVATE, REPLY_QUEUE_MODE).map_err(errno_of)?;
-            sent(queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease.encode())))?;
-            give(queue, handed_to)
-        });
+        let made = as_user(uid, || give(marked_with(&lease.encode()).release(), handed_to));
         assert_eq!(made, Ok(()));
         let queue = reply_queues().into_iter().find(|queue| !before.contains(queue)).unwrap();
         Self { queue, lease, made: queue.status().unwrap() }
