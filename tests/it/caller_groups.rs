@@ -222,7 +222,9 @@ fn a_caller_has_the_groups_that_its_process_has_now_and_none_of_the_servers() {
     for (what, theirs, before, after) in CASES {
         gets(&site, what, theirs, |site| Sender::start(site, before, |_| after()));
     }
-    let exec = |_| _ = Command::new("sh").args(["-c", "kill -STOP $$"]).exec();
+    fn exec(_: Queue) {
+        panic!("{}", Command::new("sh").args(["-c", "kill -STOP $$"]).exec());
+    }
     gets(&site, "exec", &[VICTIM, FIRST], |site| {
         Sender::start(site, || stay_victim([VICTIM; 2], &[FIRST]), exec)
     });

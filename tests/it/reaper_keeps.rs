@@ -345,10 +345,8 @@ fn queue_used_from_outside_the_reapers_pid_namespace_is_kept() {
     let by_the_dead = used_by_the_dead(foreign());
     judged();
     for options in [&["--pid", "--mount-proc"][..], &["--pid"]] {
-        let inside = Verdicts::of(&mut unshared(
-            options,
-            program("mqfs-reap").arg("--json").args(&AT_ONCE[1..]),
-        ));
+        let mut reaper = with(program("mqfs-reap"), &["--json"]);
+        let inside = Verdicts::of(&mut unshared(options, reaper.args(&AT_ONCE[1..])));
         for queue in [*by_the_living, *by_the_dead] {
             let unknown = ["foreign", UNKNOWN, "kept"];
             assert_eq!(inside.on(queue), unknown, "{options:?}");

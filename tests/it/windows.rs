@@ -12,8 +12,8 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use sysv_ipc::{
-    Attached, Key, MessageBuffer, Mode, Owned, OwnedQueue, Queue, QueueLimits, QueueSettings,
-    Select, SharedMemory, SharedMemoryId,
+    Attached, Key, MessageBuffer, Mode, Owned, OwnedQueue, Queue, QueueLimits, Select,
+    SharedMemory, SharedMemoryId,
 };
 
 use crate::support::fake_server::{Answer, ask, encoded, entry, serve};
@@ -49,7 +49,7 @@ fn receive_all(session: &mut RawSession, first: WindowPart, mut meanwhile: impl 
 }
 
 fn resize(queue: Queue, max_bytes: u64) {
-    let _ = set(queue, &QueueSettings { max_bytes, ..queue.status().unwrap().settings() });
+    let _ = change(queue, |to| to.max_bytes = max_bytes);
 }
 
 type Misuse = fn(&mut RawSession, WindowPart);
