@@ -13,8 +13,7 @@ use std::time::{Duration, Instant};
 
 use mqfs::counters::Snapshot;
 use mqfs::{Client, Transfer};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use sysv_ipc::{Mode, OwnedQueue};
 use tempfile::TempDir;
 
@@ -343,10 +342,8 @@ fn idle_sessions_are_replaced_unnoticed() {
     // Somebody removes its queue; its child is killed.
     reply_queues()[0].remove().unwrap();
     assert!(fetch(&client));
-    for child in server.children() {
-        kill(Pid::from_raw(child), Signal::SIGKILL).unwrap();
-        wait_until("the server has noticed", || state_of(child).is_none());
-    }
+    assert!(server.kill_children() > 0);
+    server.wait_until_idle(); // it has noticed
     assert!(fetch(&client));
 }
 
