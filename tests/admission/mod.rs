@@ -5,11 +5,11 @@
 
 use std::thread;
 
-use mqfs_kit::{enter_own_namespace, unique_key};
+use mqfs_kit::{enter_own_namespace, give, unique_key};
 use nix::errno::Errno;
 use sysv_ipc::{
-    Error, Gid, Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, QueueId, QueueSettings,
-    QueueStatus, Select, SendError, Uid,
+    Gid, Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, QueueId, QueueStatus, Select,
+    SendError,
 };
 
 use super::policy::{Admitted, Policy};
@@ -131,13 +131,6 @@ fn send(queue: &Queue, mtype: MessageType, text: &[u8]) -> Result<(), SendError>
     queue.try_send(&MessageBuffer::with_text(mtype, text))
 }
 
-/// Hands a queue over, as a client does for a server of another user. Its creator stays the same.
-fn hand_over(queue: &Queue) -> Result<(), Error> {
-    let settings = queue.status()?.settings();
-    let other = Uid::from_raw(geteuid().as_raw() ^ 1);
-    queue.set(&QueueSettings { uid: other, ..settings })
-}
-
 impl Sample {
     /// None where a queue cannot be handed over: a user namespace may have no other user.
     fn new(&(name, mode, messages, welcome): &Plan) -> Option<Self> {
@@ -157,7 +150,7 @@ impl Sample {
             while send(&owned, FrameType::Data.mtype(), &[0; 64]) != Err(SendError::Full) {}
         }
         if [HANDED_OVER, PLAIN_HANDED_OVER].contains(&name) {
-            hand_over(&owned).ok()?;
+            give(*owned, geteuid().as_raw() ^ 1).ok()?; // its creator stays the same
         }
         let (queue, owned) = (*owned, (name != REMOVED).then_some(owned));
         let left = queue.status().ok();
@@ -280,7 +273,6 @@ fn check(samples: &[Sample], server: Server, request: &Request<'_>) {
     samples.iter().for_each(Sample::assert_untouched);
 }
 
-#[track_caller]
 fn check_admitted(request: &Request<'_>, admitted: &Admitted<'_>) {
     let status = admitted.reply.queue.status().unwrap();
     assert_eq!(admitted.reply.queue.id(), request.reply_queue);

@@ -8,18 +8,14 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use mqfs::ownership::lease;
-use mqfs::wire::{Failure, FrameHeader, FrameType, LEASE_TYPE, REPLY_QUEUE_MODE};
+use mqfs::wire::{Failure, FrameHeader, FrameType, LEASE_TYPE};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Gid, Pid, Uid, seteuid, setgroups, setresgid, setresuid};
-use sysv_ipc::{Key, MessageBuffer, Queue, Select};
+use sysv_ipc::{MessageBuffer, Queue, Select};
 
-use crate::support::{
-    ATTACKER, Server, Site, VICTIM, after_mounting, as_root_in_own_namespace,
-    as_root_in_own_pid_namespace, by, fork_child, lease_of, reply_queues, request, run, set_mode,
-    state_of, unique_key, unshared, wait_until,
-};
+use crate::support::*;
 
 const FIRST: u32 = 64_181;
 const SECOND: u32 = 64_182;
@@ -69,7 +65,6 @@ fn victim_with(gids: [u32; 2], groups: &[u32], saved: u32) {
     setresuid(uid, uid, Uid::from_raw(saved)).unwrap();
 }
 
-/// Stops this process.
 fn stop() -> ! {
     loop {
         raise(Signal::SIGSTOP).unwrap();
@@ -92,9 +87,7 @@ impl Sender {
         let lease = lease::new(site.requests().id()).unwrap();
         let child = fork_child(|| {
             before();
-            let queue = Queue::create(Key::PRIVATE, REPLY_QUEUE_MODE).unwrap();
-            queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease.encode())).unwrap();
-            after(queue);
+            after(marked_with(&lease.encode()).release());
             set_pdeathsig(Signal::SIGKILL).unwrap(); // a change of uid clears it
             stop()
         });
@@ -126,7 +119,6 @@ impl Sender {
         Err(String::from_utf8(Failure::decode(failure).text).unwrap())
     }
 
-    /// Ends the process, and waits for its end.
     fn end(&self) {
         let _ = kill(self.pid, Signal::SIGKILL);
         let _ = waitpid(self.pid, None);
@@ -151,7 +143,6 @@ fn gets(site: &Site, what: &str, theirs: &[u32], start: impl Fn(&Site) -> Sender
     }
 }
 
-/// The victim as a member of the first group.
 fn member(site: &Site) -> Sender {
     Sender::start(site, || stay_victim([VICTIM; 2], &[FIRST]), |_| ())
 }
@@ -231,14 +222,11 @@ fn a_caller_has_the_groups_that_its_process_has_now_and_none_of_the_servers() {
     for (what, theirs, before, after) in CASES {
         gets(&site, what, theirs, |site| Sender::start(site, before, |_| after()));
     }
+    fn exec(_: Queue) {
+        panic!("{}", Command::new("sh").args(["-c", "kill -STOP $$"]).exec());
+    }
     gets(&site, "exec", &[VICTIM, FIRST], |site| {
-        Sender::start(
-            site,
-            || stay_victim([VICTIM; 2], &[FIRST]),
-            |_| {
-                panic!("{}", Command::new("sh").args(["-c", "kill -STOP $$"]).exec());
-            },
-        )
+        Sender::start(site, || stay_victim([VICTIM; 2], &[FIRST]), exec)
     });
     let ask = |groups: &'static [u32]| {
         let sender = Sender::start(&site, || stay_victim([VICTIM; 2], groups), |_| ());
@@ -285,27 +273,24 @@ fn a_caller_whose_groups_cannot_be_told_any_more_is_refused() {
     site.stop();
 }
 
-#[test]
+#[as_root_in_own_pid_namespace]
 fn another_process_with_the_same_pid_is_not_taken_for_the_sender() {
-    let name = "caller_groups::another_process_with_the_same_pid_is_not_taken_for_the_sender";
-    as_root_in_own_pid_namespace(name, || {
-        let site = site();
-        refuses(&site, GONE, |site| {
-            let sender = Sender::start(site, || stay_victim([VICTIM; 2], &[]), |_| ());
-            sender.end();
-            sleep(Duration::from_millis(1_500)); // queues keep time in whole seconds
-            let last = sender.pid.as_raw() - 1;
-            fs::write("/proc/sys/kernel/ns_last_pid", last.to_string()).unwrap();
-            let richer = fork_child(|| {
-                stay_victim([VICTIM; 2], &[FIRST]);
-                stop()
-            });
-            assert_eq!(richer.unwrap(), sender.pid);
-            wait_until("it has stopped", || state_of(sender.pid.as_raw()) == Some('T'));
-            sender
+    let site = site();
+    refuses(&site, GONE, |site| {
+        let sender = Sender::start(site, || stay_victim([VICTIM; 2], &[]), |_| ());
+        sender.end();
+        sleep(Duration::from_millis(1_500)); // queues keep time in whole seconds
+        let last = sender.pid.as_raw() - 1;
+        fs::write("/proc/sys/kernel/ns_last_pid", last.to_string()).unwrap();
+        let richer = fork_child(|| {
+            stay_victim([VICTIM; 2], &[FIRST]);
+            stop()
         });
-        site.stop();
+        assert_eq!(richer.unwrap(), sender.pid);
+        wait_until("it has stopped", || state_of(sender.pid.as_raw()) == Some('T'));
+        sender
     });
+    site.stop();
 }
 
 /// A server with this much of /proc.
@@ -330,7 +315,6 @@ fn hidepid_hides_groups_only_from_a_server_that_is_not_in_its_group() {
     } else {
         gets(&site, "visible", &[VICTIM, FIRST], member);
     }
-    site.server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -346,17 +330,6 @@ fn a_sandbox_with_a_pid_namespace_below_the_servers_keeps_its_groups() {
     site.stop();
 }
 
-/// Ends a server below `unshare --fork` as [`Server::stop`] does.
-#[track_caller]
-fn stop_inner(server: Server) {
-    for inner in server.children() {
-        kill(Pid::from_raw(inner), Signal::SIGTERM).unwrap();
-    }
-    let mut server = server;
-    let status = server.running().wait();
-    assert!(status.success(), "{status}\n{}", server.log());
-}
-
 #[as_root_in_own_namespace]
 fn a_caller_that_the_server_cannot_see_has_no_groups() {
     let why = "its process is in a pid namespace that is not shown";
@@ -367,7 +340,7 @@ fn a_caller_that_the_server_cannot_see_has_no_groups() {
         wait_until("the log says so", || site.server.log().contains(&told));
         let warned = site.server.log().contains("/proc shows another pid namespace");
         assert_eq!(warned, options.len() == 1, "{}", site.server.log());
-        stop_inner(site.server);
+        site.server.stop_inner();
     }
 }
 

@@ -15,11 +15,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use sysv_ipc::OwnedQueue;
 
-use crate::support::{
-    ForEverybody, OPERATOR, SOMEBODY, Server, Site, Stuck, VICTIM, as_root_in_own_namespace, by,
-    fails, field, leased_request, noise, private_queue_with, public_folder, queue_of, refusals,
-    run, serve_file, serve_quietly, set_mode, text, unique_key, wait_until,
-};
+use crate::support::*;
 
 /// A field of /proc/PID/status, with single spaces.
 fn status(pid: i32, name: &str) -> String {
@@ -52,38 +48,26 @@ fn a_child_of_roots_server_has_only_the_callers_identity() {
             fields.skip(16).map(|field| field.parse::<i32>().unwrap()).next().unwrap()
         };
         assert!(nice(child) > nice(server.pid()) || nice(child) == 19);
-        let mut look = Command::new("cat");
-        look.arg(format!("/proc/{child}/maps")).uid(SOMEBODY).gid(SOMEBODY);
+        let mut look = as_uid(SOMEBODY, Command::new("cat").arg(format!("/proc/{child}/maps")));
         assert!(!run(&mut look).status.success(), "the caller sees into its child");
         assert!(stuck.finish() == file.repeat(paths.len()));
         server.wait_until_idle();
     }
-    server.stop();
 }
 
 /// A server that has ambient capabilities (`AmbientCapabilities=`): its callers get none of them.
 #[as_root_in_own_namespace]
 fn callers_do_not_get_the_capabilities_of_an_unprivileged_server() {
-    let folder = public_folder();
-    fs::write(folder.path().join("file"), noise(4 << 20)).unwrap();
-    let secret = folder.path().join("secret");
-    fs::write(&secret, "secret").unwrap();
-    set_mode(&secret, 0o600);
-    let (key, programs) = (unique_key(), ForEverybody::new());
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=64150", "--regid=64150", "--clear-groups"]);
-    command.args(["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]);
-    command.arg(programs.path("mqfs-server")).args(["-k", &key.to_string()]);
-    command.arg("--root").arg(folder.path());
-    let server = Server::start_as(key, &mut command);
-    assert_ne!(status(server.pid(), "CapEff"), "0000000000000000", "it has some to lose");
-    let mut client = programs.client(key, 64_150);
-    let denied = run(client.arg("/secret"));
-    assert_eq!(denied.stderr, "mqfs-client: /secret: Permission denied\n");
-    let stuck = Stuck::start(programs.client(key, 64_150).arg("/file"));
-    assert_powerless(server.only_child().pid);
-    assert!(stuck.finish() == noise(4 << 20));
-    server.stop();
+    let capabilities = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"];
+    let user = ["setpriv", "--reuid=64150", "--regid=64150", "--clear-groups"];
+    let starter = [&user[..], &capabilities].concat();
+    let site = Site::start_by(unique_key(), 64_150, &[], |server| by(&starter, &server));
+    site.put("secret", 0o600, (0, 0), "secret");
+    assert_ne!(status(site.server.pid(), "CapEff"), "0000000000000000", "it has some to lose");
+    assert_eq!(site.denied(64_150, "/secret"), DENIED);
+    let stuck = Stuck::start(site.client(64_150).arg("/file"));
+    assert_powerless(site.server.only_child().pid);
+    site.finish_intact(stuck);
 }
 
 #[as_root_in_own_namespace]
@@ -130,7 +114,6 @@ fn a_stopped_child_sends_nothing_to_a_later_queue_with_its_clients_id() {
     // One, if it was stopped between the check and the call: no system call does both.
     assert!(other.status().unwrap().messages <= 1);
     assert!(server.log().contains("client gone"), "{}", server.log());
-    server.stop();
 }
 
 const UNKNOWN_UID: &str = "the caller's uid is unknown in this user namespace";
@@ -152,7 +135,6 @@ fn a_child_cannot_use_the_servers_session_keyring() {
     assert!(own.contains("mqfs-test-secret"), "the server's own: {own}");
     let shown = text(programs.client(server.key, VICTIM).arg("/keys"));
     assert!(!shown.contains("mqfs-test"), "{shown}");
-    server.stop();
 }
 
 /// Gives this thread, and what it starts, a session keyring with a key.
@@ -191,9 +173,7 @@ fn nobody_is_a_user_like_others_where_every_user_has_a_number() {
 #[as_root_in_own_namespace]
 fn a_server_in_a_user_namespace_refuses_unmapped_users() {
     let inside = |command: Command| {
-        let uid = OPERATOR.to_string();
-        let user = ["setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups"];
-        by(&[&user[..], &["unshare", "--user", "--map-root-user"]].concat(), &command)
+        as_uid(OPERATOR, &by(&["unshare", "--user", "--map-root-user"], &command))
     };
     if !run(&mut inside(Command::new("true"))).status.success() {
         return eprintln!("skipped: users may not make user namespaces here");
@@ -217,5 +197,4 @@ fn a_server_in_a_user_namespace_refuses_unmapped_users() {
     assert_eq!(site.server.log().matches("outcome=").count(), 1, "{}", site.server.log());
     site.finish_intact(victim);
     assert_eq!(run(site.client(OPERATOR).arg("/file")).success(), site.file);
-    site.server.stop();
 }

@@ -10,9 +10,7 @@ use sysv_ipc::{
 };
 use tempfile::TempDir;
 
-use crate::support::{
-    ClearAtEnd, Running, in_own_namespace, program, queue_of, run, text, unique_key, wait_until,
-};
+use crate::support::*;
 
 /// A program that serves under a key of its own, ready for requests.
 struct Service {
@@ -24,8 +22,7 @@ struct Service {
 impl Service {
     fn start(name: &str, arguments: &[&str]) -> Self {
         let key = unique_key();
-        let mut command = on(key, name);
-        let mut running = Running::piped(command.args(arguments));
+        let mut running = Running::piped(on(key, name).args(arguments));
         let line = running.first_line();
         let service = Self { key, running, _clear: ClearAtEnd(key) };
         let queue = queue_of(key).map(|queue| queue.id().to_string()).unwrap_or_default();
@@ -52,11 +49,8 @@ impl Service {
     }
 }
 
-/// `NAME --key KEY`, without further arguments.
 fn on(key: Key, name: &str) -> Command {
-    let mut command = program(name);
-    command.args(["--key", &key.to_string()]);
-    command
+    under(key, program(name))
 }
 
 #[track_caller]
@@ -176,17 +170,6 @@ fn a_signal_ends_it_and_its_servers_and_leaves_nothing() {
 
 const REQUEST: MessageType = MessageType::new(1).unwrap();
 
-/// The three designs that the programs implement.
-const DESIGNS: [&str; 3] = ["one queue", "two queues", "a queue per client"];
-
-fn arguments(design: &str, reply_key: Key) -> Vec<String> {
-    match design {
-        "two queues" => vec!["--reply-key".to_owned(), reply_key.to_string()],
-        "a queue per client" => vec!["--per-client".to_owned()],
-        _ => vec![],
-    }
-}
-
 fn server(arguments: &[&str]) -> Service {
     Service::start("single_queue_server", arguments)
 }
@@ -195,13 +178,11 @@ fn client(key: Key) -> Command {
     on(key, "single_queue_client")
 }
 
-/// A hand-made request.
 fn request(id: i32, body: &[u8]) -> MessageBuffer {
     let mtext = [&id.to_ne_bytes()[..], body].concat();
     MessageBuffer::with_text(REQUEST, &mtext)
 }
 
-/// Receives the answer to an id.
 #[track_caller]
 fn answer(queue: Queue, id: i64) -> Vec<u8> {
     let mut message = MessageBuffer::with_capacity(8192);
@@ -230,25 +211,19 @@ fn a_request_is_the_id_and_the_body_and_a_nul() {
 
 #[in_own_namespace]
 fn ten_thousand_requests_from_eight_clients_are_answered_without_a_loss() {
-    for (design, nonblock) in
-        [(DESIGNS[0], false), (DESIGNS[0], true), (DESIGNS[1], false), (DESIGNS[2], false)]
-    {
-        let mut options = arguments(design, unique_key());
-        if nonblock {
-            options.push("--nonblock".to_owned());
-        }
-        let all: Vec<_> = options.iter().map(String::as_str).chain(["--verbose"]).collect();
-        let server = server(&all);
+    let reply_key = unique_key().to_string();
+    // One queue, two, and one for each client.
+    for options in [&[][..], &["--nonblock"], &["--reply-key", &reply_key], &["--per-client"]] {
+        let server = server(&[options, &["--verbose"]].concat());
         let start = |n| {
-            let mut command = client(server.key);
-            command.args(["--msg", &format!("client {n}"), "--count", "1250"]).args(&options);
-            Running::piped(&mut command)
+            let message = ["--msg", &format!("client {n}"), "--count", "1250"];
+            Running::piped(client(server.key).args(message).args(options))
         };
         let clients: Vec<_> = (0..8).map(start).collect();
         for client in clients {
             client.finish().success(); // it has checked every answer
         }
-        assert_eq!(server.stop(), "", "{design}: nothing is dropped");
+        assert_eq!(server.stop(), "", "{options:?}: nothing is dropped");
     }
 }
 

@@ -8,33 +8,16 @@ use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mqfs::counters::{Lookup, Snapshot};
-use mqfs::sys::exit_now;
+use mqfs::counters::Snapshot;
 use mqfs::{Client, Transfer};
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::Pid;
-use sysv_ipc::{Key, Mode, OwnedQueue};
+use nix::sys::signal::Signal;
+use sysv_ipc::{Mode, OwnedQueue};
 use tempfile::TempDir;
 
-use crate::support::{
-    Running, Server, Stuck, after_mounting, as_root_in_own_namespace, client, fails, fork_child,
-    in_own_namespace, let_pass, noise, public_folder, reply_queues, run, serve_file, serve_folder,
-    serve_quietly, set_mode, state_of, stuck_client, unique_key, wait_until,
-};
-
-fn names_in(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
-}
+use crate::support::*;
 
 #[in_own_namespace]
 fn several_files_are_concatenated_like_cat() {
@@ -48,7 +31,6 @@ fn several_files_are_concatenated_like_cat() {
     wait_until("told", || server.log().contains(" questions=4 failures=1 bytes=19 "));
     let quiet = run(server.client().args(["-q", "/missing"]));
     assert_eq!((quiet.code(), &*quiet.stderr), (Some(1), ""));
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -71,7 +53,6 @@ fn an_output_file_appears_complete_or_not_at_all() {
     assert_eq!(fs::read(&target).unwrap().len(), 200_000);
     assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o640);
     assert_eq!(names_in(here.path()), ["target"]);
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -83,9 +64,9 @@ fn a_killed_client_leaves_no_temporary_file() {
         [(Signal::SIGTERM, "true"), (Signal::SIGKILL, "true"), (Signal::SIGTERM, hide_proc)]
     {
         server.freeze(); // so that it is still at work
-        let mut client = server.client();
-        client.arg("-o").arg(here.path().join("target")).arg("/file");
-        let mut client = Running::start(after_mounting(prepare, &client).stderr(Stdio::null()));
+        let mut client = with(server.client(), &["/file", "-o"]);
+        let mut client = after_mounting(prepare, client.arg(here.path().join("target")));
+        let mut client = Running::piped(&mut client);
         wait_until("it has asked", || !reply_queues().is_empty());
         assert_eq!(names_in(here.path()).len(), usize::from(prepare == hide_proc));
         client.signal(signal);
@@ -96,7 +77,6 @@ fn a_killed_client_leaves_no_temporary_file() {
             queue.remove().unwrap(); // what SIGKILL leaves
         }
     }
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -131,7 +111,6 @@ fn any_path_that_linux_has_works() {
         create_below(folder.path(), &name);
         assert_eq!(server.fetch(OsString::from_vec(name.clone())), name);
     }
-    server.stop();
 }
 
 /// Makes a file whose content is its name. It makes one folder at a time, because the whole path
@@ -160,7 +139,6 @@ fn a_client_without_a_free_queue_names_the_remedy_and_the_server_goes_on() {
     fails(server.client().arg("/file"), 2, told);
     drop(taken);
     assert_eq!(server.fetch("/file"), file);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -177,7 +155,6 @@ fn a_removed_reply_queue_is_replaced_or_is_an_incomplete_transfer() {
     assert_eq!(client.code(), Some(1));
     let expected = "mqfs-client: /file: incomplete: the reply queue was removed\n";
     assert_eq!(client.stderr, expected);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -215,7 +192,6 @@ fn cancelling_a_client_leaves_others_of_the_same_builder_alone() {
     assert_eq!(one.open("/file").unwrap_err().kind(), mqfs::ErrorKind::Cancelled);
     assert_eq!(one.clone().open("/file").unwrap_err().kind(), mqfs::ErrorKind::Cancelled);
     assert_eq!(other.open("/file").unwrap().metadata().unwrap().len(), 50_000);
-    server.stop();
 }
 
 /// A server of `/file`, which has removed orphans, and a client that has asked nothing.
@@ -223,13 +199,6 @@ fn site(arguments: &[&str]) -> (Server, TempDir, Client) {
     let (server, folder, _) = serve_quietly(50_000, arguments);
     let client = Client::new(server.key);
     (server, folder, client)
-}
-
-fn counters(key: Key) -> Snapshot {
-    match mqfs::counters::read(key, None) {
-        Ok(Lookup::Found(snapshot)) => *snapshot,
-        other => panic!("{other:?}"),
-    }
 }
 
 fn read(mut transfer: Transfer) -> Vec<u8> {
@@ -280,12 +249,11 @@ fn calls_one_after_the_other_share_a_session() {
     let client = Client::builder().key(server.key).sessions(false).build();
     assert!(fetch(&client) && fetch(&client));
     assert_eq!(counters(server.key).requests, after.requests + 2);
-    server.stop();
 }
 
 #[in_own_namespace]
 fn a_file_can_be_asked_for_before_others_that_were_asked_for() {
-    let (server, _folder, client) = site(&[]);
+    let (_server, _folder, client) = site(&[]);
     let mut files = client.open_all(["/file", "/none", "/file"]);
     files.next_file().unwrap().unwrap().read_exact(&mut [0; 10]).unwrap();
     files.ask_next("/file");
@@ -296,8 +264,6 @@ fn a_file_can_be_asked_for_before_others_that_were_asked_for() {
         assert!(bytes == noise(if is_there { 50_000 } else { 0 }));
     }
     assert!(files.next_file().is_none());
-    drop((files, client));
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -323,7 +289,6 @@ fn transfers_at_once_and_threads_have_sessions_of_their_own() {
     assert!(after < before + 100, "{}", after - before);
     drop(client);
     assert_eq!(reply_queues(), []);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -336,21 +301,16 @@ fn a_forked_child_leaves_its_parents_sessions_alone() {
     let mut own = Some((client.clone(), client.open("/file").unwrap()));
     let queues = reply_queues();
     let asked = counters(server.key).requests;
-    let child = fork_child(|| {
-        let ok = fetch(&client) && fetch(&client);
+    in_dead_process(|| {
+        assert!(fetch(&client) && fetch(&client));
         drop(own.take()); // the child's copy
-        exit_now(i32::from(!ok))
     });
-    let child = child.unwrap();
-    assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
     wait_until("what the child itself left is gone", || reply_queues() == queues);
     assert_eq!(counters(server.key).requests, asked + 1, "the child had one of its own");
     under_way.read_to_end(&mut bytes).unwrap();
     assert!(bytes == noise(50_000) && fetch(&client));
     assert_eq!(counters(server.key).requests, asked + 1);
     assert!(own.is_some_and(|(_, transfer)| read(transfer) == noise(50_000)));
-    drop((client, under_way));
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -358,7 +318,7 @@ fn a_client_may_be_dropped_when_its_thread_has_ended() {
     thread_local! {
         static KEPT: RefCell<Option<Client>> = const { RefCell::new(None) };
     }
-    let (server, _folder, client) = site(&[]);
+    let (_server, _folder, client) = site(&[]);
     let thread = thread::spawn(|| {
         KEPT.with_borrow_mut(|kept| {
             let client = kept.insert(client);
@@ -369,12 +329,11 @@ fn a_client_may_be_dropped_when_its_thread_has_ended() {
     });
     thread.join().unwrap();
     assert_eq!(reply_queues(), []);
-    server.stop();
 }
 
 #[in_own_namespace]
 fn idle_sessions_are_replaced_unnoticed() {
-    let (server, folder, client) = site(&["--idle-timeout", "4s"]);
+    let (server, _folder, client) = site(&["--idle-timeout", "4s"]);
     assert!(fetch(&client));
     let before = counters(server.key).requests;
     wait_until("the server has ended it", || reply_queues().is_empty());
@@ -383,13 +342,9 @@ fn idle_sessions_are_replaced_unnoticed() {
     // Somebody removes its queue; its child is killed.
     reply_queues()[0].remove().unwrap();
     assert!(fetch(&client));
-    for child in server.children() {
-        kill(Pid::from_raw(child), Signal::SIGKILL).unwrap();
-        wait_until("the server has noticed", || state_of(child).is_none());
-    }
+    assert!(server.kill_children() > 0);
+    server.wait_until_idle(); // it has noticed
     assert!(fetch(&client));
-    drop((client, folder));
-    server.stop();
 }
 
 #[in_own_namespace]

@@ -12,10 +12,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use crate::support::{
-    Running, SOMEBODY, after_mounting, as_root_in_own_namespace, fails, in_own_namespace, mode_of,
-    run, set_mode, wait_until,
-};
+use crate::support::*;
 use crate::tree::{Site, tree_of};
 
 /// Sets the rights of owner, SOMEBODY, group, mask and others: acl(5).
@@ -57,7 +54,6 @@ fn no_copy_replaces_another_of_the_same_command() {
     let expected = "mqfs-client: /a//./f: warning: given more than once\n";
     assert_eq!((twice.code(), &*twice.stderr), (Some(0), expected));
     assert_eq!(fs::read(site.here("f")).unwrap(), b"a/f");
-    site.server.stop();
 }
 
 #[in_own_namespace]
@@ -104,7 +100,6 @@ fn a_tree_is_not_copied_into_itself() {
     let told = append_to("t/app", &["/t/backups/old", "/t/app"]);
     assert_eq!((told.code(), told.stderr.lines().count()), (Some(1), 1), "{}", told.stderr);
     assert_eq!(fs::read(site.at("t/app")).unwrap(), b"appold");
-    site.server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -146,7 +141,6 @@ fn what_cannot_be_written_is_said_with_a_remedy() {
         let expected = format!("mqfs-client: cannot write old: {expected}\n");
         fails(mounted.current_dir(site.here.path()), 1, &expected);
     }
-    site.server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -212,7 +206,6 @@ fn a_copy_lets_nobody_do_more_than_the_original() {
     let told = site.run(&["-r", "/t/d2", "-C", "."]);
     let why = format!("uid {SOMEBODY} made this directory, and may change it");
     assert_eq!((told.code(), told.stderr), (Some(0), format!("mqfs-client: /t/d2: {why}\n")));
-    site.server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -225,12 +218,10 @@ fn nobody_can_open_a_file_by_its_temporary_name() {
     let client = site.command(&["-o", copy.to_str().unwrap(), "/file"]);
     let mut client = after_mounting("mount -t tmpfs none /proc", &client);
     let client = Running::piped(&mut client);
-    let part = || {
-        let mut names = fs::read_dir(site.here.path()).unwrap().flatten();
-        names.find(|entry| entry.file_name().to_string_lossy().ends_with(".part"))
-    };
+    let names = || names_in(site.here.path()).into_iter();
+    let part = || names().find(|name| name.ends_with(".part"));
     wait_until("it is begun", || part().is_some());
-    assert_eq!(mode_of(part().unwrap().path()), 0o600);
+    assert_eq!(mode_of(site.here(&part().unwrap())), 0o600);
     site.server.signal(Signal::SIGCONT);
     client.finish().success();
     assert_eq!(mode_of(copy), 0o644, "the usual mode");
@@ -243,7 +234,6 @@ fn nobody_can_open_a_file_by_its_temporary_name() {
     assert_eq!(mode_of(closed.join("f")) & 0o007, 0);
     let names: Vec<_> = tree_of(&closed).into_keys().collect();
     assert_eq!(names, [Path::new("f")]);
-    site.server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -292,5 +282,4 @@ fn nothing_goes_where_others_could_lead_it() {
         site.run(&["-o", "folder/planted", "/file"]).success();
         assert_eq!(mode_of(folder.join("planted")), 0o600, "{dir:o} {owner}");
     }
-    site.server.stop();
 }

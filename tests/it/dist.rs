@@ -15,9 +15,7 @@ use clap_mangen::roff::{Roff, bold, roman};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::support::{
-    DEADLINE, Server, in_own_namespace, noise, run, server_of, stuck_client, unique_key, wait_until,
-};
+use crate::support::*;
 
 fn dist(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("dist").join(name)
@@ -159,9 +157,8 @@ impl Manager {
     #[track_caller]
     fn start<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Server {
         let key = unique_key();
-        let mut command = server_of(key);
-        command.args(arguments);
-        Server::start_as(key, command.env("NOTIFY_SOCKET", self.folder.path().join("notify")))
+        let socket = self.folder.path().join("notify");
+        Server::start_as(key, server_of(key).args(arguments).env("NOTIFY_SOCKET", socket))
     }
 
     #[track_caller]
@@ -199,7 +196,6 @@ fn a_server_serves_even_if_its_service_manager_does_not_listen() {
     let server = manager.start(&["--root", "/proc"]);
     assert!(!server.fetch("/version").is_empty());
     wait_until("it says so", || server.log().contains("cannot notify the service manager"));
-    server.stop();
 }
 
 /// The units, and the exposure of those that systemd rates, which must not grow.

@@ -5,16 +5,7 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 
-use crate::support::{
-    Finished, Running, as_root_in_own_namespace, by, client, dead_owner, exists, full,
-    in_own_namespace, leased, program, reply_queues, run, serve_file, server_of, stat_of,
-    unique_key, wait_until,
-};
-
-fn with(mut command: Command, arguments: &[&str]) -> Command {
-    command.args(arguments);
-    command
-}
+use crate::support::*;
 
 /// Runs a program with this standard output.
 #[track_caller]
@@ -48,7 +39,6 @@ fn closed_output_ends_a_program_like_a_filter_and_nothing_is_left() {
         drop(orphan);
         assert_eq!(reply_queues(), [], "{what}");
     }
-    server.stop();
 }
 
 /// The same command, with its standard output closed.
@@ -99,7 +89,6 @@ fn closed_or_full_output_is_an_error_of_every_program() {
     let target = folder.path().join("copy");
     let copy = client(&["/file", "-o", target.to_str().unwrap()]);
     assert_eq!(run(&mut closed(&copy)).code(), Some(0));
-    server.stop();
 }
 
 /// A supervisor may close standard output, and a disk may be full: neither keeps files from users.
@@ -132,7 +121,6 @@ fn options_are_read_as_other_tools_read_them_and_the_last_one_counts() {
         let fetched = run(server.client().args(arguments).arg("small"));
         assert_eq!(fetched.code(), Some(0), "{arguments:?}: {}", fetched.stderr);
     }
-    server.stop();
 }
 
 #[test]

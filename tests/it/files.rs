@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Running, Server, Stuck, in_own_namespace, noise, run, serve_file, set_mode};
+use crate::support::*;
 use crate::tree::Site;
 
 #[in_own_namespace]
@@ -20,7 +20,6 @@ fn files_of_size_zero_in_proc_arrive_whole() {
     if Path::new(claims).exists() {
         assert_eq!(server.fetch(claims), fs::read(claims).unwrap());
     }
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -53,7 +52,6 @@ fn a_shrinking_file_is_a_failure_and_a_changing_file_a_warning() {
     fs::rename(&path, folder.path().join("renamed")).unwrap();
     let same = stuck.client.finish();
     assert_eq!((same.code(), &*same.stderr), (Some(0), ""));
-    server.stop();
 }
 
 /// A file of this size with noise at these places, and holes elsewhere.
@@ -109,7 +107,6 @@ fn holes_arrive_as_holes() {
         assert!(part == [expected, expected].concat(), "a part of {name}");
         assert!(site.run(&["--offset", "1G", &path]).success().is_empty(), "behind {name}");
     }
-    site.server.stop();
 }
 
 #[in_own_namespace]
@@ -142,7 +139,6 @@ fn a_hole_of_8_eib_costs_nobody_anything() {
     server.wait_until_idle();
     endless.child().stdout = None;
     assert_eq!(endless.finish().code(), Some(141));
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -184,5 +180,4 @@ fn holes_may_change_while_a_file_is_sent() {
             _ => {}
         }
     }
-    site.server.stop();
 }

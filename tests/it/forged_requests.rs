@@ -13,16 +13,10 @@ use mqfs::wire::{
     Request,
 };
 use nix::errno::Errno;
-use sysv_ipc::{
-    Key, Lock, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, QueueSettings, Select,
-};
+use sysv_ipc::{Key, Lock, MessageBuffer, Mode, OwnedQueue, Queue, QueueSettings, Select};
 
-use crate::support::{
-    ATTACKER, Attack, Idle, OPERATOR, Running, Site, Stuck, VICTIM, all_queues,
-    as_root_in_own_namespace, as_user, clear, errno_of, extension, lease_of, let_next_queue_have,
-    noise, plain_request, queue_of, received, refusals, request, run, sent, set, stat, unique_key,
-    wait_until,
-};
+use crate::support::session::fill;
+use crate::support::*;
 
 const WRONG_COOKIE: &str = "the cookie is not that of the reply queue's lease";
 const PLAIN: &str = "a plain request, and --plain does not take it";
@@ -118,7 +112,6 @@ fn write(queue: Queue, uid: u32) -> Result<(), Errno> {
     as_user(uid, || sent(queue.try_send(&message)))
 }
 
-#[track_caller]
 fn assert_lock_is_closed(site: &Site, uid: u32) {
     let lock = Lock::open(site.server.key).unwrap();
     let take = || lock.try_acquire().map(drop).map_err(errno_of);
@@ -237,9 +230,8 @@ fn ask_rogue(
         let (key, requests) = (unique_key(), site.requests());
         let mut attack = Attack::start(ATTACKER, || rogue(&mut Rogue::listen(key)?, requests));
         wait_until("the rogue listens", || queue_of(key).is_some());
-        let mut command = site.programs.client(key, client);
-        command.args(["--server-uid", &ATTACKER.to_string(), "--timeout", "2s", "/anything"]);
-        let asking = Running::piped(&mut command);
+        let arguments = ["--server-uid", &ATTACKER.to_string(), "--timeout", "2s", "/anything"];
+        let asking = Running::piped(site.programs.client(key, client).args(arguments));
         check(&site, &mut attack, asking);
         drop(attack);
         clear(key);
@@ -269,9 +261,7 @@ fn a_trusted_server_cannot_use_a_clients_queue_to_ask_roots_server() {
 fn a_server_cannot_make_a_client_take_its_own_files_for_the_servers() {
     let give_back = |rogue: &mut Rogue, requests: Queue| {
         let (reply, request) = rewrite(*rogue.own, &mut rogue.message, "/secret")?;
-        let status = reply.status().map_err(errno_of)?;
-        let client = status.permissions.cuid;
-        set(reply, &QueueSettings { uid: client, ..status.settings() })?;
+        give(reply, reply.status().map_err(errno_of)?.permissions.cuid.as_raw())?;
         sent(requests.send(&request))
     };
     ask_rogue(give_back, |_, _, asking| {
@@ -310,8 +300,6 @@ fn reading_a_request_does_not_let_others_forge_its_replies() {
     site.stop();
 }
 
-const DATA: MessageType = MessageType::new(2).unwrap();
-
 fn put(queue: Queue, lease: &Lease) {
     let _ = queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease.encode()));
 }
@@ -321,26 +309,13 @@ fn take(queue: Queue) {
     let _ = queue.try_receive(&mut message, Select::Any);
 }
 
-fn fill(queue: Queue) {
-    for size in [4096, 64, 1] {
-        let junk = MessageBuffer::with_text(DATA, &vec![b'x'; size]);
-        while queue.try_send(&junk).is_ok() {}
-    }
-}
-
 fn change(queue: Queue, change: impl FnOnce(&mut QueueSettings)) {
-    if let Ok(status) = queue.status() {
-        let mut settings = status.settings();
-        change(&mut settings);
-        let _ = set(queue, &settings);
-    }
+    let _ = mqfs_kit::change(queue, change);
 }
 
 /// What an owner may do with its queue at any time. A call fails if the queue is gone.
 const TRICKS: [fn(Queue, &Lease); 14] = [
-    |queue, _| {
-        let _ = queue.remove();
-    },
+    |queue, _| _ = queue.remove(),
     |queue, _| take(queue),
     |queue, lease| {
         take(queue);
@@ -358,7 +333,7 @@ const TRICKS: [fn(Queue, &Lease); 14] = [
     |queue, _| change(queue, |to| to.max_bytes = 0),
     |queue, _| change(queue, |to| to.max_bytes = 1),
     |queue, _| change(queue, |to| to.max_bytes = 200),
-    |queue, _| change(queue, |to| to.uid = sysv_ipc::Uid::from_raw(VICTIM)),
+    |queue, _| _ = give(queue, VICTIM),
     |queue, _| (0..9).for_each(|_| take(queue)),
     |queue, _| {
         // The next queue gets the same slot in the kernel's table, but not the same id.
@@ -379,7 +354,7 @@ fn trick_around(requests: Queue, operator: u32, rounds: usize) -> Result<(), Err
         let own = OwnedQueue::private(REPLY_QUEUE_MODE).map_err(errno_of)?;
         put(*own, &lease);
         if operator != 0 {
-            change(*own, |to| to.uid = sysv_ipc::Uid::from_raw(operator));
+            let _ = give(*own, operator);
         }
         let (trick, variant) = (TRICKS[round % TRICKS.len()], round / TRICKS.len());
         let path = ["/big", "/big", "/missing", "/"][variant % 4];

@@ -174,7 +174,6 @@ impl fmt::Debug for Bytes {
     }
 }
 
-/// One change to a message.
 #[derive(Debug, Clone)]
 enum Change {
     Flip(u8),
@@ -206,7 +205,6 @@ const VALUES: [&[u8]; 17] = [
     b"mqfs-met",
 ];
 
-/// Lengths next to a limit.
 const LENGTHS: [usize; 6] =
     [MAX_PLAIN_REQUEST, 4 + MAX_PATH, 4160, MAX_REQUEST - 1, MAX_REQUEST + 2, MAX_REPLY + 1];
 

@@ -6,16 +6,10 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use mqfs::wire::NORMAL_PRIORITY;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use sysv_ipc::{Lock, MessageBuffer, Mode};
 
-use crate::support::{
-    Running, Server, as_root_in_own_namespace, by, children_of, in_own_namespace,
-    private_queue_with, queue_of, reply_queues, run, serve_file, server_of, state_of, stuck_client,
-    unique_key, unshared, wait_until,
-};
+use crate::support::*;
 
 #[as_root_in_own_namespace]
 fn a_server_leaves_a_later_queue_with_its_old_id_alone() {
@@ -48,17 +42,12 @@ fn a_client_whose_standard_error_nobody_reads_still_cleans_up() {
     let server = Server::start(&["--root", "/proc"]);
     server.freeze();
     let (_unread, mut full) = std::io::pipe().unwrap();
-    let flags = OFlag::from_bits_retain(fcntl(&full, FcntlArg::F_GETFL).unwrap());
-    fcntl(&full, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).unwrap();
-    while full.write(&[0; 4096]).is_ok() {}
-    fcntl(&full, FcntlArg::F_SETFL(flags)).unwrap();
+    full.write_all(&[b'\n'; 65_536]).unwrap(); // the capacity of a pipe: pipe(7)
     let mut client = Running::start(server.client().arg("/version").stderr(full));
     wait_until("it waits", || !reply_queues().is_empty() && state_of(client.pid()) == Some('S'));
     client.signal(Signal::SIGTERM);
     assert_eq!(client.wait().code(), Some(130));
     assert_eq!(reply_queues(), []);
-    server.signal(Signal::SIGCONT);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -68,9 +57,9 @@ fn output_through_a_link_reaches_a_file_without_a_name() {
     symlink("/proc/self/fd/1", &link).unwrap();
     let mut unnamed = tempfile::tempfile().unwrap();
     let server = Server::start(&["--root", "/proc"]);
-    let mut command = server.client();
-    command.arg("-o").arg(&link).arg("/version").stdout(unnamed.try_clone().unwrap());
-    Running::start(&mut command).finish().success();
+    let mut client = server.client();
+    let client = client.arg("-o").arg(&link).arg("/version").stdout(unnamed.try_clone().unwrap());
+    Running::start(client).finish().success();
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     let mut content = String::new();
     std::io::Seek::rewind(&mut unnamed).unwrap();
@@ -98,20 +87,17 @@ fn output_through_a_link_reaches_a_file_without_a_name() {
         assert!(fs::symlink_metadata(&dangling).unwrap().is_symlink());
         assert!(fs::read_to_string(folder.path().join("target")).unwrap().starts_with("Linux"));
     }
-    server.stop();
 }
 
 #[in_own_namespace]
 fn a_file_size_limit_ends_with_status_1() {
     let (server, folder, _) = serve_file(4 << 20, &[]);
-    let mut client = server.client();
-    client.arg("-o").arg(folder.path().join("copy")).arg("/file");
-    let limited = run(&mut by(&["prlimit", "--fsize=4096"], &client));
-    assert_eq!(limited.code(), Some(1));
+    let copy = folder.path().join("copy");
+    let client = &mut with(server.client(), &["/file", "-o"]);
+    let limited = run(&mut by(&["prlimit", "--fsize=4096"], client.arg(&copy)));
+    assert_eq!((limited.code(), limited.stderr.lines().count()), (Some(1), 1));
     assert!(limited.stderr.ends_with("File too large\n"), "{}", limited.stderr);
-    assert_eq!(limited.stderr.lines().count(), 1);
-    assert!(!folder.path().join("copy").exists());
-    server.stop();
+    assert!(!copy.exists());
 }
 
 #[as_root_in_own_namespace]
@@ -126,7 +112,6 @@ fn queue_limits_that_are_too_small_are_reported() {
         assert!(refused.stderr.contains("queues are too small here"), "{}", refused.stderr);
         fs::write(&path, normal).unwrap();
     }
-    server.stop();
 }
 
 /// As process 1 of a pid namespace a server inherits the children of dead processes.
@@ -135,16 +120,13 @@ fn a_server_with_pid_1_survives_a_crowd_of_orphans() {
     let key = unique_key();
     // The shell becomes the server; the orphans end while it serves.
     let orphans = r#"for i in $(seq 100); do (sleep 0.3 &); done; exec "$0" "$@""#;
-    let mut command = server_of(key);
-    command.args(["--root", "/proc", "--max-children", "2"]);
-    let command = by(&["sh", "-c", orphans], &command);
+    let server = with(server_of(key), &["--root", "/proc", "--max-children", "2"]);
+    let command = by(&["sh", "-c", orphans], &server);
     let server = Server::start_as(key, &mut unshared(&["--pid", "--mount-proc"], &command));
     for _ in 0..100 {
         assert!(!server.fetch("/version").is_empty());
     }
     let init = server.children()[0];
     wait_until("the orphans are reaped", || children_of(init).is_empty());
-    kill(Pid::from_raw(init), Signal::SIGTERM).unwrap();
-    let mut server = server;
-    assert!(server.running().wait().success());
+    server.stop_inner();
 }

@@ -3,34 +3,22 @@
 
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use mqfs::ownership::lease;
 use mqfs::sys::exit_now;
-use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::execv;
-use sysv_ipc::{Key, MessageBuffer, Queue, QueueId};
+use sysv_ipc::QueueId;
 
 use crate::reaper_keeps::{foreign, used_by_the_dead};
-use crate::support::{
-    ATTACKER, DEADLINE, HungMount, Process, Running, SOMEBODY, Server, Site, Unanswered, VICTIM,
-    Verdicts, as_root_in_own_namespace, can_mount, dead_owner, exists, fork_child, leased, program,
-    public_folder, reply_queues, run, serve_file, serve_folder, server_of, stat_of, unique_key,
-    wait_until,
-};
+use crate::support::Unanswered::{All, Close, List, Lookup, New, Open, Read, Stat, StatOfTop};
+use crate::support::*;
 
 /// What holds a child for good, but for a signal.
-const HOLDS_A_FILE: [Unanswered; 6] = [
-    Unanswered::Lookup,
-    Unanswered::Stat,
-    Unanswered::Open,
-    Unanswered::Read,
-    Unanswered::Close,
-    Unanswered::All,
-];
+const HOLDS_A_FILE: [Unanswered; 6] = [Lookup, Stat, Open, Read, Close, All];
 
 fn children_hung(server: &Server) -> u64 {
     let shown = run(stat_of(server.key).arg("--json")).success();
@@ -38,20 +26,14 @@ fn children_hung(server: &Server) -> u64 {
     shown["counters"]["children_hung"].as_u64().unwrap()
 }
 
-#[as_root_in_own_namespace]
+#[as_root_with_mounts]
 fn nobody_waits_for_others_files_that_hang() {
-    if !can_mount() {
-        return;
-    }
     let limits = ["--max-children", "12", "--max-per-user", "6"];
     let times = ["--stall-timeout", "4s", "--drain-timeout", "1s"];
     let site = Site::start(&[limits, times].concat());
-    let mounts: Vec<_> =
+    let _mounts: Vec<_> =
         HOLDS_A_FILE.map(|way| HungMount::on(&site.at(&format!("{way:?}")), way)).into();
-    let fetch = |uid, way| {
-        let mut client = site.client(uid);
-        Running::piped(client.arg(format!("/{way:?}/file")))
-    };
+    let fetch = |uid, way| Running::piped(site.client(uid).arg(format!("/{way:?}/file")));
     let ways = HOLDS_A_FILE.into_iter();
     let clients: Vec<_> =
         ways.flat_map(|way| [ATTACKER, VICTIM].map(|uid| (way, fetch(uid, way)))).collect();
@@ -67,7 +49,7 @@ fn nobody_waits_for_others_files_that_hang() {
 
     for (way, client) in clients {
         let told = client.finish();
-        if way == Unanswered::Close {
+        if way == Close {
             assert_eq!(told.success(), b"file");
             continue;
         }
@@ -85,15 +67,10 @@ fn nobody_waits_for_others_files_that_hang() {
     site.server.stop();
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     Server::start_on(key, &["--root", "/etc"]).stop();
-    drop(mounts);
 }
 
-#[as_root_in_own_namespace]
+#[as_root_with_mounts]
 fn a_tree_goes_on_behind_what_hangs() {
-    use Unanswered::{Close, List, Lookup, Open, Read, Stat, StatOfTop};
-    if !can_mount() {
-        return;
-    }
     let told = "the file system does not answer";
     for (stall, timeout, why) in
         [("1s", "1m", told), ("1h", "1s", "timed out: nothing came for 1s")]
@@ -127,40 +104,30 @@ fn a_tree_goes_on_behind_what_hangs() {
             assert!(hung == "m" || has("m/good").as_deref() == Some("good"), "{way:?}");
         }
         server.wait_until_idle();
-        server.stop();
     }
 }
 
-#[as_root_in_own_namespace]
+#[as_root_with_mounts]
 fn many_files_that_hang_do_not_take_a_timeout_each() {
-    if !can_mount() {
-        return;
-    }
     let (server, folder, _) = serve_file(1, &[]);
-    let mount = HungMount::on(&folder.path().join("m"), Unanswered::Read);
-    let mut client = server.client();
-    client.args(["--timeout", "500ms"]).args(["/m/file"; 9]).arg("/small");
-    let finished = run(&mut client);
+    let mount = HungMount::on(&folder.path().join("m"), Read);
+    let client = &mut with(server.client(), &["--timeout", "500ms"]);
+    let finished = run(client.args(["/m/file"; 9]).arg("/small"));
     assert_eq!((finished.code(), &finished.stdout[..]), (Some(1), &b"small"[..]));
     assert_eq!(finished.stderr.matches("timed out").count(), 3, "{}", finished.stderr);
     assert_eq!(finished.stderr.matches("left out").count(), 6, "{}", finished.stderr);
     drop(mount);
     server.wait_until_idle();
-    server.stop();
 }
 
-#[as_root_in_own_namespace]
+#[as_root_with_mounts]
 fn a_server_stops_in_time_though_a_child_is_beyond_sigkill() {
-    if !can_mount() {
-        return;
-    }
     let folder = public_folder();
     let root = folder.path().join("root");
-    let mount = HungMount::on(&root, Unanswered::Read);
+    let _mount = HungMount::on(&root, Read);
     let server = Server::start(&["--drain-timeout", "500ms", "--root", root.to_str().unwrap()]);
     server.wait_until_idle(); // a child cleans up at the start
-    let mut client = server.client();
-    let client = Running::piped(client.args(["--retries", "0", "/file"]));
+    let client = Running::piped(server.client().args(["--retries", "0", "/file"]));
     let child = server.only_child();
     wait_until("it reads", || child.waits_in(libc::SYS_read));
     let start = Instant::now();
@@ -171,37 +138,27 @@ fn a_server_stops_in_time_though_a_child_is_beyond_sigkill() {
     // The second, if a part of the answer has arrived.
     let reasons = ["the server died", "the file system does not answer"];
     assert!(reasons.iter().any(|reason| output.stderr.contains(reason)), "{output:?}");
-    drop(mount);
 }
 
-#[as_root_in_own_namespace]
+#[as_root_with_mounts]
 fn sigterm_ends_a_client_whose_destination_hangs() {
-    if !can_mount() {
-        return;
-    }
     let folder = public_folder();
-    let mount = HungMount::on(&folder.path().join("mount"), Unanswered::New);
+    let _mount = HungMount::on(&folder.path().join("mount"), New);
     let server = Server::start(&["--root", "/proc/sys/kernel"]);
-    let mut client = server.client();
-    let client = client.arg("-o").arg(folder.path().join("mount/new")).arg("/ostype");
-    let client = Running::piped(client);
+    let target = folder.path().join("mount/new");
+    let client = Running::piped(server.client().arg("-o").arg(target).arg("/ostype"));
     let process = Process::with_pid(client.pid()).unwrap();
     wait_until("it makes its file", || process.waits_in(libc::SYS_openat));
     client.signal(Signal::SIGTERM);
     let ended = client.finish();
     assert_eq!((ended.code(), &*ended.stderr), (Some(130), "mqfs-client: interrupted\n"));
-    drop(mount);
-    server.stop();
 }
 
-#[as_root_in_own_namespace]
+#[as_root_with_mounts]
 fn a_server_whose_root_hangs_keeps_no_other_from_its_key() {
-    if !can_mount() {
-        return;
-    }
     let (folder, key) = (public_folder(), unique_key());
     let root = folder.path().join("root");
-    let mount = HungMount::on(&root, Unanswered::All);
+    let _mount = HungMount::on(&root, All);
     let hung = Running::piped(server_of(key).arg("--root").arg(&root));
     let process = Process::with_pid(hung.pid()).unwrap();
     wait_until("it looks at its root", || process.waits_in(libc::SYS_statx));
@@ -209,24 +166,18 @@ fn a_server_whose_root_hangs_keeps_no_other_from_its_key() {
     hung.signal(Signal::SIGTERM);
     let ended = hung.finish();
     assert_eq!((ended.status.signal(), &*ended.stderr), (Some(libc::SIGTERM), ""));
-    drop(mount);
 }
 
-#[as_root_in_own_namespace]
+#[as_root_with_mounts]
 fn process_that_hangs_in_execve_holds_nobody_up_and_counts_as_alive() {
-    if !can_mount() {
-        return;
-    }
     let (started, folder) = (Instant::now(), public_folder());
-    let mount = HungMount::on(&folder.path().join("hung"), Unanswered::Close);
+    let mount = HungMount::on(&folder.path().join("hung"), Close);
     let file = folder.path().join("hung/file");
     let server = Server::start(&["--reap-interval", "100ms"]);
     let by_the_dead = used_by_the_dead(foreign());
     // Only this child opens the file, which execve then closes.
     let hung = fork_child(|| {
-        let queue = Queue::create(Key::PRIVATE, REPLY_QUEUE_MODE).unwrap();
-        let lease = lease::new(QueueId::new(0)).unwrap().encode();
-        queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease)).unwrap();
+        marked_with(&lease::new(QueueId::new(0)).unwrap().encode()).release();
         let _file = File::open(&file).unwrap();
         let _ = execv(c"/bin/true", &[c"true"]);
         exit_now(1)
@@ -239,14 +190,12 @@ fn process_that_hangs_in_execve_holds_nobody_up_and_counts_as_alive() {
     let [queue] = reply_queues()[..] else { panic!("{:?}", reply_queues()) };
     let orphan = leased(dead_owner());
     wait_until("the server's housekeeping goes on", || !exists(*orphan));
-    let verdicts = Verdicts::of(program("mqfs-reap").args(["--json", "--foreign"]));
+    let verdicts = Verdicts::with(&["--foreign"]);
     assert_eq!(verdicts.on(queue), ["alive", "a process has the owner's pid", "kept"]);
     let waits = ["foreign", "not made by mqfs, and a process may wait on it", "kept"];
     assert_eq!(verdicts.on(*by_the_dead), waits);
     run(&mut stat_of(server.key)).success();
-    let mut watch = program("mqfs-reap");
-    watch.args(["--watch", "100ms", "--foreign"]).stdout(Stdio::null());
-    let watch = Running::start(&mut watch);
+    let watch = Running::piped(program("mqfs-reap").args(["--watch", "100ms", "--foreign"]));
     let orphan = leased(dead_owner());
     wait_until("it goes on, too", || !exists(*orphan));
     watch.signal(Signal::SIGTERM);
@@ -258,5 +207,4 @@ fn process_that_hangs_in_execve_holds_nobody_up_and_counts_as_alive() {
     drop(mount); // FUSE lets no process go whose request it has read, however it is killed.
     waitpid(hung, None).unwrap();
     wait_until("the dead owner's queue is removed", || !exists(queue));
-    server.stop();
 }

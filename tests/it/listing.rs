@@ -5,17 +5,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Command;
 
-use mqfs::wire::{Operation, Question};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::Value;
 
-use crate::support::session::RawSession;
-use crate::support::{
-    Server, VICTIM, as_root_in_own_namespace, fails, in_own_namespace, public_folder, queue_of,
-    run, set_mode, text, wait_until,
-};
+use crate::support::session::{RawSession, below, enter, list};
+use crate::support::*;
 
 /// A server of a folder with a file of each kind, and the folder.
 fn server() -> (Server, tempfile::TempDir) {
@@ -52,7 +48,6 @@ fn a_listing_matches_ls() {
     assert_eq!(both.stderr, "mqfs-client: /none: No such file or directory\n");
     let both = String::from_utf8(both.stdout).unwrap();
     assert!(both.starts_with("/dir:\n-") && both.contains("\n\n/to-dir:\n-"), "{both}");
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -70,7 +65,6 @@ fn a_directory_that_was_removed_is_no_empty_one() {
         assert!(refused.stderr.contains(why), "{}", refused.stderr);
     }
     assert!(server.log().contains("WARN"), "{}", server.log());
-    server.stop();
 }
 
 /// The kernel mounts debugfs/tracing when somebody looks into it, as with autofs.
@@ -91,11 +85,9 @@ fn what_is_mounted_on_demand_is_seen() {
     assert_eq!(listed.iter().filter(|&&byte| byte == b'\n').count(), mounted());
     assert!(sh("umount \"$0/tracing\""));
     // As in a tree.
-    let enter = Question::new("/debug/tracing".as_ref(), Operation::Enter);
-    let mut session = RawSession::start(queue_of(server.key).unwrap(), &enter);
+    let mut session = RawSession::start(queue_of(server.key).unwrap(), &enter("/debug/tracing"));
     assert!(session.answer().is_ok());
-    let below = Question { below: true, ..Question::new(".".as_ref(), Operation::List) };
-    assert!(!session.answer_to(&below).unwrap().bytes.is_empty());
+    assert!(!session.answer_to(&below(list("."))).unwrap().bytes.is_empty());
     drop(session);
     server.stop();
     assert!(sh("umount --lazy \"$0\""));
@@ -121,7 +113,6 @@ fn names_are_shown_as_written_and_only_what_harms_is_escaped() {
         wait_until("it is logged", || server.log().contains(&logged));
         fs::remove_dir(folder.path().join(name)).unwrap();
     }
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -147,7 +138,6 @@ fn names_are_escaped_for_a_terminal_and_complete_in_json() {
     assert_eq!(lines[3]["name_hex"], "781b5b33316d0aff");
     assert_eq!(lines[4]["name"], "z\u{9b}2J");
     assert_eq!((&lines[3]["size"], &lines[3]["kind"]), (&5.into(), &"regular file".into()));
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -168,12 +158,11 @@ fn stat_shows_the_file_itself_and_not_a_links_target() {
     assert!(shown.starts_with("  File: /link -> file\n  Size: 4  Kind: symbolic link\n"));
     let told = "mqfs-client: /none: No such file or directory\n";
     fails(server.client().args(["--stat", "/none"]), 1, told);
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
 fn a_listing_without_permission_is_refused() {
-    let site = crate::support::Site::start(&[]);
+    let site = Site::start(&[]);
     fs::create_dir(site.at("closed")).unwrap();
     fs::create_dir(site.at("names-only")).unwrap();
     site.put("names-only/file", 0o644, (0, 0), "");
@@ -220,15 +209,14 @@ fn the_library_lists_like_std_fs() {
     let first = ["0  ", "1 Zed ", "1 dir ", "2 dir/below ", "1 fifo ", "1 file content"];
     assert_eq!(paths, [&first[..], &["1 link ", "1 to-dir "]].concat());
     assert!(walk.next_entry().unwrap().is_none());
-    server.stop();
 }
 
 #[in_own_namespace]
 fn the_examples_print_files_and_copy_trees() {
-    let (server, folder) = server();
+    let (server, _folder) = server();
     let here = public_folder();
     let example = |name: &str| {
-        let mut command = crate::support::program(name);
+        let mut command = program(name);
         command.env("MQFS_KEY", server.key.to_string()).current_dir(here.path());
         command
     };
@@ -241,6 +229,4 @@ fn the_examples_print_files_and_copy_trees() {
     let incomplete = run(example("mirror").args(["/", "."]));
     assert_eq!(incomplete.stderr, "mirror: fifo: Is a FIFO, which is not copied\n");
     assert_eq!(fs::read(here.path().join("file")).unwrap(), b"content");
-    drop(folder);
-    server.stop();
 }

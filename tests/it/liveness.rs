@@ -12,11 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getpid};
 
-use crate::support::{
-    ForEverybody, QuietServer, Running, SOMEBODY, Stuck, Verdicts, as_root_in_own_namespace,
-    children_of, dead_owner, exists, fork_child, give, leased, owner_of, program, reply_queues,
-    sleeper, state_of, unshared, wait_until,
-};
+use crate::support::*;
 
 const RUNNING: [&str; 3] = ["alive", "owner is running", "kept"];
 const UNPROVEN: [&str; 3] = ["alive", "a process has the owner's pid", "kept"];
@@ -42,10 +38,9 @@ fn if_seen(verdict: [&'static str; 3]) -> [&'static str; 3] {
 /// `unshare` options for a whole pid namespace.
 const PID_NAMESPACE: [&str; 2] = ["--pid", "--mount-proc"];
 
-fn reap_json() -> Command {
-    let mut command = program("mqfs-reap");
-    command.arg("--json");
-    command
+/// What `mqfs-reap` says under `unshare` with these options.
+fn verdicts_in(options: &[&str]) -> Verdicts {
+    Verdicts::of(&mut unshared(options, program("mqfs-reap").arg("--json")))
 }
 
 #[as_root_in_own_namespace]
@@ -66,7 +61,9 @@ fn zombie_is_dead_and_an_owner_whose_pid_another_process_has() {
 #[as_root_in_own_namespace]
 fn process_lives_while_any_of_its_threads_does() {
     let pid = process_without_main_thread();
-    let queue = leased(owner_of_zombie_leader(pid.as_raw()));
+    // Its main thread has no namespaces any more, but the pid namespace.
+    let Process { pid: number, start_time } = Process::with_pid(pid.as_raw()).unwrap();
+    let queue = leased(OwnerId { pid: number, start_time, ..owner_of(getpid().as_raw()) });
     let verdict = Verdicts::now();
     kill(pid, Signal::SIGKILL).unwrap();
     assert_eq!(verdict.on(*queue), RUNNING);
@@ -78,9 +75,7 @@ fn process_lives_while_any_of_its_threads_does() {
 #[allow(unsafe_code)]
 fn process_without_main_thread() -> Pid {
     let child = fork_child(|| {
-        // SAFETY: closes what this child inherited and nothing here uses; close_range(2). Other
-        // tests wait for the ends of pipes.
-        let _ = unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+        close_inherited();
         std::thread::spawn(|| {
             std::thread::sleep(crate::support::DEADLINE);
             exit_now(0)
@@ -95,18 +90,9 @@ fn process_without_main_thread() -> Pid {
     pid
 }
 
-/// As [`owner_of`], of a process whose main thread has no namespaces any more, but the pid
-/// namespace.
-fn owner_of_zombie_leader(pid: i32) -> OwnerId {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let start_time = stat.rsplit_once(") ").unwrap().1.split(' ').nth(22 - 3).unwrap();
-    OwnerId { pid, start_time: start_time.parse().unwrap(), ..owner_of(getpid().as_raw()) }
-}
-
 #[as_root_in_own_namespace]
 fn owner_missing_from_a_living_pid_namespace_is_dead_only_if_seen_from_the_initial_one() {
-    let mut sleep = Command::new("sleep");
-    let outer = Running::start(&mut unshared(&PID_NAMESPACE, sleep.arg("1000")));
+    let outer = Running::start(&mut unshared(&PID_NAMESPACE, Command::new("sleep").arg("1000")));
     let mut inner = vec![];
     wait_until("the namespace is there", || {
         inner = children_of(outer.pid());
@@ -121,7 +107,7 @@ fn owner_missing_from_a_living_pid_namespace_is_dead_only_if_seen_from_the_initi
     let reborn = leased(OwnerId { start_time: first.start_time - 1, ..first });
     let untold = leased(OwnerId { start_time: 0, ..first });
 
-    let elsewhere = Verdicts::of(&mut unshared(&PID_NAMESPACE, &reap_json()));
+    let elsewhere = verdicts_in(&PID_NAMESPACE);
     for queue in [&living, &missing, &reborn, &untold] {
         assert_eq!(elsewhere.on(**queue), ELSEWHERE);
     }
@@ -143,9 +129,7 @@ fn with_another_namespaces_proc_no_living_owner_is_judged_dead() {
     shell.args(["-c", r#""$1" -k "$2" /file | sleep 1000 & read go; exec "$3" --json"#, "sh"]);
     shell.arg(program("mqfs-client").get_program()).arg(quiet.server.key.to_string());
     shell.arg(program("mqfs-reap").get_program());
-    let mut command = unshared(&["--pid"], &shell);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut running = Running::start(&mut command);
+    let mut running = Running::piped(unshared(&["--pid"], &shell).stdin(Stdio::piped()));
     let queue = Stuck::find(&before);
     let stopped = quiet.stop_children();
     writeln!(running.child().stdin.take().unwrap(), "go").unwrap();
@@ -173,13 +157,13 @@ fn start_times_are_not_compared_across_time_namespaces() {
     let stopped = quiet.stop_children();
 
     assert_eq!(Verdicts::now().on(stuck.queue), UNPROVEN);
-    let there = Verdicts::of(&mut unshared(&later, &reap_json()));
+    let there = verdicts_in(&later);
     assert_eq!(there.on(*here), UNPROVEN);
     // Both namespaces at once, as seen from the initial pid namespace.
     let both = ["--pid", "--mount-proc", "--time", "--boottime", "100000"];
     let other = Stuck::start(&mut unshared(&both, &quiet.client()));
     assert_eq!(Verdicts::now().on(other.queue), if_seen(UNPROVEN));
-    let there = Verdicts::of(&mut unshared(&later, &reap_json()));
+    let there = verdicts_in(&later);
     assert_eq!(there.on(other.queue), if_seen(UNPROVEN));
 
     let inner = Pid::from_raw(children_of(stuck.client.pid())[0]);
@@ -205,7 +189,7 @@ fn what_a_reaper_cannot_see_it_does_not_judge_dead() {
     // without any process.
     let (living, gone) = (leased(here), leased(OwnerId { pid_namespace: 1, ..here }));
     for options in [&PID_NAMESPACE[..], &["--pid"]] {
-        let inside = Verdicts::of(&mut unshared(options, &reap_json()));
+        let inside = verdicts_in(options);
         assert_eq!([inside.on(*living), inside.on(*gone)], [ELSEWHERE; 2], "{options:?}");
     }
     let programs = ForEverybody::new();
@@ -214,7 +198,7 @@ fn what_a_reaper_cannot_see_it_does_not_judge_dead() {
     assert_eq!(blind.on(*living), UNPROVEN);
     let hidepid = "mount -t proc -o hidepid=2 proc /proc && test -e /proc/1 && exec";
     assert_eq!(reap_with_proc(hidepid, &reaper).on(*gone), ELSEWHERE);
-    give(*living, SOMEBODY);
+    give(*living, SOMEBODY).unwrap();
     let as_somebody = format!("setpriv --reuid {SOMEBODY} --regid {SOMEBODY} --clear-groups");
     let seen = reap_with_proc(&format!("{hidepid} {as_somebody}"), &reaper);
     assert_eq!(seen.on(*living), UNPROVEN);
@@ -259,10 +243,9 @@ fn owner_of_an_unknown_pid_namespace_is_dead_if_no_process_anywhere_has_its_pid(
     let unidentified = ["alive", "owner not identified by its lease", "kept"];
     let dead = leased(unknown(dead_owner().pid));
     let living = leased(unknown(getpid().as_raw()));
-    let mut sleep = Command::new("sleep");
-    let _first = Running::start(&mut unshared(&PID_NAMESPACE, sleep.arg("1000")));
+    let _first = Running::start(&mut unshared(&PID_NAMESPACE, Command::new("sleep").arg("1000")));
     let first_elsewhere = leased(unknown(1));
-    let elsewhere = Verdicts::of(&mut unshared(&PID_NAMESPACE, &reap_json()));
+    let elsewhere = verdicts_in(&PID_NAMESPACE);
     let here = Verdicts::now();
     for queue in [*living, *first_elsewhere] {
         assert_eq!(elsewhere.on(queue), unidentified);

@@ -11,11 +11,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use sysv_ipc::{MessageBuffer, MessageType, OwnedQueue, Queue, QueueLimits};
 
-use crate::support::{
-    ATTACKER, Attack, ForEverybody, Running, SOMEBODY, Server, Site, Stuck, VICTIM,
-    as_root_in_own_namespace, fails, in_own_namespace, leased_request, noise, number, queue_of,
-    reply_queues, run, sent, serve_file, serve_quietly, wait_until,
-};
+use crate::support::*;
 
 fn refusals(server: &Server) -> usize {
     server.log().matches("the user has as many children as one may have").count()
@@ -25,11 +21,7 @@ fn refusals(server: &Server) -> usize {
 fn a_user_with_too_many_transfers_is_told_to_try_again_and_others_go_on() {
     let (server, _folder, file) = serve_file(4 << 20, &["--mode", "0622", "--max-per-user", "2"]);
     let programs = ForEverybody::new();
-    let client = |uid| {
-        let mut command = programs.client(server.key, uid);
-        command.arg("/file");
-        command
-    };
+    let client = |uid| with(programs.client(server.key, uid), &["/file"]);
     let first = Stuck::start(&mut client(SOMEBODY));
     let second = Stuck::start(&mut client(SOMEBODY));
     let why = "busy: as many transfers as one user may have are under way";
@@ -52,7 +44,6 @@ fn a_user_with_too_many_transfers_is_told_to_try_again_and_others_go_on() {
     assert!(first.finish() == file);
     assert!(third.finish().success() == file, "it tried again");
     assert!(second.finish() == file);
-    server.stop();
 }
 
 /// Fetches as the victim during the flood, and once more. Returns how often.
@@ -101,7 +92,6 @@ fn a_flood_of_garbage_and_requests_of_one_user_does_not_starve_another() {
     let lines = server.log().lines().filter(|line| line.contains("refused")).count();
     assert!(lines < 1000, "the flood is told of in a few lines");
     server.wait_until_idle();
-    server.stop();
 }
 
 /// Sends ten garbage messages of all types and lengths for each of 10,000 requests.
@@ -170,7 +160,7 @@ fn a_caller_cannot_keep_its_request_out_of_the_log() {
 #[in_own_namespace]
 fn a_user_who_fills_the_log_is_cut_off_and_the_lines_left_out_are_counted() {
     const REQUESTS: usize = 1_500;
-    let (mut server, _folder, _) = serve_quietly(1, &["--log-format", "json"]);
+    let (server, _folder, _) = serve_quietly(1, &["--log-format", "json"]);
     let before = server.log().len();
     let client = mqfs::Client::builder().key(server.key).sessions(false).build();
     let path = "\u{1}".repeat(1_000);
@@ -178,9 +168,7 @@ fn a_user_who_fills_the_log_is_cut_off_and_the_lines_left_out_are_counted() {
         assert!(client.open(&path).is_err());
     }
     server.wait_until_idle();
-    server.signal(Signal::SIGTERM);
-    assert!(server.running().wait().success());
-    let log = &server.log()[before..];
+    let log = &server.stop()[before..];
     assert!(log.len() < 5 << 20, "{}", log.len());
     let lines = log.matches(r#""operation":"fetch""#).count();
     let left_out = log.split(r#""lines":"#).skip(1).map(|rest| rest.split('}').next().unwrap());

@@ -5,22 +5,15 @@
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use nix::sys::signal::Signal;
-use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, QueueSettings, Select};
-use tempfile::TempDir;
+use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select};
 
-use crate::support::{
-    ClearAtEnd, Running, Server, as_root_in_own_namespace, client, fails, in_own_namespace, noise,
-    program, queue_of, run, serve_file, serve_folder, unique_key, wait_until,
-};
+use crate::support::*;
 
-/// `mqfs-client --plain -k KEY`.
 fn plain_client(key: Key) -> Command {
-    let mut command = client(key);
-    command.arg("--plain");
-    command
+    with(client(key), &["--plain"])
 }
 
 #[in_own_namespace]
@@ -42,11 +35,10 @@ fn every_size_reaches_plain_clients() {
         let mtext = request(queue.id().get(), &path, size);
         ask(server.key, MessageType::new(1).unwrap(), &mtext);
         assert!(receive_plain(*queue) == content, "{size} bytes");
-        let mut client = textbook_client(server.key);
-        client.args(["--request", &size.to_string(), &path]);
+        let mut client =
+            with(textbook_client(server.key), &["--request", &size.to_string(), &path]);
         assert!(run(&mut client).success() == content, "{client:?}");
     }
-    server.stop();
 }
 
 #[test]
@@ -70,7 +62,6 @@ fn every_size_arrives_from_a_textbook_server() {
                 assert_eq!(stdout, b"");
                 assert!(fs::read(&output).unwrap() == content, "{size} bytes, -o");
             }
-            server.stop();
         });
     }
 }
@@ -89,7 +80,6 @@ fn a_missing_file_fails_with_the_servers_reason() {
     for mut client in [client(textbook.key), plain_client(textbook.key)] {
         fails(client.arg("/no/such/file"), 1, "mqfs-client: /no/such/file: Couldn't open\n");
     }
-    textbook.stop();
 }
 
 #[in_own_namespace]
@@ -100,8 +90,7 @@ fn a_failure_that_finds_no_room_comes_when_there_is() {
     let (path, _) = noise_file(folder.path(), 1_000_000);
     server.wait_until_idle();
     let queue = reply_queue();
-    let settings = queue.status().unwrap().settings();
-    queue.set(&QueueSettings { max_bytes: 3 * DATA, ..settings }).unwrap();
+    change(*queue, |to| to.max_bytes = 3 * DATA).unwrap();
     ask(server.key, MessageType::new(1).unwrap(), &request(queue.id().get(), "/file-1000000", 260));
     let wait_until_full = || {
         wait_until("it is full", || queue.status().unwrap().bytes == 3 * DATA);
@@ -119,7 +108,6 @@ fn a_failure_that_finds_no_room_comes_when_there_is() {
         wait_until("more comes", || queue.try_receive(&mut message, Select::Any).is_ok());
         text = String::from_utf8_lossy(message.text()).into_owned();
     }
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -137,8 +125,6 @@ fn a_plain_copy_is_reported_as_unverified() {
         assert!(arrived.stderr.starts_with(&told), "{}", arrived.stderr);
         assert_eq!(arrived.success(), content);
     }
-    textbook.stop();
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -152,7 +138,6 @@ fn several_paths_arrive_from_a_textbook_server_in_order() {
         assert!(arrived.stdout == [&two.1[..], &one.1, &two.1].concat());
         assert_eq!(arrived.code(), Some(1));
     }
-    server.stop();
 }
 
 /// A request that is larger than its buffer ends TLPI's server (`E2BIG`), so an extension of 48
@@ -171,7 +156,6 @@ fn a_long_path_does_not_end_a_textbook_server() {
                 "a path of {length} bytes"
             );
         }
-        server.stop();
     }
 }
 
@@ -184,10 +168,8 @@ fn a_client_omits_its_lease_if_a_textbook_servers_message_would_not_fit() {
     let (path, content) = noise_file(folder.path(), 20_000);
     let textbook = TextbookServer::start(&[]);
     assert!(run(client(textbook.key).arg(path)).success() == content);
-    textbook.stop();
     let server = Server::start(&["--root".as_ref(), folder.path()]);
     assert!(server.fetch("/file-20000") == content);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -197,10 +179,9 @@ fn a_dead_mqfs_servers_lock_does_not_hide_a_textbook_server() {
     dead.running().wait();
     let _ = Queue::open(dead.key).and_then(Queue::remove);
     // Somebody's server that takes its time: nobody answers here.
-    let theirs = OwnedQueue::create(dead.key, Mode::new(0o622)).unwrap();
+    let _theirs = OwnedQueue::create(dead.key, Mode::new(0o622)).unwrap();
     let waiting = run(client(dead.key).args(["--timeout", "1s", "/version"]));
     assert!(waiting.stderr.contains("no mqfs-server made the queue"), "{}", waiting.stderr);
-    drop(theirs);
 }
 
 /// They cannot be told to try again: the book's client knows no such thing.
@@ -212,7 +193,6 @@ fn plain_clients_beyond_the_per_user_limit_are_all_served() {
     for client in clients {
         assert!(client.finish().success() == file);
     }
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -225,48 +205,23 @@ fn a_range_from_a_textbook_server_is_an_error() {
         assert_eq!((refused.code(), &refused.stdout[..]), (Some(1), &b""[..]));
         assert!(refused.stderr.ends_with("the server supports only whole files\n"));
     }
-    server.stop();
 }
-
-const CONTENT: &[u8] = b"served\n";
 
 const NOT_TAKEN: &str = "refused reason=\"a plain request, and --plain does not take it\"";
-
-/// A server of one file, `/file`.
-fn start(arguments: &[&str]) -> (TempDir, Server) {
-    let (server, folder) = serve_folder(arguments);
-    fs::write(folder.path().join("file"), CONTENT).unwrap();
-    (folder, server)
-}
-
-fn plain_request(key: Key, queue: Queue) {
-    let mtext = request(queue.id().get(), "/file", 260);
-    ask(key, MessageType::new(1).unwrap(), &mtext);
-}
-
-/// Stops a server with all its children, so that it has sent everything. Returns its log.
-#[track_caller]
-fn end(mut server: Server) -> String {
-    server.signal(Signal::SIGTERM);
-    let status = server.running().wait();
-    assert!(status.success(), "{status}\n{}", server.log());
-    server.log()
-}
 
 /// Fails the test unless a server with these arguments refuses plain requests, and only those.
 #[track_caller]
 fn refuses_plain(arguments: &[&str]) {
-    let (_folder, server) = start(arguments);
+    let (server, _folder, file) = serve_file(7, arguments);
     let queue = reply_queue();
-    plain_request(server.key, *queue);
+    ask(server.key, MessageType::new(1).unwrap(), &request(queue.id().get(), "/file", 260));
     wait_until("the log says refused", || server.log().contains(NOT_TAKEN));
-    let mut refused = textbook_client(server.key);
-    let mut refused = Running::start(refused.arg("/file").stdout(Stdio::null()));
+    let mut refused = Running::piped(textbook_client(server.key).arg("/file"));
     let why = "timed out: nothing came for 300ms (the server may take no plain requests)";
     let told = format!("mqfs-client: /file: {why}\n");
     fails(server.client().args(["--plain", "--timeout", "300ms", "/file"]), 1, &told);
-    assert_eq!(server.fetch("/file"), CONTENT);
-    let log = end(server);
+    assert_eq!(server.fetch("/file"), file);
+    let log = server.stop(); // so that its children have sent everything
     assert_eq!(log.matches("outcome=").count(), 1, "{log}");
     assert_eq!(queue.status().unwrap().last_sender, None);
     assert!(!refused.has_ended(), "it was answered");
@@ -285,7 +240,7 @@ fn plain_requests_are_refused_on_request_and_by_default_if_others_may_ask() {
 
 #[in_own_namespace]
 fn garbage_on_the_request_queue_does_not_stop_the_server() {
-    let (_folder, server) = start(&[]);
+    let (server, _folder, file) = serve_file(7, &[]);
     let (bystander, keyed) = (reply_queue(), OwnedQueue::create(unique_key(), TLPI_MODE));
     let keyed = keyed.unwrap();
     let removed = reply_queue().id().get(); // goes at once
@@ -309,13 +264,13 @@ fn garbage_on_the_request_queue_does_not_stop_the_server() {
         // Types are priorities; the server takes all of them.
         let asking = reply_queue();
         ask(server.key, mtype, &request(asking.id().get(), "/file", 260));
-        assert_eq!(receive_plain(*asking), CONTENT);
-        assert_eq!(server.fetch("/file"), CONTENT);
+        assert_eq!(receive_plain(*asking), file);
+        assert_eq!(server.fetch("/file"), file);
     }
     let own = queue_of(server.key).unwrap().id().get();
     ask(server.key, MessageType::MAX, &request(own, "/file", 260)); // its own request queue
-    assert_eq!(server.fetch("/file"), CONTENT);
-    let log = end(server);
+    assert_eq!(server.fetch("/file"), file);
+    let log = server.stop(); // so that its children have sent everything
     assert!(log.contains("refused reason=\"malformed\""), "{log}");
     assert!(log.contains("refused reason=\"the reply queue does not exist\""), "{log}");
     assert!(log.contains("refused reason=\"the reply queue has a key\""), "{log}");
@@ -341,36 +296,32 @@ pub struct TextbookServer {
 impl TextbookServer {
     pub fn start(arguments: &[&str]) -> Self {
         let key = unique_key();
-        let mut command = program("textbook_server");
-        command.args(["--key", &key.to_string()]).args(arguments).stdout(Stdio::piped());
-        let mut running = Running::start(&mut command);
+        let mut running = Running::piped(under(key, program("textbook_server")).args(arguments));
         assert_eq!(running.first_line(), "textbook_server: ready\n");
         Self { key, running, _clear: ClearAtEnd(key) }
     }
+}
 
+impl Drop for TextbookServer {
     /// Stops it. Fails the test if it had ended by itself or leaves its queue.
-    #[track_caller]
-    pub fn stop(mut self) {
-        assert!(!self.running.has_ended(), "it ended by itself");
-        self.running.signal(Signal::SIGTERM);
-        assert_eq!(self.running.wait().signal(), Some(Signal::SIGTERM as i32));
-        assert_eq!(queue_of(self.key), None);
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert!(!self.running.has_ended(), "it ended by itself");
+            self.running.signal(Signal::SIGTERM);
+            assert_eq!(self.running.wait().signal(), Some(Signal::SIGTERM as i32));
+            assert_eq!(queue_of(self.key), None);
+        }
     }
 }
 
-/// `textbook_client --key KEY`, without further arguments.
 pub fn textbook_client(key: Key) -> Command {
-    let mut command = program("textbook_client");
-    command.args(["--key", &key.to_string()]);
-    command
+    under(key, program("textbook_client"))
 }
 
 /// The two kinds of plain client in use: sizes of their buffer and path field.
 pub fn textbook_clients(key: Key) -> [Command; 2] {
     [("4096", "260"), ("8192", "4100")].map(|(buffer, request)| {
-        let mut command = textbook_client(key);
-        command.args(["--buffer", buffer, "--request", request]);
-        command
+        with(textbook_client(key), &["--buffer", buffer, "--request", request])
     })
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::sys::termios::{FlowArg, tcflow};
 
-use crate::support::{QuietServer, Running, Terminal, in_own_namespace, run, wait_until};
+use crate::support::*;
 
 /// The lines that a terminal of 80 columns shows in the end.
 fn screen(written: &str) -> Vec<String> {
@@ -43,7 +43,6 @@ fn a_slow_transfer_shows_a_bar_and_clears_it() {
     let piped = run(server.client().args(["--progress", "always"]));
     assert!(piped.stderr.contains(" of 4.00 MiB"), "{}", piped.stderr);
     assert!(piped.success() == server.file);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -51,11 +50,9 @@ fn a_bar_of_a_tree_counts_files() {
     let quiet = QuietServer::start();
     let folder = tempfile::tempdir().unwrap();
     let client = |arguments: &[&str], last: &str| {
-        let mut client = quiet.server.client();
-        client.args(["--verbose", "--progress", "always"]).args(arguments);
-        client.current_dir(folder.path());
+        let mut client = with(quiet.server.client(), &["--verbose", "--progress", "always"]);
         // Without a terminal the last state stays.
-        let finished = run(&mut client);
+        let finished = run(client.args(arguments).current_dir(folder.path()));
         assert!(finished.status.success(), "{}", finished.stderr);
         assert!(finished.stderr.contains(last), "{:?}", finished.stderr);
         let summary = "mqfs-client: 2 files, 4194309 bytes in ";
@@ -79,7 +76,6 @@ fn an_archive_is_not_written_to_a_terminal() {
     assert_eq!(terminal.start(&mut command).wait().code(), Some(2));
     let refused = "mqfs-client: --tar does not write an archive to a terminal";
     assert_eq!(screen(&terminal.close()), [refused]);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -100,7 +96,6 @@ fn every_signal_and_a_closed_output_clear_the_bar() {
         let left = signal.map(|_| "mqfs-client: interrupted");
         assert_eq!(screen(&terminal.close()), left.as_slice(), "{signal:?}");
     }
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -113,11 +108,9 @@ fn no_bar_is_drawn_unless_wanted_and_possible() {
         command.args(arguments).stdout(Stdio::piped());
         (terminal.start_on(kind, &mut command), terminal)
     });
-    let mut piped = server.client();
-    let piped = Running::piped(&mut piped);
+    let piped = Running::piped(&mut server.client());
     let short = Terminal::new(24, 80);
-    let mut small = server.server.client();
-    assert!(short.start(small.arg("/small").stdout(Stdio::null())).wait().success());
+    assert!(start(&short, server.server.client().arg("/small")).wait().success());
     assert_eq!(short.close(), "", "no bar for so short a time");
     let start = Instant::now();
     wait_until("a bar would be there", || start.elapsed() > Duration::from_millis(900));
@@ -128,7 +121,6 @@ fn no_bar_is_drawn_unless_wanted_and_possible() {
     let piped = piped.finish();
     assert_eq!(piped.stderr, "");
     assert!(piped.success() == server.file);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -142,7 +134,6 @@ fn a_terminal_that_was_stopped_delays_a_transfer_and_keeps_no_signal_from_ending
     assert_eq!(killed.wait().code(), Some(130));
     tcflow(&terminal.inside, FlowArg::TCOON).unwrap();
     assert!(client.finish().success() == server.file);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -168,5 +159,4 @@ fn a_bar_is_one_line_whatever_the_name_and_the_width() {
         assert!(wraps.lines().step_by(2).all(|outside| !outside.contains("MiB")), "{written:?}");
         assert_eq!(screen(&written), [""; 0]);
     }
-    server.stop();
 }

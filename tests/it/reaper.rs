@@ -5,25 +5,19 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc::{TryRecvError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use mqfs::reaper::{Action, Policy, remove};
-use mqfs::wire::{LEASE_TYPE, REPLY_QUEUE_MODE};
+use mqfs::wire::REPLY_QUEUE_MODE;
 use nix::sys::signal::Signal;
 use nix::unistd::{Uid, getpid, setuid};
-use sysv_ipc::{
-    Key, Lock, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, Select, SharedMemory,
-};
+use sysv_ipc::{Key, Lock, MessageBuffer, MessageType, Mode, OwnedQueue, Queue, SharedMemory};
 
-use crate::support::{
-    ForEverybody, QuietServer, Running, SOMEBODY, Server, Stuck, Verdicts, all_queues,
-    as_root_in_own_namespace, by, clear, dead_owner, exists, fails, full, give, in_dead_process,
-    lease_of_owner, leased, listed, owner_of, program, queue_of, reap, run, server_of, stat_of,
-    state_of, text, unique_key, wait_until,
-};
+use crate::reaper_keeps::{foreign, used_by_the_dead};
+use crate::support::*;
 
 #[as_root_in_own_namespace]
 fn only_the_queue_of_a_killed_client_is_removed_and_none_of_stopped_processes() {
@@ -193,19 +187,13 @@ fn json_prints_one_object_per_line() {
 const REMOVED: [&str; 3] = ["orphan", "owner is gone", "removed"];
 const RECENT: [&str; 3] = ["recent", "owner is gone, but it was used recently", "kept"];
 
-/// `mqfs-reap --json` with more arguments.
-fn verdicts(arguments: &[&str]) -> Verdicts {
-    Verdicts::of(program("mqfs-reap").arg("--json").args(arguments))
-}
-
 /// A queue with a dead owner, made by this user.
 fn orphan_of(uid: u32) -> Queue {
     let before = all_queues();
     let lease = lease_of_owner(dead_owner()).encode();
     in_dead_process(|| {
         setuid(Uid::from_raw(uid)).unwrap();
-        let queue = Queue::create(Key::PRIVATE, REPLY_QUEUE_MODE).unwrap();
-        queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease)).unwrap();
+        marked_with(&lease).release();
     });
     let new = |queue: &Queue| before.iter().all(|(other, _)| other != queue);
     all_queues().into_iter().map(|(queue, _)| queue).find(new).unwrap()
@@ -245,9 +233,9 @@ fn orphan_is_kept_until_it_is_old_enough() {
     let key = unique_key();
     let requests = OwnedQueue::create(key, Mode::new(0o733)).unwrap();
     Lock::open_or_create(key, Mode::new(0o644)).unwrap();
-    assert_eq!(verdicts(&["--older-than", "1h"]).on(*orphan), RECENT);
+    assert_eq!(Verdicts::with(&["--older-than", "1h"]).on(*orphan), RECENT);
     assert_eq!(
-        verdicts(&["--older-than", "1h"]).on(*requests),
+        Verdicts::with(&["--older-than", "1h"]).on(*requests),
         ["recent", "no server holds the key's lock, but it was used recently", "kept",]
     );
     wait_until("they are old enough", || {
@@ -271,8 +259,8 @@ fn use_resets_an_orphans_age_even_after_the_verdict() {
     orphan.try_send(&message).unwrap();
     assert_eq!(remove(&findings[0]), Action::Changed);
     assert!(exists(*orphan));
-    assert_eq!(verdicts(&["--older-than", "1h"]).on(*orphan), RECENT);
-    assert_eq!(verdicts(&[]).on(*orphan), REMOVED);
+    assert_eq!(Verdicts::with(&["--older-than", "1h"]).on(*orphan), RECENT);
+    assert_eq!(Verdicts::with(&[]).on(*orphan), REMOVED);
 }
 
 #[as_root_in_own_namespace]
@@ -280,17 +268,17 @@ fn only_the_users_own_queues_are_examined() {
     let roots = leased(dead_owner());
     // That user owns it, but did not create it.
     let given = leased(dead_owner());
-    give(*given, SOMEBODY);
+    give(*given, SOMEBODY).unwrap();
     let theirs = orphan_of(SOMEBODY);
     let others = orphan_of(SOMEBODY - 1);
 
-    let seen = verdicts(&["--uid", &SOMEBODY.to_string()]);
+    let seen = Verdicts::with(&["--uid", &SOMEBODY.to_string()]);
 
     assert_eq!(seen.0.len(), 1);
     assert_eq!(seen.on(theirs), REMOVED);
     assert_eq!(reap(&["--check", "--uid", &SOMEBODY.to_string()]).code(), Some(0));
     for root in ["root", "0"] {
-        let seen = verdicts(&["-n", "--uid", root]);
+        let seen = Verdicts::with(&["-n", "--uid", root]);
         assert_eq!(seen.0.len(), 2);
         assert_eq!(seen.on(*roots), ["orphan", "owner is gone", "would remove"]);
     }
@@ -303,12 +291,6 @@ fn only_the_users_own_queues_are_examined() {
     assert_eq!([theirs, *given].map(|queue| seen.on(queue)), [REMOVED; 2]);
     assert_eq!([*roots, others].map(|queue| seen.on(queue)), [not_seen; 2]);
     assert_eq!(Verdicts::now().removed().len(), 2);
-}
-
-fn watch(arguments: &[&str]) -> Command {
-    let mut command = program("mqfs-reap");
-    command.args(arguments);
-    command
 }
 
 /// Waits for the end of its first pass.
@@ -330,7 +312,7 @@ fn watch_prints_one_line_for_each_orphan_at_once() {
     let alive = leased(owner_of(getpid().as_raw()));
     for (options, action) in [(&[][..], "removed"), (&["-n"], "would remove"), (&["--json"], "")] {
         let arguments = [options, &["--watch", "100ms"]].concat();
-        let mut running = Running::piped(&mut watch(&arguments));
+        let mut running = Running::piped(program("mqfs-reap").args(arguments));
         let mut output = BufReader::new(running.child().stdout.take().unwrap());
         asleep(&running);
         let mut orphans = Vec::new(); // with -n, each pass finds the first again
@@ -361,7 +343,7 @@ fn watch_prints_one_line_for_each_orphan_at_once() {
 #[as_root_in_own_namespace]
 fn every_signal_and_a_closed_output_end_watch_at_once() {
     for signal in [Some(Signal::SIGINT), Some(Signal::SIGTERM), Some(Signal::SIGHUP), None] {
-        let mut running = Running::piped(&mut watch(&["--watch", "1h"]));
+        let mut running = Running::piped(program("mqfs-reap").args(["--watch", "1h"]));
         asleep(&running);
         let told = Instant::now();
         match signal {
@@ -380,7 +362,7 @@ fn every_signal_and_a_closed_output_end_watch_at_once() {
 fn watch_goes_on_after_a_stop_and_under_nohup() {
     let mut nohup = by(&["nohup"], program("mqfs-reap").args(["--watch", "100ms"]));
     let mut running = Running::start(nohup.stdout(Stdio::piped()).stderr(Stdio::null()));
-    let output = running.child().stdout.take().unwrap();
+    let _output = running.child().stdout.take().unwrap();
     asleep(&running);
     running.signal(Signal::SIGHUP);
     running.freeze();
@@ -389,13 +371,12 @@ fn watch_goes_on_after_a_stop_and_under_nohup() {
     wait_until("it is still at work", || !exists(*orphan));
     running.signal(Signal::SIGINT);
     assert_eq!(running.wait().code(), Some(0));
-    drop(output);
 }
 
 #[as_root_in_own_namespace]
 fn watch_goes_on_when_its_output_cannot_be_written() {
-    let mut running =
-        Running::start(watch(&["--watch", "100ms"]).stdout(full()).stderr(Stdio::piped()));
+    let mut reaper = with(program("mqfs-reap"), &["--watch", "100ms"]);
+    let mut running = Running::start(reaper.stdout(full()).stderr(Stdio::piped()));
     for _ in 0..2 {
         let orphan = leased(dead_owner());
         wait_until("it is at work", || !exists(*orphan));
@@ -411,23 +392,17 @@ fn watch_goes_on_when_its_output_cannot_be_written() {
 
 #[as_root_in_own_namespace]
 fn watch_reports_each_orphan_that_it_may_not_remove_once() {
-    let message = MessageType::new(1).unwrap();
-    let roots = OwnedQueue::private(Mode::new(0o600)).unwrap();
-    in_dead_process(|| {
-        roots.try_send(&MessageBuffer::with_text(message, b"")).unwrap();
-        roots.try_receive(&mut MessageBuffer::with_capacity(8), Select::Any).unwrap();
-    });
+    let roots = used_by_the_dead(foreign());
     let programs = ForEverybody::new();
-    let mut command = programs.program("mqfs-reap", SOMEBODY);
-    command.args(["--foreign", "--older-than", "1ms", "--watch", "100ms"]);
-    let mut running = Running::piped(&mut command);
+    let arguments = ["--foreign", "--older-than", "1ms", "--watch", "100ms"];
+    let mut running = Running::piped(programs.program("mqfs-reap", SOMEBODY).args(arguments));
     let mut output = BufReader::new(running.child().stdout.take().unwrap());
     let mut line = || next_line(&mut output);
     let first = line();
     assert!(first.contains(&format!("queue {}: not permitted: ", roots.id())), "{first}");
     // An orphan that it may remove, in a later pass, which finds the first one again.
     let theirs = leased(dead_owner());
-    give(*theirs, SOMEBODY);
+    give(*theirs, SOMEBODY).unwrap();
     let second = line();
     assert!(second.contains(&format!("queue {}: removed: ", theirs.id())), "{second}");
     running.signal(Signal::SIGTERM);

@@ -19,12 +19,7 @@ use sysv_ipc::{
     ReceiveError, Select,
 };
 
-use crate::support::{
-    Running, SOMEBODY, Verdicts, all_queues, as_root_in_own_namespace,
-    as_root_in_own_pid_namespace, children_of, clear, dead_owner, exists, fork_child, give,
-    in_dead_process, lease_of_owner, leased, let_next_queue_have, marked_with, owner_of, program,
-    queue_of, sleeper, unique_key, unshared, wait_until,
-};
+use crate::support::*;
 
 const MESSAGE: MessageType = MessageType::new(1).unwrap();
 
@@ -38,10 +33,7 @@ fn queues_of_other_software_are_foreign_whatever_their_mode() {
         for mode in FOREIGN {
             for key in [Key::PRIVATE, unique_key()] {
                 let queue = Queue::create(key, Mode::new(mode)).unwrap();
-                queue.try_send(&MessageBuffer::with_text(MESSAGE, b"kept")).unwrap();
-                queue.try_send(&MessageBuffer::with_text(MESSAGE, b"taken")).unwrap();
-                let mut taken = MessageBuffer::with_capacity(8);
-                queue.try_receive(&mut taken, Select::Any).unwrap();
+                send_and_receive(queue);
                 Queue::create(Key::PRIVATE, Mode::new(mode)).unwrap();
             }
         }
@@ -73,7 +65,7 @@ fn marked_queue_without_a_valid_lease_is_kept() {
     taken.try_receive(&mut lease, Select::Any).unwrap();
     // With a lease, but not at its head.
     let second = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
-    second.try_send(&MessageBuffer::with_text(MESSAGE, b"")).unwrap();
+    send(*second);
     second.try_send(&lease).unwrap();
     // A lease's bytes in a message of another type.
     let other_type = OwnedQueue::private(REPLY_QUEUE_MODE).unwrap();
@@ -123,8 +115,8 @@ fn request_queue_is_kept_without_a_lock_of_its_owner_and_while_its_receiver_live
     let free_lock = |key: Key| {
         Lock::open_or_create(key, Mode::new(0o644)).unwrap();
         let queue = queue_of(key).unwrap();
-        queue.try_send(&MessageBuffer::with_text(MESSAGE, b"")).unwrap();
-        queue.try_receive(&mut MessageBuffer::with_capacity(8), Select::Any).unwrap();
+        send(queue);
+        receive(queue);
     };
     let no_lock = "a request queue without a server lock";
     let with_lock: [(Prepare, &str); 3] =
@@ -195,7 +187,7 @@ const GONE: &str = "not made by mqfs, its last sender and receiver are gone";
 const IN_USE: &str = "not made by mqfs, its last sender or receiver is running";
 const UNKNOWN: &str = "not made by mqfs, its last sender or receiver unknown";
 /// After a second every queue is older than this; the kernel counts whole seconds.
-const AT_ONCE: [&str; 4] = ["--json", "--foreign", "--older-than", "1ms"];
+const AT_ONCE: [&str; 4] = ["-n", "--foreign", "--older-than", "1ms"];
 
 /// A typical queue of other software.
 pub fn foreign() -> OwnedQueue {
@@ -228,7 +220,7 @@ fn judged() -> Verdicts {
     let old = used_by_the_dead(foreign());
     let mut verdicts = Verdicts(vec![]);
     wait_until("the youngest queue is old enough", || {
-        verdicts = Verdicts::of(program("mqfs-reap").arg("-n").args(AT_ONCE));
+        verdicts = Verdicts::with(&AT_ONCE);
         verdicts.on(*old) == ["orphan", GONE, "would remove"]
     });
     verdicts
@@ -240,11 +232,10 @@ fn old_private_queue_whose_last_users_are_dead_is_removed_on_request() {
     let used = Instant::now();
     assert_eq!(Verdicts::now().on(*queue), ["foreign", "not made by mqfs", "kept"]);
     let recent = format!("{GONE}, but it was used recently");
-    let default = Verdicts::of(program("mqfs-reap").args(["--json", "--foreign"]));
+    let default = Verdicts::with(&["--foreign"]);
     assert_eq!(default.on(*queue), ["recent", &recent, "kept"], "an hour is the default");
     wait_until("it is old enough", || {
-        let verdicts =
-            Verdicts::of(program("mqfs-reap").args(["--json", "--foreign", "--older-than", "1s"]));
+        let verdicts = Verdicts::with(&["--foreign", "--older-than", "1s"]);
         verdicts.on(*queue) == ["orphan", GONE, "removed"]
     });
     // Minus the time between its use and the reading of the clock.
@@ -262,7 +253,7 @@ fn only_a_private_queue_that_is_closed_to_others_and_used_by_the_dead_is_an_orph
     send(*sender_lives);
     receive(*receiver_lives);
     let given = foreign();
-    give(*given, SOMEBODY);
+    give(*given, SOMEBODY).unwrap();
     let mut open = Vec::from([0o660, 0o606, 0o620, 0o602, 0o640, 0o604, 0o733].map(with));
     open.push(used_by_the_dead(given));
     let under_a_key = "not made by mqfs, and under a key";
@@ -298,7 +289,7 @@ fn queue_whose_last_receiver_is_a_living_thread_is_kept() {
     // Only a receiver that already waits is recorded by its thread id: pipelined_send in
     // ipc/msg.c.
     wait_until("it waits", || {
-        Verdicts::of(program("mqfs-reap").arg("-n").args(AT_ONCE));
+        Verdicts::with(&AT_ONCE);
         waits_in_this_process()
     });
     in_dead_process(|| send(handle));
@@ -311,7 +302,6 @@ fn queue_whose_last_receiver_is_a_living_thread_is_kept() {
     thread.join().unwrap();
 }
 
-/// Whether a thread of this test waits in msgrcv.
 fn waits_in_this_process() -> bool {
     fs::read_dir("/proc/self/task").unwrap().flatten().any(|thread| {
         fs::read_to_string(thread.path().join("wchan")).is_ok_and(|at| at.contains("do_msgrcv"))
@@ -322,9 +312,7 @@ fn waits_in_this_process() -> bool {
 fn queue_with_a_waiting_process_is_kept() {
     let to_receive = used_by_the_dead(foreign());
     let to_send = foreign();
-    let mut settings = to_send.status().unwrap().settings();
-    settings.max_bytes = 4;
-    to_send.set(&settings).unwrap();
+    change(*to_send, |to| to.max_bytes = 4).unwrap();
     in_dead_process(|| {
         send(*to_send);
         receive(*to_send);
@@ -337,7 +325,7 @@ fn queue_with_a_waiting_process_is_kept() {
     let sender = thread::spawn(move || sending.send(&MessageBuffer::with_text(MESSAGE, b"x")));
     let waited_on = ["foreign", "not made by mqfs, and a process may wait on it", "kept"];
     wait_until("both wait", || {
-        let verdicts = Verdicts::of(program("mqfs-reap").arg("-n").args(AT_ONCE));
+        let verdicts = Verdicts::with(&AT_ONCE);
         [receiving, sending].iter().all(|&queue| verdicts.on(queue) == waited_on)
     });
 
@@ -357,7 +345,8 @@ fn queue_used_from_outside_the_reapers_pid_namespace_is_kept() {
     let by_the_dead = used_by_the_dead(foreign());
     judged();
     for options in [&["--pid", "--mount-proc"][..], &["--pid"]] {
-        let inside = Verdicts::of(&mut unshared(options, program("mqfs-reap").args(AT_ONCE)));
+        let mut reaper = with(program("mqfs-reap"), &["--json"]);
+        let inside = Verdicts::of(&mut unshared(options, reaper.args(&AT_ONCE[1..])));
         for queue in [*by_the_living, *by_the_dead] {
             let unknown = ["foreign", UNKNOWN, "kept"];
             assert_eq!(inside.on(queue), unknown, "{options:?}");
@@ -365,20 +354,15 @@ fn queue_used_from_outside_the_reapers_pid_namespace_is_kept() {
     }
 }
 
-#[test]
+#[as_root_in_own_pid_namespace]
 fn deaths_within_the_reapers_own_pid_namespace_are_proven() {
-    as_root_in_own_pid_namespace(
-        "reaper_keeps::deaths_within_the_reapers_own_pid_namespace_are_proven",
-        || {
-            let by_the_dead = used_by_the_dead(foreign());
-            let by_the_living = foreign();
-            send_and_receive(*by_the_living);
-            let verdicts = judged();
-            assert_eq!(verdicts.on(*by_the_dead), ["orphan", GONE, "would remove"]);
-            let running = ["foreign", IN_USE, "kept"];
-            assert_eq!(verdicts.on(*by_the_living), running);
-        },
-    );
+    let by_the_dead = used_by_the_dead(foreign());
+    let by_the_living = foreign();
+    send_and_receive(*by_the_living);
+    let verdicts = judged();
+    assert_eq!(verdicts.on(*by_the_dead), ["orphan", GONE, "would remove"]);
+    let running = ["foreign", IN_USE, "kept"];
+    assert_eq!(verdicts.on(*by_the_living), running);
 }
 
 #[as_root_in_own_namespace]

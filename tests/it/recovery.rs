@@ -13,11 +13,7 @@ use nix::unistd::Pid;
 use sysv_ipc::{Key, Lock, OwnedQueue, Queue};
 use tempfile::TempDir;
 
-use crate::support::{
-    Finished, Running, Server, Stuck, as_root_in_own_namespace, by, children_of, fails, full,
-    in_own_namespace, leased_request, let_pass, noise, queue_of, run, server_of, state_of,
-    unique_key, wait_until,
-};
+use crate::support::*;
 
 /// A folder with 4 MiB under /file, and a server of it under a key of its own.
 pub struct Place {
@@ -34,7 +30,6 @@ impl Place {
         Self { folder, key: unique_key(), file }
     }
 
-    /// `mqfs-server`, to be started.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = server_of(self.key);
         command.args(["--reap-interval", "1h", "--root"]).arg(self.folder.path()).args(arguments);
@@ -51,9 +46,7 @@ impl Place {
     }
 
     pub fn client(&self) -> Command {
-        let mut command = crate::support::client(self.key);
-        command.arg("/file");
-        command
+        with(client(self.key), &["/file"])
     }
 
     /// Fails the test unless the server serves.
@@ -62,7 +55,6 @@ impl Place {
         assert!(run(&mut self.client()).success() == self.file);
     }
 
-    /// Clients that request the file at the same time.
     fn crowd(&self, size: usize, arguments: &[&str]) -> Crowd {
         let ask = |_| {
             let client = Running::piped(self.client().args(arguments));
@@ -75,7 +67,6 @@ impl Place {
         queue_of(self.key).unwrap()
     }
 
-    /// How many requests wait in the queue.
     fn waiting(&self) -> u64 {
         queue_of(self.key).and_then(|queue| queue.status().ok()).map_or(0, |s| s.messages)
     }
@@ -130,7 +121,6 @@ fn a_thousand_children_killed_at_once_leave_no_zombie_and_the_server_goes_on() {
     assert_eq!(server.log().matches("a child was killed").count(), CROWD);
     drop(queues);
     place.fetch();
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -175,7 +165,6 @@ fn a_stopped_server_later_serves_the_clients_that_still_wait() {
     server.signal(Signal::SIGCONT);
     patient.all_get(&place.file);
     wait_until("told", || server.log().contains(r#"reason="the reply queue does not exist""#));
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -192,7 +181,6 @@ fn a_child_stopped_beyond_the_stall_timeout_goes_on_with_a_reading_client() {
     let_pass(Duration::from_millis(1500));
     signal(child, Signal::SIGCONT);
     assert!(client.join().unwrap() == place.file, "{}", server.log());
-    server.stop();
 }
 
 /// Stops and continues like the cgroup freezer or `docker pause`.
@@ -216,7 +204,6 @@ fn server_and_clients_frozen_beyond_every_timeout_go_on_afterwards() {
     }
     let finished = client.join().unwrap();
     assert!(finished.stdout == big, "{}\n{}", finished.stderr, server.log());
-    server.stop();
 }
 
 #[track_caller]
@@ -241,7 +228,6 @@ fn a_repeatedly_removed_request_queue_loses_no_file() {
     crowd.all_get(&place.file.repeat(16));
     let told = server.log().matches("the request queue was removed; made a new one").count();
     assert_eq!(told, 20, "{}", server.log());
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -268,13 +254,12 @@ fn a_request_queue_is_recreated_once_a_queue_is_free() {
     fs::write(limit, "0").unwrap();
     ipcrm(&["-q", &place.requests().id().to_string()]);
     wait_until("told", || server.log().matches("no room for a new one").count() == 2);
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
 fn after_ipcrm_all_transfers_go_on_and_the_server_recovers_queue_and_lock() {
     let place = Place::new();
-    let server = place.serve(&[]);
+    let _server = place.serve(&[]);
     let stuck: Vec<_> = (0..4).map(|_| Stuck::start(&mut place.client())).collect();
     let lost = place.requests();
     ipcrm(&["--all=sem"]);
@@ -285,7 +270,6 @@ fn after_ipcrm_all_transfers_go_on_and_the_server_recovers_queue_and_lock() {
     }
     place.fetch();
     assert_eq!(Lock::open(place.key).unwrap().is_held(), Ok(true));
-    server.stop();
 }
 
 /// Sets a limit of a running server with `prlimit`.
@@ -317,7 +301,6 @@ fn a_server_without_descriptors_tells_its_clients_and_recovers() {
     assert!(under_way.finish() == place.file, "what is open stays open");
     limit(&server, "--nofile=100:");
     place.fetch();
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -334,7 +317,6 @@ fn a_server_without_memory_survives_and_recovers() {
     assert!(under_way.finish() == place.file);
     limit(&server, "--as=unlimited:");
     place.fetch();
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -360,7 +342,7 @@ fn a_log_that_cannot_be_written_delays_nobody_and_goes_on_when_it_can() {
         wait_until("it can be asked", || queue_of(place.key).is_some());
         // A line for which the pipe has not enough room.
         let unknown = "\u{7f}".repeat(3000);
-        assert_eq!(run(crate::support::client(place.key).arg(unknown)).code(), Some(1));
+        assert_eq!(run(client(place.key).arg(unknown)).code(), Some(1));
         place.crowd(4, &["/file"; 4]).all_get(&place.file.repeat(5));
         let _stuck = Stuck::start(&mut place.client());
         let stuck = Stuck::start(&mut place.client());

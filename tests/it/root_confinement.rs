@@ -15,10 +15,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use tempfile::TempDir;
 
 use crate::support::session::{RawSession, fetch};
-use crate::support::{
-    ATTACKER, Attack, ForEverybody, Running, Server, Site, VICTIM, as_root_in_own_namespace,
-    public_folder, run, set_mode, sleeper, wait_until,
-};
+use crate::support::*;
 
 const INSIDE: &str = "inside";
 const SECRET: &str = "secret";
@@ -79,10 +76,7 @@ fn links_and_dots_do_not_lead_out_of_the_root() {
 fn links_in_proc_are_not_followed() {
     let server = Server::start(&["--mode", "0622", "--root", "/"]);
     let (programs, process) = (ForEverybody::new(), sleeper());
-    let mut theirs = Command::new("setpriv");
-    let uid = VICTIM.to_string();
-    theirs.args(["--reuid", &uid, "--regid", &uid, "--clear-groups", "sleep", "1000"]);
-    let theirs = Running::start(&mut theirs);
+    let theirs = Running::start(&mut as_uid(VICTIM, Command::new("sleep").arg("1000")));
     let folders = [server.pid(), process.pid(), theirs.pid(), 1].map(|pid| pid.to_string());
     for folder in folders.iter().map(String::as_str).chain(["self", "thread-self"]) {
         for link in ["root/etc/passwd", "cwd", "exe", "fd/0", "fd/1", "fd/2", "fd/3", "ns/ipc"] {
@@ -101,7 +95,6 @@ fn links_in_proc_are_not_followed() {
         assert_eq!((refused.code(), &refused.stdout[..]), (Some(1), &b""[..]), "{path}");
     }
     assert!(!run(programs.client(server.key, VICTIM).arg("/proc/version")).success().is_empty());
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -193,8 +186,7 @@ fn fetch_meanwhile(site: &Site, attack: &mut Attack, path: &str, reason: &str) {
 
 #[as_root_in_own_namespace]
 fn swapping_a_folder_with_a_link_does_not_lead_out_of_the_root() {
-    let (site, outside) = (site(), public_folder());
-    fs::write(outside.path().join("file"), SECRET).unwrap();
+    let (site, outside) = (site(), outside());
     let (folder, link) = (site.at("moving/folder"), site.at("moving/link"));
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("file"), INSIDE).unwrap();
@@ -243,8 +235,7 @@ fn a_special_file_swapped_in_is_not_opened_and_blocks_nobody() {
         if !file.is_file() {
             exchange(&file, &other).unwrap();
         }
-        let removed = fs::remove_file(&other).or_else(|_| fs::remove_dir(&other));
-        removed.unwrap();
+        fs::remove_file(&other).or_else(|_| fs::remove_dir(&other)).unwrap();
     }
     site.stop();
 }
@@ -255,7 +246,7 @@ fn a_file_that_is_exchanged_with_one_outside_is_never_denied() {
     let other = outside.path().join("file");
     fs::write(&other, "another").unwrap();
     fs::write(site.at("small"), "small").unwrap();
-    let exchanges = Attack::start(0, || {
+    let _exchanges = Attack::start(0, || {
         loop {
             exchange(&site.at("small"), &other)?;
             thread::sleep(Duration::from_micros(500));
@@ -266,6 +257,4 @@ fn a_file_that_is_exchanged_with_one_outside_is_never_denied() {
     for _ in 0..5_000 {
         session.answer_to(&fetch("/small")).unwrap();
     }
-    drop(exchanges);
-    site.server.stop();
 }

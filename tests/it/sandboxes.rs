@@ -9,10 +9,7 @@ use nix::errno::Errno;
 use nix::unistd::geteuid;
 
 use crate::dist::has;
-use crate::support::{
-    ForEverybody, Server, VICTIM, as_root_in_own_namespace, public_folder, run, server_of,
-    unique_key,
-};
+use crate::support::*;
 
 const PAGE: &str = include_str!("../../docs/sandboxes.md");
 
@@ -106,9 +103,8 @@ fn a_client_needs_its_program_and_the_c_library_and_nothing_else() {
     let copy = r#"cd "$1"; mkdir -m 777 out; cp "$2" client
         for library in $(ldd "$2" | grep -o '/[^ ]*'); do cp --parents "$library" .; done"#;
     let client = server.client();
-    let mut shell = Command::new("sh");
-    shell.args(["-ec", copy, "sh"]).arg(root.path()).arg(client.get_program());
-    run(&mut shell).success();
+    let mut shell = with(Command::new("sh"), &["-ec", copy, "sh"]);
+    run(shell.arg(root.path()).arg(client.get_program())).success();
     let ask = |arguments: &[&str]| {
         let mut chroot = Command::new("chroot");
         chroot.arg(format!("--userspec={VICTIM}:{VICTIM}")).arg(root.path()).arg("/client");
@@ -121,7 +117,6 @@ fn a_client_needs_its_program_and_the_c_library_and_nothing_else() {
     assert_eq!(fs::read(root.path().join("out/copy")).unwrap(), vec![7; 4 << 20]);
     let listed = String::from_utf8(ask(&["-l", "/tree"])).unwrap();
     assert!(listed.starts_with("-rw-r--r-- 1 0 0 4194304 "), "{listed}");
-    server.stop();
 }
 
 /// The same command behind a filter that answers a system call with this errno.
@@ -169,7 +164,6 @@ fn an_old_filter_of_system_calls_hinders_no_client_and_stops_a_server_with_the_r
             assert!(refused.stderr.contains("ilter"), "{}", refused.stderr);
         }
     }
-    server.stop();
 }
 
 const PAGES: [(&str, &str); 2] = [

@@ -2,21 +2,15 @@
 //! who put their own queue or semaphore there.
 
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use mqfs::wire::NORMAL_PRIORITY;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
-use sysv_ipc::{Key, Lock, MessageBuffer, Mode, OwnedQueue, Queue, QueueSettings, Select};
+use sysv_ipc::{Key, Lock, MessageBuffer, Mode, OwnedQueue, Queue, Select};
 
-use crate::support::{
-    ATTACKER, Attack, ClearAtEnd, Finished, ForEverybody, OPERATOR, Running, Server, Site, VICTIM,
-    after_mounting, all_queues, as_root_in_own_namespace, as_user, clear, errno_of, exists, fails,
-    in_own_namespace, program, queue_of, received, run, server_of, set, unique_key, unshared,
-    wait_for_ever, wait_until,
-};
+use crate::support::*;
 
 /// The error message of a server that does not start under this key.
 #[track_caller]
@@ -45,7 +39,6 @@ fn a_second_server_on_a_key_is_refused_naming_the_first() {
     }
     server.signal(Signal::SIGCONT);
     assert!(!server.fetch("/proc/version").is_empty());
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -59,7 +52,7 @@ fn of_twenty_servers_started_at_once_exactly_one_stays() {
     });
     let mut last = servers.pop().expect("one stays");
     wait_until("it can be asked", || queue_of(key).is_some());
-    assert!(!run(crate::support::client(key).arg("/proc/version")).success().is_empty());
+    assert!(!run(client(key).arg("/proc/version")).success().is_empty());
     assert_eq!(all_queues().iter().filter(|(_, status)| status.permissions.key == key).count(), 1);
     last.signal(Signal::SIGTERM);
     assert!(last.wait().success());
@@ -68,8 +61,7 @@ fn of_twenty_servers_started_at_once_exactly_one_stays() {
 #[in_own_namespace]
 fn another_programs_queue_is_replaced_only_once_the_program_is_dead() {
     let key = unique_key();
-    let mut theirs = program("textbook_server");
-    let mut theirs = Running::start(theirs.args(["--key", &key.to_string()]).stdout(Stdio::null()));
+    let mut theirs = Running::piped(&mut under(key, program("textbook_server")));
     wait_until("it has its queue", || queue_of(key).is_some());
     let queue = queue_of(key).unwrap();
     let unread = not_started(key);
@@ -83,9 +75,8 @@ fn another_programs_queue_is_replaced_only_once_the_program_is_dead() {
     assert!(Lock::open(key).is_err(), "a server that gives up leaves no lock");
     theirs.kill();
 
-    let server = Server::start_on::<&str>(key, &[]);
+    let _server = Server::start_on::<&str>(key, &[]);
     assert_ne!(queue_of(key), Some(queue));
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -114,26 +105,21 @@ fn a_server_without_a_free_queue_or_semaphore_names_the_remedy() {
 fn if_fork_fails_the_client_retries_until_its_timeout() {
     let (key, programs) = (unique_key(), ForEverybody::new());
     // Root's own processes are not limited in number.
-    let mut command = programs.server(key, 64_123);
-    let server = Server::start_as(key, command.args(["--root", "/proc"]));
-    let fetch = || {
-        let mut client = server.client();
-        client.args(["--server-uid", "64123", "--timeout", "300ms", "/version"]);
-        client
-    };
+    let server = Server::start_as(key, programs.server(key, 64_123).args(["--root", "/proc"]));
+    let arguments = ["--server-uid", "64123", "--timeout", "300ms", "/version"];
+    let fetch = || with(server.client(), &arguments);
     run(&mut fetch()).success();
     server.wait_until_idle();
     // As the same user: root may lack CAP_SYS_RESOURCE.
-    let limit = |processes: &str| {
-        let mut prlimit = std::process::Command::new("prlimit");
-        prlimit.args(["--pid", &server.pid().to_string(), processes]).uid(64_123).gid(64_123);
-        run(&mut prlimit).success();
+    let pid = server.pid().to_string();
+    let limit = |processes| {
+        let prlimit = with(Command::new("prlimit"), &["--pid", &pid, processes]);
+        run(&mut as_uid(64_123, &prlimit)).success();
     };
     limit("--nproc=1:");
     fails(&mut fetch(), 1, "mqfs-client: /version: busy: the server cannot fork\n");
     limit("--nproc=1000:");
     run(&mut fetch()).success();
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -186,10 +172,8 @@ fn a_client_sends_no_request_to_a_squatters_queue() {
     // The modes of another program, of an mqfs server, of an open and of a closed queue.
     for mode in [0o622, 0o733, 0o711, 0o666, 0o777, 0o600, 0] {
         let squatter = Squatter::start(unique_key(), mode, |_| Ok(()));
-        let ask = |uid, plain: &[&str]| {
-            let mut client = programs.client(squatter.key, uid);
-            refused(client.args(plain).arg("/file"))
-        };
+        let client = |uid| programs.client(squatter.key, uid);
+        let ask = |uid, plain: &[&str]| refused(client(uid).args(plain).arg("/file"));
         for uid in [VICTIM, OPERATOR, 0] {
             let expected = format!(
                 "mqfs-client: not trusted: the queue under key {} belongs to uid {ATTACKER}, \
@@ -204,14 +188,7 @@ fn a_client_sends_no_request_to_a_squatters_queue() {
         squatter.assert_was_sent_nothing();
         // The creator can still read it after giving it away.
         for owner in [0, VICTIM] {
-            let given = as_user(ATTACKER, || {
-                let settings = squatter.queue.status().map_err(errno_of)?.settings();
-                set(
-                    squatter.queue,
-                    &QueueSettings { uid: sysv_ipc::Uid::from_raw(owner), ..settings },
-                )
-            });
-            assert_eq!(given, Ok(()));
+            assert_eq!(as_user(ATTACKER, || give(squatter.queue, owner)), Ok(()));
             assert!(ask(VICTIM, &[]).contains(&format!("belongs to uid {ATTACKER}")));
         }
         squatter.assert_was_sent_nothing();
@@ -259,7 +236,7 @@ fn another_users_server_names_who_is_in_the_way_and_advises_no_harm() {
     drop(squatter);
     let server = Server::start_as(key, programs.server(key, ATTACKER).args(["--root", "/proc"]));
     start(&format!("a server of uid {ATTACKER} runs there already, pid {}", server.pid()));
-    server.stop();
+    drop(server);
     for mode in [0o666, 0o600] {
         let squat = || Lock::open_or_create(key, Mode::new(mode)).map(drop);
         assert_eq!(as_user(ATTACKER, || squat().map_err(errno_of)), Ok(()));

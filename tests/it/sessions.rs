@@ -22,11 +22,7 @@ use tempfile::TempDir;
 use crate::support::session::{
     Part, RawSession, below, enter, fetch, list, lstat, names, question_message, range, stat,
 };
-use crate::support::{
-    ATTACKER, Attack, ForEverybody, HungMount, SOMEBODY, Server, Unanswered,
-    as_root_in_own_namespace, can_mount, cpu_of, exists, in_own_namespace, let_pass, queue_of,
-    reply_queues, run, serve_quietly, ticks_per_second, wait_for_ever, wait_until, windows,
-};
+use crate::support::*;
 
 /// A server of `/small`, and of `/file`, which is larger than any queue.
 fn serve(arguments: &[&str]) -> (Server, TempDir, Queue) {
@@ -94,7 +90,6 @@ fn the_session_that_is_idle_for_longest_makes_way() {
         }
     }
     assert!(went < 32, "{went} made way for one request");
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -122,7 +117,6 @@ fn sessions_at_work_make_way_and_go_on() {
             assert!(worker.join().unwrap() > 0);
         }
     });
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -141,7 +135,6 @@ fn at_a_users_limit_only_that_users_sessions_make_way() {
     drop((user, other));
     wait_until("their children remove the queues", || reply_queues().is_empty());
     assert!(server.log().contains("made way"), "{}", server.log());
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -154,7 +147,6 @@ fn idle_sessions_cost_no_cpu() {
     let_pass(Duration::from_secs(3));
     let ticks = (used() - before) * ticks_per_second();
     assert!(ticks <= 4.0, "{ticks} ticks of 8 idle children in 3 seconds");
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -166,7 +158,6 @@ fn a_session_that_nobody_uses_ends_and_leaves_only_what_nobody_has_read() {
     server.wait_until_idle();
     assert_eq!(unread.answer().unwrap().bytes, b"small");
     assert_eq!(unread.next_part(), Part::Farewell(1));
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -193,13 +184,11 @@ fn questions_are_answered_in_order_and_many_in_one_message() {
     // A name that is not in the kernel's cache, and a pause, begin another message.
     assert!(session.messages < 30, "{} messages for 60 answers", session.messages);
     assert_eq!(server.only_child(), child);
-    drop(session);
-    server.stop();
 }
 
 #[in_own_namespace]
 fn each_operation_is_answered() {
-    let (server, folder, requests) = serve(&[]);
+    let (_server, folder, requests) = serve(&[]);
     symlink("small", folder.path().join("link")).unwrap();
     fs::create_dir(folder.path().join("many")).unwrap();
     let mut all: Vec<_> = (0..2000).map(|n| format!("{n}-{}", "n".repeat(200))).collect();
@@ -238,13 +227,11 @@ fn each_operation_is_answered() {
         assert_eq!(session.answer_to(&question), Err(errno), "{question:?}");
         assert_eq!(session.answer_to(&fetch("/small")).unwrap().bytes, b"small");
     }
-    drop(session);
-    server.stop();
 }
 
 #[in_own_namespace]
 fn a_question_below_a_directory_stays_there() {
-    let (server, folder, requests) = serve(&[]);
+    let (_server, folder, requests) = serve(&[]);
     let at = |name: &str| folder.path().join(name);
     fs::create_dir_all(at("dir/sub")).unwrap();
     fs::write(at("dir/file"), "file").unwrap();
@@ -282,15 +269,10 @@ fn a_question_below_a_directory_stays_there() {
     assert_eq!(session.answer_to(&enter("/dir")).unwrap().kind, Kind::Directory);
     assert_eq!(session.answer_to(&below(enter("sub"))).unwrap().kind, Kind::Directory);
     assert_eq!(session.answer_to(&below(fetch("deep"))).unwrap().bytes, b"deep");
-    drop(session);
-    server.stop();
 }
 
-#[as_root_in_own_namespace]
+#[as_root_with_mounts]
 fn answers_that_are_ready_do_not_wait_for_a_file_system_that_hangs() {
-    if !can_mount() {
-        return;
-    }
     let (server, folder, requests) = serve(&[]);
     let mount = HungMount::on(&folder.path().join("hung"), Unanswered::Lookup);
     let mut session = RawSession::idle(requests);
@@ -304,8 +286,6 @@ fn answers_that_are_ready_do_not_wait_for_a_file_system_that_hangs() {
     assert_eq!(session.answer(), Err(Errno::ENOENT));
     drop(mount);
     assert!(session.answer().is_err());
-    drop(session);
-    server.stop();
 }
 
 /// `F_SETSIG` of Linux, asm-generic/fcntl.h; libc lacks it.
@@ -318,7 +298,6 @@ fn lease(file: &File, command: libc::c_int, lease: libc::c_int) -> libc::c_int {
     unsafe { libc::fcntl(file.as_raw_fd(), command, lease) }
 }
 
-/// A file with a lease of this process.
 fn leased_file(folder: &TempDir) -> File {
     let file = File::create(folder.path().join("leased")).unwrap();
     // The kernel's request to give the lease up is a signal, whose default action is to end us.
@@ -344,8 +323,6 @@ fn a_leased_file_is_sent_when_its_holder_gives_it_up() {
     file.write_all(b"flushed").unwrap();
     drop(file);
     assert_eq!(session.answer().unwrap().bytes, b"flushed");
-    drop(session);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -356,12 +333,11 @@ fn a_lease_that_its_holder_keeps_is_an_error_of_the_file() {
     let expected = "mqfs-client: /leased: another process holds a lease on the file\n";
     assert_eq!((refused.code(), &*refused.stderr), (Some(1), expected));
     assert_eq!(refused.stdout, b"small");
-    server.stop();
 }
 
 #[in_own_namespace]
 fn links_that_vanish_are_left_out_of_a_listing() {
-    let (server, folder, requests) = serve(&[]);
+    let (_server, folder, requests) = serve(&[]);
     let at = |n: u32| folder.path().join(format!("links/{n}"));
     fs::create_dir(folder.path().join("links")).unwrap();
     let is_over = AtomicBool::new(false);
@@ -384,5 +360,4 @@ fn links_that_vanish_are_left_out_of_a_listing() {
         }
         is_over.store(true, Ordering::Relaxed);
     });
-    server.stop();
 }

@@ -9,27 +9,20 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use mqfs::counters::{FailureReason, Lookup, read};
-use mqfs::sys::exit_now;
-use mqfs::wire::{Failure, LEASE_TYPE, MAX_REPLY, NORMAL_PRIORITY, REPLY_QUEUE_MODE};
+use mqfs::counters::FailureReason;
+use mqfs::wire::{Failure, LEASE_TYPE, MAX_REPLY, REPLY_QUEUE_MODE};
 use nix::errno::Errno;
 use nix::sys::signal::Signal::{
     SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGIO, SIGKILL, SIGPWR, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2,
     SIGVTALRM, SIGXCPU,
 };
 use nix::sys::signal::killpg;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use sysv_ipc::{MessageBuffer, Mode, OwnedQueue, Queue, Select};
 use tempfile::TempDir;
 
-use crate::support::session::{Part, RawSession, fetch};
-use crate::support::{
-    Running, Server, as_root_in_own_namespace, by, dead_owner, exists, fork_child,
-    in_own_namespace, is_full, lease_of, leased, leased_request, noise, plain_request, program,
-    queue_of, reply_queues, run, serve_quietly, server_of, stat_of, state_of, stuck_client,
-    unique_key, wait_until,
-};
+use crate::support::session::{Part, RawSession, fetch, fill};
+use crate::support::*;
 
 #[in_own_namespace]
 fn an_idle_server_leaves_nothing_after_any_signal() {
@@ -81,7 +74,6 @@ fn a_client_leaves_no_queue_after_any_signal_during_a_transfer() {
         let last = log.lines().last().unwrap_or_default();
         assert!(last.contains(r#"outcome="client gone""#), "{signal}: {log}");
     }
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -95,7 +87,6 @@ fn a_client_leaves_no_queue_if_the_same_ctrl_c_ends_its_reader() {
         assert!(matches!(client.wait().code(), Some(130 | 141)));
         assert_eq!(reply_queues(), []);
     }
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -118,10 +109,7 @@ fn a_client_of_a_dead_server_is_told_at_once_also_if_it_waits_to_send_its_reques
     let (mut server, _folder, _) = serve_quietly(4 << 20, &[]);
     server.freeze();
     let requests = queue_of(server.key).unwrap();
-    for size in [1000, 10, 1] {
-        let filler = MessageBuffer::with_text(NORMAL_PRIORITY, &vec![0xff; size]);
-        while requests.try_send(&filler).is_ok() {}
-    }
+    fill(requests);
     let client = Running::start(server.client().arg("/file").stderr(Stdio::piped()));
     wait_until("it has its queue", || !reply_queues().is_empty());
     let start = Instant::now();
@@ -159,10 +147,6 @@ fn sigterm_ends_a_program_whose_output_blocks_also_if_its_starter_held_it_back()
         let orphan = leased(dead_owner());
         let (_unread, mut full) = std::io::pipe().unwrap();
         full.write_all(&vec![b'\n'; 65_536]).unwrap(); // the capacity of a pipe: pipe(7)
-        let with = |mut command: Command, arguments: &[&str]| {
-            command.args(arguments);
-            command
-        };
         for (command, code) in [
             (with(server.client(), &["/file"]), Some(130)),
             (stat_of(server.key), None),
@@ -183,11 +167,9 @@ fn sigterm_ends_a_program_whose_output_blocks_also_if_its_starter_held_it_back()
         }
         assert!(!exists(*orphan));
         server.signal(SIGCONT);
-        server.stop();
     }
 }
 
-/// Whether a thread of this process waits to write into a pipe.
 fn waits_for_room(pid: i32) -> bool {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     tasks.flatten().any(|task| {
@@ -210,7 +192,6 @@ fn children_end_and_make_way_whatever_the_starter_of_the_server_held_back() {
         let _session = RawSession::idle(queue_of(server.key).unwrap());
         assert_eq!(server.fetch("/file").len(), 4 << 20, "the session makes way");
         server.wait_until_idle();
-        server.stop();
     }
 }
 
@@ -219,14 +200,12 @@ fn what_nohup_and_shells_ignore_ends_neither_server_nor_client() {
     let option = "--ignore-signal=HUP,INT,QUIT";
     let (server, _folder, file) = serve(&[], |server| held_back(option, &server));
     for signal in [SIGHUP, SIGINT, SIGQUIT] {
-        let mut client = server.client();
-        let client = Running::piped(&mut held_back(option, client.arg("/file")));
+        let client = Running::piped(&mut held_back(option, server.client().arg("/file")));
         wait_until("a child is at work", || !reply_queues().is_empty());
         client.signal(signal);
         server.signal(signal);
         assert!(client.finish().success() == file);
     }
-    server.stop();
 }
 
 /// A client that has asked for `/file`, and watches only its reply queue.
@@ -304,12 +283,11 @@ fn a_client_is_told_of_its_childs_death_once_its_queue_has_room() {
         kill_the_child(&server, *client.queue);
         client.assert_told();
     }
-    server.stop();
 }
 
 #[in_own_namespace]
 fn a_stopping_server_tells_the_clients_of_the_children_that_it_kills() {
-    let (mut server, _folder, _) = serve_quietly(1 << 20, &[]);
+    let (server, _folder, _) = serve_quietly(1 << 20, &[]);
     let client = ByHand::ask(&server, true);
     wait_until("it sends", || client.queue.status().unwrap().messages > 2);
     server.only_child().freeze();
@@ -319,7 +297,6 @@ fn a_stopping_server_tells_the_clients_of_the_children_that_it_kills() {
     assert_eq!(client.receive().0, 2, "a DATA");
     server.signal(SIGTERM);
     client.assert_told();
-    assert!(server.running().wait().success());
 }
 
 #[in_own_namespace]
@@ -332,10 +309,9 @@ fn a_client_that_stalled_learns_that_its_child_gave_up() {
         client.assert_told();
     }
     assert!(server.log().contains("client stalled"), "{}", server.log());
-    let Ok(Lookup::Found(counted)) = read(server.key, None) else { panic!("no counters") };
+    let counted = counters(server.key);
     let failed: Vec<_> = counted.failures().filter(|(_, count)| *count > 0).collect();
     assert_eq!(failed, [(FailureReason::Stalled, 2)], "not as children that died as well");
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -343,7 +319,6 @@ fn a_stop_does_not_wait_for_clients_of_dead_children() {
     let (server, _folder, _) = serve_quietly(1 << 20, &["--drain-timeout", "1h"]);
     let client = ByHand::ask(&server, true);
     kill_the_child(&server, *client.queue);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -358,20 +333,10 @@ fn every_transfer_has_its_timeout_and_so_have_those_of_a_forked_copy() {
         failed.kind() == mqfs::ErrorKind::TimedOut && start.elapsed() < Duration::from_secs(10)
     };
     assert!(times_out(), "a thread watches, which the child does not have");
-    let child = fork_child(|| {
-        let all_time_out = (0..3).all(|_| {
+    in_dead_process(|| {
+        for _ in 0..3 {
             sleep(Duration::from_millis(300)); // a pause between two checks of the watch
-            times_out()
-        });
-        exit_now(i32::from(!all_time_out))
+            assert!(times_out());
+        }
     });
-    let pid = child.unwrap();
-    let mut ended = WaitStatus::StillAlive;
-    wait_until("the copy gives up", || {
-        ended = waitpid(pid, Some(WaitPidFlag::WNOHANG)).unwrap();
-        ended != WaitStatus::StillAlive
-    });
-    assert_eq!(ended, WaitStatus::Exited(pid, 0));
-    server.signal(SIGCONT);
-    server.stop();
 }

@@ -16,11 +16,7 @@ use sysv_ipc::{Key, MessageBuffer, MessageType, Mode, OwnedQueue};
 use tempfile::TempDir;
 
 use crate::support::session::{RawSession, fetch, list, lstat};
-use crate::support::{
-    Finished, Running, Server, Terminal, as_root_in_own_namespace, by, dead_owner, fork_child,
-    in_own_namespace, leased, listed, owner_of, program, queue_of, run, serve_file, stat_of,
-    stuck_client, text, unique_key, wait_for_ever, wait_until,
-};
+use crate::support::*;
 
 /// A server of a small file and one of 4 MiB, which removes orphans once.
 fn server() -> (Server, TempDir) {
@@ -48,7 +44,6 @@ fn wait_for(key: Key, counter: &str, value: u64) {
     });
 }
 
-/// A queue of another program, under a key.
 fn others_queue(key: Key) -> OwnedQueue {
     let queue = OwnedQueue::create(key, Mode::new(0o600)).unwrap();
     queue.try_send(&MessageBuffer::with_text(MessageType::new(7).unwrap(), b"seven")).unwrap();
@@ -84,7 +79,6 @@ fn every_request_is_counted_by_its_outcome() {
     assert_eq!(seen["counters_are_current"], true);
     assert_eq!(seen["server"], "running");
     wait_for(server.key, "children", 0);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -109,7 +103,6 @@ fn each_question_of_a_session_is_counted() {
     wait_for(server.key, "sessions", 0);
     wait_for(server.key, "sessions_idle", 0);
     assert_eq!(look(server.key)["counters"]["clients_gone"], 0, "it had everything");
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -129,7 +122,6 @@ fn active_children_lost_clients_and_dead_children_are_counted() {
     wait_for(server.key, "clients_gone", 1);
     wait_for(server.key, "children", 0);
     assert_eq!(look(server.key)["counters"]["children_peak"], 2);
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -161,7 +153,6 @@ fn reply_queues_are_shown_with_their_owner_and_whether_it_lives() {
     let mut reap = program("mqfs-reap");
     let table = text(reap.arg("--dry-run"));
     fits_any_terminal(&mut reap, &table);
-    server.stop();
 }
 
 /// A table is cut to the width of a terminal, never in a pipe, and needs no escape sequence.
@@ -261,9 +252,7 @@ fn three_frames(terminal: &Terminal) -> Vec<String> {
 
 /// What `mqfs-stat --json --watch` prints.
 fn objects(key: Key, every: &str) -> (Running, impl Iterator<Item = Value>) {
-    let mut command = stat_of(key);
-    command.args(["--json", "--watch", every]).stdout(Stdio::piped());
-    let mut running = Running::start(&mut command);
+    let mut running = Running::piped(stat_of(key).args(["--json", "--watch", every]));
     let output = BufReader::new(running.child().stdout.take().unwrap());
     (running, output.lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()))
 }
@@ -319,7 +308,6 @@ fn watch_shows_first_what_moves() {
     }
     assert!(lines.any(|line| line.split_whitespace().next() == Some(&id)), "{id}: {frame}");
     assert!(lines.any(|line| line.contains("lines more")), "{frame}");
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -332,7 +320,6 @@ fn watch_on_a_dumb_terminal_prints_consecutive_tables_with_rates() {
     running.signal(Signal::SIGTERM);
     assert_eq!(running.wait().code(), Some(130));
     assert!(!terminal.close().contains('\x1b'));
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -352,7 +339,6 @@ fn rates_are_differences_of_counters() {
     assert!(seen < 5.1, "{seen}");
     running.signal(Signal::SIGINT);
     assert_eq!(running.wait().code(), Some(130));
-    server.stop();
 }
 
 #[in_own_namespace]

@@ -3,18 +3,11 @@
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
+use mqfs::counters::{Lookup, Snapshot};
 pub use mqfs_kit::*;
-use sysv_ipc::{Queue, Uid};
-
-/// The same command, started by another one, such as `unshare --mount`.
-pub fn by(starter: &[&str], command: &Command) -> Command {
-    let mut started = Command::new(starter[0]);
-    started.args(&starter[1..]).arg(command.get_program()).args(command.get_args());
-    started.env_remove("MQFS_KEY").stdin(Stdio::null());
-    started
-}
+use sysv_ipc::Key;
 
 /// The same command, after a script in a mount namespace of its own.
 pub fn after_mounting(script: &str, command: &Command) -> Command {
@@ -35,13 +28,6 @@ pub fn text(command: &mut Command) -> String {
     String::from_utf8(run(command).success()).unwrap()
 }
 
-/// Gives a queue to another user, who did not make it.
-pub fn give(queue: Queue, uid: u32) {
-    let mut settings = queue.status().unwrap().settings();
-    settings.uid = Uid::from_raw(uid);
-    queue.set(&settings).unwrap();
-}
-
 pub fn set_mode(path: impl AsRef<Path>, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
@@ -54,4 +40,21 @@ pub fn mode_of(path: impl AsRef<Path>) -> u32 {
 /// A file to which nothing can be written.
 pub fn full() -> File {
     File::options().write(true).open("/dev/full").unwrap()
+}
+
+/// Those in a folder, in order; none if there is no folder.
+pub fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[track_caller]
+pub fn counters(key: Key) -> Snapshot {
+    match mqfs::counters::read(key, None) {
+        Ok(Lookup::Found(snapshot)) => *snapshot,
+        other => panic!("{other:?}"),
+    }
 }

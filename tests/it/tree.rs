@@ -16,10 +16,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
-use crate::support::{
-    Finished, Running, Server, allocate, in_own_namespace, mode_of, noise, public_folder, run,
-    serve_folder, set_mode, wait_until,
-};
+use crate::support::*;
 
 /// A server of a tree, and a folder to write to.
 pub struct Site {
@@ -150,7 +147,6 @@ fn a_tree_arrives_unchanged_in_one_request() {
     site.run(&["--recursive", "/dir", "--directory", "."]).success();
     site.assert_same();
     open_again(&site);
-    site.server.stop();
 }
 
 #[in_own_namespace]
@@ -171,7 +167,6 @@ fn modes_and_times_are_kept_on_request_but_no_setuid_bits() {
     assert_eq!(mode("dir/file"), 0o666 & !mask.bits());
     assert_eq!(mode("dir"), 0o777 & !mask.bits());
     assert!(fs::metadata(site.here("dir/file")).unwrap().modified().unwrap() > old);
-    site.server.stop();
 }
 
 #[in_own_namespace]
@@ -199,7 +194,6 @@ fn several_paths_keep_their_base_names() {
     fs::create_dir(site.here.path()).unwrap();
     site.run(&["-r", "/", "-C", "."]).success();
     site.assert_same();
-    site.server.stop();
 }
 
 #[in_own_namespace]
@@ -219,7 +213,6 @@ fn special_files_are_named_and_left_out() {
     assert_eq!((quiet.code(), &*quiet.stderr), (Some(0), ""));
     let missing = site.run(&["-r", "/none", "-C", "."]);
     assert_eq!(missing.stderr, "mqfs-client: /none: No such file or directory\n");
-    site.server.stop();
 }
 
 #[in_own_namespace]
@@ -232,8 +225,7 @@ fn a_tree_is_a_tar_archive_too() {
     let archive = site.run(&["--tar", "/dir"]).success();
     let archive_file = site.here("archive");
     fs::write(&archive_file, &archive).unwrap();
-    let mut tar = Command::new("tar");
-    run(tar.args(["xpf", "archive"]).current_dir(site.here.path())).success();
+    run(Command::new("tar").args(["xpf", "archive"]).current_dir(&site.here)).success();
     fs::remove_file(&archive_file).unwrap();
     assert_eq!(fs::metadata(site.here("dir/large")).unwrap().modified().unwrap(), early);
     let what = |top: &Path| -> Vec<_> {
@@ -249,7 +241,6 @@ fn a_tree_is_a_tar_archive_too() {
     assert_eq!((without.code(), &*without.stderr), (Some(0), told));
     assert_eq!(without.stdout.len(), archive.len());
     open_again(&site);
-    site.server.stop();
 }
 
 #[in_own_namespace]
@@ -271,7 +262,6 @@ fn a_private_file_is_private_while_it_is_written() {
         assert_eq!(client.finish().code(), Some(130));
         assert_eq!(mode.unwrap() & 0o777, 0o600);
     }
-    site.server.stop();
 }
 
 #[in_own_namespace]
@@ -305,5 +295,4 @@ fn a_tree_can_be_written_again_over_read_only_folders() {
         set_mode(site.at(folder), 0o755);
         set_mode(site.here(folder), 0o755);
     }
-    site.server.stop();
 }

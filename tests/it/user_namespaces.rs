@@ -7,13 +7,9 @@ use std::time::Instant;
 use mqfs::wire::{FrameType, Request};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use sysv_ipc::{Key, Lock, MessageBuffer, Mode, Queue, QueueSettings, Select, Uid};
+use sysv_ipc::{Key, Lock, MessageBuffer, Mode, Queue, Select};
 
-use crate::support::{
-    ATTACKER, Attack, DEADLINE, Finished, ForEverybody, OPERATOR, Running, Site, VICTIM,
-    as_root_in_own_namespace, by, clear, errno_of, queue_of, received, run, sent, set, unique_key,
-    wait_until,
-};
+use crate::support::*;
 
 const UNKNOWN: &str = "only root or you could answer";
 const DENIED: &str = "Permission denied";
@@ -31,12 +27,9 @@ const SANDBOXES: [&[&str]; 6] = [
 
 /// The same command, as this user and in a sandbox of that user's.
 fn inside(sandbox: &[&str], uid: u32, command: &Command) -> Command {
-    let uid = uid.to_string();
-    let user = ["setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups"];
-    by(&[&user[..], sandbox].concat(), command)
+    as_uid(uid, &by(sandbox, command))
 }
 
-/// The sandboxes that can be made here.
 fn sandboxes() -> impl Iterator<Item = &'static [&'static str]> {
     SANDBOXES.into_iter().filter(|sandbox| can_make(sandbox))
 }
@@ -58,12 +51,12 @@ impl ManyUsers {
 
     /// None: there are no such namespaces here.
     fn start(options: &[&str]) -> Option<Self> {
-        let mut sleep = Command::new("sleep");
         let options = [&["unshare", "--user"], options].concat();
         if !can_make(&options) {
             return None;
         }
-        let holder = Running::start(&mut inside(&options, VICTIM, sleep.arg("600")));
+        let holder =
+            Running::start(&mut inside(&options, VICTIM, Command::new("sleep").arg("600")));
         wait_until("it has its namespaces", || {
             fs::read_to_string(format!("/proc/{}/comm", holder.pid())).unwrap() == "sleep\n"
         });
@@ -131,8 +124,8 @@ fn a_users_own_server_serves_it_in_a_sandbox_and_nobody_elses_can() {
     for (owner, is_own) in [(VICTIM, true), (OPERATOR, false)] {
         let site = Site::start_as(owner, &[]);
         for sandbox in sandboxes() {
-            let mut client = site.programs.client(site.server.key, 0);
-            client.args(["--timeout", "500ms", "/file"]);
+            let client = site.programs.client(site.server.key, 0);
+            let client = with(client, &["--timeout", "500ms", "/file"]);
             let Finished { status, stdout, stderr } = run(&mut inside(sandbox, VICTIM, &client));
             assert_eq!(status.success(), is_own, "{sandbox:?}: {stderr}");
             assert!(stdout == if is_own { &*site.file } else { b"" });
@@ -189,21 +182,18 @@ fn squat(key: Key, in_user_namespace: bool) -> Result<(), Errno> {
         let reply = Request::decode(message.text()).map_err(|_| Errno::EBADMSG)?.reply_queue;
         let reply = Queue::from_id(reply);
         let mut taken = MessageBuffer::with_capacity(8192);
-        let Ok(status) = reply.status() else { continue }; // its client has given up
-        let settings = status.settings();
+        let Ok(_) = reply.status() else { continue }; // its client has given up
         let tries = [
             sent(reply.try_send(&MessageBuffer::with_text(FrameType::Data.mtype(), b"false"))),
             sent(reply.try_send(&MessageBuffer::with_text(FrameType::End.mtype(), b""))),
             received(reply.try_receive(&mut taken, Select::Any)),
             received(reply.peek(&mut taken, 0)),
-            set(reply, &settings),
-            set(reply, &QueueSettings { uid: Uid::from_raw(ATTACKER), ..settings }),
+            change(reply, |_| ()),
+            give(reply, ATTACKER),
             reply.remove().map_err(errno_of),
         ];
-        if tries
-            .iter()
-            .any(|outcome| !matches!(outcome, Err(Errno::EACCES | Errno::EPERM | Errno::EINVAL)))
-        {
+        let denied = [Errno::EACCES, Errno::EPERM, Errno::EINVAL].map(Err);
+        if !tries.iter().all(|outcome| denied.contains(outcome)) {
             return Err(Errno::EUCLEAN);
         }
     }
@@ -221,9 +211,8 @@ fn a_squatter_can_tell_a_client_in_a_sandbox_nothing() {
         let start = Instant::now();
         let clients = sandboxes().flat_map(|sandbox| {
             variants.map(|arguments| {
-                let mut client = programs.client(key, 0);
-                client.args(["--timeout", "400ms"]).args(arguments);
-                Running::piped(&mut inside(sandbox, VICTIM, &client))
+                let client = &mut with(programs.client(key, 0), &["--timeout", "400ms"]);
+                Running::piped(&mut inside(sandbox, VICTIM, client.args(arguments)))
             })
         });
         for client in clients.collect::<Vec<_>>() {
@@ -241,14 +230,12 @@ fn a_squatter_can_tell_a_client_in_a_sandbox_nothing() {
 fn a_client_in_a_sandbox_asks_no_queue_that_somebody_gave_to_its_user() {
     let (key, programs) = (unique_key(), ForEverybody::new());
     let made = Attack::start(ATTACKER, || {
-        let queue = Queue::create(key, Mode::new(0o733)).map_err(errno_of)?;
-        let settings = queue.status().map_err(errno_of)?.settings();
-        set(queue, &QueueSettings { uid: Uid::from_raw(VICTIM), ..settings })
+        give(Queue::create(key, Mode::new(0o733)).map_err(errno_of)?, VICTIM)
     });
     assert_eq!(made.finish(), Ok(()));
     for sandbox in sandboxes().skip(1) {
-        let mut client = programs.client(key, 0);
-        let refused = run(&mut inside(sandbox, VICTIM, client.arg("/file")));
+        let client = with(programs.client(key, 0), &["/file"]);
+        let refused = run(&mut inside(sandbox, VICTIM, &client));
         assert_eq!(refused.code(), Some(2), "{sandbox:?}: {}", refused.stderr);
         assert!(refused.stderr.contains("belongs to uid 65534"), "{}", refused.stderr);
     }

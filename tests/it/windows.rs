@@ -12,26 +12,19 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use sysv_ipc::{
-    Attached, Key, MessageBuffer, Mode, Owned, OwnedQueue, Queue, QueueLimits, QueueSettings,
-    Select, SharedMemory, SharedMemoryId,
+    Attached, Key, MessageBuffer, Mode, Owned, OwnedQueue, Queue, QueueLimits, Select,
+    SharedMemory, SharedMemoryId,
 };
 
 use crate::support::fake_server::{Answer, ask, encoded, entry, serve};
 use crate::support::session::{Part, RawSession, fetch, stat};
-use crate::support::{
-    ATTACKER, Attack, Finished, ForEverybody, OPERATOR, SOMEBODY, Server, Site, Stuck, VICTIM,
-    allocate, as_root_in_own_namespace, as_user, by, clear, errno_of, exists, in_dead_process,
-    in_own_namespace, noise, public_folder, queue_of, reap, run, serve_folder, serve_quietly, set,
-    stat_of, text, unique_key, wait_for_ever, wait_until, windows,
-};
+use crate::support::*;
 
-/// Waits until no window is left.
 #[track_caller]
 fn wait_until_gone() {
     wait_until("no window is left", || windows().is_empty());
 }
 
-/// Receives the first message about a window.
 #[track_caller]
 fn first_window(session: &mut RawSession) -> WindowPart {
     loop {
@@ -56,7 +49,7 @@ fn receive_all(session: &mut RawSession, first: WindowPart, mut meanwhile: impl 
 }
 
 fn resize(queue: Queue, max_bytes: u64) {
-    let _ = set(queue, &QueueSettings { max_bytes, ..queue.status().unwrap().settings() });
+    let _ = change(queue, |to| to.max_bytes = max_bytes);
 }
 
 type Misuse = fn(&mut RawSession, WindowPart);
@@ -106,7 +99,6 @@ fn clients_that_misuse_windows_harm_only_themselves() {
         server.wait_until_idle();
     }
     assert!(!server.log().contains("WARN") && !server.log().contains("ERROR"), "{}", server.log());
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -161,7 +153,6 @@ fn a_client_that_attaches_and_reads_no_more_is_given_up() {
         wait_until_gone();
     }
     assert_eq!(server.log().matches("client stalled").count(), 2, "{}", server.log());
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -213,7 +204,6 @@ fn files_of_any_size_arrive_whole() {
             assert_eq!(transfer.read(&mut [0]).unwrap(), 0);
             assert!(bytes == content, "{size} bytes, to a reader");
         }
-        server.stop();
     }
 }
 
@@ -233,8 +223,6 @@ fn large_and_small_files_arrive_in_one_session() {
         files.next_file().unwrap().unwrap().read_exact(&mut start).unwrap();
         assert_eq!(start, expected);
     }
-    drop((files, client));
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -258,7 +246,6 @@ fn without_shared_memory_files_go_through_the_queue() {
         let counted = [["windows", "failed", "2"]].repeat(warnings).concat();
         assert!(counted.is_empty() || words.windows(3).any(|row| row == counted), "{table}");
         fs::write("/proc/sys/kernel/shmmni", "4096").unwrap();
-        server.stop();
     }
 }
 
@@ -276,7 +263,6 @@ fn a_client_that_cannot_attach_asks_again_and_once_only() {
     };
     assert!(fetch(&["/file"]) == (file.clone(), 2));
     assert!(fetch(&["/file", "/file"]) == (file.repeat(2), 2));
-    server.stop();
 }
 
 const SIZE: u32 = 65_536;
@@ -373,9 +359,8 @@ fn a_server_cannot_make_a_client_take_its_own_window_for_the_servers() {
         Ok(())
     });
     wait_until("the rogue listens", || queue_of(key).is_some());
-    let mut client = programs.client(key, VICTIM);
-    let Finished { status, stdout, stderr } =
-        run(client.args(["--server-uid", &ATTACKER.to_string(), "--timeout", "2s", "/a"]));
+    let arguments = ["--server-uid", &ATTACKER.to_string(), "--timeout", "2s", "/a"];
+    let Finished { status, stdout, stderr } = run(programs.client(key, VICTIM).args(arguments));
     assert_eq!((status.code(), &*stdout), (Some(1), &b""[..]), "{stderr}");
     assert!(stderr.ends_with("the shared memory is another user's\n"), "{stderr}");
     drop(rogue);

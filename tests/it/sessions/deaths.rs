@@ -9,10 +9,7 @@ use tempfile::TempDir;
 
 use super::{serve, wait_until_long_idle};
 use crate::support::session::{Part, RawSession, fill, unfill};
-use crate::support::{
-    Process, Running, Server, as_root_in_own_namespace, field, is_full, queue_of, reap,
-    reply_queues, run, wait_until, windows,
-};
+use crate::support::*;
 
 /// Where a session is when something is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,13 +26,9 @@ enum Point {
     MakingWay,
 }
 
-const POINTS: [Point; 5] = [
-    Point::BeforeTheFirst,
-    Point::InAnAnswer,
-    Point::BetweenTwo,
-    Point::AtTheFarewell,
-    Point::MakingWay,
-];
+use Point::{AtTheFarewell, BeforeTheFirst, BetweenTwo, InAnAnswer, MakingWay};
+
+const POINTS: [Point; 5] = [BeforeTheFirst, InAnAnswer, BetweenTwo, AtTheFarewell, MakingWay];
 
 const ARGUMENTS: [&str; 4] = ["--max-children", "1", "--idle-timeout", "1h"];
 
@@ -86,16 +79,16 @@ impl Stage {
     }
 
     fn reach(&self, point: Point, as_tree: bool) -> Scene {
-        let mut command = self.client(as_tree, point == Point::InAnAnswer);
+        let mut command = self.client(as_tree, point == InAnAnswer);
         let expected = run(&mut command).success();
         self.server.wait_until_idle();
-        if point == Point::BeforeTheFirst {
+        if point == BeforeTheFirst {
             self.server.freeze();
         }
         let client = Running::piped(&mut command);
         wait_until("it has a queue", || reply_queues().len() == 1);
         let queue = reply_queues()[0];
-        if point == Point::BeforeTheFirst {
+        if point == BeforeTheFirst {
             let requests = queue_of(self.server.key).unwrap();
             wait_until("it has asked", || requests.status().unwrap().messages == 1);
             fill(queue);
@@ -106,23 +99,23 @@ impl Stage {
             wait_until(&format!("{point:?}: it waits"), || who.waits_in(call));
         };
         match point {
-            Point::BeforeTheFirst => waits(child, libc::SYS_msgsnd),
-            Point::InAnAnswer => {
+            BeforeTheFirst => waits(child, libc::SYS_msgsnd),
+            InAnAnswer => {
                 wait_until("the queue is full", || is_full(queue));
                 waits(child, libc::SYS_msgsnd);
                 assert_eq!(windows().len(), 1, "the file goes through shared memory");
             }
-            Point::BetweenTwo | Point::AtTheFarewell | Point::MakingWay => {
+            BetweenTwo | AtTheFarewell | MakingWay => {
                 waits(Process::with_pid(client.pid()).unwrap(), libc::SYS_write);
                 waits(child, libc::SYS_msgrcv);
             }
         }
-        if point == Point::AtTheFarewell {
+        if point == AtTheFarewell {
             fill(queue);
             child.signal(Signal::SIGUSR1);
             waits(child, libc::SYS_msgsnd);
         }
-        let newcomer = (point == Point::MakingWay).then(|| {
+        let newcomer = (point == MakingWay).then(|| {
             assert!(child.freeze());
             let newcomer = Running::piped(self.server.client().arg("/small"));
             wait_until("it is asked to make way", || {
@@ -182,7 +175,7 @@ fn nothing_is_left_of_a_killed_client() {
             assert_eq!(newcomer.finish().success(), b"small");
         }
         wait_until("no window is left", || windows().is_empty()); // without a reaper
-        if scene.point == Point::BetweenTwo {
+        if scene.point == BetweenTwo {
             assert_eq!(reply_queues(), [], "its child removes an idle client's queue");
         }
         // An answer that nobody has read may be in a queue that the child has left.

@@ -15,11 +15,7 @@ use super::serve;
 use crate::support::session::{
     Part, RawSession, below, enter, fetch, list, question_message, stat,
 };
-use crate::support::{
-    ATTACKER, Attack, ForEverybody, OPERATOR, SOMEBODY, Server, Site, VICTIM,
-    as_root_in_own_namespace, as_user, errno_of, in_own_namespace, public_folder, queue_of, reap,
-    reply_queues, run, sent, set_mode, unique_key, wait_for_ever, wait_until,
-};
+use crate::support::*;
 
 #[as_root_in_own_namespace]
 fn each_question_is_answered_with_the_callers_rights() {
@@ -112,7 +108,6 @@ fn a_session_serves_neither_its_own_process_nor_the_server() {
             Ok(())
         });
         assert_eq!(asked, Ok(()));
-        server.stop();
     }
 }
 
@@ -159,7 +154,6 @@ fn what_is_no_question_ends_the_session() {
         assert_eq!(server.fetch("/small"), b"small");
     }
     assert_eq!(server.log().matches("not a question").count(), 6, "{}", server.log());
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -202,8 +196,6 @@ fn questions_before_the_first_answer_are_answered_after_it() {
     assert_eq!(session.answer().unwrap().bytes, b"small");
     assert_eq!(session.answer(), Err(Errno::ENOENT));
     assert_eq!(session.answer().unwrap().bytes, b"small");
-    drop(session);
-    server.stop();
 }
 
 /// Root's server takes the caller's groups from the process that sent last, so that must have been

@@ -6,15 +6,11 @@ use std::fs;
 use std::sync::atomic::Ordering::Relaxed;
 
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
 use serde_json::Value;
 use sysv_ipc::{Key, Mode, OwnedQueue, SharedMemory};
 
 use super::{look, others_queue, server, wait_for};
-use crate::support::{
-    ATTACKER, Finished, ForEverybody, OPERATOR, Server, as_root_in_own_namespace, as_user,
-    errno_of, in_own_namespace, listed, queue_of, run, stat_of, text, unique_key, wait_until,
-};
+use crate::support::*;
 
 /// A segment of this process. Removed with its handle.
 struct Segment(SharedMemory);
@@ -118,7 +114,6 @@ fn a_recreated_request_queue_is_recorded_in_the_segment() {
     let seen = look(server.key);
     assert_eq!(seen["counters"]["queue"], queue_of(server.key).unwrap().id().get());
     assert_eq!(seen["counters"]["complete"], 1, "what was counted stays");
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -139,8 +134,6 @@ fn changes_of_the_segment_do_not_affect_the_server() {
         memory.words()[0].store(magic, Relaxed);
         memory.words()[1].store(version, Relaxed);
     }
-    drop(memory);
-    server.stop();
 }
 
 #[as_root_in_own_namespace]
@@ -153,14 +146,13 @@ fn roots_server_removes_a_segment_that_another_user_made() {
         assert!(server.log().contains("removed another user's shared memory"), "{}", server.log());
         assert_eq!(look(key)["counters"]["requests"], 0);
         std::mem::forget(squat); // its id may be the server's by now
-        server.stop();
     }
 }
 
 #[as_root_in_own_namespace]
 fn an_unprivileged_server_works_without_a_segment() {
     let programs = ForEverybody::new();
-    let folder = crate::support::public_folder();
+    let folder = public_folder();
     fs::write(folder.path().join("file"), "file").unwrap();
     for mode in [0o755, 0o666, 0o600] {
         let key = unique_key();
@@ -181,7 +173,6 @@ fn an_unprivileged_server_works_without_a_segment() {
         assert_eq!(run(programs.client(key, OPERATOR).arg("/file")).success(), b"file");
         wait_for(key, "complete", 1);
         assert_eq!(server.log().matches("nothing is counted").count(), 1, "{}", server.log());
-        server.stop();
     }
 }
 
@@ -189,14 +180,12 @@ fn an_unprivileged_server_works_without_a_segment() {
 fn a_segment_of_another_program_of_the_same_user_is_left_alone() {
     let key = unique_key();
     let others = Segment::create(key, 0o644);
-    let mut server = Server::start_on(key, &["--root", "/proc"]);
+    let server = Server::start_on(key, &["--root", "/proc"]);
     assert!(server.log().contains("is another program's"), "{}", server.log());
     assert!(!server.fetch("/version").is_empty());
     assert!(others.exists());
     let table = text(&mut stat_of(key));
     assert!(table.contains("COUNTERS: the segment under this key holds no known"), "{table}");
-    server.signal(Signal::SIGTERM);
-    assert!(server.running().wait().success());
     server.make_way();
     assert!(others.exists());
 }
@@ -284,7 +273,6 @@ fn prometheus_and_json_show_the_same_values() {
             assert_eq!(count, 2.0, "{bound}");
         }
     }
-    server.stop();
 }
 
 #[in_own_namespace]

@@ -10,7 +10,6 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use mqfs::counters::{Lookup, read};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, posix_fallocate};
 use nix::sys::signal::Signal;
@@ -20,10 +19,7 @@ use nix::unistd::Pid;
 
 use super::Site;
 use crate::recovery::Place;
-use crate::support::{
-    Running, Server, Stuck, allocate, as_root_in_own_pid_namespace, by, in_own_namespace, noise,
-    number, owner_of, reply_queues, run, serve_file, set_mode, sleeper, text, wait_until,
-};
+use crate::support::*;
 
 /// Two large files, and many small ones between them, in folders.
 fn site() -> Site {
@@ -77,7 +73,6 @@ fn a_tree_whose_child_or_server_is_killed_again_and_again_arrives_whole() {
     assert!(kills > 0, "it was too fast");
     site.assert_same();
     assert_eq!(reply_queues(), []);
-    site.server.stop();
 }
 
 #[in_own_namespace]
@@ -100,7 +95,6 @@ fn a_replaced_file_is_fetched_again_and_a_removed_one_is_named() {
         let mtime = fs::metadata(site.at("dir")).unwrap().modified().unwrap();
         fs::File::open(site.here("dir")).unwrap().set_modified(mtime).unwrap();
         site.assert_same();
-        site.server.stop();
     }
 }
 
@@ -129,8 +123,7 @@ fn an_archive_reports_changed_and_grown_files_and_holds_a_refetched_one() {
     let outcome = client.client.finish();
     assert_eq!((outcome.code(), &*outcome.stderr), (Some(0), ""));
     fs::write(site.here("archive"), outcome.stdout).unwrap();
-    let mut tar = Command::new("tar");
-    assert!(tar.args(["-xf", "archive"]).current_dir(site.here.path()).status().unwrap().success());
+    run(Command::new("tar").args(["-xf", "archive"]).current_dir(&site.here)).success();
     assert!(fs::read(site.here("dir/a")).unwrap() == fs::read(site.at("dir/a")).unwrap());
 
     // A file that grows is in the archive with the size that was announced.
@@ -143,7 +136,6 @@ fn an_archive_reports_changed_and_grown_files_and_holds_a_refetched_one() {
     let mut archive = tar::Archive::new(&outcome.stdout[..]);
     let sizes = archive.entries().unwrap().map(|entry| entry.unwrap().size());
     assert_eq!(sizes.filter(|&size| size == 20 << 20).count(), 2);
-    site.server.stop();
 }
 
 #[in_own_namespace]
@@ -153,10 +145,7 @@ fn folders_of_an_interrupted_tree_have_their_final_modes() {
     // More than the client can write before it is stopped.
     allocate(site.at("dir/z/z"), 1 << 30);
     let client = Running::piped(&mut site.command(&["--retries", "0", "-r", "/dir", "-C", "."]));
-    wait_until("it is in the last file", || {
-        let counters = read(site.server.key, None).unwrap();
-        matches!(counters, Lookup::Found(counters) if counters.bytes_sent > 64 << 20)
-    });
+    wait_until("it is in the last file", || counters(site.server.key).bytes_sent > 64 << 20);
     client.freeze();
     site.server.kill_children();
     client.signal(Signal::SIGCONT);
@@ -168,7 +157,6 @@ fn folders_of_an_interrupted_tree_have_their_final_modes() {
         assert_eq!(here.permissions(), there.permissions(), "{folder}");
         assert_eq!(here.modified().unwrap(), there.modified().unwrap(), "{folder}");
     }
-    site.server.stop();
 }
 
 /// Opens a folder at this depth, and makes it if necessary.
@@ -203,9 +191,8 @@ fn trees_deeper_than_path_max_arrive_despite_interruptions() {
         let file = openat(&bottom, "file", OFlag::O_RDONLY, Mode::empty()).unwrap();
         assert_eq!(File::from(file).metadata().unwrap().len(), 16 << 20);
         for top in [site.at("dir"), site.here("dir")] {
-            run(std::process::Command::new("rm").arg("-rf").arg(top)).success();
+            run(Command::new("rm").arg("-rf").arg(top)).success();
         }
-        site.server.stop();
     }
 }
 
@@ -223,7 +210,6 @@ fn folders_too_deep_for_the_descriptor_limit_are_named_and_the_rest_arrives() {
     assert!(told.contains("d/d/d: cannot write the copy: Too many open files\n"), "{told}");
     assert!(told.ends_with("incomplete: 1 entry is missing\n"), "{told}");
     assert_eq!(fs::read(site.here("dir/z")).unwrap(), b"behind");
-    site.server.stop();
 }
 
 /// In KiB; 0 if the process has ended.
@@ -254,7 +240,6 @@ fn nested_large_directories_take_little_memory() {
     let archive = stuck.finish();
     let mut archive = tar::Archive::new(&archive[..]);
     assert_eq!(archive.entries().unwrap().count(), LEVELS * 2001);
-    site.server.stop();
 }
 
 #[in_own_namespace]
@@ -286,10 +271,8 @@ fn a_directory_of_a_hundred_thousand_entries_takes_little_memory() {
     let listed = text(&mut site.command(&["-l", "/dir", "--json"]));
     assert_eq!(listed.lines().count(), 100_000);
     assert!(listed.lines().enumerate().all(|(n, line)| line.contains(&name(n))), "in order");
-    site.server.stop();
 }
 
-/// Kills a server and all its children.
 fn kill_all(mut server: Server) {
     server.kill_with_children();
     server.make_way(); // its queue is for the next one
@@ -303,9 +286,7 @@ fn a_replaced_file_is_fetched_again_or_is_an_error() {
     let to_stdout = Stuck::start(&mut place.client());
     // Large enough to be stopped in the middle.
     allocate(place.folder.path().join("large"), 1 << 32);
-    let mut command = crate::support::client(place.key);
-    command.arg("-o").arg(&copy).arg("/large");
-    let to_file = Running::piped(&mut command);
+    let to_file = Running::piped(client(place.key).arg("-o").arg(&copy).arg("/large"));
     wait_until("it writes", || to_file.incomplete_file().is_some_and(|file| file.len() > 0));
     to_file.freeze();
     assert_eq!(reply_queues().len(), 2, "it was too fast");
@@ -327,7 +308,6 @@ fn a_replaced_file_is_fetched_again_or_is_an_error() {
     to_file.signal(Signal::SIGCONT);
     to_file.finish().success();
     assert!(fs::read(copy).unwrap() == other);
-    server.stop();
 }
 
 #[in_own_namespace]
@@ -344,34 +324,29 @@ fn when_no_server_comes_back_the_transfer_fails_at_its_timeout() {
     place.serve(&[]).stop();
 }
 
-#[test]
+#[as_root_in_own_pid_namespace]
 fn a_dead_child_is_not_confused_with_a_process_that_reuses_its_pid() {
-    as_root_in_own_pid_namespace(
-        "tree::interrupted::a_dead_child_is_not_confused_with_a_process_that_reuses_its_pid",
-        || {
-            let place = Place::new();
-            let server = place.serve(&[]);
-            let mut stuck = Stuck::start(&mut place.client());
-            stuck.wait_for_its_output(); // by then it has looked at who sends
-            let child = server.children()[0];
-            let born = owner_of(child).start_time;
-            // All at once, so that nobody informs the client.
-            kill_all(server);
-            waitpid(Pid::from_raw(child), None).unwrap(); // we are process 1 here
-            let mut other = None;
-            wait_until("the pid is another's", || {
-                fs::write("/proc/sys/kernel/ns_last_pid", (child - 1).to_string()).unwrap();
-                let process = sleeper();
-                // Start times count hundredths of a second; let one pass.
-                let found = process.pid() == child && owner_of(child).start_time != born;
-                other = Some(process);
-                found
-            });
-            let next = place.serve(&[]);
-            assert!(stuck.finish() == place.file);
-            next.stop();
-        },
-    );
+    let place = Place::new();
+    let server = place.serve(&[]);
+    let mut stuck = Stuck::start(&mut place.client());
+    stuck.wait_for_its_output(); // by then it has looked at who sends
+    let child = server.children()[0];
+    let born = owner_of(child).start_time;
+    // All at once, so that nobody informs the client.
+    kill_all(server);
+    waitpid(Pid::from_raw(child), None).unwrap(); // we are process 1 here
+    let mut other = None;
+    wait_until("the pid is another's", || {
+        fs::write("/proc/sys/kernel/ns_last_pid", (child - 1).to_string()).unwrap();
+        let process = sleeper();
+        // Start times count hundredths of a second; let one pass.
+        let found = process.pid() == child && owner_of(child).start_time != born;
+        other = Some(process);
+        found
+    });
+    let next = place.serve(&[]);
+    assert!(stuck.finish() == place.file);
+    next.stop();
 }
 
 #[in_own_namespace]
@@ -395,15 +370,13 @@ fn a_range_matches_head_and_tail() {
     }
     let twice = get(&["--offset", "2", "--length", "3", "/file", "/file"]);
     assert_eq!(twice, file[2..5].repeat(2));
-    server.stop();
 }
 
 #[in_own_namespace]
 fn a_range_resumes_where_it_broke_off() {
     let (server, _folder, file) = serve_file(4 << 20, &[]);
-    let mut command = server.client();
-    command.args(["-v", "--offset", "1000", "--length", "3M", "/file"]);
-    let mut stuck = Stuck::start(&mut command);
+    let arguments = ["-v", "--offset", "1000", "--length", "3M", "/file"];
+    let mut stuck = Stuck::start(server.client().args(arguments));
     stuck.wait_for_its_output(); // otherwise there may be no first part
     server.kill_children();
     let finished = stuck.client.finish();
@@ -413,5 +386,4 @@ fn a_range_resumes_where_it_broke_off() {
     assert!(finished.stderr.contains(&how), "{}", finished.stderr);
     assert!(finished.stderr.contains("waiting for the server"), "{}", finished.stderr);
     assert!(finished.success() == range);
-    server.stop();
 }

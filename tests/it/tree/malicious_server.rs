@@ -10,15 +10,12 @@ use mqfs::wire::{
     Stat, Trailer,
 };
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
-use nix::sys::signal::kill;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sysv_ipc::{MessageBuffer, Mode, OwnedQueue, Queue, Select};
 
 use crate::support::fake_server::{Answer, ask, encoded, entry};
-use crate::support::{
-    Finished, Running, client, in_own_namespace, number, public_folder, unique_key, wait_until,
-};
+use crate::support::*;
 
 /// A server of these directories, by the path of the question; the first is the top. Everything
 /// else is a file.
@@ -49,11 +46,7 @@ fn copy(answer: impl Fn(&Question<'_>) -> Answer + Sync) -> (Finished, Vec<Strin
     let outcome = ask(answer, &COPY, &here);
     assert_eq!(fs::read(outer.path().join("victim")).unwrap(), b"mine");
     assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 2, "nothing is beside it");
-    let dir = fs::read_dir(here.join("dir")).into_iter().flatten();
-    let mut names: Vec<_> =
-        dir.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    (outcome, names)
+    (outcome, names_in(&here.join("dir")))
 }
 
 #[in_own_namespace]

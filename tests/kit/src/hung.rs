@@ -10,7 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{fork_child, run};
+use crate::{as_root_in_own_namespace, fork_child, run};
 
 /// What it never answers. The paths are `/file`, or `/` where it says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,16 +52,18 @@ const WITHOUT_ANSWER: [u32; 4] = [2, 36, 38, 42]; // FORGET, INTERRUPT, DESTROY,
 const TOP: u64 = 1;
 const NAMES: [&str; 2] = ["file", "good"]; // the nodes 2 and 3
 
-/// Lets this thread, and what it starts, mount file systems of its own. False, and says so, where
-/// it may not.
-pub fn can_mount() -> bool {
-    let can = unshare(CloneFlags::CLONE_NEWNS).is_ok()
-        && Path::new("/dev/fuse").exists()
-        && run(Command::new("mount").args(["--make-rprivate", "/"])).status.success();
-    if !can {
-        eprintln!("skipped: cannot mount, or no /dev/fuse");
-    }
-    can
+/// Like [`as_root_in_own_namespace`]. The test, and what it starts, may mount file systems of its
+/// own. Skips it, and says so, where it may not.
+pub fn as_root_with_mounts(test: impl FnOnce() + Send + 'static) {
+    as_root_in_own_namespace(|| {
+        let can = unshare(CloneFlags::CLONE_NEWNS).is_ok()
+            && Path::new("/dev/fuse").exists()
+            && run(Command::new("mount").args(["--make-rprivate", "/"])).status.success();
+        if !can {
+            return eprintln!("skipped: cannot mount, or no /dev/fuse");
+        }
+        test();
+    });
 }
 
 impl HungMount {

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::panic::resume_unwind;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 use std::thread;
@@ -18,7 +18,7 @@ use sysv_ipc::{
     shared_memory_segments,
 };
 
-use crate::{run, wait_until};
+use crate::{by, run, wait_until};
 
 thread_local! {
     /// The queues that a test found and that are not its own.
@@ -130,15 +130,12 @@ impl Drop for ClearAtEnd {
 
 /// The same command under `unshare`, ended with it.
 pub fn unshared(options: &[&str], command: &Command) -> Command {
-    let mut unshare = Command::new("unshare");
-    unshare.args(["--fork", "--kill-child"]).args(options).arg(command.get_program());
-    unshare.args(command.get_args()).env_remove("MQFS_KEY").stdin(Stdio::null());
-    unshare
+    by(&[&["unshare", "--fork", "--kill-child"], options].concat(), command)
 }
 
-/// Runs the test of this name in a pid namespace of its own, with its own /proc and IPC namespace,
-/// so that no other test takes pids. Skips the test, and says so, without root.
-pub fn as_root_in_own_pid_namespace(name: &str, test: impl FnOnce() + Send + 'static) {
+/// Runs a test in a pid namespace of its own, with its own /proc and IPC namespace, so that no
+/// other test takes pids. Skips the test, and says so, without root.
+pub fn as_root_in_own_pid_namespace(test: impl FnOnce() + Send + 'static) {
     const INSIDE: &str = "MQFS_TEST_IN_OWN_PID_NAMESPACE";
     if std::env::var_os(INSIDE).is_some() {
         return in_own_namespace(test);
@@ -146,6 +143,8 @@ pub fn as_root_in_own_pid_namespace(name: &str, test: impl FnOnce() + Send + 'st
     if !geteuid().is_root() {
         return eprintln!("skipped: needs root");
     }
+    let path = std::any::type_name_of_val(&test); // CRATE::MODULE::TEST::{{closure}}
+    let name = path.split_once("::").unwrap().1.trim_end_matches("::{{closure}}");
     let mut again = Command::new(std::env::current_exe().unwrap());
     again.args(["--exact", name, "--nocapture"]);
     let mut unshare = unshared(&["--pid", "--mount-proc"], &again);

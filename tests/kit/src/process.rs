@@ -13,7 +13,7 @@ use crate::{DEADLINE, wait_for};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Process {
     pub pid: i32,
-    start_time: u64,
+    pub start_time: u64,
 }
 
 impl Process {

@@ -119,11 +119,15 @@ impl Finished {
 
 /// A program that runs. Ends with its handle.
 #[derive(Debug)]
-pub struct Running(Child);
+pub struct Running {
+    child: Child,
+    /// Whether the test knows how it ended.
+    pub(crate) is_judged: bool,
+}
 
 impl Running {
     pub fn start(command: &mut Command) -> Self {
-        Self(command.spawn().expect("the program starts"))
+        Self { child: command.spawn().expect("the program starts"), is_judged: false }
     }
 
     pub fn piped(command: &mut Command) -> Self {
@@ -131,7 +135,7 @@ impl Running {
     }
 
     pub fn pid(&self) -> i32 {
-        self.0.id() as i32
+        self.child.id() as i32
     }
 
     /// The file that the program is writing and that has no name yet, or a temporary one.
@@ -162,7 +166,9 @@ impl Running {
 
     /// Its exit status; None while it runs.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.0.try_wait().unwrap()
+        let status = self.child.try_wait().unwrap();
+        self.is_judged |= status.is_some();
+        status
     }
 
     #[track_caller]
@@ -172,7 +178,7 @@ impl Running {
     }
 
     pub fn child(&mut self) -> &mut Child {
-        &mut self.0
+        &mut self.child
     }
 
     /// Waits for its end, and fails the test if it does not come.
@@ -189,7 +195,8 @@ impl Running {
     /// Reads what it writes until it ends. Its output must be piped.
     #[track_caller]
     pub fn finish(mut self) -> Finished {
-        let (stdout, stderr) = (read_all(self.0.stdout.take()), read_all(self.0.stderr.take()));
+        let (stdout, stderr) =
+            (read_all(self.child.stdout.take()), read_all(self.child.stderr.take()));
         let status = self.wait();
         let stderr = stderr.join().unwrap();
         Finished {
@@ -217,8 +224,8 @@ impl Drop for Running {
         let start = Instant::now();
         while !self.has_ended() {
             if start.elapsed() > DEADLINE / 3 {
-                let _ = self.0.kill();
-                let _ = self.0.wait();
+                let _ = self.child.kill();
+                let _ = self.child.wait();
                 return;
             }
             let _ = kill(pid, Signal::SIGCONT);
@@ -233,12 +240,11 @@ pub fn run(command: &mut Command) -> Finished {
     Running::piped(command).finish()
 }
 
-/// `mqfs-client -k KEY`, without further arguments.
+/// `mqfs-client --key KEY`, without further arguments.
 pub fn client(key: Key) -> Command {
     under(key, program("mqfs-client"))
 }
 
-/// `mqfs-server -k KEY`, without further arguments.
 pub fn server_of(key: Key) -> Command {
     under(key, program("mqfs-server"))
 }
@@ -249,12 +255,30 @@ pub fn reap(arguments: &[&str]) -> Finished {
     run(program("mqfs-reap").args(arguments))
 }
 
-/// `mqfs-stat -k KEY`, without further arguments.
 pub fn stat_of(key: Key) -> Command {
     under(key, program("mqfs-stat"))
 }
 
-fn under(key: Key, mut command: Command) -> Command {
-    command.args(["-k", &key.to_string()]);
+/// The same command with `--key KEY`.
+pub fn under(key: Key, command: Command) -> Command {
+    with(command, &["--key", &key.to_string()])
+}
+
+pub fn with(mut command: Command, arguments: &[&str]) -> Command {
+    command.args(arguments);
     command
+}
+
+/// The same command, started by another one, such as `unshare --mount`.
+pub fn by(starter: &[&str], command: &Command) -> Command {
+    let mut started = Command::new(starter[0]);
+    started.args(&starter[1..]).arg(command.get_program()).args(command.get_args());
+    started.env_remove("MQFS_KEY").stdin(Stdio::null());
+    started
+}
+
+/// The same command as this user, without other groups.
+pub fn as_uid(uid: u32, command: &Command) -> Command {
+    let uid = uid.to_string();
+    by(&["setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups"], command)
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use mqfs::ownership::lease::{self, Head};
 use mqfs::sys::exit_now;
 use mqfs::wire::{Cookie, LEASE_TYPE, Lease, OwnerId, REPLY_QUEUE_MODE};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde_json::Value;
 use sysv_ipc::{Key, MessageBuffer, Mode, OwnedQueue, Queue, QueueId, queues};
@@ -22,10 +22,15 @@ pub struct Verdicts(pub Vec<Value>);
 impl Verdicts {
     #[track_caller]
     pub fn now() -> Self {
-        Self::of(program("mqfs-reap").arg("--json"))
+        Self::with(&[])
     }
 
-    /// The verdicts of any command that ends up as `mqfs-reap --json`.
+    /// The verdicts of `mqfs-reap --json` with more arguments.
+    #[track_caller]
+    pub fn with(arguments: &[&str]) -> Self {
+        Self::of(program("mqfs-reap").arg("--json").args(arguments))
+    }
+
     #[track_caller]
     pub fn of(command: &mut Command) -> Self {
         Self::in_text(run(command).success())
@@ -146,8 +151,12 @@ pub fn in_dead_process(work: impl FnOnce()) -> Pid {
         exit_now(0)
     });
     let pid = child.unwrap();
-    let status = waitpid(pid, None).unwrap();
-    assert_eq!(status, nix::sys::wait::WaitStatus::Exited(pid, 0));
+    let mut ended = WaitStatus::StillAlive;
+    wait_until("the process ends", || {
+        ended = waitpid(pid, Some(WaitPidFlag::WNOHANG)).unwrap();
+        ended != WaitStatus::StillAlive
+    });
+    assert_eq!(ended, WaitStatus::Exited(pid, 0));
     pid
 }
 

@@ -140,27 +140,46 @@ impl Server {
         wait_for(DEADLINE, || self.children().is_empty())
     }
 
-    /// Stops it as a service manager would, and fails the test unless it ends well.
+    /// Stops a server below `unshare --fork`, and fails the test unless it ends well.
     #[track_caller]
-    pub fn stop(mut self) {
-        self.signal(Signal::SIGTERM);
+    pub fn stop_inner(mut self) {
+        self.process().children().iter().for_each(|inner| _ = inner.signal(Signal::SIGTERM));
         let status = self.running.wait();
         assert!(status.success(), "{status}\n{}", self.log());
+    }
+
+    /// Stops it now, rather than when its handle goes. Returns its log.
+    #[track_caller]
+    pub fn stop(mut self) -> String {
+        self.end();
+        self.log()
+    }
+
+    /// Stops it as a service manager would, and fails the test unless it ends well. A server whose
+    /// end the test has seen is not judged again.
+    #[track_caller]
+    fn end(&mut self) {
+        let is_judged = self.running.is_judged;
+        // Once somebody has waited for it, its pid may belong to another process.
+        if !is_judged {
+            let _ = kill(Pid::from_raw(self.pid()), Signal::SIGCONT);
+            // Not SIGKILL, so that it ends its children too.
+            let _ = kill(Pid::from_raw(self.pid()), Signal::SIGTERM);
+        }
+        wait_for(DEADLINE, || self.running.has_ended());
+        if !self.has_successor {
+            clear(self.key);
+        }
+        if !is_judged && !std::thread::panicking() {
+            let status = self.running.ended();
+            assert!(status.is_some_and(|status| status.success()), "{status:?}\n{}", self.log());
+        }
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // SIGTERM, not SIGKILL, so that it ends its children too. Once we have waited for it, its
-        // pid may belong to another process.
-        if !self.running.has_ended() {
-            let _ = kill(Pid::from_raw(self.pid()), Signal::SIGCONT);
-            let _ = kill(Pid::from_raw(self.pid()), Signal::SIGTERM);
-        }
-        wait_for(DEADLINE / 3, || self.running.has_ended());
-        if !self.has_successor {
-            clear(self.key);
-        }
+        self.end();
     }
 }
 

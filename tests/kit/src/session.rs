@@ -94,7 +94,6 @@ impl RawSession {
         self.ask_all(&[*question]);
     }
 
-    /// Asks in one message.
     pub fn ask_all(&mut self, questions: &[Question<'_>]) {
         let mut text = Vec::new();
         for question in questions {
@@ -104,7 +103,6 @@ impl RawSession {
         self.queue.try_send(&MessageBuffer::with_text(QUESTION_TYPE, &text)).unwrap();
     }
 
-    /// Asks, and waits for the answer.
     #[track_caller]
     pub fn answer_to(&mut self, question: &Question<'_>) -> Result<Answer, Errno> {
         self.ask(question);
@@ -141,7 +139,6 @@ impl RawSession {
         }
     }
 
-    /// The next part; waits for it.
     #[track_caller]
     pub fn next_part(&mut self) -> Part {
         loop {

@@ -11,8 +11,7 @@ use sysv_ipc::{Key, Queue};
 use tempfile::TempDir;
 
 use crate::{
-    ForEverybody, Process, Server, Stuck, VICTIM, exists, noise, queue_of, run, unique_key,
-    wait_until,
+    ForEverybody, Process, Server, Stuck, VICTIM, exists, noise, queue_of, run, unique_key, with,
 };
 
 /// A server of an empty folder that every user may look into, and the folder.
@@ -56,9 +55,7 @@ impl QuietServer {
 
     /// A client that asks for `/file`, to be started.
     pub fn client(&self) -> Command {
-        let mut command = self.server.client();
-        command.arg("/file");
-        command
+        with(self.server.client(), &["/file"])
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -77,7 +74,6 @@ impl QuietServer {
     #[track_caller]
     pub fn stop(self) {
         self.server.wait_until_idle();
-        self.server.stop();
     }
 }
 
@@ -146,16 +142,13 @@ impl Site {
 
     /// A user's client, without the path.
     pub fn client(&self, uid: u32) -> Command {
-        let mut command = self.programs.client(self.server.key, uid);
-        command.args(["--server-uid", &self.uid.to_string()]);
-        command
+        let client = self.programs.client(self.server.key, uid);
+        with(client, &["--server-uid", &self.uid.to_string()])
     }
 
     /// The victim's client for `/file`, to be started.
     pub fn victim(&self) -> Command {
-        let mut command = self.client(VICTIM);
-        command.arg("/file");
-        command
+        with(self.client(VICTIM), &["/file"])
     }
 
     #[track_caller]
@@ -186,8 +179,7 @@ impl Site {
     #[track_caller]
     pub fn stop(self) {
         self.fetch_intact();
-        wait_until("its children end", || self.server.children().is_empty());
-        self.server.stop();
+        self.server.wait_until_idle();
     }
 }
 

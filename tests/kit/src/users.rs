@@ -5,18 +5,15 @@ use std::process::{Command, Stdio};
 
 use mqfs::ownership::lease::{self, Head};
 use mqfs::sys::exit_now;
-use mqfs::wire::{
-    Cookie, Extension, LEASE_TYPE, Lease, NORMAL_PRIORITY, Operation, Question, REPLY_QUEUE_MODE,
-    Range, Request,
-};
+use mqfs::wire::{Cookie, Extension, Lease, NORMAL_PRIORITY, Operation, Question, Range, Request};
 use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
-use sysv_ipc::{Key, MessageBuffer, Queue, QueueSettings, QueueStatus, ReceiveError, SendError};
+use sysv_ipc::{MessageBuffer, Queue, QueueSettings, QueueStatus, ReceiveError, SendError};
 
-use crate::{Server, errno_of, find_lease, fork_child, reply_queues, run, wait_until};
+use crate::{Server, errno_of, find_lease, fork_child, marked_with, reply_queues, run, wait_until};
 
 /// Unrelated users.
 pub const ATTACKER: u32 = 64_160;
@@ -98,11 +95,15 @@ pub fn as_user(uid: u32, calls: impl FnOnce() -> Result<(), Errno>) -> Result<()
     Attack::start(uid, calls).finish()
 }
 
+/// Closes what a forked child inherited: other tests wait for the end of pipes.
 #[allow(unsafe_code)]
-fn become_other(uid: u32) {
-    // Other tests wait for the end of pipes that this child inherited.
+pub fn close_inherited() {
     // SAFETY: nothing in this child uses the descriptors that this closes; close_range(2).
     let _ = unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+}
+
+fn become_other(uid: u32) {
+    close_inherited();
     let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
     setgroups(&[]).unwrap();
     setresgid(group, group, group).unwrap();
@@ -132,6 +133,18 @@ pub fn set(queue: Queue, settings: &QueueSettings) -> Result<(), Errno> {
     // SAFETY: IPC_SET reads a msqid_ds, which outlives the call; msgctl(2).
     let done = unsafe { libc::msgctl(queue.id().get(), libc::IPC_SET, &raw mut status) };
     Errno::result(done).map(drop)
+}
+
+/// Changes settings of a queue, as its creator or owner may.
+pub fn change(queue: Queue, change: impl FnOnce(&mut QueueSettings)) -> Result<(), Errno> {
+    let mut settings = queue.status().map_err(errno_of)?.settings();
+    change(&mut settings);
+    set(queue, &settings)
+}
+
+/// Gives a queue to another user, who did not make it.
+pub fn give(queue: Queue, uid: u32) -> Result<(), Errno> {
+    change(queue, |to| to.uid = sysv_ipc::Uid::from_raw(uid))
 }
 
 pub fn sent(outcome: Result<(), SendError>) -> Result<(), Errno> {
@@ -194,12 +207,7 @@ impl Idle {
     pub fn new(requests: Queue, uid: u32, handed_to: u32) -> Self {
         let lease = lease::new(requests.id()).unwrap(); // in the name of the test, which lives
         let before = reply_queues();
-        let made = as_user(uid, || {
-            let queue = Queue::create(Key::PRIVATE, REPLY_QUEUE_MODE).map_err(errno_of)?;
-            sent(queue.try_send(&MessageBuffer::with_text(LEASE_TYPE, &lease.encode())))?;
-            let settings = queue.status().map_err(errno_of)?.settings();
-            set(queue, &QueueSettings { uid: sysv_ipc::Uid::from_raw(handed_to), ..settings })
-        });
+        let made = as_user(uid, || give(marked_with(&lease.encode()).release(), handed_to));
         assert_eq!(made, Ok(()));
         let queue = reply_queues().into_iter().find(|queue| !before.contains(queue)).unwrap();
         Self { queue, lease, made: queue.status().unwrap() }

@@ -3,13 +3,13 @@
 
 use std::fs;
 use std::io::Read;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use mqfs::{Client, ClientBuilder};
+use mqfs::Client;
 use mqfs_kit::{Server, descriptors, listed, number, seeded_noise, zombies_of};
 
 use crate::report::Report;
@@ -23,37 +23,20 @@ pub struct Opts {
     requests: usize,
 }
 
-/// The sizes of the files, which are named by their place here.
-const SIZES: [usize; 2] = [100, 1 << 20];
-
-/// One of so many requests is for the large file.
-const LARGE: usize = 500;
-
-const WORKERS: usize = 8;
-
 pub fn run(opts: &Opts, site: &Site, report: &mut Report) -> Result<()> {
-    /// So many requests fill the caches of the allocator and the server.
-    const WARM_UP: usize = 10_000;
-    let contents = SIZES.map(|size| seeded_noise(1, size));
+    // The files are named by their place here.
+    let contents = [100, 1 << 20].map(|size| seeded_noise(1, size));
     for (name, content) in contents.iter().enumerate() {
         fs::write(site.folder("root").join(name.to_string()), content)?;
     }
     // Quiet: a line for each request would measure the disk.
     let server = site.server(&["--quiet", "--reap-interval", "10s"]);
-    let client = Client::builder().key(KEY).timeout(Duration::from_secs(30));
-    let fetch = |count, report: &mut Report| {
-        for (what, sessions) in [("requests", false), ("questions in sessions", true)] {
-            let start = Instant::now();
-            fetch_all(client.sessions(sessions), count, &contents, report);
-            report.row(what, format!("{count} in {:.1?}", start.elapsed()));
-        }
-    };
-    fetch(WARM_UP.min(opts.requests.div_ceil(5)), report);
+    // So many requests fill the caches of the allocator and the server.
+    fetch_all(opts.requests.div_ceil(5).min(10_000), &contents, report);
     let before = usage(&server, report)?;
-    fetch(opts.requests, report);
-    for ((name, before, tolerance), (_, after, _)) in
-        before.into_iter().zip(usage(&server, report)?)
-    {
+    fetch_all(opts.requests, &contents, report);
+    let after = usage(&server, report)?;
+    for ((name, before, tolerance), (_, after, _)) in before.into_iter().zip(after) {
         let found = format!("{before} before, {after} after");
         report.row(format!("the server's {name}"), &found);
         report.check(after <= before + tolerance, || format!("{name} grew: {found}"));
@@ -63,31 +46,33 @@ pub fn run(opts: &Opts, site: &Site, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Fetches from several threads: half of them share a client, and the others have their own.
-fn fetch_all(builder: ClientBuilder, requests: usize, contents: &[Vec<u8>], report: &mut Report) {
-    let left = AtomicUsize::new(requests);
-    let next = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
-    let shared = builder.build();
-    let work = |number: usize| {
-        let client = if number.is_multiple_of(2) { &builder.build() } else { &shared };
-        while let Ok(left) = next() {
-            let name = usize::from(left % LARGE == 1);
-            let mut bytes = Vec::with_capacity(SIZES[name]);
-            client.open(format!("/{name}"))?.read_to_end(&mut bytes)?;
-            ensure!(bytes == contents[name], "WRONG BYTES");
-        }
-        Ok(())
-    };
-    let work = &work;
-    thread::scope(|scope| {
-        let workers: Vec<_> =
-            (0..WORKERS).map(|number| scope.spawn(move || work(number))).collect();
-        for worker in workers {
-            if let Err(error) = worker.join().expect("no worker panics") {
-                report.wrong(format!("a request failed: {error:#}"));
+/// Fetches from eight threads: half of them share a client, and the others have their own.
+fn fetch_all(requests: usize, contents: &[Vec<u8>], report: &mut Report) {
+    for (what, sessions) in [("requests", false), ("questions in sessions", true)] {
+        let (start, left) = (Instant::now(), &AtomicUsize::new(requests));
+        let builder = Client::builder().key(KEY).timeout(Duration::from_secs(30));
+        let builder = builder.sessions(sessions);
+        let shared = builder.build();
+        let work = &|client: Client| {
+            while let Ok(left) = left.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1)) {
+                let name = usize::from(left % 500 == 1);
+                let mut bytes = Vec::new();
+                client.open(format!("/{name}"))?.read_to_end(&mut bytes)?;
+                ensure!(bytes == contents[name], "WRONG BYTES");
             }
-        }
-    });
+            Ok(())
+        };
+        let clients = [(); 4].map(|()| [shared.clone(), builder.build()]).into_iter().flatten();
+        thread::scope(|scope| {
+            let workers: Vec<_> = clients.map(|client| scope.spawn(move || work(client))).collect();
+            for worker in workers {
+                if let Err(error) = worker.join().expect("no worker panics") {
+                    report.wrong(format!("a request failed: {error:#}"));
+                }
+            }
+        });
+        report.row(what, format!("{requests} in {:.1?}", start.elapsed()));
+    }
 }
 
 /// What a server uses once no child is left: how much of what, and how much more is no leak.

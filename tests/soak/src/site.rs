@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use mqfs_kit::{DEADLINE, Running, Server, children_of, listed, program, wait_for};
+use mqfs_kit::{DEADLINE, Running, Server, children_of, listed, program, server_of, wait_for};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use sysv_ipc::Key;
@@ -38,14 +38,12 @@ impl Site {
 
     /// The log of all servers so far.
     pub fn log(&self) -> String {
-        let log = fs::read(self.folder("log")).unwrap_or_default();
-        String::from_utf8_lossy(&log).into_owned()
+        String::from_utf8_lossy(&fs::read(self.folder("log")).unwrap_or_default()).into_owned()
     }
 
     pub fn server(&self, arguments: &[&str]) -> Server {
-        let mut command = program("mqfs-server");
-        command.args(["--key", &KEY.to_string()]).args(arguments);
-        command.arg("--root").arg(self.folder("root"));
+        let mut command = server_of(KEY);
+        command.args(arguments).arg("--root").arg(self.folder("root"));
         Server::start_logging_to(&self.folder("log"), KEY, &mut command)
     }
 

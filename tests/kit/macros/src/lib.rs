@@ -15,6 +15,18 @@ pub fn as_root_in_own_namespace(_: TokenStream, test: TokenStream) -> TokenStrea
     run_with("as_root_in_own_namespace", test)
 }
 
+/// A test in a pid namespace of its own, skipped without root.
+#[proc_macro_attribute]
+pub fn as_root_in_own_pid_namespace(_: TokenStream, test: TokenStream) -> TokenStream {
+    run_with("as_root_in_own_pid_namespace", test)
+}
+
+/// A test in an IPC and a mount namespace of its own, skipped where it may not mount file systems.
+#[proc_macro_attribute]
+pub fn as_root_with_mounts(_: TokenStream, test: TokenStream) -> TokenStream {
+    run_with("as_root_with_mounts", test)
+}
+
 /// `fn name() { body }` becomes `#[test] fn name() { mqfs_kit::runner(|| { body }) }`.
 fn run_with(runner: &str, test: TokenStream) -> TokenStream {
     let parse = |code: &str| code.parse::<TokenStream>().expect("valid Rust");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use mqfs_kit::{Process, Random, Running};
 
-use super::fault::Fault;
+use super::fault::{Fault, chosen};
 use super::files::Served;
 use super::outcome::judge;
 use crate::site::Site;
@@ -19,7 +19,7 @@ pub struct Client {
     running: Running,
     pub process: Process,
     pub way: Way,
-    /// Which files it fetches.
+    /// Which files it fetches; several in one session.
     pub files: Vec<usize>,
     /// A file or a folder.
     pub copy: PathBuf,
@@ -61,13 +61,6 @@ impl Way {
     }
 }
 
-impl Client {
-    /// Whether it asks several questions in one reply queue.
-    pub fn has_sessions(&self) -> bool {
-        self.files.len() > 1
-    }
-}
-
 impl<'a> Clients<'a> {
     pub fn new(site: &'a Site, seed: u64) -> Result<Self> {
         let (random, files) = (Random::new(seed ^ 0x00c1_1e48), Served::make_all(site, seed)?);
@@ -77,12 +70,6 @@ impl<'a> Clients<'a> {
 
     pub fn pids(&self) -> Vec<i32> {
         self.running.iter().map(|client| client.process.pid).collect()
-    }
-
-    /// The client that a fault hits.
-    pub fn victim(&mut self, number: u64) -> Option<&mut Client> {
-        let count = self.running.len().max(1) as u64;
-        self.running.get_mut((number % count) as usize)
     }
 
     /// Chooses a way, and files: those of the tree, or some that are next to each other.
@@ -123,9 +110,8 @@ impl<'a> Clients<'a> {
             command.arg("--verbose");
             command.args(files.iter().map(|&file| format!("/{}", self.files[file].path)));
         }
-        let running = Running::start(&mut command);
+        let (running, hit_by, started) = (Running::start(&mut command), vec![], Instant::now());
         let process = Process::with_pid(running.pid()).context("/proc")?;
-        let (hit_by, started) = (Vec::new(), Instant::now());
         self.started += 1;
         self.running.push(Client {
             running,
@@ -143,7 +129,7 @@ impl<'a> Clients<'a> {
 
     /// Exchanges the versions of all files that a client fetches. Returns the client.
     pub fn replace_files(&mut self, number: u64) -> Result<Option<Process>> {
-        let Some(client) = self.victim(number) else { return Ok(None) };
+        let Some(client) = chosen(&mut self.running, number) else { return Ok(None) };
         let (process, files) = (client.process, client.files.clone());
         for client in &mut self.running {
             if client.files.iter().any(|file| files.contains(file)) {

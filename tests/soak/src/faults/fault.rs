@@ -1,6 +1,6 @@
 //! What can go wrong, and the choice of what does.
 
-use std::time::Duration;
+use std::iter::repeat_n;
 
 use mqfs_kit::Random;
 
@@ -26,45 +26,32 @@ pub enum Fault {
     ReplaceFiles,
 }
 
-/// Every fault, and how often it is chosen of a hundred times.
-const ALL: [(Fault, usize); 13] = [
-    (Fault::KillClient, 12),
-    (Fault::StopClient, 13),
-    (Fault::TerminateClient, 6),
-    (Fault::KillChild, 14),
-    (Fault::StopChild, 9),
-    (Fault::KillServer, 6),
-    (Fault::KillService, 6),
-    (Fault::StopServer, 6),
-    (Fault::RestartServer, 5),
-    (Fault::Reap, 11),
-    (Fault::RemoveRequestQueue, 2),
-    (Fault::RemoveReplyQueue, 4),
-    (Fault::ReplaceFiles, 6),
-];
+impl Fault {
+    /// Every fault, and how often it is chosen of a hundred times.
+    const ALL: [(Self, usize); 13] = [
+        (Self::KillClient, 12),
+        (Self::StopClient, 13),
+        (Self::TerminateClient, 6),
+        (Self::KillChild, 14),
+        (Self::StopChild, 9),
+        (Self::KillServer, 6),
+        (Self::KillService, 6),
+        (Self::StopServer, 6),
+        (Self::RestartServer, 5),
+        (Self::Reap, 11),
+        (Self::RemoveRequestQueue, 2),
+        (Self::RemoveReplyQueue, 4),
+        (Self::ReplaceFiles, 6),
+    ];
 
-/// The next thing to go wrong.
-#[derive(Debug, Clone, Copy)]
-pub struct Choice {
-    /// How long until then.
-    pub pause: Duration,
-    pub fault: Fault,
-    /// Which of the possible victims, modulo their number.
-    pub victim: u64,
-    /// How long the victim is stopped or away.
-    pub lasts: Duration,
+    pub fn any(random: &mut Random) -> Self {
+        let mut all = Self::ALL.iter().flat_map(|&(fault, times)| repeat_n(fault, times));
+        all.nth(random.below(100) as usize).expect("they sum up to a hundred")
+    }
 }
 
-impl Choice {
-    /// The same seed makes the same choices, however long each takes.
-    pub fn next(random: &mut Random) -> Self {
-        let pause = random.up_to(Duration::from_millis(16));
-        let mut all = ALL.iter().flat_map(|&(fault, times)| std::iter::repeat_n(fault, times));
-        let fault = all.nth(random.below(100) as usize).expect("they sum up to a hundred");
-        let victim = random.number();
-        // Most victims are stopped for a moment, a few for long.
-        let longest = if random.below(40) == 0 { 1500 } else { 40 };
-        let lasts = random.up_to(Duration::from_millis(longest));
-        Self { pause, fault, victim, lasts }
-    }
+/// One of these victims, which `number` chooses.
+pub fn chosen<T>(victims: &mut [T], number: u64) -> Option<&mut T> {
+    let count = victims.len().max(1) as u64;
+    victims.get_mut((number % count) as usize)
 }

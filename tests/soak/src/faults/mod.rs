@@ -19,14 +19,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use mqfs_kit::{DEADLINE, Random, Server, find_lease, listed, queues_of, wait_for, zombies_of};
+use mqfs_kit::{
+    DEADLINE, Process, Random, Server, find_lease, listed, queues_of, wait_for, zombies_of,
+};
 use nix::sys::signal::Signal;
 use sysv_ipc::{Queue, queues};
 
 use crate::report::Report;
 use crate::site::{KEY, Site};
 use clients::{Clients, TIMEOUT};
-use fault::{Choice, Fault};
+use fault::{Fault, chosen};
 use service::Service;
 use stopped::Stopped;
 
@@ -68,15 +70,19 @@ impl SoakTest<'_> {
     fn inject_faults(&mut self, opts: &Opts) -> Result<BTreeMap<Fault, usize>> {
         let (mut random, mut done) = (Random::new(opts.seed), BTreeMap::new());
         while done.values().sum::<usize>() < opts.faults {
-            let choice = Choice::next(&mut random);
-            let end = Instant::now() + choice.pause;
+            // The same seed makes the same choices, however long each takes.
+            let end = Instant::now() + random.up_to(Duration::from_millis(16));
+            let (fault, victim) = (Fault::any(&mut random), random.number());
+            // Most victims are stopped or away for a moment, a few for long.
+            let longest = if random.below(40) == 0 { 1500 } else { 40 };
+            let lasts = random.up_to(Duration::from_millis(longest));
             self.tend()?;
             while Instant::now() < end {
                 thread::sleep(Duration::from_millis(1));
                 self.tend()?;
             }
-            if self.inject(&choice)? {
-                *done.entry(choice.fault).or_default() += 1;
+            if self.inject(fault, victim, lasts)? {
+                *done.entry(fault).or_default() += 1;
             }
             self.site.wait_for_adopted(&self.own_pids());
         }
@@ -104,32 +110,23 @@ impl SoakTest<'_> {
     }
 
     /// False if there is no victim.
-    fn inject(&mut self, choice: &Choice) -> Result<bool> {
-        let Choice { fault, victim, lasts, .. } = *choice;
+    fn inject(&mut self, fault: Fault, victim: u64, lasts: Duration) -> Result<bool> {
+        let mut children = self.service.children(&self.own_pids());
+        let child = chosen(&mut children, victim);
         Ok(match fault {
             Fault::KillClient => self.signal_client(victim, fault, Signal::SIGKILL),
             Fault::TerminateClient => self.signal_client(victim, fault, Signal::SIGTERM),
-            Fault::StopClient => match self.clients.victim(victim) {
-                Some(client) => self.stopped.stop(client.process, client.has_sessions(), lasts),
-                None => false,
-            },
-            Fault::KillChild | Fault::StopChild => {
-                let children = self.service.children(&self.own_pids());
-                let count = children.len().max(1) as u64;
-                match children.get((victim % count) as usize) {
-                    Some(&child) if fault == Fault::StopChild => {
-                        self.stopped.stop(child, false, lasts)
-                    }
-                    Some(child) => child.signal(Signal::SIGKILL),
-                    None => false,
-                }
-            }
+            Fault::StopClient => chosen(&mut self.clients.running, victim).is_some_and(|client| {
+                self.stopped.stop(client.process, client.files.len() > 1, lasts)
+            }),
+            Fault::KillChild => child.is_some_and(|child| child.signal(Signal::SIGKILL)),
+            Fault::StopChild => child.is_some_and(|child| self.stopped.stop(*child, false, lasts)),
             Fault::KillServer => self.service.kill(false, lasts),
             Fault::KillService => self.service.kill(true, lasts),
-            Fault::StopServer => match self.service.server() {
-                Some(server) => self.stopped.stop(server.process(), false, lasts),
-                None => false,
-            },
+            Fault::StopServer => {
+                let server = self.service.server().map(Server::process);
+                server.is_some_and(|server| self.stopped.stop(server, false, lasts))
+            }
             Fault::RestartServer => {
                 if let Some(server) = self.service.server().map(Server::process) {
                     self.stopped.go_on(|process, _| process == server);
@@ -139,12 +136,12 @@ impl SoakTest<'_> {
             Fault::Reap => self.service.reap(),
             Fault::RemoveRequestQueue => Queue::open(KEY).is_ok_and(|queue| queue.remove().is_ok()),
             Fault::RemoveReplyQueue => self.remove_reply_queue(victim),
-            Fault::ReplaceFiles => self.replace_files(victim)?,
+            Fault::ReplaceFiles => self.replace_files(victim, &children)?,
         })
     }
 
     fn signal_client(&mut self, victim: u64, fault: Fault, signal: Signal) -> bool {
-        let Some(client) = self.clients.victim(victim) else { return false };
+        let Some(client) = chosen(&mut self.clients.running, victim) else { return false };
         let is_ending = [Fault::KillClient, Fault::TerminateClient];
         if client.hit_by.iter().any(|fault| is_ending.contains(fault)) {
             return false;
@@ -159,9 +156,8 @@ impl SoakTest<'_> {
     /// Removes any reply queue.
     fn remove_reply_queue(&mut self, victim: u64) -> bool {
         let all = queues().into_iter().flatten().map(|(queue, _)| queue);
-        let chosen: Vec<_> = all.filter_map(|queue| Some((queue, find_lease(queue)?))).collect();
-        let count = chosen.len().max(1) as u64;
-        let Some(&(queue, lease)) = chosen.get((victim % count) as usize) else { return false };
+        let mut all: Vec<_> = all.filter_map(|queue| Some((queue, find_lease(queue)?))).collect();
+        let Some(&mut (queue, lease)) = chosen(&mut all, victim) else { return false };
         for client in &mut self.clients.running {
             if client.process.owns(&lease) {
                 client.hit_by.push(Fault::RemoveReplyQueue);
@@ -172,13 +168,10 @@ impl SoakTest<'_> {
     }
 
     /// Replaces the files that a client fetches, and kills the children that send them.
-    fn replace_files(&mut self, victim: u64) -> Result<bool> {
-        let children = self.service.children(&self.own_pids());
+    fn replace_files(&mut self, victim: u64, children: &[Process]) -> Result<bool> {
         let Some(client) = self.clients.replace_files(victim)? else { return Ok(false) };
-        let senders: Vec<_> = queues_of(client)
-            .iter()
-            .filter_map(|(queue, _)| Some(queue.status().ok()?.last_sender?.as_raw()))
-            .collect();
+        let sender = |(queue, _): &(Queue, _)| Some(queue.status().ok()?.last_sender?.as_raw());
+        let senders: Vec<_> = queues_of(client).iter().filter_map(sender).collect();
         for child in children.iter().filter(|child| senders.contains(&child.pid)) {
             child.signal(Signal::SIGKILL);
         }
@@ -208,27 +201,25 @@ impl SoakTest<'_> {
     fn finish(mut self, report: &mut Report) -> Result<()> {
         report.row("queues of stopped clients, watched", self.stopped.watched);
         self.service.calm_down();
-        for wrong in
-            [self.clients.wrong, self.service.wrong.split_off(0), self.stopped.falsely_removed]
-                .concat()
-        {
+        let Self { site, service, clients, stopped } = self;
+        for wrong in [clients.wrong, service.wrong, stopped.falsely_removed].concat() {
             report.wrong(wrong);
         }
-        report.row("servers", self.service.started);
-        let server = self.service.into_server().context("the server is back")?;
+        report.row("servers", service.started);
+        let server = service.server.ok().context("the server is back")?;
         report.check(server.settles(), || "children stay".to_owned());
         report.none("zombies of the last server", zombies_of(server.pid()));
         // The segment that stays holds its counters.
         report.check(wait_for(DEADLINE / 12, || listed("shm") == 1), || "segments stay".to_owned());
         server.stop();
-        self.site.count_left(report);
+        site.count_left(report);
         // Where there is no O_TMPFILE, a killed client leaves this; open(2).
         let is_part = |copy: &DirEntry| copy.file_name().to_string_lossy().ends_with(".part");
-        let left =
-            fs::read_dir(self.site.folder("copies"))?.flatten().filter(|copy| !is_part(copy));
+        let left = fs::read_dir(site.folder("copies"))?.flatten().filter(|copy| !is_part(copy));
         report.none("files left beside the copies", left.count());
-        let log = self.site.log();
-        for line in log.lines().filter(|line| line.contains("ERROR") || line.contains("panicked")) {
+        for line in
+            site.log().lines().filter(|line| line.contains("ERROR") || line.contains("panicked"))
+        {
             report.wrong(format!("in the servers' log: {line}"));
         }
         Ok(())

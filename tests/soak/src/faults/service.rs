@@ -13,7 +13,7 @@ use crate::site::{KEY, Site, adopted, start_reaper};
 pub struct Service<'a> {
     site: &'a Site,
     /// If there is none, when the next one comes.
-    server: Result<Server, Instant>,
+    pub server: Result<Server, Instant>,
     leaving: Vec<Server>,
     reapers: Vec<Running>,
     pub started: usize,
@@ -28,10 +28,6 @@ impl<'a> Service<'a> {
 
     pub fn server(&self) -> Option<&Server> {
         self.server.as_ref().ok()
-    }
-
-    pub fn into_server(self) -> Option<Server> {
-        self.server.ok()
     }
 
     fn servers(&self) -> impl Iterator<Item = &Server> {
