@@ -52,7 +52,7 @@ const WITHOUT_ANSWER: [u32; 4] = [2, 36, 38, 42]; // FORGET, INTERRUPT, DESTROY,
 const TOP: u64 = 1;
 const NAMES: [&str; 2] = ["file", "good"]; // the nodes 2 and 3
 
-/// Like [`as_root_in_own_namespace`]. The test, and what it starts, may mount file systems of its
+/// Like [`as_root_in_own_namespace()`]. The test, and what it starts, may mount file systems of its
 /// own. Skips it, and says so, where it may not.
 pub fn as_root_with_mounts(test: impl FnOnce() + Send + 'static) {
     as_root_in_own_namespace(|| {
