@@ -161,7 +161,7 @@ fn wrong_options_are_refused_with_one_line() {
         ("mqfs-client", &["--timeout", "inf", "/f"], "durations are written"),
         ("mqfs-client", &["--key", "0x100000000", "/f"], "not a key"),
         ("mqfs-client", &["--key", "0", "/f"], "IPC_PRIVATE"),
-        ("mqfs-client", &["/f", "--offset", "-1"], "unexpected argument"),
+        ("mqfs-client", &["/f", "--offset", "-1"], "sizes are written"),
         ("mqfs-client", &["/f", "--offset", "1X"], "invalid value"),
         ("mqfs-client", &["/f", "--length", "99999999999T"], "invalid value"),
         ("mqfs-client", &["/f", "--plain", "--length", "1"], CONFLICT),
