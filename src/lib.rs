@@ -3,11 +3,11 @@
 //! an IPC namespace with a server.
 //!
 //! A server owns a well-known *request queue* and forks a child for each request. A client creates
-//! a private *reply queue*, names it in its request, and receives the answer from it. In a
-//! *session*, the child answers more questions from the same queue. The client removes the queue. A reaper
-//! removes the queues of processes that are provably dead. mqfs also speaks the protocol of
-//! *The Linux Programming Interface* (TLPI), section 46.8: it works with the clients and servers of
-//! that book, and with programs modelled on them.
+//! a private *reply queue*, names it in its request, receives the answer from it, and removes it. In
+//! a *session*, the child answers more questions from the same queue. A reaper removes the queues of
+//! processes that are provably dead. mqfs also speaks the protocol of *The Linux Programming
+//! Interface* (TLPI), section 46.8: it works with the clients and servers of that book, and with
+//! programs modelled on them.
 //!
 //! # Fetching a file
 //!
@@ -29,7 +29,7 @@
 //!
 //! | to … | use |
 //! | --- | --- |
-//! | fetch many files, asking ahead of the answers | [`Client::open_all`], then [`Files::next_file`] |
+//! | fetch many files, asking ahead | [`Client::open_all`], then [`Files::next_file`] |
 //! | fetch a part of a file | [`Client::open_range`] |
 //! | list a directory | [`Client::read_dir`] |
 //! | look at one file | [`Client::metadata`], [`Client::symlink_metadata`], [`Client::read_link`] |

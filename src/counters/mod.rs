@@ -6,8 +6,8 @@
 //! running server, are a dead server's.
 //!
 //! Children write to the segment with the rights of their callers, and a caller may have taken its
-//! child over. So the server never reads the segment; a child reads two words: to log only the first
-//! window that could not be made, and to know whether yielding costs time.
+//! child over. So the server never reads the segment. A child reads two words: to log only the
+//! first window that could not be made, and to learn whether it should yield to its client.
 //!
 //! A new counter also changes `src/cli/stat/state.rs` and docs/operations.md, and a new reason
 //! docs/security.md.
@@ -28,7 +28,7 @@
 //! | 16 to 39 | requests refused, one word for each [`RefusalReason`] in its order |
 //! | 40 to 55 | questions failed, one word for each [`FailureReason`] in its order |
 //! | 58 | nanoseconds that all complete answers took together |
-//! | 61 | so many children are not to yield to their clients when they have answered |
+//! | 61 | how many more children do not yield to their clients once they have answered |
 //! | 64 to 84 | complete answers by duration, a histogram |
 //!
 //! Each word of the histogram counts the answers that took at most one of [`BOUNDS`], but longer

@@ -103,16 +103,16 @@ impl Writer {
         self.add(word::CLIENTS_GONE, 1);
     }
 
-    pub(crate) fn may_yield(&self) -> bool {
-        let skip = |left: u64| left.checked_sub(1);
+    /// Counts down the yields to skip. False: none is left.
+    pub(crate) fn skip_yield(&self) -> bool {
+        let one_less = |left: u64| left.checked_sub(1);
         let left = self.word(word::YIELDS_TO_SKIP);
-        left.is_some_and(|left| left.fetch_update(Relaxed, Relaxed, skip).is_err())
+        left.is_none_or(|left| left.fetch_update(Relaxed, Relaxed, one_less).is_ok())
     }
 
-    pub(crate) fn yielded(&self, took: Duration) {
-        if took > Duration::from_millis(1) {
-            self.set(word::YIELDS_TO_SKIP, 100);
-        }
+    /// Lets the next children skip their yields.
+    pub(crate) fn skip_yields(&self, count: u64) {
+        self.set(word::YIELDS_TO_SKIP, count);
     }
 
     /// Removes the segment, so that no key finds it. Children that have it attached keep counting.

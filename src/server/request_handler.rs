@@ -7,6 +7,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use sysv_ipc::{MessageBuffer, Pid, Uid};
@@ -160,25 +161,30 @@ impl Answering<'_> {
         self.writer.outbox.count_sent();
         let undelivered = self.writer.count_answer(&outcome, self.received);
         undelivered.inspect(|why| self.handler.count_undelivered(*why));
-        self.let_client_go_first();
         let text: &dyn fmt::Display = match &outcome {
             Ok(Trailer { changed: true, .. }) => &"sent, but the file changed",
             Ok(_) => &"sent",
             Err(failure) => failure,
         };
         self.log(Some(self.request.question.path), None, text);
+        self.let_client_go_first();
         undelivered
     }
 
     /// The client may have been woken on this CPU: it need not wait for this process's exit, which
-    /// takes a quarter of a request. Where other programs keep the CPU busy, they would go first,
-    /// for a whole time slice: then the next children do not yield.
+    /// takes a quarter of a request. Where busy programs want the CPU, they go first, for a whole
+    /// time slice. So after a yield that took long, the next children skip theirs.
     fn let_client_go_first(&self) {
+        const LONG: Duration = Duration::from_millis(1);
+        const SKIPPED: u64 = 100;
         let counters = &self.handler.counters;
-        if counters.may_yield() {
-            let before = self.writer.outbox.now();
-            thread::yield_now();
-            counters.yielded(self.writer.outbox.now().since(before));
+        if counters.skip_yield() {
+            return;
+        }
+        let before = self.writer.outbox.now();
+        thread::yield_now();
+        if self.writer.outbox.now().since(before) > LONG {
+            counters.skip_yields(SKIPPED);
         }
     }
 

@@ -108,8 +108,8 @@ impl<'a, 'w> Session<'a, 'w> {
         }
     }
 
-    /// Whether the client has only entered directories so far. If such a session made way at once, a client that
-    /// walks a tree might never get any further.
+    /// Whether the client has only entered directories so far. If such a session made way at once,
+    /// a client that walks a tree might never get any further.
     fn is_on_its_way(&self) -> bool {
         const MAX_ENTERED: u64 = 64;
         self.has_only_entered && self.questions < MAX_ENTERED

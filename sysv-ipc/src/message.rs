@@ -36,7 +36,8 @@ impl MessageType {
 /// [`receive_appending`](crate::Queue::receive_appending) puts them back. When sending a
 /// [`part`](Self::part), they are lost, so send the parts in their order.
 pub struct MessageBuffer {
-    /// `mtype`, then `mtext`, rounded up to whole longs. Longs, so that the block is aligned.
+    /// `mtype`, then `mtext`, rounded up to whole longs. Longs, so that the block is aligned. Short
+    /// messages, of up to 152 bytes, lie in place.
     block: SmallVec<[libc::c_long; 20]>,
     capacity: usize,
     len: usize,

@@ -99,7 +99,7 @@ impl Export {
         found: &PathFd,
         question: &Question<'_>,
     ) -> Option<File> {
-        /// With more directorys, /proc/self/fd is cheaper.
+        /// With more directories, /proc/self/fd is cheaper.
         const MOST: usize = 8;
         if question.below || self.own_descriptors.get().is_some() || !self.is_local(&found.stat) {
             return None;
