@@ -181,4 +181,14 @@ mod tests {
         assert_eq!(seen.within(0.5), Some(Duration::from_micros(250)));
         assert_eq!((seen.within(0.8), seen.within(0.99)), (Some(Duration::from_secs(1)), None));
     }
+
+    #[test]
+    fn yields_are_skipped_as_often_as_told_and_always_without_counters() {
+        let (writer, key) =
+            (Writer::default(), 0x5e00_0000 | crate::sys::getpid().as_raw() & 0xff_ffff);
+        assert!(writer.skip_yield());
+        writer.publish(Key::new(key), QueueId::new(0), 64).unwrap();
+        writer.skip_yields(2);
+        assert_eq!([(); 4].map(|()| writer.skip_yield()), [true, true, false, false]);
+    }
 }
